@@ -1,0 +1,58 @@
+"""The Hessian as a dense matrix: whole, or one block of layers."""
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.memory import free_bytes
+from hessdiag.errors import ComputeError
+from hessdiag.problem.problem import Layer, Problem
+
+
+def hessian(problem: Problem) -> Tensor:
+    """The dense Hessian of a problem.
+
+    Args:
+        problem: What is differentiated, N parameters.
+
+    Returns:
+        Tensor of shape (N, N), parameters in the order of `model.parameters()`. It is not symmetrized: what differs
+        between H and its transpose is rounding, and shows its size.
+
+    Raises:
+        ComputeError: if N^2 numbers do not fit in half of the free memory, or H cannot be computed.
+
+    >>> model = torch.nn.Linear(1, 1).double()
+    >>> data = [(torch.tensor([[2.0]]).double(), torch.zeros(1, 1).double())]
+    >>> hessian(Problem(model, data=data, loss="mse"))
+    tensor([[8., 4.],
+            [4., 2.]], dtype=torch.float64)
+    """
+    operator = HessianOperator(problem)
+    n = operator.shape[0]
+    needed, free = n * n * operator.dtype.itemsize, free_bytes(problem.device)
+    if needed > free // 2:
+        largest = int((free / 2 / operator.dtype.itemsize) ** 0.5)
+        raise ComputeError(
+            f"the dense Hessian of {n:,} parameters takes {needed / 2**30:.1f} GiB; here {largest:,} parameters fit.",
+            "HessianOperator(problem).rows(...), or Problem(..., layers='GLOB') for some of the layers",
+        )
+    return operator.rows(torch.arange(n))
+
+
+def hessian_block(problem: Problem, row_layer: Layer, column_layer: Layer) -> Tensor:
+    """One block of the Hessian, computed without the rest.
+
+    Args:
+        problem: What is differentiated.
+        row_layer: One of `problem.layer_slices`.
+        column_layer: Likewise.
+
+    Returns:
+        Tensor of shape (row_layer.size, column_layer.size).
+
+    Raises:
+        ComputeError: if it cannot be computed.
+    """
+    rows = torch.arange(row_layer.start, row_layer.stop)
+    return HessianOperator(problem).rows(rows, column_layer)

@@ -1,0 +1,1 @@
+"""One question each, answered with a frozen dataclass: measured numbers, theory, checks and a verdict."""

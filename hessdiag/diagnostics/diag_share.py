@@ -1,0 +1,352 @@
+"""How diagonal is the Hessian? The share of its absolute mass that lies on the diagonal, against random baselines."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hessdiag.curvature import checks as self_checks
+from hessdiag.curvature import sampling
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.memory import free_bytes
+from hessdiag.curvature.sampling import Ratio, Stratum
+from hessdiag.diagnostics.baselines import Baselines, baselines
+from hessdiag.diagnostics.diag_share_verdict import findings
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.problem.problem import Layer, Problem
+from hessdiag.theory import wigner_ols
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+
+EXACT_UP_TO = 10_000  # parameters; beyond, rows are sampled unless asked otherwise
+SAMPLED_ROWS = 1_000
+SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """Diagonal share of one layer's own block, beside the baselines of a matrix of its size."""
+
+    name: str
+    kind: str
+    parameters: int
+    rows: int
+    diag_share: float
+    diag_share_stderr: float | None
+    wigner: float
+    ols_gaussian: float
+    abs_sum: float
+
+
+@dataclass(frozen=True)
+class DiagShare:
+    """How diagonal a Hessian is.
+
+    Attributes:
+        diag_share: sum_i |H_ii| / sum_ij |H_ij|, in [0, 1]; NaN where H vanishes.
+        diag_share_stderr: Its standard error; `None` when every row was computed.
+        diag_share_interval: 95 % interval; `None` likewise.
+        method: "exact" or "rows" (a sample of rows, each exact).
+        rows: Rows computed.
+        parameters: N.
+        abs_diag_sum: sum_i |H_ii|, estimated if sampled.
+        abs_sum: sum_ij |H_ij|, likewise.
+        trace: sum_i H_ii; `None` if sampled.
+        negative_diagonal_fraction: Fraction of negative entries on the diagonal.
+        zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
+        layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
+        layer_block_share_stderr: Its standard error; `None` when exact.
+        layer_block_matrix: Share of each pair of layers, (L, L); sums to 1.
+        layers: One entry per layer.
+        baselines: What random matrices have.
+        hvps: Hessian-vector products spent, self-checks not counted.
+        engine: How the products were computed.
+        checks: Relative errors of the self-checks of the products.
+        status: "ok", "inexact" (a self-check failed) or "interrupted".
+        findings: The verdict.
+    """
+
+    diag_share: float
+    diag_share_stderr: float | None
+    diag_share_interval: tuple[float, float] | None
+    method: Literal["exact", "rows"]
+    rows: int
+    parameters: int
+    abs_diag_sum: float
+    abs_sum: float
+    trace: float | None
+    negative_diagonal_fraction: float
+    zero_rows: float
+    layer_block_share: float
+    layer_block_share_stderr: float | None
+    layer_block_matrix: list[list[float]]
+    layers: tuple[LayerShare, ...]
+    baselines: Baselines
+    hvps: int
+    engine: str
+    checks: dict[str, float | None]
+    status: Status
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def theory(self) -> dict[str, Any]:
+        """What closed forms predict, whatever the network: the floor below which H must be indefinite."""
+        return {"psd_floor": wigner_ols.psd_floor(self.parameters)}
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        held_elsewhere = ("checks", "status", "findings")
+        return {key: value for key, value in asdict(self).items() if key not in held_elsewhere} | {"trajectory": None}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is kept of each computed row: the diagonal entry, and absolute sums by column layer."""
+
+    indices: NDArray[np.int64]
+    diagonal: Floats  # (rows,)
+    sums: Floats  # (rows, L)
+
+
+def diag_share(
+    problem: Problem,
+    *,
+    rows: int | Literal["all"] | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> DiagShare:
+    """Measure how diagonal the Hessian of a problem is.
+
+    The share is that of Kohler, Adolphs and Lucchi (Adaptive norms for deep learning with regularized Newton methods).
+    Rows are computed exactly, one product with a unit vector each. A sample of rows is drawn without replacement, in
+    strata by parameter tensor and by a first guess of the rows' absolute sums (a Cauchy sketch, Indyk 2006).
+
+    Args:
+        problem: What is differentiated.
+        rows: How many rows to compute; "all" for an exact answer. Default: all up to 10,000 parameters, else 1,000.
+        seed: Of the sample.
+        progress: Called with (done, total, what).
+
+    Returns:
+        The measurement with baselines, self-checks and verdict; after a keyboard interrupt, of what was computed.
+
+    Raises:
+        SpecError: if `rows` is not positive.
+        ComputeError: if the Hessian cannot be computed.
+
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> data = [(torch.tensor([[1.0, 2.0]]).double(), torch.zeros(1, 1).double())]
+    >>> share = diag_share(Problem(model, data=data, loss="mse"))  # H = 2 [[1, 2], [2, 4]]
+    >>> round(share.diag_share, 6), share.method, share.baselines.wigner
+    (0.555556, 'exact', 0.5)
+    """
+    if rows is not None and rows != "all" and rows < 1:
+        raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
+    n = problem.n_parameters
+    operator = HessianOperator(problem)
+    wanted = n if rows == "all" or (rows is None and n <= EXACT_UP_TO) else min(n, rows or SAMPLED_ROWS)
+    report = progress or (lambda done, total, what: None)
+    report(
+        0,
+        wanted,
+        f"{n:,} parameters: {'all' if wanted == n else f'{wanted:,} of'} {n:,} Hessian rows, {operator.chunk} a pass",
+    )
+
+    checks = {
+        "hvp_symmetry": self_checks.hvp_symmetry(operator, seed),
+        "hvp_finite_difference": self_checks.hvp_finite_difference(operator, seed),
+    }
+    rng = np.random.default_rng(seed)
+    exact = wanted == n
+    groups = _groups(problem)
+    if exact:
+        strata, order = groups, sampling.exhaustive_order(groups, rng)
+        zero_rows = 0.0
+    else:
+        scale = _row_scales(operator, seed)
+        zero_rows = float((scale == 0).mean())
+        strata = sampling.strata_by_scale(groups, scale)
+        order = _sample(strata, scale, wanted, rng)
+    computed, interrupted = _compute(operator, problem.layer_slices, order, report)
+    complete = exact and not interrupted
+    if complete:
+        ascending = np.argsort(computed.indices)
+        computed = _Rows(computed.indices[ascending], computed.diagonal[ascending], computed.sums[ascending])
+    summary = _summarize(problem, computed, _drawn(strata, computed.indices), zero_rows, complete)
+    tolerance = self_checks.TOLERANCE[problem.dtype]
+    failed = any(value is not None and not value <= tolerance for value in checks.values())
+    status: Status = "interrupted" if interrupted else "inexact" if failed else "ok"
+    measured = DiagShare(
+        **summary,
+        baselines=baselines(problem),
+        hvps=len(computed.indices) + (0 if exact else SKETCHES),
+        engine=operator.engine,
+        checks=checks,
+        status=status,
+    )
+    return DiagShare(**{**_fields(measured), "findings": tuple(findings(measured, problem, tolerance))})
+
+
+def _groups(problem: Problem) -> list[NDArray[np.int64]]:
+    """Row numbers of each parameter tensor: weights and biases of one layer have rows of different sizes."""
+    stops = np.cumsum([parameter.numel() for parameter in problem.parameters])
+    return [
+        np.arange(stop - parameter.numel(), stop) for parameter, stop in zip(problem.parameters, stops, strict=True)
+    ]
+
+
+def _row_scales(operator: HessianOperator, seed: int) -> Floats:
+    """A guess of every row's absolute sum, zero for zero rows only: H times a Cauchy vector is Cauchy of that scale."""
+    uniform = torch.rand(
+        operator.shape[0], SKETCHES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
+    )
+    cauchy = torch.tan(math.pi * (uniform - 0.5)).to(operator.device, operator.dtype)
+    sketch = (operator @ cauchy).double().abs().cpu().numpy()
+    with np.errstate(divide="ignore"):
+        return np.where(sketch.max(1) > 0, np.exp(np.log(np.maximum(sketch, np.finfo(float).tiny)).mean(1)), 0.0)
+
+
+def _sample(strata: list[NDArray[np.int64]], scale: Floats, rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    if not strata:
+        return np.array([], dtype=np.int64)
+    counts = sampling.allocate(strata, scale, rows)
+    drawn = [rng.choice(stratum, count, replace=False) for stratum, count in zip(strata, counts, strict=True)]
+    return sampling.exhaustive_order(drawn, rng)
+
+
+def _compute(
+    operator: HessianOperator, layers: tuple[Layer, ...], order: NDArray[np.int64], report: Progress
+) -> tuple[_Rows, bool]:
+    """Compute rows in order, keeping their sums only; an interrupt from the keyboard ends early."""
+    diagonals: list[Floats] = []
+    sums: list[Floats] = []
+    done, interrupted = 0, False
+    try:
+        for indices in _passes(operator, order):
+            block = operator.rows(indices)
+            diagonals.append(block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu().numpy())
+            block = block.abs_()
+            by_layer = [block[:, layer.start : layer.stop].sum(1, dtype=torch.float64) for layer in layers]
+            sums.append(torch.stack(by_layer, dim=1).cpu().numpy())
+            done += len(indices)
+            report(done, len(order), "")
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        interrupted = True
+    if not done:
+        return _Rows(order[:0], np.zeros(0), np.zeros((0, len(layers)))), interrupted
+    return _Rows(order[:done], np.concatenate(diagonals), np.concatenate(sums)), interrupted
+
+
+def _passes(operator: HessianOperator, order: NDArray[np.int64]) -> Iterator[torch.Tensor]:
+    """Row numbers in portions: one pass each, or many where each portion rebuilds the graphs of several batches."""
+    size = operator.chunk
+    if len(operator.problem.data) > 1:
+        row_bytes = operator.shape[1] * operator.dtype.itemsize
+        size = max(size, min(1024, free_bytes(operator.device) // 16 // row_bytes))
+    for start in range(0, len(order), size):
+        yield torch.from_numpy(order[start : start + size])
+
+
+def _drawn(strata: list[NDArray[np.int64]], computed: NDArray[np.int64]) -> list[Stratum]:
+    """Match computed rows to the strata that they stand for; a stratum that was not reached joins the one before it."""
+    place = np.full(max((int(stratum.max()) for stratum in strata), default=0) + 1, -1)
+    place[computed] = np.arange(len(computed))
+    found: list[Stratum] = []
+    for stratum in strata:
+        drawn = place[stratum][place[stratum] >= 0]
+        if len(drawn) >= min(2, len(stratum)) or not found:
+            found.append(Stratum(len(stratum), drawn))
+        else:
+            last = found.pop()
+            found.append(Stratum(last.size + len(stratum), np.concatenate([last.drawn, drawn])))
+    return [stratum for stratum in found if len(stratum.drawn)]
+
+
+def _summarize(
+    problem: Problem, rows: _Rows, strata: list[Stratum], zero_rows: float, complete: bool
+) -> dict[str, Any]:
+    layers = problem.layer_slices
+    magnitude, whole = np.abs(rows.diagonal), rows.sums.sum(1)
+    owner = np.searchsorted([layer.stop for layer in layers], rows.indices, side="right")
+    own = np.take_along_axis(rows.sums, owner[:, None], axis=1)[:, 0] if len(rows.indices) else whole
+    share = sampling.ratio(magnitude, whole, strata)
+    inside = sampling.ratio(own, whole, strata)
+    mass = sampling.total(whole, strata)
+    matrix = np.array(
+        [
+            [sampling.total(np.where(owner == index, column, 0.0), strata) for column in rows.sums.T]
+            for index in range(len(layers))
+        ]
+    )
+    negative = sampling.total((rows.diagonal < 0).astype(float), strata)
+    vanishing = sampling.total((whole == 0).astype(float), strata)
+    return {
+        "diag_share": share.value,
+        "diag_share_stderr": None if complete else share.stderr,
+        "diag_share_interval": None if complete else share.interval,
+        "method": "exact" if complete else "rows",
+        "rows": len(rows.indices),
+        "parameters": problem.n_parameters,
+        "abs_diag_sum": sampling.total(magnitude, strata),
+        "abs_sum": mass,
+        "trace": float(rows.diagonal.sum()) if complete else None,
+        "negative_diagonal_fraction": negative / problem.n_parameters,
+        "zero_rows": zero_rows + vanishing / problem.n_parameters if strata else 1.0,
+        "layer_block_share": inside.value,
+        "layer_block_share_stderr": None if complete else inside.stderr,
+        "layer_block_matrix": (matrix / mass).tolist() if mass > 0 else np.full_like(matrix, np.nan).tolist(),
+        "layers": tuple(
+            _layer_share(
+                layer,
+                owner == index,
+                magnitude,
+                own,
+                strata,
+                problem.n_samples,
+                complete,
+                float(matrix[index, index]),
+            )
+            for index, layer in enumerate(layers)
+        ),
+    }
+
+
+def _layer_share(
+    layer: Layer,
+    mine: NDArray[np.bool_],
+    magnitude: Floats,
+    own: Floats,
+    strata: list[Stratum],
+    n: int,
+    complete: bool,
+    mass: float,
+) -> LayerShare:
+    share: Ratio = sampling.ratio(np.where(mine, magnitude, 0.0), np.where(mine, own, 0.0), strata)
+    return LayerShare(
+        name=layer.name,
+        kind=layer.kind,
+        parameters=layer.size,
+        rows=int(mine.sum()),
+        diag_share=share.value,
+        diag_share_stderr=None if complete else share.stderr,
+        wigner=wigner_ols.wigner_share(layer.size),
+        ols_gaussian=wigner_ols.ols_share_gaussian(n, layer.size),
+        abs_sum=mass,
+    )
+
+
+def _fields(measured: DiagShare) -> dict[str, Any]:
+    return {name: getattr(measured, name) for name in measured.__dataclass_fields__}

@@ -1,0 +1,174 @@
+"""What a diagonal share means, and what a person can do about it."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from hessdiag.diagnostics.verdict import Finding, Level, checks_findings, percent, times
+from hessdiag.problem.problem import Problem
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.diag_share import DiagShare
+
+WIDE_INTERVAL = 0.25  # relative half-width beyond which more rows are advised
+OFF_CENTRE = 0.8  # share of X'X of non-centred columns, relative to centred ones, that is worth a word
+MANY_ZERO_ROWS = 0.05
+
+
+def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Finding]:
+    """The verdict on a measured share, the most important sentence first."""
+    found = checks_findings(share.checks, tolerance)
+    if share.abs_sum == 0 or share.diag_share != share.diag_share:
+        return [*found, _nothing_there()]
+    found.append(_headline(share))
+    found += _negative_curvature(share)
+    found.append(_blocks(share))
+    found += _precision(share, problem)
+    found += _zero_rows(share)
+    found += _inputs(share)
+    found += _data(problem)
+    return found
+
+
+def _nothing_there() -> Finding:
+    return Finding(
+        "bad",
+        "The Hessian is exactly zero: second-order information is gone, and so is the gradient's way out.",
+        "every computed row vanishes; a layer whose units are all dead does this",
+        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
+    )
+
+
+def _bounds(share: "DiagShare") -> tuple[float, float]:
+    return share.diag_share_interval or (share.diag_share, share.diag_share)
+
+
+def _headline(share: "DiagShare") -> Finding:
+    low, high = _bounds(share)
+    base = share.baselines
+    if high < base.wigner:
+        return Finding(
+            "warn",
+            f"The Hessian is hollow: its diagonal holds {percent(share.diag_share)} of its absolute mass, less than a random symmetric matrix.",
+            f"1/d = {percent(base.wigner)}; no positive semidefinite matrix falls below it, so this Hessian has negative eigenvalues",
+            "methods that use negative curvature (trust region, Newton-CG); diagonal preconditioners see almost nothing here",
+        )
+    against_wigner = f"{times(share.diag_share / base.wigner)} Wigner's 1/d = {percent(base.wigner)}"
+    against_ols = f"{times(share.diag_share / base.ols_gaussian)} a Gaussian least-squares Hessian's {percent(base.ols_gaussian)} (n = {base.n:,}, d = {base.d:,})"
+    if low > base.ols_gaussian:
+        return Finding(
+            "ok",
+            f"The Hessian is more diagonal than random baselines: {percent(share.diag_share)} of its absolute mass is on the diagonal.",
+            f"{against_wigner}; {against_ols}",
+            "diagonal preconditioning (Adam, RMSprop, ellipsoidal trust regions) has something to work with here",
+        )
+    if high < base.ols_gaussian:
+        return Finding(
+            "note",
+            f"The Hessian is less diagonal than least squares on Gaussian data: {percent(share.diag_share)} of its absolute mass is on the diagonal.",
+            f"{against_ols}; {against_wigner}, which any positive semidefinite matrix reaches by itself",
+            "expect little from diagonal preconditioning alone; block or Kronecker-factored methods see the correlations",
+        )
+    return Finding(
+        "note",
+        f"The Hessian is about as diagonal as least squares on Gaussian data: {percent(share.diag_share)}.",
+        f"the 95 % interval {percent(low)} to {percent(high)} holds the baseline {percent(base.ols_gaussian)}",
+        f"--rows {4 * share.rows} halves the interval",
+    )
+
+
+def _negative_curvature(share: "DiagShare") -> list[Finding]:
+    if share.negative_diagonal_fraction == 0:
+        return []
+    return [
+        Finding(
+            "note",
+            f"Negative curvature is certain: {percent(share.negative_diagonal_fraction)} of the diagonal is negative.",
+            "a negative H_ii is the curvature along one parameter, so H is indefinite",
+            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
+        )
+    ]
+
+
+def _blocks(share: "DiagShare") -> Finding:
+    sampled = share.layer_block_share_stderr is not None
+    error = f" (standard error {percent(share.layer_block_share_stderr or 0.0)})" if sampled else ""
+    if len(share.layers) == 1:
+        return Finding("note", "There is one layer only: layer blocks are the whole Hessian.", "1 layer", "nothing")
+    level: Level = "ok" if share.layer_block_share >= 0.5 else "note"
+    return Finding(
+        level,
+        f"Blocks within layers hold {percent(share.layer_block_share)} of the absolute mass{error}.",
+        f"the rest, {percent(1 - share.layer_block_share)}, couples different layers and is invisible to K-FAC, Shampoo and layer-wise methods",
+        "layer-wise curvature methods are well founded here"
+        if level == "ok"
+        else "methods that see across layers: Newton-CG, trust region, L-BFGS",
+    )
+
+
+def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
+    found = []
+    low, high = _bounds(share)
+    if share.diag_share and (high - low) / 2 > WIDE_INTERVAL * share.diag_share:
+        found.append(
+            Finding(
+                "warn",
+                f"The estimate is rough: {percent(low)} to {percent(high)} at 95 %.",
+                f"{share.rows:,} of {share.parameters:,} rows were computed",
+                f"--rows {min(4 * share.rows, share.parameters)}",
+            )
+        )
+    typical = share.abs_sum / share.parameters**2
+    floor = torch.finfo(problem.dtype).tiny / torch.finfo(problem.dtype).eps
+    if 0 < typical < floor:
+        found.append(
+            Finding(
+                "warn",
+                f"Entries of the Hessian are near the underflow floor of {str(problem.dtype).removeprefix('torch.')}.",
+                f"mean |H_ij| is {typical:.1e}; below {floor:.1e} digits are lost",
+                "--dtype float64",
+            )
+        )
+    return found
+
+
+def _zero_rows(share: "DiagShare") -> list[Finding]:
+    if share.zero_rows < MANY_ZERO_ROWS:
+        return []
+    return [
+        Finding(
+            "note",
+            f"{percent(share.zero_rows)} of the Hessian's rows are entirely zero.",
+            "dead units, inputs that are always zero, or parameters that the loss does not reach; d counts them, so 1/d is lower than it seems",
+            "drop constant inputs; for dead units, wider layers or leaky ReLU",
+        )
+    ]
+
+
+def _inputs(share: "DiagShare") -> list[Finding]:
+    base = share.baselines
+    if base.ols_columns is None or base.ols_data is None or base.ols_data_gaussian is None:
+        return []
+    if base.ols_columns >= OFF_CENTRE * base.ols_data_gaussian:
+        return []
+    return [
+        Finding(
+            "note",
+            "The inputs are not centred, and this alone makes a Hessian less diagonal.",
+            f"least squares on them has {percent(base.ols_data)} on the diagonal; centred inputs of equal variance {percent(base.ols_data_gaussian)}",
+            "standardize the inputs, feature by feature",
+        )
+    ]
+
+
+def _data(problem: Problem) -> list[Finding]:
+    if not problem.source.get("synthetic"):
+        return []
+    return [
+        Finding(
+            "warn",
+            "The batch is synthetic: these numbers are of the network on random data, not of your task.",
+            "no --data was given",
+            "--data batch.npz --loss ce",
+        )
+    ]

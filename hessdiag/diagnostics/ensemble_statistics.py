@@ -1,0 +1,96 @@
+"""Statistics of a norm over many random networks: heavy-tailed, so medians of logs come first."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+
+MEDIAN_TO_MEAN_STDERR = math.sqrt(math.pi / 2)  # the median's standard error over the mean's, for a normal sample
+
+
+@dataclass(frozen=True)
+class NormStatistics:
+    """A norm over live networks.
+
+    Attributes:
+        median: Median, what a typical network has.
+        mean: Average, which rare networks dominate when depth exceeds width.
+        rms: Root mean square, what theory's expectations speak of.
+        q05: 5 % quantile.
+        q95: 95 % quantile.
+        log_median: Natural log of the median.
+        log_median_stderr: Its standard error; NaN for fewer than two networks.
+        networks: How many were live.
+    """
+
+    median: float
+    mean: float
+    rms: float
+    q05: float
+    q95: float
+    log_median: float
+    log_median_stderr: float
+    networks: int
+
+
+def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
+    """Summarize squared norms, one per network.
+
+    Args:
+        squared: Squared norms, (networks,).
+        live: Which of them to count. A live network's zero has underflowed, and counts as zero.
+
+    >>> s = norm_statistics([4.0, 4.0, 4.0, 0.0], [True, True, True, False])
+    >>> s.median, s.mean, s.rms, s.networks
+    (2.0, 2.0, 2.0, 3)
+    """
+    values = np.asarray(squared, dtype=float)[np.asarray(live, dtype=bool)]
+    with np.errstate(divide="ignore"):
+        logs = np.log(values) / 2
+    if not len(logs):
+        nan = float("nan")
+        return NormStatistics(nan, nan, nan, nan, nan, nan, nan, 0)
+    method: Literal["linear", "lower"] = (
+        "linear" if np.isfinite(logs).all() else "lower"
+    )  # no interpolation between minus infinities
+    middle, low, high = (float(np.quantile(logs, q, method=method)) for q in (0.5, 0.05, 0.95))
+    spread = float(logs.std(ddof=1)) if len(logs) > 1 and method == "linear" else float("nan")
+    stderr = MEDIAN_TO_MEAN_STDERR * spread / math.sqrt(len(logs))
+    norms = np.exp(logs)
+    rms = float(np.sqrt(np.mean(norms**2)))
+    return NormStatistics(
+        math.exp(middle), float(norms.mean()), rms, math.exp(low), math.exp(high), middle, stderr, len(logs)
+    )
+
+
+@dataclass(frozen=True)
+class Slope:
+    """A fitted change per layer with its standard error."""
+
+    value: float
+    stderr: float
+
+
+def fit_slope(x: ArrayLike, y: ArrayLike, stderr: ArrayLike) -> Slope | None:
+    """Weighted least-squares slope of y against x; `None` with fewer than two usable points.
+
+    The error is that of the weights, widened where the points scatter more than their errors say.
+
+    >>> fit_slope([1, 2, 3], [1.0, 3.0, 5.0], [0.1, 0.1, 0.1]).value
+    2.0
+    """
+    places, values, errors = (np.asarray(numbers, dtype=float) for numbers in (x, y, stderr))
+    usable = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
+    places, values, weights = places[usable], values[usable], 1 / errors[usable] ** 2
+    if len(places) < 2:
+        return None
+    centred = places - (weights * places).sum() / weights.sum()
+    spread = float((weights * centred**2).sum())
+    value = float((weights * centred * values).sum()) / spread
+    residual = values - (weights * values).sum() / weights.sum() - value * centred
+    scatter = float((weights * residual**2).sum()) / max(len(places) - 2, 1)
+    return Slope(round(value, 15), math.sqrt(max(scatter, 1.0) / spread))

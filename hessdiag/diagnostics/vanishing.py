@@ -1,0 +1,250 @@
+"""How gradient and Hessian norms change with depth, over many random fully connected networks."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hessdiag.diagnostics.ensemble_statistics import fit_slope
+from hessdiag.diagnostics.vanishing_norms import (
+    DepthNorms,
+    LayerNorms,
+    affordable_networks,
+    check_against_products,
+    hessian_work,
+    measure,
+    statistics_of,
+)
+from hessdiag.diagnostics.vanishing_theory import predict
+from hessdiag.diagnostics.vanishing_verdict import findings
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.nets import activations
+from hessdiag.nets.ensemble import Ensemble
+from hessdiag.nets.initializers import Distribution, default_init, law
+
+Progress = Callable[[int, int, str], None]
+SAMPLES = 16  # default batch
+SEEDS = 200  # default number of networks for gradients
+
+QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Change of a log-median per layer (natural log), fitted, beside the asymptotic theory."""
+
+    per_layer: float
+    per_layer_stderr: float
+    theory_per_layer: float | None
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A measured log-median against an exact one, in standard errors."""
+
+    depth: int
+    quantity: str
+    measured_log_median: float
+    stderr: float
+    theory_log_median: float
+
+    @property
+    def z(self) -> float:
+        """Standard errors between the two."""
+        return (self.measured_log_median - self.theory_log_median) / self.stderr
+
+
+@dataclass(frozen=True)
+class Vanishing:
+    """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys."""
+
+    width: int | Literal["same"]
+    init: str
+    distribution: Distribution | None
+    activation: str
+    seeds: int
+    batch: int
+    seed: int
+    device: str
+    depths: tuple[DepthNorms, ...]
+    layers: tuple[LayerNorms, ...]
+    checks: dict[str, float | None]
+    interrupted: bool
+
+    @cached_property
+    def rates(self) -> dict[str, Rate]:
+        """Rate of every quantity over the deeper half of the grid (by log depth); empty for width = depth."""
+        if self.width == "same":
+            return {}
+        theory = predict(self.init, self.activation, self.width, self.distribution)
+        deep = [entry for entry in self.depths if entry.depth >= self.depths[-1].depth / 8 and entry.depth >= 2]
+        found = {}
+        for quantity in QUANTITIES:
+            norms = [statistics_of(entry, quantity) for entry in deep]
+            slope = fit_slope(
+                [entry.depth for entry in deep],
+                [n.log_median for n in norms],
+                [n.log_median_stderr for n in norms],
+            )
+            if slope is not None:
+                found[quantity] = Rate(slope.value, slope.stderr, theory.rates.get(quantity) if theory else None)
+        return found
+
+    @cached_property
+    def agreement(self) -> tuple[Agreement, ...]:
+        """Every measured log-median for which theory is exact."""
+        return tuple(
+            Agreement(entry.depth, quantity, norm.log_median, norm.log_median_stderr, float(np.log(value)))
+            for entry in self.depths
+            for quantity, value in (entry.theory_median or {}).items()
+            if (norm := statistics_of(entry, quantity)).log_median_stderr > 0
+        )
+
+    @property
+    def status(self) -> Status:
+        """Whether the measurement was interrupted, or a self-check failed ("inexact")."""
+        if self.interrupted:
+            return "interrupted"
+        z = self.checks.get("hessian_norm_z")
+        return "inexact" if z is not None and not abs(z) <= 5 else "ok"
+
+    @property
+    def theory(self) -> dict[str, Any] | None:
+        """What closed forms predict for the setting, and under which assumptions."""
+        width = self.width if isinstance(self.width, int) else self.depths[-1].width
+        theory = predict(self.init, self.activation, width, self.distribution)
+        return asdict(theory) if theory else None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The verdict."""
+        return tuple(findings(self))
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        own = ("width", "init", "distribution", "activation", "seeds", "batch")
+        return {name: getattr(self, name) for name in own} | {
+            "depths": [asdict(entry) for entry in self.depths],
+            "layers": [asdict(entry) for entry in self.layers],
+            "rates": {quantity: asdict(rate) for quantity, rate in self.rates.items()},
+            "agreement": [asdict(entry) | {"z": entry.z} for entry in self.agreement],
+        }
+
+
+def vanishing(
+    *,
+    depth: int = 32,
+    width: int | Literal["same"] = 32,
+    init: str | None = None,
+    activation: str = "relu",
+    seeds: int = SEEDS,
+    hessian_seeds: int | None = None,
+    batch: int = SAMPLES,
+    seed: int = 0,
+    device: str = "auto",
+    distribution: Distribution | None = None,
+    progress: Progress | None = None,
+) -> Vanishing:
+    """Measure gradient and Hessian norms over a grid of depths (Orvieto et al., Vanishing Curvature, Figures 1 and 4).
+
+    Networks are bias-free, all layers `width` wide, the loss is (1 / 2 batch) sum |z - y|^2. Inputs are uniform on the
+    sphere of radius sqrt(width); targets come from a random one-hidden-layer network of the same width, scaled to that
+    sphere too.
+    Everything is computed in float64, many networks at once.
+
+    Args:
+        depth: Largest number of weight matrices; the grid is the powers of two up to it, and itself.
+        width: Of all layers; "same" makes it equal to the depth at every point of the grid.
+        init: A key of `hessdiag.nets.INITS`. Default: `he_uniform` for (leaky) ReLU, `xavier_uniform` otherwise.
+        activation: A key of `hessdiag.nets.ACTIVATIONS`.
+        seeds: Networks at every depth.
+        hessian_seeds: Networks whose Hessian norms are computed. Default: as many as take some seconds.
+        batch: Samples.
+        seed: Of all randomness.
+        device: "auto", "cpu", "cuda", ...
+        distribution: Draw from this distribution at the initialization's variance.
+        progress: Called with (done, total, what).
+
+    Raises:
+        SpecError: for a depth, width, number of seeds or batch below 1 or a name that is unknown.
+
+    >>> measured = vanishing(depth=4, width=4, seeds=50, hessian_seeds=10, batch=2)
+    >>> [entry.depth for entry in measured.depths], measured.status
+    ([2, 4], 'ok')
+    """
+    for name, value, least in (
+        ("depth", depth, 1),
+        ("width", width, 1),
+        ("seeds", seeds, 2),
+        ("batch", batch, 1),
+        ("hessian-seeds", hessian_seeds, 2),
+    ):
+        if isinstance(value, int) and value < least:
+            raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
+    phi, init = activations.activation(activation), init or default_init(activation)
+    weight_law = law(init, 1, 1, distribution)
+    place = _device(device)
+    grid = [(L, L if width == "same" else width) for L in depth_grid(depth)]
+    networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
+    work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
+    report = progress or (lambda done, total, what: None)
+    report(
+        0,
+        sum(work),
+        f"{seeds} networks at depths {', '.join(str(L) for L, _ in grid)}; Hessian norms of {networks}",
+    )
+    measured: list[DepthNorms] = []
+    layers: tuple[LayerNorms, ...] = ()
+    checks: dict[str, float | None] = {}
+    interrupted = False
+    try:
+        for index, (L, d) in enumerate(grid):
+            ensemble = Ensemble(L, d, init, batch, seed, place, distribution)
+            if not checks:
+                checks = {"hessian_norm_z": check_against_products(ensemble, phi)}
+            before, done = sum(work[:index]), 0
+
+            def advance(count: int, before: int = before, share: float = work[index] / networks) -> None:
+                nonlocal done
+                done += count
+                report(before + round(done * share), sum(work), "")
+
+            entry, layers = measure(ensemble, phi, activation, seeds, networks, advance)
+            measured.append(entry)
+    except KeyboardInterrupt:
+        if not measured:
+            raise
+        interrupted = True
+    return Vanishing(
+        width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
+        tuple(measured), layers, checks, interrupted,
+    )  # fmt: skip
+
+
+def depth_grid(depth: int) -> list[int]:
+    """Powers of two from 2 up to the depth, and the depth itself.
+
+    >>> depth_grid(100)
+    [2, 4, 8, 16, 32, 64, 100]
+    """
+    return sorted({2**power for power in range(1, depth.bit_length()) if 2**power < depth} | {depth})
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(name)
+        torch.zeros(1, dtype=torch.float64, device=place)
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise SpecError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}", "--device cpu") from error
+    return place

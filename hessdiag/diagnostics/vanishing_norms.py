@@ -1,0 +1,207 @@
+"""Norms of gradients and Hessians of many networks of one depth, in bounded memory."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hessdiag.curvature import mlp_norms
+from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
+from hessdiag.diagnostics.vanishing_theory import exact_values
+from hessdiag.nets.activations import Activation
+from hessdiag.nets.ensemble import Ensemble, Sample
+
+Floats = NDArray[np.float64]
+
+HESSIAN_WORK = 1.5e11  # floating-point operations that the Hessian norms of the default run may take
+FEWEST_HESSIAN_SEEDS = 4
+EXACT_WORK = 2e10  # operations for one network beyond which products with random vectors replace the exact norms
+PROBES = 8
+CHECK_PROBES = 256
+DENSE_PARAMETERS = 256  # up to here the diagonal share is computed from the dense Hessian
+CHUNK_NUMBERS = 2**24  # numbers that the weights of one chunk of networks may hold
+CACHE_NUMBERS = 2**20  # numbers that the pairs of samples of one chunk may hold; beyond, products leave the cache
+
+
+@dataclass(frozen=True)
+class DepthNorms:
+    """Norms at one depth.
+
+    Attributes:
+        depth: Number of weight matrices L.
+        width: Width of every layer, input and output included.
+        seeds: Networks behind `gradient_norm` and `vjp_norm`.
+        hessian_seeds: Networks behind the Hessian norms: the first of the same ones.
+        hessian_method: "exact" (no Hessian is formed) or "hvp" (random products; the spread holds their error).
+        dead_fraction: Fraction of networks in which each sample meets a layer with all units off: no gradient at all.
+        gradient_norm: Norm of the whole gradient.
+        hessian_norm: Frobenius norm of the whole Hessian.
+        hessian_diagonal_blocks_norm: Of its layer-diagonal blocks.
+        hessian_offdiagonal_blocks_norm: Of the rest.
+        hessian_diag_share: Share of absolute mass on the diagonal; `None` where not computed.
+        certified_indefinite: Fraction of Hessians that certainly have a negative eigenvalue: were H positive
+            semidefinite, |H_lm|^2 <= |H_ll| |H_mm| would hold for all blocks. `None` where norms are estimates.
+        vjp_norm: Norm of the first layer's gradient of <u, z> for one sample, relative to |u| |x|.
+        theory_rms: Exact root mean squares, by quantity; `None` where no closed form holds.
+        theory_median: Exact medians, by quantity; `None` likewise.
+    """
+
+    depth: int
+    width: int
+    seeds: int
+    hessian_seeds: int
+    hessian_method: Literal["exact", "hvp"]
+    dead_fraction: float
+    gradient_norm: NormStatistics
+    hessian_norm: NormStatistics
+    hessian_diagonal_blocks_norm: NormStatistics
+    hessian_offdiagonal_blocks_norm: NormStatistics
+    hessian_diag_share: NormStatistics | None
+    certified_indefinite: float | None
+    vjp_norm: NormStatistics
+    theory_rms: dict[str, float] | None
+    theory_median: dict[str, float] | None
+
+
+@dataclass(frozen=True)
+class LayerNorms:
+    """Norms of one layer's gradient and of its diagonal Hessian block, in the deepest network."""
+
+    layer: int
+    gradient_norm: NormStatistics
+    hessian_block_norm: NormStatistics
+
+
+def statistics_of(entry: DepthNorms, quantity: str) -> NormStatistics:
+    """The statistics of one of `QUANTITIES` at one depth."""
+    found = getattr(entry, f"{quantity}_norm")
+    assert isinstance(found, NormStatistics)
+    return found
+
+
+def hessian_method(depth: int, width: int, batch: int) -> Literal["exact", "hvp"]:
+    """How the Hessian norms of networks of this size are computed."""
+    return "exact" if mlp_norms.exact_cost(depth, width, batch) <= EXACT_WORK else "hvp"
+
+
+def hessian_work(depth: int, width: int, batch: int) -> float:
+    """Floating-point operations for the Hessian norms of one network, roughly."""
+    if hessian_method(depth, width, batch) == "exact":
+        return mlp_norms.exact_cost(depth, width, batch)
+    return depth * batch * (4 * width**3 + 18 * PROBES * width**2)
+
+
+def affordable_networks(grid: Sequence[tuple[int, int]], batch: int) -> int:
+    """How many networks a default run can afford at every (depth, width) of the grid."""
+    total = sum(hessian_work(L, d, batch) for L, d in grid)
+    return max(FEWEST_HESSIAN_SEEDS, int(HESSIAN_WORK / total))
+
+
+def check_against_products(ensemble: Ensemble, phi: Activation) -> float | None:
+    """Standard errors between the exact |H|^2 of one network and its estimate by random products.
+
+    `None` where there is no exact norm to check, or no spread to measure by.
+    """
+    if hessian_method(ensemble.depth, ensemble.width, ensemble.batch) == "hvp":
+        return None
+    sample = ensemble.draw(0, 1)
+    state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch)
+    diagonal, above = mlp_norms.hessian_norms2(sample.weights, state, 1 / ensemble.batch)
+    exact = float(diagonal.sum() + 2 * above.sum())
+    generator = torch.Generator(ensemble.device).manual_seed(ensemble.seed)
+    products = mlp_norms.hessian_norm2_by_products(
+        sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch, CHECK_PROBES, generator
+    )[:, 0]
+    stderr = float(products.std()) / CHECK_PROBES**0.5
+    return (exact - float(products.mean())) / stderr if stderr > 0 else None
+
+
+def measure(
+    ensemble: Ensemble, phi: Activation, name: str, seeds: int, networks: int, advance: Callable[[int], None]
+) -> tuple[DepthNorms, tuple[LayerNorms, ...]]:
+    """Norms of all networks at one depth: gradients of `seeds` of them, Hessians of the first `networks`."""
+    L, d, N = ensemble.depth, ensemble.width, ensemble.batch
+    method = hessian_method(L, d, N)
+    gradients, vjps, hessians, dead = [], [], [], []
+    for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // (L * d * max(d, N)))):
+        sample = ensemble.draw(start, min(size, seeds - start))
+        state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 1 / N)
+        gradients.append(mlp_norms.gradient_norms2(state).cpu())
+        vjps.append(mlp_norms.jacobian_norm2(sample.weights, state, sample.u).cpu())
+        dead.append(mlp_norms.dead_samples(state).cpu())
+        for first in range(start, min(networks, start + len(sample.x)), part := _hessian_chunk(method, d, N)):
+            last = min(first + part, networks, start + len(sample.x))
+            hessians.append(_hessian(sample[first - start : last - start], phi, method, ensemble.seed + first))
+            advance(last - first)
+    gradient, vjp, off = (torch.cat(parts).numpy() for parts in (gradients, vjps, dead))
+    alive: NDArray[np.bool_] = ~np.all(off, axis=1)
+    total, diagonal, share = (
+        np.concatenate(parts) if parts[0] is not None else None for parts in zip(*hessians, strict=True)
+    )
+    assert total is not None
+    assert diagonal is not None
+    between = np.maximum(total - diagonal.sum(1), 0)
+    hessian_norms = [norm_statistics(values, alive[:networks]) for values in (total, diagonal.sum(1), between)]
+    rms, median = exact_values(ensemble, name)
+    entry = DepthNorms(
+        depth=L,
+        width=d,
+        seeds=seeds,
+        hessian_seeds=networks,
+        hessian_method=method,
+        dead_fraction=float(1 - alive.mean()),
+        gradient_norm=norm_statistics(gradient.sum(1), alive),
+        hessian_norm=hessian_norms[0],
+        hessian_diagonal_blocks_norm=hessian_norms[1],
+        hessian_offdiagonal_blocks_norm=hessian_norms[2],
+        hessian_diag_share=norm_statistics(share**2, alive[:networks]) if share is not None else None,
+        certified_indefinite=float(_cannot_be_definite(diagonal, between).mean()) if method == "exact" else None,
+        vjp_norm=norm_statistics(vjp, ~off[:, 0]),
+        theory_rms=rms,
+        theory_median=median,
+    )
+    layers = tuple(
+        LayerNorms(
+            index + 1,
+            norm_statistics(gradient[:, index], alive),
+            norm_statistics(diagonal[:, index], alive[:networks]),
+        )
+        for index in range(L)
+    )
+    return entry, layers
+
+
+def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:
+    """Whether blocks between layers, (networks,), exceed what a definite matrix with these diagonal blocks allows."""
+    norms = np.sqrt(diagonal)
+    allowed = norms.sum(1) ** 2 - diagonal.sum(1)
+    exceeds: NDArray[np.bool_] = between > allowed * (1 + 1e-9)
+    return exceeds
+
+
+def _hessian_chunk(method: str, width: int, samples: int) -> int:
+    """Networks per pass of the Hessian norms."""
+    if method == "exact":
+        return max(1, CACHE_NUMBERS // (samples * (samples + 1) // 2 * width**2))
+    return max(1, CACHE_NUMBERS // (samples * width**2))
+
+
+def _hessian(sample: Sample, phi: Activation, method: str, seed: int) -> tuple[Floats, Floats, Floats | None]:
+    """Of each network: |H|^2, the squared norms of its diagonal blocks, and its diagonal share where H is small."""
+    weights, scale = sample.weights, 1 / sample.x.shape[1]
+    state = mlp_norms.run(weights, sample.x, sample.y, phi, scale)
+    if method == "exact":
+        diagonal, above = mlp_norms.hessian_norms2(weights, state, scale)
+        total = diagonal.sum(1) + 2 * above.sum(1)
+    else:
+        diagonal = mlp_norms.diagonal_block_norms2(weights, state, scale)
+        generator = torch.Generator(sample.x.device).manual_seed(seed)
+        total = mlp_norms.hessian_norm2_by_products(weights, sample.x, sample.y, phi, scale, PROBES, generator).mean(0)
+    share = None
+    if sum(weight[0].numel() for weight in weights) <= DENSE_PARAMETERS:
+        H = mlp_norms.dense_hessians(weights, sample.x, sample.y, phi, scale).abs()
+        share = (H.diagonal(dim1=-2, dim2=-1).sum(-1) / H.sum((-2, -1))).nan_to_num(0.0).cpu().numpy()
+    return total.cpu().numpy(), diagonal.cpu().numpy(), share

@@ -1,0 +1,184 @@
+"""What a decay of norms with depth means: its cause, and what width, gain or optimizer would mend it."""
+
+import math
+from typing import TYPE_CHECKING
+
+from hessdiag.diagnostics.vanishing_theory import Theory, predict
+from hessdiag.diagnostics.verdict import Finding, Level, times
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.vanishing import Vanishing
+    from hessdiag.diagnostics.vanishing_norms import DepthNorms
+
+GONE = 1e-2  # relative to the shallowest network, a typical gradient below this has vanished
+SUBTLE = 0.5
+FLOAT32_FLOOR = 1.2e-38
+Z_ALLOWED = 4.0
+CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
+
+
+def findings(measured: "Vanishing") -> list[Finding]:
+    """The verdict, the most important sentence first."""
+    first, last = measured.depths[0], measured.depths[-1]
+    theory = predict(measured.init, measured.activation, last.width, measured.distribution)
+    found = []
+    if measured.status == "inexact":
+        found.append(
+            Finding(
+                "bad",
+                "The exact Hessian norms disagree with random products: they cannot be trusted.",
+                f"{measured.checks['hessian_norm_z']:.1f} standard errors apart",
+                "report this with the command line above",
+            )
+        )
+    found.append(_gradient(measured, first, last, theory))
+    found += _hessian(measured, first, last)
+    found += _typical_against_mean(last)
+    found += _dead(last)
+    found += _underflow(last)
+    found += _agreement(measured)
+    return found
+
+
+def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", theory: Theory | None) -> Finding:
+    peak = max(measured.depths, key=lambda entry: entry.gradient_norm.median)
+    falls = peak.gradient_norm.median / last.gradient_norm.median if last.gradient_norm.median else math.inf
+    rises = last.gradient_norm.median / first.gradient_norm.median if first.gradient_norm.median else math.nan
+    rate = measured.rates.get("gradient")
+    per_layer = (
+        f"; {math.exp(rate.per_layer):.4f} per layer (± {math.exp(rate.per_layer) * rate.per_layer_stderr:.4f})"
+        if rate
+        else ""
+    )
+    start = peak if falls > 1 / SUBTLE else first
+    because = (
+        f"median gradient norm {start.gradient_norm.median:.2e} at depth {start.depth}, "
+        f"{last.gradient_norm.median:.2e} at depth {last.depth}{per_layer}"
+    )
+    if not last.gradient_norm.median:
+        says = f"Gradients vanish beyond the range of float64 at depth {last.depth}."
+        return Finding("bad", says, because, _cure(last, theory, explodes=False))
+    if falls > 1 / GONE:
+        says = f"Gradients vanish with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
+        return Finding("bad", says, because, _cure(last, theory, explodes=False))
+    if falls > 1 / SUBTLE:
+        says = f"Gradients shrink with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
+        return Finding("warn", says, because, _cure(last, theory, explodes=False))
+    if not rises <= 1 / GONE:
+        says = f"Gradients explode with depth: by {times(rises)} at depth {last.depth}."
+        return Finding("bad", says, because, _cure(last, theory, explodes=True))
+    if rises > 1 / SUBTLE:
+        says = f"Gradients grow with depth: {times(rises)} by depth {last.depth}."
+        return Finding("note", says, because, "gradient clipping or a slightly smaller gain, if training diverges")
+    says = f"Gradients hold: depth {last.depth} changes a typical one by a factor of {rises:.2g}."
+    return Finding("ok", says, because, "nothing: any optimizer can start here")
+
+
+def _cure(last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
+    adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
+    if theory is None:
+        return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
+    gain = theory.mean_square_growth**-0.5
+    if abs(math.log(theory.mean_square_growth)) > CRITICAL:
+        step = f"scale the weights by {gain:.3g}, for a layer multiplies the mean square by {theory.mean_square_growth:.3g}"
+        return step if explodes else f"{step}; then width {_width(last, theory)} or more at this depth"
+    return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {1 / theory.typical_growth:.4f}; or {adaptive}"
+
+
+def _width(last: "DepthNorms", theory: Theory) -> str:
+    return f"{math.ceil(theory.critical_width_per_depth * last.depth):,}"
+
+
+def _hessian(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms") -> list[Finding]:
+    total, diagonal = last.hessian_norm.median, last.hessian_diagonal_blocks_norm.median
+    off = last.hessian_offdiagonal_blocks_norm.median
+    if not total > 0 or last.depth == 1:
+        return []
+    peak = max(measured.depths, key=lambda entry: entry.hessian_norm.median)
+    falls, rises = peak.hessian_norm.median / total, total / first.hessian_norm.median
+    found = []
+    if falls > 1 / GONE:
+        found.append(
+            Finding(
+                "bad",
+                f"Curvature vanishes too: a typical Hessian is {times(falls)} smaller at depth {last.depth} than at its peak.",
+                f"median Frobenius norm {total:.2e} at depth {last.depth}, {peak.hessian_norm.median:.2e} at depth {peak.depth}: the loss is a plateau, and Newton steps are no better conditioned than gradient steps",
+                "mend the gradient's decay first; curvature follows",
+            )
+        )
+    elif rises > 1 / GONE:
+        found.append(
+            Finding(
+                "bad",
+                f"Curvature explodes with depth: {times(rises)} by depth {last.depth}.",
+                f"median Frobenius norm {total:.2e}; a stable learning rate is below 2 / largest eigenvalue",
+                "a smaller gain, or normalization",
+            )
+        )
+    if last.certified_indefinite:
+        found.append(
+            Finding(
+                "note",
+                f"{100 * last.certified_indefinite:.3g} % of the Hessians are certainly indefinite: their diagonal blocks are too small for what couples the layers.",
+                f"diagonal blocks {diagonal:.2e}, off-diagonal {off:.2e} at depth {last.depth} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
+                "negative curvature is the way out of a plateau: perturbed or adaptive steps find it, layer-wise preconditioners do not see it",
+            )
+        )
+    return found
+
+
+def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
+    norm = last.gradient_norm
+    if not norm.median > 0 or norm.mean < 2 * norm.median:
+        return []
+    return [
+        Finding(
+            "note",
+            f"Averages mislead here: a typical network's gradient is {times(norm.mean / norm.median)} smaller than the average says.",
+            f"at depth {last.depth} median {norm.median:.2e}, mean {norm.mean:.2e}, 90 % of networks between {norm.q05:.1e} and {norm.q95:.1e}",
+            "judge an initialization by its median; try several seeds",
+        )
+    ]
+
+
+def _dead(last: "DepthNorms") -> list[Finding]:
+    if not last.dead_fraction:
+        return []
+    level: Level = "bad" if last.dead_fraction > 0.05 else "warn"
+    return [
+        Finding(
+            level,
+            f"{100 * last.dead_fraction:.2g} % of networks are born dead: their gradient is exactly zero.",
+            f"{round(last.dead_fraction * last.seeds)} of {last.seeds} at depth {last.depth}; no optimizer can move them",
+            "leaky ReLU, a wider narrowest layer, or another seed",
+        )
+    ]
+
+
+def _underflow(last: "DepthNorms") -> list[Finding]:
+    per_weight = last.gradient_norm.median / math.sqrt(last.depth * last.width**2)
+    if not 0 < per_weight < FLOAT32_FLOOR:
+        return []
+    return [
+        Finding(
+            "bad",
+            "In float32 these gradients are zero: no optimizer would move at all.",
+            f"a typical entry is {per_weight:.1e}, float32 ends at {FLOAT32_FLOOR:.1e} (this measurement is in float64)",
+            "mend the scale before anything else",
+        )
+    ]
+
+
+def _agreement(measured: "Vanishing") -> list[Finding]:
+    if not measured.agreement:
+        return []
+    worst = max(measured.agreement, key=lambda entry: abs(entry.z))
+    agrees = abs(worst.z) <= Z_ALLOWED
+    return [
+        Finding(
+            "ok" if agrees else "warn",
+            "Measurement and exact theory agree." if agrees else "Measurement and exact theory disagree.",
+            f"largest deviation of a log-median {worst.z:+.1f} standard errors ({worst.quantity}, depth {worst.depth}), {len(measured.agreement)} compared",
+            "nothing" if agrees else "more --seeds; if it stays, report it",
+        )
+    ]

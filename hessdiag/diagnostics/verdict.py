@@ -1,0 +1,71 @@
+"""Verdicts: what a measurement means, why, and what to do about it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "note", "warn", "bad"]
+Status = Literal["ok", "inexact", "interrupted"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of a verdict with the number behind it and what a person can do."""
+
+    level: Level
+    says: str
+    because: str
+    remedy: str
+
+    def as_dict(self) -> dict[str, str]:
+        """The form that result documents hold."""
+        return {"level": self.level, "says": self.says, "because": self.because, "try": self.remedy}
+
+
+def percent(value: float) -> str:
+    """A share for people: three significant digits.
+
+    >>> percent(0.004429), percent(0.5), percent(1.2e-6)
+    ('0.443 %', '50 %', '0.00012 %')
+    """
+    digits = f"{100 * value:.3g}"
+    return f"{float(digits):.5f}".rstrip("0").rstrip(".") + " %" if 0 < 100 * value < 1e-3 else f"{digits} %"
+
+
+def times(value: float) -> str:
+    """A factor for people.
+
+    >>> times(6.5641), times(0.031), times(1234.4), times(2.35e14)
+    ('6.6 times', '0.031 times', '1,234 times', '2.4e+14 times')
+    """
+    if value >= 1e5:
+        return f"{value:.1e} times"
+    return f"{value:,.0f} times" if value >= 100 else f"{value:.2g} times"
+
+
+def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[Finding]:
+    """Findings for self-checks of Hessian products that are missing or failed."""
+    findings = []
+    for name, what in (
+        ("hvp_symmetry", "symmetric"),
+        ("hvp_finite_difference", "the derivative of the gradient"),
+    ):
+        value = checks.get(name)
+        if value is None:
+            findings.append(
+                Finding(
+                    "note",
+                    f"The Hessian products could not be checked to be {what}.",
+                    "the model cannot be copied",
+                    "give the model as a function that builds it",
+                )
+            )
+        elif not value <= tolerance:
+            findings.append(
+                Finding(
+                    "bad",
+                    f"The Hessian products are not {what}: no number below can be trusted.",
+                    f"relative error {value:.1e}, allowed {tolerance:.0e}",
+                    "--dtype float64; if that does not mend it, the model draws random numbers or has a custom backward that cannot be differentiated",
+                )
+            )
+    return findings

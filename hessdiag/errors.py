@@ -1,0 +1,51 @@
+"""What can go wrong, as one line for a person and one number for a script.
+
+The exit codes are public: scripts and CI jobs rely on them.
+"""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """How a `hessdiag` command ended."""
+
+    OK = 0
+    GATE = 1  # a --fail-if or --baseline gate is violated, and nothing else
+    USAGE = 2  # usage, configuration or spec error
+    FAILED = 3  # could not load or compute
+    INEXACT = 4  # computed, but not trustworthy, and --allow-inexact was not given
+    INTERRUPTED = 130
+
+
+class HessdiagError(Exception):
+    """Base of all errors that a user can cause or mend.
+
+    Args:
+        what: One sentence: what went wrong, and why.
+        hint: The command or the change that would work, where one is known.
+    """
+
+    exit_code = ExitCode.FAILED
+
+    def __init__(self, what: str, hint: str | None = None) -> None:
+        super().__init__(what if hint is None else f"{what}\n  try: {hint}")
+        self.what = what
+        self.hint = hint
+
+
+class SpecError(HessdiagError):
+    """The command line, the configuration or a spec cannot be understood."""
+
+    exit_code = ExitCode.USAGE
+
+
+class LoadError(HessdiagError):
+    """A model, a batch or a loss could not be loaded, or does not fit the others."""
+
+
+class UntrustedFileError(LoadError):
+    """A file would run code of its own when loaded, and `--trust-code` was not given."""
+
+
+class ComputeError(HessdiagError):
+    """The computation itself failed: a non-finite loss, no second derivative, no memory."""

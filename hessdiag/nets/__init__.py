@@ -1,0 +1,33 @@
+"""The papers' networks and initializations. This catalogue imports no torch: listing it is instant."""
+
+BUILTINS: dict[str, tuple[str, str]] = {
+    "mlp": (
+        "hessdiag.nets.mlp:MLP",
+        "fully connected: depth, width, in_features, out_features, activation, init, bias",
+    ),
+    "lenet": (
+        "hessdiag.nets.convnet:LeNet",
+        "the classic 2-conv, 3-linear network; 62,006 parameters on 3x32x32",
+    ),
+    "convnet": ("hessdiag.nets.convnet:ConvNet", "a small convolutional classifier"),
+    "chain": ("hessdiag.nets.chain:Chain", "the width-one linear network: a product of `length` scalars"),
+}
+
+INITS: dict[str, str] = {
+    "lecun": "U[-1/sqrt(fan_in), 1/sqrt(fan_in)], variance 1/(3 fan_in): torch's own nn.Linear default",
+    "lecun_normal": "normal, variance 1/fan_in",
+    "lecun_variance": "uniform, variance 1/fan_in",
+    "xavier_uniform": "uniform, variance 2/(fan_in + fan_out)",
+    "xavier_normal": "normal, variance 2/(fan_in + fan_out)",
+    "he_uniform": "uniform, variance 2/fan_in",
+    "he_normal": "normal, variance 2/fan_in",
+    "orthogonal": "a random orthogonal matrix (semi-orthogonal where not square)",
+}
+
+ACTIVATIONS: dict[str, str] = {
+    "linear": "the identity",
+    "relu": "max(x, 0)",
+    "leaky_relu": "x where positive, 0.01 x elsewhere",
+    "tanh": "hyperbolic tangent",
+    "gelu": "x times the normal distribution function, exact",
+}

@@ -1,0 +1,50 @@
+"""The width-one linear network, whose output is its input times a product of scalars."""
+
+import torch
+from torch import nn
+
+from hessdiag.errors import SpecError
+
+
+class Chain(nn.Sequential):
+    """Product of `length` scalars w_1 ... w_L, each a 1x1 linear layer without bias.
+
+    Args:
+        length: Number of scalars.
+        scale: tau of U[-tau, tau], or sigma of N(0, sigma^2).
+        distribution: `uniform` or `normal`.
+        seed: Of the weights; `None` takes torch's global random state.
+        dtype: Of the parameters.
+
+    Raises:
+        SpecError: if the distribution is unknown or the length is below 1.
+
+    >>> chain = Chain(length=3, seed=0)
+    >>> product = torch.stack([parameter.squeeze() for parameter in chain.parameters()]).prod()
+    >>> bool(chain(torch.ones(1, 1, dtype=torch.float64)).squeeze() == product)
+    True
+    """
+
+    def __init__(
+        self,
+        length: int = 8,
+        scale: float = 1.0,
+        distribution: str = "uniform",
+        seed: int | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if distribution not in ("uniform", "normal"):
+            raise SpecError(f"unknown distribution {distribution!r}: uniform or normal.", "distribution='uniform'")
+        if length < 1:
+            raise SpecError(f"a chain has at least one factor, not {length}.", "length=8")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        weights = torch.empty(length, dtype=torch.float64)
+        if distribution == "uniform":
+            weights.uniform_(-scale, scale, generator=generator)
+        else:
+            weights.normal_(0.0, scale, generator=generator)
+        layers = [nn.Linear(1, 1, bias=False, dtype=dtype, device="meta").to_empty(device="cpu") for _ in weights]
+        with torch.no_grad():
+            for layer, weight in zip(layers, weights, strict=True):
+                layer.weight.fill_(weight)
+        super().__init__(*layers)

@@ -1,0 +1,71 @@
+"""The multilayer perceptron of the papers: depth L counts weight matrices, the output is linear."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from hessdiag.errors import SpecError
+from hessdiag.nets.initializers import default_init, draw
+
+MODULES: dict[str, type[nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class MLP(nn.Sequential):
+    """Fully connected network: a_l = W_l h_{l-1}, h_l = phi(a_l), and a linear output a_L.
+
+    Weight matrices are the children `0`, `2`, `4`, ..., with the activation between them.
+
+    Args:
+        depth: Number L of weight matrices.
+        width: Of the hidden layers.
+        in_features: Of the input; `width` by default, as in the papers' square networks.
+        out_features: Of the output; `width` by default.
+        activation: A key of `MODULES`.
+        init: A key of `hessdiag.nets.INITS`; by default `he_uniform` for ReLU and `xavier_uniform` otherwise.
+        bias: Whether layers have biases, which start at zero.
+        seed: Of the weights; `None` takes torch's global random state.
+        dtype: Of the parameters.
+
+    Raises:
+        SpecError: if the activation or the initialization is unknown, or a size is below 1.
+
+    >>> net = MLP(depth=3, width=4, in_features=2, out_features=1, activation="tanh", seed=0)
+    >>> [tuple(parameter.shape) for parameter in net.parameters()]
+    [(4, 2), (4, 4), (1, 4)]
+    """
+
+    def __init__(
+        self,
+        depth: int = 4,
+        width: int = 32,
+        in_features: int | None = None,
+        out_features: int | None = None,
+        activation: str = "relu",
+        init: str | None = None,
+        bias: bool = False,
+        seed: int | None = None,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        if activation not in MODULES:
+            raise SpecError(f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", "activation='relu'")
+        sizes = [in_features or width, *[width] * (depth - 1), out_features or width]
+        if depth < 1 or min(sizes) < 1:
+            raise SpecError(f"depth and widths of an MLP must be at least 1, not depth={depth}, sizes {sizes}.")
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        layers: list[nn.Module] = []
+        for fan_in, fan_out in pairwise(sizes):
+            layer = nn.Linear(fan_in, fan_out, bias=bias, dtype=dtype, device="meta").to_empty(device="cpu")
+            with torch.no_grad():
+                layer.weight.copy_(draw(init or default_init(activation), (fan_out, fan_in), generator=generator))
+                if bias:
+                    layer.bias.zero_()
+            layers += [layer, MODULES[activation]()]
+        super().__init__(*layers[:-1])

@@ -1,0 +1,1 @@
+"""What is measured: a model, batches of data and an objective, loaded safely."""

@@ -1,0 +1,165 @@
+"""Batches: how they split into inputs and target, how many samples they hold, whether they are finite."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.errors import LoadError
+
+TARGET_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+def split(batch: Any) -> tuple[Any, Any]:
+    """Split a batch into the model's inputs and the target.
+
+    Args:
+        batch: `(x, y)`, `((x1, x2), y)` or a mapping that holds its target under one of
+            `labels`, `label`, `targets`, `target`, `y`.
+
+    Returns:
+        Inputs (a tensor, a tuple of tensors or a mapping) and the target (`None` for a mapping without one).
+
+    Raises:
+        LoadError: if the batch has another form.
+
+    >>> split({"input_ids": 1, "labels": 2})
+    ({'input_ids': 1}, 2)
+    """
+    if isinstance(batch, Mapping):
+        key = next((key for key in TARGET_KEYS if key in batch), None)
+        inputs = {name: value for name, value in batch.items() if name != key}
+        return inputs, batch[key] if key is not None else None
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return batch[0], batch[1]
+    form = f"a {type(batch).__name__}" + (f" of {len(batch)} items" if isinstance(batch, (tuple, list)) else "")
+    raise LoadError(
+        f"a batch must be (x, y), ((x1, x2), y) or a mapping with a target; this one is {form}.",
+        "--objective FILE.py:f, with f(model, batch) -> scalar, takes batches of any form",
+    )
+
+
+def forward(model: torch.nn.Module, inputs: Any) -> Any:
+    """Call the model as the form of its inputs asks: `model(x)`, `model(*xs)` or `model(**mapping)`."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def output_tensor(output: Any) -> Tensor:
+    """The tensor that a loss takes: the output itself, its `.logits`, or the first item of a tuple.
+
+    Raises:
+        LoadError: if the model returns something that holds no such tensor.
+    """
+    if isinstance(output, Tensor):
+        return output
+    for candidate in (
+        getattr(output, "logits", None),
+        output[0] if isinstance(output, (tuple, list)) else None,
+    ):
+        if isinstance(candidate, Tensor):
+            return candidate
+    if isinstance(output, Mapping) and isinstance(output.get("logits"), Tensor):
+        logits: Tensor = output["logits"]
+        return logits
+    raise LoadError(
+        f"the model returns a {type(output).__name__}, in which no output tensor could be found.",
+        "--objective FILE.py:f, with f(model, batch) -> scalar",
+    )
+
+
+def tensors(batch: Any) -> Iterator[Tensor]:
+    """All tensors of a batch, in a fixed order."""
+    if isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, Mapping):
+        for value in batch.values():
+            yield from tensors(value)
+    elif isinstance(batch, Sequence) and not isinstance(batch, (str, bytes)):
+        for value in batch:
+            yield from tensors(value)
+
+
+def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
+    """The same batch with `function` applied to each tensor."""
+    if isinstance(batch, Tensor):
+        return function(batch)
+    if isinstance(batch, Mapping):
+        return {key: map_tensors(function, value) for key, value in batch.items()}
+    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
+        return type(batch)(*(map_tensors(function, value) for value in batch))
+    if isinstance(batch, (tuple, list)):
+        return type(batch)(map_tensors(function, value) for value in batch)
+    return batch
+
+
+def to(batch: Any, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
+    """Move a batch; `dtype` applies to floating-point tensors only."""
+
+    def move(tensor: Tensor) -> Tensor:
+        return tensor.to(device=device, dtype=dtype if tensor.is_floating_point() else None)
+
+    return map_tensors(move, batch)
+
+
+def samples(batch: Any) -> int:
+    """Number of samples: the length of the first tensor that has one.
+
+    >>> samples((torch.zeros(5, 3), torch.zeros(5)))
+    5
+    """
+    return next((int(tensor.shape[0]) for tensor in tensors(batch) if tensor.ndim), 1)
+
+
+def check_finite(batches: Sequence[Any]) -> None:
+    """Refuse batches with a NaN or an infinity in them.
+
+    Raises:
+        LoadError: naming the batch, the tensor's shape and how many entries are not finite.
+    """
+    for index, batch in enumerate(batches):
+        for tensor in tensors(batch):
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                bad = int((~torch.isfinite(tensor)).sum())
+                raise LoadError(
+                    f"batch {index} holds {bad} NaN or infinite of {tensor.numel()} entries "
+                    f"(tensor of shape {tuple(tensor.shape)}): no derivative of it means anything.",
+                    "clean the data, for instance with numpy.nan_to_num, and run again",
+                )
+
+
+def flat_inputs(batches: Sequence[Any]) -> Tensor | None:
+    """All inputs as one float64 matrix (samples, features), or `None` where inputs are not one real-valued tensor."""
+    rows = []
+    for batch in batches:
+        try:
+            inputs, _ = split(batch)
+        except LoadError:
+            return None
+        real = [tensor for tensor in tensors(inputs) if tensor.is_floating_point()]
+        if len(real) != 1 or real[0].ndim < 2:
+            return None
+        rows.append(real[0].detach().to("cpu", torch.float64).flatten(1))
+    same_width = len({row.shape[1] for row in rows}) == 1
+    return torch.cat(rows) if rows and same_width else None
+
+
+def sha256(batches: Sequence[Any]) -> str:
+    """Hash of every tensor's shape, dtype and bytes, in order."""
+    return hash_tensors(tensor for batch in batches for tensor in tensors(batch))
+
+
+def hash_tensors(values: Iterator[Tensor]) -> str:
+    """SHA-256 over shape, dtype and bytes of each tensor in turn."""
+    digest = hashlib.sha256()
+    for tensor in values:
+        digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
+        if flat.numel():
+            digest.update(flat.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,284 @@
+"""The `Problem`: what every diagnostic is handed. A model, its data and a scalar objective of the two."""
+
+import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from hessdiag.errors import ComputeError, LoadError, SpecError
+from hessdiag.problem import batch as batches
+from hessdiag.problem import loss as losses
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The parameters that one module owns: consecutive entries `start:stop` of the parameter vector."""
+
+    name: str
+    kind: str
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return self.stop - self.start
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A model, batches and an objective: the function of the parameters whose Hessian is measured.
+
+    The function is the average of the objective over the batches, weighted by their samples (a sum, if the loss sums).
+    Parameters are the model's trainable ones, in the order of `model.parameters()`; tied ones count once.
+
+    Args:
+        model: The network. It is never modified: training flags and buffers are put back after each use.
+        data: Batches: `(x, y)`, `((x1, x2), y)`, a mapping, or anything that `objective` takes.
+        loss: A name (`ce`, `mse`, `bce`, `nll`, `output`) or a function of (output, target).
+        objective: A function of (model, batch) returning a scalar; instead of `loss`.
+        reduction: "mean" or "sum", where the loss does not tell.
+        layers: Glob over parameter names; only the matching parameters are differentiated.
+        train_mode: Evaluate in training mode (BatchNorm by batch statistics, dropout with one fixed mask).
+        seed: Fixes the dropout mask.
+        source: How it came to be, for the report: spec, files, what was stripped or assumed.
+        notes: Sentences that a reader of the result must see.
+
+    Raises:
+        SpecError: if both or neither of `loss` and `objective` are given, or `layers` matches nothing.
+        LoadError: if there is no batch or no trainable parameter, or a batch is not finite.
+
+    >>> model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 1))
+    >>> problem = Problem(model, data=[(torch.zeros(4, 2), torch.zeros(4, 1))], loss="mse")
+    >>> problem.n_parameters, problem.n_samples, [layer.name for layer in problem.layer_slices]
+    (13, 4, ['0', '2'])
+    """
+
+    model: nn.Module
+    data: Sequence[Any]
+    loss: Any = None
+    objective: losses.Objective | None = None
+    reduction: losses.Reduction | None = None
+    layers: str | None = None
+    train_mode: bool = False
+    seed: int = 0
+    source: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if (self.loss is None) == (self.objective is None):
+            raise SpecError("a problem needs a loss or an objective, and not both.", "loss='ce'")
+        if not self.data:
+            raise LoadError("a problem needs at least one batch; none was given.")
+        batches.check_finite(self.data)
+        object.__setattr__(self, "model", uncompiled(self.model))
+        if not self.named_parameters:
+            if self.layers is not None:
+                names = ", ".join(list(dict(self.model.named_parameters()))[:4])
+                raise SpecError(
+                    f"--layers {self.layers!r} matches no trainable parameter (there are {names}, ...).",
+                    "--layers '*'",
+                )
+            raise LoadError("the model has no trainable parameter: all are frozen, or there are none.")
+
+    @cached_property
+    def _loss(self) -> losses.Loss | None:
+        named = isinstance(self.loss, str) and self.loss == "output"
+        return None if self.loss is None or named else losses.resolve(self.loss)
+
+    @cached_property
+    def _objective(self) -> losses.Objective:
+        if self.objective is not None:
+            return self.objective
+        return losses.objective(self._loss) if self._loss is not None else losses.output_loss
+
+    @cached_property
+    def named_parameters(self) -> tuple[tuple[str, nn.Parameter], ...]:
+        """Trainable parameters that `layers` admits, each once."""
+        wanted = self.layers or "*"
+        return tuple(
+            (name, parameter)
+            for name, parameter in self.model.named_parameters()
+            if parameter.requires_grad and _matches(name, wanted)
+        )
+
+    @cached_property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """The tensors that the parameter vector consists of, in order."""
+        return tuple(parameter for _, parameter in self.named_parameters)
+
+    @cached_property
+    def n_parameters(self) -> int:
+        """Length N of the parameter vector."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    @cached_property
+    def layer_slices(self) -> tuple[Layer, ...]:
+        """Parameters grouped by the module that owns them, in the order of the parameter vector."""
+        layers: list[Layer] = []
+        start = 0
+        for name, parameter in self.named_parameters:
+            owner = name.rpartition(".")[0]
+            stop = start + parameter.numel()
+            label = owner or name
+            if layers and layers[-1].name == label and owner:
+                layers[-1] = Layer(label, layers[-1].kind, layers[-1].start, stop)
+            else:
+                kind = type(self.model.get_submodule(owner)).__name__ if owner else "Parameter"
+                layers.append(Layer(label, kind, start, stop))
+            start = stop
+        return tuple(layers)
+
+    @cached_property
+    def n_samples(self) -> int:
+        """Samples in all batches."""
+        return sum(batches.samples(batch) for batch in self.data)
+
+    @cached_property
+    def n_outputs(self) -> int | None:
+        """Numbers that the model puts out per sample; `None` where only an objective is known."""
+        if self._loss is None:
+            return None
+        with torch.no_grad(), self.evaluation():
+            inputs, _ = batches.split(self.data[0])
+            output = batches.forward(self.model, inputs)
+        try:
+            return batches.output_tensor(output).numel() // batches.samples(self.data[0])
+        except LoadError:
+            return None
+
+    @cached_property
+    def loss_name(self) -> str:
+        """Name of the loss, for people."""
+        if self._loss is not None:
+            return self._loss.name
+        return "output" if self.objective is None else getattr(self.objective, "__name__", "objective")
+
+    @cached_property
+    def loss_reduction(self) -> losses.Reduction:
+        """How the loss joins samples: a mean and a sum scale the Hessian differently."""
+        return self.reduction or (self._loss.reduction if self._loss is not None else "unknown")
+
+    @cached_property
+    def batch_weights(self) -> tuple[float, ...]:
+        """Weight of each batch's objective in the whole: 1 for a sum, its share of the samples otherwise."""
+        if self.loss_reduction == "sum":
+            return (1.0,) * len(self.data)
+        counts = [losses.batch_weight(self._loss, batch) for batch in self.data]
+        total = sum(counts)
+        if not total:
+            raise LoadError("every target is ignored (-100): the loss is a mean over nothing.")
+        return tuple(count / total for count in counts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.parameters[0].device
+
+    @cached_property
+    def dtype(self) -> torch.dtype:
+        """The widest dtype among the parameters."""
+        dtype = self.parameters[0].dtype
+        for parameter in self.parameters[1:]:
+            dtype = torch.promote_types(dtype, parameter.dtype)
+        return dtype
+
+    @cached_property
+    def kernels_forced(self) -> tuple[str, ...]:
+        """What is switched off because it has no second derivative."""
+        modules = list(self.model.modules())
+        forced = ["attention: math kernel (the fused ones have no double backward)"]
+        if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in modules):
+            forced.append("cuDNN off for recurrent layers (no double backward)")
+        return tuple(forced)
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """Everything that an evaluation needs, undone afterwards: mode, buffers, random state, kernels."""
+        with ExitStack() as stack:
+            stack.enter_context(_mode(self.model, self.train_mode))
+            stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
+                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+            if self.train_mode:
+                stack.enter_context(_private_buffers(self.model))
+                devices = [self.device] if self.device.type == "cuda" else []
+                stack.enter_context(torch.random.fork_rng(devices))
+                torch.manual_seed(self.seed)
+            yield
+
+    def evaluate(self, batch: Any) -> Tensor:
+        """The objective of one batch, a scalar with a graph that can be differentiated twice.
+
+        Raises:
+            ComputeError: if the value is not a finite scalar, or model, batch and loss do not fit.
+        """
+        try:
+            with self.evaluation():
+                value = self._objective(self.model, batch)
+        except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ComputeError(f"model, batch and loss do not fit: {_first_line(error)}", None) from error
+        if not isinstance(value, Tensor) or value.numel() != 1:
+            form = (
+                f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            )
+            raise ComputeError(
+                f"the objective must return a scalar; it returned {form}.",
+                "average it, as reduction='mean' does",
+            )
+        if not bool(torch.isfinite(value)):
+            raise ComputeError(
+                f"the loss is {value.item()}: its derivatives mean nothing.",
+                "check the data and the weights for overflow",
+            )
+        return value.reshape(())
+
+
+def _matches(name: str, glob: str) -> bool:
+    """Whether a parameter, or the module that owns it, matches the glob."""
+    return fnmatch.fnmatchcase(name, glob) or fnmatch.fnmatchcase(name.rpartition(".")[0], glob)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0]
+
+
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The module behind `torch.compile`, which has no double backward."""
+    original = getattr(model, "_orig_mod", model)
+    assert isinstance(original, nn.Module)
+    return original
+
+
+@contextmanager
+def _mode(model: nn.Module, train: bool) -> Iterator[None]:
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.train(train)
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def _private_buffers(model: nn.Module) -> Iterator[None]:
+    """Let the forward pass write to copies of the buffers, so that running statistics stay as they were."""
+    kept = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    try:
+        for module, name, buffer in kept:
+            if buffer is not None:
+                module._buffers[name] = buffer.clone()
+        yield
+    finally:
+        for module, name, buffer in kept:
+            module._buffers[name] = buffer

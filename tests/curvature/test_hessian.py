@@ -1,0 +1,369 @@
+import pytest
+import torch
+from torch import nn
+
+from hessdiag.curvature import checks
+from hessdiag.curvature.dense import hessian, hessian_block
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.errors import ComputeError, LoadError, SpecError
+from hessdiag.problem.problem import Problem
+from tests.reference import brute_force_hessian, cosine_problem, quadratic, share
+
+
+class Attention(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(7, 4)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+        self.norm = nn.LayerNorm(4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, tokens):
+        h = self.embed(tokens)
+        return self.head(self.norm(h + self.attention(h, h, h, need_weights=False)[0]).mean(1))
+
+
+class Tied(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 4, bias=False)
+        self.second = nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+        self.unused = nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.second(torch.tanh(self.first(x)))
+
+
+class TwoInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 2), nn.Linear(2, 2)
+
+    def forward(self, left, right):
+        return torch.sigmoid(self.a(left)) * self.b(right)
+
+
+class Hosted(nn.Module):
+    """Answers with an object that holds logits and loss, as Hugging Face models do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+
+    def forward(self, features, labels=None):
+        logits = torch.nn.functional.gelu(self.body(features))
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return type("Output", (), {"logits": logits, "loss": loss})()
+
+
+def _x(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def _classes(n, k=3):
+    return torch.arange(n) % k
+
+
+def _frozen():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
+    model[0].weight.requires_grad_(False)
+    return model
+
+
+CASES = {
+    "mlp, cross-entropy": lambda: Problem(nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3)).double(), data=[(_x(6, 3), _classes(6))], loss="ce"),
+    "several batches of unequal size": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.GELU(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2)), (_x(2, 3), _x(2, 2))], loss="mse"),
+    "a sum over batches": lambda: Problem(nn.Linear(3, 2).double(), data=[(_x(5, 3), _x(5, 2)), (_x(2, 3), _x(2, 2))], loss=nn.MSELoss(reduction="sum")),
+    "ignored targets": lambda: Problem(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)).double(), data=[(_x(4, 3), torch.tensor([0, -100, 2, 1])), (_x(3, 3), torch.tensor([-100, -100, 1]))], loss="ce"),
+    "convolution, group norm": lambda: Problem(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.SiLU(), nn.Flatten(), nn.Linear(8, 3)).double(), data=[(_x(3, 1, 4, 4), _classes(3))], loss="ce"),
+    "convolution, max pooling, relu": lambda: Problem(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)).double(), data=[(_x(3, 1, 6, 6), _classes(3))], loss="ce"),
+    "batch norm, eval mode": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse"),
+    "batch norm, train mode": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse", train_mode=True),
+    "attention": lambda: Problem(Attention().double(), data=[(torch.randint(0, 7, (4, 5)), _classes(4))], loss="ce"),
+    "tied and unreached": lambda: Problem(Tied().double(), data=[(_x(5, 4), _x(5, 4))], loss="mse"),
+    "frozen": lambda: Problem(_frozen().double(), data=[(_x(5, 3), _classes(5))], loss="ce"),
+    "two inputs": lambda: Problem(TwoInputs().double(), data=[((_x(5, 3), _x(5, 2)), _x(5, 2))], loss="mse"),
+    "mapping, own loss": lambda: Problem(Hosted().double(), data=[{"features": _x(5, 3), "labels": _classes(5, 4)}], loss="output"),
+    "mapping, named loss": lambda: Problem(Hosted().double(), data=[{"features": _x(5, 3), "labels": _classes(5, 4)}], loss="ce"),
+    "some layers": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double(), data=[(_x(5, 3), _classes(5))], loss="ce", layers="2*"),
+    "sequence of classes": lambda: Problem(nn.Linear(3, 4).double(), data=[(_x(2, 5, 3), torch.randint(0, 4, (2, 5)))], loss="ce"),
+    "binary": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.ELU(), nn.Linear(4, 1)).double(), data=[(_x(5, 3), torch.tensor([0.0, 1, 1, 0, 1]))], loss="bce"),
+    "log-likelihood": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.LogSoftmax(-1)).double(), data=[(_x(5, 3), _classes(5))], loss="nll"),
+    "recurrent": lambda: Problem(_Last(), data=[(_x(3, 4, 2), _classes(3))], loss="ce"),
+}  # fmt: skip
+
+
+class _Last(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn, self.head = nn.GRU(2, 3, batch_first=True).double(), nn.Linear(3, 3).double()
+
+    def forward(self, x):
+        return self.head(self.rnn(x)[0][:, -1])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_dense_matches_brute_force(name):
+    problem = CASES[name]()
+    expected = brute_force_hessian(problem)
+    H = hessian(problem)
+    assert H.shape == expected.shape == (problem.n_parameters,) * 2
+    assert float((H - expected).abs().max()) <= 1e-9 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_products_are_columns_of_the_dense_matrix(name):
+    problem = CASES[name]()
+    operator, H = HessianOperator(problem), hessian(problem)
+    V = torch.randn(operator.shape[1], 3, dtype=torch.float64)
+    torch.testing.assert_close(operator @ V, H @ V, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(operator @ V[:, 0], H @ V[:, 0], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_self_checks_pass(name):
+    operator = HessianOperator(CASES[name]())
+    assert checks.hvp_symmetry(operator) < 1e-12
+    assert checks.hvp_finite_difference(operator) < 1e-6
+
+
+def test_blocks_are_parts_of_the_dense_matrix():
+    problem = CASES["attention"]()
+    H = hessian(problem)
+    for rows in problem.layer_slices[:2]:
+        for columns in problem.layer_slices:
+            expected = H[rows.start : rows.stop, columns.start : columns.stop]
+            torch.testing.assert_close(hessian_block(problem, rows, columns), expected, rtol=1e-10, atol=1e-13)
+
+
+def test_one_batch_or_many_is_the_same_function():
+    x, y = _x(12, 3), _classes(12)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    whole = hessian(Problem(model, data=[(x, y)], loss="ce"))
+    parts = hessian(Problem(model, data=[(x[:7], y[:7]), (x[7:8], y[7:8]), (x[8:], y[8:])], loss="ce"))
+    torch.testing.assert_close(whole, parts, rtol=1e-10, atol=1e-13)
+
+
+def test_second_opinion_curvlinops():
+    curvlinops = pytest.importorskip("curvlinops")
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    data = [(_x(7, 4), _classes(7)), (_x(3, 4), _classes(3))]
+    theirs = curvlinops.HessianLinearOperator(model, nn.CrossEntropyLoss(), list(model.parameters()), data)
+    ours = HessianOperator(Problem(model, data=data, loss="ce"))
+    V = torch.randn(ours.shape[0], 4, dtype=torch.float64)
+    torch.testing.assert_close(ours @ V, theirs @ V, rtol=1e-9, atol=1e-12)
+
+
+def test_second_opinion_hessian_eigenthings():
+    library = pytest.importorskip("hessian_eigenthings")
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    x, y = _x(7, 4), _classes(7)
+    theirs = library.HessianOperator(
+        model, [(x, y)], lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1])
+    )
+    ours = HessianOperator(Problem(model, data=[(x, y)], loss="ce"))
+    v = torch.randn(ours.shape[0], dtype=torch.float64)
+    torch.testing.assert_close(ours @ v, theirs.matvec(v), rtol=1e-9, atol=1e-12)
+
+
+def test_training_state_is_left_as_it_was():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2)).double()
+    model.train()
+    model[2].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    problem = Problem(model, data=[(_x(5, 3), _x(5, 2))], loss="mse", train_mode=True)
+    state = torch.random.get_rng_state()
+    operator = HessianOperator(problem)
+    operator @ torch.ones(operator.shape[0], dtype=torch.float64)
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert model.training
+    assert not model[2].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+
+
+def test_dropout_keeps_one_mask():
+    model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2)).double()
+    problem = Problem(model, data=[(_x(5, 3), _x(5, 2))], loss="mse", train_mode=True, seed=3)
+    torch.testing.assert_close(hessian(problem), hessian(problem), rtol=0, atol=0)
+    assert checks.hvp_finite_difference(HessianOperator(problem)) < 1e-6
+
+
+def test_attention_needs_no_preparation():
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).double()
+    problem = Problem(layer, data=[(_x(2, 3, 8), _x(2, 3, 8))], loss="mse")
+    assert checks.hvp_finite_difference(HessianOperator(problem)) < 1e-6
+
+
+def test_compiled_models_are_unwrapped():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    data = [(_x(5, 3), _x(5, 2))]
+    torch.testing.assert_close(
+        hessian(Problem(torch.compile(model), data=data, loss="mse")),
+        hessian(Problem(model, data=data, loss="mse")),
+    )
+
+
+def test_mixed_dtypes_are_measured_in_the_widest():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    single = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2))
+    single.load_state_dict(model.state_dict())
+    single[2].double()
+
+    class Cast(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = single
+
+        def forward(self, x):
+            return self.net[2](self.net[1](self.net[0](x.float())).double())
+
+    x, y = _x(5, 3), _x(5, 2)
+    mixed = Problem(Cast(), data=[(x, y)], loss="mse")
+    assert HessianOperator(mixed).dtype == torch.float64
+    torch.testing.assert_close(hessian(mixed), hessian(Problem(model, data=[(x, y)], loss="mse")), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])
+def test_lower_precision(dtype, tolerance):
+    model, x, y = (
+        nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)),
+        torch.randn(5, 3),
+        torch.randn(5, 2),
+    )
+    exact = hessian(Problem(model.double(), data=[(x.double(), y.double())], loss="mse"))
+    H = hessian(Problem(model.to(dtype), data=[(x.to(dtype), y.to(dtype))], loss="mse"))
+    assert H.dtype == torch.float32
+    assert float((H - exact).norm() / exact.norm()) < tolerance
+
+
+def test_a_loop_takes_over_where_vmap_cannot():
+    class Cube(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * Square.apply(x)
+
+    class Square(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return 3 * x**2
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 6 * x if grad.sum().item() else torch.zeros_like(x)  # vmap refuses .item()
+
+    model = nn.Linear(3, 1, bias=False).double()
+    problem = Problem(model, data=[torch.zeros(1)], objective=lambda model, batch: Cube.apply(model.weight).sum())
+    operator = HessianOperator(problem)
+    torch.testing.assert_close(operator.rows(torch.arange(3)), torch.diag(6 * model.weight[0].detach()))
+    assert "one vector at a time" in operator.engine
+
+
+def test_wrong_products_are_caught():
+    class Lying(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 3 * x.detach() * x  # its derivative is half of the truth
+
+    model = nn.Linear(3, 1, bias=False).double()
+    problem = Problem(model, data=[torch.zeros(1)], objective=lambda model, batch: Lying.apply(model.weight).sum())
+    assert checks.hvp_finite_difference(HessianOperator(problem)) > 0.1
+
+
+def test_asymmetric_products_are_caught():
+    class Skewed(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return (x**2).sum()
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * (2 * x + torch.cumsum(x, -1))
+
+    model = nn.Linear(4, 1, bias=False).double()
+    problem = Problem(model, data=[torch.zeros(1)], objective=lambda model, batch: Skewed.apply(model.weight))
+    assert checks.hvp_symmetry(HessianOperator(problem)) > 1e-3
+
+
+def test_a_missing_second_derivative_is_caught():
+    class Once(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**2
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 2 * x
+
+    model = nn.Linear(3, 1, bias=False).double()
+    problem = Problem(model, data=[torch.zeros(1)], objective=lambda model, batch: Once.apply(model.weight).sum())
+    assert checks.hvp_finite_difference(HessianOperator(problem)) == pytest.approx(1.0)
+
+
+def test_loss_that_ignores_the_parameters():
+    problem = Problem(nn.Linear(3, 2), data=[torch.ones(2)], objective=lambda model, batch: batch.sum())
+    with pytest.raises(ComputeError, match="does not depend on any trainable parameter"):
+        HessianOperator(problem).rows(torch.arange(1))
+
+
+def test_dense_refuses_what_does_not_fit(monkeypatch):
+    monkeypatch.setattr("hessdiag.curvature.dense.free_bytes", lambda device: 1000)
+    with pytest.raises(ComputeError, match="here 7 parameters fit"):
+        hessian(cosine_problem([3, 4, 3, 2], 5, "tanh"))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "match"),
+    [
+        (lambda m, d: Problem(m, data=d), SpecError, "a loss or an objective"),
+        (lambda m, d: Problem(m, data=d, loss="hinge"), SpecError, "unknown loss 'hinge'"),
+        (lambda m, d: Problem(m, data=[], loss="mse"), LoadError, "at least one batch"),
+        (
+            lambda m, d: Problem(m, data=d, loss="mse", layers="conv*"),
+            SpecError,
+            "matches no trainable parameter",
+        ),
+        (
+            lambda m, d: Problem(m.requires_grad_(False), data=d, loss="mse"),
+            LoadError,
+            "no trainable parameter",
+        ),
+        (lambda m, d: Problem(m, data=[(d[0][0] / 0, d[0][1])], loss="mse"), LoadError, "NaN or infinite"),
+        (lambda m, d: Problem(m, data=[(d[0][0], d[0][1], 1)], loss="mse"), LoadError, "a batch must be"),
+    ],
+)
+def test_bad_problems_are_refused(make, error, match):
+    model, data = nn.Linear(3, 2), [(torch.zeros(4, 3), torch.zeros(4, 2))]
+    with pytest.raises(error, match=match):
+        HessianOperator(make(model, data)).rows(torch.arange(1))
+
+
+def test_wrong_shape_says_so():
+    problem = Problem(nn.Linear(3, 2), data=[(torch.zeros(4, 5), torch.zeros(4, 2))], loss="mse")
+    with pytest.raises(ComputeError, match="do not fit"):
+        HessianOperator(problem).rows(torch.arange(1))
+
+
+def test_shares_of_known_matrices():
+    A = torch.tensor([[4, 1, 0, -0.5], [1, -2, 0.3, 0], [0, 0.3, 1, 0.2], [-0.5, 0, 0.2, 7]], dtype=torch.float64)
+    assert share(hessian(quadratic(A))) == pytest.approx(0.777778, abs=5e-7)

@@ -1,0 +1,204 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hessdiag.curvature.dense import hessian
+from hessdiag.diagnostics import diag_share as module
+from hessdiag.diagnostics.diag_share import diag_share
+from hessdiag.errors import SpecError
+from hessdiag.problem.problem import Problem
+from tests.curvature.test_hessian import CASES
+from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic, share
+
+
+def _mat_1():
+    return quadratic(
+        torch.tensor([[4, 1, 0, -0.5], [1, -2, 0.3, 0], [0, 0.3, 1, 0.2], [-0.5, 0, 0.2, 7]], dtype=torch.float64)
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "value", "abs_sum", "trace"),
+    [
+        (net_a, 27 / 201, 201, 27),
+        (_mat_1, 0.777778, 18, 10),
+        (lambda: cosine_problem([3, 4, 3, 2], 5, "relu"), 0.0938497, 98.7368, 9.26641),
+        (lambda: cosine_problem([3, 4, 3, 2], 5, "linear"), 0.0576442, None, 23.6765),
+        (lambda: cosine_problem([3, 4, 3, 2], 5, "tanh"), 0.0595032, None, 5.94258),
+        (lambda: cosine_problem([3, 4, 3, 2], 5, "relu", classes=True), 0.0903752, None, 2.62509),
+        (lambda: cosine_problem([2, 3, 3, 3, 1], 4, "relu"), 0.0838814, None, 2.40309),
+    ],
+    ids=["NET-A", "MAT-1", "NET-B relu", "NET-B linear", "NET-B tanh", "NET-B ce", "NET-C"],
+)
+def test_known_networks(make, value, abs_sum, trace):
+    found = diag_share(make())
+    assert found.diag_share == pytest.approx(value, rel=6e-6)
+    assert found.trace == pytest.approx(trace, rel=6e-6)
+    if abs_sum is not None:
+        assert found.abs_sum == pytest.approx(abs_sum, rel=6e-6)
+
+
+def test_known_network_by_hand():
+    H = torch.tensor([[1, -1, -2, 2, -11, 4], [-1, 1, 2, -2, 11, -4], [-2, 2, 4, -4, 2, -18], [2, -2, -4, 4, -2, 18], [-11, 11, 2, -2, 1, -4], [4, -4, -18, 18, -4, 16]])  # fmt: skip
+    torch.testing.assert_close(hessian(net_a()), H.double())
+    found = diag_share(net_a())
+    assert found.layer_block_share == pytest.approx((36 + 25) / 201)
+    assert [layer.diag_share for layer in found.layers] == pytest.approx([10 / 36, 17 / 25])
+    assert found.layer_block_matrix[0][1] == pytest.approx(70 / 201)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exact_share_matches_brute_force(name):
+    problem = CASES[name]()
+    H = brute_force_hessian(problem)
+    found = diag_share(problem)
+    assert found.method == "exact"
+    assert found.status == "ok"
+    assert found.diag_share == pytest.approx(share(H), rel=1e-9)
+    layers = problem.layer_slices
+    blocks = [[float(H[a.start : a.stop, b.start : b.stop].abs().sum()) for b in layers] for a in layers]
+    np.testing.assert_allclose(found.layer_block_matrix, np.array(blocks) / np.sum(blocks), rtol=1e-9, atol=1e-12)
+    for layer, entry in zip(layers, found.layers, strict=True):
+        block = H[layer.start : layer.stop, layer.start : layer.stop]
+        if float(block.abs().sum()):
+            assert entry.diag_share == pytest.approx(share(block), rel=1e-9)
+        else:
+            assert math.isnan(entry.diag_share)
+    assert found.zero_rows == pytest.approx(float((H.abs().sum(1) == 0).double().mean()))
+    assert found.negative_diagonal_fraction == pytest.approx(float((H.diagonal() < 0).double().mean()))
+
+
+def _pixels():
+    """A ReLU network on images with dark borders: many rows vanish, the others span decades."""
+    x = torch.rand(40, 25).double() * (torch.rand(25) > 0.4)
+    model = nn.Sequential(nn.Linear(25, 12), nn.ReLU(), nn.Linear(12, 12), nn.ReLU(), nn.Linear(12, 4)).double()
+    return Problem(model, data=[(x, torch.arange(40) % 4)], loss="ce")
+
+
+def test_interval_covers_the_exact_value():
+    problem = _pixels()
+    truth = diag_share(problem, rows="all")
+    inside = layers_inside = 0
+    for seed in range(100):
+        found = diag_share(problem, rows=70, seed=seed)
+        low, high = found.diag_share_interval
+        inside += low <= truth.diag_share <= high
+        layers_inside += abs(found.layer_block_share - truth.layer_block_share) < 3 * found.layer_block_share_stderr
+    assert found.method == "rows"
+    assert found.rows < 110 < truth.rows == 520
+    assert inside >= 90
+    assert layers_inside >= 95
+    assert found.zero_rows == pytest.approx(truth.zero_rows)
+
+
+def test_more_rows_narrow_the_interval():
+    problem = _pixels()
+    widths = [np.diff(diag_share(problem, rows=rows, seed=1).diag_share_interval)[0] for rows in (60, 240)]
+    assert widths[1] < widths[0] / 1.5
+
+
+def test_same_seed_same_bits():
+    problem = _pixels()
+    first, second = (diag_share(problem, rows=60, seed=7).to_result() for _ in range(2))
+    assert first == second
+    assert diag_share(problem, rows=60, seed=8).diag_share != first["diag_share"]
+
+
+def test_interrupt_keeps_an_honest_estimate():
+    problem = _pixels()
+    truth = diag_share(problem).diag_share
+
+    def stop_after_a_while(done, total, what):
+        if done >= 128:
+            raise KeyboardInterrupt
+
+    found = diag_share(problem, progress=stop_after_a_while)
+    assert found.status == "interrupted"
+    assert found.method == "rows"
+    assert 128 <= found.rows < problem.n_parameters
+    assert found.diag_share_interval[0] < truth < found.diag_share_interval[1]
+
+
+def test_many_parameters_are_sampled_by_default(monkeypatch):
+    monkeypatch.setattr(module, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(module, "SAMPLED_ROWS", 80)
+    assert diag_share(_pixels()).method == "rows"
+
+
+def test_baselines():
+    problem = _pixels()
+    base = diag_share(problem, rows=60).baselines
+    n, d = 40, 520
+    x = problem.data[0][0].numpy()
+    assert base.wigner == 1 / d
+    assert base.ols_clt == pytest.approx(1 / (1 + (d - 1) * math.sqrt(2 / (math.pi * n))))
+    assert base.ols_clt_outputs == pytest.approx(1 / (1 + (d - 1) * math.sqrt(2 / (math.pi * n * 4))))
+    assert base.ols_data == pytest.approx(np.trace(x.T @ x) / np.abs(x.T @ x).sum())
+    assert base.ols_data < base.ols_columns * 1.2
+    assert base.ols_columns < 0.8 * base.ols_data_gaussian
+
+
+def test_verdict_says_what_matters():
+    says = " ".join(entry["says"] + entry["because"] for entry in diag_share(_pixels()).verdict)
+    assert "not centred" in says
+    assert "rows are entirely zero" in says
+    assert "Blocks within layers" in says
+
+
+def test_hollow_hessian_is_called_indefinite():
+    n = 12
+    hollow = torch.ones(n, n).double() - 0.98 * torch.eye(n).double()
+    first = diag_share(quadratic(hollow)).verdict[0]
+    assert first["level"] == "warn"
+    assert "hollow" in first["says"]
+    assert "negative eigenvalues" in first["because"]
+
+
+def test_dead_network_is_not_a_number():
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False)).double()
+    model[0].weight.data = -model[0].weight.data.abs()
+    found = diag_share(Problem(model, data=[(torch.rand(5, 3).double(), torch.randn(5, 2).double())], loss="mse"))
+    assert math.isnan(found.diag_share)
+    assert found.zero_rows == 1.0
+    assert found.verdict[0]["level"] == "bad"
+    sampled = diag_share(
+        Problem(model, data=[(torch.rand(5, 3).double(), torch.randn(5, 2).double())], loss="mse"), rows=5
+    )
+    assert math.isnan(sampled.diag_share)
+    assert sampled.zero_rows == 1.0
+
+
+def test_wrong_products_make_the_result_inexact():
+    class Lying(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x**3
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * 3 * x.detach() * x
+
+    problem = Problem(
+        nn.Linear(3, 1).double(),
+        data=[torch.zeros(1)],
+        objective=lambda m, batch: Lying.apply(m.weight).sum(),
+    )
+    found = diag_share(problem)
+    assert found.status == "inexact"
+    assert found.verdict[0]["level"] == "bad"
+
+
+@pytest.mark.parametrize("rows", [0, -3])
+def test_rows_must_be_positive(rows):
+    with pytest.raises(SpecError, match="--rows"):
+        diag_share(_pixels(), rows=rows)
+
+
+def test_result_is_json():
+    assert json.loads(json.dumps(diag_share(_pixels(), rows=60).to_result()))["method"] == "rows"

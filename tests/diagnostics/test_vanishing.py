@@ -1,0 +1,176 @@
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hessdiag.diagnostics.ensemble_statistics import fit_slope, norm_statistics
+from hessdiag.diagnostics.vanishing import QUANTITIES, depth_grid, vanishing
+from hessdiag.diagnostics.vanishing_norms import statistics_of
+from hessdiag.errors import SpecError
+from hessdiag.nets.ensemble import Ensemble
+from hessdiag.nets.initializers import draw, law
+
+
+@pytest.mark.parametrize(
+    ("init", "activation"),
+    [
+        ("he_normal", "relu"),
+        ("xavier_normal", "linear"),
+        ("lecun_normal", "relu"),
+        ("he_normal", "leaky_relu"),
+    ],
+)
+def test_medians_agree_with_the_exact_law(init, activation):
+    measured = vanishing(depth=48, width=16, init=init, activation=activation, seeds=400, hessian_seeds=2, batch=2)
+    assert [entry.depth for entry in measured.agreement] == [2, 4, 8, 16, 32, 48]
+    assert max(abs(entry.z) for entry in measured.agreement) <= 4
+    rate = measured.rates["vjp"]
+    assert abs(rate.per_layer - rate.theory_per_layer) <= 4 * rate.per_layer_stderr
+
+
+@pytest.mark.parametrize("init", ["lecun", "he_uniform"])
+def test_uniform_weights_follow_the_corrected_rate(init):
+    rate = vanishing(depth=32, width=32, init=init, seeds=400, hessian_seeds=2, batch=1).rates["vjp"]
+    assert abs(rate.per_layer - rate.theory_per_layer) <= 4 * rate.per_layer_stderr
+
+
+def test_root_mean_squares_agree_with_exact_expectations():
+    measured = vanishing(depth=2, width=24, init="he_normal", seeds=3000, hessian_seeds=400, batch=1)
+    (entry,) = measured.depths
+    for quantity in QUANTITIES:
+        assert statistics_of(entry, quantity).rms == pytest.approx(entry.theory_rms[quantity], rel=0.06), quantity
+
+
+def test_lecun_vanishes_and_diagonal_blocks_at_the_squared_rate():
+    measured = vanishing(depth=32, width=16, init="lecun", activation="linear", seeds=100, hessian_seeds=30, batch=4)
+    rates = measured.rates
+    assert rates["gradient"].per_layer < -0.4
+    ratio = rates["hessian_diagonal_blocks"].per_layer / rates["hessian_offdiagonal_blocks"].per_layer
+    assert 1.7 < ratio < 2.3
+    assert measured.verdict[0]["level"] == "bad"
+    assert "vanish" in measured.verdict[0]["says"]
+    assert measured.depths[-1].certified_indefinite == 1.0
+
+
+def test_width_equal_to_depth_holds():
+    measured = vanishing(depth=32, width="same", init="he_uniform", seeds=60, hessian_seeds=6, batch=4)
+    assert [entry.width for entry in measured.depths] == [2, 4, 8, 16, 32]
+    assert measured.verdict[0]["level"] in ("ok", "note")
+    assert measured.rates == {}
+
+
+@pytest.mark.parametrize("activation", ["linear", "relu", "leaky_relu", "tanh", "gelu"])
+@pytest.mark.parametrize("init", ["lecun", "xavier_uniform", "he_normal", "orthogonal"])
+def test_every_setting_runs(activation, init):
+    measured = vanishing(depth=4, width=6, init=init, activation=activation, seeds=20, hessian_seeds=5, batch=3)
+    assert measured.status == "ok"
+    assert all(entry.hessian_norm.median > 0 for entry in measured.depths)
+    json.dumps(measured.to_result())
+
+
+def test_exact_norms_match_the_dense_share_of_small_networks():
+    measured = vanishing(depth=2, width=4, seeds=40, hessian_seeds=40, batch=3)
+    shares = measured.depths[0].hessian_diag_share
+    assert 1 / 32 < shares.median < 1
+    assert vanishing(depth=8, width=16, seeds=4, hessian_seeds=2, batch=2).depths[-1].hessian_diag_share is None
+
+
+def test_wide_networks_fall_back_to_products(monkeypatch):
+    exact = vanishing(depth=4, width=8, seeds=40, hessian_seeds=40, batch=3)
+    monkeypatch.setattr("hessdiag.diagnostics.vanishing_norms.EXACT_WORK", 0.0)
+    estimated = vanishing(depth=4, width=8, seeds=40, hessian_seeds=40, batch=3)
+    assert {entry.hessian_method for entry in estimated.depths} == {"hvp"}
+    for a, b in zip(exact.depths, estimated.depths, strict=True):
+        assert a.gradient_norm == b.gradient_norm
+        assert abs(a.hessian_norm.log_median - b.hessian_norm.log_median) < 0.3
+        assert a.hessian_diagonal_blocks_norm.median == pytest.approx(b.hessian_diagonal_blocks_norm.median, rel=1e-9)
+        assert b.certified_indefinite is None
+
+
+def test_same_seed_same_bits():
+    one, two, other = (vanishing(depth=8, width=8, seeds=30, hessian_seeds=5, seed=s).to_result() for s in (1, 1, 2))
+    assert one == two
+    assert one["depths"][0]["gradient_norm"] != other["depths"][0]["gradient_norm"]
+
+
+def test_same_call_draws_the_same_networks():
+    few, many = (Ensemble(3, 4, "he_normal", 2).draw(0, 5) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(few.weights, many.weights, strict=True))
+
+
+def test_interrupt_keeps_finished_depths():
+    calls = []
+
+    def stop(done, total, what):
+        calls.append(done)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+
+    measured = vanishing(depth=32, width=8, seeds=20, hessian_seeds=4, progress=stop)
+    assert measured.status == "interrupted"
+    assert 1 <= len(measured.depths) < 5
+
+
+def test_dead_networks_are_counted():
+    measured = vanishing(depth=32, width=3, init="he_normal", seeds=200, hessian_seeds=10, batch=1)
+    dead = 1 - (1 - 2.0**-3) ** 31
+    assert measured.depths[-1].dead_fraction == pytest.approx(dead, abs=4 * math.sqrt(dead * (1 - dead) / 200))
+    assert any("born dead" in entry["says"] for entry in measured.verdict)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"depth": 0},
+        {"width": 0},
+        {"seeds": 1},
+        {"batch": 0},
+        {"init": "xavier"},
+        {"activation": "swish"},
+        {"device": "gpu"},
+    ],
+)
+def test_wrong_settings_are_named(wrong):
+    with pytest.raises(SpecError):
+        vanishing(**{"depth": 4, "width": 4, **wrong})
+
+
+def test_depth_grid():
+    assert depth_grid(128) == [2, 4, 8, 16, 32, 64, 128]
+    assert depth_grid(1) == [1]
+    assert depth_grid(5) == [2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "init",
+    ["lecun", "lecun_normal", "lecun_variance", "xavier_uniform", "xavier_normal", "he_uniform", "he_normal"],
+)
+def test_drawn_weights_have_the_stated_law(init):
+    fan_in, fan_out = 20, 30
+    W = draw(init, (200, fan_out, fan_in), generator=torch.Generator().manual_seed(0)).numpy().ravel()
+    stated = law(init, fan_in, fan_out)
+    n = len(W)
+    assert W.var() == pytest.approx(stated.variance, rel=4 * math.sqrt((stated.kurtosis - 1) / n))
+    assert np.mean(W**4) / W.var() ** 2 == pytest.approx(stated.kurtosis, rel=0.03)
+
+
+def test_statistics_of_norms():
+    rng = np.random.default_rng(0)
+    squared = np.exp(2 * rng.normal(-3, 2, 4001))
+    found = norm_statistics(squared, np.ones(4001, bool))
+    assert found.median == pytest.approx(np.median(np.sqrt(squared)))
+    assert found.rms == pytest.approx(np.sqrt(squared.mean()))
+    assert found.log_median_stderr == pytest.approx(math.sqrt(math.pi / 2) * 2 / math.sqrt(4001), rel=0.05)
+    assert norm_statistics([0.0, 1.0], [False, False]).networks == 0
+    assert norm_statistics([0.0, 0.0, 1.0], [True] * 3).median == 0
+
+
+def test_slope_error_covers():
+    rng = np.random.default_rng(0)
+    x = np.arange(8.0)
+    slopes = [fit_slope(x, 2 * x + rng.normal(0, 0.3, 8), np.full(8, 0.3)) for _ in range(400)]
+    z = np.array([(s.value - 2) / s.stderr for s in slopes])
+    assert np.mean(np.abs(z) < 1.96) > 0.93
+    assert fit_slope([1.0], [1.0], [0.1]) is None
