@@ -221,13 +221,13 @@ def _sandwich(weight: Tensor, S: Tensor) -> Tensor:
 
 
 def _advance(X: Tensor | None, gram: Tensor, gate: Tensor, first: Tensor, later: Tensor) -> Tensor:
-    """S_{m+1} = D_m^b (X_m + <h^b, h^e> I) D_m^e for every pair (b, e)."""
-    eye = torch.eye(gate.shape[-1]).to(gate)
-    fresh = gram[:, None, :, None] * eye[:, None, :]
-    inner = fresh if X is None else X.add_(fresh)
-    inner *= gate[:, first].transpose(1, 2)[..., None]
-    inner *= gate[:, later][:, None]
-    return inner
+    """S_{m+1} = D_m^b (X_m + <h^b, h^e> I) D_m^e for every pair (b, e), in the memory of X."""
+    if X is None:
+        X = gate.new_zeros(len(gate), gate.shape[-1], len(first), gate.shape[-1])
+    X.diagonal(dim1=1, dim2=3).add_(gram[..., None])
+    X *= gate[:, first].transpose(1, 2)[..., None]
+    X *= gate[:, later][:, None]
+    return X
 
 
 def _above_pairs(
@@ -243,20 +243,21 @@ def _above_pairs(
 ) -> Tensor:
     """Each pair's contribution to the sum over l < m of |H_lm|^2, (seeds, pairs)."""
     gauss_newton = gram * _inner_with_products(X, A)
-    residual = (delta @ delta.mT)[:, first, later] * torch.einsum("sipi->sp", S)
+    residual = (delta @ delta.mT)[:, first, later] * S.diagonal(dim1=1, dim2=3).sum(-1)
     xi = torch.einsum("sbij,sej->sbei", A, delta) @ weight[:, None]  # W^T A^b delta^e
-    forwards = xi[:, first, later] * torch.einsum("sipj,spj->spi", S, h[:, first])
-    backwards = xi[:, later, first] * torch.einsum("sipj,spi->spj", S, h[:, later])
+    forwards = torch.linalg.vecdot(S, h[:, first][:, None]).transpose(1, 2) * xi[:, first, later]
+    backwards = torch.linalg.vecdot(S, xi[:, later, first][:, None]).transpose(1, 2) * h[:, later]
     return gauss_newton + residual + (forwards + backwards).sum(-1)
 
 
 def _inner_with_products(X: Tensor, A: Tensor) -> Tensor:
     """<X^{be}, A^b A^e> for every pair b <= e, (seeds, pairs): by first sample, whose pairs lie next to each other."""
-    seeds, samples, d, _ = A.shape
+    samples = A.shape[1]
+    rows = A.transpose(1, 2).contiguous()
     found, start = [], 0
     for b in range(samples):
         stop = start + samples - b
-        AX = (A[:, b] @ X[:, :, start:stop].reshape(seeds, d, -1)).reshape(seeds, d, samples - b, d)
-        found.append(torch.linalg.vecdot(AX.transpose(1, 2).flatten(2), A[:, b:].flatten(2)))
+        AX = (A[:, b] @ X[:, :, start:stop].flatten(2)).unflatten(2, (samples - b, -1))
+        found.append((AX * rows[:, :, b:]).sum((1, 3)))
         start = stop
     return torch.cat(found, dim=1)

@@ -1,0 +1,168 @@
+"""`hessdiag.toml`, or `[tool.hessdiag]` in pyproject.toml: defaults for the options of every command."""
+
+import difflib
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hessdiag.errors import SpecError
+from hessdiag.problem import spec
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+PROBLEM_KEYS = (
+    "model",
+    "weights",
+    "data",
+    "loss",
+    "objective",
+    "batches",
+    "batch_size",
+    "device",
+    "dtype",
+    "seed",
+    "layers",
+    "train_mode",
+)
+SPECS = ("model", "weights", "data", "loss", "objective")
+_NEVER = ("trust_code", "config", "no_config", "traceback", "model", "models")
+MODEL, SOURCE = "hessdiag.config_model", "hessdiag.config_source"
+
+
+def option(function: Any) -> Any:
+    """Add `--config` and `--no-config` to a command."""
+    config = click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        is_eager=True,
+        expose_value=False,
+        callback=_apply,
+        help="Read defaults from this file instead of ./hessdiag.toml.",
+    )
+    ignore = click.option(
+        "--no-config",
+        is_flag=True,
+        is_eager=True,
+        expose_value=False,
+        callback=_ignore,
+        help="Ignore hessdiag.toml.",
+    )
+    # --no-config stands first, so that it is seen before the file is read.
+    return ignore(config(function))
+
+
+def _ignore(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.meta[SOURCE] = None
+        ctx.default_map = None
+
+
+def _apply(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
+    if SOURCE in ctx.meta or ctx.resilient_parsing:
+        return
+    found = path or find(Path.cwd())
+    if found is None:
+        return
+    tables = read(found)
+    check(tables, _options(ctx), found.name)
+    problem = {key: _relocated(key, value, found.parent) for key, value in tables.get("problem", {}).items()}
+    if isinstance(problem.get("weights"), str):
+        problem["weights"] = [problem["weights"]]
+    defaults = tables.get(ctx.info_name or "", {})
+    if any(parameter.name == "models" for parameter in ctx.command.params):
+        ctx.meta[MODEL] = problem.pop("model", None)
+        defaults = problem | defaults
+    ctx.meta[SOURCE] = found.name
+    ctx.default_map = defaults
+
+
+def find(folder: Path) -> Path | None:
+    """The configuration of a folder: hessdiag.toml, or a pyproject.toml that has a [tool.hessdiag] table."""
+    own, project = folder / "hessdiag.toml", folder / "pyproject.toml"
+    if own.is_file():
+        return own
+    return project if project.is_file() and "[tool.hessdiag" in project.read_text("utf-8", "replace") else None
+
+
+def read(path: Path) -> dict[str, dict[str, Any]]:
+    """The tables of a configuration file, with underscores in the keys.
+
+    Raises:
+        SpecError: if the file is not TOML, or holds anything but tables.
+    """
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SpecError(
+            f"{path.name} is not valid TOML: {error}.", "hessdiag init --force writes a fresh one"
+        ) from None
+    if path.name == "pyproject.toml":
+        content = content.get("tool", {}).get("hessdiag", {})
+    for key, table in content.items():
+        if not isinstance(table, dict):
+            raise SpecError(f"{path.name}: `{key}` stands outside of any table.", f"[problem] above `{key} = ...`")
+    return {name: _normal(table) for name, table in content.items()}
+
+
+def check(tables: Mapping[str, Mapping[str, Any]], options: Mapping[str, Iterable[str]], source: str) -> None:
+    """Refuse tables and keys that mean nothing, naming the nearest that does.
+
+    Args:
+        tables: As `read` gives them.
+        options: Names of the options of each command.
+        source: Name of the file, for the message.
+
+    Raises:
+        SpecError: for the first table or key that is not known or not allowed.
+    """
+    known: dict[str, set[str]] = {name: set(names) - set(_NEVER) for name, names in options.items()}
+    known["problem"] = set(PROBLEM_KEYS)
+    for name, table in tables.items():
+        if name not in known:
+            raise SpecError(f"{source}: there is no table [{name}].{_near(name, known)}")
+        for key in table:
+            if key == "trust_code":
+                raise SpecError(
+                    f"{source}: trust_code cannot stand in a configuration: it must be said each time.",
+                    "--trust-code on the command line",
+                )
+            if key not in known[name]:
+                raise SpecError(f"{source}: [{name}] has no key `{key}`.{_near(key, known[name])}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f" Did you mean `{near[0]}`?" if near else f" It may hold {', '.join(sorted(known))}."
+
+
+def _options(ctx: click.Context) -> dict[str, list[str]]:
+    group = ctx.find_root().command
+    if not isinstance(group, click.Group):
+        return {ctx.info_name or "": [parameter.name or "" for parameter in ctx.command.params]}
+    commands = ((name, group.get_command(ctx, name)) for name in group.list_commands(ctx))
+    return {name: [parameter.name or "" for parameter in command.params] for name, command in commands if command}
+
+
+def _normal(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("-", "_"): value for key, value in table.items()}
+
+
+def _relocated(key: str, value: Any, folder: Path) -> Any:
+    """A path in the configuration counts from the configuration's own folder."""
+    if isinstance(value, list):
+        return [_relocated(key, item, folder) for item in value]
+    if key not in SPECS or not isinstance(value, str) or folder.resolve() == Path.cwd():
+        return value
+    try:
+        parsed = spec.parse(value)
+    except SpecError:
+        return value  # a loss by name; what is no spec at all is refused where it is used
+    if parsed.kind not in ("file", "script"):
+        return value
+    return value.replace(parsed.source, str(folder / parsed.source), 1)

@@ -1,0 +1,95 @@
+"""`hessdiag diag-share MODEL`: options to requests, one measurement each, one document."""
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from hessdiag.cli.options import Target, count_or, model_options, output_options
+from hessdiag.cli.output import Output, finish
+from hessdiag.cli.progress import Reporter, reporter
+from hessdiag.cli.provenance import Clock, collect
+from hessdiag.report.document import document
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.diag_share import DiagShare
+    from hessdiag.problem.problem import Problem
+
+
+@click.command("diag-share")
+@model_options
+@click.option(
+    "--rows",
+    type=count_or("all"),
+    metavar="N|all",
+    help="Hessian rows to compute. Default: all where that is quick, else a sample.",
+)
+@output_options
+def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out: Output) -> int:
+    """How diagonal is the Hessian, overall and per layer, against Wigner and OLS?
+
+    MODEL is builtin:NAME, FILE.py:FUNCTION, a saved model.pt, hf:NAME or timm:NAME; `hessdiag ls specs` shows
+    all forms. Several MODELs, or several --weights, give a trajectory.
+
+    \b
+    hessdiag diag-share model.pt
+    hessdiag diag-share train.py:build --weights model.safetensors --data batch.npz --loss ce
+    hessdiag diag-share step0.pt step100.pt step1000.pt --data batch.npz -o trajectory.html
+    """  # noqa: D301
+    clock = Clock()
+    with reporter(out.progress) as progress:
+        runs = _measure(targets, rows, progress)
+    _, problem, last = runs[-1]
+    from hessdiag.problem.describe import describe
+
+    statuses = [share.status for _, _, share in runs]
+    return finish(
+        document(
+            "diag-share",
+            status=next((status for status in ("interrupted", "inexact") if status in statuses), "ok"),
+            problem=describe(problem),
+            result=last.to_result() | {"trajectory": trajectory(runs)},
+            theory=last.theory,
+            checks=last.checks,
+            verdict=last.verdict,
+            provenance=collect(clock, str(problem.device), problem.kernels_forced),
+        ),
+        out,
+    )
+
+
+def _measure(
+    targets: tuple[Target, ...], rows: int | Literal["all"] | None, progress: Reporter
+) -> "list[tuple[str, Problem, DiagShare]]":
+    """One measurement per target, in order; an interruption ends the series with what it has."""
+    from hessdiag.diagnostics.diag_share import diag_share
+    from hessdiag.problem.load import load_problem
+
+    runs: list[tuple[str, Problem, DiagShare]] = []
+    for target in targets:
+        if len(targets) > 1:
+            click.echo(f"{target.label} ({len(runs) + 1} of {len(targets)})", err=True)
+        problem = load_problem(target.load_request())
+        share = diag_share(problem, rows=rows, seed=target.request["seed"], progress=progress)
+        runs.append((target.label, problem, share))
+        if share.status == "interrupted":
+            break
+    return runs
+
+
+def trajectory(runs: "list[tuple[str, Problem, DiagShare]]") -> list[dict[str, Any]] | None:
+    """The shares along several checkpoints; `None` for one."""
+    if len(runs) == 1:
+        return None
+    return [
+        {
+            "label": label,
+            "diag_share": share.diag_share,
+            "diag_share_stderr": share.diag_share_stderr,
+            "diag_share_interval": share.diag_share_interval,
+            "layer_block_share": share.layer_block_share,
+            "wigner": share.baselines.wigner,
+            "ols_gaussian": share.baselines.ols_gaussian,
+            "layers": [{"name": layer.name, "diag_share": layer.diag_share} for layer in share.layers],
+        }
+        for label, _, share in runs
+    ]

@@ -1,0 +1,150 @@
+"""The `hessdiag` group: finds commands without importing them, and owns the exit codes."""
+
+import difflib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from hessdiag import __version__
+from hessdiag.errors import ExitCode, HessdiagError
+
+# Short help stands here so that `hessdiag --help` need not import a single command.
+COMMANDS = {
+    "diag-share": ("hessdiag.cli.diag_share", "How diagonal is the Hessian, overall and per layer?"),
+    "vanishing": ("hessdiag.cli.vanishing", "Gradient and Hessian norms against depth, beside theory."),
+    "report": ("hessdiag.cli.report", "Render a saved result, as text, Markdown or one HTML page."),
+    "ls": ("hessdiag.cli.ls", "List built-in networks, losses, initializations and spec forms."),
+    "env": ("hessdiag.cli.env", "Versions, devices and threads, for bug reports."),
+    "init": ("hessdiag.cli.init", "Write a commented hessdiag.toml."),
+    "completion": ("hessdiag.cli.completion", "Print the completion script of a shell."),
+}
+COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is called, and not to list it."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of all commands, most used first."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find a command; an unknown one is answered with the nearest."""
+        name = args[0].replace("_", "-")
+        if name not in COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            meant = f" Did you mean {near[0]}?" if near else ""
+            raise click.UsageError(f"there is no command {args[0]!r}.{meant}", ctx)
+        return super().resolve_command(ctx, [name, *args[1:]])
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Keep the arguments for the record before they are taken apart."""
+        ctx.meta["hessdiag.argv"] = ["hessdiag", *args]
+        return super().parse_args(ctx, args)
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "token_normalize_func": lambda token: token.replace("_", "-"),
+        "max_content_width": 100,
+    },
+    epilog=(
+        "Exit codes: 0 done, 1 a gate is violated, 2 usage, 3 could not load or compute, "
+        "4 not trustworthy, 130 interrupted."
+    ),
+)
+@click.version_option(__version__, "--version", message="hessdiag %(version)s")
+@click.option("--traceback", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+def cli() -> None:
+    """How is this network curved, and can an optimizer move from where it is initialized?
+
+    \b
+    hessdiag vanishing --depth 128 --width 32
+    hessdiag diag-share model.pt --data batch.npz --loss ce -o report.html
+    """  # noqa: D301
+
+
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments without the program's name; those of the process by default.
+
+    Returns:
+        The exit code, a value of `ExitCode`.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a crash
+    try:
+        code = cli.main(args=args, prog_name="hessdiag", standalone_mode=False, complete_var=COMPLETE_VARIABLE)
+        return int(code or ExitCode.OK)
+    except SystemExit as error:
+        return _left(error)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted", err=True)
+        return ExitCode.INTERRUPTED
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return ExitCode.USAGE
+    except Exception as error:
+        if "--traceback" in args:
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    """Say what went wrong in one or two lines, and give the exit code."""
+    if isinstance(error, HessdiagError):
+        _say(error.what, error.hint)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        ctx = getattr(error, "ctx", None)
+        _say(_sentence(error.format_message()), f"{ctx.command_path if ctx else 'hessdiag'} --help")
+        return ExitCode.USAGE
+    first = (str(error).splitlines() or [""])[0]
+    _say(f"internal error: {type(error).__name__}: {first} (run with --traceback to see where)", None)
+    return ExitCode.FAILED
+
+
+def _say(what: str, hint: str | None) -> None:
+    click.echo(f"error: {what}" + (f"\n  try: {hint}" if hint else ""), err=True)
+
+
+def _sentence(text: str) -> str:
+    return text if not text[:1].isupper() or text[1:2].isupper() else text[0].lower() + text[1:]
+
+
+def _left(error: SystemExit) -> int:
+    """What a SystemExit means: click's end of a completion or of a broken pipe, or the user's own code."""
+    if COMPLETE_VARIABLE in os.environ:
+        return error.code if isinstance(error.code, int) else ExitCode.OK
+    if isinstance(error.__context__, BrokenPipeError):
+        return ExitCode.OK
+    _say(
+        f"the code that was loaded ended the program with sys.exit({error.code!r}).",
+        "put what runs on import under `if __name__ == '__main__':`",
+    )
+    return ExitCode.FAILED

@@ -1,0 +1,179 @@
+"""Groups of options that mean the same in every command."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hessdiag.cli import config, output
+from hessdiag.errors import SpecError
+from hessdiag.problem import spec
+from hessdiag.report.render import FORMATS
+
+if TYPE_CHECKING:
+    from hessdiag.problem.load import ProblemRequest
+
+DTYPES = ("float64", "float32", "bfloat16", "float16")
+
+Decorator = Callable[[Callable[..., int]], Callable[..., int]]
+
+
+def count_or(word: str) -> Callable[[Any], int | str]:
+    """A type for options: a positive whole number, or one word that stands for another choice."""
+
+    def convert(value: Any) -> int | str:
+        if value == word:
+            return word
+        if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdigit() and int(value):
+            return int(value)
+        raise click.BadParameter(f"{value!r} is neither a positive whole number nor {word!r}.")
+
+    return convert
+
+
+class Names(click.Choice[str]):
+    """A choice between names with underscores, which may also be typed with dashes."""
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
+        """The form in which names are shown and compared."""
+        return str(choice).replace("-", "_")
+
+
+@dataclass(frozen=True)
+class Target:
+    """One problem that a command is asked about, with the name it has in a trajectory."""
+
+    label: str
+    request: dict[str, Any]
+
+    def load_request(self) -> "ProblemRequest":
+        """The request as the loader takes it."""
+        from hessdiag.problem.data import ALL
+        from hessdiag.problem.load import ProblemRequest
+
+        batches = ALL if self.request["batches"] == "all" else self.request["batches"]
+        return ProblemRequest(**self.request | {"batches": batches})
+
+
+_MODEL = (
+    click.argument("models", nargs=-1, metavar="MODEL..."),
+    click.option("--weights", multiple=True, metavar="PATH[#KEY]", help="Weights for MODEL; repeat for a trajectory."),
+    click.option("--data", metavar="SPEC", help="Batches: batch.npz, data.pt, train.py:loader. Without: synthetic."),
+    click.option("--loss", metavar="NAME|SPEC", help="ce, mse, bce, nll, output, or losses.py:f of (output, target)."),
+    click.option("--objective", metavar="SPEC", help="FILE.py:f of (model, batch) -> scalar, instead of a loss."),
+    click.option(
+        "--batches", type=count_or("all"), metavar="N|all", help="How many batches of --data to average over."
+    ),
+    click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Samples per batch."),
+    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i] or mps."),
+    click.option("--dtype", type=Names(DTYPES), help="Default: float64 for builtins, else the model's own."),
+    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="For all that is drawn."),
+    click.option("--layers", metavar="GLOB", help="Only the parameters whose names match."),
+    click.option("--train-mode", is_flag=True, help="Evaluate as in training: BatchNorm by batch, dropout on."),
+    click.option("--trust-code", is_flag=True, help="Run code that lies inside the named files."),
+)
+
+_OUTPUT = (
+    click.option("--json", "as_json", is_flag=True, help="The whole result as JSON: short for --format json."),
+    click.option("--format", "form", type=Names(FORMATS), help="What to print. Default: text."),
+    click.option("-o", "--output", "file", metavar="FILE", help="Also write FILE: .html, .json, .md or .txt."),
+    click.option("--force", is_flag=True, help="Overwrite FILE."),
+    click.option("--color", type=Names(("auto", "always", "never")), default="auto", help="Colour in the text."),
+    click.option("--no-progress", is_flag=True, help="No progress on stderr."),
+    click.option("--allow-inexact", is_flag=True, help="Exit 0 even where the numbers are not trustworthy."),
+    click.option("--fail-if", multiple=True, metavar="GATE", help="Exit 1 if METRIC OP NUMBER holds. Repeatable."),
+    click.option("--baseline", metavar="FILE", help="Exit 1 if headline numbers moved away from this result."),
+    click.option("--max-change", default="10%", show_default=True, metavar="P%", help="How far they may move."),
+)
+
+
+def model_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add MODEL and all that belongs to it; the command gets `targets`, a tuple of `Target`."""
+    names = ("models", "weights", *config.PROBLEM_KEYS[2:], "trust_code")
+
+    @functools.wraps(function)
+    def command(**values: Any) -> int:
+        taken = {name: values.pop(name) for name in names}
+        return function(targets=targets(click.get_current_context(), **taken), **values)
+
+    return _stack(command, _MODEL)
+
+
+def output_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add all that concerns the answer; the command gets `out`, an `Output` that was checked already."""
+    names = tuple(inspect.signature(output.prepare).parameters)
+
+    @functools.wraps(function)
+    def command(**values: Any) -> int:
+        taken = {name: values.pop(name) for name in names}
+        return function(out=output.prepare(**taken), **values)
+
+    show = click.option("--traceback", is_flag=True, expose_value=False, help="Show the traceback of an error.")
+    return _stack(config.option(show(command)), _OUTPUT)
+
+
+def _stack(command: Callable[..., int], decorators: tuple[Decorator, ...]) -> Callable[..., int]:
+    for decorator in reversed(decorators):
+        command = decorator(command)
+    return command
+
+
+def targets(ctx: click.Context, models: tuple[str, ...], weights: tuple[str, ...], **common: Any) -> tuple[Target, ...]:
+    """What MODEL..., --weights and the configuration ask for, as one target per checkpoint.
+
+    Raises:
+        SpecError: if there is no model, or both several models and several weights.
+    """
+    configured = ctx.meta.get(config.MODEL)
+    if configured and models and all(_is_file(model) for model in models):
+        if ctx.get_parameter_source("weights") is click.core.ParameterSource.COMMANDLINE:
+            raise SpecError(
+                f"{ctx.meta[config.SOURCE]} names the model {configured}, so {models[0]} would be its weights, "
+                "and --weights gives others.",
+                "--no-config, or only one of the two",
+            )
+        models, weights = (configured,), models
+    elif configured and not models:
+        models = (configured,)
+    if not models:
+        raise SpecError(
+            "no MODEL was given.",
+            f"{ctx.command_path} builtin:lenet, {ctx.command_path} train.py:setup, or hessdiag init",
+        )
+    if len(models) > 1 and len(weights) > 1:
+        raise SpecError("a trajectory takes several MODELs or several --weights, not both.")
+    _announce_config(ctx, models, common)
+    pairs = [(model, weight) for model in models for weight in (weights or (None,))]
+    varying = [weight if len(weights) > 1 and weight else model for model, weight in pairs]
+    return tuple(
+        Target(label, {"model": model, "weights": weight, **common})
+        for (model, weight), label in zip(pairs, _labels(varying), strict=True)
+    )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return spec.parse(text).kind == "file"
+    except SpecError:
+        return False  # said where it is loaded
+
+
+def _labels(texts: list[str]) -> list[str]:
+    """File names alone, where those tell the checkpoints apart."""
+    names = [PurePath(text).name if _is_file(text) else text for text in texts]
+    return names if len(set(names)) == len(texts) else texts
+
+
+def _announce_config(ctx: click.Context, models: tuple[str, ...], common: dict[str, Any]) -> None:
+    """Say which code and data come from the configuration: a file must not choose them in silence."""
+    used = {"model": models[0]} if models == (ctx.meta.get(config.MODEL),) else {}
+    for name in ("weights", "data", "loss", "objective"):
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP:
+            used[name] = common.get(name) or ctx.params[name]
+    if used:
+        said = ", ".join(f"{key} = {value}" for key, value in used.items())
+        click.echo(f"using {ctx.meta[config.SOURCE]} ({said})", err=True)

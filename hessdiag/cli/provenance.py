@@ -1,0 +1,87 @@
+"""How a result came to be: an allow-list of facts. No environment, no host name, no user name."""
+
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import click
+
+from hessdiag import __version__
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When a computation began."""
+
+    started: str = field(default_factory=lambda: datetime.now(timezone.utc).isoformat(timespec="seconds"))
+    ticks: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since then."""
+        return time.perf_counter() - self.ticks
+
+
+def collect(clock: Clock, device: str, kernels_forced: Sequence[str] = ()) -> dict[str, Any]:
+    """The document's "provenance".
+
+    Args:
+        clock: Made when the command began.
+        device: Where it was computed, such as "cpu" or "cuda:0".
+        kernels_forced: What was switched off, from the problem.
+    """
+    import torch
+
+    return {
+        "argv": click.get_current_context().meta.get("hessdiag.argv", []),
+        "started": clock.started,
+        "wall_seconds": round(clock.seconds, 3),
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "versions": versions(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device_name(device),
+        "threads": torch.get_num_threads(),
+        "kernels_forced": list(kernels_forced),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the numbers depend on."""
+    import numpy
+    import torch
+
+    return {
+        "hessdiag": __version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def device_name(device: str) -> str:
+    """A device with its model, where it has one.
+
+    >>> device_name("cpu")
+    'cpu'
+    """
+    import torch
+
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+
+
+def peak_memory_bytes(device: str = "cpu") -> int | None:
+    """Most memory that was held, on the GPU if it computed there; `None` where the system does not say."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,239 @@
+"""Files of models and weights, told apart by their content and not by their suffix."""
+
+import difflib
+import hashlib
+import json
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from hessdiag.errors import LoadError, UntrustedFileError
+from hessdiag.problem.trust import LEGACY_MAGIC, load, refuse, said
+
+Format = Literal["torch", "pickle", "safetensors", "npz", "torchscript", "pt2", "dcp", "sharded", "folder"]
+
+_INDEX = ".safetensors.index.json"
+_CODE = {"torchscript": "TorchScript archive", "pt2": "torch.export archive", "dcp": "distributed checkpoint"}
+
+
+def existing(path: str) -> Path:
+    """The path, if there is something.
+
+    Raises:
+        LoadError: with names that are close, if there is nothing.
+    """
+    found = Path(path).expanduser()
+    try:
+        if found.exists():
+            return found
+        siblings = [entry.name for entry in found.parent.iterdir()] if found.parent.is_dir() else []
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {said(error)}") from error
+    close = difflib.get_close_matches(found.name, siblings, n=3)
+    hint = " or ".join(str(found.parent / name) for name in close) or None
+    raise LoadError(f"{path} does not exist.", hint)
+
+
+def sniff(path: Path) -> Format:
+    """The format of a file or folder, by its content.
+
+    Raises:
+        LoadError: if the file is empty, cut off, not readable, or of no known format.
+    """
+    try:
+        return _sniff_folder(path) if path.is_dir() else _sniff_file(path)
+    except OSError as error:
+        raise LoadError(f"{path} cannot be read: {said(error)}") from error
+
+
+def _sniff_folder(path: Path) -> Format:
+    names = [entry.name for entry in path.iterdir()]
+    if ".metadata" in names:
+        return "dcp"
+    if any(name.endswith(_INDEX) for name in names):
+        return "sharded"
+    return "folder"
+
+
+def _sniff_file(path: Path) -> Format:
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        head = stream.read(64)
+    if not head:
+        raise LoadError(f"{path} is empty.")
+    if head.startswith(b"PK"):
+        return _sniff_zip(path)
+    if path.name.endswith(_INDEX):
+        return "sharded"
+    header = int.from_bytes(head[:8], "little")
+    if head[8:9] == b"{" and header < 100_000_000:  # the limit of the safetensors format
+        if size < 8 + header:
+            raise LoadError(
+                f"{path} is truncated: its header takes {8 + header} bytes, the file has {size}.",
+                "copy it again",
+            )
+        return "safetensors"
+    if head[0] == 0x80 and head[1:2] in (
+        b"\2",
+        b"\3",
+        b"\4",
+        b"\5",
+    ):  # after safetensors: 0x280 is a length, too
+        return "torch" if head.startswith(LEGACY_MAGIC) else "pickle"
+    if head.startswith(b"version https://git-lfs"):
+        raise LoadError(f"{path} is a Git LFS pointer, not the file itself.", "git lfs pull")
+    raise LoadError(
+        f"{path} is no model, weights or data file that hessdiag knows (it starts with {head[:8]!r}).",
+        "a file of torch.save, safetensors or numpy.savez; it may be damaged",
+    )
+
+
+def _sniff_zip(path: Path) -> Format:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        raise LoadError(
+            f"{path} is truncated or damaged: it starts as a zip file and ends as none.", "copy it again"
+        ) from None
+    tails = {name.rpartition("/")[2] for name in names}
+    if "archive_format" in tails:
+        return "pt2"
+    if "constants.pkl" in tails:
+        return "torchscript"
+    if "data.pkl" in tails:
+        return "torch"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    raise LoadError(f"{path} is a zip file, but neither of torch.save nor of numpy.savez.")
+
+
+def read(path: Path, *, trust_code: bool = False) -> Any:
+    """What a file holds: a module, a mapping of tensors, or whatever else was saved.
+
+    Args:
+        path: File or folder.
+        trust_code: Let the file run code where it cannot be loaded without.
+
+    Raises:
+        UntrustedFileError: if it would run code and is not trusted.
+        LoadError: if it is damaged or of no known format.
+    """
+    form = sniff(path)
+    if form in _CODE and not trust_code:
+        refuse(path, [], _CODE[form])
+    if form in ("torch", "pickle"):
+        return load(path, trust_code=trust_code)
+    readers = {
+        "safetensors": _read_safetensors,
+        "npz": _read_npz,
+        "torchscript": _read_torchscript,
+        "pt2": _read_pt2,
+        "dcp": _read_dcp,
+        "sharded": _read_sharded,
+        "folder": _read_folder,
+    }
+    try:
+        return readers[form](path)
+    except LoadError:
+        raise
+    except Exception as error:
+        raise LoadError(f"{path} is damaged or cannot be read as {form}: {said(error)}") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    tensors: dict[str, torch.Tensor] = load_file(path, device="cpu")
+    return tensors
+
+
+def _read_npz(path: Path) -> dict[str, torch.Tensor]:
+    with np.load(path, allow_pickle=False) as archive:
+        try:
+            arrays = {name: archive[name] for name in archive.files}
+        except ValueError as error:
+            if "pickle" not in str(error):
+                raise
+            raise UntrustedFileError(
+                f"{path} holds arrays of Python objects: pickles, which can run code; nothing was run.",
+                "save numeric arrays, with numpy.savez(FILE, x=x.astype(float), y=y.astype(int))",
+            ) from None
+    numeric = {name: array for name, array in arrays.items() if array.dtype.kind in "biufc"}
+    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in numeric.items()}
+
+
+def _read_torchscript(path: Path) -> torch.nn.Module:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        module: torch.nn.Module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+    return module
+
+
+def _read_pt2(path: Path) -> torch.nn.Module:
+    with path.open("rb") as stream:
+        module: torch.nn.Module = torch.export.load(stream).module()
+    for name in ("train", "eval"):  # these refuse, though the graph holds no mode that could change
+        module.__dict__.pop(name, None)
+    return module
+
+
+def _read_dcp(path: Path) -> Any:
+    from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
+
+    with tempfile.TemporaryDirectory() as folder:
+        joined = Path(folder) / "joined.pt"
+        dcp_to_torch_save(str(path), str(joined))
+        return load(joined, trust_code=True)
+
+
+def _read_sharded(path: Path) -> dict[str, torch.Tensor]:
+    index = _index(path)
+    state: dict[str, torch.Tensor] = {}
+    for shard in _shards(index):
+        if not shard.is_file():
+            raise LoadError(f"{shard} does not exist, though {index.name} names it.")
+        state |= _read_safetensors(shard)
+    return state
+
+
+def _index(path: Path) -> Path:
+    return next(entry for entry in sorted(path.iterdir()) if entry.name.endswith(_INDEX)) if path.is_dir() else path
+
+
+def _shards(index: Path) -> list[Path]:
+    names = set(json.loads(index.read_text())["weight_map"].values())
+    return [index.parent / Path(name).name for name in sorted(names)]  # a shard lies beside its index
+
+
+def _read_folder(path: Path) -> Any:
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (path / name).is_file():
+            return read(path / name)
+    raise LoadError(
+        f"{path} is a folder without model.safetensors, a sharded index or .metadata.",
+        f"hf:{path} for a Hugging Face model, or one of its files"
+        if (path / "config.json").exists()
+        else "one of its files",
+    )
+
+
+def hashes(paths: Iterable[Path]) -> list[dict[str, str]]:
+    """Path and SHA-256 of each file; a folder counts as all files directly in it."""
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(entry for entry in path.iterdir() if entry.is_file()) if path.is_dir() else [path]
+    result = []
+    for file in dict.fromkeys(files):
+        with file.open("rb") as stream:
+            digest = hashlib.sha256()
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        result.append({"path": str(file), "sha256": digest.hexdigest()})
+    return result

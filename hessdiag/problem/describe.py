@@ -1,0 +1,82 @@
+"""What was measured, as the JSON-able `problem` part of a result document."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from hessdiag.errors import LoadError
+from hessdiag.problem import batch as batches
+from hessdiag.problem.problem import Problem
+
+
+def describe(problem: Problem) -> dict[str, Any]:
+    """Describe a problem in plain JSON types.
+
+    Args:
+        problem: The problem.
+
+    Returns:
+        Model, parameters, layers, batch, loss, device, dtype, hashes and notes. `parameters` is the number N
+        that are differentiated; `input_shape` is that of one sample.
+
+    >>> import torch
+    >>> problem = Problem(torch.nn.Linear(2, 1), data=[(torch.ones(4, 2), torch.ones(4, 1))], loss="mse")
+    >>> described = describe(problem)
+    >>> described["parameters"], described["input_shape"], described["loss"]
+    (3, [2], 'mse')
+    """
+    model, source = problem.model, problem.source
+    unique = dict(model.named_parameters())
+    loss = problem._loss
+    return {
+        "model": type(model).__name__,
+        "spec": source.get("model"),
+        "weights": source.get("weights"),
+        "data": source.get("data"),
+        "parameters": problem.n_parameters,
+        "parameters_total": sum(parameter.numel() for parameter in unique.values()),
+        "frozen": sum(parameter.numel() for parameter in unique.values() if not parameter.requires_grad),
+        "tied": len(list(model.named_parameters(remove_duplicate=False))) - len(unique),
+        "layers": [
+            {"name": layer.name, "kind": layer.kind, "parameters": layer.size} for layer in problem.layer_slices
+        ],
+        "layers_glob": problem.layers,
+        "samples": problem.n_samples,
+        "batches": len(problem.data),
+        "batch_weights": list(problem.batch_weights),
+        "input_shape": _input_shape(problem.data[0]),
+        "outputs": problem.n_outputs,
+        "synthetic": bool(source.get("synthetic", False)),
+        "loss": problem.loss_name,
+        "loss_definition": loss.definition if loss is not None else _whole(problem),
+        "reduction": problem.loss_reduction,
+        "device": str(problem.device),
+        "dtype": str(problem.dtype).removeprefix("torch."),
+        "train_mode": problem.train_mode,
+        "seed": problem.seed,
+        "weights_sha256": batches.hash_tensors(
+            item for item in model.state_dict().values() if isinstance(item, Tensor)
+        ),
+        "data_sha256": batches.sha256(problem.data),
+        "files": [dict(file) for file in source.get("files", ())],
+        "trusted_code": bool(source.get("trusted_code", False)),
+        "kernels_forced": list(problem.kernels_forced),
+        "notes": list(problem.notes),
+    }
+
+
+def _whole(problem: Problem) -> str:
+    return "the model's own .loss" if problem.objective is None else "an objective of (model, batch)"
+
+
+def _input_shape(batch: Any) -> Any:
+    """Shape of one sample: a list, a list of them for several inputs, a mapping of them for a mapping."""
+    try:
+        inputs, _ = batches.split(batch)
+    except LoadError:
+        inputs = batch
+    if isinstance(inputs, Mapping):
+        return {str(name): list(value.shape[1:]) for name, value in inputs.items() if isinstance(value, Tensor)}
+    shapes = [list(tensor.shape[1:]) for tensor in batches.tensors(inputs)]
+    return shapes[0] if len(shapes) == 1 else shapes

@@ -1,0 +1,143 @@
+"""Whether model, batch and loss fit, by one evaluation, and which loss a batch suggests."""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.errors import ComputeError, HessdiagError, LoadError
+from hessdiag.problem import batch as forms
+from hessdiag.problem.problem import Problem, _mode
+from hessdiag.problem.trust import said
+
+
+def default_loss(model: nn.Module, batch: Any) -> str:
+    """The loss that a batch's targets suggest."""
+    inputs, target = forms.split(batch)
+    if isinstance(batch, Mapping) and isinstance(getattr(_output(model, batch), "loss", None), Tensor):
+        return "output"
+    if not isinstance(target, Tensor):
+        raise LoadError("the loss cannot be told from this batch: its target is no tensor.", "--loss or --objective")
+    if target.is_floating_point():
+        return "mse"
+    output = _output(model, inputs)
+    if isinstance(output, Tensor) and output.numel() == target.numel():
+        raise LoadError(
+            "whole-number targets with one output each could be classes or counts.",
+            "--loss bce or --loss mse",
+        )
+    last = list(model.modules())[-1]
+    return "nll" if isinstance(last, nn.LogSoftmax) else "ce"
+
+
+def _output(model: nn.Module, inputs: Any) -> Any:
+    """What the model returns; `None` if it fails, which is said later and with the shapes."""
+    with torch.no_grad(), _mode(model, False), contextlib.suppress(Exception):
+        return forms.forward(model, inputs)
+    return None
+
+
+def check(problem: Problem) -> None:
+    """Find out now, on one batch, what would fail later: shapes that do not fit, no second derivative, no memory.
+
+    Raises:
+        LoadError: in terms of the shapes, or of the memory.
+        ComputeError: if the loss is not a finite scalar, or cannot be differentiated twice.
+    """
+    try:
+        check_fit(problem)
+        check_double_backward(problem)
+    except torch.OutOfMemoryError as error:
+        raise LoadError(
+            f"one batch does not fit the memory of {problem.device}.", "--batch-size 8, or --device cpu"
+        ) from error
+
+
+def check_fit(problem: Problem) -> None:
+    """One evaluation, so that what does not fit is said now and in terms of shapes."""
+    batch = problem.data[0]
+    try:
+        value = problem.evaluate(batch)
+    except torch.OutOfMemoryError:
+        raise
+    except HessdiagError as error:
+        if error.__cause__ is None:
+            raise
+        raise _misfit(problem, batch, error.__cause__) from error
+    except Exception as error:
+        raise _misfit(problem, batch, error) from error
+    if not value.requires_grad:
+        raise LoadError(
+            "the loss does not depend on any trainable parameter through autograd.",
+            "no torch.no_grad() or .detach() in the model",
+        )
+
+
+def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
+    if problem.objective is not None or problem.loss == "output":
+        return LoadError(f"{problem.loss_name} fails on the batch ({_shapes(batch)}): {said(error)}")
+    inputs, target = forms.split(batch)
+    try:
+        with torch.no_grad(), problem.evaluation():
+            output = forms.forward(problem.model, inputs)
+    except Exception as first:
+        return LoadError(
+            f"the model does not take this batch, inputs {_shapes(inputs)}: {said(first)}",
+            "--data with another shape",
+        )
+    return LoadError(
+        f"the loss {problem.loss_name} does not take outputs {_shapes(output)} "
+        f"with targets {_shapes(target)}: {said(error)}",
+        "--loss with another name, or targets of another form",
+    )
+
+
+def _shapes(batch: Any) -> str:
+    return ", ".join(f"{tuple(item.shape)} {str(item.dtype).removeprefix('torch.')}" for item in forms.tensors(batch))
+
+
+def check_double_backward(problem: Problem) -> None:
+    """Refuse a model whose gradient cannot be differentiated, or whose second derivative autograd takes for zero.
+
+    A custom function that is marked once-differentiable cuts the graph of the gradient: where unused parameters are
+    allowed, the second derivative beyond it is silently missing. Compiled formats are also run, several times, since
+    they optimize themselves only after the first calls.
+
+    Raises:
+        ComputeError: naming the way out.
+    """
+    compiled = isinstance(problem.model, (torch.jit.ScriptModule, torch.fx.GraphModule))
+    try:
+        for _ in range(3 if compiled else 1):
+            loss = problem.evaluate(problem.data[0])
+            gradient = torch.autograd.grad(loss, problem.parameters, create_graph=True, allow_unused=True)
+            parts = [part for part in gradient if part is not None and part.requires_grad]
+            if _is_cut(parts):
+                raise RuntimeError("a custom autograd function in it is differentiable only once")
+            if compiled and parts:
+                square = torch.stack([part.square().sum() for part in parts]).sum()
+                torch.autograd.grad(square, problem.parameters, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ComputeError(
+            f"this {type(problem.model).__name__} has no second derivative: {said(error)}.",
+            "torch's own operations only, or for a compiled file 'train.py:build_model' with --weights FILE",
+        ) from error
+
+
+def _is_cut(parts: Sequence[Tensor]) -> bool:
+    """Whether the graph of these tensors ends at a function that cannot be differentiated again."""
+    ahead = [part.grad_fn for part in parts]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if node.name() == "torch::autograd::Error":
+            return True
+        seen.add(node)
+        ahead += [successor for successor, _ in node.next_functions]
+    return False

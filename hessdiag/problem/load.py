@@ -1,0 +1,374 @@
+"""From the text of a command line to a `Problem`."""
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem import batch as batch_forms
+from hessdiag.problem import checkpoint, data, fit, hub, python, synthetic, weights
+from hessdiag.problem import loss as losses
+from hessdiag.problem.data import ALL
+from hessdiag.problem.problem import Problem, uncompiled
+from hessdiag.problem.spec import Spec, parse
+from hessdiag.problem.trust import said
+
+__all__ = ["ALL", "DTYPES", "ProblemRequest", "load_problem"]
+
+_MODED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+
+DTYPES = {
+    "float32": torch.float32,
+    "float64": torch.float64,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+
+
+@dataclass(frozen=True)
+class ProblemRequest:
+    """What the options of a command say about the problem.
+
+    Attributes:
+        model: Spec of the model, or of a function that returns model, batches and loss.
+        weights: PATH[#KEY] of weights to load into the model.
+        data: Spec of the batches; without it they are the model spec's own, or synthetic.
+        loss: A name (`ce`, `mse`, `bce`, `nll`, `output`) or the spec of a function of (output, target).
+        objective: Spec of a function of (model, batch) that returns a scalar; instead of `loss`.
+        batches: How many batches to take, `ALL` for all; by default the first of an iterable, else all.
+        batch_size: Cut batches to at most so many samples.
+        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: A key of `DTYPES`; by default the model's own.
+        seed: Of initialization, synthetic data and the dropout mask.
+        layers: Glob over parameter names; only the matching ones are differentiated.
+        train_mode: Evaluate in training mode.
+        trust_code: Let files run code of their own.
+    """
+
+    model: str
+    weights: str | None = None
+    data: str | None = None
+    loss: str | None = None
+    objective: str | None = None
+    batches: int | None = None
+    batch_size: int | None = None
+    device: str = "auto"
+    dtype: str | None = None
+    seed: int = 0
+    layers: str | None = None
+    train_mode: bool = False
+    trust_code: bool = False
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a model spec gave, before the options; `data` in any form that `as_batches` takes."""
+
+    model: nn.Module
+    data: Any = None
+    loss: Any = None
+    objective: Any = None
+    reduction: losses.Reduction | None = None
+    layers: str | None = None
+    train_mode: bool = False
+    seed: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class _Session:
+    """What is gathered while one request is loaded."""
+
+    request: ProblemRequest
+    scripts: dict[Path, ModuleType] = field(default_factory=dict)
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def load_problem(request: ProblemRequest) -> Problem:
+    """Load the model, the weights, the batches and the loss that a request names, and check that they fit.
+
+    The same seed gives the same problem; the process's own random state is left as it was.
+
+    Raises:
+        SpecError: if the request cannot be understood (exit 2).
+        LoadError: if something cannot be loaded, or model, batch and loss do not fit (exit 3).
+        UntrustedFileError: if a file would run code, and `trust_code` is not set (exit 3).
+
+    >>> problem = load_problem(ProblemRequest("builtin:mlp(depth=3, width=4)", device="cpu"))
+    >>> problem.n_parameters, problem.dtype, problem.source["synthetic"]
+    (48, torch.float64, True)
+    """
+    device = _device(request.device)
+    dtype = _dtype(request.dtype, device)
+    for name, value in (("batches", request.batches), ("batch-size", request.batch_size)):
+        if value is not None and value < 1 and (name, value) != ("batches", ALL):
+            raise SpecError(f"--{name} must be at least 1, not {value}.", f"--{name} 1")
+    if request.loss is not None and request.objective is not None:
+        raise SpecError(
+            "--loss and --objective exclude each other: an objective is the whole scalar.",
+            "--objective alone",
+        )
+    if request.loss is not None and ":" not in request.loss and request.loss != "output":
+        losses.resolve(request.loss)  # before anything costly is loaded
+    with _seeded(request.seed):
+        return _load(_Session(request), device, dtype)
+
+
+def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) -> Problem:
+    request = session.request
+    parts = _override(_model(session, parse(request.model)), session)
+    session.notes += parts.notes
+    if request.weights is not None:
+        _weights(session, parts.model)
+    model = _on(parts.model, device, dtype)
+    batches, loss = _batches(session, parts, model)
+    if parts.train_mode and any(isinstance(module, _MODED) for module in model.modules()):
+        session.notes.append("train mode: BatchNorm takes each batch's statistics, dropout keeps one fixed mask")
+    problem = Problem(
+        model,
+        batches,
+        loss,
+        parts.objective,
+        parts.reduction,
+        parts.layers,
+        parts.train_mode,
+        request.seed if parts.seed is None else parts.seed,
+        _source(session, synthetic_data=parts.data is None),
+        tuple(session.notes),
+    )
+    fit.check(problem)
+    return problem
+
+
+def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[Any], Any]:
+    """Batches, moved to the model, and the loss: the one asked for or the one that they suggest."""
+    request, loss = session.request, parts.loss
+    free_form = parts.objective is not None
+    if parts.data is None:
+        loss = "mse" if loss is None and not free_form else loss
+        count = None if request.batches == ALL else request.batches
+        taken, notes = synthetic.make(model, loss, batch_size=request.batch_size, batches=count, seed=request.seed)
+    else:
+        taken, notes = data.as_batches(
+            parts.data, batches=request.batches, batch_size=request.batch_size, free_form=free_form
+        )
+    session.notes += notes
+    taken = _moved(taken, model)
+    if loss is None and not free_form:
+        loss = fit.default_loss(model, taken[0])
+    if loss is not parts.loss:
+        session.notes.append(f"loss: {loss}, assumed; --loss {'|'.join(losses.NAMES)} changes it")
+    return taken, loss
+
+
+def _model(session: _Session, spec: Spec) -> _Parts:
+    trust = session.request.trust_code
+    if spec.kind in ("script", "module"):
+        value = python.load_value(spec, session.scripts)
+        return _parts(value, spec)
+    if spec.kind == "file":
+        return _Parts(_model_file(session, spec))
+    if spec.kind == "hf":
+        folder = Path(spec.source).expanduser()
+        session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+        return _Parts(hub.load_hf(spec, trust_code=trust))
+    by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
+    return _Parts(by_name[spec.kind](spec))
+
+
+def _parts(value: Any, spec: Spec) -> _Parts:
+    if isinstance(value, nn.Module):
+        return _Parts(value)
+    if isinstance(value, Problem):
+        taken = {name: getattr(value, name) for name in _Parts.__dataclass_fields__}
+        return _Parts(**{**taken, "data": list(value.data)})
+    if isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], nn.Module):
+        return _Parts(*value)
+    if isinstance(value, Mapping) and isinstance(value.get("model"), nn.Module):
+        known = {"data" if key == "batches" else str(key): item for key, item in value.items()}
+        unknown = [key for key in known if key not in ("model", "data", "loss", "objective")]
+        if not unknown:
+            return _Parts(**known)
+        raise LoadError(
+            f"{spec.text} gave a dict with {', '.join(map(repr, unknown))}.",
+            "model, batches, and loss or objective",
+        )
+    form = f"a {type(value).__name__}" + (f" of {len(value)} items" if isinstance(value, (tuple, list)) else "")
+    raise LoadError(
+        f"{spec.text} gave {form}; a model spec gives a torch.nn.Module, (model, batches, loss), "
+        "a dict of these or a hessdiag.Problem.",
+        "return model, batches, loss",
+    )
+
+
+def _model_file(session: _Session, spec: Spec) -> nn.Module:
+    path = checkpoint.existing(spec.source)
+    content = checkpoint.read(path, trust_code=session.request.trust_code)
+    session.files.append(path)
+    if spec.key is not None:
+        content = weights.pick(content, spec.key, spec.source)
+    module = weights.find_module(content)
+    if module is not None:
+        return module
+    try:
+        what = f"a state_dict ({weights.describe(weights.find_state_dict(content, spec.source)[0])})"
+    except SpecError:
+        what = "a checkpoint with several state_dicts"
+    except LoadError as error:
+        raise LoadError(
+            f"{spec.source} holds no model.", "a file of torch.save(model, FILE), or 'train.py:build_model'"
+        ) from error
+    raise SpecError(
+        f"{spec.source} is {what}: it has no architecture, data or loss.",
+        f"hessdiag ... 'train.py:build_model' --weights {spec.text}",
+    )
+
+
+def _override(parts: _Parts, session: _Session) -> _Parts:
+    """The parts with what the options say instead."""
+    request = session.request
+    changes: dict[str, Any] = {
+        "train_mode": request.train_mode or parts.train_mode,
+        "layers": request.layers or parts.layers,
+    }
+    if request.objective is not None:
+        spec = _code(request.objective, "--objective", "FILE.py:f, with f(model, batch) -> scalar")
+        changes |= {"objective": python.load_object(spec, session.scripts), "loss": None, "reduction": None}
+    if request.loss is not None:
+        changes |= {"loss": _loss(session, request.loss), "objective": None, "reduction": None}
+    if request.data is not None:
+        free_form = changes.get("objective", parts.objective) is not None
+        changes["data"] = _data(session, request.data, parts.model, free_form=free_form)
+    return replace(parts, **changes)
+
+
+def _takes_tokens(model: nn.Module) -> bool:
+    return any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
+
+
+def _loss(session: _Session, text: str) -> Any:
+    if text in losses.NAMES:
+        return text
+    spec = _code(text, "--loss", "FILE.py:f, with f(output, target) -> scalar")
+    found = python.load_object(spec, session.scripts)
+    return python.call(spec, found) if isinstance(found, type) else found
+
+
+def _code(text: str, option: str, form: str) -> Spec:
+    spec = parse(text)
+    if spec.kind not in ("script", "module"):
+        raise SpecError(f"{option} {text!r} names no function.", f"{option} {form}")
+    return spec
+
+
+def _data(session: _Session, text: str, model: nn.Module, *, free_form: bool) -> Any:
+    spec = parse(text)
+    if spec.kind == "file":
+        session.files.append(checkpoint.existing(spec.source))
+        trust = session.request.trust_code
+        content = data.from_file(spec.source, spec.key, trust_code=trust, free_form=free_form)
+        if free_form:
+            return content
+        batches, notes = data.plain_numbers(data.as_batches(content)[0], tokens=_takes_tokens(model))
+        session.notes += notes
+        return batches
+    if spec.kind not in ("script", "module"):
+        raise SpecError(f"--data {text!r} names no data.", "--data batch.npz or --data train.py:batches")
+    value = python.load_value(spec, session.scripts)
+    whole = isinstance(value, Problem) or (
+        isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], nn.Module)
+    )
+    return _parts(value, spec).data if whole else value
+
+
+def _weights(session: _Session, model: nn.Module) -> None:
+    text = session.request.weights
+    assert text is not None
+    spec = parse(text if text.startswith("file:") else f"file:{text}")  # only a path makes sense here
+    path = checkpoint.existing(spec.source)
+    content = checkpoint.read(path, trust_code=session.request.trust_code)
+    session.files.append(path)
+    if spec.key is not None:
+        content = weights.pick(content, spec.key, spec.source)
+    state, notes = weights.find_state_dict(content, spec.source)
+    session.notes += notes
+    session.notes += weights.load_into(model, state, spec.source)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"there is no device {name!r}.", "--device auto, cpu, cuda, cuda:1 or mps") from None
+    there = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }.get(device.type, False)
+    if not there:
+        raise LoadError(f"device {name!r} is not available on this machine.", "--device auto")
+    return device
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype | None:
+    if name is not None and name not in DTYPES:
+        raise SpecError(f"there is no dtype {name!r}; there are {', '.join(DTYPES)}.", "--dtype float64")
+    if name == "float64" and device.type == "mps":
+        raise SpecError("mps has no float64.", "--device cpu, or --dtype float32")
+    return DTYPES[name] if name is not None else None
+
+
+def _on(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
+    try:
+        return uncompiled(model).to(device=device, dtype=dtype)
+    except (RuntimeError, NotImplementedError, TypeError) as error:
+        raise LoadError(f"the model cannot be moved to {device}: {said(error)}") from error
+
+
+def _moved(batches: list[Any], model: nn.Module) -> list[Any]:
+    """Batches where the parameters are and, if real, in their dtype."""
+    parameter = next((item for item in model.parameters() if item.is_floating_point()), None)
+    return (
+        batches
+        if parameter is None
+        else [batch_forms.to(batch, parameter.device, parameter.dtype) for batch in batches]
+    )
+
+
+def _source(session: _Session, *, synthetic_data: bool) -> dict[str, Any]:
+    request = session.request
+    return {
+        "model": request.model,
+        "weights": request.weights,
+        "data": request.data,
+        "loss": request.loss or request.objective,
+        "files": checkpoint.hashes([*session.scripts, *session.files]),
+        "trusted_code": request.trust_code,
+        "synthetic": synthetic_data,
+    }
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """The usual random generators seeded, and put back afterwards."""
+    ours, numpys = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed % 2**32)
+        try:
+            yield
+        finally:
+            random.setstate(ours)
+            np.random.set_state(numpys)

@@ -1,0 +1,158 @@
+"""Python specs: `train.py:setup(width=32)` and `pkg.mod:f`. This runs code that the user named."""
+
+import difflib
+import importlib
+import importlib.util
+import inspect
+import itertools
+import sys
+import sysconfig
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from hessdiag.errors import HessdiagError, LoadError, SpecError
+from hessdiag.problem.checkpoint import existing
+from hessdiag.problem.spec import RESERVED, Spec
+
+_LIBRARIES = (
+    *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")},
+    str(Path(__file__).parents[1]),
+    "<frozen",
+)
+
+_serial = itertools.count()
+
+
+def load_object(spec: Spec, scripts: dict[Path, ModuleType]) -> Any:
+    """What a spec of kind `script` or `module` names: the object as it is, or the result of the spec's call.
+
+    Args:
+        spec: The spec.
+        scripts: Scripts that were run before; this one is added, so that MODEL and `--data` share one run.
+
+    Raises:
+        LoadError: if the file or module is not there, or its code raises; with the user's own file and line.
+        SpecError: if there is no such attribute, or the function does not take these arguments.
+    """
+    module = _script(spec, scripts) if spec.kind == "script" else _module(spec)
+    found: Any = module
+    for name in spec.attribute.split("."):
+        if not hasattr(found, name):
+            raise _no_attribute(spec, found, name)
+        found = getattr(found, name)
+    return found if spec.arguments is None else call(spec, found)
+
+
+def load_value(spec: Spec, scripts: dict[Path, ModuleType]) -> Any:
+    """Like `load_object`, and a function or class that the spec names without parentheses is called."""
+    found = load_object(spec, scripts)
+    callable_itself = callable(found) and not isinstance(found, nn.Module)
+    return call(spec, found) if spec.arguments is None and callable_itself else found
+
+
+def call(spec: Spec, function: Callable[..., Any]) -> Any:
+    """Call user code with the spec's arguments."""
+    if not callable(function):
+        raise SpecError(f"{spec.attribute} in {spec.source} is a {type(function).__name__}, which cannot be called.")
+    try:
+        return function(**spec.keywords)
+    except TypeError as error:
+        if getattr(error.__traceback__, "tb_next", None) is None:  # raised by the call itself, not inside the function
+            raise SpecError(f"{spec.text}: {error}", f"{spec.attribute}{_signature(function)}") from error
+        raise _user_error(spec, error) from error
+    except HessdiagError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _user_error(spec, error) from error
+
+
+def _signature(function: Callable[..., Any]) -> str:
+    try:
+        return str(inspect.signature(function))
+    except (TypeError, ValueError):
+        return "(...)"
+
+
+def _script(spec: Spec, scripts: dict[Path, ModuleType]) -> ModuleType:
+    path = existing(spec.source).resolve()
+    if path in scripts:
+        return scripts[path]
+    if not path.is_file():
+        raise LoadError(f"{spec.source} is a folder, not a script.")
+    name = f"hessdiag_script_{next(_serial)}_{path.stem}"  # so that a json.py of the user's is not the library's
+    description = importlib.util.spec_from_file_location(name, path)
+    assert description is not None
+    assert description.loader is not None
+    module = importlib.util.module_from_spec(description)
+    sys.modules[name] = module  # pickles and dataclasses look their classes up there
+    _on_path(path.parent)
+    try:
+        description.loader.exec_module(module)
+    except HessdiagError:
+        raise
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise _user_error(spec, error) from error
+    scripts[path] = module
+    return module
+
+
+def _module(spec: Spec) -> ModuleType:
+    _on_path(Path.cwd())
+    importlib.invalidate_caches()
+    try:
+        return importlib.import_module(spec.source)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{spec.source}.".startswith(f"{error.name}."):
+            raise _user_error(spec, error) from error
+        close = difflib.get_close_matches(spec.source, RESERVED, n=1)
+        hint = (
+            f"{close[0]}:{spec.attribute}"
+            if close
+            else f"{spec.source.replace('.', '/')}.py:{spec.attribute}, if it is a file"
+        )
+        raise LoadError(f"there is no module {error.name!r} in the current directory or installed.", hint) from error
+    except HessdiagError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _user_error(spec, error) from error
+
+
+def _on_path(folder: Path) -> None:
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _no_attribute(spec: Spec, owner: Any, name: str) -> SpecError:
+    public = [entry for entry in dir(owner) if not entry.startswith("_")]
+    close = difflib.get_close_matches(name, public, n=3)
+    own = [
+        entry
+        for entry in public
+        if getattr(getattr(owner, entry, None), "__module__", None) == getattr(owner, "__name__", "")
+    ]
+    hint = " or ".join(f"{spec.source}:{entry}" for entry in close or own[:4]) or None
+    return SpecError(f"{spec.source} has no {name!r}.", hint)
+
+
+def _user_error(spec: Spec, error: BaseException) -> LoadError:
+    """One line with the exception and the user's own file and line, not ours or a library's."""
+    lines = str(error).strip().splitlines() or ["no message"]
+    hint = None
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = f"install {error.name.partition('.')[0]}, or run where it can be imported"
+    return LoadError(f"{spec.source} raised {type(error).__name__}: {lines[0]} ({_place(spec, error)})", hint)
+
+
+def _place(spec: Spec, error: BaseException) -> str:
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    own = [frame for frame in frames if not frame[0].startswith(_LIBRARIES)]
+    filename, line = (own or frames or [(spec.source, 0)])[-1]
+    return f"{filename}:{line}"

@@ -1,0 +1,171 @@
+"""What a pickle would import, which of that is data or stock torch.nn, and refusal of the rest."""
+
+import argparse
+import contextlib
+import inspect
+import pickle
+import pickletools
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from hessdiag.errors import LoadError, UntrustedFileError
+
+ZIP_MAGIC = b"PK\x03\x04"
+LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what torch.save wrote first before it wrote zips
+_LEGACY_PICKLES = 4  # that one, protocol version, system information, the object
+
+_PLAIN = (
+    "collections.OrderedDict",
+    "collections.Counter",
+    "torch.Size",
+    "torch.device",
+    "builtins.set",
+    "_codecs.encode",
+)
+
+
+def stock(name: str) -> Any | None:
+    """The torch.nn layer class or torch.nn.functional function of this full name; `None` for anything else.
+
+    The name is looked up in modules that are already imported and must be where the object itself says that
+    it lives, so that no attribute path leads out of torch.nn.
+
+    >>> stock("torch.nn.modules.linear.Linear"), stock("torch.nn.functional.torch.os.system")
+    (<class 'torch.nn.modules.linear.Linear'>, None)
+    """
+    home, _, attribute = name.rpartition(".")
+    found = getattr(sys.modules.get(home), "__dict__", {}).get(attribute)
+    if getattr(found, "__module__", None) != home or getattr(found, "__name__", None) != attribute:
+        return None
+    if home.startswith("torch.nn.modules."):
+        return found if inspect.isclass(found) and issubclass(found, nn.Module) else None
+    functional = home == "torch.nn.functional" and inspect.isfunction(found) and not attribute.startswith("_")
+    compiled = home == "torch._C._nn" and getattr(F, attribute, None) is found
+    return found if functional or compiled else None
+
+
+def globals_in(path: Path) -> list[str]:
+    """Full names that the pickles of a torch file would import, found without running them."""
+    names: set[str] = set()
+    with path.open("rb") as stream, contextlib.suppress(Exception):  # damage is reported by load
+        if _starts(stream, ZIP_MAGIC):
+            archive = zipfile.ZipFile(stream)
+            for member in archive.namelist():
+                if member.rpartition("/")[2] == "data.pkl":
+                    _add_globals(archive.open(member), names)
+        else:
+            for _ in range(_LEGACY_PICKLES if _starts(stream, LEGACY_MAGIC) else 1):
+                _add_globals(stream, names)
+    return sorted(names)
+
+
+def _starts(stream: IO[bytes], magic: bytes) -> bool:
+    """Whether a file starts so; it is left at its start."""
+    head = stream.read(len(magic))
+    stream.seek(0)
+    return head == magic
+
+
+def _add_globals(stream: IO[bytes], names: set[str]) -> None:
+    """Add the names in one pickle."""
+    strings: list[str] = []  # STACK_GLOBAL takes its module and name from the last two
+    memo: dict[Any, str | None] = {}
+    top: str | None = None
+    for opcode, argument, _ in pickletools.genops(stream):
+        if opcode.name in ("GLOBAL", "INST"):
+            names.add(str(argument).replace(" ", ".").replace("__builtin__.", "builtins."))
+        elif opcode.name == "STACK_GLOBAL":
+            names.add(".".join(strings[-2:]))
+        if opcode.name == "MEMOIZE" or opcode.name.endswith("PUT"):
+            memo[len(memo) if opcode.name == "MEMOIZE" else argument] = top
+            continue
+        string = argument if "UNICODE" in opcode.name else None
+        top = memo.get(argument) if opcode.name.endswith("GET") else string
+        if top is not None:
+            strings.append(top)
+
+
+def _is_plain(name: str) -> bool:
+    """Whether torch's weights-only unpickler takes the name by itself."""
+    storage = name.startswith("torch.") and "Storage" in name
+    return storage or name in _PLAIN or name.startswith("torch._utils._rebuild")
+
+
+def load(path: Path, *, trust_code: bool = False) -> Any:
+    """Load what `torch.save` wrote: data and stock torch.nn layers freely, anything else only if trusted.
+
+    Args:
+        path: A zip or a legacy file of `torch.save`, or any other pickle.
+        trust_code: Let the file import and run code, where it cannot be loaded without.
+
+    Raises:
+        UntrustedFileError: naming what the file would import.
+        LoadError: if the file is damaged, or its code fails or cannot be found.
+    """
+    names = globals_in(path)
+    allowed = {name: found for name in names if (found := stock(name)) is not None}
+    if is_torch(path):
+        try:
+            with path.open("rb") as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                with torch.serialization.safe_globals([argparse.Namespace, *allowed.values()]):
+                    return torch.load(stream, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            pass  # not data alone
+        except Exception as error:
+            raise LoadError(f"{path} is damaged or truncated: {said(error)}", "copy or save the file again") from error
+    if not trust_code:
+        refuse(path, [name for name in names if name not in allowed and not _is_plain(name)])
+    return _load_trusted(path)
+
+
+def is_torch(path: Path) -> bool:
+    """Whether `torch.save` wrote the file, now or in its legacy form."""
+    with path.open("rb") as stream:
+        return _starts(stream, ZIP_MAGIC) or _starts(stream, LEGACY_MAGIC)
+
+
+def refuse(path: Path, names: list[str], form: str = "pickle") -> NoReturn:
+    """Refuse a file that would run code.
+
+    Raises:
+        UntrustedFileError: always.
+    """
+    listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    imports = f"it would import {listed}" if names else "it is more than tensors and stock torch.nn layers"
+    raise UntrustedFileError(
+        f"{path} is a {form}, which can run code when it is loaded ({imports}); nothing of it was run.",
+        f"'train.py:build_model' --weights FILE, with a state_dict that was saved alone; "
+        f"or --trust-code, if you trust {path.name}",
+    )
+
+
+def _load_trusted(path: Path) -> Any:
+    sys.path.insert(0, "")  # the classes are looked up as a script in the current directory would
+    try:
+        with path.open("rb") as stream:
+            if is_torch(path):
+                return torch.load(stream, map_location="cpu", weights_only=False)
+            return pickle.load(stream)
+    except (ImportError, AttributeError) as error:
+        raise LoadError(
+            f"{path} needs code that cannot be imported here: {said(error)}",
+            "run where its classes can be imported, or use 'train.py:build_model' --weights FILE",
+        ) from error
+    except Exception as error:
+        raise LoadError(f"loading {path} failed: {said(error)}") from error
+    finally:
+        sys.path.remove("")
+
+
+def said(error: BaseException) -> str:
+    """An exception in one line: its type and the first line of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,325 @@
+"""The view of a `diag-share` document: how diagonal is the Hessian, against its baselines?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.view import (
+    Dots,
+    Fact,
+    Heat,
+    Lines,
+    Series,
+    Table,
+    View,
+    findings,
+    side_tables,
+    warnings,
+)
+
+FULL_MATRIX = 12  # layers up to which the block matrix is printed whole; beyond, its largest entries
+LARGEST = 20
+
+Json = Mapping[str, Any]
+
+
+def view(doc: Json) -> View:
+    """Lay out a `diag-share` document."""
+    result = doc["result"]
+    charts = (
+        _comparison(result),
+        _layers(result["layers"], result["method"]),
+        _blocks(result),
+        _trajectory(result),
+    )
+    share = with_error(result["diag_share"], result["diag_share_stderr"])
+    wigner = result["baselines"]["wigner"]
+    return View(
+        question="How diagonal is the Hessian?",
+        subject=_subject(doc["problem"]),
+        warnings=warnings(doc),
+        headline=(
+            share,
+            f"of Σ|H_ij| is on the diagonal: {ratio(result['diag_share'], wigner)} the Wigner value 1/d",
+        ),
+        facts=_facts(result),
+        blocks=tuple(chart for chart in charts if chart is not None),
+        verdict=findings(doc),
+        notes=tuple(doc["problem"].get("notes", ())),
+        extra=side_tables(doc),
+    )
+
+
+def _subject(problem: Json) -> tuple[tuple[str, str], ...]:
+    model = problem.get("model", "")
+    origin = [problem["spec"]] if problem.get("spec") else []
+    if problem.get("weights"):
+        origin.append(f"weights {problem['weights']}")
+    batches = problem.get("batches", 1)
+    batch = f"{number(problem.get('samples'))} samples" + (f" in {batches} batches" if batches != 1 else "")
+    if problem.get("input_shape"):
+        batch += f" of {_shape(problem['input_shape'])}"
+    if problem.get("synthetic"):
+        batch += ", SYNTHETIC"
+    elif problem.get("data"):
+        batch += f" ({problem['data']})"
+    loss, reduction = problem.get("loss", ""), problem.get("reduction")
+    return (
+        ("model", f"{model} ({', '.join(origin)})" if origin else str(model)),
+        (
+            "parameters",
+            number(problem.get("parameters")) + (", training mode" if problem.get("train_mode") else ""),
+        ),
+        ("batch", batch),
+        ("loss", f"{loss} ({reduction})" if reduction else str(loss)),
+        (
+            "computed",
+            f"{problem.get('dtype', '')} on {problem.get('device', '')}, seed {problem.get('seed', MISSING)}",
+        ),
+    )
+
+
+def _shape(shape: Any) -> str:
+    """Shape of one sample; of several inputs, each.
+
+    >>> _shape([3, 32, 32]), _shape([[8], [4]]), _shape({"input_ids": [16]})
+    ('3×32×32', '8 + 4', 'input_ids 16')
+    """
+    if isinstance(shape, Mapping):
+        return " + ".join(f"{name} {_shape(size)}" for name, size in shape.items())
+    if any(not isinstance(size, int) for size in shape):
+        return " + ".join(_shape(size) for size in shape)
+    return "×".join(map(str, shape)) or "1"
+
+
+def _facts(result: Json) -> tuple[Fact, ...]:
+    exact = result["method"] == "exact"
+    rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
+    how = "every row was computed" if exact else "rows drawn without replacement, stratified by layer"
+    facts = [
+        Fact("95 % interval", interval(result["diag_share_interval"], 3), "of the share, from the sampled rows"),
+        Fact("Hessian rows", rows, how),
+        Fact(
+            "inside layer blocks",
+            with_error(result["layer_block_share"], result["layer_block_share_stderr"], 3),
+            "share of Σ|H_ij| where both parameters belong to one layer",
+        ),
+        Fact("trace", number(result["trace"], 4), "sum of the diagonal, and of the eigenvalues"),
+        Fact(
+            "negative diagonal",
+            percent(result["negative_diagonal_fraction"]),
+            "of the diagonal entries; none in a PSD matrix",
+        ),
+        Fact(
+            "rows of zeros",
+            percent(result["zero_rows"]),
+            "parameters that the loss does not feel to second order",
+        ),
+    ]
+    return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _baselines(result: Json) -> list[tuple[str, float, str]]:
+    base = result["baselines"]
+    n, d, n_outputs, d_data = (base.get(key) for key in ("n", "d", "n_outputs", "ols_data_d"))
+    named = [
+        ("Wigner", "wigner", f"symmetric, independent entries, d = {number(d)}: 1/d"),
+        (
+            f"OLS, n = {number(n)}",
+            "ols_gaussian",
+            f"least squares on Gaussian data, n = samples, d = {number(d)}",
+        ),
+        (f"OLS, n = {number(n)}, CLT", "ols_clt", "the same with Gaussian sums, as for large n"),
+        (f"OLS, n = {number(n_outputs)}", "ols_gaussian_outputs", "least squares, n = samples × outputs"),
+        (f"OLS, n = {number(n_outputs)}, CLT", "ols_clt_outputs", "the same with Gaussian sums"),
+        ("OLS on the inputs", "ols_data", f"XᵀX of the actual inputs, d = {number(d_data)}"),
+        (
+            "OLS, inputs' size",
+            "ols_data_gaussian",
+            f"centred Gaussian data of the same size, d = {number(d_data)}",
+        ),
+        ("OLS, inputs' moments", "ols_columns", "Gaussian data with the inputs' means and variances"),
+    ]
+    return [(name, base[key], meaning) for name, key, meaning in named if base.get(key) is not None]
+
+
+def _comparison(result: Json) -> Dots:
+    baselines = _baselines(result)
+    share, bounds = result["diag_share"], result["diag_share_interval"]
+    low, high = bounds or (None, None)
+    entries = [("this Hessian", share, "what was measured"), *baselines]
+    nothing = (None,) * len(baselines)
+    rows = tuple((name, meaning, number(value, 4), ratio(share, value)) for name, value, meaning in entries)
+    return Dots(
+        title="Against the random baselines",
+        caption=(
+            "A share further right is more diagonal; the axis is logarithmic. Wigner is a matrix with no "
+            "structure at all, OLS the Hessian of linear least squares on random data. A positive "
+            "semi-definite matrix can never fall below 1/d, so being above Wigner says little by itself; OLS "
+            "is the harder comparison."
+        ),
+        alt=f"Diagonal share {number(share, 4)} on a logarithmic axis beside {len(baselines)} baselines.",
+        table=Table(
+            "Diagonal share and baselines",
+            ("what", "which is", "share", "measured / it"),
+            rows,
+            text_columns=2,
+        ),
+        text="chart",
+        labels=tuple(name for name, _, _ in entries),
+        series=(
+            Series(
+                "this Hessian",
+                (share, *nothing),
+                (low, *nothing) if bounds else (),
+                (high, *nothing) if bounds else (),
+            ),
+            Series("baseline", (None, *(value for _, value, _ in baselines)), role="reference"),
+        ),
+        axis="diagonal share",
+    )
+
+
+def _layers(layers: Sequence[Json], method: str) -> Dots:
+    sampled = method != "exact"
+    columns = (
+        "layer",
+        "kind",
+        "parameters",
+        *(("rows",) if sampled else ()),
+        "share",
+        *(("±",) if sampled else ()),
+    )
+    rows = tuple(
+        (
+            layer["name"],
+            layer["kind"],
+            number(layer["parameters"]),
+            *((number(layer["rows"]),) if sampled else ()),
+            number(layer["diag_share"]),
+            *((number(layer["diag_share_stderr"], 2),) if sampled else ()),
+            number(layer["wigner"]),
+            number(layer["ols_gaussian"]),
+            ratio(layer["diag_share"], layer["wigner"]),
+        )
+        for layer in layers
+    )
+    errors = [layer["diag_share_stderr"] for layer in layers]
+    shares = [layer["diag_share"] for layer in layers]
+    spread = [(None if s is None or e is None else 1.96 * e) for s, e in zip(shares, errors, strict=True)]
+    return Dots(
+        title="Per layer",
+        caption=(
+            "Each layer's own block of the Hessian, with the baselines at that block's size. Layers far "
+            "above their OLS mark are where a diagonal preconditioner sees most of the curvature; layers "
+            "near Wigner are where it sees least."
+        ),
+        alt=f"Diagonal share of each of {len(layers)} layers with the Wigner and OLS values of its size.",
+        table=Table(
+            "Diagonal share per layer",
+            (*columns, "Wigner", "OLS", "/ Wigner"),
+            rows,
+            2,
+            ("kind", "rows", "±"),
+        ),
+        text="table",
+        labels=tuple(layer["name"] for layer in layers),
+        series=(
+            Series(
+                "this layer",
+                tuple(shares),
+                tuple(None if e is None else max(s - e, 0.0) for s, e in zip(shares, spread, strict=True))
+                if sampled
+                else (),
+                tuple(None if e is None else min(s + e, 1.0) for s, e in zip(shares, spread, strict=True))
+                if sampled
+                else (),
+            ),
+            Series("Wigner, 1/d", tuple(layer["wigner"] for layer in layers), role="reference", group=1),
+            Series("OLS, Gaussian data", tuple(layer["ols_gaussian"] for layer in layers), role="theory", group=2),
+        ),
+        axis="diagonal share of the layer's block",
+    )
+
+
+def _blocks(result: Json) -> Heat | None:
+    matrix, names = result.get("layer_block_matrix"), [layer["name"] for layer in result["layers"]]
+    if not matrix or len(names) < 2:
+        return None
+    if len(names) <= FULL_MATRIX:
+        table = Table(
+            "Share of Σ|H_ij| per pair of layers",
+            ("layer", *names),
+            tuple((name, *(number(value) for value in row)) for name, row in zip(names, matrix, strict=True)),
+        )
+    else:
+        pairs = (
+            (value, i, j) for i, row in enumerate(matrix) for j, value in enumerate(row) if value is not None and i <= j
+        )
+        largest = sorted(pairs, key=lambda pair: (-pair[0], pair[1:]))[:LARGEST]
+        table = Table(
+            f"The {len(largest)} largest of {len(names) * (len(names) + 1) // 2} pairs of layers",
+            ("layer", "layer", "share"),
+            tuple((names[i], names[j], number(value)) for value, i, j in largest),
+            text_columns=2,
+        )
+    return Heat(
+        title="Where the mass lies",
+        caption=(
+            "Each cell is the share of Σ|H_ij| that one pair of layers holds; all cells sum to 1. A bright "
+            "diagonal means that layers hardly interact, and that a layer-block approximation (such as "
+            "K-FAC's) loses little."
+        ),
+        alt=f"Heat map of {len(names)} layers; {number(result['layer_block_share'])} lies on its diagonal.",
+        table=table,
+        text="none",
+        labels=tuple(names),
+        matrix=tuple(tuple(row) for row in matrix),
+        axis="share of Σ|H_ij|",
+    )
+
+
+def _trajectory(result: Json) -> Lines | None:
+    points = result.get("trajectory")
+    if not points:
+        return None
+    bounds = [point["diag_share_interval"] for point in points]
+    rows = tuple(
+        (
+            point["label"],
+            with_error(point["diag_share"], point["diag_share_stderr"]),
+            ratio(point["diag_share"], point["wigner"]),
+            number(point["ols_gaussian"]),
+            number(point["layer_block_share"]),
+        )
+        for point in points
+    )
+    return Lines(
+        title="Along the checkpoints",
+        caption=(
+            "The share at each checkpoint, in the order given, with a 95 % interval where rows were sampled; "
+            "the flat lines are the random baselines. Training that moves away from Wigner is training that "
+            "makes the Hessian more diagonal."
+        ),
+        alt=f"Diagonal share at {len(points)} checkpoints with its baselines.",
+        table=Table(
+            "Diagonal share along the checkpoints",
+            ("checkpoint", "share", "/ Wigner", "OLS", "in layer blocks"),
+            rows,
+        ),
+        text="table",
+        x=tuple(float(index) for index in range(len(points))),
+        series=(
+            Series(
+                "this network",
+                tuple(point["diag_share"] for point in points),
+                tuple(b[0] if b else None for b in bounds) if any(bounds) else (),
+                tuple(b[1] if b else None for b in bounds) if any(bounds) else (),
+            ),
+            Series("OLS, Gaussian data", tuple(point["ols_gaussian"] for point in points), role="theory", group=2),
+            Series("Wigner, 1/d", tuple(point["wigner"] for point in points), role="reference", group=1),
+        ),
+        x_axis="checkpoint",
+        y_axis="diagonal share",
+        names=tuple(point["label"] for point in points),
+    )

@@ -1,0 +1,223 @@
+"""Charts as SVG: reproducible to the byte, legible in greyscale, and with no state shared between them."""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from hessdiag.report.numbers import drawable
+from hessdiag.report.view import Dots, Heat, Lines, Role, Series, Values
+
+# Okabe and Ito's palette, in an order whose lightness differs too.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
+INK, GRID = "#24292f", "#d8dee4"
+MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D"}
+DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-."}
+STYLE: Any = {
+    "svg.hashsalt": "hessdiag",  # element ids come from it: without it they are random
+    "svg.fonttype": "path",  # the page's fonts do not reach into an <img>
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
+    "font.size": 10,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "text.color": INK,
+    "grid.color": GRID,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+MANY_LABELS = 40  # rows above which labels would no longer be read
+LONGEST_LABEL = 32
+RASTER_ABOVE = 24  # a heat map of more layers is drawn as pixels
+WIDTH = 9.0  # inches, at 96 pixels each: the width of the page's text
+
+
+def svg(chart: Dots | Lines | Heat) -> str:
+    """Draw a chart. The same chart gives the same bytes."""
+    with mpl.rc_context(STYLE):
+        if isinstance(chart, Dots):
+            figure = _dots(chart)
+        elif isinstance(chart, Lines):
+            figure = _lines(chart)
+        else:
+            figure = _heat(chart)
+        FigureCanvasSVG(figure)
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
+    return buffer.getvalue()
+
+
+def _array(values: Values, *, log: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Values as floats, with NaN wherever the axis has no place for them."""
+    return np.array(
+        [value if value is not None and drawable(value, log=log) else math.nan for value in values],
+        dtype=float,
+    )
+
+
+def _short(label: str) -> str:
+    """A label cut in its middle, where names of layers differ least. No dollar may start mathematics."""
+    half = (LONGEST_LABEL - 1) // 2
+    cut = label if len(label) <= LONGEST_LABEL else f"{label[:half]}…{label[-half:]}"
+    return cut.replace("$", r"\$")
+
+
+def _dots(chart: Dots) -> Figure:
+    count = len(chart.labels)
+    if count > MANY_LABELS:
+        return _many_dots(chart)
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * count), layout="constrained")
+    axes = figure.add_subplot()
+    rows = np.arange(count)
+    for series in chart.series:
+        values = _array(series.values, log=chart.log)
+        colour = COLOURS[series.group] if series.role != "reference" else INK
+        if series.low:
+            low, high = _array(series.low, log=chart.log), _array(series.high, log=chart.log)
+            axes.hlines(rows, low, high, color=colour, linewidth=2.5, alpha=0.55, zorder=2)
+        axes.plot(values, rows, **_mark(series, colour))
+    _show_axis(axes.set_xscale, chart)
+    axes.set_yticks(rows, [_short(label) for label in chart.labels])
+    axes.set_ylim(count - 0.5, -0.5)
+    axes.set_xlabel(chart.axis)
+    axes.grid(axis="both", linewidth=0.6)
+    axes.tick_params(axis="y", length=0)
+    if not chart.log:
+        axes.axvline(0, color=INK, linewidth=0.8)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(chart.series))
+    return figure
+
+
+def _many_dots(chart: Dots) -> Figure:
+    """The same with the rows along x, by number: for networks of many layers."""
+    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    rows = np.arange(1, len(chart.labels) + 1)
+    for series in chart.series:
+        colour = COLOURS[series.group] if series.role != "reference" else INK
+        if series.low:
+            axes.vlines(
+                rows,
+                _array(series.low, log=chart.log),
+                _array(series.high, log=chart.log),
+                color=colour,
+                alpha=0.55,
+            )
+        mark = _mark(series, colour) | ({"marker": "_"} if series.role == "reference" else {}) | {"markersize": 4}
+        axes.plot(rows, _array(series.values, log=chart.log), **mark)
+    _show_axis(axes.set_yscale, chart)
+    axes.set_xlabel("layer, in the order of the table")
+    axes.set_ylabel(chart.axis)
+    axes.grid(axis="y", linewidth=0.6)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(chart.series))
+    return figure
+
+
+def _show_axis(set_scale: Any, chart: Dots) -> None:
+    values = [value for series in chart.series for value in series.values]
+    if chart.log and any(drawable(value, log=True) for value in values):
+        set_scale("log")
+
+
+def _mark(series: Series, colour: str) -> dict[str, Any]:
+    hollow = series.role == "theory"
+    return {
+        "marker": MARKS[series.role] or "s",
+        "markersize": 12 if series.role == "reference" else 6 if hollow else 8,
+        "markeredgewidth": 1.8,
+        "markerfacecolor": "white" if hollow else colour,
+        "color": colour,
+        "linestyle": "none",
+        "label": series.name.replace("$", r"\$"),
+        "zorder": 3,
+    }
+
+
+def _lines(chart: Lines) -> Figure:
+    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    x = np.asarray(chart.x)
+    drawn = False
+    for series in chart.series:
+        values = _array(series.values, log=True)
+        if np.isnan(values).all():
+            continue
+        drawn = True
+        colour = COLOURS[series.group] if series.role != "reference" else INK
+        bold = series.role == "measured"
+        if series.low:
+            axes.fill_between(
+                x,
+                _array(series.low, log=True),
+                _array(series.high, log=True),
+                color=colour,
+                alpha=0.16,
+                linewidth=0,
+            )
+        axes.plot(
+            x,
+            values,
+            label=series.name.replace("$", r"\$"),
+            color=colour,
+            linestyle=DASHES[series.role],
+            linewidth=2.2 if bold else 1.4,
+            marker=("o", "s", "^", "v")[series.group] if bold and len(x) <= MANY_LABELS else "",
+            markersize=5.5,
+            zorder=3 if bold else 2,
+        )
+    if drawn:
+        axes.set_yscale("log")
+    if chart.names:
+        axes.set_xticks(x, [_short(name) for name in chart.names], rotation=30 if len(x) > 4 else 0)
+        axes.margins(x=0.08)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel(chart.x_axis)
+    axes.set_ylabel(chart.y_axis)
+    axes.grid(linewidth=0.6)
+    if drawn:  # a legend fills column by column: one column per quantity
+        columns = len({series.group for series in chart.series})
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
+    return figure
+
+
+def _heat(chart: Heat) -> Figure:
+    count = len(chart.labels)
+    size = min(3.0 + 0.3 * count, 7.0)
+    figure = Figure(figsize=(size + 1.4, size), layout="constrained")
+    axes = figure.add_subplot()
+    matrix = np.array([_array(row, log=True) for row in chart.matrix])
+    known = matrix[~np.isnan(matrix)]
+    if known.size:
+        # Six decades: what is fainter is nothing beside the whole.
+        top = max(known.max(), 1e-12)
+        norm = LogNorm(min(max(known.min(), top * 1e-6), top * 0.9), top, clip=True)
+        mesh = axes.pcolormesh(matrix, cmap="cividis", norm=norm, rasterized=count > RASTER_ABOVE)
+        figure.colorbar(mesh, ax=axes, label=chart.axis, shrink=0.8)
+    axes.set_aspect("equal")
+    axes.set_xlim(0, count)
+    axes.set_ylim(count, 0)
+    step = max(1, -(-count // 16))
+    places = range(0, count, step)
+    labels = [_short(chart.labels[index]) for index in places]
+    axes.set_yticks([index + 0.5 for index in places], labels)
+    axes.set_xticks([index + 0.5 for index in places], labels, rotation=90 if _wide(labels) else 0)
+    axes.tick_params(length=0, labelsize=8.5)
+    if count > 1:
+        axes.spines[:].set_visible(False)
+    return figure
+
+
+def _wide(labels: Sequence[str]) -> bool:
+    return sum(len(label) for label in labels) > MANY_LABELS

@@ -1,0 +1,89 @@
+"""One self-contained page: opens offline, runs no script, and is the same bytes each time."""
+
+import base64
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from hessdiag.report import document, figures
+from hessdiag.report.numbers import number
+from hessdiag.report.terminal import WORDS
+from hessdiag.report.view import Table, View
+
+# Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
+_ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("hessdiag.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["image"] = _image
+    return environment
+
+
+def render(doc: Mapping[str, Any], view: View) -> str:
+    """Write a view as a page, with its document embedded as data."""
+    environment = _environment()
+    style = Markup(environment.loader.get_source(environment, "style.css")[0]) if environment.loader else ""
+    charts = [block for block in view.blocks if not isinstance(block, Table)]
+    tables = [block for block in view.blocks if isinstance(block, Table)]
+    return environment.get_template("page.html").render(
+        view=view,
+        command=doc["command"],
+        style=style,
+        charts=charts,
+        tables=[*tables, *view.extra],
+        words=WORDS,
+        reproduce=list(_reproduce(doc)),
+        shell_line=_shell_line(doc["provenance"].get("argv", [])),
+        data=Markup(_script_json(doc)),
+    )
+
+
+def _image(chart: Any) -> str:
+    """A chart as a data URI: within <img>, its ids stay its own and nothing in it can run."""
+    return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(chart).encode()).decode()
+
+
+def _script_json(doc: Mapping[str, Any]) -> str:
+    text = document.dumps(doc, indent=None)
+    for sign, escape in _ESCAPES.items():
+        text = text.replace(sign, escape)
+    return text
+
+
+def _shell_line(argv: list[str]) -> str:
+    return shlex.join(argv)
+
+
+def _reproduce(doc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What somebody needs who wants the same numbers, as (name, value)."""
+    problem, provenance = doc["problem"], doc["provenance"]
+    versions = provenance.get("versions", {})
+    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+    machine = (provenance.get("platform", "?"), provenance.get("device", "?"))
+    yield "machine", f"{', '.join(machine)}, {provenance.get('threads', '?')} threads"
+    yield "dtype and seed", f"{problem.get('dtype', '')}, seed {problem.get('seed', '')}"
+    for name in ("weights_sha256", "data_sha256"):
+        if problem.get(name):
+            yield name.replace("_", " "), str(problem[name])
+    for file in problem.get("files") or ():
+        yield f"sha256 of {file['path']}", str(file["sha256"])
+    if problem.get("trusted_code"):
+        yield "trusted code", "code inside a file was run, because --trust-code was given"
+    forced = provenance.get("kernels_forced") or ()
+    yield "kernels forced", ", ".join(forced) or "none"
+    yield "started", str(provenance.get("started", ""))
+    yield "wall time", f"{number(provenance.get('wall_seconds'))} s"
+    if provenance.get("peak_memory_bytes"):
+        yield "peak memory", f"{number(provenance['peak_memory_bytes'] / 2**20)} MiB"

@@ -1,0 +1,45 @@
+"""A report in Markdown: the headline, compact tables and the verdict, for an issue or a notebook."""
+
+from hessdiag.report.terminal import WORDS
+from hessdiag.report.view import Heat, Table, View
+
+
+def render(view: View) -> str:
+    """Write a view as GitHub-flavoured Markdown."""
+    value, sentence = view.headline
+    lines = [f"## {_escape(view.question)}", "", f"**{_escape(value)}** {_escape(sentence)}", ""]
+    lines += [f"> **{_escape(warning)}**\n" for warning in view.warnings]
+    lines += [f"- {_escape(name)}: {_escape(text)}" for name, text in view.subject]
+    lines += [f"- {_escape(fact.name)}: {_escape(fact.value)} ({_escape(fact.meaning)})" for fact in view.facts]
+    lines += [f"- {_escape(note)}" for note in view.notes]
+    for block in view.blocks:
+        if isinstance(block, Table) or not (isinstance(block, Heat) or block.text in ("none", "spark")):
+            lines += ["", *_table(block if isinstance(block, Table) else block.table)]
+    if view.verdict:
+        lines += ["", "### Verdict", ""]
+    for finding in view.verdict:
+        lines.append(f"- **{WORDS[finding.level][0]}**: {_escape(finding.says)}")
+        lines += [
+            f"  {name}: {_escape(text)}"
+            for name, text in (("because", finding.because), ("try", finding.remedy))
+            if text
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(table: Table) -> list[str]:
+    rules = ["---" if index < table.text_columns else "---:" for index in range(len(table.columns))]
+    rows = [f"| {' | '.join(map(_escape, row))} |" for row in (table.columns, *table.rows)]
+    return [f"### {_escape(table.title)}", "", rows[0], f"| {' | '.join(rules)} |", *rows[1:]]
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown takes as it stands.
+
+    >>> _escape("a|b <img>")
+    'a&#124;b &lt;img>'
+    """
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+    for sign in "\\`*_[]":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return escaped.replace("\n", " ")

@@ -1,0 +1,79 @@
+"""Numbers as people read them: few digits, never cut off, and a word where there is no number."""
+
+import math
+from collections.abc import Sequence
+
+MISSING = "–"
+_PLAIN = (1e-3, 1e6)  # written without an exponent
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits; whole numbers in full.
+
+    >>> number(0.012345), number(3.2e-41), number(62006), number(None), number(float("nan"))
+    ('0.0123', '3.20e-41', '62,006', '–', 'NaN')
+    """
+    if value is None:
+        return MISSING
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if _PLAIN[0] <= abs(value) < _PLAIN[1]:
+        return f"{value:,.{max(digits - 1 - int(exponent), 0)}f}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+def with_error(value: float | None, stderr: float | None, digits: int = 4) -> str:
+    """A number and its standard error, with two digits of the error.
+
+    >>> with_error(0.012345, 0.0004), with_error(0.012345, None)
+    ('0.01235 ± 0.00040', '0.01235')
+    """
+    if value is None or stderr is None:
+        return number(value, digits)
+    if stderr > 0 and drawable(stderr, log=True) and _PLAIN[0] <= abs(value) < _PLAIN[1]:
+        decimals = 1 - math.floor(math.log10(stderr))
+        if 0 <= decimals <= 7:
+            return f"{value:,.{decimals}f} ± {stderr:.{decimals}f}"
+    return f"{number(value, digits)} ± {number(stderr, 2)}"
+
+
+def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:
+    """An interval in brackets.
+
+    >>> interval([0.01, 0.02])
+    '[0.01000, 0.02000]'
+    """
+    return MISSING if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
+
+
+def percent(value: float | None) -> str:
+    """A fraction as a percentage.
+
+    >>> percent(0.1234), percent(0.0)
+    ('12.3 %', '0 %')
+    """
+    return MISSING if value is None else f"{number(100 * value)} %"
+
+
+def ratio(numerator: float | None, denominator: float | None) -> str:
+    """How many times one number is the other.
+
+    >>> ratio(3.0, 2.0), ratio(1.0, 0.0)
+    ('×1.50', '–')
+    """
+    if numerator is None or not denominator:
+        return MISSING
+    quotient = numerator / denominator
+    return number(quotient) if math.isnan(quotient) else f"×{number(quotient)}"
+
+
+def drawable(value: float | None, *, log: bool) -> bool:
+    """Whether a value has a place on a (logarithmic) axis."""
+    return value is not None and math.isfinite(value) and (value > 0 or not log)

@@ -1,0 +1,61 @@
+"""From a result document to text in any format."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from hessdiag.errors import LoadError
+from hessdiag.report import diag_share, document, markdown, terminal, vanishing
+from hessdiag.report.view import View
+
+FORMATS = ("text", "json", "markdown", "html")
+SUFFIXES = {
+    ".txt": "text",
+    ".json": "json",
+    ".md": "markdown",
+    ".markdown": "markdown",
+    ".html": "html",
+    ".htm": "html",
+}
+_VIEWS: dict[str, Callable[[Mapping[str, Any]], View]] = {
+    "diag-share": diag_share.view,
+    "vanishing": vanishing.view,
+}
+
+
+def render(doc: Mapping[str, Any], form: str, *, width: int = 100, color: bool = False) -> str:
+    """Render a result document.
+
+    Args:
+        doc: As `document.document` or `document.loads` give it.
+        form: One of `FORMATS`.
+        width: Columns, for "text".
+        color: Whether "text" carries ANSI colours.
+
+    Raises:
+        LoadError: if the document comes from a command that is not known here, or lacks a key.
+    """
+    if form == "json":
+        return document.dumps(doc) + "\n"
+    view = view_of(doc)
+    if form == "markdown":
+        return markdown.render(view)
+    if form == "html":
+        from hessdiag.report import html  # matplotlib takes half a second to import
+
+        return html.render(doc, view)
+    return terminal.render(view, width=width, color=color)
+
+
+def view_of(doc: Mapping[str, Any]) -> View:
+    """Lay out a document by its command.
+
+    Raises:
+        LoadError: as `render` does.
+    """
+    layout = _VIEWS.get(doc["command"])
+    if layout is None:
+        raise LoadError(f"no report is known for the command {doc['command']!r}.", "pip install -U hessdiag")
+    try:
+        return layout(doc)
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
+        raise LoadError(f"the {doc['command']} document is damaged: {type(error).__name__} {error}.") from error

@@ -1,0 +1,309 @@
+"""The view of a `vanishing` document: norms against depth, and within the deepest network."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.view import (
+    Dots,
+    Fact,
+    Lines,
+    Series,
+    Table,
+    View,
+    findings,
+    side_tables,
+    warnings,
+)
+
+QUANTITIES = {  # rate, key in a depth's entry, name
+    "gradient": ("gradient_norm", "gradient"),
+    "hessian": ("hessian_norm", "Hessian"),
+    "hessian_diagonal_blocks": ("hessian_diagonal_blocks_norm", "Hessian's diagonal blocks"),
+    "hessian_offdiagonal_blocks": ("hessian_offdiagonal_blocks_norm", "Hessian's off-diagonal blocks"),
+    "vjp": ("vjp_norm", "backpropagated vector"),
+}
+NORMS = {  # which norms share a figure, with its title and how to read it
+    ("gradient", "hessian"): (
+        "Norms against depth",
+        "Bold lines are medians over seeds, bands hold 90 % of the networks, dashed lines are means. A "
+        "straight line is exponential decay or growth. Where mean and median part, the mean is carried by a "
+        "few networks, and the median is what one network will show.",
+    ),
+    ("hessian_diagonal_blocks", "hessian_offdiagonal_blocks"): (
+        "The Hessian's blocks against depth",
+        "The Hessian split into the blocks of one layer with itself and those of two different layers. Where "
+        "the off-diagonal blocks dominate, the Hessian is nearly hollow: its eigenvalues come in pairs of "
+        "both signs, and there is next to no diagonal to scale steps by.",
+    ),
+}
+
+Json = Mapping[str, Any]
+
+
+def view(doc: Json) -> View:
+    """Lay out a `vanishing` document."""
+    result = doc["result"]
+    depths = result["depths"]
+    norms = [_norms(depths, pair, *words) for pair, words in NORMS.items()]
+    rates = _rates(result["rates"])
+    layers = _layers(result["layers"])
+    tables = tuple(_table(depths, quantity) for quantity in QUANTITIES if quantity != "vjp")
+    blocks = (norms[0], *((rates,) if rates else ()), *((layers,) if layers else ()), norms[1], *tables)
+    return View(
+        question="Do gradient and curvature survive the depth?",
+        subject=_subject(doc["problem"], result),
+        warnings=warnings(doc),
+        headline=_headline(result),
+        facts=_facts(result),
+        blocks=blocks,
+        verdict=findings(doc),
+        notes=tuple(doc["problem"].get("notes", ())),
+        extra=(_table(depths, "vjp"), *_agreement(result.get("agreement")), *side_tables(doc)),
+    )
+
+
+def _width(value: int | str) -> str:
+    return "width = depth" if value == "same" else f"width {value}"
+
+
+def _subject(problem: Json, result: Json) -> tuple[tuple[str, str], ...]:
+    depths = [entry["depth"] for entry in result["depths"]]
+    span = f"depth {min(depths)} to {max(depths)}" if depths else "no depth finished"
+    return (
+        ("network", f"fully connected, {span}, {_width(result['width'])}, {result['activation']}"),
+        ("init", f"{result['init']} ({result['distribution']})"),
+        ("averaged over", f"{number(result['seeds'])} seeds, batch of {number(result['batch'])}"),
+        (
+            "computed",
+            f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}",
+        ),
+    )
+
+
+def _headline(result: Json) -> tuple[str, str]:
+    depths = result["depths"]
+    rate = (result["rates"].get("gradient") or {}).get("per_layer")
+    if not depths:
+        return MISSING, "no depth was finished"
+    first, last = depths[0], depths[-1]
+    span = (
+        f"from depth {first['depth']} to {last['depth']} the median gradient norm goes from "
+        f"{number(first['gradient_norm']['median'])} to {number(last['gradient_norm']['median'])}"
+    )
+    return (
+        (_factor(rate), f"per layer: {span}") if rate is not None else (number(last["gradient_norm"]["median"]), span)
+    )
+
+
+def _factor(rate: float | None) -> str:
+    """The factor per layer of a rate, which is a natural logarithm per layer."""
+    return MISSING if rate is None else f"×{number(math.exp(min(rate, 700.0)))}"
+
+
+def _facts(result: Json) -> tuple[Fact, ...]:
+    if not result["depths"]:
+        return ()
+    deepest = result["depths"][-1]
+    gradient = deepest["gradient_norm"]
+    facts = [
+        Fact(
+            "median Hessian norm",
+            number(deepest["hessian_norm"]["median"]),
+            f"Frobenius, at depth {deepest['depth']}",
+        ),
+        Fact(
+            "mean over median",
+            ratio(gradient["mean"], gradient["median"]),
+            f"of the gradient norm at depth {deepest['depth']}; far above 1, the mean is of rare networks",
+        ),
+        Fact(
+            "dead networks",
+            percent(deepest["dead_fraction"]),
+            f"at depth {deepest['depth']}: output zero for the whole batch",
+        ),
+        Fact(
+            "off-diagonal blocks",
+            ratio(
+                deepest["hessian_offdiagonal_blocks_norm"]["median"],
+                deepest["hessian_diagonal_blocks_norm"]["median"],
+            ),
+            "their median norm over that of the diagonal blocks; far above 1, the Hessian is hollow",
+        ),
+        Fact(
+            "diagonal share",
+            number(_median(deepest["hessian_diag_share"])),
+            f"of the Hessian at depth {deepest['depth']}",
+        ),
+    ]
+    largest = max((abs(row["z"]) for row in result.get("agreement") or () if row["z"] is not None), default=None)
+    if largest is not None:
+        meaning = f"standard errors, in {len(result['agreement'])} comparisons of a log-median with its exact value"
+        facts.append(Fact("agreement with theory", f"|z| ≤ {number(largest, 2)}", meaning))
+    return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _median(value: Json | float | None) -> float | None:
+    return value["median"] if isinstance(value, Mapping) else value
+
+
+def _stat(entries: Sequence[Json], key: str, name: str) -> tuple[float | None, ...]:
+    return tuple((entry.get(key) or {}).get(name) for entry in entries)
+
+
+def _norms(depths: Sequence[Json], pair: tuple[str, str], title: str, caption: str) -> Lines:
+    series = []
+    for group, quantity in enumerate(pair):
+        key, name = QUANTITIES[quantity]
+        median, mean, low, high = (_stat(depths, key, stat) for stat in ("median", "mean", "q05", "q95"))
+        series.append(Series(f"{name}: median", median, low, high, group=group))
+        series.append(Series(f"{name}: mean", mean, role="mean", group=group))
+        theory = _stat(depths, "theory_rms", quantity)
+        if any(value is not None for value in theory):
+            series.append(Series(f"{name}: rms in theory", theory, role="theory", group=group))
+    names = [QUANTITIES[quantity][1] for quantity in pair]
+    rows = tuple(
+        (number(entry["depth"]), *(number(value[index], 4) for value in (s.values for s in series)))
+        for index, entry in enumerate(depths)
+    )
+    return Lines(
+        title=title,
+        caption=caption,
+        alt=f"Median, mean and 5 to 95 % band of the norms of {' and '.join(names)} at {len(depths)} depths.",
+        table=Table("Norms against depth", ("depth", *(s.name for s in series)), rows, text_columns=0),
+        text="chart" if "gradient" in pair else "none",
+        x=tuple(float(entry["depth"]) for entry in depths),
+        series=tuple(series),
+        x_axis="depth (weight matrices)",
+        y_axis="Frobenius norm",
+    )
+
+
+def _table(depths: Sequence[Json], quantity: str) -> Table:
+    key, name = QUANTITIES[quantity]
+    rows = tuple(
+        (
+            number(entry["depth"]),
+            number(norm.get("median")),
+            interval((norm["q05"], norm["q95"]), 3) if norm.get("q05") is not None else MISSING,
+            number(norm.get("mean")),
+            ratio(norm.get("mean"), norm.get("median")),
+            number(entry["seeds"] if quantity == "gradient" else entry["hessian_seeds"]),
+            number((entry.get("theory_rms") or {}).get(quantity)),
+        )
+        for entry in depths
+        for norm in (entry.get(key) or {},)
+    )
+    columns = ("depth", "median", "5 % to 95 %", "mean", "/ median", "seeds", "theory rms")
+    if all(row[-1] == MISSING for row in rows):
+        return Table(f"Norm of the {name}", columns[:-1], tuple(row[:-1] for row in rows), text_columns=0)
+    return Table(f"Norm of the {name}", columns, rows, text_columns=0, optional=("theory rms", "seeds"))
+
+
+def _rates(rates: Mapping[str, Json]) -> Dots | None:
+    found = [
+        (QUANTITIES[key][1], rates[key]) for key in QUANTITIES if (rates.get(key) or {}).get("per_layer") is not None
+    ]
+    if not found:
+        return None
+    rows = tuple(
+        (
+            name,
+            _factor(rate["per_layer"]),
+            with_error(rate["per_layer"], rate["per_layer_stderr"]),
+            number(rate["theory_per_layer"], 4),
+            _z(rate),
+        )
+        for name, rate in found
+    )
+    measured = tuple(rate["per_layer"] for _, rate in found)
+    spread = [2 * (rate["per_layer_stderr"] or 0.0) for _, rate in found]
+    return Dots(
+        title="Rates per layer",
+        caption=(
+            "By how much the logarithm of the median norm changes with each further layer (natural "
+            "logarithm), with two standard errors; 0 neither vanishes nor explodes. Theory is the "
+            "large-depth limit; at finite depth a small difference is expected."
+        ),
+        alt=f"Measured rates per layer of {len(found)} norms beside their theoretical values.",
+        table=Table("Rates of the median per layer", ("norm", "per layer", "log per layer", "deep limit", "z"), rows),
+        text="table",
+        labels=tuple(name for name, _ in found),
+        series=(
+            Series(
+                "measured",
+                measured,
+                tuple(m - s for m, s in zip(measured, spread, strict=True)),
+                tuple(m + s for m, s in zip(measured, spread, strict=True)),
+            ),
+            Series(
+                "theory, large depth",
+                tuple(rate["theory_per_layer"] for _, rate in found),
+                role="theory",
+                group=1,
+            ),
+        ),
+        axis="change of log median norm per layer",
+        log=False,
+    )
+
+
+def _z(rate: Json) -> str:
+    value, stderr, theory = rate["per_layer"], rate["per_layer_stderr"], rate["theory_per_layer"]
+    return MISSING if theory is None or not stderr else f"{(value - theory) / stderr:+.1f}"
+
+
+def _layers(layers: Sequence[Json]) -> Lines | None:
+    if not layers:
+        return None
+    names = (("gradient_norm", "gradient"), ("hessian_block_norm", "Hessian block"))
+    rows = tuple(
+        (
+            number(layer["layer"]),
+            *(number((layer.get(key) or {}).get(stat)) for key, _ in names for stat in ("median", "q05", "q95")),
+        )
+        for layer in layers
+    )
+    columns = ("layer", *(f"{name} {stat}" for _, name in names for stat in ("median", "5 %", "95 %")))
+    return Lines(
+        title="Layer by layer in the deepest network",
+        caption=(
+            "Norm of each layer's gradient and of its diagonal Hessian block: median over seeds with a 90 % "
+            "band. A level line means that every layer gets the same signal, so that vanishing is a matter "
+            "of the whole depth and not of the distance from the loss."
+        ),
+        alt=f"Median gradient and Hessian block norms of {len(layers)} layers, logarithmic.",
+        table=Table("Norms per layer", columns, rows, text_columns=0),
+        text="spark",
+        x=tuple(float(layer["layer"]) for layer in layers),
+        series=tuple(
+            Series(
+                name,
+                _stat(layers, key, "median"),
+                _stat(layers, key, "q05"),
+                _stat(layers, key, "q95"),
+                group=group,
+            )
+            for group, (key, name) in enumerate(names)
+        ),
+        x_axis="layer, from the input",
+        y_axis="Frobenius norm",
+    )
+
+
+def _agreement(rows: Sequence[Json] | None) -> tuple[Table, ...]:
+    if not rows:
+        return ()
+    cells = tuple(
+        (
+            str(row["quantity"]),
+            number(row["depth"]),
+            with_error(row["measured_log_median"], row["stderr"]),
+            number(row["theory_log_median"], 4),
+            MISSING if row["z"] is None else f"{row['z']:+.2f}",
+        )
+        for row in rows
+    )
+    columns = ("quantity", "depth", "measured log median", "theory", "z")
+    return (Table("Agreement with theory where it is exact", columns, cells),)

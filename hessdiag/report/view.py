@@ -1,0 +1,183 @@
+"""What a report shows, free of where it is shown: header, headline, tables, charts, verdict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hessdiag.report.numbers import number
+
+Values = tuple[float | None, ...]
+Role = Literal["measured", "mean", "reference", "theory"]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells that are formatted already; the first `text_columns` hold text, the others numbers.
+
+    Where there is no room, the columns named in `optional` go, in that order.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    text_columns: int = 1
+    optional: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Series:
+    """One quantity of a chart.
+
+    Attributes:
+        name: Label in the legend.
+        values: One per label or x position.
+        low: Lower ends of a band or of intervals, where there are any.
+        high: Upper ends.
+        role: What kind of number it is: sets mark and dash.
+        group: Which quantity it belongs to: sets the colour.
+    """
+
+    name: str
+    values: Values
+    low: Values = ()
+    high: Values = ()
+    role: Role = "measured"
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Chart:
+    """What all charts share.
+
+    Attributes:
+        title: Heading.
+        caption: How to read it, and what to look for.
+        alt: The same in one sentence for those who cannot see it.
+        table: The numbers in it.
+        text: How a terminal shows it: in characters, as a sparkline per series, as its table, or not at all.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    table: Table
+    text: Literal["chart", "spark", "table", "none"]
+
+
+@dataclass(frozen=True)
+class Dots(Chart):
+    """One row per label, one mark per series, along a horizontal axis."""
+
+    labels: tuple[str, ...]
+    series: tuple[Series, ...]
+    axis: str
+    log: bool = True
+
+
+@dataclass(frozen=True)
+class Lines(Chart):
+    """Series over a common x, with a logarithmic y axis. `names` labels x positions that are no numbers."""
+
+    x: tuple[float, ...]
+    series: tuple[Series, ...]
+    x_axis: str
+    y_axis: str
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Heat(Chart):
+    """A square matrix of shares, on a logarithmic colour scale."""
+
+    labels: tuple[str, ...]
+    matrix: tuple[Values, ...]
+    axis: str
+
+
+Block = Table | Dots | Lines | Heat
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A key number, with what it means."""
+
+    name: str
+    value: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence of the verdict, the number behind it, and what to do."""
+
+    level: str
+    says: str
+    because: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class View:
+    """A whole report.
+
+    Attributes:
+        question: What the command answers.
+        subject: What was measured, as (name, value).
+        warnings: What must be seen before any number is believed.
+        headline: The answer: a number, and the sentence around it.
+        facts: Further key numbers.
+        blocks: Charts and tables, in order.
+        verdict: Findings, most important first.
+        notes: Remarks of the loader.
+        extra: Tables for the page only.
+    """
+
+    question: str
+    subject: tuple[tuple[str, str], ...]
+    warnings: tuple[str, ...]
+    headline: tuple[str, str]
+    facts: tuple[Fact, ...]
+    blocks: tuple[Block, ...]
+    verdict: tuple[Finding, ...]
+    notes: tuple[str, ...] = ()
+    extra: tuple[Table, ...] = ()
+
+
+def findings(doc: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """The verdict of a document."""
+    return tuple(
+        Finding(item["level"], item["says"], item.get("because") or "", item.get("try") or "")
+        for item in doc["verdict"]
+    )
+
+
+def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the status of a document says, and whether its batch is made up."""
+    by_status = {
+        "inexact": "NOT TRUSTWORTHY: a self-check failed or an estimate did not converge; see the checks.",
+        "interrupted": "INTERRUPTED: these are the numbers that were complete by then.",
+    }
+    said = [by_status[doc["status"]]] if doc["status"] in by_status else []
+    if doc["problem"].get("synthetic"):
+        said.append(
+            "SYNTHETIC BATCH: no --data was given, so inputs and targets are random. "
+            "The real ones may give other numbers."
+        )
+    return tuple(said)
+
+
+def side_tables(doc: Mapping[str, Any]) -> tuple[Table, ...]:
+    """The single values among a document's theory and self-checks, as far as there are any."""
+    tables = []
+    for title, column, values in (("Theory", "quantity", doc["theory"] or {}), ("Self-checks", "check", doc["checks"])):
+        single = {key: value for key, value in values.items() if not isinstance(value, (dict, list))}
+        if single:
+            rows = tuple((key.replace("_", " "), _cell(value)) for key, value in single.items())
+            tables.append(Table(title, (column, "value"), rows))
+    return tuple(tables)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else number(value)

@@ -1,0 +1,40 @@
+import time
+
+from hessdiag.cli import progress
+
+
+def test_in_a_log_the_cost_is_said_once_and_then_time_passes(capsys, monkeypatch):
+    clock = iter([0.0] + [float(t) for t in range(0, 400, 10)])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with progress.reporter() as report:
+        report(0, 100, "100 rows, 1 at a time")
+        report(0, 100, "100 rows, 1 at a time")
+        for done in range(1, 101):
+            if done % 20 == 0:
+                report(done, 100, "rows")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.splitlines()
+    assert lines[0] == "100 rows, 1 at a time"
+    assert lines.count(lines[0]) == 1
+    assert 1 <= len(lines) - 1 < 5, "not a line per call"
+    assert all(line.startswith("  ") and line.endswith(" left") for line in lines[1:])
+
+
+def test_a_bar_is_drawn_on_a_terminal_and_leaves_only_the_cost(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    with progress.reporter() as report:
+        report(0, 10, "10 rows")
+        report(5, 10, "rows")
+        report(0, 4, "4 more")
+        report(4, 4, "more")
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "10 rows" in captured.err
+    assert "4 more" in captured.err
+
+
+def test_silence(capsys):
+    with progress.reporter(enabled=False) as report:
+        report(0, 10, "10 rows")
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,152 @@
+import base64
+import json
+import math
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+from xml.etree import ElementTree
+
+import pytest
+
+from hessdiag.report.document import loads
+from hessdiag.report.html import _script_json
+from hessdiag.report.render import render, view_of
+from hessdiag.report.view import Table
+from report import example_documents
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+HOSTILE = "</script><img src=x onerror=alert(1)>\"'&$x^2${{ 7*7 }}\u2028{}"
+
+
+class Page(HTMLParser):
+    """Every element with its attributes, the open stack checked, and text by element."""
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.elements, self.stack, self.texts = [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.stack, f"left open: {self.stack}"
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs), tuple(self.stack)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag, f"</{tag}> closes something else"
+
+    def handle_data(self, data):
+        self.texts.append((self.stack[-1] if self.stack else "", data))
+
+    def all(self, tag):
+        return [attrs for name, attrs, _ in self.elements if name == tag]
+
+    def text(self, tag):
+        return "".join(data for name, data in self.texts if name == tag)
+
+
+def test_page_is_well_formed_and_loads_nothing(doc):
+    text = render(doc, "html")
+    page = Page(text)
+    for _, attrs, _ in page.elements:
+        for name in ("src", "href", "data", "action", "xlink:href"):
+            assert attrs.get(name, "#").startswith(("#", "data:image/svg+xml;base64,")), attrs
+        assert not [name for name in attrs if name.startswith("on")]
+    assert "@import" not in text
+    assert "url(" not in text
+    scripts = page.all("script")
+    assert [script["type"] for script in scripts] == ["application/json"]
+    policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_headings_are_in_order_and_figures_are_described(doc):
+    page = Page(render(doc, "html"))
+    levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+    charts = [block for block in view_of(doc).blocks if not isinstance(block, Table)]
+    images = page.all("img")
+    assert len(images) == len(charts) == len(page.all("figcaption")) == len(page.all("details"))
+    assert all(len(image["alt"]) > 20 for image in images)
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
+    ids = [attrs["id"] for _, attrs, _ in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert all(attrs["aria-labelledby"] in ids for _, attrs, _ in page.elements if "aria-labelledby" in attrs)
+
+
+def test_every_figure_is_valid_svg(doc):
+    for image in Page(render(doc, "html")).all("img"):
+        root = ElementTree.fromstring(base64.b64decode(image["src"].partition(",")[2]))
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert not [e for e in root.iter() if e.tag.endswith(("script", "foreignObject"))]
+
+
+def test_the_same_document_gives_the_same_bytes(doc):
+    assert render(doc, "html") == render(loads(render(doc, "json")), "html")
+
+
+def test_hostile_names_are_text():
+    doc = example_documents.diag_share(3, name=HOSTILE, trajectory=True, model=HOSTILE, spec=HOSTILE, notes=[HOSTILE])
+    doc["verdict"][0] |= {"says": HOSTILE, "because": HOSTILE, "try": HOSTILE}
+    doc["result"]["trajectory"][0]["label"] = HOSTILE
+    doc["provenance"]["argv"] = ["hessdiag", HOSTILE]
+    page = Page(render(doc, "html"))
+    assert {image.get("src", "")[:10] for image in page.all("img")} == {"data:image"}
+    assert len(page.all("script")) == 1
+    assert HOSTILE in page.text("title")
+    assert HOSTILE.format(0) in page.text("th")
+    assert json.loads(page.text("script")) == json.loads(render(doc, "json"))
+
+
+def test_embedded_data_is_the_document(doc):
+    page = Page(render(doc, "html"))
+    assert loads(page.text("script")) == doc
+
+
+def test_embedded_data_cannot_end_its_element():
+    text = _script_json({"name": "</script><!--<script>\u2028&"})
+    assert not set(text) & set("<>&\u2028")
+    assert json.loads(text) == {"name": "</script><!--<script>\u2028&"}
+
+
+def test_nan_stays_readable():
+    doc = example_documents.vanishing()
+    doc["result"]["depths"][0]["gradient_norm"]["median"] = math.nan
+    page = Page(render(doc, "html"))
+    assert json.loads(page.text("script"))["result"]["depths"][0]["gradient_norm"]["median"] == "NaN"
+    assert "NaN" in page.text("td")
+
+
+@pytest.mark.parametrize("make", [lambda: example_documents.diag_share(128, sampled=True), example_documents.vanishing])
+def test_a_report_of_128_layers_stays_below_a_megabyte(make):
+    assert len(render(make(), "html").encode()) < 1_000_000
+
+
+def test_everything_to_reproduce_is_there():
+    doc = example_documents.diag_share(files=[{"path": "model.pt", "sha256": "ef" * 32}], trusted_code=True)
+    page = Page(render(doc, "html"))
+    text = page.text("dd") + page.text("code") + page.text("dt")
+    for needed in ("hessdiag diag-share model.pt", "torch 2.13.0", "ab" * 32, "cd" * 32, "ef" * 32, "float32, seed 0",
+                   "1.25 s", "238 MiB", "math kernel", "2 threads", "--trust-code"):  # fmt: skip
+        assert needed in text, needed
+
+
+def test_markdown_tables_are_rectangular(doc):
+    hostile = example_documents.diag_share(2, name="a|b`<img>{}")
+    for text in (render(doc, "markdown"), render(hostile, "markdown")):
+        assert "<img" not in text
+        for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
+            assert len({line.count("|") for line in block.splitlines()}) == 1
+        assert "### Verdict" in text
+
+
+def test_theory_and_checks_are_on_the_page():
+    doc = example_documents.vanishing()
+    doc["theory"], doc["checks"] = {"exact": True, "growth": 0.9596, "rates": {"vjp": 1.0}}, {"hvp_symmetry": None}
+    page = Page(render(doc, "html"))
+    assert {"exact", "growth", "hvp symmetry"} <= {data for tag, data in page.texts if tag == "th"}
+    assert {"yes", "0.960", "–"} <= {data for tag, data in page.texts if tag == "td"}

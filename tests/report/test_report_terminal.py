@@ -1,0 +1,132 @@
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from hessdiag.errors import LoadError
+from hessdiag.report.render import FORMATS, render, view_of
+from hessdiag.report.view import Table
+from report import example_documents
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("diag-share", lambda: example_documents.diag_share(4, sampled=True, trajectory=True)),
+        ("vanishing", example_documents.vanishing),
+    ],
+)
+def test_text_is_as_it_was_looked_at(name, make):
+    """To renew after looking at it: write `render(make(), "text", width=100)` to the golden file."""
+    assert render(make(), "text", width=100) == (GOLDEN / f"{name}.txt").read_text("utf-8")
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_line_is_wider_than_the_terminal(doc, width):
+    assert max(map(len, render(doc, "text", width=width).splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_no_number_of_a_table_is_cut(doc, width):
+    text = render(doc, "text", width=width)
+    view = view_of(doc)
+    shown = [b if isinstance(b, Table) else b.table for b in view.blocks if isinstance(b, Table) or b.text == "table"]
+    assert shown
+    for table in shown:
+        for row in table.rows:
+            kept = [
+                cell
+                for name, cell in zip(table.columns, row, strict=True)
+                if name not in table.optional and table.columns.index(name) >= table.text_columns
+            ]
+            pattern = r".*\s".join(re.escape(cell) for cell in kept)
+            assert re.search(rf"(^|\s){pattern}(\s|$)", text, re.M), row
+    assert "…" not in text.replace(" … ", "")
+
+
+def test_long_names_break_over_lines_and_lose_nothing():
+    name = "model.encoder.layers.{}.attention.self.output.dense_projection_with_a_long_name"
+    text = render(example_documents.diag_share(2, name=name), "text", width=80)
+    start = text[text.index("Per layer") :]
+    column = "".join(line.strip().split("  ")[0].strip() for line in start.splitlines()[3:])
+    assert name.format(0) in column
+    assert name.format(1) in column
+
+
+def test_plain_text_has_no_escape_codes_and_colour_changes_nothing_else(doc):
+    plain, coloured = render(doc, "text"), render(doc, "text", color=True)
+    assert "\x1b" not in plain
+    assert "\x1b[" in coloured
+    strip = [re.sub(r"\x1b\[[0-9;]*m", "", line).rstrip() for line in coloured.splitlines()]
+    assert strip == plain.splitlines()
+
+
+def test_levels_are_said_in_words():
+    doc = example_documents.diag_share()
+    doc["verdict"] = [
+        {"level": level, "says": "S.", "because": "B", "try": None} for level in ("ok", "note", "warn", "bad")
+    ]
+    text = render(doc, "text")
+    for word in ("good: S.", "note: S.", "warning: S.", "bad: S."):
+        assert word in text
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_a_synthetic_batch_is_said_loudly_and_a_real_one_is_not(form):
+    assert "SYNTHETIC" in render(example_documents.diag_share(), form)
+    assert "SYNTHETIC" not in render(example_documents.diag_share(synthetic=False, notes=[]), form)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"), [("inexact", "NOT TRUSTWORTHY"), ("interrupted", "INTERRUPTED"), ("ok", None)]
+)
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_status_is_said(status, word, form):
+    text = render(example_documents.vanishing() | {"status": status}, form)
+    assert {w for w in ("NOT TRUSTWORTHY", "INTERRUPTED") if w in text} == ({word} if word else set())
+
+
+def ruin(value, replacement):
+    """The same document with every measured float replaced."""
+    if isinstance(value, dict):
+        return {key: ruin(item, replacement) for key, item in value.items()}
+    if isinstance(value, list):
+        return [ruin(item, replacement) for item in value]
+    return replacement if isinstance(value, float) else value
+
+
+@pytest.mark.parametrize("replacement", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e-300, None])
+@pytest.mark.parametrize("form", ["text", "markdown"])
+def test_any_number_may_be_missing_or_absurd(doc, replacement, form):
+    assert render(doc | {"result": ruin(doc["result"], replacement)}, form)
+
+
+@pytest.mark.parametrize("replacement", [math.nan, math.inf, -1.0, 1e-300, None])
+@pytest.mark.parametrize("make", [example_documents.diag_share, lambda: example_documents.vanishing(8)])
+def test_any_number_may_be_missing_or_absurd_in_figures(make, replacement):
+    doc = make()
+    assert render(doc | {"result": ruin(doc["result"], replacement)}, "html")
+
+
+def test_empty_grid_and_empty_rates_are_rendered():
+    doc = example_documents.vanishing()
+    doc["result"] |= {"rates": {}, "layers": [], "agreement": []}
+    assert "Rates per layer" not in render(doc, "text")
+    doc["result"] |= {"depths": []}
+    assert "no depth was finished" in render(doc, "text")
+
+
+def test_mean_over_median_is_shown():
+    assert "×54.6" in render(example_documents.vanishing(), "text")  # exp(spread²/2) with spread² = 128/16
+
+
+@pytest.mark.parametrize("form", [form for form in FORMATS if form != "json"])
+def test_damaged_and_foreign_documents_are_refused(form):
+    doc = example_documents.diag_share()
+    with pytest.raises(LoadError, match="damaged"):
+        render(doc | {"result": {}}, form)
+    with pytest.raises(LoadError, match="escape"):
+        render(doc | {"command": "escape"}, form)
