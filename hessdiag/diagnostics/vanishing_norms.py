@@ -16,7 +16,7 @@ from hessdiag.nets.ensemble import Ensemble, Sample
 
 Floats = NDArray[np.float64]
 
-HESSIAN_WORK = 1.5e11  # floating-point operations that the Hessian norms of the default run may take
+HESSIAN_WORK = 1.2e11  # floating-point operations that the Hessian norms of the default run may take
 FEWEST_HESSIAN_SEEDS = 4
 EXACT_WORK = 2e10  # operations for one network beyond which products with random vectors replace the exact norms
 PROBES = 8

@@ -213,7 +213,6 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
             _factor(rate["per_layer"]),
             with_error(rate["per_layer"], rate["per_layer_stderr"]),
             number(rate["theory_per_layer"], 4),
-            _z(rate),
         )
         for name, rate in found
     )
@@ -227,7 +226,7 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
             "large-depth limit; at finite depth a small difference is expected."
         ),
         alt=f"Measured rates per layer of {len(found)} norms beside their theoretical values.",
-        table=Table("Rates of the median per layer", ("norm", "per layer", "log per layer", "deep limit", "z"), rows),
+        table=Table("Rates of the median per layer", ("norm", "per layer", "log per layer", "deep limit"), rows),
         text="table",
         labels=tuple(name for name, _ in found),
         series=(
@@ -247,11 +246,6 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
         axis="change of log median norm per layer",
         log=False,
     )
-
-
-def _z(rate: Json) -> str:
-    value, stderr, theory = rate["per_layer"], rate["per_layer_stderr"], rate["theory_per_layer"]
-    return MISSING if theory is None or not stderr else f"{(value - theory) / stderr:+.1f}"
 
 
 def _layers(layers: Sequence[Json]) -> Lines | None:
