@@ -3,8 +3,10 @@
 import torch
 from torch import Tensor
 
+from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
+from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
 
@@ -37,7 +39,10 @@ def hessian(problem: Problem) -> Tensor:
             f"the dense Hessian of {n:,} parameters takes {needed / 2**30:.1f} GiB; here {largest:,} parameters fit.",
             "HessianOperator(problem).rows(...), or Problem(..., layers='GLOB') for some of the layers",
         )
-    return operator.rows(torch.arange(n))
+    try:
+        return exact.dense(operator, exact.neuron_space(operator))
+    except NotInNeuronSpaceError:
+        return operator.rows(torch.arange(n))
 
 
 def hessian_block(problem: Problem, row_layer: Layer, column_layer: Layer) -> Tensor:

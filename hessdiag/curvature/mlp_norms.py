@@ -257,7 +257,7 @@ def _inner_with_products(X: Tensor, A: Tensor) -> Tensor:
     found, start = [], 0
     for b in range(samples):
         stop = start + samples - b
-        AX = (A[:, b] @ X[:, :, start:stop].flatten(2)).unflatten(2, (samples - b, -1))
+        AX = (A[:, b] @ X[:, :, start:stop].flatten(2)).reshape(rows[:, :, b:].shape)
         found.append((AX * rows[:, :, b:]).sum((1, 3)))
         start = stop
     return torch.cat(found, dim=1)

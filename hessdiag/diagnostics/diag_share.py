@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 
 from hessdiag.curvature import checks as self_checks
+from hessdiag.curvature import exact as exact_rows
 from hessdiag.curvature import sampling
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
+from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.sampling import Ratio, Stratum
 from hessdiag.diagnostics.baselines import Baselines, baselines
 from hessdiag.diagnostics.diag_share_verdict import findings
@@ -24,7 +26,8 @@ from hessdiag.theory import wigner_ols
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
-EXACT_UP_TO = 10_000  # parameters; beyond, rows are sampled unless asked otherwise
+EXACT_UP_TO = 10_000  # rows by products; beyond, rows are sampled unless asked otherwise
+EXACT_WORK = 2e12  # floating-point operations in neuron space, likewise
 SAMPLED_ROWS = 1_000
 SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
 
@@ -129,12 +132,14 @@ def diag_share(
     """Measure how diagonal the Hessian of a problem is.
 
     The share is that of Kohler, Adolphs and Lucchi (Adaptive norms for deep learning with regularized Newton methods).
-    Rows are computed exactly, one product with a unit vector each. A sample of rows is drawn without replacement, in
-    strata by parameter tensor and by a first guess of the rows' absolute sums (a Cauchy sketch, Indyk 2006).
+    Rows are computed exactly: those of linear layers in neuron space, others by a product with a unit vector each. A
+    sample of rows is drawn without replacement, in strata by parameter tensor and by a first guess of the rows'
+    absolute sums (a Cauchy sketch, Indyk 2006).
 
     Args:
         problem: What is differentiated.
-        rows: How many rows to compute; "all" for an exact answer. Default: all up to 10,000 parameters, else 1,000.
+        rows: How many rows to compute; "all" for an exact answer. Default: all where that takes seconds to minutes,
+            which linear layers hardly limit and others do at about 10,000 parameters; else 1,000.
         seed: Of the sample.
         progress: Called with (done, total, what).
 
@@ -155,24 +160,27 @@ def diag_share(
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
     n = problem.n_parameters
     operator = HessianOperator(problem)
-    wanted = n if rows == "all" or (rows is None and n <= EXACT_UP_TO) else min(n, rows or SAMPLED_ROWS)
+    whole = rows == "all" or rows is None or rows >= n
+    space, reason = _neuron_space(operator) if whole else (None, None)
+    exact = whole and (rows is not None or _affordable(problem, space))
+    wanted = n if exact else min(n, rows if isinstance(rows, int) else SAMPLED_ROWS)
     report = progress or (lambda done, total, what: None)
-    report(
-        0,
-        wanted,
-        f"{n:,} parameters: {'all' if wanted == n else f'{wanted:,} of'} {n:,} Hessian rows, {operator.chunk} a pass",
-    )
+    what = "all" if exact else f"{wanted:,} of"
+    report(0, wanted, f"{n:,} parameters: {what} {n:,} Hessian rows, {operator.chunk} a pass")
 
     checks = {
         "hvp_symmetry": self_checks.hvp_symmetry(operator, seed),
         "hvp_finite_difference": self_checks.hvp_finite_difference(operator, seed),
     }
     rng = np.random.default_rng(seed)
-    exact = wanted == n
     groups = _groups(problem)
+    zero_rows, products = 0.0, SKETCHES if not exact else 0
+    if exact and space is not None:
+        computed, products = _stream(operator, space, report)
+        engine = f"neuron space (linear layers), {operator.engine} (others)"
+        return _finished(problem, computed, groups, 0.0, checks, engine, products, complete=True, interrupted=False)
     if exact:
         strata, order = groups, sampling.exhaustive_order(groups, rng)
-        zero_rows = 0.0
     else:
         scale = _row_scales(operator, seed)
         zero_rows = float((scale == 0).mean())
@@ -183,6 +191,26 @@ def diag_share(
     if complete:
         ascending = np.argsort(computed.indices)
         computed = _Rows(computed.indices[ascending], computed.diagonal[ascending], computed.sums[ascending])
+    products += len(computed.indices)
+    engine = operator.engine if reason is None else f"{operator.engine}; not in neuron space: {reason}"
+    return _finished(
+        problem, computed, strata, zero_rows, checks, engine, products, complete=complete, interrupted=interrupted
+    )
+
+
+def _finished(
+    problem: Problem,
+    computed: _Rows,
+    strata: list[NDArray[np.int64]],
+    zero_rows: float,
+    checks: dict[str, float | None],
+    engine: str,
+    products: int,
+    *,
+    complete: bool,
+    interrupted: bool,
+) -> DiagShare:
+    """From rows to the measurement with its verdict."""
     summary = _summarize(problem, computed, _drawn(strata, computed.indices), zero_rows, complete)
     tolerance = self_checks.TOLERANCE[problem.dtype]
     failed = any(value is not None and not value <= tolerance for value in checks.values())
@@ -190,12 +218,40 @@ def diag_share(
     measured = DiagShare(
         **summary,
         baselines=baselines(problem),
-        hvps=len(computed.indices) + (0 if exact else SKETCHES),
-        engine=operator.engine,
+        hvps=products,
+        engine=engine,
         checks=checks,
         status=status,
     )
     return DiagShare(**{**_fields(measured), "findings": tuple(findings(measured, problem, tolerance))})
+
+
+def _neuron_space(operator: HessianOperator) -> tuple[NeuronSpace | None, str | None]:
+    """The certified neuron space, or the reason why there is none."""
+    try:
+        return exact_rows.neuron_space(operator), None
+    except NotInNeuronSpaceError as reason:
+        return None, str(reason)
+
+
+def _affordable(problem: Problem, space: NeuronSpace | None) -> bool:
+    """Whether all rows take seconds to minutes. By counts, not clocks: the same problem is always answered alike."""
+    by_products = problem.n_parameters if space is None else len(space.others)
+    work = 0.0 if space is None else problem.n_samples * float(problem.n_parameters - by_products) ** 2
+    return by_products <= EXACT_UP_TO and work <= EXACT_WORK
+
+
+def _stream(operator: HessianOperator, space: NeuronSpace, report: Progress) -> tuple[_Rows, int]:
+    """All rows by way of neuron space."""
+    done = 0
+
+    def advance(rows: int) -> None:
+        nonlocal done
+        done += rows
+        report(done, operator.shape[0], "")
+
+    found = exact_rows.row_statistics(operator, space, advance)
+    return _Rows(np.arange(operator.shape[0]), found.diagonal.numpy(), found.sums.numpy()), found.products
 
 
 def _groups(problem: Problem) -> list[NDArray[np.int64]]:

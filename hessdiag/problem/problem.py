@@ -1,6 +1,7 @@
 """The `Problem`: what every diagnostic is handed. A model, its data and a scalar objective of the two."""
 
 import fnmatch
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,10 +19,19 @@ from hessdiag.problem import loss as losses
 
 @dataclass(frozen=True)
 class Layer:
-    """The parameters that one module owns: consecutive entries `start:stop` of the parameter vector."""
+    """The parameters that one module owns: consecutive entries `start:stop` of the parameter vector.
+
+    Attributes:
+        name: For people: the module's path, or the parameter's name if the whole model owns it.
+        kind: Class of the module.
+        path: Where the module is in the model; empty for the model itself.
+        start: First entry.
+        stop: Past the last entry.
+    """
 
     name: str
     kind: str
+    path: str
     start: int
     stop: int
 
@@ -78,6 +88,7 @@ class Problem:
             raise LoadError("a problem needs at least one batch; none was given.")
         batches.check_finite(self.data)
         object.__setattr__(self, "model", uncompiled(self.model))
+        self._refuse_odd_parameters()
         if not self.named_parameters:
             if self.layers is not None:
                 names = ", ".join(list(dict(self.model.named_parameters()))[:4])
@@ -86,6 +97,18 @@ class Problem:
                     "--layers '*'",
                 )
             raise LoadError("the model has no trainable parameter: all are frozen, or there are none.")
+
+    def _refuse_odd_parameters(self) -> None:
+        for name, parameter in self.model.named_parameters():
+            if isinstance(parameter, nn.UninitializedParameter):
+                raise LoadError(
+                    f"the parameter {name} has no shape yet: the model is lazy.", "call the model once on a batch"
+                )
+            if parameter.is_complex():
+                raise LoadError(
+                    f"the parameter {name} is complex; the Hessian is that of real parameters.",
+                    "torch.view_as_complex of a real parameter",
+                )
 
     @cached_property
     def _loss(self) -> losses.Loss | None:
@@ -105,7 +128,7 @@ class Problem:
         return tuple(
             (name, parameter)
             for name, parameter in self.model.named_parameters()
-            if parameter.requires_grad and _matches(name, wanted)
+            if parameter.requires_grad and parameter.numel() and _matches(name, wanted)
         )
 
     @cached_property
@@ -123,15 +146,17 @@ class Problem:
         """Parameters grouped by the module that owns them, in the order of the parameter vector."""
         layers: list[Layer] = []
         start = 0
+        single = next(self.model.children(), None) is None  # the model is one layer: its parameters belong together
         for name, parameter in self.named_parameters:
             owner = name.rpartition(".")[0]
             stop = start + parameter.numel()
-            label = owner or name
-            if layers and layers[-1].name == label and owner:
-                layers[-1] = Layer(label, layers[-1].kind, layers[-1].start, stop)
+            together = bool(owner) or single
+            kind = type(self.model.get_submodule(owner)).__name__ if together else "Parameter"
+            label = owner or (kind if single else name)
+            if layers and layers[-1].name == label and together:
+                layers[-1] = Layer(label, kind, owner, layers[-1].start, stop)
             else:
-                kind = type(self.model.get_submodule(owner)).__name__ if owner else "Parameter"
-                layers.append(Layer(label, kind, start, stop))
+                layers.append(Layer(label, kind, owner, start, stop))
             start = stop
         return tuple(layers)
 
@@ -194,6 +219,8 @@ class Problem:
         """What is switched off because it has no second derivative."""
         modules = list(self.model.modules())
         forced = ["attention: math kernel (the fused ones have no double backward)"]
+        if any(name.endswith(("weight_g", "weight.original0")) for name, _ in self.model.named_parameters()):
+            forced.append("weight_norm: plain formula (the fused one has a wrong second derivative)")
         if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in modules):
             forced.append("cuDNN off for recurrent layers (no double backward)")
         return tuple(forced)
@@ -203,11 +230,14 @@ class Problem:
         """Everything that an evaluation needs, undone afterwards: mode, buffers, random state, kernels."""
         with ExitStack() as stack:
             stack.enter_context(_mode(self.model, self.train_mode))
+            stack.enter_context(_private_buffers(self.model))
+            stack.enter_context(_dense_embeddings(self.model))
+            stack.enter_context(_plain_weight_norm())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs have no double backward
             if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             if self.train_mode:
-                stack.enter_context(_private_buffers(self.model))
                 devices = [self.device] if self.device.type == "cuda" else []
                 stack.enter_context(torch.random.fork_rng(devices))
                 torch.manual_seed(self.seed)
@@ -273,12 +303,49 @@ def _mode(model: nn.Module, train: bool) -> Iterator[None]:
 @contextmanager
 def _private_buffers(model: nn.Module) -> Iterator[None]:
     """Let the forward pass write to copies of the buffers, so that running statistics stay as they were."""
-    kept = [(module, name, buffer) for module in model.modules() for name, buffer in module._buffers.items()]
+    kept = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    copies = {id(buffer): buffer.clone() for _, _, buffer in kept}
     try:
         for module, name, buffer in kept:
-            if buffer is not None:
-                module._buffers[name] = buffer.clone()
+            module._buffers[name] = copies[id(buffer)]
         yield
     finally:
         for module, name, buffer in kept:
             module._buffers[name] = buffer
+
+
+@contextmanager
+def _dense_embeddings(model: nn.Module) -> Iterator[None]:
+    """Sparse gradients have no derivative."""
+    sparse = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+    try:
+        for module in sparse:
+            module.sparse = False
+        yield
+    finally:
+        for module in sparse:
+            module.sparse = True
+
+
+@contextmanager
+def _plain_weight_norm() -> Iterator[None]:
+    """The fused kernel takes norms for constants in its second derivative, which is then not even symmetric."""
+    homes = (torch, importlib.import_module("torch.nn.utils.weight_norm"))  # where its callers look it up
+    fused = torch._weight_norm
+
+    def plain(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+        normalized: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
+        return normalized
+
+    try:
+        for home in homes:
+            setattr(home, "_weight_norm", plain)
+        yield
+    finally:
+        for home in homes:
+            setattr(home, "_weight_norm", fused)

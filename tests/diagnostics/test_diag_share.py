@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import diag_share as module
 from hessdiag.diagnostics.diag_share import diag_share
 from hessdiag.errors import SpecError
@@ -108,8 +109,29 @@ def test_same_seed_same_bits():
     assert diag_share(problem, rows=60, seed=8).diag_share != first["diag_share"]
 
 
-def test_interrupt_keeps_an_honest_estimate():
+def _by_products(monkeypatch):
+    """Make every problem one that neuron space cannot serve."""
+
+    def refuse(operator):
+        raise NotInNeuronSpaceError("told so by a test")
+
+    monkeypatch.setattr(module.exact_rows, "neuron_space", refuse)
+
+
+def test_products_and_neuron_space_agree(monkeypatch):
     problem = _pixels()
+    fast = diag_share(problem).to_result()
+    _by_products(monkeypatch)
+    slow = diag_share(problem).to_result()
+    assert "told so by a test" in slow["engine"]
+    assert fast["hvps"] < slow["hvps"] == problem.n_parameters
+    for key in ("diag_share", "abs_diag_sum", "abs_sum", "trace", "negative_diagonal_fraction", "zero_rows"):
+        assert fast[key] == pytest.approx(slow[key], rel=1e-10), key
+
+
+def test_interrupt_keeps_an_honest_estimate(monkeypatch):
+    problem = _pixels()
+    _by_products(monkeypatch)
     truth = diag_share(problem).diag_share
 
     def stop_after_a_while(done, total, what):
@@ -124,7 +146,7 @@ def test_interrupt_keeps_an_honest_estimate():
 
 
 def test_many_parameters_are_sampled_by_default(monkeypatch):
-    monkeypatch.setattr(module, "EXACT_UP_TO", 100)
+    monkeypatch.setattr(module, "EXACT_WORK", 100.0)
     monkeypatch.setattr(module, "SAMPLED_ROWS", 80)
     assert diag_share(_pixels()).method == "rows"
 

@@ -1,0 +1,105 @@
+"""Exact statistics of every row of the Hessian, streamed: the Hessian itself is never held.
+
+Linear layers go through neuron space, all other parameters through batched products; a product with a random vector
+certifies the first. Where neuron space cannot serve, every row comes from a product, and the reason is kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
+
+Advance = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class RowStatistics:
+    """Of every row of H.
+
+    Attributes:
+        diagonal: H_ii, (N,), float64.
+        sums: Absolute sums over the columns of each layer, (N, L), float64.
+        products: Hessian-vector products spent.
+        certificate: Relative distance of neuron space from ordinary products.
+    """
+
+    diagonal: Tensor
+    sums: Tensor
+    products: int
+    certificate: float
+
+
+def neuron_space(operator: HessianOperator) -> NeuronSpace:
+    """The certified neuron space of an operator's problem.
+
+    Raises:
+        NotInNeuronSpaceError: with the reason, if it has none or it disagrees with ordinary products.
+    """
+    if operator.problem.dtype not in CERTIFIED:
+        raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
+    space = NeuronSpace(operator.problem)
+    distance = space.certificate(operator)
+    if not distance <= CERTIFIED[operator.problem.dtype]:
+        raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
+    return space
+
+
+def row_statistics(
+    operator: HessianOperator, space: NeuronSpace, advance: Advance = lambda rows: None
+) -> RowStatistics:
+    """Diagonal and absolute sums of every row, in memory linear in the number of parameters.
+
+    Args:
+        operator: The Hessian.
+        space: Its certified neuron space.
+        advance: Called with the number of rows that were finished.
+    """
+    problem = operator.problem
+    layers = problem.layer_slices
+    owner = torch.cat([torch.full((layer.size,), index) for index, layer in enumerate(layers)])
+    diagonal = torch.zeros(problem.n_parameters, dtype=torch.float64, device=operator.device)
+    sums = torch.zeros(len(layers), problem.n_parameters, dtype=torch.float64, device=operator.device)
+    for panel in space.panels():
+        row_layer, column_layer = int(owner[panel.rows.start]), int(owner[panel.columns.start])
+        if not panel.mirrored and panel.rows == panel.columns:
+            diagonal[panel.rows] = panel.block.diagonal().double()
+        block = panel.block.abs_()
+        sums[column_layer, panel.rows] += block.sum(1)
+        if panel.mirrored:
+            sums[row_layer, panel.columns] += block.sum(0)
+    others = space.others
+    advance(problem.n_parameters - len(others))
+    neuron_columns = [neuron.layer for neuron in space.layers]
+    for rows in torch.split(others, operator.chunk):
+        block = operator.rows(rows)
+        place = rows.to(operator.device)
+        diagonal[place] = block.gather(1, place[:, None])[:, 0].double()
+        block = block.abs_()
+        for index, layer in enumerate(layers):
+            sums[index, place] = block[:, layer.start : layer.stop].sum(1).double()
+        for index in sorted(set(owner[rows].tolist())):
+            mine = block[(owner[rows] == index).to(block.device)]
+            for layer in neuron_columns:
+                sums[index, layer.start : layer.stop] += mine[:, layer.start : layer.stop].sum(0)
+        advance(len(rows))
+    certificate = space.certificate(operator, seed=1)
+    return RowStatistics(diagonal.cpu(), sums.T.contiguous().cpu(), len(others) + 2 * len(space.layers), certificate)
+
+
+def dense(operator: HessianOperator, space: NeuronSpace) -> Tensor:
+    """The Hessian itself, (N, N), from a certified neuron space."""
+    n = operator.shape[0]
+    H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
+    for panel in space.panels():
+        H[panel.rows, panel.columns] = panel.block
+        if panel.mirrored:
+            H[panel.columns, panel.rows] = panel.block.T
+    for rows in torch.split(space.others, operator.chunk):
+        block = operator.rows(rows)
+        H[rows] = block
+        H[:, rows] = block.T
+    return H

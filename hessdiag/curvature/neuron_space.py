@@ -1,0 +1,304 @@
+"""The exact Hessian of linear layers from one tangent per neuron, instead of one per weight.
+
+A linear layer that sees one vector per sample reaches the loss through its pre-activations a_l alone, and samples do
+not mix. So its Hessian blocks are, with weights W_l[i, j],
+
+    H_lm[(i,j), (i',j')] = sum_b h_{l-1}^b[j] ( A_lm^b[i,i'] h_{m-1}^b[j'] + 1{l<m} delta_m^b[i'] C_ml^b[j',i] )
+
+where A is the second derivative of the loss with respect to pre-activations, delta its gradient, and C the Jacobian of
+the later layer's inputs. A tangent e_i, the same for all samples, yields row i of A and column i of C for all samples
+at once. All rows of one neuron are then one matrix product of inputs (d_{l-1}, B) with (B, N_m). A bias is a constant
+input of 1.
+
+Everything is reverse over reverse: forward-mode derivatives of some layers are wrong in torch.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.problem import batch as batches
+from hessdiag.problem.problem import Layer, Problem
+
+PANEL_NUMBERS = {"cpu": 2**19, "cuda": 2**26}  # numbers of H held at a time: what a cache takes, or fills a GPU
+TANGENT_NUMBERS = 2**24  # numbers that the tangents of one pass may hold
+CERTIFIED = {torch.float64: 1e-8, torch.float32: 1e-3}
+
+
+class NotInNeuronSpaceError(Exception):
+    """Why a problem has to be left to the general engine."""
+
+
+@dataclass(frozen=True)
+class NeuronLayer:
+    """A linear layer that sees one vector per sample, and its place in the parameter vector."""
+
+    module: nn.Linear
+    layer: Layer
+
+    @property
+    def outputs(self) -> int:
+        """Neurons."""
+        return self.module.out_features
+
+    @property
+    def inputs(self) -> int:
+        """Inputs per neuron, the bias not counted."""
+        return self.module.in_features
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether the bias is differentiated too."""
+        return self.layer.size > self.outputs * self.inputs
+
+    def weights(self, first: int, last: int) -> slice:
+        """Places of the weights of neurons `first` to `last`."""
+        return slice(self.layer.start + first * self.inputs, self.layer.start + last * self.inputs)
+
+    def biases(self, first: int, last: int) -> slice:
+        """Places of the biases of neurons `first` to `last`."""
+        start = self.layer.start + self.outputs * self.inputs
+        return slice(start + first, start + last)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Entries H[rows, columns]. If `mirrored`, H[columns, rows] is not among the other panels."""
+
+    rows: slice
+    columns: slice
+    block: Tensor
+    mirrored: bool
+
+
+class NeuronSpace:
+    """Derivatives of a problem's loss in the space of its linear layers' pre-activations.
+
+    Args:
+        problem: A problem with at least one linear layer that sees one vector per sample.
+
+    Raises:
+        NotInNeuronSpaceError: if there is no such layer, or an operation cannot be batched.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.layers = neuron_layers(problem)
+        self.dtype, self.device = problem.dtype, problem.device
+        self._graphs = [
+            _Graph(problem, batch, weight, self.layers)
+            for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
+        ]
+        self.inputs = [torch.cat([graph.inputs[upper] for graph in self._graphs]) for upper in range(len(self.layers))]
+        self.cotangents = [
+            torch.cat([graph.cotangents[upper].detach() for graph in self._graphs]) for upper in range(len(self.layers))
+        ]
+
+    @property
+    def others(self) -> Tensor:
+        """Numbers of the parameters that no neuron layer owns, in order."""
+        owned = torch.zeros(self.problem.n_parameters, dtype=torch.bool)
+        for neuron in self.layers:
+            owned[neuron.layer.start : neuron.layer.stop] = True
+        return torch.arange(self.problem.n_parameters)[~owned]
+
+    def panels(self) -> Iterator[Panel]:
+        """Every entry between neuron layers once, blocks below the diagonal excepted."""
+        for lower in range(len(self.layers)):
+            step = self._neurons_per_pass(lower)
+            for first in range(0, self.layers[lower].outputs, step):
+                yield from self._panels(lower, first, min(first + step, self.layers[lower].outputs))
+
+    def certificate(self, operator: HessianOperator, seed: int = 0) -> float:
+        """Largest relative distance between neuron space and ordinary products, over one random vector per layer."""
+        generator = torch.Generator().manual_seed(seed)
+        worst = 0.0
+        for lower, neuron in enumerate(self.layers):
+            i = int(torch.randint(neuron.outputs, (1,), generator=generator))
+            v = torch.zeros(self.problem.n_parameters, dtype=torch.float64)
+            v[neuron.weights(i, i + 1)] = torch.randn(neuron.inputs, generator=generator, dtype=torch.float64)
+            if neuron.has_bias:
+                v[neuron.biases(i, i + 1)] = torch.randn(1, generator=generator, dtype=torch.float64)
+            v = v.to(self.device, self.dtype)
+            expected = (operator @ v).to(self.dtype)
+            found = torch.zeros_like(expected)
+            seen = torch.zeros_like(found, dtype=torch.bool)
+            for panel in self._panels(lower, i, i + 1):
+                found[panel.columns] += v[panel.rows] @ panel.block
+                seen[panel.columns] = True
+                if panel.mirrored and seen[panel.rows].any():
+                    found[panel.rows] += panel.block @ v[panel.columns]
+            scale = float(expected.norm())
+            distance = float((found - expected)[seen].norm())
+            worst = max(worst, distance / scale if scale else distance)
+        return worst
+
+    def _neurons_per_pass(self, lower: int) -> int:
+        samples = len(self.inputs[lower])
+        numbers = samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
+        return max(1, TANGENT_NUMBERS // numbers)
+
+    def _panels(self, lower: int, first: int, last: int) -> Iterator[Panel]:
+        """Rows of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
+        A, C = self._tangents(lower, first, last)
+        row = self.layers[lower]
+        room = PANEL_NUMBERS["cuda" if self.device.type == "cuda" else "cpu"] // max(self.inputs[lower].shape)
+        for upper, column in enumerate(self.layers[lower:], start=lower):
+            group = max(1, room // column.layer.size)
+            for start in range(first, last, group):
+                stop = min(start + group, last)
+                part = slice(start - first, stop - first)
+                at_once = max(1, room // (column.inputs * (stop - start)))
+                spans = (
+                    [(0, column.outputs, True)]
+                    if upper > lower
+                    else [(start, stop, False), (stop, column.outputs, True)]
+                )
+                for begin, end, mirrored in spans:
+                    for low in range(begin, end, at_once):
+                        high = min(low + at_once, end)
+                        yield from self._block(
+                            row,
+                            column,
+                            (start, stop),
+                            (low, high),
+                            A[upper - lower][part],
+                            C[upper - lower],
+                            part,
+                            mirrored,
+                        )
+
+    def _block(
+        self,
+        row: NeuronLayer,
+        column: NeuronLayer,
+        neurons: tuple[int, int],
+        others: tuple[int, int],
+        A: Tensor,
+        C: Tensor | None,
+        part: slice,
+        mirrored: bool,
+    ) -> Iterator[Panel]:
+        """Panels of some neurons of one layer (rows) against some of another (columns), biases included."""
+        lower, upper = self.layers.index(row), self.layers.index(column)
+        curvature = A[:, :, slice(*others)]
+        Y = curvature[..., None] * self.inputs[upper][:, None, :]  # (neurons, samples, i', j')
+        if C is not None:
+            Y.addcmul_(self.cotangents[upper][:, slice(*others), None], C[part][:, :, None, :])
+        left = self.inputs[lower].T
+        for columns, right in ((column.weights(*others), Y.flatten(2)), (column.biases(*others), curvature)):
+            if right is curvature and not column.has_bias:
+                continue
+            yield Panel(row.weights(*neurons), columns, (left @ right).flatten(0, 1), mirrored)
+            if row.has_bias:
+                yield Panel(row.biases(*neurons), columns, right.sum(1), mirrored)
+
+    def _tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
+        """A_lm (neurons, samples, d_m) and C_ml (neurons, samples, d_{m-1}) for m >= l, C where h depends."""
+        parts = [graph.tangents(lower, first, last) for graph in self._graphs]
+        A = [torch.cat(pieces, dim=1) for pieces in zip(*(part[0] for part in parts), strict=True)]
+        C = [
+            torch.cat([piece for piece in pieces if piece is not None], dim=1) if pieces[0] is not None else None
+            for pieces in zip(*(part[1] for part in parts), strict=True)
+        ]
+        return A, C
+
+
+class _Graph:
+    """One batch: inputs and cotangents of every neuron layer, and the graphs that differentiate them again."""
+
+    def __init__(self, problem: Problem, batch: Any, weight: float, layers: list[NeuronLayer]) -> None:
+        self.weight = weight
+        captured: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+        def inject(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+            if module in captured:
+                raise NotInNeuronSpaceError("a linear layer is used more than once")
+            if len(args) != 1 or args[0].ndim != 2 or len(args[0]) != batches.samples(batch):
+                raise NotInNeuronSpaceError("a linear layer does not see one vector per sample")
+            shift = torch.zeros_like(output, requires_grad=True)
+            captured[module] = (args[0], shift)
+            return output + shift
+
+        with ExitStack() as stack:
+            for neuron in layers:
+                stack.callback(neuron.module.register_forward_hook(inject).remove)
+            value = problem.evaluate(batch)
+        if len(captured) < len(layers):
+            raise NotInNeuronSpaceError("the loss does not reach every linear layer")
+        inputs, shifts = zip(*(captured[neuron.module] for neuron in layers), strict=True)
+        self.shifts: tuple[Tensor, ...] = shifts
+        self.inputs = [h.detach() for h in inputs]
+        self.cotangents = torch.autograd.grad(weight * value, self.shifts, create_graph=True, materialize_grads=True)
+        # J v by two backward passes: J'u is linear in u, and its derivative along v with respect to u is J v.
+        self.duals = [torch.zeros_like(h, requires_grad=True) for h in inputs]
+        dependent = [upper for upper, h in enumerate(inputs) if h.requires_grad]
+        self.pulled: tuple[Tensor | None, ...] = (None,) * len(layers)
+        if dependent:
+            self.pulled = torch.autograd.grad(
+                [inputs[upper] for upper in dependent],
+                self.shifts,
+                [self.duals[upper] for upper in dependent],
+                create_graph=True,
+                allow_unused=True,
+            )
+
+    def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
+        """See `NeuronSpace._tangents`, for this batch."""
+        shift = self.shifts[lower]
+        units = shift.new_zeros(last - first, *shift.shape)
+        units[torch.arange(last - first), :, torch.arange(first, last)] = 1.0
+        return (
+            [
+                found if found is not None else units.new_zeros(last - first, *other.shape)
+                for found, other in zip(
+                    _batched(self.cotangents[lower], self.shifts[lower:], units), self.shifts[lower:], strict=True
+                )
+            ],
+            _batched(self.pulled[lower], self.duals[lower:], units),
+        )
+
+
+def _batched(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Tensor | None]:
+    if output is None or not output.requires_grad:
+        return [None] * len(inputs)
+    try:
+        return list(
+            torch.autograd.grad(output, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True)
+        )
+    except RuntimeError as error:
+        raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
+
+
+def neuron_layers(problem: Problem) -> list[NeuronLayer]:
+    """The linear layers of a problem that neuron space can serve, as far as their form tells.
+
+    Raises:
+        NotInNeuronSpaceError: if there is none.
+    """
+    if len({parameter.dtype for parameter in problem.parameters}) > 1:
+        raise NotInNeuronSpaceError("the parameters have several dtypes")
+    owners: dict[Tensor, int] = {}
+    for module in problem.model.modules():
+        for parameter in module._parameters.values():
+            if parameter is not None:
+                owners[parameter] = owners.get(parameter, 0) + 1
+    trained: set[Tensor] = set(problem.parameters)
+    found = []
+    for layer in problem.layer_slices:
+        module = problem.model.get_submodule(layer.path)
+        if type(module) is not nn.Linear or module.weight not in trained or owners[module.weight] > 1:
+            continue
+        expected = module.weight.numel() + (
+            module.bias.numel() if module.bias is not None and module.bias in trained else 0
+        )
+        if layer.size == expected and (module.bias is None or owners[module.bias] == 1):
+            found.append(NeuronLayer(module, layer))
+    if not found:
+        raise NotInNeuronSpaceError("the model has no linear layer of its own")
+    return found

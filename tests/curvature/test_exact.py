@@ -1,0 +1,160 @@
+"""The streamed statistics and the dense matrix of neuron space against products, and when it must give way."""
+
+import pytest
+import torch
+from torch import nn
+
+from hessdiag.curvature import exact
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError, neuron_layers
+from hessdiag.problem.problem import Problem
+from tests.reference import brute_force_hessian
+
+
+def _x(*shape):
+    return torch.randn(*shape, dtype=torch.float64)
+
+
+def _classes(n, k=3):
+    return torch.arange(n) % k
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+    def forward(self, x):
+        h = torch.tanh(self.a(x))
+        return self.c(h + torch.nn.functional.softplus(self.b(h)) * x)
+
+
+def _frozen_bias():
+    model = nn.Sequential(nn.Linear(3, 5), nn.GELU(), nn.Linear(5, 3)).double()
+    model[0].bias.requires_grad_(False)
+    return model
+
+
+CASES = {
+    "tanh": lambda: Problem(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5), nn.Tanh(), nn.Linear(5, 3)).double(), data=[(_x(7, 4), _classes(7))], loss="ce"),
+    "relu, no bias": lambda: Problem(nn.Sequential(nn.Linear(4, 6, bias=False), nn.ReLU(), nn.Linear(6, 2, bias=False)).double(), data=[(_x(7, 4), _x(7, 2))], loss="mse"),
+    "several batches": lambda: Problem(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double(), data=[(_x(7, 4), _classes(7)), (_x(2, 4), _classes(2))], loss="ce"),
+    "residual and product": lambda: Problem(Residual().double(), data=[(_x(7, 4), _classes(7))], loss="ce"),
+    "convolution and norm": lambda: Problem(nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 6), nn.LayerNorm(6), nn.GELU(), nn.Linear(6, 4)).double(), data=[(_x(5, 1, 4, 4), _classes(5, 4))], loss="ce"),
+    "frozen bias": lambda: Problem(_frozen_bias(), data=[(_x(7, 3), _classes(7))], loss="ce"),
+    "dropout, one mask": lambda: Problem(nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Tanh(), nn.Linear(6, 2)).double(), data=[(_x(7, 4), _x(7, 2))], loss="mse", train_mode=True),
+    "batch norm, eval": lambda: Problem(nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2)).double(), data=[(_x(7, 4), _x(7, 2))], loss="mse"),
+    "one layer": lambda: Problem(nn.Linear(4, 3).double(), data=[(_x(7, 4), _classes(7))], loss="ce"),
+    "a layer frozen": lambda: Problem(nn.Sequential(nn.Linear(4, 6).requires_grad_(False), nn.Tanh(), nn.Linear(6, 3)).double(), data=[(_x(7, 4), _classes(7))], loss="ce"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("room", [2**19, 40], ids=["whole", "in small panels"])
+@pytest.mark.parametrize("name", CASES)
+def test_dense_and_statistics(name, room, monkeypatch):
+    monkeypatch.setattr("hessdiag.curvature.neuron_space.PANEL_NUMBERS", {"cpu": room, "cuda": room})
+    problem = CASES[name]()
+    operator = HessianOperator(problem)
+    space = exact.neuron_space(operator)
+    H = (operator @ torch.eye(problem.n_parameters, dtype=torch.float64)).T
+    if not problem.train_mode:
+        torch.testing.assert_close(H, brute_force_hessian(problem), rtol=1e-9, atol=1e-12)
+    scale = float(H.abs().max())
+    assert float((exact.dense(operator, space) - H).abs().max()) < 1e-12 * scale
+    found = exact.row_statistics(operator, space)
+    sums = torch.stack([H[:, layer.start : layer.stop].abs().sum(1) for layer in problem.layer_slices], dim=1)
+    torch.testing.assert_close(found.diagonal, H.diagonal(), rtol=1e-10, atol=1e-12 * scale)
+    torch.testing.assert_close(found.sums, sums, rtol=1e-10, atol=1e-11 * scale)
+    assert found.certificate < 1e-10
+
+
+def test_few_tangents_stand_for_many_parameters():
+    problem = CASES["convolution and norm"]()
+    operator = HessianOperator(problem)
+    found = exact.row_statistics(operator, exact.neuron_space(operator))
+    convolution_and_norm = 3 * 9 + 3 + 6 + 6
+    assert found.products == convolution_and_norm + 2 * 2 < problem.n_parameters
+
+
+class Mixing(nn.Module):
+    """Subtracts the mean over the batch: samples are no longer independent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        h = self.a(x)
+        return self.b(torch.tanh(h - h.mean(0)))
+
+
+class Reused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.a(torch.tanh(self.a(x)))
+
+
+class Peeking(nn.Module):
+    """Uses a linear layer's weight outside of the layer too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Linear(3, 3)
+
+    def forward(self, x):
+        return self.a(x) * self.a.weight.square().sum()
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "train", "match"),
+    [
+        (Mixing(), (6, 3), False, "mixes samples"),
+        (nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), (6, 3), True, "mixes samples"),
+        (Reused(), (6, 3), False, "more than once"),
+        (Peeking(), (6, 3), False, "mixes samples"),
+        (nn.Sequential(nn.Linear(3, 2)), (6, 5, 3), False, "one vector per sample"),
+        (nn.Conv1d(3, 2, 1), (6, 3, 4), False, "no linear layer"),
+    ],
+    ids=["batch mean", "batch norm", "reused", "peeking", "sequence", "none"],
+)
+def test_gives_way(model, shape, train, match):
+    model = model.double()
+    problem = Problem(
+        model, data=[(_x(*shape), None)], objective=lambda m, b: m(b[0]).square().mean(), train_mode=train
+    )
+    with pytest.raises(NotInNeuronSpaceError, match=match):
+        exact.neuron_space(HessianOperator(problem))
+
+
+def test_tied_and_unreached_layers_are_left_to_products():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3)
+            self.b.weight = self.a.weight
+
+        def forward(self, x):
+            return self.c(torch.tanh(self.b(torch.tanh(self.a(x)))))
+
+    problem = Problem(Tied().double(), data=[(_x(6, 3), _x(6, 3))], loss="mse")
+    assert [neuron.layer.name for neuron in neuron_layers(problem)] == ["c"]
+    operator = HessianOperator(problem)
+    space = exact.neuron_space(operator)
+    torch.testing.assert_close(exact.dense(operator, space), brute_force_hessian(problem), rtol=1e-9, atol=1e-12)
+
+
+def test_batches_of_one_sample_agree_with_one_batch():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+    x, y = _x(5, 3), _x(5, 2)
+    whole, parts = (
+        Problem(model, data=data, loss="mse") for data in ([(x, y)], [(x[i : i + 1], y[i : i + 1]) for i in range(5)])
+    )
+    panels = [
+        {(p.rows.start, p.columns.start): p.block for p in NeuronSpace(problem).panels()} for problem in (whole, parts)
+    ]
+    assert panels[0].keys() == panels[1].keys()
+    for key, block in panels[0].items():
+        torch.testing.assert_close(block, panels[1][key], rtol=1e-10, atol=1e-13)
