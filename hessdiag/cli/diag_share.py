@@ -1,5 +1,7 @@
 """`hessdiag diag-share MODEL`: options to requests, one measurement each, one document."""
 
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -36,7 +38,8 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
     hessdiag diag-share step0.pt step100.pt step1000.pt --data batch.npz -o trajectory.html
     """  # noqa: D301
     clock = Clock()
-    with reporter(out.progress) as progress:
+    # What the user's own code prints is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
         runs = _measure(targets, rows, progress)
     _, problem, last = runs[-1]
     from hessdiag.problem.describe import describe

@@ -37,9 +37,12 @@ TOPICS = {
 
 
 @click.command("ls")
-@click.argument("topic", required=False, type=click.Choice(list(TOPICS)))
+@click.argument("topic", metavar="[TOPIC]", required=False, type=click.Choice(list(TOPICS)))
 def command(topic: str | None) -> int:
-    """List what can be named on the command line, each with one line of explanation."""
+    """List what can be named on the command line, each with one line of explanation.
+
+    TOPIC is one of builtins, losses, inits, activations, diagnostics and specs; without it, all are listed.
+    """
     chosen = [topic] if topic else list(TOPICS)
     width = max(len(name) for key in chosen for name in TOPICS[key])
     blocks = []

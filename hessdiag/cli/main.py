@@ -122,8 +122,11 @@ def _explain(error: Exception) -> int:
         return error.exit_code
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
-        _say(_sentence(error.format_message()), f"{ctx.command_path if ctx else 'hessdiag'} --help")
+        _say(_sentence(" ".join(error.format_message().split())), f"{ctx.command_path if ctx else 'hessdiag'} --help")
         return ExitCode.USAGE
+    if isinstance(error, ModuleNotFoundError) and error.name == "torch":
+        _say("this command computes, and torch is not installed.", "pip install torch")
+        return ExitCode.FAILED
     first = (str(error).splitlines() or [""])[0]
     _say(f"internal error: {type(error).__name__}: {first} (run with --traceback to see where)", None)
     return ExitCode.FAILED

@@ -35,6 +35,9 @@ def count_or(word: str) -> Callable[[Any], int | str]:
     return convert
 
 
+SEED = click.IntRange(min=0, max=2**32 - 1)  # what every generator takes
+
+
 class Names(click.Choice[str]):
     """A choice between names with underscores, which may also be typed with dashes."""
 
@@ -71,7 +74,7 @@ _MODEL = (
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Samples per batch."),
     click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i] or mps."),
     click.option("--dtype", type=Names(DTYPES), help="Default: float64 for builtins, else the model's own."),
-    click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="For all that is drawn."),
+    click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="For all that is drawn."),
     click.option("--layers", metavar="GLOB", help="Only the parameters whose names match."),
     click.option("--train-mode", is_flag=True, help="Evaluate as in training: BatchNorm by batch, dropout on."),
     click.option("--trust-code", is_flag=True, help="Run code that lies inside the named files."),
@@ -146,6 +149,8 @@ def targets(ctx: click.Context, models: tuple[str, ...], weights: tuple[str, ...
         )
     if len(models) > 1 and len(weights) > 1:
         raise SpecError("a trajectory takes several MODELs or several --weights, not both.")
+    for text in models:
+        spec.parse(text)  # a typing error in the last one is said before the first is measured
     _announce_config(ctx, models, common)
     pairs = [(model, weight) for model in models for weight in (weights or (None,))]
     varying = [weight if len(weights) > 1 and weight else model for model, weight in pairs]

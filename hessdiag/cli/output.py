@@ -109,7 +109,8 @@ def load(path: Path) -> document.Document:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise LoadError(f"cannot read {path}: {reason}.") from None
+        hint = None if isinstance(error, OSError) else f"hessdiag diag-share {path} -o report.html, if it is a model"
+        raise LoadError(f"cannot read {path}: {reason}.", hint) from None
     try:
         return document.loads(text)
     except LoadError as error:

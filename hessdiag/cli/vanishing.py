@@ -4,7 +4,7 @@ from typing import Literal
 
 import click
 
-from hessdiag.cli.options import Names, count_or, output_options
+from hessdiag.cli.options import SEED, Names, count_or, output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -47,7 +47,7 @@ from hessdiag.report.document import document
     help="Networks for the Hessian norms. Default: what is quick.",
 )
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples in the batch.")
-@click.option("--seed", type=int, metavar="N", default=0, show_default=True, help="Which random networks.")
+@click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="Which random networks.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
 @output_options
 def command(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
+from hessdiag.errors import ComputeError
 
 Advance = Callable[[int], None]
 
@@ -41,8 +42,11 @@ def neuron_space(operator: HessianOperator) -> NeuronSpace:
     """
     if operator.problem.dtype not in CERTIFIED:
         raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
-    space = NeuronSpace(operator.problem)
-    distance = space.certificate(operator)
+    try:
+        space = NeuronSpace(operator.problem)
+        distance = space.certificate(operator)
+    except (RuntimeError, ComputeError) as error:
+        raise NotInNeuronSpaceError(str(error).strip().splitlines()[0]) from error
     if not distance <= CERTIFIED[operator.problem.dtype]:
         raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
     return space

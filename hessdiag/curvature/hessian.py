@@ -159,7 +159,8 @@ class _GradientGraph:
                 "check that the model is used in the objective, and not detached",
             )
         try:
-            self.gradient = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
+            with problem.evaluation():  # checkpointed parts of the model run again here
+                self.gradient = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
         except RuntimeError as error:
             raise _no_second_derivative(error) from error
 
@@ -179,9 +180,10 @@ class _GradientGraph:
         if not outputs:
             return torch.zeros(len(vectors), sum(p.numel() for p in inputs), dtype=self.dtype, device=vectors.device)
         try:
-            columns = torch.autograd.grad(
-                outputs, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
-            )
+            with self.problem.evaluation():
+                columns = torch.autograd.grad(
+                    outputs, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=batched
+                )
         except RuntimeError as error:
             if not batched and any(sign in str(error) for sign in ("derivative for", "not implemented")):
                 raise _no_second_derivative(error) from error

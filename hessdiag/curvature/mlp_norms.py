@@ -247,7 +247,8 @@ def _above_pairs(
     xi = torch.einsum("sbij,sej->sbei", A, delta) @ weight[:, None]  # W^T A^b delta^e
     forwards = torch.linalg.vecdot(S, h[:, first][:, None]).transpose(1, 2) * xi[:, first, later]
     backwards = torch.linalg.vecdot(S, xi[:, later, first][:, None]).transpose(1, 2) * h[:, later]
-    return gauss_newton + residual + (forwards + backwards).sum(-1)
+    pairs: Tensor = gauss_newton + residual + (forwards + backwards).sum(-1)
+    return pairs
 
 
 def _inner_with_products(X: Tensor, A: Tensor) -> Tensor:

@@ -289,9 +289,10 @@ def neuron_layers(problem: Problem) -> list[NeuronLayer]:
             if parameter is not None:
                 owners[parameter] = owners.get(parameter, 0) + 1
     trained: set[Tensor] = set(problem.parameters)
+    modules = dict(problem.model.named_modules(remove_duplicate=False))
     found = []
     for layer in problem.layer_slices:
-        module = problem.model.get_submodule(layer.path)
+        module = modules[layer.path]
         if type(module) is not nn.Linear or module.weight not in trained or owners[module.weight] > 1:
             continue
         expected = module.weight.numel() + (

@@ -6,6 +6,8 @@ from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Problem
 from hessdiag.theory import wigner_ols
 
+LARGEST_SIGNED = 8192  # features; the share of X'X of signed data takes time quadratic in them
+
 
 @dataclass(frozen=True)
 class Baselines:
@@ -51,7 +53,8 @@ def baselines(problem: Problem) -> Baselines:
     n, d = problem.n_samples, problem.n_parameters
     outputs = problem.n_outputs
     X = batches.flat_inputs(problem.data)
-    data = X.numpy() if X is not None and X.shape[1] > 1 else None
+    cheap = X is not None and (X.shape[1] <= LARGEST_SIGNED or bool((X >= 0).all()))
+    data = X.numpy() if X is not None and X.shape[1] > 1 and cheap else None
     return Baselines(
         wigner=wigner_ols.wigner_share(d),
         ols_gaussian=wigner_ols.ols_share_gaussian(n, d),

@@ -140,7 +140,7 @@ def _zero_rows(share: "DiagShare") -> list[Finding]:
         Finding(
             "note",
             f"{percent(share.zero_rows)} of the Hessian's rows are entirely zero.",
-            "dead units, inputs that are always zero, or parameters that the loss does not reach; d counts them, so 1/d is lower than it seems",
+            "dead units, inputs that are always zero, tokens that the batch lacks, or parameters that the loss does not reach; d counts them, so 1/d is lower than it seems",
             "drop constant inputs; for dead units, wider layers or leaky ReLU",
         )
     ]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+SMALLEST_SQUARE = float(np.finfo(float).tiny / np.finfo(float).eps)  # a sum of squares below has lost digits or terms
 MEDIAN_TO_MEAN_STDERR = math.sqrt(math.pi / 2)  # the median's standard error over the mean's, for a normal sample
 
 
@@ -42,7 +43,8 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
 
     Args:
         squared: Squared norms, (networks,).
-        live: Which of them to count. A live network's zero has underflowed, and counts as zero.
+        live: Which of them to count. A live network's zero has underflowed, and counts as zero, as do values so small
+            that squares have lost digits.
 
     >>> s = norm_statistics([4.0, 4.0, 4.0, 0.0], [True, True, True, False])
     >>> s.median, s.mean, s.rms, s.networks
@@ -50,7 +52,7 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
     """
     values = np.asarray(squared, dtype=float)[np.asarray(live, dtype=bool)]
     with np.errstate(divide="ignore"):
-        logs = np.log(values) / 2
+        logs = np.log(np.where(values < SMALLEST_SQUARE, 0.0, values)) / 2
     if not len(logs):
         nan = float("nan")
         return NormStatistics(nan, nan, nan, nan, nan, nan, nan, 0)
@@ -61,7 +63,8 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
     spread = float(logs.std(ddof=1)) if len(logs) > 1 and method == "linear" else float("nan")
     stderr = MEDIAN_TO_MEAN_STDERR * spread / math.sqrt(len(logs))
     norms = np.exp(logs)
-    rms = float(np.sqrt(np.mean(norms**2)))
+    with np.errstate(over="ignore"):
+        rms = float(np.sqrt(np.mean(norms**2)))
     return NormStatistics(
         math.exp(middle), float(norms.mean()), rms, math.exp(low), math.exp(high), middle, stderr, len(logs)
     )

@@ -29,6 +29,7 @@ from hessdiag.nets.initializers import Distribution, default_init, law
 Progress = Callable[[int, int, str], None]
 SAMPLES = 16  # default batch
 SEEDS = 200  # default number of networks for gradients
+FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
 
@@ -101,7 +102,7 @@ class Vanishing:
             Agreement(entry.depth, quantity, norm.log_median, norm.log_median_stderr, float(np.log(value)))
             for entry in self.depths
             for quantity, value in (entry.theory_median or {}).items()
-            if (norm := statistics_of(entry, quantity)).log_median_stderr > 0
+            if (norm := statistics_of(entry, quantity)).log_median_stderr > 0 and norm.networks >= FEWEST_TO_COMPARE
         )
 
     @property

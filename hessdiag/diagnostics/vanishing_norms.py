@@ -143,7 +143,8 @@ def measure(
     )
     assert total is not None
     assert diagonal is not None
-    between = np.maximum(total - diagonal.sum(1), 0)
+    with np.errstate(invalid="ignore"):  # infinity less infinity, where networks explode
+        between = np.maximum(total - diagonal.sum(1), 0)
     hessian_norms = [norm_statistics(values, alive[:networks]) for values in (total, diagonal.sum(1), between)]
     rms, median = exact_values(ensemble, name)
     entry = DepthNorms(
@@ -177,7 +178,8 @@ def measure(
 def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:
     """Whether blocks between layers, (networks,), exceed what a definite matrix with these diagonal blocks allows."""
     norms = np.sqrt(diagonal)
-    allowed = norms.sum(1) ** 2 - diagonal.sum(1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        allowed = norms.sum(1) ** 2 - diagonal.sum(1)
     exceeds: NDArray[np.bool_] = between > allowed * (1 + 1e-9)
     return exceeds
 

@@ -65,19 +65,21 @@ def exact_values(ensemble: Ensemble, name: str) -> tuple[dict[str, float] | None
     weights = law(ensemble.init, d, d, ensemble.distribution)
     if slope is None or weights is None:
         return None, None
-    rms = {"vjp": math.exp((L - 1) * growth(d, weights.variance, slope).rms)}
+    with np.errstate(all="ignore"):  # what leaves float64 is left out below
+        rms = {"vjp": float(np.exp((L - 1) * growth(d, weights.variance, slope).rms))}
+        if weights.distribution == "normal" and ensemble.batch == 1:
+            widths = [d] * (L + 1)
+            blocks = expectations.expected_block_norm2(widths, weights.variance, slope, d, d)
+            gradients = expectations.expected_gradient_norm2(widths, weights.variance, slope, d, d)
+            rms |= {
+                "gradient": float(np.sqrt(gradients.sum())),
+                "hessian": float(np.sqrt(blocks.sum())),
+                "hessian_diagonal_blocks": float(np.sqrt(np.trace(blocks))),
+                "hessian_offdiagonal_blocks": float(np.sqrt(np.maximum(blocks.sum() - np.trace(blocks), 0.0))),
+            }
+    rms = {quantity: value for quantity, value in rms.items() if math.isfinite(value)}
     if weights.distribution != "normal":
         return rms, None
-    if ensemble.batch == 1:
-        widths = [d] * (L + 1)
-        blocks = expectations.expected_block_norm2(widths, weights.variance, slope, d, d)
-        gradients = expectations.expected_gradient_norm2(widths, weights.variance, slope, d, d)
-        rms |= {
-            "gradient": float(np.sqrt(gradients.sum())),
-            "hessian": float(np.sqrt(blocks.sum())),
-            "hessian_diagonal_blocks": float(np.sqrt(np.trace(blocks))),
-            "hessian_offdiagonal_blocks": float(np.sqrt(max(blocks.sum() - np.trace(blocks), 0.0))),
-        }
     log_median = gaussian_nets.vjp_median_log_norm2(L, d, weights.variance, slope) / 2 if L > 1 else 0.0
     median = {"vjp": math.exp(log_median)} if abs(log_median) < MODERATE else None
     return rms, median

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
-from hessdiag.diagnostics.verdict import Finding, Level, times
+from hessdiag.diagnostics.verdict import Finding, Level, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.vanishing import Vanishing
@@ -31,6 +31,8 @@ def findings(measured: "Vanishing") -> list[Finding]:
                 "report this with the command line above",
             )
         )
+    if not last.gradient_norm.networks:
+        return [*found, *_dead(last)]
     found.append(_gradient(measured, first, last, theory))
     found += _hessian(measured, first, last)
     found += _typical_against_mean(last)
@@ -41,23 +43,31 @@ def findings(measured: "Vanishing") -> list[Finding]:
 
 
 def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", theory: Theory | None) -> Finding:
-    peak = max(measured.depths, key=lambda entry: entry.gradient_norm.median)
-    falls = peak.gradient_norm.median / last.gradient_norm.median if last.gradient_norm.median else math.inf
-    rises = last.gradient_norm.median / first.gradient_norm.median if first.gradient_norm.median else math.nan
+    sizes = [_per_layer(entry) for entry in measured.depths]
+    peak = measured.depths[sizes.index(max(sizes))]
+    falls = _per_layer(peak) / _per_layer(last) if _per_layer(last) else math.inf
+    rises = _per_layer(last) / _per_layer(first) if _per_layer(first) else math.nan
     rate = measured.rates.get("gradient")
-    per_layer = (
+    change = (
         f"; {math.exp(rate.per_layer):.4f} per layer (± {math.exp(rate.per_layer) * rate.per_layer_stderr:.4f})"
         if rate
         else ""
     )
     start = peak if falls > 1 / SUBTLE else first
     because = (
-        f"median gradient norm {start.gradient_norm.median:.2e} at depth {start.depth}, "
-        f"{last.gradient_norm.median:.2e} at depth {last.depth}{per_layer}"
+        f"median gradient norm of one layer {_per_layer(start):.2e} at depth {start.depth}, "
+        f"{_per_layer(last):.2e} at depth {last.depth}{change}"
     )
     if not last.gradient_norm.median:
-        says = f"Gradients vanish beyond the range of float64 at depth {last.depth}."
+        says = (
+            f"Gradients vanish: a typical network's squared norm is below the range of float64 at depth {last.depth}."
+        )
         return Finding("bad", says, because, _cure(last, theory, explodes=False))
+    if not math.isfinite(last.gradient_norm.median):
+        says = (
+            f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth}."
+        )
+        return Finding("bad", says, because, _cure(last, theory, explodes=True))
     if falls > 1 / GONE:
         says = f"Gradients vanish with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
         return Finding("bad", says, because, _cure(last, theory, explodes=False))
@@ -74,9 +84,14 @@ def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", th
     return Finding("ok", says, because, "nothing: any optimizer can start here")
 
 
+def _per_layer(entry: "DepthNorms") -> float:
+    """Root mean square over layers of the typical gradient: the whole gradient's norm grows with depth by itself."""
+    return entry.gradient_norm.median / math.sqrt(entry.depth)
+
+
 def _cure(last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
     adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
-    if theory is None:
+    if theory is None or not theory.critical_width_per_depth > 0:  # no closed form, or so narrow that it fails
         return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
     gain = theory.mean_square_growth**-0.5
     if abs(math.log(theory.mean_square_growth)) > CRITICAL:
@@ -129,7 +144,7 @@ def _hessian(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms") -> 
 
 def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
     norm = last.gradient_norm
-    if not norm.median > 0 or norm.mean < 2 * norm.median:
+    if not norm.median > 0 or not 2 * norm.median <= norm.mean < math.inf:
         return []
     return [
         Finding(
@@ -148,7 +163,7 @@ def _dead(last: "DepthNorms") -> list[Finding]:
     return [
         Finding(
             level,
-            f"{100 * last.dead_fraction:.2g} % of networks are born dead: their gradient is exactly zero.",
+            f"{percent(last.dead_fraction)} of networks are born dead: their gradient is exactly zero.",
             f"{round(last.dead_fraction * last.seeds)} of {last.seeds} at depth {last.depth}; no optimizer can move them",
             "leaky ReLU, a wider narrowest layer, or another seed",
         )

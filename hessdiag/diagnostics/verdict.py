@@ -65,7 +65,7 @@ def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[F
                     "bad",
                     f"The Hessian products are not {what}: no number below can be trusted.",
                     f"relative error {value:.1e}, allowed {tolerance:.0e}",
-                    "--dtype float64; if that does not mend it, the model draws random numbers or has a custom backward that cannot be differentiated",
+                    "--dtype float64; if that does not mend it, the model draws random numbers, detaches a part of what it computes, or has an operation whose second derivative is missing",
                 )
             )
     return findings

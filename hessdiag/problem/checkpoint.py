@@ -86,6 +86,8 @@ def _sniff_file(path: Path) -> Format:
         b"\5",
     ):  # after safetensors: 0x280 is a length, too
         return "torch" if head.startswith(LEGACY_MAGIC) else "pickle"
+    if head.startswith(b"\x93NUMPY"):
+        raise LoadError(f"{path} is a single numpy array, without a name.", "numpy.savez('batch.npz', x=x, y=y)")
     if head.startswith(b"version https://git-lfs"):
         raise LoadError(f"{path} is a Git LFS pointer, not the file itself.", "git lfs pull")
     raise LoadError(

@@ -95,6 +95,8 @@ def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
 
 
 def _shapes(batch: Any) -> str:
+    if isinstance(batch, Mapping):
+        return "a mapping of " + ", ".join(f"{name}: {_shapes(item)}" for name, item in batch.items())
     return ", ".join(f"{tuple(item.shape)} {str(item.dtype).removeprefix('torch.')}" for item in forms.tensors(batch))
 
 

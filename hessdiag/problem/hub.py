@@ -52,7 +52,8 @@ def load_hf(spec: Spec, *, trust_code: bool) -> nn.Module:
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _remote_code(spec.source) from error
-        raise LoadError(f"transformers cannot load {spec.source}: {said(error)}") from error
+        hint = None if local else f"hf:./FOLDER, with {spec.source} downloaded into it"
+        raise LoadError(f"transformers cannot load {spec.source}: {said(error)}", hint) from error
     return _module(spec, model)
 
 

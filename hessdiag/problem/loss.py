@@ -26,21 +26,30 @@ class Loss:
         function: `(output, target) -> scalar`.
         reduction: How it joins samples. "unknown" is treated as a mean, and said.
         definition: One line for the report.
-        counts_targets: Whether a batch weighs by its targets that are not ignored, not by its samples.
+        weigh_targets: Of a batch's targets, what its mean was divided by; `None` where that is its samples.
     """
 
     name: str
     function: Callable[[Any, Any], Tensor]
     reduction: Reduction
     definition: str
-    counts_targets: bool = False
+    weigh_targets: Callable[[Tensor], float] | None = None
+
+
+def _not_ignored(target: Tensor) -> float:
+    return float((target != IGNORED).sum())
 
 
 def _classes_second(output: Tensor, target: Tensor) -> Tensor:
     """Logits (batch, ..., classes) with targets (batch, ...) as torch wants them: (batch, classes, ...)."""
-    if output.ndim > 2 and target.shape == output.shape[:-1] and target.shape[1:] != output.shape[2:]:
-        return output.movedim(-1, 1)
-    return output
+    if output.ndim <= 2 or target.shape != output.shape[:-1]:
+        return output
+    if target.shape[1:] == output.shape[2:]:
+        raise ValueError(
+            f"outputs {tuple(output.shape)} with targets {tuple(target.shape)} may hold their classes second or last; "
+            "a function of (output, target) as the loss says which"
+        )
+    return output.movedim(-1, 1)
 
 
 def _cross_entropy(output: Tensor, target: Tensor) -> Tensor:
@@ -51,24 +60,29 @@ def _nll(output: Tensor, target: Tensor) -> Tensor:
     return F.nll_loss(_classes_second(output, target), target)
 
 
+def _like(output: Tensor, target: Tensor) -> Tensor:
+    """The target in the output's shape and dtype: (batch,) against (batch, 1) would broadcast to a square."""
+    if output.squeeze().shape != target.squeeze().shape:
+        raise ValueError(f"outputs {tuple(output.shape)} and targets {tuple(target.shape)} differ in shape")
+    return target.reshape(output.shape).to(output.dtype)
+
+
 def _mse(output: Tensor, target: Tensor) -> Tensor:
-    if output.shape != target.shape and output.numel() == target.numel():
-        target = target.reshape(output.shape)  # (batch,) against (batch, 1) would broadcast to a square
-    return F.mse_loss(output, target.to(output.dtype))
+    return F.mse_loss(output, _like(output, target))
 
 
 def _bce(output: Tensor, target: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(output, target.reshape(output.shape).to(output.dtype))
+    return F.binary_cross_entropy_with_logits(output, _like(output, target))
 
 
 NAMED = {
-    "ce": Loss("ce", _cross_entropy, "mean", "cross-entropy of logits, mean over targets", counts_targets=True),
+    "ce": Loss("ce", _cross_entropy, "mean", "cross-entropy of logits, mean over targets", _not_ignored),
     "nll": Loss(
         "nll",
         _nll,
         "mean",
         "negative log-likelihood of log-probabilities, mean over targets",
-        counts_targets=True,
+        _not_ignored,
     ),
     "mse": Loss("mse", _mse, "mean", "squared error, mean over samples and outputs (torch's MSELoss)"),
     "bce": Loss("bce", _bce, "mean", "binary cross-entropy of logits, mean over samples and outputs"),
@@ -105,9 +119,19 @@ def resolve(loss: Any) -> Loss:
     if stated == "none":
         raise LoadError(f"the loss {name} has reduction='none': its value is not a scalar.", "reduction='mean'")
     reduction: Reduction = stated if stated in ("mean", "sum") else "unknown"
-    counts_targets = isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss)) and loss.ignore_index == IGNORED
+    by_class = isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss))
     said = reduction if reduction != "unknown" else "reduction unknown, taken as a mean"
-    return Loss(name, loss, reduction, f"{name} ({said})", counts_targets)
+    return Loss(name, loss, reduction, f"{name} ({said})", _class_weights(loss) if by_class else None)
+
+
+def _class_weights(loss: torch.nn.CrossEntropyLoss | torch.nn.NLLLoss) -> Callable[[Tensor], float]:
+    """What torch divides by for a mean: the weights of the targets' classes, without ignored ones."""
+
+    def weigh(target: Tensor) -> float:
+        counted = target[target != loss.ignore_index]
+        return float(len(counted) if loss.weight is None else loss.weight[counted.to(loss.weight.device)].sum())
+
+    return weigh
 
 
 def objective(loss: Loss) -> Objective:
@@ -144,10 +168,10 @@ def output_loss(model: torch.nn.Module, batch: Any) -> Tensor:
     return value
 
 
-def batch_weight(loss: Loss | None, batch: Any) -> int:
-    """What a batch counts for in the average over batches: its samples, or its targets that are not ignored."""
-    if loss is not None and loss.counts_targets:
+def batch_weight(loss: Loss | None, batch: Any) -> float:
+    """What a batch counts for in the average over batches: its samples, or the weight of its targets."""
+    if loss is not None and loss.weigh_targets is not None:
         _, target = split(batch)
         if isinstance(target, Tensor) and not target.is_floating_point():
-            return int((target != IGNORED).sum())
+            return loss.weigh_targets(target)
     return samples(batch)

@@ -146,12 +146,13 @@ class Problem:
         """Parameters grouped by the module that owns them, in the order of the parameter vector."""
         layers: list[Layer] = []
         start = 0
+        modules = dict(self.model.named_modules(remove_duplicate=False))  # TorchScript has no get_submodule
         single = next(self.model.children(), None) is None  # the model is one layer: its parameters belong together
         for name, parameter in self.named_parameters:
             owner = name.rpartition(".")[0]
             stop = start + parameter.numel()
             together = bool(owner) or single
-            kind = type(self.model.get_submodule(owner)).__name__ if together else "Parameter"
+            kind = _kind(modules[owner]) if together else "Parameter"
             label = owner or (kind if single else name)
             if layers and layers[-1].name == label and together:
                 layers[-1] = Layer(label, kind, owner, layers[-1].start, stop)
@@ -332,10 +333,18 @@ def _dense_embeddings(model: nn.Module) -> Iterator[None]:
             module.sparse = True
 
 
+def _kind(module: nn.Module) -> str:
+    """The class of a module; TorchScript keeps it by name."""
+    return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
+
+
 @contextmanager
 def _plain_weight_norm() -> Iterator[None]:
     """The fused kernel takes norms for constants in its second derivative, which is then not even symmetric."""
-    homes = (torch, importlib.import_module("torch.nn.utils.weight_norm"))  # where its callers look it up
+    homes: tuple[Any, ...] = (
+        torch,
+        importlib.import_module("torch.nn.utils.weight_norm"),
+    )  # where its callers look it up
     fused = torch._weight_norm
 
     def plain(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
@@ -344,8 +353,8 @@ def _plain_weight_norm() -> Iterator[None]:
 
     try:
         for home in homes:
-            setattr(home, "_weight_norm", plain)
+            home._weight_norm = plain
         yield
     finally:
         for home in homes:
-            setattr(home, "_weight_norm", fused)
+            home._weight_norm = fused

@@ -63,7 +63,8 @@ def call(spec: Spec, function: Callable[..., Any]) -> Any:
         return function(**spec.keywords)
     except TypeError as error:
         if getattr(error.__traceback__, "tb_next", None) is None:  # raised by the call itself, not inside the function
-            raise SpecError(f"{spec.text}: {error}", f"{spec.attribute}{_signature(function)}") from error
+            name = spec.attribute or spec.source
+            raise SpecError(f"{spec.text}: {error}", f"{name}{_signature(function)}") from error
         raise _user_error(spec, error) from error
     except HessdiagError:
         raise
@@ -72,10 +73,13 @@ def call(spec: Spec, function: Callable[..., Any]) -> Any:
 
 
 def _signature(function: Callable[..., Any]) -> str:
+    """What a function takes, without the types."""
     try:
-        return str(inspect.signature(function))
+        full = inspect.signature(function)
     except (TypeError, ValueError):
         return "(...)"
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in full.parameters.values()]
+    return str(full.replace(parameters=plain, return_annotation=full.empty))
 
 
 def _script(spec: Spec, scripts: dict[Path, ModuleType]) -> ModuleType:
@@ -142,7 +146,8 @@ def _no_attribute(spec: Spec, owner: Any, name: str) -> SpecError:
 
 def _user_error(spec: Spec, error: BaseException) -> LoadError:
     """One line with the exception and the user's own file and line, not ours or a library's."""
-    lines = str(error).strip().splitlines() or ["no message"]
+    message = error.msg if isinstance(error, SyntaxError) else str(error)  # its place is said at the end
+    lines = message.strip().splitlines() or ["no message"]
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"install {error.name.partition('.')[0]}, or run where it can be imported"

@@ -61,6 +61,8 @@ def parse(text: str) -> Spec:
     if not text or "\0" in text:
         raise SpecError(f"{text!r} is no spec.", "builtin:mlp, train.py:setup or model.pt")
     head, colon, body = text.partition(":")
+    if colon and len(head) > 1 and body.startswith("//"):
+        raise SpecError(f"{text!r} is an address, and hessdiag downloads nothing.", "the path of the downloaded file")
     if colon and head in RESERVED:
         if not body:
             raise SpecError(

@@ -166,7 +166,7 @@ def _line_plot(chart: Lines, room: int) -> Text:
             text.append(character, "" if group < 0 else COLOURS[group])
         text.append("\n")
     if not rows:
-        return text.append("no positive numbers to draw", "dim")
+        return text.append("fewer than two positive numbers: nothing to draw", "dim")
     margin, columns = len(rows[0][0]) + 1, len(rows[0][1])
     text.append(" " * margin + "└" + "─" * columns + "\n", "dim")
     text.append(" " * (margin + 1) + characters.x_labels(chart, columns) + "\n", "dim")

@@ -251,9 +251,7 @@ def _network(widths: ArrayLike, variances: ArrayLike, slope: float) -> _Network:
     try:
         variances = np.broadcast_to(np.asarray(variances, dtype=np.float64), widths.size - 1)
     except ValueError:
-        raise SpecError(
-            f"Variances must be one number, or one per weight matrix ({widths.size - 1})."
-        ) from None
+        raise SpecError(f"Variances must be one number, or one per weight matrix ({widths.size - 1}).") from None
     if not np.all(variances > 0):
         raise SpecError(f"A weight variance is {variances.min():g}, but must be above 0.")
     return _Network(widths[:-1], widths[1:], variances, *gate_moments(slope))

@@ -136,9 +136,7 @@ def quantile_log_norm2(
     """
     widths, variances, slopes = _layers(widths, variances, slope)
     if not 0 < q < 1:
-        raise SpecError(
-            f"q is {q}, but a quantile's probability lies between 0 and 1.", "q=0.5 for the median"
-        )
+        raise SpecError(f"q is {q}, but a quantile's probability lies between 0 and 1.", "q=0.5 for the median")
     if unconditional:
         dead = dead_probability(widths, slopes)
         if q <= dead:
@@ -147,16 +145,11 @@ def quantile_log_norm2(
     if widths.size == 0:
         return 0.0
     if not 1e-9 <= q <= 1 - 1e-9:
-        raise SpecError(
-            f"The quantile at {q:.3g} of live networks is too far out to compute.", "1e-9 < q < 1 - 1e-9"
-        )
+        raise SpecError(f"The quantile at {q:.3g} of live networks is too far out to compute.", "1e-9 < q < 1 - 1e-9")
 
     # One entry per kind of layer. The variances only shift the sum of logs.
     kinds, counts = np.unique(np.column_stack([widths, slopes**2]), axis=0, return_counts=True)
-    layers = [
-        (int(width), math.sqrt(slope2), int(count))
-        for (width, slope2), count in zip(kinds, counts, strict=True)
-    ]
+    layers = [(int(width), math.sqrt(slope2), int(count)) for (width, slope2), count in zip(kinds, counts, strict=True)]
     cumulants = [(log_factor_cumulants(width, 0.5, slope), count) for width, slope, count in layers]
     mean = sum(count * c.mean for c, count in cumulants)
     spread = math.sqrt(sum(count * c.variance for c, count in cumulants))
@@ -275,9 +268,7 @@ def moments(
     """
     widths, variances, slopes = _layers(widths, variances, slope)
     if kurtosis < 1:
-        raise SpecError(
-            f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)"
-        )
+        raise SpecError(f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)")
     rows = [tuple(map(float, start))]
     for d, variance, layer_slope in zip(widths, variances, slopes, strict=True):
         p, p2 = gate_moments(layer_slope)
@@ -294,9 +285,7 @@ def _layers(widths: ArrayLike, variances: ArrayLike, slope: ArrayLike) -> tuple[
         variances = np.broadcast_to(np.asarray(variances, dtype=np.float64), widths.shape)
         slopes = np.broadcast_to(np.asarray(slope, dtype=np.float64), widths.shape)
     except ValueError:
-        raise SpecError(
-            f"Variances and slopes must be one number, or one per layer ({widths.size})."
-        ) from None
+        raise SpecError(f"Variances and slopes must be one number, or one per layer ({widths.size}).") from None
     if np.any(widths < 1):
         raise SpecError(f"A layer has width {widths.min():g}, but a width is at least 1.")
     if not np.all(variances > 0):

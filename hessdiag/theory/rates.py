@@ -72,9 +72,7 @@ def growth(width: int, variance: float, slope: float, kurtosis: float = 3.0) -> 
         (0.0, -0.015788)
     """
     if kurtosis < 1:
-        raise SpecError(
-            f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)"
-        )
+        raise SpecError(f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)")
     mean_log = log_factor_cumulants(width, variance, slope).mean
     p, p2 = gate_moments(slope)
     if kurtosis != 3:

@@ -45,9 +45,7 @@ def wigner_share(d: int, ratio: float = 1.0) -> float:
     """
     _check_size(d=d)
     if ratio < 0:
-        raise SpecError(
-            f"The ratio of diagonal to off-diagonal entries is {ratio}, but must not be negative."
-        )
+        raise SpecError(f"The ratio of diagonal to off-diagonal entries is {ratio}, but must not be negative.")
     return 1.0 if d == 1 else ratio / (ratio + d - 1)
 
 
@@ -74,9 +72,7 @@ def wigner_share_mean(d: int) -> tuple[float, float]:
     mean = 1 / d + (math.pi / 2 - 1) * (d - 1) / d**4
     diagonal, off_diagonal = d, d * (d - 1)  # means of the two sums, in units of E|entry|
     excess = math.pi / 2 - 1  # Var|entry| / (E|entry|)^2
-    variance = (
-        excess * (off_diagonal**2 * d + diagonal**2 * 2 * off_diagonal) / (diagonal + off_diagonal) ** 4
-    )
+    variance = excess * (off_diagonal**2 * d + diagonal**2 * 2 * off_diagonal) / (diagonal + off_diagonal) ** 4
     return mean, math.sqrt(variance)
 
 
@@ -174,9 +170,7 @@ def ols_share_columns(n: int, mean: ArrayLike, second_moment: ArrayLike) -> floa
     if mu.ndim != 1 or mu.shape != moment.shape:
         raise SpecError(f"mean has shape {mu.shape} and second_moment {moment.shape}; both must be (d,).")
     if np.any(moment < mu**2 * (1 - 1e-12)):
-        raise SpecError(
-            "A column's second moment is below its squared mean.", "second_moment = (X**2).mean(axis=0)"
-        )
+        raise SpecError("A column's second moment is below its squared mean.", "second_moment = (X**2).mean(axis=0)")
     diagonal = n * moment.sum()
     off_diagonal = 0.0
     for block in _blocks(mu.size):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from hessdiag.curvature import checks
@@ -367,3 +368,40 @@ def test_wrong_shape_says_so():
 def test_shares_of_known_matrices():
     A = torch.tensor([[4, 1, 0, -0.5], [1, -2, 0.3, 0], [0, 0.3, 1, 0.2], [-0.5, 0, 0.2, 7]], dtype=torch.float64)
     assert share(hessian(quadratic(A))) == pytest.approx(0.777778, abs=5e-7)
+
+
+def test_kinks_at_the_point_itself_raise_no_alarm():
+    """Blank samples and zero biases put every pre-activation on the kink, where no difference can agree."""
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    ).double()
+    for module in (model[0], model[2]):
+        nn.init.zeros_(module.bias)
+    x = _x(5, 1, 6, 6)
+    x[:2] = 0
+    problem = Problem(model, data=[(x, _classes(5))], loss="ce")
+    assert checks.hvp_finite_difference(HessianOperator(problem)) < 1e-5
+
+
+def test_frozen_padding_raises_no_alarm():
+    model = nn.Sequential(nn.Embedding(5, 3, padding_idx=0), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)).double()
+    problem = Problem(model, data=[(torch.tensor([[0, 1, 2, 0], [3, 4, 0, 0]]), _classes(2, 2))], loss="ce")
+    assert checks.hvp_finite_difference(HessianOperator(problem)) < 1e-5
+
+
+def test_checkpointed_parts_run_again_in_the_same_mode():
+    class Checkpointed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.Tanh(), nn.Dropout(0.5))
+            self.head = nn.Linear(12, 2)
+
+        def forward(self, x):
+            h = torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False)
+            return self.head(h.flatten(1))
+
+    model = Checkpointed().double().train()
+    x, y = _x(5, 2, 4), _x(5, 2)
+    plain = nn.Sequential(model.body, nn.Flatten(), model.head)
+    expected = hessian(Problem(plain, data=[(x, y)], loss="mse"))
+    torch.testing.assert_close(hessian(Problem(model, data=[(x, y)], loss="mse")), expected, rtol=1e-10, atol=1e-12)

@@ -174,3 +174,34 @@ def test_slope_error_covers():
     z = np.array([(s.value - 2) / s.stderr for s in slopes])
     assert np.mean(np.abs(z) < 1.96) > 0.93
     assert fit_slope([1.0], [1.0], [0.1]) is None
+
+
+def test_all_dead_is_not_called_exploding():
+    measured = vanishing(depth=64, width=1, seeds=20, hessian_seeds=2, batch=2)
+    assert measured.depths[-1].dead_fraction == 1
+    (only,) = measured.verdict
+    assert only["says"].startswith("100 % of networks are born dead")
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"depth": 600, "init": "lecun", "activation": "tanh", "batch": 2}, "Gradients vanish: a typical"),
+        ({"depth": 3000, "init": "he_normal", "activation": "linear", "batch": 1}, "Gradients explode: a typical"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_beyond_the_range_of_float64(setting, says):
+    measured = vanishing(width=4, seeds=4, hessian_seeds=2, **setting)
+    first = measured.verdict[0]
+    assert first["says"].startswith(says)
+    assert not any("nan" in entry["says"] for entry in measured.verdict)
+    assert all(math.isfinite(value) for value in (measured.depths[-1].theory_rms or {}).values())
+
+
+def test_squares_that_lost_digits_count_as_underflow():
+    assert norm_statistics([1e-310, 1e-308, 1e-280], [True] * 3).median == 0
+
+
+def test_a_few_networks_do_not_judge_theory():
+    assert not vanishing(depth=8, width=4, seeds=3, init="he_normal", batch=1).agreement

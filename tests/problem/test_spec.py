@@ -144,7 +144,7 @@ def test_hugging_face(text, source, revision, keywords):
         ("x.py:f(a=1", "not NAME"),
         ("x.py:f # g", "not NAME"),
         ("x.py:(f)", "not NAME"),
-        ("https://host/m.pt", "not NAME"),
+        ("https://host/m.pt", "downloads nothing"),
         ("foo-bar:baz", "starts with none of"),
         ("m.pt#", "empty key"),
         ("#k", "empty path"),

@@ -71,8 +71,7 @@ def test_leaky_cumulants_agree_with_adaptive_quadrature(slope, width):
                 return math.log(b + slope**2 * (1 - b)) ** power * law.pdf(b) * b * (1 - b)
 
             total += binom.pmf(k, width, 0.5) * sum(
-                quad(integrand, *ends, epsabs=1e-13, limit=400)[0]
-                for ends in [(-70, -9), (-9, 0), (0, 9), (9, 30)]
+                quad(integrand, *ends, epsabs=1e-13, limit=400)[0] for ends in [(-70, -9), (-9, 0), (0, 9), (9, 30)]
             )
         return total
 
@@ -104,9 +103,7 @@ def test_median_has_tabulated_values(slope, depth, width, expected):
 
 def test_dead_networks_have_tabulated_values():
     assert dead_probability([8] * 16, RELU) == pytest.approx(0.0607019, rel=1e-6)
-    assert quantile_log_norm2(0.5, [8] * 16, 0.25, RELU, unconditional=True) == pytest.approx(
-        -6.38358, rel=1e-6
-    )
+    assert quantile_log_norm2(0.5, [8] * 16, 0.25, RELU, unconditional=True) == pytest.approx(-6.38358, rel=1e-6)
     assert quantile_log_norm2(0.06, [8] * 16, 0.25, RELU, unconditional=True) == -math.inf
     assert dead_probability([8] * 16, 0.01) == dead_probability([], RELU) == 0
 

@@ -72,9 +72,7 @@ def test_uniform_weights_shift_the_median_as_simulated(slope, variance, depth, w
 @pytest.mark.parametrize("slope", [LINEAR, RELU, 0.3])
 def test_fourth_moment_growth_is_that_of_the_recursion(slope, kurtosis):
     fourth = moments([4] * 81, 0.3, kurtosis, slope, start=(1, 1, 0.5)).norm4
-    assert fourth_moment_growth(4, 0.3, slope, kurtosis) == pytest.approx(
-        math.log(fourth[-1] / fourth[-2]), abs=1e-9
-    )
+    assert fourth_moment_growth(4, 0.3, slope, kurtosis) == pytest.approx(math.log(fourth[-1] / fourth[-2]), abs=1e-9)
 
 
 @pytest.mark.parametrize("slope", [LINEAR, RELU, 0.3])

@@ -98,9 +98,7 @@ def test_folded_normal_mean():
 
 
 def test_centred_columns_of_one_scale_give_the_clt_share():
-    assert ols_share_columns(64, np.zeros(30), np.full(30, 2.5)) == pytest.approx(
-        ols_share_clt(64, 30), rel=1e-12
-    )
+    assert ols_share_columns(64, np.zeros(30), np.full(30, 2.5)) == pytest.approx(ols_share_clt(64, 30), rel=1e-12)
 
 
 def test_column_share_agrees_with_simulation():
@@ -132,14 +130,10 @@ def test_blocks_do_not_change_a_share(monkeypatch, block):
     X = rng.standard_normal((13, 37))
     mu, moment = X.mean(0), (X**2).mean(0)
     i, j = np.triu_indices(37, 1)
-    off = (
-        2 * folded_normal_mean(13 * mu[i] * mu[j], 13 * (moment[i] * moment[j] - (mu[i] * mu[j]) ** 2)).sum()
-    )
+    off = 2 * folded_normal_mean(13 * mu[i] * mu[j], 13 * (moment[i] * moment[j] - (mu[i] * mu[j]) ** 2)).sum()
     monkeypatch.setattr(wigner_ols, "BLOCK_ENTRIES", block)
     assert data_share(X) == pytest.approx(share(X.T @ X), rel=1e-12)
-    assert ols_share_columns(13, mu, moment) == pytest.approx(
-        13 * moment.sum() / (13 * moment.sum() + off), rel=1e-12
-    )
+    assert ols_share_columns(13, mu, moment) == pytest.approx(13 * moment.sum() / (13 * moment.sum() + off), rel=1e-12)
 
 
 @pytest.mark.parametrize("shift", [0.0, 10.0, -10.0])
