@@ -68,7 +68,7 @@ def prepare(
         form=chosen or "text",
         file=writable(Path(file), chosen, force=force) if file else None,
         color=color,
-        progress=not no_progress,
+        progress=not no_progress and speaks(),
         allow_inexact=allow_inexact,
         gates=tuple(gates.parse(text) for text in fail_if),
         baseline=load(Path(baseline)) if baseline else None,
@@ -118,7 +118,9 @@ def load(path: Path) -> document.Document:
 
 
 def finish(doc: Mapping[str, Any], out: Output) -> int:
-    """Write the answer to its places and decide how the command ends."""
+    """Write the answer to its places and decide how the command ends. Of several processes, rank 0 alone speaks."""
+    if not speaks():
+        return _exit_code(doc, out)
     if out.file is not None:
         path, form = out.file
         write_file(path, render(doc, form, width=DEFAULT_WIDTH))
@@ -126,6 +128,11 @@ def finish(doc: Mapping[str, Any], out: Output) -> int:
     width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns
     write(render(doc, out.form, width=width, color=color))
     return _exit_code(doc, out)
+
+
+def speaks() -> bool:
+    """Whether this process reports: the only one, or rank 0 of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def write(text: str) -> None:
@@ -169,12 +176,13 @@ def _exit_code(doc: Mapping[str, Any], out: Output) -> int:
     said = gates.violations(doc["result"], out.gates)
     if out.baseline is not None:
         said += gates.changes(doc, out.baseline, out.max_change)
-    for sentence in said:
-        click.echo(f"gate: {sentence}", err=True)
-    if doc["status"] == "inexact" and not out.allow_inexact:
-        click.echo(
-            "error: the numbers are not trustworthy; see the verdict.\n  try: --allow-inexact to accept them",
-            err=True,
-        )
+    untrusted = doc["status"] == "inexact" and not out.allow_inexact
+    if speaks():
+        for sentence in said:
+            click.echo(f"gate: {sentence}", err=True)
+        if untrusted:
+            what = "error: the numbers are not trustworthy; see the verdict."
+            click.echo(f"{what}\n  try: --allow-inexact to accept them", err=True)
+    if untrusted:
         return ExitCode.INEXACT
     return ExitCode.GATE if said else ExitCode.OK

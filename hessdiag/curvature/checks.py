@@ -76,7 +76,7 @@ def _distance_from_difference(moved: Problem, v: Tensor, product: Tensor) -> flo
 
 def _movable(problem: Problem) -> Tensor:
     """1 for every parameter, but 0 for the rows of embeddings that padding freezes."""
-    masks = {parameter: torch.ones(parameter.shape) for parameter in problem.parameters}
+    masks: dict[Tensor, Tensor] = {parameter: torch.ones(parameter.shape) for parameter in problem.parameters}
     for module in problem.model.modules():
         if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None and module.weight in masks:
             masks[module.weight][module.padding_idx] = 0.0

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
@@ -67,7 +68,7 @@ def row_statistics(
     owner = torch.cat([torch.full((layer.size,), index) for index, layer in enumerate(layers)])
     diagonal = torch.zeros(problem.n_parameters, dtype=torch.float64, device=operator.device)
     sums = torch.zeros(len(layers), problem.n_parameters, dtype=torch.float64, device=operator.device)
-    for panel in space.panels():
+    for panel in space.panels(*parallel.ranks()):
         row_layer, column_layer = int(owner[panel.rows.start]), int(owner[panel.columns.start])
         if not panel.mirrored and panel.rows == panel.columns:
             diagonal[panel.rows] = panel.block.diagonal().double()
@@ -78,18 +79,22 @@ def row_statistics(
     others = space.others
     advance(problem.n_parameters - len(others))
     neuron_columns = [neuron.layer for neuron in space.layers]
-    for rows in torch.split(others, operator.chunk):
+    for index, rows in enumerate(torch.split(others, operator.chunk)):
+        if not parallel.is_own(index):
+            continue
         block = operator.rows(rows)
         place = rows.to(operator.device)
         diagonal[place] = block.gather(1, place[:, None])[:, 0].double()
         block = block.abs_()
-        for index, layer in enumerate(layers):
-            sums[index, place] = block[:, layer.start : layer.stop].sum(1).double()
-        for index in sorted(set(owner[rows].tolist())):
-            mine = block[(owner[rows] == index).to(block.device)]
+        for owned, layer in enumerate(layers):
+            sums[owned, place] = block[:, layer.start : layer.stop].sum(1).double()
+        for owned in sorted(set(owner[rows].tolist())):
+            mine = block[(owner[rows] == owned).to(block.device)]
             for layer in neuron_columns:
-                sums[index, layer.start : layer.stop] += mine[:, layer.start : layer.stop].sum(0)
+                sums[owned, layer.start : layer.stop] += mine[:, layer.start : layer.stop].sum(0)
         advance(len(rows))
+    parallel.total(diagonal)
+    parallel.total(sums)
     certificate = space.certificate(operator, seed=1)
     return RowStatistics(diagonal.cpu(), sums.T.contiguous().cpu(), len(others) + 2 * len(space.layers), certificate)
 

@@ -107,12 +107,19 @@ class NeuronSpace:
             owned[neuron.layer.start : neuron.layer.stop] = True
         return torch.arange(self.problem.n_parameters)[~owned]
 
-    def panels(self) -> Iterator[Panel]:
-        """Every entry between neuron layers once, blocks below the diagonal excepted."""
+    def panels(self, rank: int = 0, size: int = 1) -> Iterator[Panel]:
+        """Every entry between neuron layers once, blocks below the diagonal excepted.
+
+        Args:
+            rank: Only the panels of this one of `size` equal parts of every layer's neurons.
+            size: See there.
+        """
         for lower in range(len(self.layers)):
+            neurons = self.layers[lower].outputs
+            begin, end = rank * neurons // size, (rank + 1) * neurons // size
             step = self._neurons_per_pass(lower)
-            for first in range(0, self.layers[lower].outputs, step):
-                yield from self._panels(lower, first, min(first + step, self.layers[lower].outputs))
+            for first in range(begin, end, step):
+                yield from self._panels(lower, first, min(first + step, end))
 
     def certificate(self, operator: HessianOperator, seed: int = 0) -> float:
         """Largest relative distance between neuron space and ordinary products, over one random vector per layer."""

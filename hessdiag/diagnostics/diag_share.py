@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature import checks as self_checks
 from hessdiag.curvature import exact as exact_rows
-from hessdiag.curvature import sampling
+from hessdiag.curvature import parallel, sampling
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
@@ -285,25 +285,32 @@ def _compute(
     operator: HessianOperator, layers: tuple[Layer, ...], order: NDArray[np.int64], report: Progress
 ) -> tuple[_Rows, bool]:
     """Compute rows in order, keeping their sums only; an interrupt from the keyboard ends early."""
-    diagonals: list[Floats] = []
-    sums: list[Floats] = []
+    own: dict[int, tuple[Floats, Floats]] = {}
     done, interrupted = 0, False
+    passes = list(_passes(operator, order))
     try:
-        for indices in _passes(operator, order):
-            block = operator.rows(indices)
-            diagonals.append(block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu().numpy())
-            block = block.abs_()
-            by_layer = [block[:, layer.start : layer.stop].sum(1, dtype=torch.float64) for layer in layers]
-            sums.append(torch.stack(by_layer, dim=1).cpu().numpy())
+        for index, indices in enumerate(passes):
+            if parallel.is_own(index):
+                own[index] = _row_sums(operator.rows(indices), indices, layers)
             done += len(indices)
             report(done, len(order), "")
+        found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
-        if not done:
+        if not own or parallel.ranks()[1] > 1:
             raise
-        interrupted = True
-    if not done:
+        interrupted, found = True, list(own.values())
+    if not found:
         return _Rows(order[:0], np.zeros(0), np.zeros((0, len(layers)))), interrupted
-    return _Rows(order[:done], np.concatenate(diagonals), np.concatenate(sums)), interrupted
+    diagonals, sums = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return _Rows(order[: len(diagonals)], diagonals, sums), interrupted
+
+
+def _row_sums(block: torch.Tensor, indices: torch.Tensor, layers: tuple[Layer, ...]) -> tuple[Floats, Floats]:
+    """Of some rows: the diagonal entries, and absolute sums by column layer."""
+    diagonal = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu().numpy()
+    block = block.abs_()
+    by_layer = [block[:, layer.start : layer.stop].sum(1, dtype=torch.float64) for layer in layers]
+    return diagonal, torch.stack(by_layer, dim=1).cpu().numpy()
 
 
 def _passes(operator: HessianOperator, order: NDArray[np.int64]) -> Iterator[torch.Tensor]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.ensemble_statistics import fit_slope
 from hessdiag.diagnostics.vanishing_norms import (
     DepthNorms,
@@ -21,12 +22,13 @@ from hessdiag.diagnostics.vanishing_norms import (
 from hessdiag.diagnostics.vanishing_theory import predict
 from hessdiag.diagnostics.vanishing_verdict import findings
 from hessdiag.diagnostics.verdict import Finding, Status
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets import activations
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import Distribution, default_init, law
 
 Progress = Callable[[int, int, str], None]
+WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
 SAMPLES = 16  # default batch
 SEEDS = 200  # default number of networks for gradients
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
@@ -195,6 +197,7 @@ def vanishing(
     weight_law = law(init, 1, 1, distribution)
     place = _device(device)
     grid = [(L, L if width == "same" else width) for L in depth_grid(depth)]
+    _fits(grid[-1], place)
     networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
     report = progress or (lambda done, total, what: None)
@@ -229,6 +232,23 @@ def vanishing(
         width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
         tuple(measured), layers, checks, interrupted,
     )  # fmt: skip
+
+
+def _fits(deepest: tuple[int, int], place: torch.device) -> None:
+    """Refuse networks of which not even one fits, before anything is drawn.
+
+    Raises:
+        ComputeError: naming the depth that does fit.
+    """
+    L, d = deepest
+    weight_bytes, free = 8 * d * d, free_bytes(place)
+    if WEIGHT_COPIES * L * weight_bytes > free:
+        fitting = free // (WEIGHT_COPIES * weight_bytes)
+        raise ComputeError(
+            f"one network of depth {L:,} and width {d:,} takes {WEIGHT_COPIES * L * weight_bytes / 2**30:,.0f} GiB "
+            f"with its gradient and products; {free / 2**30:,.0f} GiB are free.",
+            f"--depth {max(fitting, 1)} at this width, or a smaller --width",
+        )
 
 
 def depth_grid(depth: int) -> list[int]:

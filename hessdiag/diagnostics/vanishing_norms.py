@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.curvature import mlp_norms
+from hessdiag.curvature import mlp_norms, parallel
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
 from hessdiag.diagnostics.vanishing_theory import exact_values
 from hessdiag.nets.activations import Activation
@@ -125,7 +125,8 @@ def measure(
     """Norms of all networks at one depth: gradients of `seeds` of them, Hessians of the first `networks`."""
     L, d, N = ensemble.depth, ensemble.width, ensemble.batch
     method = hessian_method(L, d, N)
-    gradients, vjps, hessians, dead = [], [], [], []
+    gradients, vjps, dead = [], [], []
+    own: dict[int, tuple[Floats, Floats, Floats | None]] = {}
     for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // (L * d * max(d, N)))):
         sample = ensemble.draw(start, min(size, seeds - start))
         state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 1 / N)
@@ -134,10 +135,12 @@ def measure(
         dead.append(mlp_norms.dead_samples(state).cpu())
         for first in range(start, min(networks, start + len(sample.x)), part := _hessian_chunk(method, d, N)):
             last = min(first + part, networks, start + len(sample.x))
-            hessians.append(_hessian(sample[first - start : last - start], phi, method, ensemble.seed + first))
+            if parallel.is_own(first // part):
+                own[first] = _hessian(sample[first - start : last - start], phi, method, ensemble.seed + first)
             advance(last - first)
     gradient, vjp, off = (torch.cat(parts).numpy() for parts in (gradients, vjps, dead))
     alive: NDArray[np.bool_] = ~np.all(off, axis=1)
+    hessians = parallel.merged(own, ensemble.device)
     total, diagonal, share = (
         np.concatenate(parts) if parts[0] is not None else None for parts in zip(*hessians, strict=True)
     )

@@ -108,7 +108,7 @@ def _path(points: Sequence[tuple[float, float]], place: Callable[[float, float],
 
 def x_labels(chart: Lines, width: int) -> str:
     """Ends and middle of the x axis, spread over `width` characters."""
-    first, last = (number(int(value)) for value in (chart.x[0], chart.x[-1]))
+    first, last = (number(int(value) if value == int(value) else value) for value in (chart.x[0], chart.x[-1]))
     return f"{first}{chart.x_axis:^{max(width - len(first) - len(last), 1)}}{last}"
 
 

@@ -18,8 +18,8 @@ from hessdiag.report.view import Dots, Heat, Lines, Role, Series, Values
 # Okabe and Ito's palette, in an order whose lightness differs too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 INK, GRID = "#24292f", "#d8dee4"
-MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D"}
-DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-."}
+MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D", "points": "v"}
+DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-.", "points": "none"}
 STYLE: Any = {
     "svg.hashsalt": "hessdiag",  # element ids come from it: without it they are random
     "svg.fonttype": "path",  # the page's fonts do not reach into an <img>
@@ -172,7 +172,7 @@ def _lines(chart: Lines) -> Figure:
             color=colour,
             linestyle=DASHES[series.role],
             linewidth=2.2 if bold else 1.4,
-            marker=("o", "s", "^", "v")[series.group] if bold and len(x) <= MANY_LABELS else "",
+            marker=_line_mark(series, len(x)),
             markersize=5.5,
             zorder=3 if bold else 2,
         )
@@ -181,7 +181,7 @@ def _lines(chart: Lines) -> Figure:
     if chart.names:
         axes.set_xticks(x, [_short(name) for name in chart.names], rotation=30 if len(x) > 4 else 0)
         axes.margins(x=0.08)
-    else:
+    elif all(value.is_integer() for value in chart.x):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(chart.x_axis)
     axes.set_ylabel(chart.y_axis)
@@ -190,6 +190,13 @@ def _lines(chart: Lines) -> Figure:
         columns = len({series.group for series in chart.series})
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
     return figure
+
+
+def _line_mark(series: Series, count: int) -> str:
+    """The mark at each point: always for points that stand alone, on lines where there are few."""
+    if series.role == "points":
+        return MARKS["points"]
+    return ("o", "s", "^", "v")[series.group] if series.role == "measured" and count <= MANY_LABELS else ""
 
 
 def _heat(chart: Heat) -> Figure:

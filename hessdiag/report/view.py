@@ -7,7 +7,7 @@ from typing import Any, Literal
 from hessdiag.report.numbers import number
 
 Values = tuple[float | None, ...]
-Role = Literal["measured", "mean", "reference", "theory"]
+Role = Literal["measured", "mean", "reference", "theory", "points"]
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def findings(doc: Mapping[str, Any]) -> tuple[Finding, ...]:
 
 
 def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the status of a document says, and whether its batch is made up."""
+    """What the status of a document says, whether its batch is made up, and whether a file ran code of its own."""
     by_status = {
         "inexact": "NOT TRUSTWORTHY: a self-check failed or an estimate did not converge; see the checks.",
         "interrupted": "INTERRUPTED: these are the numbers that were complete by then.",
@@ -163,6 +163,8 @@ def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
             "SYNTHETIC BATCH: no --data was given, so inputs and targets are random. "
             "The real ones may give other numbers."
         )
+    if doc["problem"].get("trusted_code"):
+        said.append("TRUSTED CODE: --trust-code let a file run code of its own when it was loaded.")
     return tuple(said)
 
 

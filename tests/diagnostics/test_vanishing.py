@@ -8,7 +8,7 @@ import torch
 from hessdiag.diagnostics.ensemble_statistics import fit_slope, norm_statistics
 from hessdiag.diagnostics.vanishing import QUANTITIES, depth_grid, vanishing
 from hessdiag.diagnostics.vanishing_norms import statistics_of
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import draw, law
 
@@ -205,3 +205,8 @@ def test_squares_that_lost_digits_count_as_underflow():
 
 def test_a_few_networks_do_not_judge_theory():
     assert not vanishing(depth=8, width=4, seeds=3, init="he_normal", batch=1).agreement
+
+
+def test_networks_that_cannot_fit_are_refused_at_once():
+    with pytest.raises(ComputeError, match=r"depth 100,000 and width 1,000 takes .* GiB"):
+        vanishing(depth=100_000, width=1000)

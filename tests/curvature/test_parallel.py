@@ -1,0 +1,130 @@
+"""Two processes on one machine, started as users start them, against one."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from torch import nn
+
+SCRIPT = """
+import torch
+from torch import nn
+
+
+def mlp():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    return model, [(torch.randn(7, 4).double(), torch.arange(7) % 3), (torch.randn(4, 4).double(), torch.arange(4) % 3)], "ce"
+
+
+def conv():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.GELU(), nn.Flatten(), nn.Unflatten(1, (1, 12)), nn.Conv1d(1, 2, 12)).double()
+    return model, [(torch.randn(5, 2, 6).double(), torch.randn(5, 2, 1).double())], "mse"
+
+
+def slow(model, batch):
+    import time
+    time.sleep(0.2)
+    return model(batch[0]).square().mean()
+"""
+
+PRODUCTS = """
+import json, sys
+import torch
+sys.path.insert(0, ".")
+from net import conv, mlp
+from hessdiag.curvature.parallel import hessian_operator, ranks
+from hessdiag.problem.problem import Problem
+
+torch.manual_seed(1)
+norm = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Tanh()).double()
+cases = [Problem(*conv()), Problem(*mlp()), Problem(norm, [(torch.linspace(-1, 1, 24).reshape(6, 4).double(), torch.ones(6, 3).double())], "mse", train_mode=True)]
+found = []
+for problem in cases:
+    operator = hessian_operator(problem)
+    v = torch.linspace(-1, 1, problem.n_parameters, dtype=torch.float64)
+    found.append([type(operator).__name__, (operator @ v).tolist(), operator.gradient().tolist()])
+if ranks()[0] == 0:
+    json.dump(found, open(sys.argv[1], "w"))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "net.py").write_text(SCRIPT)
+    (tmp_path / "products.py").write_text(PRODUCTS)
+    return tmp_path
+
+
+def _run(folder, processes, *words):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*launch, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def _numbers(value):
+    if isinstance(value, dict):
+        for key in sorted(value):
+            yield from _numbers(value[key])
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _numbers(entry)
+    elif isinstance(value, float):
+        yield value
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["diag-share net.py:mlp", "diag-share net.py:conv", "vanishing --depth 4 --width 6 --seeds 20 --hessian-seeds 7"],
+)
+def test_the_same_answer_on_one_and_two_ranks(folder, command):
+    runs = [_run(folder, n, "-m", "hessdiag", *command.split(), "--json", "--no-progress") for n in (1, 2)]
+    assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
+    one, two = (json.loads(run.stdout)["result"] for run in runs)
+    assert list(_numbers(one)) == pytest.approx(list(_numbers(two)), rel=1e-10, abs=1e-14, nan_ok=True)
+
+
+def test_products_split_samples_where_they_can(folder):
+    found = []
+    for processes in (1, 2):
+        run = _run(folder, processes, "products.py", f"{processes}.json")
+        assert run.returncode == 0, run.stderr
+        found.append(json.loads((folder / f"{processes}.json").read_text()))
+    assert [case[0] for case in found[1]] == ["SharedHessian", "SharedHessian", "HessianOperator"]
+    for one, two in zip(*found, strict=True):
+        assert two[1] == pytest.approx(one[1], rel=1e-10, abs=1e-13)
+        assert two[2] == pytest.approx(one[2], rel=1e-10, abs=1e-13)
+
+
+def test_a_lost_rank_ends_the_run(folder):
+    (folder / "die.py").write_text(
+        "import os, signal, sys, time\n"
+        "from hessdiag.__main__ import main\n"
+        "import threading\n"
+        "if os.environ['RANK'] == '1':\n"
+        "    threading.Timer(4, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
+        "sys.argv = ['hessdiag', 'diag-share', 'builtin:convnet', '--objective', 'net.py:slow', '--rows', '500']\n"
+        "main()\n"
+    )
+    started = time.monotonic()
+    run = _run(folder, 2, "die.py")
+    assert run.returncode != 0
+    assert time.monotonic() - started < 40
+    assert "rank" in run.stderr.lower()
+
+
+def test_one_process_needs_no_group():
+    from hessdiag.curvature.hessian import HessianOperator
+    from hessdiag.curvature.parallel import hessian_operator, merged, total
+    from hessdiag.problem.problem import Problem
+
+    problem = Problem(nn.Linear(2, 2), data=[(torch.ones(2, 2), torch.ones(2, 2))], loss="mse")
+    assert type(hessian_operator(problem)) is HessianOperator
+    assert merged({1: "b", 0: "a"}, torch.device("cpu")) == ["a", "b"]
+    assert torch.equal(total(torch.ones(2)), torch.ones(2))
+    assert not torch.distributed.is_initialized()
