@@ -34,7 +34,8 @@ def brute_force_hessian(problem: Problem) -> Tensor:
     theta = torch.cat([parameter.detach().reshape(-1) for _, parameter in problem.named_parameters])
     modules = (torch.nn.LayerNorm, torch.nn.BatchNorm1d)
     if any(isinstance(module, modules) for module in problem.model.modules()):
-        # torch.func.hessian is forward over reverse, and (torch 2.13) wrong and asymmetric through these layers.
+        # torch.func.hessian is jacfwd(jacrev), whose first backward runs under vmap: with torch 2.13 it is wrong and
+        # asymmetric through these layers. The gradient must be a plain one.
         return torch.func.jacrev(torch.func.grad(function))(theta)
     return torch.func.hessian(function)(theta)
 

@@ -1,6 +1,7 @@
 """How gradient and Hessian norms change with depth, over many random fully connected networks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from hessdiag.nets.initializers import Distribution, default_init, law
 
 Progress = Callable[[int, int, str], None]
 WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
+SMALL_WIDTH = 64
 SAMPLES = 16  # default batch
 SEEDS = 200  # default number of networks for gradients
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
@@ -222,7 +224,8 @@ def vanishing(
                 done += count
                 report(before + round(done * share), sum(work), "")
 
-            entry, layers = measure(ensemble, phi, activation, seeds, networks, advance)
+            with _threads(d):
+                entry, layers = measure(ensemble, phi, activation, seeds, networks, advance)
             measured.append(entry)
     except KeyboardInterrupt:
         if not measured:
@@ -232,6 +235,17 @@ def vanishing(
         width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
         tuple(measured), layers, checks, interrupted,
     )  # fmt: skip
+
+
+@contextmanager
+def _threads(width: int) -> Iterator[None]:
+    """One thread for small matrices: more gain little there, and wait for each other where other work runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if width <= SMALL_WIDTH else before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _fits(deepest: tuple[int, int], place: torch.device) -> None:

@@ -1,0 +1,126 @@
+"""The documentation is true: its commands run, its links lead somewhere, what is generated is not stale."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+console = tool("console")
+
+
+def relative(page):
+    return str(page.relative_to(ROOT))
+
+
+def with_console():
+    return [page for page in PAGES if any(console.blocks(page.read_text("utf-8")))]
+
+
+@pytest.mark.parametrize("page", with_console(), ids=relative)
+def test_commands_run(page, tmp_path):
+    folder = console.new_folder(tmp_path)
+    commands = [command for block in console.blocks(page.read_text("utf-8")) for command in block.commands]
+    assert commands
+    for command in commands:
+        done = console.run(command, folder)
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("page", with_console(), ids=relative)
+def test_quoted_outputs_are_there(page):
+    for block in console.blocks(page.read_text("utf-8")):
+        body = page.read_text("utf-8")[block.start : block.stop].splitlines()
+        silent = block.show == "none" or all(
+            re.search(r">|hessdiag init$|torch.save|np.savez", c) for c in block.commands
+        )
+        assert silent or len(body) > len(block.commands), f"no output: {block.commands}; run docs/console.py"
+
+
+def python(page):
+    return "\n".join(re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+
+
+@pytest.mark.parametrize("page", list(filter(python, PAGES)), ids=relative)
+def test_python_blocks_run(page):
+    code = python(page)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_relative_links_resolve(page):
+    text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http://", "https://", "mailto:")):
+            continue
+        path, _, anchor = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{target} leads nowhere"
+        if anchor:
+            assert anchor in anchors(found), f"{target} names no heading"
+
+
+def anchors(page):
+    headings = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (ROOT / "mkdocs.yml").read_text("utf-8").partition("nav:")[2]
+    assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == set(re.findall(r"[\w/-]+\.md", navigation))
+
+
+def test_command_line_reference_is_not_stale():
+    generate = tool("generate_cli")
+    assert generate.PAGE.read_text("utf-8") == generate.reference(), "run python docs/generate_cli.py"
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "concepts").glob("*.md")), ids=relative)
+def test_concepts_say_their_limits(page):
+    headings = re.findall(r"^## (.+)$", page.read_text("utf-8"), re.MULTILINE)
+    if page.name != "theory.md":
+        assert headings[-2:] == ["Limitations", "References"]
+
+
+def test_formulas_can_be_set():
+    pytest.importorskip("matplotlib")
+    hook = tool("math_hook")
+    for page in PAGES:
+        text = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text("utf-8"), flags=re.DOTALL)
+        if DOCS not in page.parents:
+            continue
+        displayed = re.findall(r"\$\$(.*?)\$\$", text, re.DOTALL)
+        inline = re.findall(r"\$([^$]+)\$", re.sub(r"\$\$.*?\$\$", "", text, flags=re.DOTALL))
+        for formula in displayed + inline:
+            assert hook.image(formula.strip(), block=False).startswith("<img")
+
+
+def test_figures_are_small():
+    for image in (DOCS / "images").iterdir():
+        assert image.stat().st_size < 200_000
+
+
+def test_the_console_tool_itself():
+    text = "<!-- show 1-1, end+1 -->\n```console\n$ seq 3; echo end\nold\n```\nand\n```console\n$ true\n```\n"
+    first, second = console.blocks(text)
+    assert first.commands == ("seq 3; echo end",)
+    assert text[first.start : first.stop] == "$ seq 3; echo end\nold\n"
+    assert second.show is None
+    assert console.chosen("1\n2\n3\nend\n", first.show) == ["1", "...", "end"]
+    assert console.chosen("1\n2\n", "none") == []

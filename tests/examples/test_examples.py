@@ -1,0 +1,96 @@
+"""Every example runs as its own docstring says, and what it measures makes sense."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import hessdiag
+from hessdiag.report import document
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def run(script: str, *arguments: str) -> str:
+    command = [sys.executable, str(EXAMPLES / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def numbers(pattern: str, text: str) -> list[float]:
+    return [float(found) for found in re.findall(pattern, text)]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("digits")
+    (folder / "stdout").write_text(run("digits.py", "--out", str(folder)))
+    return folder
+
+
+def test_digits_learn(out):
+    accuracies = numbers(r"accuracy ([\d.]+)", (out / "stdout").read_text())
+    assert len(accuracies) == 2
+    assert all(0.9 < accuracy <= 1 for accuracy in accuracies)
+
+
+@pytest.mark.parametrize("name", ["mlp-init", "mlp-trained", "cnn-init", "cnn-trained"])
+def test_digits_models_load_without_a_flag_and_fit_one_batch(out, name):
+    request = hessdiag.ProblemRequest(str(out / f"{name}.pt"), data=str(out / "batch.npz"), loss="ce", device="cpu")
+    problem = hessdiag.load_problem(request)
+    assert problem.n_samples == 64
+    assert problem.n_outputs == 10
+    assert problem.n_parameters < 6000
+    loss = float(problem.evaluate(problem.data[0]).detach())
+    chance = float(torch.log(torch.tensor(10.0)))
+    assert loss < 0.5 if "trained" in name else abs(loss - chance) < 0.5
+
+
+def test_diagnose_digits_puts_all_four_above_wigner(out):
+    printed = run("diagnose_digits.py", "--out", str(out))
+    shares = numbers(r"share ([\d.]+)", printed)
+    assert len(shares) == 4
+    assert all(0 < share < 1 for share in shares)
+    assert all(times > 1 for times in numbers(r"([\d.]+) times Wigner", printed))
+    for name in ("mlp", "cnn"):
+        page = (out / f"{name}.html").read_text("utf-8")
+        assert f"{name}-init.pt" in page
+        assert f"{name}-trained.pt" in page
+
+
+def test_train_is_a_script_and_a_spec(tmp_path):
+    assert numbers(r"accuracy ([\d.]+)", run("train.py"))[0] > 0.9
+    specs = [f"{EXAMPLES / 'train.py'}:setup(width=8, steps={steps})" for steps in (0, 300)]
+    command = [sys.executable, "-m", "hessdiag", "diag-share", *specs, "--json", "--no-progress"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    doc = document.loads(done.stdout)
+    assert doc["problem"]["synthetic"] is False
+    assert doc["problem"]["samples"] == 256
+    assert doc["result"]["parameters"] == 2 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3
+    before, after = (entry["diag_share"] for entry in doc["result"]["trajectory"])
+    assert before != after
+    assert min(before, after) > doc["result"]["baselines"]["wigner"]
+
+
+def test_python_api():
+    printed = run("python_api.py")
+    assert "parameters 195, samples 64" in printed
+    assert numbers(r"largest asymmetry ([\d.e+-]+)", printed)[0] < 1e-12
+    assert numbers(r"largest difference ([\d.e+-]+)", printed)[0] < 1e-12
+    share, wigner = numbers(r"(?:share|, Wigner) ([\d.]+)", printed)[:2]
+    assert wigner == pytest.approx(1 / 195, abs=1e-4)
+    assert wigner < share < 1
+    medians = numbers(r"median gradient norm ([\d.e+-]+)", printed)
+    assert len(medians) == 5
+    assert medians[-1] < medians[-2]  # 32 layers of width 16 are past the peak
+
+
+def test_second_derivative_agrees_with_differences():
+    printed = run("second_derivative.py")
+    ours = numbers(r"hessdiag.hessian\s+error ([\d.e+-]+)", printed)
+    assert len(ours) == 2
+    assert max(ours) < 1e-10
