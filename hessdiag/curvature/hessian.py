@@ -63,7 +63,7 @@ class HessianOperator:
         """How many vectors share one pass, from free memory; halved when memory runs out."""
         if self._chunk is None:
             largest = max(_saved_bytes(self.problem, batch) for batch in self.problem.data)
-            self._chunk = chunk_size(3 * largest + 4 * self.shape[0] * self.dtype.itemsize, self.device)
+            self._chunk = chunk_size(largest, self.shape[0] * self.dtype.itemsize, self.device)
         return self._chunk
 
     def __matmul__(self, vectors: Tensor) -> Tensor:

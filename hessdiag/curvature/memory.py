@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 
 LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring no more speed
+CPU_VECTOR_BYTES = 2 * 2**20
+CPU_PASS_BYTES = 256 * 2**20
 
 
 def free_bytes(device: torch.device) -> int:
@@ -26,10 +28,20 @@ def free_bytes(device: torch.device) -> int:
     return min(available, max(limit - used, 0))
 
 
-def chunk_size(bytes_per_vector: int, device: torch.device) -> int:
-    """Vectors per pass that fit in a quarter of the free memory: a power of two between 1 and `LARGEST_CHUNK`.
+def chunk_size(saved_bytes: int, vector_bytes: int, device: torch.device) -> int:
+    """Vectors per pass: a power of two between 1 and `LARGEST_CHUNK`.
 
-    The power of two keeps the choice, and so the rounding of the results, the same while free memory drifts.
+    They fit in a quarter of the free memory. On a CPU, vectors that leave its cache gain nothing from company, nor do
+    passes that write more than `CPU_PASS_BYTES` (measured: docs/performance.md). The power of two keeps the choice, and
+    so the rounding of the results, the same while free memory drifts.
+
+    Args:
+        saved_bytes: What a forward pass keeps for its backward pass.
+        vector_bytes: Size of one vector.
+        device: Where they are.
     """
-    fitting = free_bytes(device) // 4 // max(bytes_per_vector, 1)
+    fitting = free_bytes(device) // 4 // max(3 * saved_bytes + 4 * vector_bytes, 1)
+    if device.type == "cpu":
+        alone = vector_bytes > CPU_VECTOR_BYTES
+        fitting = min(fitting, 1 if alone else CPU_PASS_BYTES // max(saved_bytes, 1))
     return 1 << (max(1, min(LARGEST_CHUNK, fitting)).bit_length() - 1)

@@ -1,0 +1,63 @@
+"""The networks that every library is timed on."""
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.problem.problem import Problem
+
+
+def tanh_mlp(
+    width: int, hidden: int, outputs: int, samples: int, inputs: int | None = None, bias: bool = False
+) -> Problem:
+    """Float32, cross-entropy: inputs - width x hidden - outputs."""
+    torch.manual_seed(0)
+    sizes = [inputs or width, *[width] * hidden, outputs]
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(fan_in, fan_out, bias=bias), nn.Tanh()]
+    data = [(torch.randn(samples, sizes[0]), torch.randint(outputs, (samples,)))]
+    return Problem(nn.Sequential(*layers[:-1]), data=data, loss="ce")
+
+
+def deep_mlp() -> Problem:
+    """128 ReLU layers of width 32, batch 128."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for _ in range(128):
+        linear = nn.Linear(32, 32, bias=False)
+        nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
+        layers += [linear, nn.ReLU()]
+    data = [(torch.randn(128, 32), torch.randint(32, (128,)))]
+    return Problem(nn.Sequential(*layers[:-1]), data=data, loss="ce")
+
+
+def lenet() -> Problem:
+    """62,006 parameters on 3x32x32, batch 32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+        nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
+    )  # fmt: skip
+    return Problem(model, data=[(torch.randn(32, 3, 32, 32), torch.randint(10, (32,)))], loss="ce")
+
+
+class _Block(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels),
+        )  # fmt: skip
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(x + self.body(x))
+
+
+def small_resnet() -> Problem:
+    """Three residual blocks of 16 channels on 3x16x16, eval mode, batch 32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), _Block(16), _Block(16), _Block(16),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
+    )  # fmt: skip
+    return Problem(model.eval(), data=[(torch.randn(32, 3, 16, 16), torch.randint(10, (32,)))], loss="ce")
