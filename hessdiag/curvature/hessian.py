@@ -25,9 +25,6 @@ class HessianOperator:
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
 
-    Attributes:
-        engine: How products are computed, for the report. It changes when an operation of the model cannot be batched.
-
     Example: for half of a squared distance to the origin, H is the identity.
 
     >>> model = torch.nn.Linear(2, 1, bias=False).double()
@@ -39,9 +36,16 @@ class HessianOperator:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self.engine = "batched double backward"
+        self._unbatched: str | None = None  # why vectors go one at a time
+        self._notes: list[str] = []
         self._chunk: int | None = None
         self._kept: _GradientGraph | None = None
+
+    @property
+    def engine(self) -> str:
+        """How products are computed, for the report."""
+        one_by_one = f"double backward, one vector at a time ({self._unbatched})"
+        return "; ".join(["batched double backward" if self._unbatched is None else one_by_one, *self._notes])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -114,6 +118,7 @@ class HessianOperator:
                     if not any(sign in str(error).lower() for sign in _OUT_OF_MEMORY) or self.chunk == 1:
                         raise
                     self._chunk = self.chunk // 2
+                    self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
                     continue
                 start = part.stop
         if not bool(torch.isfinite(total).all()):
@@ -124,13 +129,13 @@ class HessianOperator:
         return total
 
     def _chunk_products(self, graph: "_GradientGraph", vectors: Tensor, layer: Layer | None) -> Tensor:
-        if len(vectors) > 1 and self.engine == "batched double backward":
+        if len(vectors) > 1 and self._unbatched is None:
             try:
                 return graph.products(vectors, layer)
             except RuntimeError as error:
                 if any(sign in str(error).lower() for sign in _OUT_OF_MEMORY):
                     raise
-                self.engine = f"double backward, one vector at a time ({str(error).splitlines()[0][:120]})"
+                self._unbatched = str(error).splitlines()[0][:120]
         return torch.cat([graph.products(vector[None], layer) for vector in vectors])
 
     def _graphs(self) -> Iterator[tuple[float, "_GradientGraph"]]:

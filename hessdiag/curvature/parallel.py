@@ -101,7 +101,7 @@ class SharedHessian(HessianOperator):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(_own_part(problem))
-        self.engine = f"{self.engine}, samples split over {ranks()[1]} processes"
+        self._notes = [f"samples split over {ranks()[1]} processes"]
 
     def _products(self, vectors: Tensor, layer: Any = None) -> Tensor:
         return total(super()._products(vectors, layer))

@@ -48,3 +48,4 @@ def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     monkeypatch.setattr(_GradientGraph, "products", scarce)
     torch.testing.assert_close(operator.rows(torch.arange(13)), expected)
     assert operator.chunk == 4
+    assert "4 vectors a pass" in operator.engine
