@@ -1,5 +1,7 @@
 """The networks that every library is timed on."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -13,7 +15,7 @@ def tanh_mlp(
     torch.manual_seed(0)
     sizes = [inputs or width, *[width] * hidden, outputs]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in pairwise(sizes):
         layers += [nn.Linear(fan_in, fan_out, bias=bias), nn.Tanh()]
     data = [(torch.randn(samples, sizes[0]), torch.randint(outputs, (samples,)))]
     return Problem(nn.Sequential(*layers[:-1]), data=data, loss="ce")
