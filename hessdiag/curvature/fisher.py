@@ -1,0 +1,88 @@
+"""Fisher information matrices of a problem as linear operators: the model's own, and the empirical one."""
+
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, output_of
+from hessdiag.errors import ComputeError, SpecError
+from hessdiag.problem import batch as batches
+from hessdiag.problem import loss as losses
+from hessdiag.problem.problem import Problem
+
+_LIKELIHOODS = ("ce", "nll", "bce", "mse")
+_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCEWithLogitsLoss, nn.MSELoss)
+
+
+class FisherOperator(OutputSpaceOperator):
+    """The Fisher information matrix of a problem, (N, N), positive semidefinite.
+
+    By default the model's own ("type I") one: the expected outer product of log-likelihood gradients with the targets
+    drawn from the model. Where the loss is a negative log-likelihood of an exponential family in its natural parameters
+    (ce, nll, bce; mse with the noise variance that its scale implies), that equals the Gauss-Newton matrix (Martens
+    2020, section 9), which is what is computed.
+
+    With `empirical`, the gradients are taken at the data's own targets: sum_i w_i g_i g_i', with g_i the gradient of
+    sample i's own loss and w_i its weight in the whole (1 / n for a mean, 1 for a sum). It is another matrix, and not
+    the Hessian's approximation in general (Kunstner, Balles and Hennig 2019). A sample's loss is taken from the batch's
+    output, so where samples mix (BatchNorm in training mode) its gradient contains the others' influence.
+
+    Args:
+        problem: What is differentiated; it needs a loss of the output.
+        empirical: Targets from the data instead of the model.
+
+    Raises:
+        SpecError: if the problem has no loss of the output, or one that is no known likelihood (unless `empirical`).
+
+    Example: for a linear model and squared errors, residuals weigh the empirical matrix and not the other.
+
+    >>> model = nn.Linear(1, 1, bias=False).double()
+    >>> model.weight.data.fill_(1.0)
+    tensor([[1.]], dtype=torch.float64)
+    >>> problem = Problem(model, data=[(torch.ones(1, 1).double(), -2 * torch.ones(1, 1).double())], loss="mse")
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> float(FisherOperator(problem) @ one), float(FisherOperator(problem, empirical=True) @ one)
+    (2.0, 36.0)
+    """
+
+    def __init__(self, problem: Problem, *, empirical: bool = False) -> None:
+        super().__init__(problem, _empirical if empirical else gauss_newton)
+        if not empirical and not is_likelihood(problem):
+            raise SpecError(
+                f"the loss {problem.loss_name} is not known to be a likelihood, so its Fisher matrix is not defined.",
+                "--operator ggn, or --loss ce|nll|bce|mse",
+            )
+
+
+def is_likelihood(problem: Problem) -> bool:
+    """Whether the loss is a negative log-likelihood whose Fisher matrix is the Gauss-Newton matrix."""
+    loss = problem._loss
+    if loss is None:
+        return False
+    plain = all(getattr(loss.function, name, None) is None for name in ("weight", "pos_weight"))
+    return loss.name in _LIKELIHOODS or (isinstance(loss.function, _CRITERIA) and plain)
+
+
+def _empirical(problem: Problem, batch: Any, weight: float) -> Sandwich:
+    """Each sample's loss as an output of its own: the outer products of their gradients are J' diag(w) J."""
+    output, target = output_of(problem, batch)
+    loss = problem._loss
+    assert loss is not None
+    values, counts = [], []
+    for index in range(batches.samples(batch)):
+        one = slice(index, index + 1)
+        own = batches.map_tensors(itemgetter(one), target)
+        if count := losses.batch_weight(loss, (output[one], own)):
+            values.append(loss.function(output[one], own))
+            counts.append(count)
+    if not values:
+        raise ComputeError("every target of a batch is ignored (-100): there is no gradient to take.")
+    shares = torch.tensor(counts, dtype=output.dtype, device=output.device)
+    shares = torch.ones_like(shares) if problem.loss_reduction == "sum" else shares / shares.sum()
+
+    def middle(vectors: Tensor) -> Tensor:
+        return vectors * shares
+
+    return Sandwich(torch.stack(values).reshape(-1), middle, weight)

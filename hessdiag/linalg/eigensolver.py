@@ -1,0 +1,260 @@
+"""Both ends of the spectrum of a symmetric operator: block Lanczos with thick restarts, in one Krylov space."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hessdiag.linalg.krylov import KrylovSpace
+from hessdiag.linalg.lanczos import row_norms, scaled
+from hessdiag.linalg.operator import SymmetricOperator
+
+Progress = Callable[[int, int], None]  # products, pairs that have converged
+
+BLOCK = 2  # the fewest vectors that tell a repeated eigenvalue from a simple one
+LARGEST_BASIS = 400  # beyond this, orthogonalization costs more than the products that it saves
+ROUNDING = 32.0  # units of rounding of |A| below which a residual is noise
+KEEP = 0.5  # fraction of the free places in the basis that a restart fills with neighbours of the wanted pairs
+CHECK_EVERY = 0.05  # growth of the basis between two looks at its Ritz pairs
+ALIKE = 0.1  # Ritz values closer than this fraction of their residuals are copies of one eigenvalue
+
+
+@dataclass(frozen=True)
+class Eigenpairs:
+    """Eigenpairs at both ends of a spectrum.
+
+    Attributes:
+        values: Ascending, float64 on the CPU, shape (k,). The first `lowest` and the last `highest` are those asked
+            for; they overlap where n is less than both together.
+        vectors: Unit columns in the operator's dtype, shape (n, k).
+        residuals: |A v - theta v|, formed from products with A and not estimated from the recurrence; float64, (k,).
+        converged: residual <= max(tol |theta|, rounding); bool, shape (k,).
+        lowest: How many belong to the lower end; fewer than asked for only if n is less, or after an interrupt.
+        highest: How many belong to the upper end.
+        rounding: 32 eps |A|: an eigenvalue that is smaller cannot be told from zero, and its residual need not be.
+        products: Products with single vectors that were spent.
+        basis: The most vectors held.
+        restarts: How often the basis was compressed.
+        spectrum: All eigenvalues, ascending, where the matrix was formed; else `None`.
+        interrupted: Whether the keyboard ended the iteration.
+    """
+
+    values: Tensor
+    vectors: Tensor
+    residuals: Tensor
+    converged: Tensor
+    lowest: int
+    highest: int
+    rounding: float
+    products: int
+    basis: int
+    restarts: int
+    spectrum: Tensor | None
+    interrupted: bool
+
+
+def smallest_basis(lowest: int, highest: int) -> int:
+    """The fewest vectors with which the iteration works well: the wanted pairs, and four blocks of the widest kind.
+
+    >>> smallest_basis(5, 5)
+    30
+    """
+    return lowest + highest + 4 * max(lowest, highest, BLOCK)
+
+
+def extreme_eigenpairs(
+    operator: SymmetricOperator,
+    *,
+    lowest: int,
+    highest: int,
+    tol: float = 1e-3,
+    max_basis: int | None = None,
+    max_products: int | None = None,
+    block: int = BLOCK,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Eigenpairs:
+    """Compute the lowest and the highest eigenpairs from products with the operator.
+
+    Block Lanczos from a random block with thick restarts (Wu and Simon 2000) and full reorthogonalization; converged
+    pairs stay in the basis, so that neither is found twice. Where a wanted eigenvalue comes as often as the block is
+    wide, there may be more copies than a block of that width can see: it is then widened to max(lowest, highest), which
+    sees all that are wanted, and as many steps again are taken. A block of one saves about a quarter of the products
+    and cannot notice copies. The pairs are those of the smallest and largest Ritz values: as with any Krylov method, an
+    eigenvector to which the random start is all but orthogonal can be missed.
+
+    Args:
+        operator: Symmetric, (n, n).
+        lowest: Pairs wanted at the lower end.
+        highest: Pairs wanted at the upper end.
+        tol: Residual to reach, relative to |theta|; below 32 eps |A| rounding rules, and counts as converged.
+        max_basis: Most vectors in the basis, but at least `smallest_basis`; as many images are held beside them.
+            Default: 400, or n.
+        max_products: Where to give up. Default: 20 n.
+        block: Vectors per product, at the start.
+        seed: Of the start.
+        progress: Called with (products, converged pairs).
+
+    Returns:
+        The pairs. Small matrices (n at most three smallest bases) are formed, and their whole spectrum is computed.
+        After a keyboard interrupt, the Ritz pairs at that time.
+
+    Raises:
+        ValueError: if nothing is wanted.
+
+    >>> A = torch.diag(torch.arange(1.0, 501.0, dtype=torch.float64))
+    >>> pairs = extreme_eigenpairs(A, lowest=1, highest=2)
+    >>> pairs.values.round(decimals=3), bool(pairs.converged.all()), pairs.products < 500
+    (tensor([  1., 499., 500.], dtype=torch.float64), True, True)
+    """
+    n = operator.shape[0]
+    lowest, highest = min(lowest, n), min(highest, n)
+    smallest = smallest_basis(lowest, highest)
+    if min(lowest, highest) < 0 or lowest + highest == 0:
+        raise ValueError(f"{lowest} lowest and {highest} highest pairs cannot be computed")
+    if n <= 3 * smallest:
+        identity = torch.eye(n, dtype=operator.dtype, device=operator.device)
+        return dense_eigenpairs(operator @ identity, lowest=lowest, highest=highest, tol=tol)
+    widest = max(lowest, highest, block)
+    capacity = min(max(max_basis or LARGEST_BASIS, smallest), n)
+    space = KrylovSpace(operator, capacity, block, widest, seed)
+    limit = max_products or 20 * n
+    try:
+        return _iterate(space, lowest, highest, tol, limit, widest, progress or (lambda products, converged: None))
+    except KeyboardInterrupt:
+        if not space.size:
+            raise
+        return _pairs(space, lowest, highest, tol, interrupted=True)
+
+
+def dense_eigenpairs(matrix: Tensor, *, lowest: int, highest: int, tol: float = 1e-3) -> Eigenpairs:
+    """Both ends, and the whole spectrum, of a matrix that is at hand, by LAPACK in float64.
+
+    Args:
+        matrix: Symmetric up to rounding, (n, n); symmetrized before it is decomposed, but not for the residuals.
+        lowest: Pairs wanted at the lower end.
+        highest: Pairs wanted at the upper end.
+        tol: As in `extreme_eigenpairs`.
+
+    Returns:
+        The pairs, with n products counted.
+
+    >>> dense_eigenpairs(torch.diag(torch.tensor([3.0, -1.0, 2.0])), lowest=1, highest=1).values
+    tensor([-1.,  3.], dtype=torch.float64)
+    """
+    n = len(matrix)
+    lowest, highest = min(lowest, n), min(highest, n)
+    wide = matrix.cpu().double()
+    spectrum, vectors = torch.linalg.eigh((wide + wide.T) / 2)
+    wanted = _ends(n, lowest, highest)
+    values, vectors = spectrum[wanted], vectors[:, wanted]
+    residuals = torch.linalg.vector_norm(wide @ vectors - vectors * values, dim=0)
+    rounding = ROUNDING * torch.finfo(matrix.dtype).eps * float(spectrum.abs().max())
+    return Eigenpairs(
+        values=values,
+        vectors=vectors.to(matrix.device, matrix.dtype),
+        residuals=residuals,
+        converged=residuals <= (tol * values.abs()).clamp(min=rounding),
+        lowest=lowest,
+        highest=highest,
+        rounding=rounding,
+        products=n,
+        basis=n,
+        restarts=0,
+        spectrum=spectrum,
+        interrupted=False,
+    )
+
+
+def _iterate(
+    space: KrylovSpace, lowest: int, highest: int, tol: float, limit: int, widest: int, report: Progress
+) -> Eigenpairs:
+    """Grow and restart the space until the wanted pairs have converged, rounding forbids more, or the limit is reached.
+
+    A true residual is formed only once its estimate has passed.
+    """
+    look, steps, wait = 0, 0, 0
+    while space.size < space.n and space.products < limit:
+        full = not space.grow()
+        steps += 1
+        if not full and (space.size < look or space.size < lowest + highest):
+            continue
+        look = space.size + int(CHECK_EVERY * space.size)
+        values, vectors, estimates = space.ritz()
+        wanted = _ends(len(values), lowest, highest)
+        rounding = ROUNDING * space.eps * space.norm
+        passed = estimates[wanted] <= (tol * values[wanted].abs()).clamp(min=rounding)
+        report(space.products, int(passed.sum()))
+        if passed.all() and steps >= wait:
+            pairs = _pairs(space, lowest, highest, tol)
+            if bool((pairs.converged | (estimates[wanted] <= space.eps * space.norm)).all()):
+                copies = _most_copies(values[wanted], ALIKE * estimates[wanted] + rounding)
+                if copies < space.block or space.block in (1, widest):
+                    return pairs
+                space.widen(widest)
+                wait = 2 * steps
+        if full:
+            unsettled = estimates > tol * values.abs()
+            kept = _kept(unsettled, space.room, lowest, highest)
+            space.restart(values[kept], vectors[:, kept])
+            look = 0
+    return _pairs(space, lowest, highest, tol)
+
+
+def _pairs(space: KrylovSpace, lowest: int, highest: int, tol: float, *, interrupted: bool = False) -> Eigenpairs:
+    """The wanted Ritz pairs with their true residuals."""
+    lowest, highest = min(lowest, space.size), min(highest, space.size)
+    _, vectors, _ = space.ritz()
+    rows, images = space.combine(vectors[:, _ends(space.size, lowest, highest)])
+    norms = row_norms(rows)
+    rows, images = scaled(rows, norms), scaled(images, norms)
+    values, order = (rows * images).sum(1).double().cpu().sort()
+    rows, images = rows[order.to(rows.device)], images[order.to(rows.device)]
+    residuals = row_norms(images - values.to(rows.device, rows.dtype)[:, None] * rows)
+    rounding = ROUNDING * space.eps * space.norm
+    return Eigenpairs(
+        values=values,
+        vectors=rows.T,
+        residuals=residuals,
+        converged=residuals <= (tol * values.abs()).clamp(min=rounding),
+        lowest=lowest,
+        highest=highest,
+        rounding=rounding,
+        products=space.products,
+        basis=space.largest,
+        restarts=space.restarts,
+        spectrum=None,
+        interrupted=interrupted,
+    )
+
+
+def _ends(size: int, lowest: int, highest: int) -> Tensor:
+    """Places of the first `lowest` and the last `highest` of `size`.
+
+    >>> _ends(6, 1, 2), _ends(2, 2, 2)
+    (tensor([0, 4, 5]), tensor([0, 1]))
+    """
+    places = torch.arange(size)
+    return places[(places < lowest) | (places >= size - highest)]
+
+
+def _kept(unsettled: Tensor, room: int, lowest: int, highest: int) -> Tensor:
+    """Places of the Ritz pairs that survive a restart: the wanted, and neighbours of those that have not converged."""
+    spare = int(KEEP * (room - lowest - highest))
+    low, high = bool(unsettled[:lowest].any()), bool(unsettled[len(unsettled) - highest :].any())
+    below = spare // 2 if low == high else spare if low else 0
+    return _ends(len(unsettled), lowest + below, highest + spare - below)
+
+
+def _most_copies(values: Tensor, blur: Tensor) -> int:
+    """Length of the longest run of ascending values that cannot be told apart.
+
+    >>> _most_copies(torch.tensor([1.0, 2.0, 2.01, 3.0]), torch.full((4,), 0.01))
+    2
+    """
+    longest = run = 1
+    for apart in (values.diff() > blur[1:] + blur[:-1]).tolist():
+        run = 1 if apart else run + 1
+        longest = max(longest, run)
+    return longest

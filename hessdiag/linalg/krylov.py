@@ -1,0 +1,119 @@
+"""A block Krylov space of a symmetric operator, with the operator's projection onto it."""
+
+import torch
+from torch import Tensor
+
+from hessdiag.linalg.lanczos import BREAKDOWN, orthogonalize, row_norms, scaled
+from hessdiag.linalg.operator import SymmetricOperator
+
+CANCELLED = 0.1  # a row that lost more than this to its block is orthogonalized against the basis once more
+
+
+class KrylovSpace:
+    """An orthonormal basis Q (rows), its images Q A, and the block of rows that continues it.
+
+    Q A = P Q + E' C F holds with the projection P = Q A Q', where F is the next block, E' C places the `coupling` C at
+    the rows of the block before it, and all other rows have no remainder.
+
+    Args:
+        operator: Symmetric, (n, n).
+        capacity: Most rows of the basis.
+        block: Rows per step.
+        widest: What `widen` may ask for.
+        seed: Of the first block, and of rows that replace exhausted ones.
+    """
+
+    def __init__(self, operator: SymmetricOperator, capacity: int, block: int, widest: int, seed: int) -> None:
+        self.operator = operator
+        self.n = operator.shape[0]
+        self.eps = torch.finfo(operator.dtype).eps
+        self.block = block
+        self.room = capacity - widest  # rows that a restart may keep
+        self.size = self.products = self.restarts = self.largest = 0
+        self.norm = 0.0  # the largest |A q| so far: a lower bound of |A|
+        self._capacity = capacity
+        self._generator = torch.Generator().manual_seed(seed)
+        self._basis = torch.empty(capacity + widest, self.n, dtype=operator.dtype, device=operator.device)
+        self._images = torch.empty(capacity, self.n, dtype=operator.dtype, device=operator.device)
+        self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
+        self._width = block
+        self._coupling = torch.zeros(0, block, dtype=torch.float64)
+        self._continue(self._basis[:0])
+
+    def grow(self) -> bool:
+        """Multiply the next block, project, and orthonormalize what is left. Whether there is room for one more."""
+        start, stop = self.size, self.size + self._width
+        images = (self.operator @ self._basis[start:stop].T).T
+        self.products += stop - start
+        remainder, coefficients = orthogonalize(images, self._basis[:stop])
+        known = coefficients.double().cpu()
+        self._images[start:stop] = images
+        self._projected[start:stop, :stop] = known
+        self._projected[:start, start:stop] = known[:, :start].T
+        self._projected[start:stop, start:stop] = (known[:, start:] + known[:, start:].T) / 2
+        self.norm = max(self.norm, float(row_norms(images).max()))
+        self.size = stop
+        self.largest = max(self.largest, stop)
+        self._continue(remainder)
+        return stop + self._width <= self._capacity
+
+    def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Ritz values in ascending order, their coefficients (columns), and residuals by the recurrence."""
+        values, vectors = torch.linalg.eigh(self._projected[: self.size, : self.size])
+        last = vectors[self.size - len(self._coupling) :]
+        residuals: Tensor = torch.linalg.vector_norm(self._coupling.T @ last, dim=0)
+        return values, vectors, residuals
+
+    def combine(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Combinations of the basis, one row per column of `vectors`, and A times each."""
+        weights = vectors.T.to(self._basis.device, self._basis.dtype)
+        return weights @ self._basis[: self.size], weights @ self._images[: self.size]
+
+    def restart(self, values: Tensor, vectors: Tensor) -> None:
+        """Keep these Ritz pairs and the next block, and forget the rest."""
+        keep = len(values)
+        following = self._basis[self.size : self.size + self._width].clone()
+        self._basis[:keep], self._images[:keep] = self.combine(vectors)
+        self._basis[keep : keep + self._width] = following
+        self._projected.zero_()
+        self._projected[:keep, :keep] = torch.diag(values)
+        self.size = keep
+        self.restarts += 1
+
+    def widen(self, block: int) -> None:
+        """Add random rows to the next block, and take steps of that width from here on."""
+        width = min(block, self.n - self.size)
+        for j in range(self._width, width):
+            self._basis[self.size + j] = self._random(self._basis[: self.size + j])
+        self._coupling = torch.nn.functional.pad(self._coupling, (0, width - self._width))
+        self._width, self.block = width, block
+
+    def _continue(self, remainder: Tensor) -> None:
+        """Orthonormalize `remainder` into the next block. Rows that are lost in rounding give way to random ones."""
+        self._width = min(self.block, self.n - self.size)
+        self._coupling = torch.zeros(len(remainder), self._width, dtype=torch.float64)
+        for j in range(self._width):
+            known = self._basis[: self.size + j]
+            row, norm = remainder[j : j + 1], torch.zeros(1, dtype=torch.float64)
+            if len(row):
+                before = row_norms(row)
+                row, coefficients = orthogonalize(row, known[self.size :])
+                self._coupling[j, :j] = coefficients[0].double().cpu()
+                norm = row_norms(row)
+                if norm < CANCELLED * before:
+                    row, _ = orthogonalize(row, known)
+                    norm = row_norms(row)
+            if norm > BREAKDOWN * self.eps * self.norm:
+                self._coupling[j, j] = norm[0]
+                self._basis[self.size + j] = scaled(row, norm)[0]
+            else:
+                self._basis[self.size + j] = self._random(known)
+
+    def _random(self, known: Tensor) -> Tensor:
+        """A random unit vector that is orthogonal to the basis so far."""
+        row = torch.randn(1, self.n, generator=self._generator, dtype=torch.float32)
+        row = row.to(self._basis.device, self._basis.dtype)
+        for _ in range(2):  # where the basis nearly spans the space, almost nothing is left of the first
+            row, _ = orthogonalize(row, known)
+            row = scaled(row, row_norms(row))
+        return row[0]

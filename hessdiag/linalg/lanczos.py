@@ -1,0 +1,117 @@
+"""Lanczos tridiagonalization with full reorthogonalization, of several start vectors in lockstep."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hessdiag.linalg.operator import SymmetricOperator
+
+BREAKDOWN = 10.0  # units of rounding of |A| below which a remainder is taken for zero
+
+
+@dataclass(frozen=True)
+class Tridiagonal:
+    """A Q = Q T + beta_m q_(m+1) e_m' for each of k start vectors, T = tridiag(betas, alphas, betas).
+
+    Attributes:
+        alphas: Diagonals, float64 on the CPU, shape (k, m). Zero beyond a vector's last step.
+        betas: beta_j couples step j with step j + 1, shape (k, m); the last belongs to the residual. Zero from the step
+            at which a vector's Krylov space is exhausted.
+        steps: How many steps each vector took, shape (k,): m, or the dimension of its Krylov space if that is smaller.
+        basis: The Lanczos vectors, shape (k, n, m) in the operator's dtype; `None` unless asked for.
+    """
+
+    alphas: Tensor
+    betas: Tensor
+    steps: Tensor
+    basis: Tensor | None
+
+    @property
+    def terminated(self) -> Tensor:
+        """Whether each Krylov space was exhausted, so that its Ritz pairs are exact; shape (k,), bool."""
+        last = (self.steps - 1).clamp(min=0)[:, None]
+        return (self.steps == 0) | (self.betas.gather(1, last)[:, 0] == 0)
+
+    def matrix(self, index: int = 0) -> Tensor:
+        """T of one start vector, shape (steps, steps), float64."""
+        m = int(self.steps[index])
+        off = self.betas[index, : max(m - 1, 0)]
+        return torch.diag(self.alphas[index, :m]) + torch.diag(off, 1) + torch.diag(off, -1)
+
+
+def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, keep_basis: bool = False) -> Tridiagonal:
+    """Run Lanczos from each column of `start`, one product with all of them per step.
+
+    Each new vector is orthogonalized against its whole basis by two passes of classical Gram-Schmidt, at every step
+    (Daniel, Gragg, Kaufman and Stewart 1976): two matrix products a pass, and orthogonality at the level of rounding.
+    A remainder that is rounding error beside the largest |A q| so far ends that vector's run.
+
+    Args:
+        operator: Symmetric, (n, n).
+        start: Start vectors of any length, shape (n, k) or (n,). A zero vector takes no steps.
+        steps: m, the most steps; no more than n are taken.
+        keep_basis: Return the bases too. They are held in any case: k (m + 1) n numbers.
+
+    Returns:
+        One tridiagonal matrix per start vector.
+
+    >>> T = tridiagonalize(torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]).double()), torch.ones(4).double(), 3)
+    >>> T.alphas, T.betas.square()
+    (tensor([[2.5000, 2.5000, 2.5000]], dtype=torch.float64), tensor([[1.2500, 0.8000, 0.4500]], dtype=torch.float64))
+    """
+    rows = (start[:, None] if start.ndim == 1 else start).T.to(operator.device, operator.dtype)
+    k, n = rows.shape
+    m = min(steps, n)
+    basis = torch.zeros(k, m + 1, n, dtype=operator.dtype, device=operator.device)
+    alphas, betas = torch.zeros(k, m, dtype=torch.float64), torch.zeros(k, m, dtype=torch.float64)
+    taken = torch.zeros(k, dtype=torch.int64)
+    norms = row_norms(rows)
+    scale = torch.zeros(k, dtype=torch.float64)  # the largest |A q| so far: a lower bound of |A|
+    active = torch.nonzero(norms > 0)[:, 0]
+    basis[active, 0] = scaled(rows[active], norms[active])
+    rounding = BREAKDOWN * torch.finfo(operator.dtype).eps
+    for step in range(m):
+        if not len(active):
+            break
+        everyone = len(active) == k  # no copy of the bases then
+        known = basis[:, : step + 1] if everyone else basis[active, : step + 1]
+        products = (operator @ known[:, step].T).T
+        remainder, coefficients = orthogonalize(products[:, None], known)
+        norms = row_norms(remainder[:, 0])
+        scale[active] = torch.maximum(scale[active], row_norms(products))
+        alphas[active, step] = coefficients[:, 0, step].double().cpu()
+        taken[active] = step + 1
+        more = norms > rounding * scale[active]
+        if step + 1 == n:
+            more &= False
+        active, norms, remainder = active[more], norms[more], remainder[more.to(remainder.device), 0]
+        betas[active, step] = norms
+        basis[active, step + 1] = scaled(remainder, norms)
+    return Tridiagonal(alphas, betas, taken, basis[:, :m].transpose(1, 2) if keep_basis else None)
+
+
+def orthogonalize(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
+    """Subtract from `vectors` (..., b, n) what lies in the span of the orthonormal rows of `basis` (..., m, n), twice.
+
+    Returns:
+        The remainder, and the coefficients (..., b, m) that were subtracted.
+    """
+    total = torch.zeros((), dtype=vectors.dtype, device=vectors.device)
+    for _ in range(2):
+        coefficients = vectors @ basis.mT
+        vectors = vectors - coefficients @ basis
+        total = total + coefficients
+    return vectors, total
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Euclidean norms of the rows, summed in float64 where the device has it; float64 on the CPU."""
+    wide = torch.float32 if rows.device.type == "mps" else torch.float64
+    norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=wide)
+    return norms.double().cpu()
+
+
+def scaled(rows: Tensor, norms: Tensor) -> Tensor:
+    """Each row divided by its norm."""
+    return rows / norms.to(rows.device, rows.dtype)[:, None]

@@ -1,0 +1,204 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from hessdiag.linalg import slq
+from hessdiag.linalg.slq import Density, spectral_density
+
+N = 400
+
+
+def with_spectrum(values, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    values = torch.as_tensor(values, dtype=torch.float64)
+    Q = torch.linalg.qr(torch.randn(len(values), len(values), generator=g, dtype=torch.float64))[0]
+    A = (Q * values) @ Q.T
+    return (A + A.T) / 2, Q
+
+
+SPECTRA = {
+    "uniform": np.linspace(-1, 2, N),
+    "semicircle": np.sort(2 * np.cos(np.linspace(0, math.pi, N))),
+    "clusters": np.repeat([-1.0, 0.0, 0.5, 3.0], N // 4) + 1e-3 * np.linspace(-1, 1, N),
+    "twelve decades and signs": np.r_[-np.logspace(-9, 0, N // 2), np.logspace(-6, 3, N // 2)],
+    "bulk and outliers": np.r_[np.linspace(-0.5, 0.5, N - 4), -30.0, 20.0, 50.0, 100.0],
+}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_smoothed_density_agrees_with_lapack_within_its_error(name):
+    values = SPECTRA[name]
+    A, _ = with_spectrum(values)
+    found = spectral_density(A, probes=20, steps=60, seed=1)
+    exact = np.linalg.eigvalsh(A.numpy())
+    grid = found.grid()
+    truth = slq.gaussian(grid, exact, found.width).mean(0)
+    curve = found.density(grid)
+    assert np.trapezoid(curve.value, grid) == pytest.approx(1.0, abs=1e-4)
+    z = (curve.value - truth) / (curve.stderr + 1e-3 * truth.max())
+    assert np.abs(z).max() < 5
+    assert np.mean(z**2) < 2
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_cumulative_distribution_lies_within_its_brackets(name):
+    values = SPECTRA[name]
+    A, _ = with_spectrum(values)
+    found = spectral_density(A, probes=20, steps=60, seed=2)
+    for point in np.quantile(values, [0.1, 0.3, 0.5, 0.8]) + 1e-7:
+        truth = (values < point).mean()
+        low, high = found.cumulative_bounds(point)
+        sampling = math.sqrt(2 * truth * (1 - truth) / N / 20)
+        assert low - 4 * sampling <= truth <= high + 4 * sampling
+        share = found.share(-math.inf, point)
+        assert abs(share.value - truth) < 4 * share.stderr + 1e-12
+    assert found.cumulative_bounds(values.min() - 1) == (0.0, 0.0)
+    assert found.cumulative_bounds(values.max() + 1) == (1.0, 1.0)
+
+
+def test_quadrature_is_exact_up_to_degree_2m_minus_1():
+    """And the first error is the product of the squared betas."""
+    A, _ = with_spectrum(np.linspace(-1, 1.5, 60))
+    m = 6
+    found = spectral_density(A, probes=1, steps=m, seed=3)
+    start = torch.Generator().manual_seed(3)
+    v = torch.randn(60, 1, generator=start, dtype=torch.float64)[:, 0]
+    v = v / v.norm()
+    for power in range(2 * m):
+        quadrature = (found.weights[0] * found.nodes[0] ** power).sum()
+        assert quadrature == pytest.approx(float(v @ torch.linalg.matrix_power(A, power) @ v), rel=1e-10, abs=1e-12)
+    from hessdiag.linalg.lanczos import tridiagonalize
+
+    error = float(v @ torch.linalg.matrix_power(A, 2 * m) @ v) - (found.weights[0] * found.nodes[0] ** (2 * m)).sum()
+    assert error == pytest.approx(float(tridiagonalize(A, v, m).betas.square().prod()), rel=1e-6)
+
+
+def test_known_quadrature():
+    found = spectral_density(torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0]).double()), probes=3, steps=4, seed=0)
+    np.testing.assert_allclose(found.nodes, [[1, 2, 3, 4]] * 3, rtol=1e-9)
+    np.testing.assert_allclose(found.weights.sum(1), 1.0)
+
+
+def test_moments_agree_within_their_errors():
+    A, _ = with_spectrum(SPECTRA["uniform"])
+    truth = [np.mean(SPECTRA["uniform"] ** power) for power in (1, 2, 3, 4)]
+    z = []
+    for seed in range(30):
+        found = spectral_density(A, probes=10, steps=10, seed=seed).moments()
+        z.append((found.value - truth) / found.stderr)
+    assert np.abs(np.mean(z, axis=0)).max() < 4 / math.sqrt(30) * 1.2
+    assert 0.7 < np.std(z) < 1.6
+
+
+def test_outliers_are_exact_and_none_is_lost():
+    values = SPECTRA["bulk and outliers"]
+    A, Q = with_spectrum(values)
+    order = [N - 4, N - 3, N - 2, N - 1]
+    found = spectral_density(A, probes=10, steps=40, seed=0, deflate=(torch.tensor(values[order]), Q[:, order]))
+    assert found.support == pytest.approx((-30.0, 100.0))
+    assert np.nanmax(np.abs(found.nodes)) < 0.51
+    assert found.width < 0.03
+    assert found.outliers.tolist() == pytest.approx([-30, 20, 50, 100])
+    np.testing.assert_allclose(found.weights.sum(1), 1 - 4 / N)
+    grid = found.grid()
+    curve = found.density(grid)
+    assert np.trapezoid(curve.value, grid) == pytest.approx(1.0, abs=1e-4)
+    for value in (20.0, 100.0):
+        near = np.abs(grid - value) < 6 * found.width
+        assert np.trapezoid(curve.value[near], grid[near]) == pytest.approx(1 / N, rel=1e-4)
+        assert curve.stderr[near].max() < 1e-12
+    first, plain = found.moments(), spectral_density(A, probes=10, steps=40, seed=0).moments()
+    assert first.value[1] == pytest.approx(np.mean(values**2), abs=4 * first.stderr[1])
+    assert first.stderr[1] < plain.stderr[1] / 100
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_negative_fraction_and_mass(share):
+    below = int(share * N)
+    values = np.r_[np.linspace(-1, -0.05, below), np.linspace(0.05, 2, N - below)]
+    A, _ = with_spectrum(values)
+    found = spectral_density(A, probes=20, steps=80, seed=0)
+    negative = found.negative(1e-10)
+    assert abs(negative.value - share) <= 4 * negative.stderr + 1e-12
+    assert negative.stderr < 0.05
+    mass = found.negative_mass()
+    truth = -values[values < 0].sum() / np.abs(values).sum()
+    assert mass.value == pytest.approx(truth, abs=4 * float(mass.stderr) + 1e-9)
+
+
+def test_zeros_are_not_negative():
+    values = np.r_[np.zeros(N // 2), -np.linspace(0.5, 1, N // 8), np.linspace(0.5, 2, N - N // 2 - N // 8)]
+    A, _ = with_spectrum(values)
+    found = spectral_density(A, probes=20, steps=80, seed=0).negative(1e-10)
+    assert found.value == pytest.approx(1 / 8, abs=0.02)
+
+
+def test_logarithmic_density_keeps_signs_and_decades_apart():
+    values = np.r_[-(10.0 ** np.linspace(-1, 0, N // 4)), 10.0 ** np.linspace(0, 1, N - N // 4)]
+    A, _ = with_spectrum(values)
+    found = spectral_density(A, probes=20, steps=80, seed=0)
+    grid = found.log_grid()
+    positive, negative = found.log_density(grid)
+    assert np.trapezoid(positive.value, grid) == pytest.approx(0.75, abs=0.02)
+    assert np.trapezoid(negative.value, grid) == pytest.approx(0.25, abs=0.02)
+    assert positive.value[np.abs(grid - 0.5).argmin()] == pytest.approx(0.75, rel=0.15)
+    assert positive.value[np.abs(grid + 0.5).argmin()] < 0.02
+
+
+@pytest.mark.parametrize("A", [torch.zeros(5, 5), torch.eye(6) * 3.0, torch.tensor([[2.0]]), torch.ones(8, 8)])
+def test_degenerate_matrices(A):
+    A = A.double()
+    found = spectral_density(A, probes=3, steps=20, seed=0)
+    values = np.linalg.eigvalsh(A.numpy())
+    assert found.support == pytest.approx((values[0], values[-1]), abs=1e-9)
+    grid = found.grid()
+    assert np.trapezoid(found.density(grid).value, grid) == pytest.approx(1.0, abs=1e-4)
+    positive, negative = found.log_density(found.log_grid())
+    assert np.isfinite(positive.value).all()
+    assert not negative.value.any()
+
+
+def test_everything_may_be_deflated():
+    A, Q = with_spectrum([1.0, 2.0, 3.0])
+    found = spectral_density(A, probes=2, steps=5, seed=0, deflate=(torch.tensor([1.0, 2.0, 3.0]), Q))
+    assert found.moments(2).value == pytest.approx([2.0, 14 / 3])
+    assert found.products == 0
+
+
+def test_probes_in_groups_give_the_same_numbers():
+    A, _ = with_spectrum(SPECTRA["uniform"])
+    together = spectral_density(A, probes=5, steps=20, seed=0)
+    apart = spectral_density(A, probes=5, steps=20, seed=0, at_once=2)
+    np.testing.assert_allclose(together.nodes, apart.nodes, atol=1e-8)
+    assert together.products == apart.products == 100
+
+
+def test_interrupt_keeps_the_probes_that_are_done():
+    A, _ = with_spectrum(SPECTRA["uniform"])
+
+    def stop(after):
+        def progress(done):
+            if done >= after:
+                raise KeyboardInterrupt
+
+        return progress
+
+    found = spectral_density(A, probes=9, steps=10, seed=0, at_once=2, progress=stop(4))
+    assert found.nodes.shape == (4, 10)
+    with pytest.raises(KeyboardInterrupt):
+        spectral_density(A, probes=9, steps=10, seed=0, at_once=1, progress=stop(1))
+
+
+def test_no_seed_is_fresh():
+    A, _ = with_spectrum(SPECTRA["uniform"])
+    first, second = (spectral_density(A, probes=2, steps=5).nodes for _ in range(2))
+    assert (first != second).all()
+
+
+def test_exact_eigenvalues_make_a_density_too():
+    values = np.linspace(0, 1, 50)
+    found = Density(values[None], np.full((1, 50), 1 / 50), np.zeros(0), 50, 0.05, 50)
+    assert np.isnan(found.moments().stderr).all()
+    assert found.moments(1).value == pytest.approx([0.5])
