@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hessdiag.curvature.dense import hessian, hessian_block
+    from hessdiag.curvature.fisher import FisherOperator
+    from hessdiag.curvature.gauss_newton import GaussNewtonOperator
     from hessdiag.curvature.hessian import HessianOperator
+    from hessdiag.diagnostics.blocks import Blocks, blocks
+    from hessdiag.diagnostics.bounds import Bounds, bounds
     from hessdiag.diagnostics.diag_share import DiagShare, diag_share
+    from hessdiag.diagnostics.eigs import Eigs, eigs
+    from hessdiag.diagnostics.spectrum import Spectrum, spectrum
     from hessdiag.diagnostics.vanishing import Vanishing, vanishing
     from hessdiag.errors import ExitCode, HessdiagError
     from hessdiag.problem.load import ProblemRequest, load_problem
@@ -18,33 +24,53 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Blocks": "hessdiag.diagnostics.blocks",
+    "Bounds": "hessdiag.diagnostics.bounds",
     "DiagShare": "hessdiag.diagnostics.diag_share",
+    "Eigs": "hessdiag.diagnostics.eigs",
     "ExitCode": "hessdiag.errors",
+    "FisherOperator": "hessdiag.curvature.fisher",
+    "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
     "HessdiagError": "hessdiag.errors",
     "HessianOperator": "hessdiag.curvature.hessian",
     "Problem": "hessdiag.problem.problem",
     "ProblemRequest": "hessdiag.problem.load",
+    "Spectrum": "hessdiag.diagnostics.spectrum",
     "Vanishing": "hessdiag.diagnostics.vanishing",
+    "blocks": "hessdiag.diagnostics.blocks",
+    "bounds": "hessdiag.diagnostics.bounds",
     "diag_share": "hessdiag.diagnostics.diag_share",
+    "eigs": "hessdiag.diagnostics.eigs",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
     "load_problem": "hessdiag.problem.load",
+    "spectrum": "hessdiag.diagnostics.spectrum",
     "vanishing": "hessdiag.diagnostics.vanishing",
 }
 
 __all__ = [
+    "Blocks",
+    "Bounds",
     "DiagShare",
+    "Eigs",
     "ExitCode",
+    "FisherOperator",
+    "GaussNewtonOperator",
     "HessdiagError",
     "HessianOperator",
     "Problem",
     "ProblemRequest",
+    "Spectrum",
     "Vanishing",
     "__version__",
+    "blocks",
+    "bounds",
     "diag_share",
+    "eigs",
     "hessian",
     "hessian_block",
     "load_problem",
+    "spectrum",
     "vanishing",
 ]
 

@@ -15,6 +15,10 @@ from hessdiag.errors import ExitCode, HessdiagError
 # Short help stands here so that `hessdiag --help` need not import a single command.
 COMMANDS = {
     "diag-share": ("hessdiag.cli.diag_share", "How diagonal is the Hessian, overall and per layer?"),
+    "eigs": ("hessdiag.cli.eigs", "Lowest and highest eigenpairs: sharpness, negative curvature."),
+    "spectrum": ("hessdiag.cli.spectrum", "How are the eigenvalues distributed? With error bars."),
+    "bounds": ("hessdiag.cli.bounds", "Where can the eigenvalues be? Gershgorin and tighter."),
+    "blocks": ("hessdiag.cli.blocks", "Which layers curve, and how do they couple? Norms of all blocks."),
     "vanishing": ("hessdiag.cli.vanishing", "Gradient and Hessian norms against depth, beside theory."),
     "report": ("hessdiag.cli.report", "Render a saved result, as text, Markdown or one HTML page."),
     "ls": ("hessdiag.cli.ls", "List built-in networks, losses, initializations and spec forms."),

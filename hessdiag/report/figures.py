@@ -126,7 +126,9 @@ def _many_dots(chart: Dots) -> Figure:
 
 def _show_axis(set_scale: Any, chart: Dots) -> None:
     values = [value for series in chart.series for value in series.values]
-    if chart.log and any(drawable(value, log=True) for value in values):
+    if chart.linear_below is not None:
+        set_scale("symlog", linthresh=chart.linear_below)
+    elif chart.log and any(drawable(value, log=True) for value in values):
         set_scale("log")
 
 
@@ -200,30 +202,34 @@ def _line_mark(series: Series, count: int) -> str:
 
 
 def _heat(chart: Heat) -> Figure:
-    count = len(chart.labels)
-    size = min(3.0 + 0.3 * count, 7.0)
-    figure = Figure(figsize=(size + 1.4, size), layout="constrained")
+    names = (chart.labels, chart.columns or chart.labels)
+    height, width = (min(3.0 + 0.3 * len(labels), 7.0) for labels in names)
+    figure = Figure(figsize=(width + 1.4, height), layout="constrained")
     axes = figure.add_subplot()
     matrix = np.array([_array(row, log=True) for row in chart.matrix])
     known = matrix[~np.isnan(matrix)]
     if known.size:
         # Six decades: what is fainter is nothing beside the whole.
-        top = max(known.max(), 1e-12)
-        norm = LogNorm(min(max(known.min(), top * 1e-6), top * 0.9), top, clip=True)
-        mesh = axes.pcolormesh(matrix, cmap="cividis", norm=norm, rasterized=count > RASTER_ABOVE)
+        low, top = chart.scale or (known.min(), max(known.max(), 1e-12))
+        norm = LogNorm(min(max(low, top * 1e-6), top * 0.9), top, clip=True)
+        mesh = axes.pcolormesh(matrix, cmap="cividis", norm=norm, rasterized=max(map(len, names)) > RASTER_ABOVE)
         figure.colorbar(mesh, ax=axes, label=chart.axis, shrink=0.8)
     axes.set_aspect("equal")
-    axes.set_xlim(0, count)
-    axes.set_ylim(count, 0)
-    step = max(1, -(-count // 16))
-    places = range(0, count, step)
-    labels = [_short(chart.labels[index]) for index in places]
-    axes.set_yticks([index + 0.5 for index in places], labels)
-    axes.set_xticks([index + 0.5 for index in places], labels, rotation=90 if _wide(labels) else 0)
+    axes.set_xlim(0, len(names[1]))
+    axes.set_ylim(len(names[0]), 0)
+    axes.set_yticks(*_cell_labels(names[0]))
+    places, labels = _cell_labels(names[1])
+    axes.set_xticks(places, labels, rotation=90 if _wide(labels) else 0)
     axes.tick_params(length=0, labelsize=8.5)
-    if count > 1:
+    if max(map(len, names)) > 1:
         axes.spines[:].set_visible(False)
     return figure
+
+
+def _cell_labels(names: Sequence[str]) -> tuple[list[float], list[str]]:
+    """Where the labels of a heat map's rows or columns stand, and what they say: no more than can be read."""
+    places = range(0, len(names), max(1, -(-len(names) // 16)))
+    return [index + 0.5 for index in places], [_short(names[index]) for index in places]
 
 
 def _wide(labels: Sequence[str]) -> bool:

@@ -23,6 +23,10 @@ _PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
 
 HEADLINES = {
     "diag-share": ("diag_share", "layer_block_share"),
+    "eigs": ("smallest", "largest"),
+    "spectrum": ("trace", "frobenius", "highest"),
+    "bounds": ("gershgorin.0", "gershgorin.1", "measured.1"),
+    "blocks": ("norm", "between_layers", "residual_share"),
     "vanishing": ("rates.gradient.per_layer", "rates.hessian.per_layer"),
 }
 

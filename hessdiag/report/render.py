@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hessdiag.errors import LoadError
-from hessdiag.report import diag_share, document, markdown, terminal, vanishing
+from hessdiag.report import blocks, bounds, diag_share, document, eigs, markdown, spectrum, terminal, vanishing
 from hessdiag.report.view import View
 
 FORMATS = ("text", "json", "markdown", "html")
@@ -18,6 +18,10 @@ SUFFIXES = {
 }
 _VIEWS: dict[str, Callable[[Mapping[str, Any]], View]] = {
     "diag-share": diag_share.view,
+    "eigs": eigs.view,
+    "spectrum": spectrum.view,
+    "bounds": bounds.view,
+    "blocks": blocks.view,
     "vanishing": vanishing.view,
 }
 

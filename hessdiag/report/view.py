@@ -66,12 +66,16 @@ class Chart:
 
 @dataclass(frozen=True)
 class Dots(Chart):
-    """One row per label, one mark per series, along a horizontal axis."""
+    """One row per label, one mark per series, along a horizontal axis.
+
+    With `linear_below`, the axis is logarithmic on both sides of zero and linear up to that value.
+    """
 
     labels: tuple[str, ...]
     series: tuple[Series, ...]
     axis: str
     log: bool = True
+    linear_below: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,16 @@ class Lines(Chart):
 
 @dataclass(frozen=True)
 class Heat(Chart):
-    """A square matrix of shares, on a logarithmic colour scale."""
+    """A matrix of shares, on a logarithmic colour scale. Its columns are named like its rows unless told otherwise.
+
+    The colours run over six decades up to the largest entry, or over `scale`.
+    """
 
     labels: tuple[str, ...]
     matrix: tuple[Values, ...]
     axis: str
+    columns: tuple[str, ...] = ()
+    scale: tuple[float, float] | None = None
 
 
 Block = Table | Dots | Lines | Heat

@@ -192,7 +192,9 @@ def density() -> dict[str, float]:
     found: dict[str, float] = {}
     for name, make in (("MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)), ("128x32", problems.deep_mlp)):
         problem = make()
-        ours, _ = once(lambda problem=problem: slq.quadrature(HessianOperator(problem), probes=8, steps=60, seed=0))
+        ours, _ = once(
+            lambda problem=problem: slq.spectral_density(HessianOperator(problem), probes=8, steps=60, seed=0)
+        )
         theirs, _ = once(
             lambda problem=problem: hessian_eigenthings.spectral_density(
                 eigenthings_operator(problem), num_runs=8, lanczos_steps=60

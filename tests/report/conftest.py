@@ -7,6 +7,15 @@ DOCUMENTS = {
     "sampled": lambda: example_documents.diag_share(4, sampled=True, trajectory=True),
     "one-layer": lambda: example_documents.diag_share(1),
     "vanishing": lambda: example_documents.vanishing(),
+    "eigs": lambda: example_documents.eigs(),
+    "eigs-exact": lambda: example_documents.eigs(30, exact=True),
+    "blocks": lambda: example_documents.blocks(4),
+    "blocks-exact": lambda: example_documents.blocks(16, exact=True),
+    "blocks-objective": lambda: example_documents.blocks(1, objective=True),
+    "spectrum": lambda: example_documents.spectrum(),
+    "spectrum-exact": lambda: example_documents.spectrum(exact=True),
+    "bounds": lambda: example_documents.bounds(30),
+    "bounds-sketch": lambda: example_documents.bounds(sketch=True),
     "shallow": lambda: example_documents.vanishing(2),
 }
 

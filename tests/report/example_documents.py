@@ -230,3 +230,221 @@ def vanishing(deepest: int = 128, rate: float = -0.55) -> dict[str, Any]:
         ],
         provenance={**PROVENANCE, "argv": ["hessdiag", "vanishing", "--depth", "128"]},
     )
+
+
+def eigs(layers: int = 3, *, exact: bool = False, lowest: int = 2, highest: int = 3) -> dict[str, Any]:
+    def pair(value: float, place: int) -> dict[str, Any]:
+        weights = [1.0 / (1 + abs(place - index)) for index in range(layers)]
+        return {
+            "eigenvalue": value,
+            "residual": 1e-4 * abs(value),
+            "converged": place != 1,
+            "gradient_overlap": 0.1 * place,
+            "layer_weights": [weight / sum(weights) for weight in weights],
+        }
+
+    low = [pair(-0.5 / (index + 1), index) for index in range(lowest)]
+    high = [pair(2.0 ** (index - 1), lowest + index) for index in range(highest)]
+    spectrum = [-0.5, -0.25, *(0.0,) * 3, *(2.0**power for power in range(-30, 2))]
+    result = {
+        "lowest": low,
+        "highest": high,
+        "smallest": low[0]["eigenvalue"] if low else None,
+        "largest": high[-1]["eigenvalue"] if high else None,
+        "method": "exact" if exact else "lanczos",
+        "parameters": len(spectrum),
+        "layers": [f"blocks.{index}.linear" for index in range(layers)],
+        "tol": 1e-3,
+        "rounding": 1e-12,
+        "inertia": {"positive": 32, "negative": 2, "zero": 3, "tolerance": 1e-12} if exact else None,
+        "spectrum": spectrum if exact else None,
+        "largest_step": 1.0,
+        "gradient_norm": 0.3,
+        "gradient_curvature": 0.7,
+        "negative_certificate": {"certain": True, "bound": -0.4995, "why": "the lowest Ritz value plus its residual"},
+        "hvps": 57,
+        "basis": 56,
+        "restarts": 0 if exact else 2,
+        "engine": "batched double backward",
+    }
+    return document(
+        "eigs",
+        status="ok",
+        problem={"model": "Sequential", "parameters": len(spectrum), "samples": 32, "loss": "ce", "reduction": "mean"},
+        result=result,
+        theory=None,
+        checks={"hvp_symmetry": 1e-15, "hvp_finite_difference": 1e-10},
+        verdict=[{"level": "note", "says": "Negative curvature is proven.", "because": "a Ritz value", "try": "Adam"}],
+        provenance={**PROVENANCE, "argv": ["hessdiag", "eigs", "model.pt"]},
+    )
+
+
+def blocks(layers: int = 3, *, exact: bool = False, objective: bool = False) -> dict[str, Any]:
+    def matrix(within: float, between: float) -> list[list[float]]:
+        return [[within if i == j else between / (1 + abs(i - j)) for j in range(layers)] for i in range(layers)]
+
+    def noise(values: list[list[float]]) -> list[list[float]] | None:
+        return None if exact else [[0.05 * value for value in row] for row in values]
+
+    whole, part, rest = matrix(0.4, 1.1), matrix(0.4, 0.5), matrix(3e-17, 0.9)
+    error = None if exact else 0.0123
+    result = {
+        "names": [f"blocks.{index}.linear" for index in range(layers)],
+        "kinds": ["Linear"] * layers,
+        "sizes": [1000] * layers,
+        "parameters": 1000 * layers,
+        "frobenius": whole,
+        "frobenius_stderr": noise(whole),
+        "gauss_newton": None if objective else part,
+        "gauss_newton_stderr": None if objective else noise(part),
+        "residual": None if objective else rest,
+        "residual_stderr": None if objective else noise(rest),
+        "trace": [1.5 * (index + 1) for index in range(layers)],
+        "trace_stderr": None if exact else [0.1] * layers,
+        "diagonal_mass": [1.6 * (index + 1) for index in range(layers)],
+        "diagonal_mass_stderr": None if exact else [0.2] * layers,
+        "norm": 2.3456,
+        "norm_stderr": error,
+        "gauss_newton_norm": None if objective else 1.234,
+        "gauss_newton_norm_stderr": None if objective else error,
+        "residual_norm": None if objective else 1.987,
+        "residual_norm_stderr": None if objective else error,
+        "between_layers": 0.913,
+        "between_layers_stderr": error,
+        "residual_share": None if objective else 0.72,
+        "residual_share_stderr": None if objective else error,
+        "residual_diagonal": None if objective else 3e-17,
+        "residual_diagonal_vanishes": None if objective else True,
+        "indefinite_pair": {"layers": ["blocks.0.linear", "blocks.1.linear"], "ratio": 1.9} if exact else None,
+        "eigenvalue_bounds": [-1.5, 2.1],
+        "method": "exact" if exact else "probes",
+        "probes": 0 if exact else 32,
+        "hvps": 1000 * layers if exact else 32 * layers,
+        "engine": "batched double backward",
+    }
+    return document(
+        "blocks",
+        status="ok",
+        problem={"model": "Sequential", "parameters": 1000 * layers, "samples": 32, "loss": "ce", "reduction": "mean"},
+        result=result,
+        theory=None,
+        checks={"hvp_symmetry": 1e-15, "hvp_finite_difference": 1e-10},
+        verdict=[{"level": "note", "says": "Most of the curvature couples layers.", "because": "|H|", "try": "L-BFGS"}],
+        provenance={**PROVENANCE, "argv": ["hessdiag", "blocks", "model.pt"]},
+    )
+
+
+def spectrum(*, exact: bool = False, name: str = "hessian") -> dict[str, Any]:
+    nodes = [-0.5, -0.25, *(0.01 * index for index in range(-8, 12)), 0.6, 2.0]
+    count, width = len(nodes), 0.05
+
+    def bumps(grid: list[float], centres: list[float], width: float) -> list[float]:
+        scale = count * width * math.sqrt(2 * math.pi)
+        return [sum(math.exp(-(((x - c) / width) ** 2) / 2) for c in centres) / scale for x in grid]
+
+    grid = [-0.8 + 0.01 * index for index in range(310)]
+    decades = [-3.0 + 0.02 * index for index in range(180)]
+    values = bumps(grid, nodes, width)
+    signs = {
+        sign: bumps(decades, [math.log10(abs(x)) for x in nodes if x * factor > 0], 0.1)
+        for sign, factor in (("positive", 1), ("negative", -1))
+    }
+
+    def error(values: list[float]) -> list[float] | None:
+        return None if exact else [0.1 * value for value in values]
+
+    outliers = [
+        {"eigenvalue": value, "residual": None if exact else 1e-4 * abs(value), "converged": value != 0.6}
+        for value in (-0.5, -0.25, 0.6, 2.0)
+    ]
+    trace, square = sum(nodes), sum(value**2 for value in nodes)
+    mean = trace / count
+    radius = 2 * math.sqrt(square / count - mean**2)
+    result = {
+        "operator": name,
+        "method": "exact" if exact else "slq",
+        "parameters": count,
+        "probes": 0 if exact else 10,
+        "steps": 0 if exact else 80,
+        "trace": trace,
+        "trace_stderr": None if exact else 0.05,
+        "frobenius": math.sqrt(square),
+        "frobenius_stderr": None if exact else 0.01,
+        "lowest": -0.5,
+        "highest": 2.0,
+        "density": {
+            "grid": grid,
+            "values": values,
+            "stderr": error(values),
+            "width": width,
+            "one_eigenvalue": 1 / (count * width * math.sqrt(2 * math.pi)),
+        },
+        "log_density": {
+            "grid": decades,
+            "positive": signs["positive"],
+            "positive_stderr": error(signs["positive"]),
+            "negative": signs["negative"],
+            "negative_stderr": error(signs["negative"]),
+            "width": 0.1,
+            "one_eigenvalue": 1 / (count * 0.1 * math.sqrt(2 * math.pi)),
+        },
+        "moments": [
+            {"order": p, "value": sum(x**p for x in nodes) / count, "stderr": None if exact else 0.01}
+            for p in range(1, 5)
+        ],
+        "negative_fraction": 10 / count,
+        "negative_fraction_stderr": None if exact else 0.02,
+        "negative_fraction_bounds": None if exact else [0.35, 0.5],
+        "negative_mass": 0.25,
+        "negative_mass_stderr": None if exact else 0.01,
+        "near_zero_fraction": 0.2,
+        "near_zero_fraction_stderr": None if exact else 0.02,
+        "inertia": {"positive": 13, "negative": 10, "zero": 1, "tolerance": 1e-12} if exact else None,
+        "outliers": outliers,
+        "eigenvalues": nodes if exact else None,
+        "hvps": 1000,
+        "engine": "batched double backward",
+    }
+    return document(
+        "spectrum",
+        status="ok",
+        problem={"model": "Sequential", "parameters": count, "samples": 32, "loss": "ce", "reduction": "mean"},
+        result=result,
+        theory={"semicircle_low": mean - radius, "semicircle_high": mean + radius},
+        checks={"hvp_symmetry": 1e-15, "hvp_finite_difference": 1e-10},
+        verdict=[{"level": "note", "says": "The Hessian is indefinite.", "because": "10 of 24", "try": "Newton-CG"}],
+        provenance={**PROVENANCE, "argv": ["hessdiag", "spectrum", "model.pt"]},
+    )
+
+
+def bounds(components: int = 3, *, sketch: bool = False) -> dict[str, Any]:
+    pieces = [{"interval": [2.0 * index - 4.0, 2.0 * index - 3.0], "count": 1 + index} for index in range(components)]
+    result = {
+        "gershgorin": [-5.0, 9.0],
+        "brauer": [-4.5, 8.0],
+        "perron": None if sketch else [-2.5, 4.25],
+        "block_norm": None if sketch else [-1.5, 4.5],
+        "feingold_varga": None if sketch else [-2.0, 5.0],
+        "frobenius": None if sketch else [-4.0, 6.0],
+        "inner": None if sketch else [-0.25, 3.5],
+        "measured": [-0.5, 4.0],
+        "measured_residuals": [2e-4, 1e-9],
+        "measured_converged": [True, True],
+        "method": "sketch" if sketch else "exact",
+        "relative_stderr": 0.198 if sketch else None,
+        "components": None if sketch else pieces,
+        "parameters": sum(piece["count"] for piece in pieces),
+        "negative_certificate": {"certain": True, "why": "the diagonal has the entry -0.02"},
+        "hvps": 300,
+        "engine": "batched double backward",
+    }
+    return document(
+        "bounds",
+        status="ok",
+        problem={"model": "Sequential", "parameters": result["parameters"], "samples": 32, "loss": "ce"},
+        result=result,
+        theory=None,
+        checks={"hvp_symmetry": 1e-15, "hvp_finite_difference": 1e-10},
+        verdict=[{"level": "note", "says": "Negative curvature is certain.", "because": "-0.02", "try": "Newton-CG"}],
+        provenance={**PROVENANCE, "argv": ["hessdiag", "bounds", "model.pt"]},
+    )

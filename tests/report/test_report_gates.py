@@ -78,7 +78,7 @@ def test_a_baseline_of_another_command_is_refused():
 
 def test_every_command_with_a_report_has_headline_numbers_that_exist():
     assert set(HEADLINES) == set(_VIEWS)
-    for doc in (example_documents.diag_share(), example_documents.vanishing()):
+    for doc in (example_documents.diag_share(), example_documents.eigs(), example_documents.vanishing()):
         assert changes(doc, doc, 0.0) == []
 
 

@@ -121,7 +121,14 @@ def test_nan_stays_readable():
     assert "NaN" in page.text("td")
 
 
-@pytest.mark.parametrize("make", [lambda: example_documents.diag_share(128, sampled=True), example_documents.vanishing])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: example_documents.diag_share(128, sampled=True),
+        lambda: example_documents.eigs(128, exact=True),
+        example_documents.vanishing,
+    ],
+)
 def test_a_report_of_128_layers_stays_below_a_megabyte(make):
     assert len(render(make(), "html").encode()) < 1_000_000
 

@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
     [
         ("diag-share", lambda: example_documents.diag_share(4, sampled=True, trajectory=True)),
         ("vanishing", example_documents.vanishing),
+        ("eigs", lambda: example_documents.eigs(14, exact=True)),
     ],
 )
 def test_text_is_as_it_was_looked_at(name, make):
@@ -105,10 +106,24 @@ def test_any_number_may_be_missing_or_absurd(doc, replacement, form):
 
 
 @pytest.mark.parametrize("replacement", [math.nan, math.inf, -1.0, 1e-300, None])
-@pytest.mark.parametrize("make", [example_documents.diag_share, lambda: example_documents.vanishing(8)])
+@pytest.mark.parametrize(
+    "make",
+    [example_documents.diag_share, lambda: example_documents.vanishing(8), lambda: example_documents.eigs(exact=True)],
+)
 def test_any_number_may_be_missing_or_absurd_in_figures(make, replacement):
     doc = make()
     assert render(doc | {"result": ruin(doc["result"], replacement)}, "html")
+
+
+def test_one_end_alone_and_one_layer_are_rendered():
+    assert "2.000  is the highest eigenvalue" in render(example_documents.eigs(lowest=0), "text")
+    assert "-0.5000  is the lowest eigenvalue" in render(example_documents.eigs(highest=0), "text")
+    assert "eigenvectors live" not in render(example_documents.eigs(1), "text")
+
+
+def test_pairs_that_did_not_converge_stand_out_at_any_width():
+    for width in (80, 120):
+        assert re.search(r"lowest 2 +-0\.25000 +2\.5e-5 +NO", render(example_documents.eigs(), "text", width=width))
 
 
 def test_empty_grid_and_empty_rates_are_rendered():

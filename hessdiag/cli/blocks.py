@@ -1,0 +1,40 @@
+"""`hessdiag blocks MODEL`: the layer-by-layer norms of the Hessian, of its Gauss-Newton part and of the rest."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hessdiag.cli.measure import Measurement, answer
+from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.output import Output
+
+if TYPE_CHECKING:
+    from hessdiag.cli.progress import Reporter
+    from hessdiag.problem.problem import Problem
+
+
+@click.command("blocks")
+@model_options
+@click.option(
+    "--probes",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Random vectors per layer. Default: exact up to 5,000 parameters, else 32.",
+)
+@output_options
+def command(targets: tuple[Target, ...], probes: int | None, out: Output) -> int:
+    """Which layers curve, and how do they couple? Norms of all layer blocks, Gauss-Newton part and residual apart.
+
+    Exact up to 5,000 parameters. Beyond, random vectors on one layer at a time, with standard errors.
+
+    \b
+    hessdiag blocks model.pt --data batch.npz --loss ce
+    hessdiag blocks builtin:lenet --probes 128 -o blocks.html
+    """  # noqa: D301
+
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+        from hessdiag.diagnostics.blocks import blocks
+
+        return blocks(problem, probes=probes, seed=seed, progress=progress)
+
+    return answer("blocks", targets, measure, out)

@@ -1,0 +1,83 @@
+"""What commands that measure one problem have in common: load, measure, answer."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from hessdiag.cli.options import Target
+from hessdiag.cli.output import Output, finish
+from hessdiag.cli.progress import Reporter, reporter
+from hessdiag.cli.provenance import Clock, collect
+from hessdiag.errors import SpecError
+from hessdiag.report.document import document
+
+if TYPE_CHECKING:
+    from hessdiag.problem.problem import Problem
+
+
+class Measurement(Protocol):
+    """The parts of a document that a diagnostic gives."""
+
+    @property
+    def status(self) -> str:
+        """One of "ok", "inexact" and "interrupted"."""
+
+    @property
+    def theory(self) -> Mapping[str, Any] | None:
+        """What closed forms predict."""
+
+    @property
+    def checks(self) -> Mapping[str, Any]:
+        """Self-checks by name."""
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings."""
+
+    def to_result(self) -> dict[str, Any]:
+        """The command's own numbers."""
+
+
+def answer(
+    command: str, targets: tuple[Target, ...], measure: "Callable[[Problem, int, Reporter], Measurement]", out: Output
+) -> int:
+    """Load the one target, measure it, write the document, and give the exit code.
+
+    Args:
+        command: Name of the command.
+        targets: What the command line asked for.
+        measure: Given the problem, the seed and a function to report progress to.
+        out: Where the answer goes.
+
+    Raises:
+        SpecError: if there are several targets.
+    """
+    if len(targets) > 1:
+        raise SpecError(
+            f"{command} takes one MODEL with one --weights; {len(targets)} were given.",
+            f"hessdiag {command} once for each, with -o NAME.json",
+        )
+    clock = Clock()
+    (target,) = targets
+    # What the user's own code prints is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
+        from hessdiag.problem.load import load_problem
+
+        problem = load_problem(target.load_request())
+        measured = measure(problem, target.request["seed"], progress)
+    from hessdiag.problem.describe import describe
+
+    return finish(
+        document(
+            command,
+            status=measured.status,
+            problem=describe(problem),
+            result=measured.to_result(),
+            theory=measured.theory,
+            checks=measured.checks,
+            verdict=measured.verdict,
+            provenance=collect(clock, str(problem.device), problem.kernels_forced),
+        ),
+        out,
+    )

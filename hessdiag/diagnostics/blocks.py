@@ -1,0 +1,302 @@
+"""Which layers curve, and how do they couple? Norms of the Hessian's layer blocks, split into Gauss-Newton and rest."""
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.diagnostics import blocks_squares, operators
+from hessdiag.diagnostics.blocks_squares import Squares
+from hessdiag.diagnostics.blocks_verdict import findings
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.linalg.blocks import norm_matrix
+from hessdiag.problem import loss as losses
+from hessdiag.problem.problem import Problem
+
+Floats = NDArray[np.float64]
+Matrix = list[list[float]]
+Progress = Callable[[int, int, str], None]
+
+EXACT_UP_TO = 5_000  # parameters: the whole matrices
+PROBES = 32  # random vectors per layer beyond
+ROUNDING = 1e3  # units of the last digit of |H| that cannot be told from zero
+
+_CONVEX = (nn.MSELoss, nn.CrossEntropyLoss, nn.NLLLoss, nn.BCEWithLogitsLoss)
+
+
+@dataclass(frozen=True)
+class IndefinitePair:
+    """Two layers with |H_lm|^2 > |H_ll| |H_mm|, which no semidefinite matrix has; `ratio` is the quotient."""
+
+    layers: tuple[str, str]
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Frobenius norms of the layer blocks of H = G + R, G the Gauss-Newton matrix and R the residual.
+
+    Standard errors are `None` where numbers are exact; everything about G and R is where the problem has no such split.
+
+    Attributes:
+        names: The L layers.
+        kinds: Their classes.
+        sizes: Their numbers of parameters.
+        parameters: N.
+        frobenius: |H_lm|, (L, L), symmetric.
+        gauss_newton: |G_lm|.
+        residual: |R_lm|.
+        trace: tr H_ll per layer.
+        diagonal_mass: Sum of |H_ii| per layer; `None` if interrupted before.
+        norm: |H|.
+        gauss_newton_norm: |G|.
+        residual_norm: |R|.
+        between_layers: Share of |H|^2 outside the layer-diagonal blocks.
+        residual_share: |R|^2 / (|G|^2 + |R|^2).
+        residual_diagonal: Norm of R's layer-diagonal blocks over |H|; zero to rounding where the output is piecewise
+            linear in each layer's parameters.
+        residual_diagonal_vanishes: Whether it is.
+        indefinite_pair: The pair of layers that proves negative curvature most clearly; `None` where none does, or if
+            norms are estimates.
+        eigenvalue_bounds: An interval from the matrices of norms alone that holds every eigenvalue; an estimate of it
+            where norms are estimates.
+        method: "exact" or "probes".
+        probes: Random vectors per layer; 0 if exact.
+        hvps: Hessian-vector products spent, self-checks not counted.
+        engine: How products were computed.
+        checks: Relative errors of the self-checks.
+        status: "ok", "inexact" (a self-check failed) or "interrupted".
+        findings: The verdict.
+    """
+
+    names: list[str]
+    kinds: list[str]
+    sizes: list[int]
+    parameters: int
+    frobenius: Matrix
+    frobenius_stderr: Matrix | None
+    gauss_newton: Matrix | None
+    gauss_newton_stderr: Matrix | None
+    residual: Matrix | None
+    residual_stderr: Matrix | None
+    trace: list[float]
+    trace_stderr: list[float] | None
+    diagonal_mass: list[float] | None
+    diagonal_mass_stderr: list[float] | None
+    norm: float
+    norm_stderr: float | None
+    gauss_newton_norm: float | None
+    gauss_newton_norm_stderr: float | None
+    residual_norm: float | None
+    residual_norm_stderr: float | None
+    between_layers: float
+    between_layers_stderr: float | None
+    residual_share: float | None
+    residual_share_stderr: float | None
+    residual_diagonal: float | None
+    residual_diagonal_vanishes: bool | None
+    indefinite_pair: IndefinitePair | None
+    eigenvalue_bounds: tuple[float, float]
+    method: Literal["exact", "probes"]
+    probes: int
+    hvps: int
+    engine: str
+    checks: dict[str, float | None]
+    status: Status
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def theory(self) -> None:
+        """There is no closed form for a given network; `vanishing` has those of random ones."""
+        return
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        return {key: value for key, value in asdict(self).items() if key not in ("checks", "status", "findings")}
+
+
+def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progress: Progress | None = None) -> Blocks:
+    """Measure the Frobenius norm of every pair of layers in the Hessian, in its Gauss-Newton part and in the rest.
+
+    H = J'BJ + R (Schraudolph 2002): J'BJ is the curvature of the loss through the output's slopes, and R that of the
+    output itself. Up to 5,000 parameters both matrices are computed whole. Beyond, random signs v on one layer m at a
+    time give E |(Hv)_l|^2 = |H_lm|^2, and the same vectors serve H, G and H - G.
+
+    Args:
+        problem: What is differentiated. One with an objective has no G.
+        probes: Random vectors per layer, at least 2. Default: exact up to 5,000 parameters, else 32.
+        seed: Of the probes.
+        progress: Called with (done, total, what).
+
+    Raises:
+        SpecError: if `probes` is too small.
+        ComputeError: if products cannot be computed.
+
+    >>> model = torch.nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    >>> for parameter in model.parameters(): _ = nn.init.constant_(parameter, 2.0)
+    >>> data = [(torch.ones(1, 1).double(), torch.ones(1, 1).double())]
+    >>> found = blocks(Problem(model, data=data, loss="mse"))  # (w v - 1)^2: H = [[8, 14], [14, 8]], G = 8 everywhere
+    >>> found.frobenius, found.residual
+    ([[8.0, 14.0], [14.0, 8.0]], [[0.0, 6.0], [6.0, 0.0]])
+    """
+    if probes is not None and probes < 2:
+        raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
+    n, count = problem.n_parameters, len(problem.layer_slices)
+    report = progress or (lambda done, total, what: None)
+    operator = HessianOperator(problem)
+    splits = problem._loss is not None
+    gauss_newton = GaussNewtonOperator(problem) if splits else None
+    checks = operators.self_checks(operator, seed)
+    whole = probes is None and n <= EXACT_UP_TO
+    wanted = probes or PROBES
+    both = "Hessian and Gauss-Newton matrix" if splits else "Hessian"
+    if whole:
+        report(0, n, f"{n:,} parameters: the whole {both}")
+        squares, mass = blocks_squares.exact(problem, gauss_newton, report)
+        measured = _assembled(problem, squares, exact=True) | {"diagonal_mass": mass.tolist()}
+    else:
+        report(0, wanted * count, f"{n:,} parameters: {wanted} x {count} products of the {both}, an estimate")
+        squares = blocks_squares.sampled(operator, gauss_newton, wanted, seed, report)
+        measured = _assembled(problem, squares, exact=False)
+        measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
+    engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"
+    failed = operators.failed(problem, checks)
+    status: Status = "interrupted" if squares.interrupted else "inexact" if failed else "ok"
+    measured |= {"engine": engine, "checks": checks, "status": status}
+    return Blocks(**measured, findings=tuple(findings(Blocks(**measured), problem)))
+
+
+def _assembled(problem: Problem, squares: Squares, *, exact: bool) -> dict[str, Any]:
+    """From samples of squares to norms, shares, their errors, and what follows from them."""
+    layers = problem.layer_slices
+    values: dict[str, Any] = {
+        "names": [layer.name for layer in layers],
+        "kinds": [layer.kind for layer in layers],
+        "sizes": [layer.size for layer in layers],
+        "parameters": problem.n_parameters,
+        "method": "exact" if exact else "probes",
+        "probes": 0 if exact else len(squares.parts),
+        "trace": squares.traces.mean(0).tolist(),
+        "trace_stderr": None if exact else np.sqrt(_variance(squares.traces)).tolist(),
+        "diagonal_mass": None,
+        "diagonal_mass_stderr": None,
+        "hvps": squares.products,
+    }
+    matrices: dict[str, Floats] = {}
+    for kind, (matrix, norm) in enumerate(
+        (("frobenius", "norm"), ("gauss_newton", "gauss_newton_norm"), ("residual", "residual_norm"))
+    ):
+        if kind >= squares.parts.shape[1]:
+            values |= dict.fromkeys((matrix, f"{matrix}_stderr", norm, f"{norm}_stderr"))
+            continue
+        samples = squares.parts[:, kind]
+        matrices[matrix], errors = _norms(samples)
+        total, error = _root(samples.sum(2).mean(0).sum(), _variance(samples.sum(2)).sum())
+        values |= {
+            matrix: matrices[matrix].tolist(),
+            f"{matrix}_stderr": None if exact else errors.tolist(),
+            norm: float(total),
+            f"{norm}_stderr": None if exact else float(error),
+        }
+    own = squares.parts.diagonal(axis1=2, axis2=3)  # (samples, kinds, L)
+    rows = squares.parts.sum(3)
+    values["between_layers"], error = _share(rows[:, 0] - own[:, 0], rows[:, 0])
+    values["between_layers_stderr"] = None if exact else error
+    rounding = ROUNDING * torch.finfo(problem.dtype).eps
+    if "residual" in matrices:
+        values["residual_share"], error = _share(rows[:, 2], rows[:, 1] + rows[:, 2])
+        values["residual_share_stderr"] = None if exact else error
+        inside = matrices["residual"].diagonal()
+        values["residual_diagonal"] = float(np.linalg.norm(inside)) / values["norm"] if values["norm"] else math.nan
+        # Beside the layer's own block: in deep networks these may all be tiny beside the whole.
+        values["residual_diagonal_vanishes"] = bool((inside <= rounding * matrices["frobenius"].diagonal()).all())
+    else:
+        missing = ("residual_share", "residual_share_stderr", "residual_diagonal", "residual_diagonal_vanishes")
+        values |= dict.fromkeys(missing)
+    values["indefinite_pair"] = _indefinite(values["names"], matrices["frobenius"], rounding) if exact else None
+    values["eigenvalue_bounds"] = _bounds(problem, matrices)
+    return values
+
+
+def _sampled_mass(operator: HessianOperator, measured: dict[str, Any], rows: int, seed: int) -> dict[str, Any]:
+    """Sum of |H_ii| per layer: the trace, where no diagonal entry can be negative, else from a sample of rows."""
+    if measured["residual_diagonal_vanishes"] and _convex(operator.problem):
+        return {"diagonal_mass": measured["trace"], "diagonal_mass_stderr": measured["trace_stderr"]}
+    mass, error, products = blocks_squares.diagonal_masses(operator, rows, seed)
+    return {
+        "diagonal_mass": mass.tolist(),
+        "diagonal_mass_stderr": error.tolist(),
+        "hvps": measured["hvps"] + products,
+    }
+
+
+def _convex(problem: Problem) -> bool:
+    """Whether the loss is known to be convex in the output: then G is positive semidefinite."""
+    loss = problem._loss
+    return loss is not None and (loss in losses.NAMED.values() or isinstance(loss.function, _CONVEX))
+
+
+def _variance(samples: Floats) -> Floats:
+    """Variance of the mean over the first axis; zero for a single sample, which is exact."""
+    return samples.var(0, ddof=1) / len(samples) if len(samples) > 1 else np.zeros(samples.shape[1:])
+
+
+def _root(square: Any, variance: Any) -> tuple[Any, Any]:
+    """The root of an estimated square, and its standard error by the delta method."""
+    value = np.sqrt(square)
+    return value, np.divide(np.sqrt(variance), 2 * value, out=np.zeros_like(value), where=value > 0)
+
+
+def _norms(samples: Floats) -> tuple[Floats, Floats]:
+    """A symmetric matrix of norms from samples (samples, L, L) of its squares: each pair is seen from both sides."""
+    square, variance = samples.mean(0), _variance(samples)
+    both = (variance + variance.T) / 4
+    np.fill_diagonal(both, variance.diagonal())
+    value, error = _root((square + square.T) / 2, both)
+    return value, error
+
+
+def _share(part: Floats, whole: Floats) -> tuple[float, float]:
+    """A ratio of totals over layers, from samples (samples, L), with its linearized standard error."""
+    bottom = float(whole.mean(0).sum())
+    if not bottom > 0:
+        return math.nan, math.nan
+    value = float(part.mean(0).sum()) / bottom
+    return value, math.sqrt(float(_variance(part - value * whole).sum())) / bottom
+
+
+def _indefinite(names: list[str], norms: Floats, rounding: float) -> IndefinitePair | None:
+    """The pair of layers with the largest |H_lm|^2 - |H_ll| |H_mm|, if that is positive beyond rounding.
+
+    A semidefinite matrix has blocks A_l'A_m, and |A_l'A_m|^2 = <A_lA_l', A_mA_m'> is at most |A_l'A_l| |A_m'A_m|.
+    """
+    own = np.outer(norms.diagonal(), norms.diagonal())
+    excess = norms**2 - own
+    row, column = (int(index) for index in np.unravel_index(np.argmax(excess), excess.shape))
+    if row == column or excess[row, column] <= rounding * float((norms**2).sum()):
+        return None
+    below = float(own[row, column])
+    ratio = float(norms[row, column]) ** 2 / below if below else math.inf
+    return IndefinitePair((names[min(row, column)], names[max(row, column)]), ratio)
+
+
+def _bounds(problem: Problem, matrices: dict[str, Floats]) -> tuple[float, float]:
+    """The norm-matrix bound. For a convex loss no eigenvalue of H_ll is below -|R_ll|."""
+    norms = matrices["frobenius"]
+    below = norms.diagonal()
+    if _convex(problem):
+        below = np.minimum(below, matrices["residual"].diagonal())
+    return norm_matrix(-below, norms.diagonal(), norms)

@@ -1,0 +1,168 @@
+"""Squared Frobenius norms of the layer blocks of H, of its Gauss-Newton part G and of H - G: exact, or by samples."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hessdiag.curvature import parallel, sampling
+from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.diagnostics import operators
+from hessdiag.problem.problem import Layer, Problem
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+
+PANEL = 512  # columns of a dense matrix looked at together
+LARGEST_PORTION = 256  # vectors a pass, where each pass rebuilds the graphs of several batches
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Samples whose expectations are squared block norms and traces; one sample is the truth, where all is exact.
+
+    Attributes:
+        parts: [s, k, m, l] is |K_lm|_F^2 as sample s sees it from layer m, with K = H, G, H - G for k = 0, 1, 2 (or H
+            alone), shape (samples, kinds, L, L). Samples of different s or m are independent.
+        traces: tr H_mm likewise, (samples, L).
+        products: Hessian-vector products spent.
+        interrupted: Whether a keyboard interrupt ended the sampling.
+    """
+
+    parts: Floats
+    traces: Floats
+    products: int
+    interrupted: bool = False
+
+
+def exact(problem: Problem, gauss_newton: GaussNewtonOperator | None, report: Progress) -> tuple[Squares, Floats]:
+    """All squares from the dense Hessian and the columns of G, and the sum of |H_ii| of each layer."""
+    layers, n = problem.layer_slices, problem.n_parameters
+    H = hessian(problem)
+    parts = np.zeros((1, 1 if gauss_newton is None else 3, len(layers), len(layers)))
+    done = 0
+    for index, layer in enumerate(layers):
+        for columns in torch.split(torch.arange(layer.start, layer.stop), PANEL):
+            start, stop = int(columns[0]), int(columns[-1]) + 1
+            kinds = [H[:, start:stop].double()]
+            if gauss_newton is not None:
+                units = torch.zeros(n, stop - start, dtype=H.dtype, device=H.device)
+                units[start:stop].fill_diagonal_(1.0)
+                kinds += _with_rest(kinds[0], gauss_newton @ units)
+            for kind, block in enumerate(kinds):
+                parts[0, kind, index] += by_layer(block, layers).sum(1)
+            done += stop - start
+            report(done, n, "")
+    diagonal = H.diagonal().double().cpu().numpy()
+    each = [diagonal[layer.start : layer.stop] for layer in layers]
+    traces, masses = (np.array([f(part).sum() for part in each]) for f in (np.asarray, np.abs))
+    return Squares(parts, traces[None], n), masses
+
+
+def sampled(
+    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, probes: int, seed: int, report: Progress
+) -> Squares:
+    """Samples from random signs on one layer at a time: E |(K v)_l|^2 = |K_lm|_F^2 and E v'Hv = tr H_mm.
+
+    Every probe serves H and G, so that H - G is sampled by itself and not as a difference of two estimates.
+
+    Raises:
+        KeyboardInterrupt: if it comes before two probes per layer are complete.
+    """
+    layers = operator.problem.layer_slices
+    count = len(layers)
+    mine = [(r, m) for r in range(probes) if parallel.is_own(r) for m in range(count)]
+    own: dict[int, tuple[Floats, float]] = {}
+    interrupted, size = False, _portion(operator)
+    try:
+        for start in range(0, len(mine), size):
+            now = mine[start : start + size]
+            vectors = _signs(operator, [layers[m] for _, m in now], [(seed, r, m) for r, m in now])
+            product = (operator @ vectors).double()
+            kinds = [product]
+            if gauss_newton is not None:
+                kinds += _with_rest(product, gauss_newton @ vectors)
+            squares = np.stack([by_layer(kind, layers) for kind in kinds])
+            traces = (vectors.double() * product).sum(0).cpu().numpy()
+            for column, (r, m) in enumerate(now):
+                own[r * count + m] = (squares[:, :, column], float(traces[column]))
+            report(min(start + size, len(mine)), len(mine), "")
+        found = parallel.merged(own, operator.device)
+    except KeyboardInterrupt:
+        if len(own) < 2 * count or parallel.ranks()[1] > 1:
+            raise
+        interrupted, found = True, list(own.values())
+    rounds = len(found) // count
+    parts, traces = (np.stack(column) for column in zip(*found[: rounds * count], strict=True))
+    shape = (rounds, count, *parts.shape[1:])
+    return Squares(parts.reshape(shape).swapaxes(1, 2), traces.reshape(rounds, count), len(found), interrupted)
+
+
+def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Floats, Floats, int]:
+    """Sum of |H_ii| of each layer from a sample of rows, stratified by tensor, with standard errors and products spent.
+
+    Not from the probes: magnitudes of estimated diagonal entries would be too large by their noise.
+    """
+    problem = operator.problem
+    rng = np.random.default_rng(seed)
+    stops = np.cumsum([parameter.numel() for parameter in problem.parameters])
+    tensors = [
+        np.arange(stop - parameter.numel(), stop) for parameter, stop in zip(problem.parameters, stops, strict=True)
+    ]
+    masses, variances, products = [], [], 0
+    for layer in problem.layer_slices:
+        strata = [indices for indices in tensors if layer.start <= indices[0] < layer.stop]
+        counts = sampling.allocate(strata, np.ones(problem.n_parameters), rows)
+        mass = variance = 0.0
+        for stratum, count in zip(strata, counts, strict=True):
+            drawn = torch.from_numpy(np.sort(rng.choice(stratum, count, replace=False)))
+            entries = _diagonal(operator, drawn, layer)
+            mass += len(stratum) * float(entries.mean())
+            if count < len(stratum):
+                variance += len(stratum) ** 2 * (1 / count - 1 / len(stratum)) * float(entries.var(ddof=1))
+            products += int(count)
+        masses.append(mass)
+        variances.append(variance)
+    return np.array(masses), np.sqrt(variances), products
+
+
+def by_layer(columns: Tensor, layers: Sequence[Layer]) -> Floats:
+    """Squared norms of the pieces of each column (N, k) that belong to each layer, (L, k)."""
+    found = torch.stack([columns[layer.start : layer.stop].square().sum(0) for layer in layers])
+    return found.cpu().numpy()
+
+
+def _with_rest(whole: Tensor, gauss_newton: Tensor) -> list[Tensor]:
+    """Products with G and with H - G."""
+    part = gauss_newton.double()
+    return [part, whole - part]
+
+
+def _signs(operator: HessianOperator, layers: Sequence[Layer], seeds: Sequence[tuple[int, int, int]]) -> Tensor:
+    """One column per layer: random signs on it and zeros elsewhere, each from its own seed."""
+    vectors = torch.zeros(operator.shape[0], len(layers), dtype=operator.dtype, device=operator.device)
+    for column, (layer, words) in enumerate(zip(layers, seeds, strict=True)):
+        state = np.random.SeedSequence(words).generate_state(1, np.uint32)
+        generator = torch.Generator().manual_seed(int(state[0]))
+        signs = torch.randint(0, 2, (layer.size,), generator=generator, dtype=torch.int8) * 2 - 1
+        vectors[layer.start : layer.stop, column] = signs.to(operator.device, operator.dtype)
+    return vectors
+
+
+def _portion(operator: HessianOperator) -> int:
+    """Vectors per product: one pass, or many where each pass rebuilds the graphs of several batches."""
+    if len(operator.problem.data) == 1:
+        return operator.chunk
+    return max(operator.chunk, min(LARGEST_PORTION, operators.vectors_that_fit(operator) // 4))
+
+
+def _diagonal(operator: HessianOperator, indices: Tensor, layer: Layer) -> Floats:
+    """|H_ii| for some rows of one layer."""
+    block = operator.rows(indices, layer)
+    places = (indices - layer.start).to(block.device)
+    return block.gather(1, places[:, None])[:, 0].double().abs().cpu().numpy()

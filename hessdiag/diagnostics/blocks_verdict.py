@@ -1,0 +1,255 @@
+"""What the norms of layer blocks mean, and what a person can do about it."""
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.diagnostics.verdict import Finding, checks_findings, percent, times
+from hessdiag.problem.problem import Problem
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.blocks import Blocks
+
+MUCH = 0.5  # share of |H|^2 that decides between "most" and "some"
+LITTLE = 0.05
+ROUGH = 0.1  # relative standard error of |H| beyond which more probes are advised
+STEEP = 100.0  # factor between the first and the last layer's block that is worth a warning
+REGULAR = 0.6  # share of the variance of log norms that a rate per layer must explain
+LEAST_LAYERS = 4
+
+
+def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
+    """The verdict on measured block norms, the most important sentence first."""
+    found = checks_findings(blocks.checks, TOLERANCE[problem.dtype])
+    if blocks.norm == 0:
+        return [*found, _nothing_there()]
+    found += _between(blocks)
+    found.append(_residual(blocks) if blocks.residual_share is not None else _no_split())
+    found += _within(blocks)
+    found += _indefinite(blocks)
+    found += _dominant(blocks)
+    found += _depth(blocks)
+    found += _unreached(blocks)
+    found += _precision(blocks, problem)
+    found += _data(problem)
+    return found
+
+
+def _error(stderr: float | None) -> str:
+    return f" (standard error {percent(stderr)})" if stderr else ""
+
+
+def _nothing_there() -> Finding:
+    return Finding(
+        "bad",
+        "The Hessian is exactly zero: no layer curves, alone or with another.",
+        "every block vanishes; a layer whose units are all dead does this",
+        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
+    )
+
+
+def _between(blocks: "Blocks") -> list[Finding]:
+    if len(blocks.names) == 1:
+        return [Finding("note", "There is one layer only: its block is the whole Hessian.", "1 layer", "nothing")]
+    share = percent(blocks.between_layers) + _error(blocks.between_layers_stderr)
+    because = f"|H| = {blocks.norm:.4g}; methods that treat each layer by itself (K-FAC, Shampoo, block-diagonal Newton) take this part for zero"
+    if blocks.between_layers < MUCH:
+        return [
+            Finding(
+                "ok",
+                f"Layers curve mostly by themselves: {share} of the Hessian's squared norm lies between layers.",
+                because,
+                "layer-wise curvature methods have the larger part to work with",
+            )
+        ]
+    return [
+        Finding(
+            "note",
+            f"Most of the curvature couples layers: {share} of the Hessian's squared norm lies between them.",
+            because,
+            "methods that see across layers: Newton-CG, trust region, L-BFGS",
+        )
+    ]
+
+
+def _residual(blocks: "Blocks") -> Finding:
+    assert blocks.residual_share is not None
+    share = percent(blocks.residual_share) + _error(blocks.residual_share_stderr)
+    because = f"the residual's norm is {blocks.residual_norm:.4g}, the Gauss-Newton matrix's {blocks.gauss_newton_norm:.4g} (shares are of the sum of both squares)"
+    if blocks.residual_share >= MUCH:
+        return Finding(
+            "warn",
+            f"Gauss-Newton is not the Hessian here: the residual holds {share} of the squared norms.",
+            because,
+            "methods that use the whole Hessian; Gauss-Newton, Fisher and K-FAC see only the smaller part, and no negative curvature",
+        )
+    if blocks.residual_share < LITTLE:
+        return Finding(
+            "ok",
+            f"The Gauss-Newton matrix is nearly the Hessian: the residual holds {share} of the squared norms.",
+            because,
+            "Gauss-Newton, Fisher and K-FAC approximations start from the right matrix",
+        )
+    return Finding(
+        "note",
+        f"The Gauss-Newton matrix holds the larger part, the residual {share} of the squared norms.",
+        because,
+        "Gauss-Newton steps with damping of the residual's size; hessdiag spectrum --operator ggn beside --operator hessian",
+    )
+
+
+def _no_split() -> Finding:
+    return Finding(
+        "note",
+        "An objective has no Gauss-Newton part: only the Hessian's blocks are given.",
+        "the split needs a loss of the model's output",
+        "--loss ce|mse|bce|nll|FILE.py:f instead of --objective",
+    )
+
+
+def _within(blocks: "Blocks") -> list[Finding]:
+    if blocks.residual_diagonal is None:
+        return []
+    if blocks.residual_diagonal_vanishes:
+        return [
+            Finding(
+                "note",
+                "Blocks within layers are pure Gauss-Newton: with a convex loss, negative curvature can only come from between layers.",
+                f"the residual's layer-diagonal blocks are {blocks.residual_diagonal:.1g} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters",
+                "layer-wise methods need no safeguard against negative curvature here, and cannot use it either",
+            )
+        ]
+    return [
+        Finding(
+            "note",
+            "Layers curve by themselves beyond Gauss-Newton: an activation or normalization is curved.",
+            f"the residual's layer-diagonal blocks are {percent(blocks.residual_diagonal)} of |H|",
+            "layer-wise Newton steps may meet negative curvature: damp them",
+        )
+    ]
+
+
+def _indefinite(blocks: "Blocks") -> list[Finding]:
+    low, high = blocks.eigenvalue_bounds
+    estimated = " (estimated)" if blocks.method == "probes" else ""
+    interval = f"block norms alone keep all eigenvalues within {low:.4g} and {high:.4g}{estimated}"
+    if blocks.indefinite_pair is None:
+        return [
+            Finding(
+                "note",
+                "The block norms alone do not settle whether the Hessian has negative eigenvalues.",
+                interval,
+                "hessdiag eigs, or hessdiag bounds, which see more than norms",
+            )
+        ]
+    first, second = blocks.indefinite_pair.layers
+    return [
+        Finding(
+            "note",
+            f"Negative curvature is certain: layers {first} and {second} couple more strongly than a semidefinite matrix allows.",
+            f"|H_lm|^2 is {times(blocks.indefinite_pair.ratio)} |H_ll| |H_mm|; {interval}",
+            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG; hessdiag eigs for the directions",
+        )
+    ]
+
+
+def _dominant(blocks: "Blocks") -> list[Finding]:
+    if len(blocks.names) < 2:
+        return []
+    squares = np.square(blocks.frobenius)
+    row, column = (int(index) for index in np.unravel_index(np.argmax(np.triu(squares)), squares.shape))
+    held = float(squares[row, column]) * (1 if row == column else 2) / blocks.norm**2
+    block = f"layer {blocks.names[row]}" if row == column else f"layers {blocks.names[row]} and {blocks.names[column]}"
+    touched = squares.sum(1) + squares.sum(0) - squares.diagonal()
+    top = int(np.argmax(touched))
+    return [
+        Finding(
+            "note",
+            f"The largest block is that of {block}: {percent(min(held, 1.0))} of the squared norm.",
+            f"layer {blocks.names[top]} takes part in {percent(min(float(touched[top]) / blocks.norm**2, 1.0))} of it, with {percent(blocks.sizes[top] / blocks.parameters)} of the parameters",
+            "start there: a step size or preconditioner for that layer does most",
+        )
+    ]
+
+
+def _depth(blocks: "Blocks") -> list[Finding]:
+    """A rate per layer of the diagonal blocks, where they follow one. Norm layers are of another kind and left out."""
+    norms = [
+        (name, block)
+        for name, kind, block in zip(blocks.names, blocks.kinds, np.diagonal(blocks.frobenius), strict=True)
+        if "Norm" not in kind and block > 0
+    ]
+    if len(norms) < LEAST_LAYERS:
+        return []
+    logs = np.log([block for _, block in norms])
+    places = np.arange(len(logs))
+    rate, start = np.polyfit(places, logs, 1)
+    left = float(np.square(logs - start - rate * places).sum())
+    spread = float(np.square(logs - logs.mean()).sum())
+    if abs(rate) * (len(logs) - 1) < math.log(STEEP) or left > (1 - REGULAR) * spread:
+        return []
+    (first, early), (last, late) = norms[0], norms[-1]
+    word = "grow" if rate > 0 else "shrink"
+    return [
+        Finding(
+            "warn",
+            f"Blocks within layers {word} with depth, by a factor of {math.exp(abs(rate)):.3g} per layer.",
+            f"|H_ll| is {early:.3g} at layer {first} and {late:.3g} at layer {last}",
+            "step sizes per layer, or an optimizer that adapts them (Adam, trust region); hessdiag vanishing for what the initialization does with depth",
+        )
+    ]
+
+
+def _unreached(blocks: "Blocks") -> list[Finding]:
+    silent = [name for name, row in zip(blocks.names, blocks.frobenius, strict=True) if not any(row)]
+    if not silent:
+        return []
+    return [
+        Finding(
+            "note",
+            f"{len(silent)} of {len(blocks.names)} layers have no curvature at all: {', '.join(silent[:4])}{', ...' if len(silent) > 4 else ''}.",
+            "all their blocks vanish: the loss does not reach them, or every unit after them is dead",
+            "check that the model uses them; for dead units, wider layers or leaky ReLU",
+        )
+    ]
+
+
+def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
+    found = []
+    if blocks.norm_stderr is not None and blocks.norm_stderr > ROUGH * blocks.norm:
+        found.append(
+            Finding(
+                "note",
+                f"The norms are rough: |H| is {blocks.norm:.3g} with a standard error of {blocks.norm_stderr:.2g}.",
+                f"{blocks.probes} random vectors per layer were used",
+                f"--probes {4 * blocks.probes}",
+            )
+        )
+    typical = blocks.norm / blocks.parameters
+    floor = torch.finfo(problem.dtype).tiny / torch.finfo(problem.dtype).eps
+    if 0 < typical < floor:
+        found.append(
+            Finding(
+                "warn",
+                f"Entries of the Hessian are near the underflow floor of {str(problem.dtype).removeprefix('torch.')}.",
+                f"their root mean square is {typical:.1e}; below {floor:.1e} digits are lost",
+                "--dtype float64",
+            )
+        )
+    return found
+
+
+def _data(problem: Problem) -> list[Finding]:
+    if not problem.source.get("synthetic"):
+        return []
+    return [
+        Finding(
+            "warn",
+            "The batch is synthetic: these blocks are of the network on random data, not on your task.",
+            "no --data was given",
+            "--data batch.npz --loss ce",
+        )
+    ]

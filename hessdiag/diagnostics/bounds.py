@@ -1,0 +1,285 @@
+"""Where can the eigenvalues be? Gershgorin's discs and tighter inclusion sets, beside the measured extremes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hessdiag.curvature import exact, parallel
+from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.bounds_verdict import certificate, contradicted, findings
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.linalg import blocks, gershgorin
+from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.problem.problem import Problem
+
+Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+Progress = Callable[[int, int, str], None]
+
+DENSE_UP_TO = 5_000  # parameters: the whole matrix, for the bounds that need all of it
+EXACT_UP_TO = 10_000  # parameters: every row, streamed; beyond, a sketch
+SKETCHES = 64  # Cauchy probes
+REFINED = 128  # rows with the largest sketched sums, computed exactly
+TOLERANCE = 1e-3  # relative residual of the measured extremes
+LARGEST_BASIS = 400
+PART = 16  # of those rows, how many are held at a time
+ROWS_TOGETHER = 64  # where rows come from products
+
+
+@dataclass(frozen=True)
+class Component:
+    """A connected part of the union of discs: `interval` holds exactly `count` eigenvalues."""
+
+    interval: Interval
+    count: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether negative curvature is proven, and why or why not."""
+
+    certain: bool
+    why: str
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Intervals that hold every eigenvalue of a Hessian. One that needs more of H than was computed is `None`.
+
+    Attributes:
+        gershgorin: Hull of the discs around the diagonal, with the rows' absolute sums for radii.
+        brauer: From pairs of rows (ovals of Cassini); within Gershgorin's.
+        perron: Gershgorin's after the best diagonal scaling at each end; within Brauer's.
+        block_norm: From the extremes of layer-diagonal blocks and the spectral norms of the others.
+        feingold_varga: Gershgorin's by layers instead of rows; around `block_norm`.
+        frobenius: From trace and Frobenius norm alone (Wolkowicz and Styan).
+        inner: What the matrix's own entries and blocks prove from inside: an eigenvalue at or below the first, and
+            one at or above the second.
+        measured: Lowest and highest Ritz value.
+        measured_residuals: Their true residuals: an eigenvalue lies within each of its Ritz value.
+        measured_converged: Whether each reached the relative residual 1e-3.
+        method: "exact", or "sketch": the largest row sums come from random products and are estimates.
+        relative_stderr: Relative standard error of sketched row sums; `None` when exact.
+        components: Connected parts of the union of discs, ascending; `None` if sketched.
+        parameters: N.
+        negative_certificate: Whether H certainly has a negative eigenvalue.
+        hvps: Products spent, self-checks not counted.
+        engine: How products were computed.
+        checks: Relative errors of the self-checks.
+        status: "ok", "inexact" (a self-check failed, or the extremes did not converge) or "interrupted".
+        findings: The verdict.
+    """
+
+    gershgorin: Interval
+    brauer: Interval
+    perron: Interval | None
+    block_norm: Interval | None
+    feingold_varga: Interval | None
+    frobenius: Interval | None
+    inner: Interval | None
+    measured: Interval | None
+    measured_residuals: Interval | None
+    measured_converged: tuple[bool, bool] | None
+    method: Literal["exact", "sketch"]
+    relative_stderr: float | None
+    components: tuple[Component, ...] | None
+    parameters: int
+    negative_certificate: Certificate
+    hvps: int
+    engine: str
+    checks: dict[str, float | None]
+    status: Status
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def theory(self) -> None:
+        """There is no closed form to compare with: the bounds are the theory."""
+        return
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        return {key: value for key, value in asdict(self).items() if key not in ("checks", "status", "findings")}
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What is known of every row: diagonal entry, radius, and whether both are exact."""
+
+    diagonal: Floats
+    radii: Floats
+    exact: NDArray[np.bool_]
+    products: int
+
+
+def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
+    """Bound the eigenvalues of a problem's Hessian, and measure its extremes.
+
+    Up to 5,000 parameters from the whole matrix, up to 10,000 from every row, streamed. Beyond, all absolute row sums
+    are sketched at once by products with Cauchy vectors, and the largest rows are computed exactly.
+
+    Args:
+        problem: What is differentiated.
+        seed: Of sketch and eigensolver.
+        progress: Called with (done, total, what).
+
+    Raises:
+        ComputeError: if the Hessian cannot be computed.
+
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> data = [(torch.tensor([[1.0, 2.0]]).double(), torch.zeros(1, 1).double())]
+    >>> found = bounds(Problem(model, data=data, loss="mse"))  # H = [[2, 4], [4, 8]]
+    >>> found.gershgorin, [round(end, 6) + 0.0 for end in found.brauer]
+    ((-2.0, 12.0), [0.0, 10.0])
+    """
+    n = problem.n_parameters
+    operator = HessianOperator(problem)
+    report = progress or (lambda done, total, what: None)
+    checks = operators.self_checks(operator, seed)
+    matrix: Tensor | None = None
+    if n <= DENSE_UP_TO:
+        report(0, n, f"{n:,} parameters: the whole Hessian")
+        matrix = hessian(problem)
+        rows = _Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
+    elif n <= EXACT_UP_TO:
+        rows = _streamed(operator, report)
+    else:
+        rows = _sketched(operators.shared(operator), seed, report)
+    measured = _measured(matrix if matrix is not None else operators.shared(operator), seed, report)
+    whole = _whole(problem, matrix) if matrix is not None else {}
+    everywhere = bool(rows.exact.all())
+    known = rows.diagonal[rows.exact]
+    parts = gershgorin.components(rows.diagonal, rows.radii) if everywhere else None
+    values: dict[str, Any] = {
+        "gershgorin": gershgorin.discs(rows.diagonal, rows.radii),
+        "brauer": gershgorin.brauer(rows.diagonal, rows.radii),
+        "perron": None,
+        "block_norm": None,
+        "feingold_varga": None,
+        "frobenius": None,
+        "inner": None,
+        "method": "exact" if everywhere else "sketch",
+        "relative_stderr": None if everywhere else gershgorin.sketch_relative_stderr(SKETCHES),
+        "components": parts and tuple(Component(part.interval, part.count) for part in parts),
+        "parameters": n,
+        "hvps": rows.products + measured.pop("products"),
+        "engine": operator.engine,
+        "checks": checks,
+        **whole,
+        **measured,
+    }
+    if values["status"] == "ok" and (operators.failed(problem, checks) or contradicted(values)):
+        values["status"] = "inexact"
+    rounding = ROUNDING * torch.finfo(operator.dtype).eps * max(map(abs, values["gershgorin"]))
+    proof = certificate(known, rows.radii if everywhere else None, values, rounding)
+    values["negative_certificate"] = Certificate(*proof)
+    return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))
+
+
+def _whole(problem: Problem, matrix: Tensor) -> dict[str, Interval]:
+    """Bounds that need the whole matrix."""
+    n = len(matrix)
+    parts = blocks.measure(matrix, [slice(layer.start, layer.stop) for layer in problem.layer_slices])
+    trace = float(matrix.diagonal().double().sum())
+    norm = float(torch.linalg.vector_norm(matrix, dtype=torch.float64))
+    lowest, highest = gershgorin.wolkowicz_styan(n, trace, norm)
+    diagonal = matrix.diagonal()
+    return {
+        "perron": gershgorin.perron(matrix),
+        "block_norm": blocks.norm_matrix(parts.lowest, parts.highest, parts.norms),
+        "feingold_varga": blocks.feingold_varga(parts.lowest, parts.highest, parts.norms),
+        "frobenius": (lowest[0], highest[1]),
+        "inner": (
+            min(parts.inner[0], lowest[1], float(diagonal.min())),
+            max(parts.inner[1], highest[0], float(diagonal.max())),
+        ),
+    }
+
+
+def _streamed(operator: HessianOperator, report: Progress) -> _Rows:
+    """Diagonal and radius of every row, without holding the matrix."""
+    n = operator.shape[0]
+    report(0, n, f"{n:,} parameters: every Hessian row, streamed")
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, n, "")
+
+    try:
+        statistics = exact.row_statistics(operator, exact.neuron_space(operator), advance)
+        diagonal, sums, products = statistics.diagonal, statistics.sums.sum(1), statistics.products
+    except NotInNeuronSpaceError:
+        done, products = 0, n
+        diagonal, sums = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+        for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
+            if parallel.is_own(index):
+                block = operator.rows(indices)
+                diagonal[indices] = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu()
+                sums[indices] = block.abs_().sum(1, dtype=torch.float64).cpu()
+            advance(len(indices))
+        parallel.total(diagonal)
+        parallel.total(sums)
+    radii = (sums - diagonal.abs()).clamp(min=0)
+    return _Rows(diagonal.numpy(), radii.numpy(), np.ones(n, dtype=bool), products)
+
+
+def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows:
+    """Every absolute row sum from a Cauchy sketch, and the rows with the largest ones exactly.
+
+    A row of unknown diagonal gets the disc around 0 whose radius is its whole sum: it contains the row's own disc.
+    """
+    n = operator.shape[0]
+    report(0, SKETCHES + REFINED, f"{n:,} parameters: {SKETCHES} + {REFINED} products for all radii, an estimate")
+    sketch = gershgorin.sketch_row_sums(operator, SKETCHES, seed)
+    report(SKETCHES, SKETCHES + REFINED, "")
+    top = np.argsort(sketch.sums)[-REFINED:]
+    diagonal, radii, known = np.zeros(n), sketch.sums.copy(), np.zeros(n, dtype=bool)
+    for part in np.split(top, range(PART, len(top), PART)):
+        units = torch.zeros(n, len(part), dtype=operator.dtype, device=operator.device)
+        units[torch.from_numpy(part), torch.arange(len(part))] = 1.0
+        columns = operator @ units
+        diagonal[part] = (columns * units).sum(0).double().cpu().numpy()
+        radii[part] = columns.abs().sum(0, dtype=torch.float64).cpu().numpy() - np.abs(diagonal[part])
+    known[top] = True
+    report(SKETCHES + REFINED, SKETCHES + REFINED, "")
+    return _Rows(diagonal, radii.clip(min=0), known, SKETCHES + len(top))
+
+
+def _measured(operator: SymmetricOperator, seed: int, report: Progress) -> dict[str, Any]:
+    """The extremes by Lanczos. After a keyboard interrupt, what was found by then."""
+    n = operator.shape[0]
+    fitting = operators.vectors_that_fit(operator)
+    report(0, 1, f"{n:,} parameters: the lowest and the highest eigenvalue")
+    try:
+        pairs = extreme_eigenpairs(
+            operator, lowest=1, highest=1, tol=TOLERANCE, max_basis=min(LARGEST_BASIS, max(fitting, 20)), seed=seed
+        )
+    except KeyboardInterrupt:
+        missing = dict.fromkeys(("measured", "measured_residuals", "measured_converged"))
+        return {**missing, "products": 0, "status": "interrupted"}
+    report(1, 1, "")
+    found = pairs.interrupted, bool(pairs.converged.all())
+    products = 0 if isinstance(operator, Tensor) else pairs.products
+    ends = [0, len(pairs.values) - 1]
+    return {
+        "measured": tuple(pairs.values[ends].tolist()),
+        "measured_residuals": tuple(pairs.residuals[ends].tolist()),
+        "measured_converged": tuple(pairs.converged[ends].tolist()),
+        "products": products,
+        "status": "interrupted" if found[0] else "ok" if found[1] else "inexact",
+    }

@@ -1,0 +1,195 @@
+"""What the bounds on a Hessian's eigenvalues mean, what they prove, and what a person can do about it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.diagnostics.verdict import Finding, checks_findings, times
+from hessdiag.problem.problem import Problem
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.bounds import Bounds
+
+Floats = NDArray[np.float64]
+
+NAMES = {
+    "gershgorin": "Gershgorin's discs",
+    "brauer": "Brauer's ovals",
+    "perron": "the Perron-scaled discs",
+    "block_norm": "the layers' block norms",
+    "feingold_varga": "discs of layers (Feingold and Varga)",
+    "frobenius": "trace and Frobenius norm",
+}
+SLACK = 1e-5  # relative: what rounding in float32 may do to a bound or a share
+LOOSE = 3.0  # times the measured reach
+
+
+def certificate(diagonal: Floats, radii: Floats | None, known: Mapping[str, Any], rounding: float) -> tuple[bool, str]:
+    """Whether H certainly has a negative eigenvalue, and the cheapest reason.
+
+    Args:
+        diagonal: The exact entries of the diagonal.
+        radii: Off-diagonal absolute row sums, where all are exact.
+        known: The fields of a `Bounds`.
+        rounding: Magnitude below which a number cannot be told from zero.
+    """
+    if diagonal.min() < -rounding:
+        return True, f"the diagonal has the entry {diagonal.min():.4g}, the curvature along one parameter"
+    if radii is not None and (mass := float(diagonal.sum() + radii.sum())) > 0:
+        share = float(diagonal.sum()) / mass
+        if share < (1 - SLACK) / len(diagonal):
+            return True, f"the diagonal share {share:.3g} is below 1/N, which no positive semidefinite matrix is"
+    if known["inner"] is not None and known["inner"][0] < -rounding:
+        return True, f"the layers' blocks prove an eigenvalue at or below {known['inner'][0]:.4g}"
+    if known["measured"] is not None and known["measured"][0] + known["measured_residuals"][0] < -rounding:
+        theta, residual = known["measured"][0], known["measured_residuals"][0]
+        return (
+            True,
+            f"the Ritz value {theta:.4g} has a true residual of {residual:.1e}, and an eigenvalue lies no further from it",
+        )
+    exact = known["method"] == "exact"
+    for name, words in NAMES.items():
+        if exact and known[name] is not None and known[name][0] >= 0:
+            return False, f"{words} exclude it: no eigenvalue is below {known[name][0]:.4g}"
+    return False, "neither the entries nor the lowest Ritz value prove a negative eigenvalue"
+
+
+def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
+    """The verdict on the bounds, the most important sentence first."""
+    found = checks_findings(bounds.checks, TOLERANCE[problem.dtype])
+    found += _contradiction(bounds)
+    found += _unconverged(bounds)
+    found.append(_certificate(bounds))
+    found += _tightness(bounds)
+    found += _components(bounds)
+    found += _sketch(bounds)
+    found += _data(problem)
+    return found
+
+
+def _intervals(bounds: "Bounds") -> dict[str, tuple[float, float]]:
+    return {name: interval for name in NAMES if (interval := getattr(bounds, name)) is not None}
+
+
+def contradicted(known: Mapping[str, Any]) -> list[str]:
+    """The bounds that a measured eigenvalue violates: one of the two is wrong."""
+    if known["measured"] is None or known["method"] != "exact":
+        return []
+    slack = SLACK * max(map(abs, known["gershgorin"]))
+    low, high = known["measured"]
+    held = {name: known[name] for name in NAMES if known[name] is not None}
+    return [name for name, ends in held.items() if low < ends[0] - slack or high > ends[1] + slack]
+
+
+def _contradiction(bounds: "Bounds") -> list[Finding]:
+    outside = contradicted(vars(bounds))
+    if not outside or bounds.measured is None:
+        return []
+    return [
+        Finding(
+            "bad",
+            f"A measured eigenvalue lies outside of {NAMES[outside[0]]}: no number here can be trusted.",
+            f"measured {bounds.measured[0]:.6g} to {bounds.measured[1]:.6g}",
+            "--dtype float64; if that does not mend it, please report it with the command and the model",
+        )
+    ]
+
+
+def _unconverged(bounds: "Bounds") -> list[Finding]:
+    if bounds.measured_converged is None or all(bounds.measured_converged):
+        return []
+    assert bounds.measured_residuals is not None
+    return [
+        Finding(
+            "warn",
+            "A measured extreme did not converge.",
+            f"residuals {bounds.measured_residuals[0]:.1e} and {bounds.measured_residuals[1]:.1e}",
+            "hessdiag eigs with a larger --max-basis; --dtype float64",
+        )
+    ]
+
+
+def _certificate(bounds: "Bounds") -> Finding:
+    proof = bounds.negative_certificate
+    if proof.certain:
+        return Finding(
+            "note",
+            "Negative curvature is certain: the Hessian has a negative eigenvalue.",
+            proof.why,
+            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
+        )
+    if "exclude" in proof.why:
+        return Finding(
+            "ok",
+            "The Hessian is certainly positive semidefinite here.",
+            proof.why,
+            "Newton steps are descent steps at this point",
+        )
+    return Finding("note", "Negative curvature is neither proven nor excluded.", proof.why, "hessdiag eigs --tol 1e-6")
+
+
+def _tightness(bounds: "Bounds") -> list[Finding]:
+    if bounds.measured is None:
+        return []
+    low, high = bounds.measured
+    span = max(high, 0.0) - min(low, 0.0)
+    if span <= 0:
+        return [
+            Finding("bad", "The Hessian is zero, or as good as zero.", "both extremes vanish", "hessdiag vanishing")
+        ]
+    widths = {name: (end - start) / span for name, (start, end) in _intervals(bounds).items()}
+    best = min(widths, key=lambda name: widths[name])
+    discs = widths["gershgorin"]
+    found = Finding(
+        "ok" if discs < LOOSE else "note",
+        f"Gershgorin's discs span {times(discs)} what the eigenvalues do.",
+        f"the tightest bound is that of {NAMES[best]}: {times(widths[best])} the measured span",
+        "take Gershgorin's radii as they are: the matrix is near diagonal"
+        if discs < LOOSE
+        else "for a step size or damping use the measured extremes; row sums alone would be over-cautious",
+    )
+    return [found]
+
+
+def _components(bounds: "Bounds") -> list[Finding]:
+    if bounds.components is None or len(bounds.components) == 1:
+        return []
+    alone = [component for component in bounds.components if component.count == 1]
+    last = bounds.components[-1]
+    return [
+        Finding(
+            "note",
+            f"The discs fall into {len(bounds.components):,} separate groups, each with exactly as many eigenvalues as discs.",
+            f"{len(alone):,} hold a single eigenvalue; the rightmost, {last.interval[0]:.4g} to {last.interval[1]:.4g}, holds {last.count:,}",
+            "those eigenvalues are pinned down by the entries alone",
+        )
+    ]
+
+
+def _sketch(bounds: "Bounds") -> list[Finding]:
+    if bounds.relative_stderr is None:
+        return []
+    return [
+        Finding(
+            "note",
+            "The radii are estimates: Gershgorin's and Brauer's intervals here are not guaranteed.",
+            f"row sums come from random products with a relative standard error of {bounds.relative_stderr:.2f}; the largest rows were then computed exactly",
+            "--layers 'GLOB' for a part small enough to be exact",
+        )
+    ]
+
+
+def _data(problem: Problem) -> list[Finding]:
+    if not problem.source.get("synthetic"):
+        return []
+    return [
+        Finding(
+            "warn",
+            "The batch is synthetic: these bounds are of the network on random data, not of your task.",
+            "no --data was given",
+            "--data batch.npz --loss ce",
+        )
+    ]

@@ -1,0 +1,309 @@
+"""Both ends of the Hessian's spectrum: how sharp is the loss here, and which way does it curve down?"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.eigs_verdict import findings
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.linalg.eigensolver import (
+    BLOCK,
+    LARGEST_BASIS,
+    Eigenpairs,
+    dense_eigenpairs,
+    extreme_eigenpairs,
+    smallest_basis,
+)
+from hessdiag.problem.problem import Layer, Problem
+
+Progress = Callable[[int, int, str], None]
+
+DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK
+MAX_PRODUCTS = 5_000
+
+
+@dataclass(frozen=True)
+class Eigenpair:
+    """One eigenvalue, with what its eigenvector says.
+
+    Attributes:
+        eigenvalue: The Ritz value.
+        residual: |Hv - theta v|: an eigenvalue lies within this distance.
+        converged: Whether the residual is within the tolerance, or at the level of rounding.
+        gradient_overlap: |cos| of the angle between eigenvector and gradient; `None` where the gradient vanishes.
+        layer_weights: Share of the eigenvector's squared norm in each layer; sums to 1.
+    """
+
+    eigenvalue: float
+    residual: float
+    converged: bool
+    gradient_overlap: float | None
+    layer_weights: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inertia:
+    """How many eigenvalues have which sign; those within `tolerance` of zero count as zero."""
+
+    positive: int
+    negative: int
+    zero: int
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Whether a negative eigenvalue is proven: there is one at or below `bound`, the lowest Ritz value + residual."""
+
+    certain: bool
+    bound: float
+    why: str
+
+
+@dataclass(frozen=True)
+class Eigs:
+    """Both ends of a Hessian's spectrum.
+
+    Attributes:
+        lowest: The lowest eigenpairs, ascending.
+        highest: The highest eigenpairs, ascending: the last is the largest.
+        method: "exact" (all eigenvalues, by LAPACK) or "lanczos".
+        parameters: N.
+        layers: Names of the layers that `layer_weights` counts.
+        tol: Relative residual asked for.
+        rounding: Residual and eigenvalue below which rounding rules.
+        inertia: Signs of all eigenvalues; `None` unless exact.
+        spectrum: All eigenvalues, ascending; `None` unless exact.
+        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature.
+        gradient_norm: |g|.
+        gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes.
+        negative_certificate: Whether negative curvature is proven.
+        hvps: Hessian-vector products spent, self-checks not counted.
+        basis: The most vectors held.
+        restarts: How often the basis was compressed.
+        engine: How products were computed.
+        checks: Relative errors of the self-checks of the products.
+        status: "ok", "inexact" (a self-check failed, or a pair did not converge) or "interrupted".
+        vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept.
+        findings: The verdict.
+    """
+
+    lowest: tuple[Eigenpair, ...]
+    highest: tuple[Eigenpair, ...]
+    method: Literal["exact", "lanczos"]
+    parameters: int
+    layers: tuple[str, ...]
+    tol: float
+    rounding: float
+    inertia: Inertia | None
+    spectrum: tuple[float, ...] | None
+    largest_step: float | None
+    gradient_norm: float
+    gradient_curvature: float | None
+    negative_certificate: Certificate
+    hvps: int
+    basis: int
+    restarts: int
+    engine: str
+    checks: dict[str, float | None]
+    status: Status
+    vectors: Tensor | None = field(default=None, repr=False, compare=False)
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def theory(self) -> None:
+        """There is no closed form for a given network's eigenvalues."""
+        return
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        held_elsewhere = ("checks", "status", "findings", "vectors")
+        numbers = {
+            key: value for key, value in asdict(replace(self, vectors=None)).items() if key not in held_elsewhere
+        }
+        ends = {
+            "smallest": self.lowest[0].eigenvalue if self.lowest else None,
+            "largest": self.highest[-1].eigenvalue if self.highest else None,
+        }
+        return numbers | ends
+
+
+def eigs(
+    problem: Problem,
+    *,
+    lowest: int = 5,
+    highest: int = 5,
+    tol: float = 1e-3,
+    max_basis: int | None = None,
+    max_products: int = MAX_PRODUCTS,
+    block: int = BLOCK,
+    seed: int = 0,
+    progress: Progress | None = None,
+    keep_vectors: bool = True,
+) -> Eigs:
+    """Measure both ends of the spectrum of a problem's Hessian.
+
+    Up to 2,000 parameters, the whole Hessian is formed and its spectrum is exact, up to rounding. Beyond, block Lanczos
+    with thick restarts finds both ends in one Krylov space; see `hessdiag.linalg.eigensolver.extreme_eigenpairs`.
+
+    Args:
+        problem: What is differentiated.
+        lowest: Eigenpairs wanted at the lower end.
+        highest: Eigenpairs wanted at the upper end.
+        tol: Residual to reach, relative to the eigenvalue.
+        max_basis: Most vectors held. Default: what fits in memory, up to 400.
+        max_products: Where the iteration gives up.
+        block: Vectors per product. One takes fewer products, and cannot notice repeated eigenvalues.
+        seed: Of the start vectors.
+        progress: Called with (done, total, what).
+        keep_vectors: Whether the result holds the eigenvectors.
+
+    Returns:
+        The measurement with self-checks and verdict; after a keyboard interrupt, the Ritz pairs at that time.
+
+    Raises:
+        SpecError: if nothing is wanted, or tolerance or basis are out of range.
+        ComputeError: if the Hessian cannot be computed.
+
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> data = [(torch.tensor([[1.0, 2.0]]).double(), torch.zeros(1, 1).double())]
+    >>> found = eigs(Problem(model, data=data, loss="mse"), lowest=1, highest=1)  # H = [[2, 4], [4, 8]]
+    >>> round(found.highest[-1].eigenvalue, 9), found.inertia.positive, found.inertia.zero
+    (10.0, 1, 1)
+    """
+    _refuse(lowest, highest, tol, max_basis, max_products, block)
+    n = problem.n_parameters
+    operator = HessianOperator(problem)
+    report = progress or (lambda done, total, what: None)
+    exact = n <= DENSE_UP_TO
+    wanted = n if exact else lowest + highest
+    fitting = max(operators.vectors_that_fit(operator) // 2, smallest_basis(lowest, highest))  # vectors and images
+    basis = min(max_basis or LARGEST_BASIS, fitting, n)
+    report(0, wanted, _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
+
+    checks = operators.self_checks(operator, seed)
+    gradient = operator.gradient()
+    if exact:
+        matrix = hessian(problem)
+        pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol)
+        along = matrix @ gradient
+        report(n, n, "")
+    else:
+        along = operator @ gradient
+        pairs = extreme_eigenpairs(
+            operator,
+            lowest=lowest,
+            highest=highest,
+            tol=tol,
+            max_basis=basis,
+            max_products=max_products,
+            block=block,
+            seed=seed,
+            progress=lambda products, converged: report(converged, wanted, ""),
+        )
+    failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
+    status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
+    found = _pairs(pairs, gradient, problem.layer_slices)
+    size, top = float(gradient.double().norm()), float(pairs.values[-1])
+    measured = Eigs(
+        lowest=found[: pairs.lowest],
+        highest=found[len(found) - pairs.highest :],
+        method="exact" if exact else "lanczos",
+        parameters=n,
+        layers=tuple(layer.name for layer in problem.layer_slices),
+        tol=tol,
+        rounding=pairs.rounding,
+        inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding),
+        spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
+        largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
+        gradient_norm=size,
+        gradient_curvature=float(gradient.double() @ along.double()) / size**2 if size else None,
+        negative_certificate=_certificate(pairs),
+        hvps=pairs.products + (0 if exact else 1),
+        basis=pairs.basis,
+        restarts=pairs.restarts,
+        engine=operator.engine,
+        checks=checks,
+        status=status,
+        vectors=_columns(pairs) if keep_vectors else None,
+    )
+    return replace(measured, findings=tuple(findings(measured, problem, TOLERANCE[problem.dtype])))
+
+
+def _refuse(lowest: int, highest: int, tol: float, max_basis: int | None, max_products: int, block: int) -> None:
+    if min(lowest, highest) < 0 or lowest + highest == 0:
+        raise SpecError(f"--lowest {lowest} --highest {highest} asks for no eigenpair.", "--lowest 5 --highest 5")
+    if not 0 < tol < 1:
+        raise SpecError(f"--tol is a relative residual between 0 and 1, not {tol}.", "--tol 1e-3")
+    if max_basis is not None and max_basis < smallest_basis(lowest, highest):
+        least = smallest_basis(lowest, highest)
+        raise SpecError(
+            f"a basis of {max_basis} vectors is too small for {lowest} + {highest} eigenpairs.", f"--max-basis {least}"
+        )
+    if max_products < 1 or block < 1:
+        raise SpecError("--max-products and --block must be positive.", f"--max-products {MAX_PRODUCTS}")
+
+
+def _cost(n: int, lowest: int, highest: int, exact: bool, basis: int, itemsize: int) -> str:
+    if exact:
+        return f"{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
+    memory = 2 * basis * n * itemsize / 2**20
+    return (
+        f"{n:,} parameters: {lowest} lowest and {highest} highest eigenpairs, from Hessian products "
+        f"(often {20 * max(lowest, highest):,} or more), up to {basis} vectors in {memory:,.0f} MiB"
+    )
+
+
+def _pairs(pairs: Eigenpairs, gradient: Tensor, layers: tuple[Layer, ...]) -> tuple[Eigenpair, ...]:
+    squares = pairs.vectors.double().square()
+    weights = torch.stack([squares[layer.start : layer.stop].sum(0) for layer in layers], dim=1)
+    weights = (weights / weights.sum(1, keepdim=True)).cpu()
+    size = gradient.double().norm()
+    cosines = (gradient.double() @ pairs.vectors.double() / size).abs().clamp(max=1).cpu() if size else None
+    return tuple(
+        Eigenpair(
+            eigenvalue=float(pairs.values[index]),
+            residual=float(pairs.residuals[index]),
+            converged=bool(pairs.converged[index]),
+            gradient_overlap=None if cosines is None else float(cosines[index]),
+            layer_weights=tuple(weights[index].tolist()),
+        )
+        for index in range(len(pairs.values))
+    )
+
+
+def _columns(pairs: Eigenpairs) -> Tensor:
+    """Vectors in the order of the result: lowest, then highest; where they overlap, some twice."""
+    total = pairs.vectors.shape[1]
+    return torch.cat([pairs.vectors[:, : pairs.lowest], pairs.vectors[:, total - pairs.highest :]], dim=1)
+
+
+def _inertia(spectrum: Tensor, tolerance: float) -> Inertia:
+    positive, negative = int((spectrum > tolerance).sum()), int((spectrum < -tolerance).sum())
+    return Inertia(positive, negative, len(spectrum) - positive - negative, tolerance)
+
+
+def _certificate(pairs: Eigenpairs) -> Certificate:
+    """A Ritz pair (theta, v) has an eigenvalue within |Hv - theta v| of theta."""
+    value, residual = float(pairs.values[0]), float(pairs.residuals[0])
+    bound = value + residual
+    if bound < -pairs.rounding:
+        return Certificate(True, bound, "the lowest Ritz value plus its residual is negative")
+    if value < -pairs.rounding:
+        return Certificate(False, bound, "the lowest Ritz value is negative, but its residual reaches beyond zero")
+    if pairs.spectrum is not None:
+        return Certificate(False, bound, "all eigenvalues are known, and none is negative beyond rounding")
+    return Certificate(False, bound, "no negative Ritz value was found, which does not prove that there is none")

@@ -1,0 +1,200 @@
+"""What the ends of a spectrum mean, and what a person can do about it."""
+
+from typing import TYPE_CHECKING
+
+from hessdiag.diagnostics.verdict import Finding, checks_findings, percent
+from hessdiag.problem.problem import Problem
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.eigs import Eigenpair, Eigs
+
+COMPARABLE = 0.1  # |lambda_min| / lambda_max from which negative curvature is more than a trace
+LOCALIZED = 0.9  # weight of an eigenvector in one layer that is worth a word
+CAPTURED = 0.5  # share of the squared gradient in the top eigenvectors that is worth a word
+NEAR_ROUNDING = 30.0  # residuals within this factor of rounding are rounding's
+
+
+def findings(eigs: "Eigs", problem: Problem, tolerance: float) -> list[Finding]:
+    """The verdict on both ends, the most important sentence first."""
+    found = checks_findings(eigs.checks, tolerance)
+    found += _convergence(eigs)
+    top = max((abs(pair.eigenvalue) for pair in (*eigs.lowest, *eigs.highest)), default=0.0)
+    if top <= eigs.rounding:
+        return [*found, _nothing_there(), *_data(problem)]
+    found += _negative_curvature(eigs)
+    found += _sharpness(eigs)
+    found += _gradient(eigs)
+    found += _localization(eigs)
+    found += _inertia(eigs)
+    found += _data(problem)
+    return found
+
+
+def _nothing_there() -> Finding:
+    return Finding(
+        "bad",
+        "The Hessian is zero: there is no curvature to follow or to fear.",
+        "every eigenvalue vanishes; a network whose units are all dead does this",
+        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
+    )
+
+
+def _convergence(eigs: "Eigs") -> list[Finding]:
+    pairs = (*eigs.lowest, *eigs.highest)
+    missed = [pair for pair in pairs if not pair.converged]
+    if not missed:
+        return []
+    worst = max(missed, key=lambda pair: pair.residual)
+    by_rounding = all(pair.residual <= NEAR_ROUNDING * eigs.rounding for pair in missed)
+    return [
+        Finding(
+            "note" if eigs.status == "interrupted" else "bad",
+            f"{len(missed)} of {len(pairs)} eigenpairs have not converged to a relative residual of {eigs.tol:g}.",
+            f"the worst residual is {worst.residual:.1e} at {worst.eigenvalue:.3g}"
+            + (f", which is near rounding, {eigs.rounding:.1e}" if by_rounding else f", after {eigs.hvps:,} products"),
+            "--dtype float64" if by_rounding else f"--max-products {4 * eigs.hvps}, a larger --max-basis or --tol",
+        )
+    ]
+
+
+def _lowest(eigs: "Eigs") -> "Eigenpair":
+    return eigs.lowest[0] if eigs.lowest else eigs.highest[0]
+
+
+def _negative_curvature(eigs: "Eigs") -> list[Finding]:
+    proof, low = eigs.negative_certificate, _lowest(eigs).eigenvalue
+    if not eigs.lowest and not proof.certain:
+        return []
+    if proof.certain:
+        high = eigs.highest[-1].eigenvalue if eigs.highest else None
+        strong = high is None or -low >= COMPARABLE * high
+        beside = f", {percent(-low / high)} of the largest" if high is not None and high > 0 else ""
+        return [
+            Finding(
+                "note",
+                f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {low:.3g}{beside}.",
+                f"a Ritz value and its residual prove an eigenvalue at or below {proof.bound:.4g}",
+                "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG"
+                if strong
+                else "nothing, unless the loss has stalled: then it is the way down",
+            )
+        ]
+    if eigs.inertia is not None:
+        definite = eigs.inertia.zero == 0
+        return [
+            Finding(
+                "ok",
+                f"The Hessian is positive {'definite' if definite else 'semidefinite'} here: the loss curves up in every direction it feels.",
+                f"all {eigs.parameters:,} eigenvalues were computed; the lowest is {low:.3g}, rounding is {eigs.rounding:.1e}",
+                "nothing" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
+            )
+        ]
+    return [
+        Finding(
+            "note",
+            "No negative curvature is proven.",
+            f"the lowest Ritz value is {low:.3g}: {proof.why}",
+            "a smaller --tol, or another --seed",
+        )
+    ]
+
+
+def _sharpness(eigs: "Eigs") -> list[Finding]:
+    if eigs.largest_step is None:
+        return []
+    return [
+        Finding(
+            "note",
+            f"Plain gradient descent is stable here only for learning rates below {eigs.largest_step:.3g}.",
+            f"the largest eigenvalue is {eigs.highest[-1].eigenvalue:.4g}, and the limit 2 / lambda_max",
+            "compare with your learning rate; momentum b raises the limit by the factor 1 + b",
+        )
+    ]
+
+
+def _gradient(eigs: "Eigs") -> list[Finding]:
+    curvature = eigs.gradient_curvature
+    if curvature is None:
+        return [
+            Finding(
+                "bad",
+                "The gradient is exactly zero: first-order methods do not move from here.",
+                "every partial derivative vanishes",
+                "another initialization, or a step along the lowest eigenvector (--save FILE.npz)",
+            )
+        ]
+    if curvature < 0:
+        return [
+            Finding(
+                "note",
+                "Along the gradient the loss curves down: gradient steps grow at first.",
+                f"g'Hg / g'g is {curvature:.3g}",
+                "no step from the quadratic model alone; a line search or a trust region bounds it",
+            )
+        ]
+    overlaps = [pair.gradient_overlap or 0.0 for pair in eigs.highest]
+    captured = sum(overlap**2 for overlap in overlaps)
+    best = f"; the best step along it is {1 / curvature:.3g}" if curvature > 0 else ""
+    if captured >= CAPTURED and len(overlaps) < eigs.parameters:
+        return [
+            Finding(
+                "note",
+                f"{percent(captured)} of the squared gradient lies in the top {len(overlaps)} eigenvectors.",
+                f"the curvature along the gradient is {curvature:.3g}{best}",
+                "smaller steps or second-order steps in those directions, larger ones elsewhere",
+            )
+        ]
+    return [
+        Finding(
+            "note",
+            f"The curvature along the gradient is {curvature:.3g}.",
+            f"the top {len(overlaps)} eigenvectors hold {percent(captured)} of the squared gradient"
+            if overlaps
+            else "g'Hg / g'g, from one product",
+            f"a step of {1 / curvature:.3g} minimizes the quadratic model along it" if curvature > 0 else "nothing",
+        )
+    ]
+
+
+def _localization(eigs: "Eigs") -> list[Finding]:
+    if len(eigs.layers) < 2 or not eigs.highest:
+        return []
+    weights = eigs.highest[-1].layer_weights
+    place = max(range(len(weights)), key=weights.__getitem__)
+    if weights[place] < LOCALIZED:
+        return []
+    return [
+        Finding(
+            "note",
+            f"The sharpest direction lies in one layer: {eigs.layers[place]}.",
+            f"{percent(weights[place])} of the top eigenvector's squared norm",
+            "a smaller learning rate or a different scale for that layer",
+        )
+    ]
+
+
+def _inertia(eigs: "Eigs") -> list[Finding]:
+    if eigs.inertia is None:
+        return []
+    signs = eigs.inertia
+    return [
+        Finding(
+            "note",
+            f"Of {eigs.parameters:,} eigenvalues {signs.positive:,} are positive, {signs.negative:,} negative and {signs.zero:,} zero.",
+            f"the whole spectrum was computed; |lambda| up to {signs.tolerance:.1e} counts as zero",
+            "nothing",
+        )
+    ]
+
+
+def _data(problem: Problem) -> list[Finding]:
+    if not problem.source.get("synthetic"):
+        return []
+    return [
+        Finding(
+            "warn",
+            "The batch is synthetic: these eigenvalues are of the network on random data, not on your task.",
+            "no --data was given",
+            "--data batch.npz --loss ce",
+        )
+    ]

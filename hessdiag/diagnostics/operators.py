@@ -1,0 +1,57 @@
+"""The matrices that can be asked about by name, with their self-checks, and how much of them fits in memory."""
+
+from typing import Literal, cast
+
+from hessdiag.curvature import checks, parallel
+from hessdiag.curvature.fisher import FisherOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.memory import free_bytes
+from hessdiag.errors import SpecError
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.problem.problem import Problem
+
+OperatorName = Literal["hessian", "ggn", "fisher"]
+NAMES = ("hessian", "ggn", "fisher")
+
+Operator = HessianOperator | OutputSpaceOperator
+
+
+def operator(problem: Problem, name: OperatorName) -> Operator:
+    """The Hessian, the Gauss-Newton matrix or the Fisher matrix of a problem.
+
+    Raises:
+        SpecError: if the name is none of them, or the problem has no such matrix.
+    """
+    if name == "hessian":
+        return HessianOperator(problem)
+    if name == "ggn":
+        return GaussNewtonOperator(problem)
+    if name == "fisher":
+        return FisherOperator(problem)
+    raise SpecError(f"unknown operator {name!r}: not one of {', '.join(NAMES)}.", "--operator hessian")
+
+
+def shared(matrix: Operator) -> Operator:
+    """The same matrix with products that split the samples over all processes, where there are several."""
+    return parallel.hessian_operator(matrix.problem) if isinstance(matrix, HessianOperator) else matrix
+
+
+def self_checks(matrix: Operator, seed: int) -> dict[str, float | None]:
+    """Relative errors of the products: symmetry, and for the Hessian the distance from differences of gradients."""
+    symmetry = checks.hvp_symmetry(cast(HessianOperator, matrix), seed)
+    if not isinstance(matrix, HessianOperator):
+        return {"hvp_symmetry": symmetry}
+    return {"hvp_symmetry": symmetry, "hvp_finite_difference": checks.hvp_finite_difference(matrix, seed)}
+
+
+def failed(problem: Problem, measured: dict[str, float | None]) -> bool:
+    """Whether a self-check came out worse than the problem's dtype explains."""
+    tolerance = checks.TOLERANCE[problem.dtype]
+    return any(value is not None and not value <= tolerance for value in measured.values())
+
+
+def vectors_that_fit(matrix: SymmetricOperator) -> int:
+    """How many vectors of the matrix's size a quarter of the free memory holds, in each process."""
+    fitting = max(free_bytes(matrix.device) // 4 // (matrix.shape[0] * matrix.dtype.itemsize), 1)
+    return min(parallel.merged({parallel.ranks()[0]: fitting}, matrix.device))

@@ -1,0 +1,168 @@
+"""What a spectrum means, and what a person can do about it."""
+
+from typing import TYPE_CHECKING
+
+from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.diagnostics.verdict import Finding, checks_findings, percent, times
+from hessdiag.problem.problem import Problem
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.spectrum import Spectrum
+
+ROUGH = 0.25  # relative standard error beyond which more probes are advised
+UNSURE = 0.2  # width of the bracket around the negative fraction that is worth a word
+STANDS_OUT = 3.0  # times the semicircle's radius
+FLAT = 0.5  # share of eigenvalues near zero
+
+WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
+
+
+def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
+    """The verdict on a measured spectrum, the most important sentence first."""
+    passed: dict[str, float | None] = {"hvp_finite_difference": 0.0}  # there is no such check beside the Hessian's
+    found = checks_findings(passed | spectrum.checks, TOLERANCE[problem.dtype])
+    if spectrum.frobenius == 0:
+        return [*found, _nothing_there(spectrum)]
+    found += _ends(spectrum)
+    found.append(_signs(spectrum) if spectrum.operator == "hessian" else _semidefinite(spectrum))
+    found += _resolution(spectrum)
+    found += _outliers(spectrum)
+    found += _flat(spectrum)
+    found += _precision(spectrum)
+    found += _data(problem)
+    return found
+
+
+def _nothing_there(spectrum: "Spectrum") -> Finding:
+    return Finding(
+        "bad",
+        f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is.",
+        "all its products vanish; a layer whose units are all dead does this",
+        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
+    )
+
+
+def _ends(spectrum: "Spectrum") -> list[Finding]:
+    loose = [outlier for outlier in spectrum.outliers if not outlier.converged]
+    if not loose:
+        return []
+    worst = max(loose, key=lambda outlier: outlier.residual or 0.0)
+    return [
+        Finding(
+            "warn" if spectrum.status == "inexact" else "note",
+            f"{len(loose)} of {len(spectrum.outliers)} extreme eigenpairs did not converge and were left in the density.",
+            f"the largest residual is {worst.residual or 0.0:.2g} at the eigenvalue {worst.eigenvalue:.4g}",
+            "a larger --steps, which also gives the eigensolver more products; --dtype float64",
+        )
+    ]
+
+
+def _signs(spectrum: "Spectrum") -> Finding:
+    mass, share = percent(spectrum.negative_mass), percent(spectrum.negative_fraction)
+    bounds = spectrum.negative_fraction_bounds
+    if bounds is not None and bounds[1] - bounds[0] >= UNSURE:
+        share = f"between {percent(bounds[0])} and {percent(bounds[1])}"
+    if spectrum.negative_fraction == 0:
+        return Finding(
+            "ok",
+            "No negative eigenvalue was found: the loss is convex to second order here.",
+            f"the smallest is {spectrum.lowest:.4g}, beside a largest of {spectrum.highest:.4g}",
+            "any second-order step is a descent step here; damp it for the flat directions",
+        )
+    depth = -spectrum.lowest / max(abs(spectrum.highest), 1e-300)
+    because = f"they hold {mass} of the sum of |eigenvalues|; the lowest is {spectrum.lowest:.4g}, the highest {spectrum.highest:.4g}"
+    if depth >= 0.5:
+        return Finding(
+            "warn",
+            f"The Hessian curves down about as much as up: {share} of the eigenvalues are negative, down to {times(depth)} the largest.",
+            because,
+            "methods that follow negative curvature: hessdiag eigs for the directions; trust region, Newton-CG",
+        )
+    return Finding(
+        "note",
+        f"The Hessian is indefinite: {share} of its eigenvalues are negative.",
+        because,
+        "plain Newton steps would climb along those directions: a trust region, or the Gauss-Newton matrix",
+    )
+
+
+def _semidefinite(spectrum: "Spectrum") -> Finding:
+    return Finding(
+        "note",
+        f"The {WORDS[spectrum.operator]} cannot show negative curvature: it is positive semidefinite by construction.",
+        "it leaves out the curvature of the model itself",
+        "--operator hessian for the whole curvature",
+    )
+
+
+def _resolution(spectrum: "Spectrum") -> list[Finding]:
+    bounds = spectrum.negative_fraction_bounds
+    if bounds is None or spectrum.operator != "hessian" or bounds[1] - bounds[0] < UNSURE:
+        return []
+    return [
+        Finding(
+            "note",
+            "How many eigenvalues are negative is known roughly only.",
+            f"many are so near zero that Lanczos cannot tell their signs apart: {percent(bounds[0])} to {percent(bounds[1])}",
+            f"--steps {2 * spectrum.steps}; the share of negative mass, {percent(spectrum.negative_mass)}, does not suffer from this",
+        )
+    ]
+
+
+def _outliers(spectrum: "Spectrum") -> list[Finding]:
+    low, high = spectrum.theory["semicircle_low"], spectrum.theory["semicircle_high"]
+    radius = (high - low) / 2
+    reach = max(spectrum.highest - (high - radius), (low + radius) - spectrum.lowest)
+    if radius <= 0 or reach < STANDS_OUT * radius:
+        return []
+    held = sum(outlier.eigenvalue**2 for outlier in spectrum.outliers if outlier.converged) / spectrum.frobenius**2
+    return [
+        Finding(
+            "note",
+            f"A few eigenvalues stand out: the furthest lies at {times(reach / radius)} the radius that a structureless matrix of this norm would have.",
+            f"{len(spectrum.outliers)} extreme eigenvalues hold {percent(min(held, 1.0))} of the squared norm",
+            f"the largest stable gradient step is 2/{spectrum.highest:.4g} = {2 / spectrum.highest:.3g}; methods of low rank (L-BFGS, Lanczos) capture these directions"
+            if spectrum.highest > 0
+            else "methods of low rank (L-BFGS, Lanczos) capture these directions",
+        )
+    ]
+
+
+def _flat(spectrum: "Spectrum") -> list[Finding]:
+    if spectrum.near_zero_fraction - (spectrum.near_zero_fraction_stderr or 0.0) < FLAT:
+        return []
+    zero = f"; {spectrum.inertia.zero:,} are zero to rounding" if spectrum.inertia and spectrum.inertia.zero else ""
+    return [
+        Finding(
+            "note",
+            f"Most directions are flat: {percent(spectrum.near_zero_fraction)} of the eigenvalues are below 1 % of the largest.",
+            f"N = {spectrum.parameters:,}, and the norm is {times(spectrum.frobenius / max(abs(spectrum.lowest), abs(spectrum.highest)))} the largest eigenvalue{zero}",
+            "damping decides what happens along them; the effective number of curved directions is far below N",
+        )
+    ]
+
+
+def _precision(spectrum: "Spectrum") -> list[Finding]:
+    if spectrum.trace_stderr is None or spectrum.trace_stderr <= ROUGH * abs(spectrum.trace):
+        return []
+    return [
+        Finding(
+            "note",
+            f"The trace is rough: {spectrum.trace:.3g}, with a standard error of {spectrum.trace_stderr:.2g}.",
+            f"{2 * spectrum.probes} random vectors were used; positive and negative eigenvalues may also cancel",
+            f"--probes {4 * spectrum.probes}",
+        )
+    ]
+
+
+def _data(problem: Problem) -> list[Finding]:
+    if not problem.source.get("synthetic"):
+        return []
+    return [
+        Finding(
+            "warn",
+            "The batch is synthetic: this is the spectrum of the network on random data, not on your task.",
+            "no --data was given",
+            "--data batch.npz --loss ce",
+        )
+    ]

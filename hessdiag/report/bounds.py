@@ -1,0 +1,165 @@
+"""The view of a `bounds` document: where can the eigenvalues be, and where are their extremes?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, ratio, with_error
+from hessdiag.report.subject import subject
+from hessdiag.report.view import (
+    Dots,
+    Fact,
+    Series,
+    Table,
+    View,
+    findings,
+    side_tables,
+    warnings,
+)
+
+SHOWN = 20  # components of the discs; beyond, the largest groups and the ends
+
+NAMES = {
+    "gershgorin": ("Gershgorin", "discs around the diagonal, absolute row sums for radii"),
+    "brauer": ("Brauer", "from pairs of rows: ovals of Cassini"),
+    "perron": ("Perron", "Gershgorin's discs after the best diagonal scaling"),
+    "feingold_varga": ("Feingold-Varga", "Gershgorin's discs of layers instead of rows"),
+    "block_norm": ("block norms", "eigenvalues of the layers' matrix of norms"),
+    "frobenius": ("trace and norm", "Wolkowicz and Styan: from tr H and the Frobenius norm alone"),
+}
+
+Json = Mapping[str, Any]
+
+
+def view(doc: Json) -> View:
+    """Lay out a `bounds` document."""
+    result = doc["result"]
+    blocks = (_intervals(result), _components(result["components"]))
+    return View(
+        question="Where can the Hessian's eigenvalues be?",
+        subject=subject(doc["problem"]),
+        warnings=warnings(doc),
+        headline=_headline(result),
+        facts=_facts(result),
+        blocks=tuple(block for block in blocks if block is not None),
+        verdict=findings(doc),
+        notes=tuple(doc["problem"].get("notes", ())),
+        extra=side_tables(doc),
+    )
+
+
+def _interval(result: Json, name: str) -> Sequence[float] | None:
+    """An interval of the result, where it has both ends."""
+    ends = result.get(name)
+    return ends if ends is not None and all(drawable(end, log=False) for end in ends) else None
+
+
+def _known(result: Json) -> list[tuple[str, Sequence[float]]]:
+    return [(name, ends) for name in NAMES if (ends := _interval(result, name)) is not None]
+
+
+def _width(ends: Sequence[float]) -> float:
+    return ends[1] - ends[0]
+
+
+def _headline(result: Json) -> tuple[str, str]:
+    if not _known(result):
+        return MISSING, "no bound was computed"
+    name, tightest = min(_known(result), key=lambda item: _width(item[1]))
+    certain = (
+        "holds every eigenvalue" if result["method"] == "exact" else "is where the eigenvalues are estimated to be"
+    )
+    measured = f"; measured: {interval(result['measured'])}" if _interval(result, "measured") else ""
+    return interval(tightest), f"{certain} ({NAMES[name][0]}){measured}"
+
+
+def _facts(result: Json) -> tuple[Fact, ...]:
+    exact = result["method"] == "exact"
+    proof = result["negative_certificate"]
+    components, error = result["components"], result["relative_stderr"]
+    facts = [
+        Fact("negative curvature", "certain" if proof["certain"] else "not proven", proof["why"]),
+        Fact(
+            "row sums",
+            "exact" if exact else f"± {percent(error)}",
+            "every row was computed" if exact else "relative standard error of the sketch; the largest rows are exact",
+        ),
+        Fact(
+            "from inside", interval(result["inner"]), "an eigenvalue at or below the first, one at or above the second"
+        ),
+        Fact(
+            "groups of discs",
+            number(len(components)) if components is not None else MISSING,
+            "each holds exactly as many eigenvalues as discs",
+        ),
+    ]
+    return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _intervals(result: Json) -> Dots | None:
+    known = _known(result)
+    measured = _interval(result, "measured")
+    rows = [("measured", "lowest and highest Ritz value", measured)] if measured else []
+    rows += [(NAMES[name][0], NAMES[name][1], ends) for name, ends in known]
+    if not rows:
+        return None
+    errors = _interval(result, "measured_residuals") or (None, None)
+    cells = tuple(
+        (
+            name,
+            meaning,
+            *(
+                with_error(end, error, 5) if name == "measured" else number(end, 5)
+                for end, error in zip(ends, errors, strict=True)
+            ),
+            ratio(_width(ends), _width(measured)) if measured else MISSING,
+        )
+        for name, meaning, ends in rows
+    )
+    low, high = (tuple(ends[side] for _, _, ends in rows) for side in (0, 1))
+    mine = tuple(index == 0 and bool(measured) for index in range(len(rows)))
+
+    def only(values: Sequence[float], measured: bool) -> tuple[float | None, ...]:
+        return tuple(value if is_mine is measured else None for value, is_mine in zip(values, mine, strict=True))
+
+    series = tuple(
+        Series(f"{name}, {end}", only(values, own), only(low, own), only(high, own), group=group)
+        for own, name, group in ((True, "measured", 0), (False, "bound", 1))
+        for end, values in (("lower end", low), ("upper end", high))
+        if own in mine
+    )
+    return Dots(
+        title="Bounds beside the measured extremes",
+        caption=(
+            "Each bar is an interval that holds every eigenvalue; the top one is what they do span. Perron's bar lies "
+            "within Brauer's, and that within Gershgorin's. A bar much longer than the top one is a bound that is too "
+            "cautious to set a step size by; a lower end that is not negative proves convexity."
+        ),
+        alt=f"{len(known)} intervals that contain all eigenvalues, beside the measured extremes.",
+        table=Table(
+            "Bounds and measured extremes",
+            ("bound", "which is", "low", "high", "/ measured"),
+            cells,
+            text_columns=2,
+            optional=("which is",),
+        ),
+        text="table",
+        labels=tuple(name for name, _, _ in rows),
+        series=series,
+        axis="eigenvalue",
+        log=False,
+    )
+
+
+def _components(components: Sequence[Json] | None) -> Table | None:
+    if not components or len(components) < 2:
+        return None
+    indices = range(len(components))
+    shown = sorted(indices, key=lambda index: (index not in (0, len(components) - 1), -components[index]["count"]))
+    rows = tuple(
+        (interval(components[index]["interval"], 5), number(components[index]["count"]))
+        for index in sorted(shown[:SHOWN])
+    )
+    title = "Groups of overlapping discs"
+    if len(components) > SHOWN:
+        title += f": {SHOWN} of {number(len(components))}, the outermost and the largest"
+    return Table(title, ("interval", "eigenvalues within"), rows)

@@ -1,0 +1,222 @@
+"""The view of an `eigs` document: how sharp is the loss, and which way does it curve down?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from hessdiag.report.numbers import MISSING, drawable, interval, number, percent
+from hessdiag.report.subject import subject
+from hessdiag.report.view import (
+    Dots,
+    Fact,
+    Heat,
+    Lines,
+    Series,
+    Table,
+    View,
+    findings,
+    side_tables,
+    warnings,
+)
+
+CHARTED = 20  # eigenvalues of each end in the chart
+FULL_TABLE = 12  # layers up to which the table of weights names all; beyond, those that hold most
+DECADES = 4  # of the axis on either side of zero, below the largest eigenvalue
+
+Json = Mapping[str, Any]
+
+
+def view(doc: Json) -> View:
+    """Lay out an `eigs` document."""
+    result = doc["result"]
+    charts = (_eigenvalues(result), _spectrum(result), _weights(result))
+    return View(
+        question="How sharp is the loss, and which way does it curve down?",
+        subject=subject(doc["problem"]),
+        warnings=warnings(doc),
+        headline=_headline(result),
+        facts=_facts(result),
+        blocks=tuple(chart for chart in charts if chart is not None),
+        verdict=findings(doc),
+        notes=tuple(doc["problem"].get("notes", ())),
+        extra=side_tables(doc),
+    )
+
+
+def _pairs(result: Json) -> list[tuple[str, Json]]:
+    """All pairs with their names, ascending; the largest eigenvalue is `highest 1`."""
+    low = [(f"lowest {index + 1}", pair) for index, pair in enumerate(result["lowest"])]
+    high = [(f"highest {len(result['highest']) - index}", pair) for index, pair in enumerate(result["highest"])]
+    return low + high
+
+
+def _headline(result: Json) -> tuple[str, str]:
+    low, high = result["smallest"], result["largest"]
+    if low is None or high is None:
+        known = number(low, 4) if high is None else number(high, 4)
+        return known, f"is the {'lowest' if high is None else 'highest'} eigenvalue of the Hessian"
+    return interval([low, high]), "is the span of the Hessian's eigenvalues; its upper end is the sharpness"
+
+
+def _facts(result: Json) -> tuple[Fact, ...]:
+    proof, signs = result["negative_certificate"], result["inertia"]
+    certain = f"certain: an eigenvalue ≤ {number(proof['bound'], 4)}"
+    facts = [
+        Fact("negative curvature", certain if proof["certain"] else "not proven", proof["why"]),
+        Fact(
+            "largest stable step", number(result["largest_step"], 4), "2 / λ_max: the limit for plain gradient descent"
+        ),
+        Fact("along the gradient", number(result["gradient_curvature"], 4), "g'Hg / g'g"),
+        Fact("gradient norm", number(result["gradient_norm"], 4), "Euclidean"),
+        Fact(
+            "signs",
+            MISSING
+            if signs is None
+            else f"{number(signs['positive'])} +, {number(signs['negative'])} −, {number(signs['zero'])} zero",
+            "of all eigenvalues; zero is below "
+            + number(signs["tolerance"] if signs is not None else result["rounding"], 2),
+        ),
+        Fact("Hessian products", number(result["hvps"]), _how(result)),
+    ]
+    return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _how(result: Json) -> str:
+    if result["method"] == "exact":
+        return "the whole matrix was formed"
+    restarts = f", {number(result['restarts'])} restarts" if result["restarts"] else ""
+    return f"Lanczos, {number(result['basis'])} vectors{restarts}"
+
+
+def _eigenvalues(result: Json) -> Dots:
+    pairs = _pairs(result)
+    rows = tuple(
+        (
+            name,
+            number(pair["eigenvalue"], 5),
+            number(pair["residual"], 2),
+            "yes" if pair["converged"] else "NO",
+            number(pair["gradient_overlap"], 2),
+        )
+        for name, pair in pairs
+    )
+    low, high = len(result["lowest"]), len(result["highest"])
+    drawn = pairs if low + high <= 2 * CHARTED else [*pairs[: min(low, CHARTED)], *pairs[-min(high, CHARTED) :]]
+    values = [pair["eigenvalue"] for _, pair in drawn]
+    errors = [0.0 if pair["residual"] is None else pair["residual"] for _, pair in drawn]
+    largest = max((abs(value) for value in values if drawable(value, log=False)), default=0.0)
+    return Dots(
+        title="Both ends of the spectrum",
+        caption=(
+            "Each mark is a Ritz value, with its residual as a bar where that is wide enough to see: an eigenvalue "
+            "lies within it. The axis is logarithmic on both sides of zero. Marks left of zero are directions in which "
+            "the loss curves down; the rightmost mark limits the learning rate. The overlap is |cos| of the angle "
+            "between eigenvector and gradient."
+        ),
+        alt=f"{len(drawn)} eigenvalues from {number(result['smallest'])} to {number(result['largest'])}.",
+        table=Table(
+            "Eigenpairs",
+            ("which", "eigenvalue", "residual", "converged", "gradient overlap"),
+            rows,
+            optional=("gradient overlap",),
+        ),
+        text="table",
+        labels=tuple(name for name, _ in drawn),
+        series=(
+            Series(
+                "eigenvalue",
+                tuple(values),
+                tuple(None if v is None else v - error for v, error in zip(values, errors, strict=True)),
+                tuple(None if v is None else v + error for v, error in zip(values, errors, strict=True)),
+            ),
+        ),
+        axis="eigenvalue",
+        log=False,
+        linear_below=largest / 10**DECADES or None,
+    )
+
+
+def _spectrum(result: Json) -> Lines | None:
+    spectrum = result["spectrum"]
+    if spectrum is None or len(spectrum) < 2:
+        return None
+    zero = result["inertia"]["tolerance"] or 0.0
+    finite = [value for value in spectrum if drawable(value, log=False)]
+    signs = {"positive": [v for v in reversed(finite) if v > zero], "negative": [-v for v in finite if v < -zero]}
+    known = {name: values for name, values in signs.items() if values}
+    if not known:
+        return None
+    count = max(len(values) for values in known.values())
+    return Lines(
+        title="All eigenvalues, by size",
+        caption=(
+            "The positive and the negative eigenvalues, each sorted by absolute value, on a logarithmic axis. A steep "
+            "start is a few outliers above a bulk; two curves of equal height are a Hessian that is as much saddle as "
+            f"bowl. Eigenvalues below {number(zero, 2)} are rounding, and left out."
+        ),
+        alt=f"{' and '.join(f'{len(values)} {name}' for name, values in known.items())} eigenvalues, by size.",
+        table=Table(
+            "Eigenvalues by size",
+            ("rank", *known),
+            tuple(
+                (
+                    number(rank + 1),
+                    *(number(values[rank] if rank < len(values) else None) for values in known.values()),
+                )
+                for rank in _ranks(count)
+            ),
+        ),
+        text="none",
+        x=tuple(float(rank + 1) for rank in range(count)),
+        series=tuple(
+            Series(name, (*values, *(None,) * (count - len(values))), group=group)
+            for group, (name, values) in enumerate(known.items())
+        ),
+        x_axis="rank",
+        y_axis="|eigenvalue|",
+    )
+
+
+def _ranks(count: int) -> list[int]:
+    """Ranks that a table shows: 1, 2, 5, 10, 20, 50, ... and the last.
+
+    >>> _ranks(30)
+    [0, 1, 4, 9, 19, 29]
+    """
+    steps = (digit * 10**power - 1 for power in range(7) for digit in (1, 2, 5))
+    return [*(rank for rank in steps if rank < count - 1), count - 1]
+
+
+def _weights(result: Json) -> Heat | None:
+    names, pairs = result["layers"], _pairs(result)
+    if len(names) < 2 or not pairs:
+        return None
+    matrix = [[pair["layer_weights"][index] for _, pair in pairs] for index in range(len(names))]
+    shown = _shown_layers(matrix)
+    columns = tuple(name for name, _ in pairs)
+    inner = sorted(range(len(pairs)), key=lambda index: abs(2 * index - len(pairs) + 1))
+    all_shown = len(shown) == len(names)
+    return Heat(
+        title="Where the eigenvectors live",
+        caption=(
+            "Each column is an eigenvector; its cells are the shares of its squared norm in each layer, and sum to 1. "
+            "A bright cell is a direction that belongs to one layer, an even column one that moves the whole network."
+        ),
+        alt=f"Heat map of {len(names)} layers by {len(pairs)} eigenvectors.",
+        table=Table(
+            "Weight of each eigenvector in each layer",
+            ("layer" if all_shown else f"{len(shown)} of {len(names)} layers", *columns),
+            tuple((names[index], *(percent(weight) for weight in matrix[index])) for index in shown),
+            optional=tuple(columns[index] for index in inner[:-2]),
+        ),
+        text="table",
+        labels=tuple(names),
+        columns=columns,
+        matrix=tuple(tuple(row) for row in matrix),
+        axis="share of the squared norm",
+    )
+
+
+def _shown_layers(matrix: Sequence[Sequence[float | None]]) -> list[int]:
+    """The layers that hold most over all eigenvectors, in their order."""
+    heaviest = sorted(range(len(matrix)), key=lambda index: -sum(weight or 0.0 for weight in matrix[index]))
+    return sorted(heaviest[:FULL_TABLE])
