@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.memory import empty_matrix
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 
@@ -70,12 +71,13 @@ def row_statistics(
     sums = torch.zeros(len(layers), problem.n_parameters, dtype=torch.float64, device=operator.device)
     for panel in space.panels(*parallel.ranks()):
         row_layer, column_layer = int(owner[panel.rows.start]), int(owner[panel.columns.start])
-        if not panel.mirrored and panel.rows == panel.columns:
-            diagonal[panel.rows] = panel.block.diagonal().double()
+        above = panel.rows.start - panel.columns.start
+        if not panel.mirrored and 0 <= above < panel.columns.stop - panel.columns.start:
+            diagonal[panel.rows] = panel.block.flatten(1).diagonal(above).double()
         block = panel.block.abs_()
-        sums[column_layer, panel.rows] += block.sum(1)
+        sums[column_layer, panel.rows] += block.sum(2).sum(1)
         if panel.mirrored:
-            sums[row_layer, panel.columns] += block.sum(0)
+            sums[row_layer, panel.columns] += block.sum(0).flatten()
     others = space.others
     advance(problem.n_parameters - len(others))
     neuron_columns = [neuron.layer for neuron in space.layers]
@@ -102,11 +104,12 @@ def row_statistics(
 def dense(operator: HessianOperator, space: NeuronSpace) -> Tensor:
     """The Hessian itself, (N, N), from a certified neuron space."""
     n = operator.shape[0]
-    H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
+    H = empty_matrix(n, operator.dtype, operator.device)
     for panel in space.panels():
-        H[panel.rows, panel.columns] = panel.block
+        shape = panel.block.shape[1:]
+        H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)
         if panel.mirrored:
-            H[panel.columns, panel.rows] = panel.block.T
+            H[panel.columns, panel.rows].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
     for rows in torch.split(space.others, operator.chunk):
         block = operator.rows(rows)
         H[rows] = block

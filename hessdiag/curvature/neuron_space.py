@@ -13,6 +13,7 @@ input of 1.
 Everything is reverse over reverse: forward-mode derivatives of some layers are wrong in torch.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Layer, Problem
 
-PANEL_NUMBERS = {"cpu": 2**19, "cuda": 2**26}  # numbers of H held at a time: what a cache takes, or fills a GPU
+PANEL_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # numbers of H held at a time: what a cache takes, or fills a GPU
 TANGENT_NUMBERS = 2**24  # numbers that the tangents of one pass may hold
 CERTIFIED = {torch.float64: 1e-8, torch.float32: 1e-3}
 
@@ -68,7 +69,10 @@ class NeuronLayer:
 
 @dataclass(frozen=True)
 class Panel:
-    """Entries H[rows, columns]. If `mirrored`, H[columns, rows] is not among the other panels."""
+    """Entries H[rows, columns]. If `mirrored`, H[columns, rows] is not among the other panels.
+
+    The block has the shape (rows, neurons, columns of each); it lies in a buffer that the next panel overwrites.
+    """
 
     rows: slice
     columns: slice
@@ -94,10 +98,18 @@ class NeuronSpace:
             _Graph(problem, batch, weight, self.layers)
             for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
         ]
-        self.inputs = [torch.cat([graph.inputs[upper] for graph in self._graphs]) for upper in range(len(self.layers))]
-        self.cotangents = [
-            torch.cat([graph.cotangents[upper].detach() for graph in self._graphs]) for upper in range(len(self.layers))
+        inputs = [torch.cat([graph.inputs[index] for graph in self._graphs]) for index in range(len(self.layers))]
+        self._samples = len(inputs[0])
+        self._inputs = [h.T.contiguous() for h in inputs]  # samples last, as the matrix products want them
+        self._ones = [
+            torch.cat([h, h.new_ones(len(h), 1)], dim=1) if neuron.has_bias else h
+            for h, neuron in zip(inputs, self.layers, strict=True)
         ]
+        self._cotangents = [
+            torch.cat([graph.cotangents[index].detach() for graph in self._graphs]).T.contiguous()
+            for index in range(len(self.layers))
+        ]
+        self._buffers = torch.empty(2, 0, dtype=self.dtype, device=self.device)
 
     @property
     def others(self) -> Tensor:
@@ -118,8 +130,8 @@ class NeuronSpace:
             neurons = self.layers[lower].outputs
             begin, end = rank * neurons // size, (rank + 1) * neurons // size
             step = self._neurons_per_pass(lower)
-            for first in range(begin, end, step):
-                yield from self._panels(lower, first, min(first + step, end))
+            for first, last in _spans(begin, end, step):
+                yield from self._panels(lower, first, last)
 
     def certificate(self, operator: HessianOperator, seed: int = 0) -> float:
         """Largest relative distance between neuron space and ordinary products, over one random vector per layer."""
@@ -136,81 +148,83 @@ class NeuronSpace:
             found = torch.zeros_like(expected)
             seen = torch.zeros_like(found, dtype=torch.bool)
             for panel in self._panels(lower, i, i + 1):
-                found[panel.columns] += v[panel.rows] @ panel.block
-                seen[panel.columns] = True
-                if panel.mirrored and seen[panel.rows].any():
-                    found[panel.rows] += panel.block @ v[panel.columns]
+                block = panel.block.flatten(1)
+                found[panel.rows] += block @ v[panel.columns]
+                seen[panel.rows] = True
+                if panel.mirrored and seen[panel.columns].any():
+                    found[panel.columns] += v[panel.rows] @ block
             scale = float(expected.norm())
             distance = float((found - expected)[seen].norm())
             worst = max(worst, distance / scale if scale else distance)
         return worst
 
     def _neurons_per_pass(self, lower: int) -> int:
-        samples = len(self.inputs[lower])
-        numbers = samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
+        numbers = self._samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
         return max(1, TANGENT_NUMBERS // numbers)
 
     def _panels(self, lower: int, first: int, last: int) -> Iterator[Panel]:
-        """Rows of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
+        """Columns of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
         A, C = self._tangents(lower, first, last)
-        row = self.layers[lower]
-        room = PANEL_NUMBERS["cuda" if self.device.type == "cuda" else "cpu"] // max(self.inputs[lower].shape)
-        for upper, column in enumerate(self.layers[lower:], start=lower):
-            group = max(1, room // column.layer.size)
-            for start in range(first, last, group):
-                stop = min(start + group, last)
+        own = self.layers[lower]
+        numbers = PANEL_NUMBERS["cuda" if self.device.type == "cuda" else "cpu"]
+        room = max(1, numbers // max(self._samples, own.inputs + own.has_bias))
+        for upper, other in enumerate(self.layers[lower:], start=lower):
+            for start, stop in _spans(first, last, room // (other.outputs * other.inputs)):
                 part = slice(start - first, stop - first)
-                at_once = max(1, room // (column.inputs * (stop - start)))
-                spans = (
-                    [(0, column.outputs, True)]
-                    if upper > lower
-                    else [(start, stop, False), (stop, column.outputs, True)]
+                curvature = A[upper - lower][part]
+                slope = C[upper - lower]
+                slope = slope[part] if slope is not None else None
+                groups = (
+                    [(0, other.outputs, True)] if upper > lower else [(start, stop, False), (stop, other.outputs, True)]
                 )
-                for begin, end, mirrored in spans:
-                    for low in range(begin, end, at_once):
-                        high = min(low + at_once, end)
-                        yield from self._block(
-                            row,
-                            column,
-                            (start, stop),
-                            (low, high),
-                            A[upper - lower][part],
-                            C[upper - lower],
-                            part,
-                            mirrored,
-                        )
+                for begin, end, mirrored in groups:
+                    for low, high in _spans(begin, end, room // (other.inputs * (stop - start))):
+                        for left, right in _spans(0, other.inputs, room):
+                            Y = self._sandwich(upper, curvature, slope, slice(low, high), slice(left, right))
+                            rows = other.weights(low, high)
+                            if right - left < other.inputs:  # then it is one neuron
+                                rows = slice(rows.start + left, rows.start + right)
+                            yield from self._products(lower, (start, stop), rows, Y.flatten(1, 2), mirrored)
+                        if other.has_bias:
+                            rows = other.biases(low, high)
+                            yield from self._products(lower, (start, stop), rows, curvature[:, low:high], mirrored)
 
-    def _block(
-        self,
-        row: NeuronLayer,
-        column: NeuronLayer,
-        neurons: tuple[int, int],
-        others: tuple[int, int],
-        A: Tensor,
-        C: Tensor | None,
-        part: slice,
-        mirrored: bool,
-    ) -> Iterator[Panel]:
-        """Panels of some neurons of one layer (rows) against some of another (columns), biases included."""
-        lower, upper = self.layers.index(row), self.layers.index(column)
-        curvature = A[:, :, slice(*others)]
-        Y = curvature[..., None] * self.inputs[upper][:, None, :]  # (neurons, samples, i', j')
+    def _sandwich(self, upper: int, A: Tensor, C: Tensor | None, outputs: slice, inputs: slice) -> Tensor:
+        """A[i, i'] h[j'] + delta[i'] C[j', i] of each sample, (neurons, outputs, inputs, samples)."""
+        h, delta = self._inputs[upper][inputs], self._cotangents[upper][outputs]
+        Y = self._buffer(0, len(A), len(delta), len(h), self._samples)
+        torch.mul(A[:, outputs, None], h, out=Y)
         if C is not None:
-            Y.addcmul_(self.cotangents[upper][:, slice(*others), None], C[part][:, :, None, :])
-        left = self.inputs[lower].T
-        for columns, right in ((column.weights(*others), Y.flatten(2)), (column.biases(*others), curvature)):
-            if right is curvature and not column.has_bias:
-                continue
-            yield Panel(row.weights(*neurons), columns, (left @ right).flatten(0, 1), mirrored)
-            if row.has_bias:
-                yield Panel(row.biases(*neurons), columns, right.sum(1), mirrored)
+            Y.addcmul_(delta[:, None], C[:, None, inputs])
+        return Y
+
+    def _products(
+        self, lower: int, neurons: tuple[int, int], rows: slice, right: Tensor, mirrored: bool
+    ) -> Iterator[Panel]:
+        """Panels of some rows (neurons, rows, samples) against the weights, and the biases, of some neurons."""
+        own, h = self.layers[lower], self._ones[lower]
+        out = self._buffer(1, *right.shape[:2], h.shape[1])
+        torch.mm(right.flatten(0, 1), h, out=out.flatten(0, 1))
+        block = out.transpose(0, 1)
+        yield Panel(rows, own.weights(*neurons), block[..., : own.inputs], mirrored)
+        if own.has_bias:
+            yield Panel(rows, own.biases(*neurons), block[..., own.inputs :], mirrored)
+
+    def _buffer(self, index: int, *shape: int) -> Tensor:
+        """A part of one of two buffers that all panels share: fresh memory would cost more than the arithmetic."""
+        numbers = math.prod(shape)
+        if numbers > self._buffers.shape[1]:
+            self._buffers = torch.empty(2, numbers, dtype=self.dtype, device=self.device)
+        return self._buffers[index, :numbers].view(shape)
 
     def _tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
-        """A_lm (neurons, samples, d_m) and C_ml (neurons, samples, d_{m-1}) for m >= l, C where h depends."""
+        """A_lm (neurons, d_m, samples) and C_ml (neurons, d_{m-1}, samples) for m >= l, C where h depends."""
         parts = [graph.tangents(lower, first, last) for graph in self._graphs]
-        A = [torch.cat(pieces, dim=1) for pieces in zip(*(part[0] for part in parts), strict=True)]
+        A = [torch.cat(pieces, dim=1).mT.contiguous() for pieces in zip(*(part[0] for part in parts), strict=True)]
         C = [
-            torch.cat([piece for piece in pieces if piece is not None], dim=1) if pieces[0] is not None else None
+            torch.cat([piece for piece in pieces if piece is not None], dim=1).mT.contiguous()
+            if pieces[0] is not None
+            else None
             for pieces in zip(*(part[1] for part in parts), strict=True)
         ]
         return A, C
@@ -256,7 +270,7 @@ class _Graph:
             )
 
     def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
-        """See `NeuronSpace._tangents`, for this batch."""
+        """As `NeuronSpace._tangents`, for this batch and with samples in the middle."""
         shift = self.shifts[lower]
         units = shift.new_zeros(last - first, *shift.shape)
         units[torch.arange(last - first), :, torch.arange(first, last)] = 1.0
@@ -280,6 +294,16 @@ def _batched(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Ten
         )
     except RuntimeError as error:
         raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
+
+
+def _spans(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+    """Consecutive parts of a range, of this size or 1.
+
+    >>> list(_spans(2, 7, 3))
+    [(2, 5), (5, 7)]
+    """
+    for low in range(start, stop, max(size, 1)):
+        yield low, min(low + max(size, 1), stop)
 
 
 def neuron_layers(problem: Problem) -> list[NeuronLayer]:

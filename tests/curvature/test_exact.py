@@ -153,7 +153,8 @@ def test_batches_of_one_sample_agree_with_one_batch():
         Problem(model, data=data, loss="mse") for data in ([(x, y)], [(x[i : i + 1], y[i : i + 1]) for i in range(5)])
     )
     panels = [
-        {(p.rows.start, p.columns.start): p.block for p in NeuronSpace(problem).panels()} for problem in (whole, parts)
+        {(p.rows.start, p.columns.start): p.block.clone() for p in NeuronSpace(problem).panels()}
+        for problem in (whole, parts)
     ]
     assert panels[0].keys() == panels[1].keys()
     for key, block in panels[0].items():
