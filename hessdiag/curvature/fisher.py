@@ -47,6 +47,8 @@ class FisherOperator(OutputSpaceOperator):
     (2.0, 36.0)
     """
 
+    matrix = "the Fisher matrix"
+
     def __init__(self, problem: Problem, *, empirical: bool = False) -> None:
         super().__init__(problem, _empirical if empirical else gauss_newton)
         if not empirical and not is_likelihood(problem):
@@ -65,7 +67,7 @@ def is_likelihood(problem: Problem) -> bool:
     return loss.name in _LIKELIHOODS or (isinstance(loss.function, _CRITERIA) and plain)
 
 
-def _empirical(problem: Problem, batch: Any, weight: float) -> Sandwich:
+def _empirical(problem: Problem, batch: Any) -> Sandwich:
     """Each sample's loss as an output of its own: the outer products of their gradients are J' diag(w) J."""
     output, target = output_of(problem, batch)
     loss = problem._loss
@@ -85,4 +87,4 @@ def _empirical(problem: Problem, batch: Any, weight: float) -> Sandwich:
     def middle(vectors: Tensor) -> Tensor:
         return vectors * shares
 
-    return Sandwich(torch.stack(values).reshape(-1), middle, weight)
+    return Sandwich(problem, torch.stack(values).reshape(-1), middle)

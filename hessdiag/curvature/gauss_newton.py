@@ -7,158 +7,83 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.curvature.memory import chunk_size
+from hessdiag.curvature.operator import CurvatureOperator, batched_grad
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
-from hessdiag.problem.problem import Problem
-
-Products = Callable[[Tensor], Tensor]
+from hessdiag.problem.problem import Layer, Problem
 
 
 @dataclass(frozen=True)
 class Sandwich:
-    """One batch's part of J' M J.
+    """One batch's J' M J.
 
     Attributes:
+        problem: Whose parameters are differentiated.
         output: z, with the graph that leads to the parameters; J is its Jacobian.
         middle: M times each row of a tensor (k, *z.shape).
-        weight: Of this batch in the whole.
     """
 
+    problem: Problem
     output: Tensor
-    middle: Products
-    weight: float
+    middle: Callable[[Tensor], Tensor]
+
+    def products(self, vectors: Tensor, layer: Layer | None) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of `vectors` (k, N) times J' M J."""
+        assert layer is None
+        cotangents = self.middle(self._jacobian(vectors))
+        found = batched_grad([self.output], self.problem.parameters, [cotangents])
+        for place, columns in zip(self.problem.spans, found, strict=True):
+            if columns is not None:
+                yield place, columns.reshape(len(vectors), -1)
+
+    def _jacobian(self, vectors: Tensor) -> Tensor:
+        """J v of each row, (k, *output.shape).
+
+        It is the derivative, in u, of u'J: reverse over reverse. Forward mode would be one pass fewer, but in torch
+        2.13 it is wrong through LayerNorm's weights and BatchNorm in training mode.
+        """
+        u = torch.zeros_like(self.output, requires_grad=True)
+        slopes = torch.autograd.grad(self.output, self.problem.parameters, u, create_graph=True, allow_unused=True)
+        pairs = [
+            (slope, vectors[:, place].view(-1, *slope.shape).to(slope.dtype))
+            for slope, place in zip(slopes, self.problem.spans, strict=True)
+            if slope is not None and slope.requires_grad
+        ]
+        if not pairs:
+            return u.new_zeros(len(vectors), *u.shape)
+        outputs, cotangents = zip(*pairs, strict=True)
+        product = batched_grad(outputs, [u], cotangents)[0]
+        return u.new_zeros(len(vectors), *u.shape) if product is None else product
 
 
-class OutputSpaceOperator:
+class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     """J' M J summed over batches: symmetric of shape (N, N), known through its products.
-
-    J v is the derivative, in u, of the vector-Jacobian product u'J: reverse over reverse. Forward mode would be one
-    pass fewer, but in torch 2.13 it is wrong through LayerNorm's weights and BatchNorm in training mode.
 
     Args:
         problem: What is differentiated; it needs a loss of the output.
-        sandwich: From the problem, a batch and the batch's weight to its part.
+        sandwich: From the problem and a batch to its part.
 
     Raises:
         SpecError: if the problem has an objective, or a loss that the model itself computes.
     """
 
-    def __init__(self, problem: Problem, sandwich: Callable[[Problem, Any, float], Sandwich]) -> None:
+    method = "reverse over reverse"
+
+    def __init__(self, problem: Problem, sandwich: Callable[[Problem, Any], Sandwich]) -> None:
         if problem._loss is None:
             raise SpecError(
                 "Gauss-Newton and Fisher matrices need a loss of the model's output; an objective has no such split.",
                 "--operator hessian, or --loss ce|mse|bce|nll|FILE.py:f",
             )
-        self.problem = problem
-        self.engine = "batched reverse over reverse"
+        super().__init__(problem)
         self._sandwich = sandwich
-        self._chunk: int | None = None
-        self._kept: Sandwich | None = None
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(N, N), N the number of differentiated parameters."""
-        return (self.problem.n_parameters, self.problem.n_parameters)
+    def _forward(self, batch: Any) -> Any:
+        return output_of(self.problem, batch)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of vectors: that of the parameters, but at least float32."""
-        return torch.promote_types(self.problem.dtype, torch.float32)
-
-    @property
-    def device(self) -> torch.device:
-        """Device of vectors."""
-        return self.problem.device
-
-    @property
-    def chunk(self) -> int:
-        """How many vectors share one pass, from free memory; halved when memory runs out."""
-        if self._chunk is None:
-            largest = max(_saved_bytes(self.problem, batch) for batch in self.problem.data)
-            self._chunk = chunk_size(largest, self.shape[0] * self.dtype.itemsize, self.device)
-        return self._chunk
-
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        """G @ v with v of shape (N,), or G @ V with V of shape (N, k).
-
-        Raises:
-            ComputeError: if the model has no second derivative, or the result is not finite.
-        """
-        if vectors.shape[0] != self.shape[1] or vectors.ndim > 2:
-            raise ValueError(f"G is {self.shape}: it cannot multiply a tensor of shape {tuple(vectors.shape)}")
-        rows = vectors[None] if vectors.ndim == 1 else vectors.T
-        products = self._products(rows.to(self.device, self.dtype))
-        return products[0] if vectors.ndim == 1 else products.T
-
-    def _products(self, vectors: Tensor) -> Tensor:
-        """Rows of `vectors` (k, N) times G, as rows (k, N)."""
-        total = torch.zeros_like(vectors)
-        for part in self._parts():
-            start = 0
-            while start < len(vectors):
-                wanted = slice(start, start + self.chunk)
-                try:
-                    total[wanted] += part.weight * self._chunk_products(part, vectors[wanted])
-                except RuntimeError as error:
-                    if "memory" not in str(error).lower() or self.chunk == 1:
-                        raise
-                    self._chunk = self.chunk // 2
-                    continue
-                start = wanted.stop
-        if not bool(torch.isfinite(total).all()):
-            raise ComputeError(
-                "the Gauss-Newton matrix has entries that are NaN or infinite.",
-                "--dtype float64, or check the weights for overflow",
-            )
-        return total
-
-    def _chunk_products(self, part: Sandwich, vectors: Tensor) -> Tensor:
-        if len(vectors) > 1 and self.engine == "batched reverse over reverse":
-            try:
-                return self._pass(part, vectors)
-            except RuntimeError as error:
-                if "memory" in str(error).lower():
-                    raise
-                reason = str(error).splitlines()[0][:120]
-                self.engine = f"reverse over reverse, one vector at a time ({reason})"
-        return torch.cat([self._pass(part, vector[None]) for vector in vectors])
-
-    def _pass(self, part: Sandwich, vectors: Tensor) -> Tensor:
-        return self._transposed(part.output, part.middle(self._jacobian(part.output, vectors)))
-
-    def _jacobian(self, output: Tensor, vectors: Tensor) -> Tensor:
-        """J v of each row, (k, *output.shape)."""
-        parameters = self.problem.parameters
-        u = torch.zeros_like(output, requires_grad=True)
-        slopes = torch.autograd.grad(output, parameters, u, create_graph=True, allow_unused=True)
-        parts = torch.split(vectors, [p.numel() for p in parameters], dim=1)
-        pairs = [
-            (slope, part.reshape(-1, *p.shape).to(slope.dtype))
-            for slope, p, part in zip(slopes, parameters, parts, strict=True)
-            if slope is not None and slope.requires_grad
-        ]
-        if not pairs:
-            return torch.zeros(len(vectors), *output.shape, dtype=output.dtype, device=output.device)
-        outputs, cotangents = zip(*pairs, strict=True)
-        return batched_grad(outputs, [u], cotangents)[0]
-
-    def _transposed(self, output: Tensor, cotangents: Tensor) -> Tensor:
-        """J' w of each row, (k, N)."""
-        parts = batched_grad([output], list(self.problem.parameters), [cotangents])
-        return torch.cat([part.reshape(len(cotangents), -1).to(self.dtype) for part in parts], dim=1)
-
-    def _parts(self) -> Iterator[Sandwich]:
-        """Each batch's part. One batch's graph is kept; several are rebuilt, one at a time."""
-        weights = self.problem.batch_weights
-        if len(weights) == 1:
-            if self._kept is None:
-                self._kept = self._sandwich(self.problem, self.problem.data[0], weights[0])
-            yield self._kept
-            return
-        for weight, batch in zip(weights, self.problem.data, strict=True):
-            yield self._sandwich(self.problem, batch, weight)
+    def _graph(self, batch: Any) -> Sandwich:
+        return self._sandwich(self.problem, batch)
 
 
 class GaussNewtonOperator(OutputSpaceOperator):
@@ -183,11 +108,13 @@ class GaussNewtonOperator(OutputSpaceOperator):
             [4., 8.]], dtype=torch.float64)
     """
 
+    matrix = "the Gauss-Newton matrix"
+
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem, gauss_newton)
 
 
-def gauss_newton(problem: Problem, batch: Any, weight: float) -> Sandwich:
+def gauss_newton(problem: Problem, batch: Any) -> Sandwich:
     """One batch's part of the Gauss-Newton matrix."""
     output, target = output_of(problem, batch)
     curved = logits_loss(problem)
@@ -196,11 +123,10 @@ def gauss_newton(problem: Problem, batch: Any, weight: float) -> Sandwich:
     slope = torch.autograd.grad(value, leaf, create_graph=True)[0] if value.requires_grad else torch.zeros_like(leaf)
 
     def middle(vectors: Tensor) -> Tensor:
-        if not slope.requires_grad:  # a loss that is linear in the output
-            return torch.zeros_like(vectors)
-        return batched_grad([slope], [leaf], [vectors])[0]
+        product = batched_grad([slope], [leaf], [vectors])[0] if slope.requires_grad else None
+        return torch.zeros_like(vectors) if product is None else product  # a loss that is linear in the output
 
-    return Sandwich(output, middle, weight)
+    return Sandwich(problem, output, middle)
 
 
 def output_of(problem: Problem, batch: Any) -> tuple[Tensor, Any]:
@@ -234,34 +160,3 @@ def logits_loss(problem: Problem) -> Callable[[Any, Any], Tensor]:
     if isinstance(function, nn.NLLLoss):
         return nn.CrossEntropyLoss(function.weight, ignore_index=function.ignore_index, reduction=function.reduction)
     return function
-
-
-def batched_grad(outputs: Any, inputs: list[Tensor], cotangents: Any) -> list[Tensor]:
-    """Vector-Jacobian products for each of k cotangents, with zeros where nothing depends; the graph is kept."""
-    k = len(cotangents[0])
-    batched = k > 1
-    found = torch.autograd.grad(
-        outputs,
-        inputs,
-        [cotangent if batched else cotangent[0] for cotangent in cotangents],
-        retain_graph=True,
-        allow_unused=True,
-        is_grads_batched=batched,
-    )
-    return [
-        torch.zeros(k, *x.shape, dtype=x.dtype, device=x.device) if part is None else part.reshape(k, *x.shape)
-        for part, x in zip(found, inputs, strict=True)
-    ]
-
-
-def _saved_bytes(problem: Problem, batch: Any) -> int:
-    """Bytes that the forward pass keeps for the backward pass: the scale of what one more vector costs."""
-    seen: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        seen[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output_of(problem, batch)
-    return sum(seen.values())

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.operator import batched_grad
 from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Layer, Problem
 
@@ -289,9 +290,7 @@ def _batched(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Ten
     if output is None or not output.requires_grad:
         return [None] * len(inputs)
     try:
-        return list(
-            torch.autograd.grad(output, inputs, cotangents, retain_graph=True, allow_unused=True, is_grads_batched=True)
-        )
+        return batched_grad([output], inputs, [cotangents])
     except RuntimeError as error:
         raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
 

@@ -34,7 +34,7 @@ def default_loss(model: nn.Module, batch: Any) -> str:
 
 def _output(model: nn.Module, inputs: Any) -> Any:
     """What the model returns; `None` if it fails, which is said later and with the shapes."""
-    with torch.no_grad(), _mode(model, False), contextlib.suppress(Exception):
+    with torch.no_grad(), _mode(model, list(model.modules()), False), contextlib.suppress(Exception):
         return forms.forward(model, inputs)
     return None
 

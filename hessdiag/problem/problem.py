@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -137,9 +138,20 @@ class Problem:
         return tuple(parameter for _, parameter in self.named_parameters)
 
     @cached_property
+    def _modules(self) -> tuple[nn.Module, ...]:
+        """All modules, looked up once: walking a deep model takes as long as a Hessian-vector product."""
+        return tuple(self.model.modules())
+
+    @cached_property
     def n_parameters(self) -> int:
         """Length N of the parameter vector."""
         return sum(parameter.numel() for parameter in self.parameters)
+
+    @cached_property
+    def spans(self) -> tuple[slice, ...]:
+        """Place of each parameter tensor in the parameter vector."""
+        stops = list(accumulate(parameter.numel() for parameter in self.parameters))
+        return tuple(slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
 
     @cached_property
     def layer_slices(self) -> tuple[Layer, ...]:
@@ -218,11 +230,10 @@ class Problem:
     @cached_property
     def kernels_forced(self) -> tuple[str, ...]:
         """What is switched off because it has no second derivative."""
-        modules = list(self.model.modules())
         forced = ["attention: math kernel (the fused ones have no double backward)"]
         if any(name.endswith(("weight_g", "weight.original0")) for name, _ in self.model.named_parameters()):
             forced.append("weight_norm: plain formula (the fused one has a wrong second derivative)")
-        if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in modules):
+        if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
             forced.append("cuDNN off for recurrent layers (no double backward)")
         return tuple(forced)
 
@@ -230,13 +241,13 @@ class Problem:
     def evaluation(self) -> Iterator[None]:
         """Everything that an evaluation needs, undone afterwards: mode, buffers, random state, kernels."""
         with ExitStack() as stack:
-            stack.enter_context(_mode(self.model, self.train_mode))
-            stack.enter_context(_private_buffers(self.model))
-            stack.enter_context(_dense_embeddings(self.model))
+            stack.enter_context(_mode(self.model, self._modules, self.train_mode))
+            stack.enter_context(_private_buffers(self._modules))
+            stack.enter_context(_dense_embeddings(self._modules))
             stack.enter_context(_plain_weight_norm())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs have no double backward
-            if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self.model.modules()):
+            if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             if self.train_mode:
                 devices = [self.device] if self.device.type == "cuda" else []
@@ -291,24 +302,39 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def _mode(model: nn.Module, train: bool) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
+def _mode(model: nn.Module, modules: Sequence[nn.Module], train: bool) -> Iterator[None]:
+    modes = [module.training for module in modules]
     try:
-        model.train(train)
+        if any(mode is not train for mode in modes):
+            _switch(model, modules, train)
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, training in zip(modules, modes, strict=True):
+            if module.training is not training:
+                _set_training(module, training)
+
+
+def _switch(model: nn.Module, modules: Sequence[nn.Module], train: bool) -> None:
+    """As `model.train(train)`, which on deep models takes as long as a gradient if every module is asked in turn."""
+    if all(type(module).train is nn.Module.train for module in modules):
+        for module in modules:
+            _set_training(module, train)
+    else:
+        model.train(train)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    if "training" in vars(module):  # not so in TorchScript; the slow way looks for parameters first
+        object.__setattr__(module, "training", training)
+    else:
+        module.training = training
 
 
 @contextmanager
-def _private_buffers(model: nn.Module) -> Iterator[None]:
+def _private_buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Let the forward pass write to copies of the buffers, so that running statistics stay as they were."""
     kept = [
-        (module, name, buffer)
-        for module in model.modules()
-        for name, buffer in module._buffers.items()
-        if buffer is not None
+        (module, name, buffer) for module in modules for name, buffer in module._buffers.items() if buffer is not None
     ]
     copies = {id(buffer): buffer.clone() for _, _, buffer in kept}
     try:
@@ -321,9 +347,9 @@ def _private_buffers(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _dense_embeddings(model: nn.Module) -> Iterator[None]:
+def _dense_embeddings(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Sparse gradients have no derivative."""
-    sparse = [module for module in model.modules() if isinstance(module, nn.Embedding) and module.sparse]
+    sparse = [module for module in modules if isinstance(module, nn.Embedding) and module.sparse]
     try:
         for module in sparse:
             module.sparse = False

@@ -6,7 +6,7 @@ from torch import nn
 
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.fisher import FisherOperator
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator, Sandwich
 from hessdiag.errors import SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Problem
@@ -183,7 +183,7 @@ def test_fisher_wants_a_likelihood(loss):
     )
     with pytest.raises(SpecError, match="likelihood"):
         FisherOperator(problem)
-    assert isinstance(FisherOperator(problem, empirical=True), OutputSpaceOperator)
+    FisherOperator(problem, empirical=True)
 
 
 def test_training_statistics_are_left_alone():
@@ -197,16 +197,16 @@ def test_memory_that_runs_out_halves_the_chunk(monkeypatch):
     problem = CASES["mlp, cross-entropy"]()
     operator = GaussNewtonOperator(problem)
     expected = dense(GaussNewtonOperator(problem))
-    plain = OutputSpaceOperator._pass
+    plain = Sandwich.products
     sizes = []
 
-    def scarce(self, part, vectors):
+    def scarce(self, vectors, layer):
         sizes.append(len(vectors))
         if len(vectors) > 8:
             raise RuntimeError("CUDA out of memory")
-        return plain(self, part, vectors)
+        return plain(self, vectors, layer)
 
-    monkeypatch.setattr(OutputSpaceOperator, "_pass", scarce)
+    monkeypatch.setattr(Sandwich, "products", scarce)
     torch.testing.assert_close(dense(operator), expected)
     assert max(sizes) > 8
     assert operator.chunk == 8
@@ -215,14 +215,14 @@ def test_memory_that_runs_out_halves_the_chunk(monkeypatch):
 def test_what_cannot_be_batched_goes_one_by_one(monkeypatch):
     problem = CASES["mlp, cross-entropy"]()
     expected = dense(GaussNewtonOperator(problem))
-    plain = OutputSpaceOperator._pass
+    plain = Sandwich.products
 
-    def stubborn(self, part, vectors):
+    def stubborn(self, vectors, layer):
         if len(vectors) > 1:
             raise RuntimeError("no batching rule for this")
-        return plain(self, part, vectors)
+        return plain(self, vectors, layer)
 
-    monkeypatch.setattr(OutputSpaceOperator, "_pass", stubborn)
+    monkeypatch.setattr(Sandwich, "products", stubborn)
     operator = GaussNewtonOperator(problem)
     torch.testing.assert_close(dense(operator), expected)
     assert "one vector at a time (no batching rule" in operator.engine
