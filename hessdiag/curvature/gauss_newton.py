@@ -1,6 +1,6 @@
 """The Gauss-Newton matrix of a problem as a linear operator: curvature of the loss seen through the output."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +28,10 @@ class Sandwich:
     output: Tensor
     middle: Callable[[Tensor], Tensor]
 
-    def products(self, vectors: Tensor, layer: Layer | None) -> Iterator[tuple[slice, Tensor]]:
+    def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
         """Rows of `vectors` (k, N) times J' M J."""
-        assert layer is None
         cotangents = self.middle(self._jacobian(vectors))
-        found = batched_grad([self.output], self.problem.parameters, [cotangents])
-        for place, columns in zip(self.problem.spans, found, strict=True):
-            if columns is not None:
-                yield place, columns.reshape(len(vectors), -1)
+        return batched_grad([self.output], self.problem.parameters_of(layer), [cotangents])
 
     def _jacobian(self, vectors: Tensor) -> Tensor:
         """J v of each row, (k, *output.shape).
@@ -47,7 +43,7 @@ class Sandwich:
         slopes = torch.autograd.grad(self.output, self.problem.parameters, u, create_graph=True, allow_unused=True)
         pairs = [
             (slope, vectors[:, place].view(-1, *slope.shape).to(slope.dtype))
-            for slope, place in zip(slopes, self.problem.spans, strict=True)
+            for slope, place in zip(slopes, self.problem.places(), strict=True)
             if slope is not None and slope.requires_grad
         ]
         if not pairs:

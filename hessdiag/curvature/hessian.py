@@ -4,7 +4,6 @@ The gradient's graph is kept, so that each product pays for the second derivativ
 vectors share one pass.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -90,31 +89,23 @@ class _GradientGraph:
         ]
         return torch.cat([part.reshape(-1).to(self.dtype) for part in parts])
 
-    def products(self, vectors: Tensor, layer: Layer | None) -> Iterator[tuple[slice, Tensor]]:
+    def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
         """Hessian rows for each row of `vectors` (k, N): one pass for all."""
-        places = self.problem.spans
         outputs, cotangents = [], []
-        for entry, place in zip(self.gradient, places, strict=True):
+        for entry, place in zip(self.gradient, self.problem.places(), strict=True):
             if entry is not None and entry.requires_grad:
                 outputs.append(entry)
                 cotangents.append(vectors[:, place].view(-1, *entry.shape).to(entry.dtype))
+        inputs = self.problem.parameters_of(layer)
         if not outputs:
-            return
-        first = 0 if layer is None else layer.start
-        wanted = [
-            index for index, place in enumerate(places) if layer is None or layer.start <= place.start < layer.stop
-        ]
+            return [None] * len(inputs)
         try:
             with self.problem.evaluation():
-                found = batched_grad(outputs, [self.parameters[index] for index in wanted], cotangents)
+                return batched_grad(outputs, inputs, cotangents)
         except RuntimeError as error:
             if len(vectors) == 1 and any(sign in str(error) for sign in ("derivative for", "not implemented")):
                 raise _no_second_derivative(error) from error
             raise
-        for index, columns in zip(wanted, found, strict=True):
-            if columns is not None:
-                place = places[index]
-                yield slice(place.start - first, place.stop - first), columns.reshape(len(vectors), -1)
 
 
 def _no_second_derivative(error: RuntimeError) -> ComputeError:

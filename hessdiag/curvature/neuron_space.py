@@ -137,27 +137,33 @@ class NeuronSpace:
     def certificate(self, operator: HessianOperator, seed: int = 0) -> float:
         """Largest relative distance between neuron space and ordinary products, over one random vector per layer."""
         generator = torch.Generator().manual_seed(seed)
+        tests = [self._random_neuron(neuron, generator) for neuron in self.layers]
         worst = 0.0
-        for lower, neuron in enumerate(self.layers):
-            i = int(torch.randint(neuron.outputs, (1,), generator=generator))
-            v = torch.zeros(self.problem.n_parameters, dtype=torch.float64)
-            v[neuron.weights(i, i + 1)] = torch.randn(neuron.inputs, generator=generator, dtype=torch.float64)
-            if neuron.has_bias:
-                v[neuron.biases(i, i + 1)] = torch.randn(1, generator=generator, dtype=torch.float64)
-            v = v.to(self.device, self.dtype)
-            expected = (operator @ v).to(self.dtype)
-            found = torch.zeros_like(expected)
-            seen = torch.zeros_like(found, dtype=torch.bool)
-            for panel in self._panels(lower, i, i + 1):
-                block = panel.block.flatten(1)
-                found[panel.rows] += block @ v[panel.columns]
-                seen[panel.rows] = True
-                if panel.mirrored and seen[panel.columns].any():
-                    found[panel.columns] += v[panel.rows] @ block
-            scale = float(expected.norm())
-            distance = float((found - expected)[seen].norm())
-            worst = max(worst, distance / scale if scale else distance)
+        for first, last in _spans(0, len(tests), operator.chunk):
+            products = (operator @ torch.stack([v for _, v in tests[first:last]], dim=1)).to(self.dtype)
+            for lower in range(first, last):
+                i, v = tests[lower]
+                expected, found = products[:, lower - first], torch.zeros_like(v)
+                seen = torch.zeros_like(found, dtype=torch.bool)
+                for panel in self._panels(lower, i, i + 1):
+                    block = panel.block.flatten(1)
+                    found[panel.rows] += block @ v[panel.columns]
+                    seen[panel.rows] = True
+                    if panel.mirrored and seen[panel.columns].any():
+                        found[panel.columns] += v[panel.rows] @ block
+                scale = float(expected.norm())
+                distance = float((found - expected)[seen].norm())
+                worst = max(worst, distance / scale if scale else distance)
         return worst
+
+    def _random_neuron(self, neuron: NeuronLayer, generator: torch.Generator) -> tuple[int, Tensor]:
+        """A neuron's number, and a vector (N,) that is random on its parameters and zero elsewhere."""
+        i = int(torch.randint(neuron.outputs, (1,), generator=generator))
+        v = torch.zeros(self.problem.n_parameters, dtype=torch.float64)
+        v[neuron.weights(i, i + 1)] = torch.randn(neuron.inputs, generator=generator, dtype=torch.float64)
+        if neuron.has_bias:
+            v[neuron.biases(i, i + 1)] = torch.randn(1, generator=generator, dtype=torch.float64)
+        return i, v.to(self.device, self.dtype)
 
     def _neurons_per_pass(self, lower: int) -> int:
         numbers = self._samples * sum(other.outputs + other.inputs for other in self.layers[lower:])

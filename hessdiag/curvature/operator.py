@@ -17,8 +17,8 @@ _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 class Graph(Protocol):
     """One batch's part of a matrix, with whatever graph it keeps between products."""
 
-    def products(self, vectors: Tensor, layer: Layer | None) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of `vectors` (k, N) times the matrix: the places of some columns, and their numbers (k, columns)."""
+    def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
+        """Rows of `vectors` (k, N) times the matrix: columns of each parameter (of the layer), or `None` for zeros."""
 
 
 G = TypeVar("G", bound=Graph)
@@ -96,22 +96,16 @@ class CurvatureOperator(ABC, Generic[G]):
 
     def _products(self, vectors: Tensor, layer: Layer | None = None) -> Tensor:
         """Rows of `vectors` (k, N) times the matrix, as rows (k, N), or only the columns of one layer."""
-        width = self.shape[1] if layer is None else layer.size
         vectors = vectors.to(self.device, self.dtype).contiguous()
-        total = torch.zeros(len(vectors), width, dtype=self.dtype, device=self.device)
+        if not len(vectors):
+            return vectors if layer is None else vectors[:, : layer.size]
+        total: Tensor | None = None
         for weight, graph in self._graphs():
-            start = 0
-            while start < len(vectors):
-                part = slice(start, start + self.chunk)
-                try:
-                    self._add_products(total[part], weight, graph, vectors[part], layer)
-                except RuntimeError as error:
-                    if not _out_of_memory(error) or self.chunk == 1:
-                        raise
-                    self._chunk = self.chunk // 2
-                    self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
-                    continue
-                start = part.stop
+            found = self._rows(graph, vectors, layer)
+            if weight != 1:
+                found *= weight
+            total = found if total is None else total.add_(found)
+        assert total is not None  # a problem has at least one batch
         # A sum is cheaper to look at than every number; it can overflow where no number does.
         if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
             raise ComputeError(
@@ -120,21 +114,39 @@ class CurvatureOperator(ABC, Generic[G]):
             )
         return total
 
-    def _add_products(self, total: Tensor, weight: float, graph: Graph, vectors: Tensor, layer: Layer | None) -> None:
+    def _rows(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
+        """One batch's products, as many vectors at a time as memory allows."""
+        if len(vectors) > self.chunk:
+            return torch.cat([self._rows(graph, part, layer) for part in torch.split(vectors, self.chunk)])
+        try:
+            return self._pass(graph, vectors, layer)
+        except RuntimeError as error:
+            if not _out_of_memory(error) or self.chunk == 1:
+                raise
+            self._chunk = self.chunk // 2
+            self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
+        return self._rows(graph, vectors, layer)
+
+    def _pass(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
+        """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
         if len(vectors) > 1 and self._unbatched is None:
             try:
-                found = list(graph.products(vectors, layer))
+                return self._joined(graph.products(vectors, layer), len(vectors), layer)
             except RuntimeError as error:
                 if _out_of_memory(error):
                     raise
                 self._unbatched = str(error).splitlines()[0][:120]
-            else:
-                for columns, numbers in found:
-                    total[:, columns].add_(numbers, alpha=weight)
-                return
-        for row, vector in zip(total, vectors, strict=True):
-            for columns, numbers in graph.products(vector[None], layer):
-                row[columns].add_(numbers[0], alpha=weight)
+        return torch.cat([self._joined(graph.products(vector[None], layer), 1, layer) for vector in vectors])
+
+    def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None) -> Tensor:
+        places = self.problem.places(layer)
+        parts = [
+            torch.zeros(rows, place.stop - place.start, dtype=self.dtype, device=self.device)
+            if part is None
+            else part.reshape(rows, -1).to(self.dtype)
+            for place, part in zip(places, columns, strict=True)
+        ]
+        return torch.cat(parts, dim=1)
 
     def _graphs(self) -> Iterator[tuple[float, G]]:
         """Each batch's weight and graph. One batch's graph is kept; several are rebuilt, one at a time."""

@@ -2,6 +2,7 @@
 
 import fnmatch
 import importlib
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -148,10 +149,22 @@ class Problem:
         return sum(parameter.numel() for parameter in self.parameters)
 
     @cached_property
-    def spans(self) -> tuple[slice, ...]:
-        """Place of each parameter tensor in the parameter vector."""
+    def _places(self) -> tuple[slice, ...]:
         stops = list(accumulate(parameter.numel() for parameter in self.parameters))
         return tuple(slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True))
+
+    def places(self, layer: Layer | None = None) -> tuple[slice, ...]:
+        """Where each parameter tensor, or each of one layer, lies in the parameter vector."""
+        if layer is None:
+            return self._places
+        return tuple(place for place in self._places if layer.start <= place.start < layer.stop)
+
+    def parameters_of(self, layer: Layer | None = None) -> tuple[nn.Parameter, ...]:
+        """All parameter tensors, or those of one layer."""
+        if layer is None:
+            return self.parameters
+        pairs = zip(self.parameters, self._places, strict=True)
+        return tuple(parameter for parameter, place in pairs if layer.start <= place.start < layer.stop)
 
     @cached_property
     def layer_slices(self) -> tuple[Layer, ...]:
@@ -246,7 +259,8 @@ class Problem:
             stack.enter_context(_dense_embeddings(self._modules))
             stack.enter_context(_plain_weight_norm())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs have no double backward
+            if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it; by itself it takes a second
+                stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
             if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
             if self.train_mode:

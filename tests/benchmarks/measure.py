@@ -1,238 +1,230 @@
-"""Times side by side in one process: `python -m tests.benchmarks.measure [CASE ...]`, on a quiet machine.
+"""Races in one process: `python -m tests.benchmarks.measure [CASE ...]`, on a quiet machine.
 
-Prints medians, ratios and the machine. It is no test: nothing else may run meanwhile, and it takes minutes.
+Prints Markdown for docs/performance.md. All contestants of a case run in turn, several rounds, so that a disturbance
+hits them alike; medians count. It is no test: it takes minutes, and its numbers are the machine's.
 """
 
-import json
+import math
 import platform
 import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import hessian_eigenthings
 import numpy as np
 import torch
-from torch import nn
+from scipy.sparse.linalg import eigsh
 
 import hessdiag
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.linalg import slq
 from hessdiag.problem.problem import Problem
-from tests.benchmarks import problems
+from tests.benchmarks import peers, problems
+
+TOLERANCE = 1e-3
 
 
-def median_time(function: Callable[[], Any], repeats: int = 5) -> float:
-    """Median of wall seconds, after one run to warm up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def race(contestants: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+    """Median seconds of each contestant, after a run to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 1):
+        for name, run in contestants.items():
+            started = time.perf_counter()
+            run()
+            if number:
+                times[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in times.items()}
 
 
-def once(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Wall seconds of one run, set-up included, and its result."""
-    started = time.perf_counter()
-    value = function()
-    return time.perf_counter() - started, value
+def table(title: str, times: dict[str, float], target: str) -> Iterator[str]:
+    """The first contestant is ours."""
+    ours, *others = times.values()
+    yield f"\n{title}\n\n| | seconds |\n|---|---:|"
+    yield from (f"| {name} | {seconds:.3g} |" for name, seconds in times.items())
+    yield f"\nFastest other over ours: **{min(others) / ours:.1f}** (target {target})."
 
 
-def gemm_rate(dtype: torch.dtype = torch.float32) -> float:
-    """Floating-point operations per second of a large matrix product, measured."""
-    a, b = torch.randn(2, 2048, 2048, dtype=dtype).unbind()
-    return 2 * 2048**3 / median_time(lambda: a @ b)
-
-
-def gradient(problem: Problem) -> Callable[[], Any]:
-    """One plain gradient of the loss."""
-    x, y = problem.data[0]
-    return lambda: torch.autograd.grad(nn.functional.cross_entropy(problem.model(x), y), problem.parameters)
-
-
-def curvlinops_operator(problem: Problem) -> Any:
-    """Their Hessian, with the checks that cost time switched off."""
-    import curvlinops
-
-    return curvlinops.HessianLinearOperator(
-        problem.model, nn.CrossEntropyLoss(), list(problem.parameters), list(problem.data), check_deterministic=False
-    )
-
-
-def eigenthings_operator(problem: Problem) -> Any:
-    """Their Hessian."""
-    import hessian_eigenthings
-
-    return hessian_eigenthings.HessianOperator(
-        problem.model, list(problem.data), lambda model, batch: nn.functional.cross_entropy(model(batch[0]), batch[1])
-    )
-
-
-def dense() -> dict[str, float]:
-    """The exact Hessian of 4,416 parameters."""
+def dense() -> Iterator[str]:
+    """Exact Hessian of 4,416 parameters."""
     problem = problems.tanh_mlp(32, 4, 10, 128)
-    n = problem.n_parameters
-    names = [name for name, _ in problem.named_parameters]
-    x, y = problem.data[0]
-
-    def loss(theta: torch.Tensor) -> torch.Tensor:
-        parts = torch.split(theta, [p.numel() for p in problem.parameters])
-        values = {name: part.reshape(p.shape) for name, part, p in zip(names, parts, problem.parameters, strict=True)}
-        return nn.functional.cross_entropy(torch.func.functional_call(problem.model, values, (x,)), y)
-
-    theta = torch.cat([p.detach().reshape(-1) for p in problem.parameters])
-    theirs = curvlinops_operator(problem)
-    eye = torch.eye(n)
-    times = {
-        "hessdiag.hessian": median_time(lambda: hessdiag.hessian(problem)),
-        "curvlinops H @ eye": median_time(lambda: theirs @ eye, 1),
-        "torch.func.hessian": median_time(lambda: torch.func.hessian(loss)(theta), 1),
-        "batched double backward": median_time(lambda: HessianOperator(problem).rows(torch.arange(n)), 1),
-    }
-    fastest = min(value for name, value in times.items() if name != "hessdiag.hessian")
-    return times | {"ratio (target 10)": fastest / times["hessdiag.hessian"]}
+    eye = torch.eye(problem.n_parameters)
+    theirs = peers.curvlinops_hessian(problem)
+    times = race(
+        {
+            "`hessdiag.hessian`": lambda: hessdiag.hessian(problem),
+            "curvlinops `H @ eye`": lambda: theirs @ eye,
+            "`torch.func.hessian`": peers.functional_hessian(problem),
+            "batched double backward (`is_grads_batched`)": peers.double_backward_hessian(problem),
+        }
+    )
+    yield from table("tanh MLP 32-32-32-32-32-10, batch 128, float32 (4,416 parameters)", times, "10")
 
 
-def share() -> dict[str, float]:
-    """The exact share of 17,024 parameters without holding H, against the least matrix products."""
+def share() -> Iterator[str]:
+    """Exact share of 17,024 parameters against the least matrix products."""
     problem = problems.tanh_mlp(64, 4, 10, 128)
-
-    def stream() -> None:
-        operator = HessianOperator(problem)
-        exact.row_statistics(operator, exact.neuron_space(operator))
-
-    rate = gemm_rate()
-    ours = median_time(stream)
+    a, b = torch.randn(2, 2048, 2048).unbind()
+    times = race({"exact share, streamed": lambda: stream(problem), "product": lambda: a @ b}, 9)
+    rate = 2 * 2048**3 / times["product"]
     least = 128 * problem.n_parameters**2 / rate
-    return {
-        "hessdiag": ours,
-        "least products": least,
-        "GEMM Gflop/s": rate / 1e9,
-        "ratio (target below 3)": ours / least,
-    } | memory()
+    ours = times["exact share, streamed"]
+    yield f"\ntanh MLP 64-64-64-64-64-10, batch 128 ({problem.n_parameters:,} parameters): {ours:.2f} s. The least"
+    yield f"matrix products, $B N^2$ operations at the {rate / 1e9:.0f} Gflop/s of a large one, take {least:.2f} s."
+    yield f"Ratio **{ours / least:.1f}** (target: at most 3). Peak memory {peak():.2f} GiB."
 
 
-def lenet() -> dict[str, float]:
-    """The exact share of a 62,006-parameter LeNet, against batched products alone (timed on 512 rows)."""
+def lenet() -> Iterator[str]:
+    """Exact share of a LeNet against batched products alone."""
     problem = problems.lenet()
-
-    def stream() -> None:
-        operator = HessianOperator(problem)
-        exact.row_statistics(operator, exact.neuron_space(operator))
-
     operator = HessianOperator(problem)
-    rows = torch.arange(0, problem.n_parameters, problem.n_parameters // 512)[:512]
-    products = median_time(lambda: operator.rows(rows), 1) * problem.n_parameters / 512
-    ours, _ = once(stream)
-    return {"hessdiag": ours, "products alone": products, "ratio (target 5)": products / ours} | memory()
+    some = torch.arange(0, problem.n_parameters, problem.n_parameters // 512)[:512]
+    times = race({"exact share": lambda: stream(problem), "products": lambda: operator.rows(some)}, 3)
+    times["products"] *= problem.n_parameters / 512
+    yield from table("LeNet, 62,006 parameters, 3x32x32, batch 32 (products: 512 rows, extrapolated)", times, "5")
+    yield f"Peak memory {peak():.2f} GiB."
 
 
-def products() -> dict[str, float]:
+def products() -> Iterator[str]:
     """Hessian-vector products in gradients."""
-    found = {}
+    yield "\n| gradients per product | gradient, ms | ours, one vector | ours, each of 32 | curvlinops | PyHessian |"
+    yield "|---|---:|---:|---:|---:|---:|"
     for name, problem in (
         ("3x512 tanh MLP", problems.tanh_mlp(512, 3, 10, 128)),
-        ("128x32 MLP", problems.deep_mlp()),
-        ("small ResNet", problems.small_resnet()),
+        ("128x32 ReLU MLP", problems.deep_mlp()),
+        ("small ResNet, eval mode", problems.small_resnet()),
     ):
         operator = HessianOperator(problem)
         v, V = torch.randn(operator.shape[0]), torch.randn(operator.shape[0], 32)
-        base = median_time(gradient(problem), 15)
-        theirs = curvlinops_operator(problem)
-        found |= {
-            f"{name}: gradient": base,
-            f"{name}: one vector": median_time(lambda op=operator, v=v: op @ v, 15) / base,
-            f"{name}: each of 32": median_time(lambda op=operator, V=V: op @ V, 3) / 32 / base,
-            f"{name}: curvlinops, one vector": median_time(lambda op=theirs, v=v: op @ v, 5) / base,
+        theirs = peers.curvlinops_hessian(problem)
+        contestants = {
+            "gradient": peers.gradient(problem),
+            "one": lambda op=operator, v=v: op @ v,
+            "many": lambda op=operator, V=V: op @ V,
+            "curvlinops": lambda op=theirs, v=v: op @ v,
         }
-    return found
-
-
-def eigenpairs() -> dict[str, float]:
-    """Five lowest and five highest eigenpairs to a true relative residual of 1e-3, set-up included."""
-    import hessian_eigenthings
-    from scipy.sparse.linalg import eigsh
-
-    found: dict[str, float] = {}
-    for name, make in (("MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)), ("ResNet", problems.small_resnet)):
-        problem = make()
-        ours, result = once(lambda problem=problem: hessdiag.eigs(problem, lowest=5, highest=5, tol=1e-3))
-        worst = max(pair.residual / abs(pair.eigenvalue) for pair in (*result.lowest, *result.highest))
-
-        def scipy_pairs(problem: Problem = problem) -> Any:
-            return eigsh(curvlinops_operator(problem).to_scipy(dtype=np.float64), k=10, which="BE", tol=1e-3)
-
-        theirs, _ = once(scipy_pairs)
-
-        def both_ends(problem: Problem = problem) -> Any:
-            operator = eigenthings_operator(problem)
-            return [hessian_eigenthings.lanczos(operator, k=5, which=which, max_iter=100) for which in ("LA", "SA")]
-
-        eigenthings, _ = once(both_ends)
-        found |= {
-            f"{name} {problem.n_parameters:,}: hessdiag": ours,
-            f"{name}: products": float(result.hvps),
-            f"{name}: worst relative residual": worst,
-            f"{name}: eigsh BE on curvlinops": theirs,
-            f"{name}: hessian-eigenthings, both ends": eigenthings,
-            f"{name}: ratio (target 2)": min(theirs, eigenthings) / ours,
-        }
-    return found
-
-
-def density() -> dict[str, float]:
-    """Stochastic Lanczos quadrature with 8 probes of 60 steps."""
-    import hessian_eigenthings
-
-    from hessdiag.linalg import slq
-
-    found: dict[str, float] = {}
-    for name, make in (("MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)), ("128x32", problems.deep_mlp)):
-        problem = make()
-        ours, _ = once(
-            lambda problem=problem: slq.spectral_density(HessianOperator(problem), probes=8, steps=60, seed=0)
+        if peers.pyhessian is not None:
+            contestants["pyhessian"] = peers.pyhessian_product(problem, v)
+        times = race(contestants, 9)
+        base = times["gradient"]
+        last = f"{times['pyhessian'] / base:.1f}" if "pyhessian" in times else "-"
+        yield (
+            f"| {name} ({problem.n_parameters:,}) | {base * 1e3:.1f} | {times['one'] / base:.2f} "
+            f"| {times['many'] / 32 / base:.2f} | {times['curvlinops'] / base:.1f} | {last} |"
         )
-        theirs, _ = once(
-            lambda problem=problem: hessian_eigenthings.spectral_density(
-                eigenthings_operator(problem), num_runs=8, lanczos_steps=60
-            )
+
+
+def eigenpairs() -> Iterator[str]:
+    """Five lowest and five highest eigenpairs, set-up included."""
+    for name, make in (
+        ("tanh MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)),
+        ("small ResNet", problems.small_resnet),
+    ):
+        problem = make()
+        found = hessdiag.eigs(problem, tol=TOLERANCE)
+        steps = next(steps for steps in range(40, 400, 20) if peers.eigenthings_worst(problem, steps) <= TOLERANCE)
+        times = race(
+            {
+                f"`hessdiag.eigs` ({found.hvps} products, self-checks included)": lambda p=problem: hessdiag.eigs(p),
+                "`hessdiag.eigs`, block 1": lambda p=problem: hessdiag.eigs(p, block=1),
+                "`eigsh(which='BE')` on curvlinops": lambda p=problem: eigsh(
+                    peers.curvlinops_hessian(p).to_scipy(dtype=np.float64), k=10, which="BE", tol=TOLERANCE
+                ),
+                f"hessian-eigenthings, {steps} steps for each end": lambda p=problem, steps=steps: peers.eigenthings(
+                    p, steps
+                ),
+            },
+            3,
         )
-        found |= {
-            f"{name}: hessdiag": ours,
-            f"{name}: hessian-eigenthings": theirs,
-            f"{name}: ratio (target 2)": theirs / ours,
-        }
-    return found
+        alone = times.pop("`hessdiag.eigs`, block 1")
+        yield from table(f"{name}, {problem.n_parameters:,} parameters", times, "2")
+        yield f"With `--block 1`, which sees no copies: {alone:.3g} s."
 
 
-def memory() -> dict[str, float]:
-    """Peak resident memory of this process so far."""
-    return {"peak GiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}
+def density() -> Iterator[str]:
+    """Stochastic Lanczos quadrature, 8 probes of 60 steps."""
+    for name, make in (("tanh MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)), ("128x32 MLP", problems.deep_mlp)):
+        problem = make()
+        times = race(
+            {
+                "hessdiag": lambda p=problem: slq.spectral_density(HessianOperator(p), probes=8, steps=60, seed=0),
+                "hessian-eigenthings": lambda p=problem: hessian_eigenthings.spectral_density(
+                    peers.eigenthings_hessian(p), num_runs=8, lanczos_steps=60
+                ),
+            },
+            2,
+        )
+        yield from table(f"{name}, {problem.n_parameters:,} parameters", times, "2")
 
 
-CASES = {case.__name__: case for case in (dense, share, lenet, products, eigenpairs, density)}
+def scaling() -> Iterator[str]:
+    """Fitted exponents: seconds grow as the quantity to this power."""
+
+    def width(size: int) -> Callable[[], Any]:
+        problem = problems.tanh_mlp(size, 4, 10, 128)
+        return lambda: stream(problem)
+
+    def samples(size: int) -> Callable[[], Any]:
+        problem = problems.tanh_mlp(64, 4, 10, size)
+        return lambda: stream(problem)
+
+    def depth(size: int) -> Callable[[], Any]:
+        problem = problems.tanh_mlp(32, size, 10, 128)
+        return lambda: stream(problem)
+
+    def product(problem: Problem, vectors: int = 1) -> Callable[[], Any]:
+        operator, V = HessianOperator(problem), torch.randn(problem.n_parameters, vectors)
+        return lambda: operator @ V
+
+    cases: dict[str, tuple[list[int], Callable[[int], int], Callable[[int], Callable[[], Any]]]] = {
+        "exact share, parameters (by width)": ([32, 48, 64, 96], lambda d: 4 * d * d + 10 * d, width),
+        "exact share, batch": ([64, 128, 256, 512], int, samples),
+        "exact share, depth (at width 32)": ([4, 8, 16, 32], int, depth),
+        "product, parameters (by width)": (
+            [256, 512, 1024, 2048],
+            lambda d: 3 * d * d + 10 * d,
+            lambda d: product(problems.tanh_mlp(d, 3, 10, 128)),
+        ),
+        "product, batch": ([128, 256, 512, 1024], int, lambda n: product(problems.tanh_mlp(512, 3, 10, n))),
+        "product, depth (at width 32)": ([16, 32, 64, 128], int, lambda n: product(problems.tanh_mlp(32, n, 10, 128))),
+        "product, vectors (128x32)": ([1, 4, 16, 64], int, lambda k: product(problems.deep_mlp(), k)),
+    }
+    yield "\n| seconds grow with | from - to | seconds | exponent |\n|---|---|---|---:|"
+    for name, (sizes, quantity, make) in cases.items():
+        seconds = list(race({str(size): make(size) for size in sizes}, 5).values())
+        quantities = [quantity(size) for size in sizes]
+        slope = np.polyfit([math.log(q) for q in quantities], [math.log(s) for s in seconds], 1)[0]
+        yield (
+            f"| {name} | {quantities[0]:,} - {quantities[-1]:,} | {seconds[0]:.3g} - {seconds[-1]:.3g} | {slope:.2f} |"
+        )
+
+
+def stream(problem: Problem) -> None:
+    """What an exact `diag-share` computes."""
+    operator = HessianOperator(problem)
+    exact.row_statistics(operator, exact.neuron_space(operator))
+
+
+def peak() -> float:
+    """Most resident memory of this process so far, GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+CASES = {case.__name__: case for case in (share, dense, lenet, products, eigenpairs, density, scaling)}
 
 
 def main(names: list[str]) -> None:
     """Run the named cases, or all."""
     torch.set_num_threads(2)
-    print(
-        json.dumps(
-            {
-                "machine": platform.machine(),
-                "threads": 2,
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            }
-        )
-    )
+    print(f"{platform.machine()}, 2 threads, CPython {platform.python_version()}, torch {torch.__version__}", end=", ")
+    print(", ".join(f"{name} {version}" for name, version in peers.versions().items()))
     for name in names or list(CASES):
-        print(f"{name}: {CASES[name].__doc__}")
-        for label, value in CASES[name]().items():
-            print(f"  {label:45s} {value:12.4g}")
+        print(f"\n### {CASES[name].__doc__}")
+        for line in CASES[name]():
+            print(line, flush=True)
 
 
 if __name__ == "__main__":
