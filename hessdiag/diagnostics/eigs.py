@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import TOLERANCE
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
@@ -202,6 +203,7 @@ def eigs(
         along = matrix @ gradient
         report(n, n, "")
     else:
+        operator = parallel.hessian_operator(problem)
         along = operator @ gradient
         pairs = extreme_eigenpairs(
             operator,

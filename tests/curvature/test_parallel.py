@@ -53,11 +53,39 @@ if ranks()[0] == 0:
     json.dump(found, open(sys.argv[1], "w"))
 """
 
+SPECTRA = """
+import json, sys
+import torch
+from torch import nn
+import hessdiag
+from hessdiag.curvature.parallel import ranks
+from hessdiag.diagnostics import bounds as bounds_module
+
+bounds_module.DENSE_UP_TO, bounds_module.EXACT_UP_TO = 100, 1_000  # a sketch, of a problem that is small
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(24, 48), nn.Tanh(), nn.Linear(48, 20), nn.Tanh(), nn.Linear(20, 3)).double()
+problem = hessdiag.Problem(model, data=[(torch.randn(9, 24).double(), torch.arange(9) % 3)], loss="ce")
+eigs = hessdiag.eigs(problem, lowest=2, highest=3)
+spectrum = hessdiag.spectrum(problem, probes=2, steps=12)
+bounds = hessdiag.bounds(problem)
+blocks = hessdiag.blocks(problem, probes=4)
+found = {
+    "eigs": [pair.eigenvalue for pair in (*eigs.lowest, *eigs.highest)] + [eigs.gradient_curvature],
+    "spectrum": [spectrum.trace, spectrum.trace_stderr, spectrum.frobenius, *spectrum.density.values[::20]],
+    "bounds": [*bounds.gershgorin, *bounds.brauer, *bounds.measured],
+    "blocks": [number for row in blocks.frobenius for number in row] + list(blocks.trace),
+    "engines": [eigs.engine, spectrum.engine],
+}
+if ranks()[0] == 0:
+    json.dump(found, open(sys.argv[1], "w"))
+"""
+
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "net.py").write_text(SCRIPT)
     (tmp_path / "products.py").write_text(PRODUCTS)
+    (tmp_path / "spectra.py").write_text(SPECTRA)
     return tmp_path
 
 
@@ -99,6 +127,19 @@ def test_products_split_samples_where_they_can(folder):
     for one, two in zip(*found, strict=True):
         assert two[1] == pytest.approx(one[1], rel=1e-10, abs=1e-13)
         assert two[2] == pytest.approx(one[2], rel=1e-10, abs=1e-13)
+
+
+def test_spectra_are_the_same_on_one_and_two_ranks(folder):
+    found = []
+    for processes in (1, 2):
+        run = _run(folder, processes, "spectra.py", f"{processes}.json")
+        assert run.returncode == 0, run.stderr
+        found.append(json.loads((folder / f"{processes}.json").read_text()))
+    one, two = found
+    assert all("samples split over 2 processes" in engine for engine in two.pop("engines"))
+    del one["engines"]
+    for name, numbers in one.items():
+        assert two[name] == pytest.approx(numbers, rel=1e-10, abs=1e-13), name
 
 
 def test_a_lost_rank_ends_the_run(folder):
