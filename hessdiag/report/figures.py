@@ -7,6 +7,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
@@ -39,6 +40,7 @@ STYLE: Any = {
 }
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_LABEL = 32
+MOST_DECADES = 4  # labelled on either side of zero
 RASTER_ABOVE = 24  # a heat map of more layers is drawn as pixels
 WIDTH = 9.0  # inches, at 96 pixels each: the width of the page's text
 
@@ -87,7 +89,7 @@ def _dots(chart: Dots) -> Figure:
             low, high = _array(series.low, log=chart.log), _array(series.high, log=chart.log)
             axes.hlines(rows, low, high, color=colour, linewidth=2.5, alpha=0.55, zorder=2)
         axes.plot(values, rows, **_mark(series, colour))
-    _show_axis(axes.set_xscale, chart)
+    _show_axis(axes.set_xscale, axes.xaxis, chart)
     axes.set_yticks(rows, [_short(label) for label in chart.labels])
     axes.set_ylim(count - 0.5, -0.5)
     axes.set_xlabel(chart.axis)
@@ -116,7 +118,7 @@ def _many_dots(chart: Dots) -> Figure:
             )
         mark = _mark(series, colour) | ({"marker": "_"} if series.role == "reference" else {}) | {"markersize": 4}
         axes.plot(rows, _array(series.values, log=chart.log), **mark)
-    _show_axis(axes.set_yscale, chart)
+    _show_axis(axes.set_yscale, axes.yaxis, chart)
     axes.set_xlabel("layer, in the order of the table")
     axes.set_ylabel(chart.axis)
     axes.grid(axis="y", linewidth=0.6)
@@ -124,10 +126,15 @@ def _many_dots(chart: Dots) -> Figure:
     return figure
 
 
-def _show_axis(set_scale: Any, chart: Dots) -> None:
+def _show_axis(set_scale: Any, axis: Axis, chart: Dots) -> None:
     values = [value for series in chart.series for value in series.values]
     if chart.linear_below is not None:
         set_scale("symlog", linthresh=chart.linear_below)
+        known = np.abs(_array(tuple(value for value in values if drawable(value, log=False)), log=False))
+        # The smallest decade would run into the zero.
+        decades = np.arange(math.floor(math.log10(chart.linear_below)) + 2, math.floor(math.log10(known.max())) + 1)
+        powers = 10.0 ** decades[:: max(1, math.ceil(len(decades) / MOST_DECADES))]
+        axis.set_ticks([*-powers[::-1], 0, *powers])
     elif chart.log and any(drawable(value, log=True) for value in values):
         set_scale("log")
 

@@ -23,6 +23,8 @@ TABLE_ROWS = 50
 
 WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 
+WIDE = 0.1  # share of eigenvalues: a wider bracket is shown as such
+
 Json = Mapping[str, Any]
 Column = Sequence[float | None]
 
@@ -37,7 +39,7 @@ def view(doc: Json) -> View:
         warnings=warnings(doc),
         headline=(
             interval((result["lowest"], result["highest"])),
-            f"holds all {number(result['parameters'])} eigenvalues; {_share(result, 'negative')} of them are negative",
+            f"holds all {number(result['parameters'])} eigenvalues; {_negative(result)} of them are negative",
         ),
         facts=_facts(result),
         blocks=(*(chart for chart in charts if chart is not None), _outliers(result)),
@@ -45,6 +47,13 @@ def view(doc: Json) -> View:
         notes=tuple(doc["problem"].get("notes", ())),
         extra=(_moments(result["moments"]), *side_tables(doc)),
     )
+
+
+def _negative(result: Json) -> str:
+    """The share of negative eigenvalues, as the interval it lies in where a single number would mislead."""
+    bounds = result["negative_fraction_bounds"]
+    wide = bounds is not None and all(drawable(end, log=False) for end in bounds) and bounds[1] - bounds[0] > WIDE
+    return f"between {_bracket(result)}" if wide else _share(result, "negative")
 
 
 def _share(result: Json, which: str) -> str:
