@@ -1,8 +1,12 @@
 """Shared by all rooms: quiet threads, and a torchvision that cannot be loaded is made invisible."""
 
+import os
 import sys
 
 import pytest
+
+# Before torch is imported, and for processes that tests start: threads of several workers fight for the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 try:
     import torchvision  # noqa: F401

@@ -87,10 +87,13 @@ def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
             f"the model does not take this batch, inputs {_shapes(inputs)}: {said(first)}",
             "--data with another shape",
         )
+    own = callable(problem.loss)
     return LoadError(
         f"the loss {problem.loss_name} does not take outputs {_shapes(output)} "
         f"with targets {_shapes(target)}: {said(error)}",
-        "--loss with another name, or targets of another form",
+        "a loss is f(output, target); for f(model, batch) return hessdiag.Problem(model, data=batches, objective=f)"
+        if own
+        else "--loss with another name, or targets of another form",
     )
 
 
