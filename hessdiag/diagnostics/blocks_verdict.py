@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hessdiag.curvature.checks import TOLERANCE
-from hessdiag.diagnostics.verdict import Finding, checks_findings, percent, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
     found += _depth(blocks)
     found += _unreached(blocks)
     found += _precision(blocks, problem)
-    found += _data(problem)
+    found += data_findings(problem)
     return found
 
 
@@ -240,16 +240,3 @@ def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
             )
         )
     return found
-
-
-def _data(problem: Problem) -> list[Finding]:
-    if not problem.source.get("synthetic"):
-        return []
-    return [
-        Finding(
-            "warn",
-            "The batch is synthetic: these blocks are of the network on random data, not on your task.",
-            "no --data was given",
-            "--data batch.npz --loss ce",
-        )
-    ]

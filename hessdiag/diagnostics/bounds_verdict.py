@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.curvature.checks import TOLERANCE
-from hessdiag.diagnostics.verdict import Finding, checks_findings, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     found += _tightness(bounds)
     found += _components(bounds)
     found += _sketch(bounds)
-    found += _data(problem)
+    found += data_findings(problem)
     return found
 
 
@@ -178,18 +178,5 @@ def _sketch(bounds: "Bounds") -> list[Finding]:
             "The radii are estimates: Gershgorin's and Brauer's intervals here are not guaranteed.",
             f"row sums come from random products with a relative standard error of {bounds.relative_stderr:.2f}; the largest rows were then computed exactly",
             "--layers 'GLOB' for a part small enough to be exact",
-        )
-    ]
-
-
-def _data(problem: Problem) -> list[Finding]:
-    if not problem.source.get("synthetic"):
-        return []
-    return [
-        Finding(
-            "warn",
-            "The batch is synthetic: these bounds are of the network on random data, not of your task.",
-            "no --data was given",
-            "--data batch.npz --loss ce",
         )
     ]

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hessdiag.diagnostics.verdict import Finding, Level, checks_findings, percent, times
+from hessdiag.diagnostics.verdict import Finding, Level, checks_findings, data_findings, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Fin
     found += _precision(share, problem)
     found += _zero_rows(share)
     found += _inputs(share)
-    found += _data(problem)
+    found += data_findings(problem)
     return found
 
 
@@ -158,18 +158,5 @@ def _inputs(share: "DiagShare") -> list[Finding]:
             "The inputs are not centred, and this alone makes a Hessian less diagonal.",
             f"least squares on them has {percent(base.ols_data)} on the diagonal; centred inputs of equal variance {percent(base.ols_data_gaussian)}",
             "standardize the inputs, feature by feature",
-        )
-    ]
-
-
-def _data(problem: Problem) -> list[Finding]:
-    if not problem.source.get("synthetic"):
-        return []
-    return [
-        Finding(
-            "warn",
-            "The batch is synthetic: these numbers are of the network on random data, not of your task.",
-            "no --data was given",
-            "--data batch.npz --loss ce",
         )
     ]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.verdict import Finding, checks_findings, percent
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -20,13 +20,13 @@ def findings(eigs: "Eigs", problem: Problem, tolerance: float) -> list[Finding]:
     found += _convergence(eigs)
     top = max((abs(pair.eigenvalue) for pair in (*eigs.lowest, *eigs.highest)), default=0.0)
     if top <= eigs.rounding:
-        return [*found, _nothing_there(), *_data(problem)]
+        return [*found, _nothing_there(), *data_findings(problem)]
     found += _negative_curvature(eigs)
     found += _sharpness(eigs)
     found += _gradient(eigs)
     found += _localization(eigs)
     found += _inertia(eigs)
-    found += _data(problem)
+    found += data_findings(problem)
     return found
 
 
@@ -183,18 +183,5 @@ def _inertia(eigs: "Eigs") -> list[Finding]:
             f"Of {eigs.parameters:,} eigenvalues {signs.positive:,} are positive, {signs.negative:,} negative and {signs.zero:,} zero.",
             f"the whole spectrum was computed; |lambda| up to {signs.tolerance:.1e} counts as zero",
             "nothing",
-        )
-    ]
-
-
-def _data(problem: Problem) -> list[Finding]:
-    if not problem.source.get("synthetic"):
-        return []
-    return [
-        Finding(
-            "warn",
-            "The batch is synthetic: these eigenvalues are of the network on random data, not on your task.",
-            "no --data was given",
-            "--data batch.npz --loss ce",
         )
     ]

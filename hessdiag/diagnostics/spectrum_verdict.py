@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hessdiag.curvature.checks import TOLERANCE
-from hessdiag.diagnostics.verdict import Finding, checks_findings, percent, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     found += _outliers(spectrum)
     found += _flat(spectrum)
     found += _precision(spectrum)
-    found += _data(problem)
+    found += data_findings(problem)
     return found
 
 
@@ -151,18 +151,5 @@ def _precision(spectrum: "Spectrum") -> list[Finding]:
             f"The trace is rough: {spectrum.trace:.3g}, with a standard error of {spectrum.trace_stderr:.2g}.",
             f"{2 * spectrum.probes} random vectors were used; positive and negative eigenvalues may also cancel",
             f"--probes {4 * spectrum.probes}",
-        )
-    ]
-
-
-def _data(problem: Problem) -> list[Finding]:
-    if not problem.source.get("synthetic"):
-        return []
-    return [
-        Finding(
-            "warn",
-            "The batch is synthetic: this is the spectrum of the network on random data, not on your task.",
-            "no --data was given",
-            "--data batch.npz --loss ce",
         )
     ]

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hessdiag.problem.problem import Problem
+
 Level = Literal["ok", "note", "warn", "bad"]
 Status = Literal["ok", "inexact", "interrupted"]
 
@@ -69,3 +71,17 @@ def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[F
                 )
             )
     return findings
+
+
+def data_findings(problem: Problem) -> list[Finding]:
+    """What to keep in mind of the data."""
+    if not problem.source.get("synthetic"):
+        return []
+    return [
+        Finding(
+            "warn",
+            "The batch is synthetic: these numbers are of the network on random data, not of your task.",
+            "no --data was given",
+            "--data batch.npz --loss ce",
+        )
+    ]
