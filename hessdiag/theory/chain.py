@@ -103,7 +103,7 @@ class Law:
         if self.distribution == "uniform":
             return np.asarray(gammaincc(self.length, np.maximum(-y, 0.0)))
         if self.length <= 2:
-            size = np.exp(np.minimum(y, 6.0))  # beyond, nothing is left
+            size = np.exp(np.clip(y, -700.0, 6.0))  # beyond, nothing is left
             return np.asarray(erf(size / math.sqrt(2)) if self.length == 1 else 2 / math.pi * iti0k0(size)[1])
         return 1 - self.tail(log_size)
 
@@ -224,6 +224,26 @@ def critical_scale(order: float, distribution: Distribution, length: int | None 
     return math.e if distribution == "uniform" else math.sqrt(2 * math.exp(np.euler_gamma))
 
 
+def stabilized_order(scale: float, distribution: Distribution) -> float | None:
+    """The order q > 0 of the moment `E|v|^q` that stays 1 at this scale, whatever the length.
+
+    Returns:
+        None if lower orders than any explode (a scale above that of the median), or if all moments vanish (uniform
+        weights within [-1, 1]).
+
+    >>> round(stabilized_order(3**0.5, "uniform"), 9), stabilized_order(3.0, "uniform"), stabilized_order(1, "uniform")
+    (2.0, None, None)
+    """
+
+    def excess(log_order: float) -> float:
+        return math.log(critical_scale(math.exp(log_order), distribution) / scale)
+
+    low, high = math.log(1e-6), math.log(1e6)
+    if excess(low) <= 0 or excess(high) >= 0:
+        return None
+    return math.exp(float(brentq(excess, low, high, xtol=1e-13)))
+
+
 class Inertia(NamedTuple):
     """Numbers of positive and negative eigenvalues."""
 
@@ -326,10 +346,9 @@ def _residual_size(law: Law, removed: int) -> Size:
         return float(np.exp(log_weight) @ (upper + np.sign(gap) * lower) / 2)
 
     low = high = others.log_median
-    while cdf(low) > 0.5:
-        low -= 5.0
-    while cdf(high) < 0.5:
-        high += 5.0
+    step = 1.0
+    while cdf(low) > 0.5 or cdf(high) < 0.5:
+        low, high, step = low - step, high + step, 2 * step
     log_median = float(brentq(lambda log_size: cdf(log_size) - 0.5, low, high, xtol=1e-10))
     return Size(log_median, log_mean, log_rms, max(1 - cdf(log_mean), 0.0), max(1 - cdf(log_rms), 0.0))
 
