@@ -256,7 +256,7 @@ def chain(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Chain:
-    """Measure random width-one networks beside their exact laws (Orvieto et al., Vanishing Curvature, Section 3).
+    """Measure random width-one networks beside their exact laws (Orvieto et al., Vanishing Curvature).
 
     The chain is `f(w) = (w_1 ... w_L - 1)^2 / 2`: one sample, x = y = 1. All sizes are held as logs.
 

@@ -1,7 +1,7 @@
 """The network of width one: exact laws of its output, its derivatives and its inertia at random weights.
 
 The chain is `f(w) = (v - 1)^2 / 2` with `v = w_1 ... w_L`, one sample x = y = 1, and independent weights from
-U[-scale, scale] or N(0, scale^2): Section 3 of Orvieto et al., "Vanishing Curvature in Randomly Initialized Deep ReLU
+U[-scale, scale] or N(0, scale^2), as in Orvieto et al., "Vanishing Curvature in Randomly Initialized Deep ReLU
 Networks" (AISTATS 2022). Derivations: docs/concepts/chain.md. Everything is in logs, so nothing underflows.
 """
 

@@ -50,6 +50,6 @@ def test_gates_and_saved_pages(hessdiag, tmp_path):
     assert (tmp_path / "r.html").read_text("utf-8").count("<img") == 3
 
 
-def test_it_computes_without_torch():
-    code = "import sys; sys.modules['torch'] = None\nfrom hessdiag import chain\nprint(chain(seeds=10).length)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "10\n"
+def test_measuring_imports_no_torch():
+    code = "import sys\nfrom hessdiag import chain\nchain(seeds=10)\nsys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
