@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hessdiag.curvature.hessian import HessianOperator
     from hessdiag.diagnostics.blocks import Blocks, blocks
     from hessdiag.diagnostics.bounds import Bounds, bounds
+    from hessdiag.diagnostics.chain import Chain, chain
     from hessdiag.diagnostics.diag_share import DiagShare, diag_share
     from hessdiag.diagnostics.eigs import Eigs, eigs
     from hessdiag.diagnostics.spectrum import Spectrum, spectrum
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Blocks": "hessdiag.diagnostics.blocks",
     "Bounds": "hessdiag.diagnostics.bounds",
+    "Chain": "hessdiag.diagnostics.chain",
     "DiagShare": "hessdiag.diagnostics.diag_share",
     "Eigs": "hessdiag.diagnostics.eigs",
     "ExitCode": "hessdiag.errors",
@@ -39,6 +41,7 @@ _HOMES = {
     "Vanishing": "hessdiag.diagnostics.vanishing",
     "blocks": "hessdiag.diagnostics.blocks",
     "bounds": "hessdiag.diagnostics.bounds",
+    "chain": "hessdiag.diagnostics.chain",
     "diag_share": "hessdiag.diagnostics.diag_share",
     "eigs": "hessdiag.diagnostics.eigs",
     "hessian": "hessdiag.curvature.dense",
@@ -51,6 +54,7 @@ _HOMES = {
 __all__ = [
     "Blocks",
     "Bounds",
+    "Chain",
     "DiagShare",
     "Eigs",
     "ExitCode",
@@ -65,6 +69,7 @@ __all__ = [
     "__version__",
     "blocks",
     "bounds",
+    "chain",
     "diag_share",
     "eigs",
     "hessian",

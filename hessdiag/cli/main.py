@@ -20,6 +20,7 @@ COMMANDS = {
     "bounds": ("hessdiag.cli.bounds", "Where can the eigenvalues be? Gershgorin and tighter."),
     "blocks": ("hessdiag.cli.blocks", "Which layers curve, and how do they couple? Norms of all blocks."),
     "vanishing": ("hessdiag.cli.vanishing", "Gradient and Hessian norms against depth, beside theory."),
+    "chain": ("hessdiag.cli.chain", "The width-one network: typical sizes against averages, exactly."),
     "report": ("hessdiag.cli.report", "Render a saved result, as text, Markdown or one HTML page."),
     "ls": ("hessdiag.cli.ls", "List built-in networks, losses, initializations and spec forms."),
     "env": ("hessdiag.cli.env", "Versions, devices and threads, for bug reports."),

@@ -28,6 +28,7 @@ HEADLINES = {
     "bounds": ("gershgorin.0", "gershgorin.1", "measured.1"),
     "blocks": ("norm", "between_layers", "residual_share"),
     "vanishing": ("rates.gradient.per_layer", "rates.hessian.per_layer"),
+    "chain": ("theory_median_abs", "gradient.theory_median_abs"),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hessdiag.errors import LoadError
-from hessdiag.report import blocks, bounds, diag_share, document, eigs, markdown, spectrum, terminal, vanishing
+from hessdiag.report import blocks, bounds, chain, diag_share, document, eigs, markdown, spectrum, terminal, vanishing
 from hessdiag.report.view import View
 
 FORMATS = ("text", "json", "markdown", "html")
@@ -23,6 +23,7 @@ _VIEWS: dict[str, Callable[[Mapping[str, Any]], View]] = {
     "bounds": bounds.view,
     "blocks": blocks.view,
     "vanishing": vanishing.view,
+    "chain": chain.view,
 }
 
 

@@ -16,6 +16,8 @@ DOCUMENTS = {
     "spectrum-exact": lambda: example_documents.spectrum(exact=True),
     "bounds": lambda: example_documents.bounds(30),
     "bounds-sketch": lambda: example_documents.bounds(sketch=True),
+    "chain": lambda: example_documents.chain(),
+    "chain-of-one": lambda: example_documents.chain(1, normal=True),
     "shallow": lambda: example_documents.vanishing(2),
 }
 

@@ -448,3 +448,102 @@ def bounds(components: int = 3, *, sketch: bool = False) -> dict[str, Any]:
         verdict=[{"level": "note", "says": "Negative curvature is certain.", "because": "-0.02", "try": "Newton-CG"}],
         provenance={**PROVENANCE, "argv": ["hessdiag", "bounds", "model.pt"]},
     )
+
+
+def chain(length: int = 10, *, normal: bool = False) -> dict[str, Any]:
+    def size(log: float, spread: float, *, exact: bool) -> dict[str, Any]:
+        sample = {
+            "median_abs": 0.97 * math.exp(log),
+            "median_abs_stderr": 0.03 * math.exp(log),
+            "mean_abs": math.exp(log + spread / 2),
+            "mean_abs_stderr": 0.02 * math.exp(log + spread / 2),
+            "rms": math.exp(log + spread),
+            "rms_stderr": 0.1 * math.exp(log + spread),
+            "q05": math.exp(log - 1.645 * math.sqrt(spread)),
+            "q95": math.exp(log + 1.645 * math.sqrt(spread)),
+            "log_median": log - 0.03,
+            "log_median_stderr": 0.03,
+        }
+        return sample | ({
+            "probability_above_mean": 0.159,
+            "probability_above_mean_stderr": 0.0037,
+            "probability_above_rms": 0.0509,
+            "probability_above_rms_stderr": 0.0022,
+            "theory_median_abs": math.exp(log),
+            "theory_mean_abs": math.exp(log + spread / 2),
+            "theory_rms": math.exp(log + spread),
+            "theory_log_median": log,
+            "theory_probability_above_mean": 0.163,
+            "theory_probability_above_rms": 0.0534,
+        } if exact else {})  # fmt: skip
+
+    def sizes(n: int, *, exact: bool) -> dict[str, Any]:
+        off = size(-0.45 * (n - 2), n / 2, exact=exact) if n > 1 else None
+        return {
+            "gradient": size(-0.45 * (n - 1), n / 2, exact=exact),
+            "hessian_diagonal": size(-0.9 * (n - 1), n, exact=exact),
+            "hessian_offdiagonal": off,
+        }
+
+    lengths = sorted({round(1 + (length - 1) * index / 9) for index in range(10)})
+    share = {"measured": 0.0246, "stderr": 0.0015, "theory": 0.02402}
+    plateau = {
+        "start": 0.6586,
+        "gradient": 0.023,
+        "output": 0.4737,
+        "theory_time": 3.5624,
+        "theory_time_bound": 3.302,
+        "theory_blow_up_time": 3.5292,
+        "flow_time": 3.5624,
+        "learning_rate": 1e-3,
+        "gradient_descent_steps": 3562.4,
+        "rmsprop_steps": 92,
+        "theory_rmsprop_steps": 270,
+        "rmsprop_default_steps": None,
+    }
+    result = {
+        "length": length,
+        "distribution": "normal" if normal else "uniform",
+        "scale": 1.7320508,
+        "seeds": 10_000,
+        **size(-0.42 * length, length / 2, exact=True),
+        **sizes(length, exact=True),
+        "critical_scale": {"rms": 3**0.5, "mean_abs": 2.0, "median": math.e, "median_at_length": 2.6297},
+        "stabilized_order": 2.0,
+        "inertia": {
+            "definite": share,
+            "one_negative": share | {"measured": 0.4546, "stderr": 0.005, "theory": 0.4493},
+            "one_positive": share | {"measured": 0.5208, "stderr": 0.005, "theory": 0.5267},
+        },
+        "plateau": plateau if length > 2 else None,
+        "lengths": [
+            {"length": n, "product": size(-0.42 * n, n / 2, exact=True), **sizes(n, exact=False)} for n in lengths
+        ],
+        "agreement": [
+            {
+                "quantity": "hessian_diagonal",
+                "statistic": "log median",
+                "measured": -0.93 * length,
+                "stderr": 0.03,
+                "theory": -0.9 * length,
+                "z": -0.01 * length,
+            }
+        ],
+    }
+    return document(
+        "chain",
+        status="ok",
+        problem={"model": "builtin:chain", "dtype": "float64", "device": "cpu", "seed": 0},
+        result=result,
+        theory={"assumes": "independent weights", "exact": True},
+        checks={"largest_z": 0.01 * length},
+        verdict=[
+            {
+                "level": "warn",
+                "says": "A typical chain shrinks: half of all gradients are smaller than 0.0174.",
+                "because": "tau = 1.73205 keeps the second moment, E v^2 = 1",
+                "try": "--scale 2.6297 keeps the median at this length",
+            }
+        ],
+        provenance={**PROVENANCE, "argv": ["hessdiag", "chain", "--length", "10"]},
+    )

@@ -1,0 +1,449 @@
+"""The width-one network over random weights: what a typical one shows, beside the exact laws."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from hessdiag.diagnostics.chain_plateau import Plateau, plateau
+from hessdiag.diagnostics.chain_verdict import findings
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.theory.chain import (
+    Distribution,
+    InertiaShares,
+    Law,
+    Size,
+    critical_scale,
+    diagonal_size,
+    gradient_size,
+    inertia_shares,
+    offdiagonal_size,
+    peak,
+    product_size,
+    stabilized_order,
+)
+
+Array = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+
+SEEDS = 10_000
+LONGEST = 100_000  # weights; the exact laws take some seconds there
+GRID = 24  # lengths up to the longest
+BLOCK = 2**20  # weights drawn at once
+FEWEST_EVENTS = 10  # expected on either side, for a measured share to be compared in standard errors
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Absolute value of a random quantity over the chains.
+
+    Attributes:
+        median_abs: Median.
+        median_abs_stderr: Its standard error, from order statistics.
+        mean_abs: Average; in long chains few chains set it, and the average of finitely many is too small.
+        mean_abs_stderr: Its standard error, which is too small likewise.
+        rms: Root mean square.
+        rms_stderr: Its standard error.
+        q05: 5 % quantile.
+        q95: 95 % quantile.
+        log_median: Natural log of the median, which does not underflow.
+        log_median_stderr: Its standard error.
+    """
+
+    median_abs: float
+    median_abs_stderr: float
+    mean_abs: float
+    mean_abs_stderr: float
+    rms: float
+    rms_stderr: float
+    q05: float
+    q95: float
+    log_median: float
+    log_median_stderr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Magnitude(Sample):
+    """The same beside the exact law.
+
+    Attributes:
+        probability_above_mean: Share of the chains at or above the exact mean.
+        probability_above_mean_stderr: Its standard error.
+        probability_above_rms: Share of the chains at or above the exact root mean square.
+        probability_above_rms_stderr: Its standard error.
+        theory_median_abs: Exact, as are all that follow.
+        theory_mean_abs: Mean.
+        theory_rms: Root mean square.
+        theory_log_median: Log of the median.
+        theory_probability_above_mean: Probability to be at or above the mean.
+        theory_probability_above_rms: Probability to be at or above the root mean square.
+    """
+
+    probability_above_mean: float
+    probability_above_mean_stderr: float
+    probability_above_rms: float
+    probability_above_rms_stderr: float
+    theory_median_abs: float
+    theory_mean_abs: float
+    theory_rms: float
+    theory_log_median: float
+    theory_probability_above_mean: float
+    theory_probability_above_rms: float
+
+
+@dataclass(frozen=True)
+class AtLength:
+    """All quantities in the first `length` weights; see `Chain`."""
+
+    length: int
+    product: Magnitude
+    gradient: Sample
+    hessian_diagonal: Sample
+    hessian_offdiagonal: Sample | None
+
+
+@dataclass(frozen=True)
+class CriticalScale:
+    """Scales at which a size neither vanishes nor explodes.
+
+    Attributes:
+        rms: For the root mean square of v.
+        mean_abs: For the mean of |v|.
+        median: For the median of |v|, in the limit of long chains.
+        median_at_length: For the median of |v| at this length, exactly.
+    """
+
+    rms: float
+    mean_abs: float
+    median: float
+    median_at_length: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """A measured share of the chains, with its standard error, and its exact probability."""
+
+    measured: float
+    stderr: float
+    theory: float
+
+
+@dataclass(frozen=True)
+class Inertia:
+    """Which signs the Hessian's eigenvalues have: all positive, one negative, or one positive and more negative."""
+
+    definite: Share
+    one_negative: Share
+    one_positive: Share
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A measured number against an exact one, in standard errors."""
+
+    quantity: str
+    statistic: str
+    measured: float
+    stderr: float
+    theory: float
+
+    @property
+    def z(self) -> float:
+        """Standard errors between the two."""
+        return (self.measured - self.theory) / self.stderr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chain(Magnitude):
+    """The chain `v = w_1 ... w_L` with the loss `(v - 1)^2 / 2`. What `Magnitude` says is of the product v.
+
+    Attributes:
+        length: Number L of weights.
+        distribution: "uniform" on [-scale, scale], or "normal".
+        scale: tau or sigma.
+        seeds: Number of random chains.
+        seed: Of all randomness.
+        gradient: An entry of the gradient.
+        hessian_diagonal: A diagonal entry of the Hessian.
+        hessian_offdiagonal: Another entry of the Hessian; None for one weight.
+        critical_scale: Scales that would keep one size or another.
+        stabilized_order: The q whose moment `E|v|^q` this scale keeps at 1; None if there is none.
+        inertia: Signs of the Hessian's eigenvalues.
+        plateau: How long optimizers take from equal weights of typical size; None where there is no plateau,
+            or one that lasts longer than float64 can say.
+        lengths: The same sizes in shorter chains.
+    """
+
+    length: int
+    distribution: Distribution
+    scale: float
+    seeds: int
+    seed: int
+    gradient: Magnitude
+    hessian_diagonal: Magnitude
+    hessian_offdiagonal: Magnitude | None
+    critical_scale: CriticalScale
+    stabilized_order: float | None
+    inertia: Inertia
+    plateau: Plateau | None
+    lengths: tuple[AtLength, ...]
+
+    @property
+    def magnitudes(self) -> dict[str, Magnitude]:
+        """The quantities that have an exact law, by name."""
+        found = {"product": self, "gradient": self.gradient, "hessian_diagonal": self.hessian_diagonal}
+        return found | ({"hessian_offdiagonal": self.hessian_offdiagonal} if self.hessian_offdiagonal else {})
+
+    @property
+    def agreement(self) -> tuple[Agreement, ...]:
+        """Log medians and shares against theory, as far as there are enough chains for a standard error."""
+        rows = []
+        for name, size in self.magnitudes.items():
+            if size.log_median_stderr > 0 and self.seeds >= 4 * FEWEST_EVENTS:
+                measured, error, theory = size.log_median, size.log_median_stderr, size.theory_log_median
+                rows.append(Agreement(name, "log median", measured, error, theory))
+            rows += self._share(name, "above mean", size.probability_above_mean, size.theory_probability_above_mean)
+            rows += self._share(name, "above rms", size.probability_above_rms, size.theory_probability_above_rms)
+        for field in fields(self.inertia):
+            share = getattr(self.inertia, field.name)
+            rows += self._share("inertia", field.name.replace("_", " "), share.measured, share.theory)
+        return tuple(rows)
+
+    def _share(self, quantity: str, statistic: str, measured: float, theory: float) -> list[Agreement]:
+        if self.seeds * min(theory, 1 - theory) < FEWEST_EVENTS:
+            return []
+        return [Agreement(quantity, statistic, measured, math.sqrt(theory * (1 - theory) / self.seeds), theory)]
+
+    @property
+    def status(self) -> Status:
+        """Always "ok": nothing here is iterated or estimated without an error."""
+        return "ok"
+
+    @property
+    def checks(self) -> dict[str, float | None]:
+        """The largest deviation from theory in standard errors."""
+        return {"largest_z": max((abs(row.z) for row in self.agreement), default=None)}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The verdict."""
+        return tuple(findings(self))
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        own = asdict(self)
+        setting = {name: own[name] for name in ("length", "distribution", "scale", "seeds")}
+        rows = [asdict(row) | {"z": row.z} for row in self.agreement]
+        return setting | {name: value for name, value in own.items() if name != "seed"} | {"agreement": rows}
+
+
+def chain(
+    *,
+    length: int = 10,
+    scale: float | None = None,
+    distribution: Distribution = "uniform",
+    seeds: int = SEEDS,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Chain:
+    """Measure random width-one networks beside their exact laws (Orvieto et al., Vanishing Curvature).
+
+    The chain is `f(w) = (w_1 ... w_L - 1)^2 / 2`: one sample, x = y = 1. All sizes are held as logs.
+
+    Args:
+        length: Number of weights.
+        scale: tau of U[-tau, tau], or sigma of N(0, sigma^2). Default: what keeps the second moment, sqrt(3) or 1.
+        distribution: "uniform" or "normal".
+        seeds: Random chains.
+        seed: Of all randomness.
+        progress: Called with (done, total, what).
+
+    Raises:
+        SpecError: for a length below 1 or beyond 100,000, fewer than two seeds, a scale that is not positive, or
+            another distribution.
+
+    >>> measured = chain(length=10, scale=1.7320508, seeds=1000)
+    >>> round(measured.theory_median_abs, 7), abs(measured.median_abs / 0.0153652 - 1) < 0.5
+    (0.0153652, True)
+    """
+    for name, value, least, usual in (("length", length, 1, 10), ("seeds", seeds, 2, SEEDS)):
+        if value < least:
+            raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {usual}")
+    if length > LONGEST:
+        raise SpecError(f"--length must be at most {LONGEST:,}, not {length:,}.", f"--length {LONGEST}")
+    if scale is not None and not 0 < scale < math.inf:
+        raise SpecError(f"--scale must be positive and finite, not {scale:g}.", "--scale 1.7320508")
+    law = Law(length, critical_scale(2, distribution) if scale is None else scale, distribution)
+    lengths = _grid(length)
+    report = progress or (lambda done, total, what: None)
+    report(0, length, f"{seeds:,} chains of {length:,} {distribution} weights")
+    entries: list[AtLength] = []
+    for draws in _simulate(law, lengths, seeds, seed):
+        part = law.shorter(length - lengths[len(entries)])
+        entries.append(_at_length(part, draws))
+        report(part.length, length, "")
+    last = entries[-1]
+    return Chain(
+        **asdict(last.product),
+        length=length,
+        distribution=distribution,
+        scale=law.scale,
+        seeds=seeds,
+        seed=seed,
+        gradient=_compare(draws.gradient, gradient_size(law)),
+        hessian_diagonal=_compare(draws.hessian_diagonal, diagonal_size(law)),
+        hessian_offdiagonal=_compare(draws.hessian_offdiagonal, offdiagonal_size(law)) if length > 1 else None,
+        critical_scale=CriticalScale(
+            rms=critical_scale(2, distribution),
+            mean_abs=critical_scale(1, distribution),
+            median=critical_scale(0, distribution),
+            median_at_length=critical_scale(0, distribution, length),
+        ),
+        stabilized_order=stabilized_order(law.scale, distribution),
+        inertia=_inertia(law, draws),
+        plateau=plateau(length, law.log_median),
+        lengths=tuple(entries),
+    )
+
+
+class _Draws(NamedTuple):
+    """Random chains of one length, each of shape (chains,): log|v|, whether v < 0, and logs of the last two weights."""
+
+    log_size: Array
+    negative: NDArray[np.bool_]
+    log_last: Array
+    log_before: Array
+
+    def _log_distance(self, factor: float) -> Array:
+        """`log|factor v - 1|`, which neither overflows nor cancels where v is large or small."""
+        a = math.log(factor) + self.log_size
+        above = np.maximum(a, 0) + np.log(-np.expm1(-np.abs(a)))
+        return np.where(self.negative, np.logaddexp(a, 0), above)
+
+    @property
+    def gradient(self) -> Array:
+        """Log of an entry's absolute value, as below."""
+        return self._log_distance(1) + self.log_size - self.log_last
+
+    @property
+    def hessian_diagonal(self) -> Array:
+        return 2 * (self.log_size - self.log_last)
+
+    @property
+    def hessian_offdiagonal(self) -> Array:
+        return self._log_distance(2) + self.log_size - self.log_last - self.log_before
+
+
+def _simulate(law: Law, lengths: list[int], seeds: int, seed: int) -> Iterator[_Draws]:
+    """The same random chains at growing lengths."""
+    rng = np.random.default_rng(seed)
+    log_size, negative = np.zeros(seeds), np.zeros(seeds, dtype=bool)
+    log_last = log_before = np.zeros(seeds)
+    done = 0
+    for length in lengths:
+        while done < length:
+            shape = (min(length - done, max(BLOCK // seeds, 1)), seeds)
+            if law.distribution == "uniform":
+                weights = rng.uniform(-law.scale, law.scale, shape)
+            else:
+                weights = rng.normal(0.0, law.scale, shape)
+            logs = np.log(np.abs(weights))
+            log_size = log_size + logs.sum(0)
+            negative = negative ^ (np.signbit(weights).sum(0) % 2 == 1)
+            log_before, log_last = (log_last if len(logs) == 1 else logs[-2]), logs[-1]
+            done += len(logs)
+        yield _Draws(log_size, negative, log_last, log_before)
+
+
+def _at_length(law: Law, draws: _Draws) -> AtLength:
+    return AtLength(
+        law.length,
+        _compare(draws.log_size, product_size(law)),
+        _sample(draws.gradient),
+        _sample(draws.hessian_diagonal),
+        _sample(draws.hessian_offdiagonal) if law.length > 1 else None,
+    )
+
+
+def _sample(logs: Array) -> Sample:
+    """Statistics of magnitudes given as logs."""
+    count = len(logs)
+    ordered = np.sort(logs)
+    log_median = float(np.median(ordered))
+    # The median lies between these two order statistics with probability 0.68.
+    low, high = (round((count - 1) / 2 + sign * math.sqrt(count) / 2) for sign in (-1, 1))
+    stderr = float(ordered[min(high, count - 1)] - ordered[max(low, 0)]) / 2
+    m1, m2, m4 = (float(logsumexp(order * logs)) - math.log(count) for order in (1, 2, 4))
+    mean, rms = _exp(m1), _exp(m2 / 2)
+    return Sample(
+        median_abs=_exp(log_median),
+        median_abs_stderr=_exp(log_median) * stderr,
+        mean_abs=mean,
+        mean_abs_stderr=mean * math.sqrt(max(_exp(m2 - 2 * m1) - 1, 0.0) / count),
+        rms=rms,
+        rms_stderr=rms / 2 * math.sqrt(max(_exp(m4 - 2 * m2) - 1, 0.0) / count),
+        q05=_exp(float(np.quantile(ordered, 0.05))),
+        q95=_exp(float(np.quantile(ordered, 0.95))),
+        log_median=log_median,
+        log_median_stderr=stderr,
+    )
+
+
+def _compare(logs: Array, size: Size) -> Magnitude:
+    """Measured magnitudes beside their law."""
+    # A constant, which one weight's derivatives can be, must not miss its own mean by rounding.
+    above_mean, above_rms = (float((logs >= log - 1e-12).mean()) for log in (size.log_mean, size.log_rms))
+    return Magnitude(
+        **asdict(_sample(logs)),
+        probability_above_mean=above_mean,
+        probability_above_mean_stderr=_share_stderr(above_mean, len(logs)),
+        probability_above_rms=above_rms,
+        probability_above_rms_stderr=_share_stderr(above_rms, len(logs)),
+        theory_median_abs=_exp(size.log_median),
+        theory_mean_abs=_exp(size.log_mean),
+        theory_rms=_exp(size.log_rms),
+        theory_log_median=size.log_median,
+        theory_probability_above_mean=size.above_mean,
+        theory_probability_above_rms=size.above_rms,
+    )
+
+
+def _inertia(law: Law, draws: _Draws) -> Inertia:
+    """Shares of the chains by the signs of their Hessian's eigenvalues, which the output alone decides."""
+    if law.length == 1:
+        measured = InertiaShares(1.0, 0.0, 0.0)
+    else:
+        small = ~draws.negative & (draws.log_size < math.log(peak(law.length)))
+        definite = ~draws.negative & ~small & (draws.log_size <= 0)
+        one_negative = small if law.length > 2 else ~definite
+        shares = (float(kind.mean()) for kind in (definite, one_negative, ~(definite | one_negative)))
+        measured = InertiaShares(*shares)
+    pairs = zip(measured, inertia_shares(law), strict=True)
+    return Inertia(*(Share(share, _share_stderr(share, len(draws.log_size)), theory) for share, theory in pairs))
+
+
+def _share_stderr(share: float, count: int) -> float:
+    return math.sqrt(max(share * (1 - share), 0.0) / count)
+
+
+def _exp(log: float) -> float:
+    return math.exp(log) if log < 709 else math.inf
+
+
+def _grid(length: int) -> list[int]:
+    """Lengths from 1 up, evenly spaced, all of them while they are few.
+
+    >>> _grid(4), len(_grid(100)), _grid(100)[-1]
+    ([1, 2, 3, 4], 24, 100)
+    """
+    return sorted({round(value) for value in np.linspace(1, length, min(length, GRID))})
