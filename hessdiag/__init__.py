@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.bounds import Bounds, bounds
     from hessdiag.diagnostics.diag_share import DiagShare, diag_share
     from hessdiag.diagnostics.eigs import Eigs, eigs
+    from hessdiag.diagnostics.forward import Forward, forward
     from hessdiag.diagnostics.spectrum import Spectrum, spectrum
     from hessdiag.diagnostics.vanishing import Vanishing, vanishing
     from hessdiag.errors import ExitCode, HessdiagError
@@ -30,6 +31,7 @@ _HOMES = {
     "Eigs": "hessdiag.diagnostics.eigs",
     "ExitCode": "hessdiag.errors",
     "FisherOperator": "hessdiag.curvature.fisher",
+    "Forward": "hessdiag.diagnostics.forward",
     "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
     "HessdiagError": "hessdiag.errors",
     "HessianOperator": "hessdiag.curvature.hessian",
@@ -41,6 +43,7 @@ _HOMES = {
     "bounds": "hessdiag.diagnostics.bounds",
     "diag_share": "hessdiag.diagnostics.diag_share",
     "eigs": "hessdiag.diagnostics.eigs",
+    "forward": "hessdiag.diagnostics.forward",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
     "load_problem": "hessdiag.problem.load",
@@ -55,6 +58,7 @@ __all__ = [
     "Eigs",
     "ExitCode",
     "FisherOperator",
+    "Forward",
     "GaussNewtonOperator",
     "HessdiagError",
     "HessianOperator",
@@ -67,6 +71,7 @@ __all__ = [
     "bounds",
     "diag_share",
     "eigs",
+    "forward",
     "hessian",
     "hessian_block",
     "load_problem",

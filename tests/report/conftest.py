@@ -16,6 +16,10 @@ DOCUMENTS = {
     "spectrum-exact": lambda: example_documents.spectrum(exact=True),
     "bounds": lambda: example_documents.bounds(30),
     "bounds-sketch": lambda: example_documents.bounds(sketch=True),
+    "forward": lambda: example_documents.forward(),
+    "forward-many": lambda: example_documents.forward(
+        3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal")
+    ),
     "shallow": lambda: example_documents.vanishing(2),
 }
 

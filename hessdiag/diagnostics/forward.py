@@ -1,0 +1,268 @@
+"""How far a signal gets through random fully connected networks: what is typical, and what the average says."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
+from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
+from hessdiag.diagnostics.forward_verdict import findings
+from hessdiag.diagnostics.vanishing import device_named
+from hessdiag.diagnostics.vanishing_theory import predict
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.nets import activations
+from hessdiag.nets.initializers import Distribution, law
+
+Progress = Callable[[int, int, str], None]
+
+INITS = ("lecun", "xavier_normal", "he_normal")
+SEEDS = 2000
+FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
+
+
+@dataclass(frozen=True)
+class LayerRatio:
+    """The ratio norm(h_l) / norm(x) in one layer, counted from 1.
+
+    Attributes:
+        layer: l.
+        ratio: What was measured.
+        theory_log_median: Natural log of the exact median; `None` where no closed form holds.
+        theory_log_rms: Natural log of the exact root mean square; `None` likewise.
+    """
+
+    layer: int
+    ratio: RatioStatistics
+    theory_log_median: float | None
+    theory_log_rms: float | None
+
+    @property
+    def theory_median(self) -> float | None:
+        """The exact median."""
+        return _exp(self.theory_log_median)
+
+    @property
+    def theory_rms(self) -> float | None:
+        """The exact root mean square."""
+        return _exp(self.theory_log_rms)
+
+    @property
+    def z(self) -> float | None:
+        """Standard errors between the measured log-median and the exact one."""
+        if self.theory_log_median is None or self.ratio.live < FEWEST_TO_COMPARE:
+            return None
+        difference = self.ratio.log_median - self.theory_log_median
+        return difference / self.ratio.log_median_stderr if self.ratio.log_median_stderr > 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that result documents hold."""
+        theory = ("theory_median", "theory_rms", "theory_log_median", "theory_log_rms", "z")
+        return {"layer": self.layer, **asdict(self.ratio)} | {key: getattr(self, key) for key in theory}
+
+
+@dataclass(frozen=True)
+class InitRatios:
+    """One initialization, layer by layer. Attributes bear the names of the result keys."""
+
+    init: str
+    distribution: Distribution | None
+    activation: str
+    depth: int
+    width: int
+    seeds: int
+    layers: tuple[LayerRatio, ...]
+
+    @property
+    def last(self) -> LayerRatio:
+        """The deepest layer."""
+        return self.layers[-1]
+
+    @property
+    def compared(self) -> tuple[LayerRatio, ...]:
+        """The layers whose medians are held against exact ones: powers of two and the last; neighbours say the same."""
+        return tuple(
+            entry
+            for entry in self.layers
+            if entry.z is not None and (entry.layer == self.depth or entry.layer.bit_count() == 1)
+        )
+
+    @property
+    def worst(self) -> LayerRatio | None:
+        """Of those, the one whose measured median is farthest from the exact one, in standard errors."""
+        return max(self.compared, key=lambda entry: abs(entry.z or 0.0), default=None)
+
+    def to_result(self) -> dict[str, Any]:
+        """One of the document's "inits"; its own median and root mean square are those of the last layer."""
+        names = ("init", "distribution", "activation", "depth", "width", "seeds")
+        last = self.last.ratio
+        return {name: getattr(self, name) for name in names} | {
+            "median": last.median,
+            "median_stderr": last.median_stderr,
+            "rms": last.rms,
+            "rms_stderr": last.rms_stderr,
+            "log_median_per_layer": last.log_median / self.depth,
+            "log_median_per_layer_stderr": last.log_median_stderr / self.depth,
+            "layers": [entry.as_dict() for entry in self.layers],
+        }
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Forward norms under several initializations."""
+
+    inits: tuple[InitRatios, ...]
+    seed: int
+    device: str
+    interrupted: bool = False
+
+    @property
+    def status(self) -> Status:
+        """Whether the measurement was interrupted."""
+        return "interrupted" if self.interrupted else "ok"
+
+    @property
+    def checks(self) -> dict[str, float | None]:
+        """For each initialization, the largest deviation of a log-median from its exact value, in standard errors."""
+        return {f"{entry.init}_median_z": worst.z for entry in self.inits if (worst := entry.worst) is not None}
+
+    @cached_property
+    def theory(self) -> dict[str, Any] | None:
+        """What closed forms predict for each initialization."""
+        predicted = {
+            entry.init: asdict(found)
+            for entry in self.inits
+            if (found := predict(entry.init, entry.activation, entry.width, entry.distribution))
+        }
+        return {"inits": predicted} if predicted else None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The verdict."""
+        return tuple(findings(self))
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        return {
+            "inits": [entry.to_result() for entry in self.inits],
+            "agreement": [
+                {
+                    "init": entry.init,
+                    "layer": layer.layer,
+                    "measured_log_median": layer.ratio.log_median,
+                    "stderr": layer.ratio.log_median_stderr,
+                    "theory_log_median": layer.theory_log_median,
+                    "z": layer.z,
+                }
+                for entry in self.inits
+                for layer in entry.compared
+            ],
+        }
+
+
+def forward(
+    *,
+    depth: int = 128,
+    width: int = 32,
+    init: str | Sequence[str] = INITS,
+    activation: str = "relu",
+    seeds: int = SEEDS,
+    seed: int = 0,
+    device: str = "auto",
+    distribution: Distribution | None = None,
+    progress: Progress | None = None,
+) -> Forward:
+    """Measure norm(h_l) / norm(x) in every layer of many random networks (Orvieto et al., Vanishing Curvature).
+
+    Layers are `h_l = phi(W_l h_{l-1})` for l = 1 .. depth, without biases, all `width` wide; the last one has its
+    activation too, so that h_depth is what a further layer would see. Inputs lie uniformly on the unit sphere: with
+    Gaussian weights and linear or (leaky) ReLU layers the ratios do not depend on them. Initializations that draw from
+    the same distribution get the same random matrices, scaled. Everything is computed in float64.
+
+    Args:
+        depth: Number of weight matrices.
+        width: Of all layers.
+        init: One or several keys of `hessdiag.nets.INITS`.
+        activation: A key of `hessdiag.nets.ACTIVATIONS`.
+        seeds: Networks for each initialization.
+        seed: Of all randomness.
+        device: "auto", "cpu", "cuda", ...
+        distribution: Draw from this distribution at each initialization's variance.
+        progress: Called with (done, total, what).
+
+    Raises:
+        SpecError: for a depth, width or number of seeds that is too small, or a name that is unknown.
+
+    >>> measured = forward(depth=16, width=8, init="he_normal", seeds=200)
+    >>> last = measured.inits[0].last
+    >>> abs(last.z) < 4, round(last.theory_median, 5), round(last.theory_rms, 5)
+    (True, 0.04898, 1.0)
+    """
+    for name, value, least in (("depth", depth, 1), ("width", width, 1), ("seeds", seeds, 2)):
+        if value < least:
+            raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
+    names = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
+    if not names:
+        raise SpecError("no initialization was given.", "--init he_normal")
+    phi = activations.activation(activation)
+    laws = {name: law(name, width, width, distribution) for name in names}
+    place = device_named(device)
+    by_kind: dict[Distribution | None, list[str]] = {}
+    for name, weights in laws.items():
+        by_kind.setdefault(weights.distribution if weights else None, []).append(name)
+    done, total, report = 0, len(by_kind) * seeds * depth, progress or (lambda done, total, what: None)
+    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}")
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, total, "")
+
+    logs: dict[str, Floats] = {}
+    interrupted = False
+    try:
+        for kind, members in by_kind.items():
+            gains = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
+            found = log_ratios(
+                gains, kind, depth=depth, width=width, phi=phi, seeds=seeds, seed=seed, device=place, advance=advance
+            )
+            logs |= dict(zip(members, found, strict=True))
+    except KeyboardInterrupt:
+        if not logs:
+            raise
+        interrupted = True
+    measured = []
+    for name in names:
+        if name not in logs:
+            continue
+        medians = exact_log_medians(name, activation, depth, width, distribution)
+        squares = exact_log_rms(name, activation, depth, width, distribution)
+        layers = tuple(
+            LayerRatio(
+                index + 1,
+                ratio_statistics(logs[name][:, index]),
+                None if medians is None else float(medians[index]),
+                None if squares is None else float(squares[index]),
+            )
+            for index in range(depth)
+        )
+        weights = laws[name]
+        kind = weights.distribution if weights else None
+        measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers))
+    return Forward(tuple(measured), seed, str(place), interrupted)
+
+
+def _exp(log: float | None) -> float | None:
+    if log is None:
+        return None
+    with np.errstate(over="ignore"):
+        return float(np.exp(log))
