@@ -33,6 +33,9 @@ from hessdiag.report.document import document
 )
 @click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="Which random networks.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
+@click.option(
+    "--solve", type=Names(("median", "rms")), help="Find the gain that makes this 1 at the last layer, and try it."
+)
 @output_options
 def command(
     depth: int,
@@ -43,6 +46,7 @@ def command(
     seeds: int,
     seed: int,
     device: str,
+    solve: Literal["median", "rms"] | None,
     out: Output,
 ) -> int:
     """What is left of a signal after so many layers, typically and on average?
@@ -52,22 +56,25 @@ def command(
 
     \b
     hessdiag forward --depth 128 --width 32
+    hessdiag forward --init he_normal --solve median
     hessdiag forward --init he_normal --init orthogonal --activation tanh -o forward.html
     """  # noqa: D301
     clock = Clock()
+    from hessdiag.diagnostics.forward import INITS as DEFAULT
     from hessdiag.diagnostics.forward import forward
 
     with reporter(out.progress) as progress:
         measured = forward(
             depth=depth,
             width=width,
+            init=inits or DEFAULT,
             distribution=distribution,
             activation=activation,
             seeds=seeds,
             seed=seed,
             device=device,
+            solve=solve,
             progress=progress,
-            **({"init": inits} if inits else {}),
         )
     return finish(
         document(

@@ -4,10 +4,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Gain, Target, closed_form, log_statistic, solve_gain
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
 from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
@@ -16,12 +17,15 @@ from hessdiag.diagnostics.vanishing_theory import predict
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.nets import activations
-from hessdiag.nets.initializers import Distribution, law
+from hessdiag.nets.initializers import Distribution, WeightLaw, law
+from hessdiag.theory.gaussian_nets import gate_moments
 
 Progress = Callable[[int, int, str], None]
 
 INITS = ("lecun", "xavier_normal", "he_normal")
 SEEDS = 2000
+FRESH = 2**32  # beyond every seed that the command line takes, so that these networks are new
+FEWEST_CARRIERS = 30  # networks on which a root mean square must rest for its error to be believed
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 
@@ -66,6 +70,53 @@ class LayerRatio:
 
 
 @dataclass(frozen=True)
+class Solution:
+    """The factor of an initialization's weights that makes the ratio 1 at the last layer, tried on fresh networks.
+
+    Attributes:
+        target: Whether the median or the root mean square is 1.
+        gain: The factor.
+        gain_stderr: Its standard error; `None` for a closed form.
+        method: "exact", "scaling" or "bisection" (see `solve_gain`).
+        mean_square_growth: `p d sigma^2` with it; `None` for curved activations and dependent weights.
+        mean_square_growth_deep: The same in the limit of infinite depth; `None` where no closed form holds.
+        achieved: The ratio at the last layer of fresh networks with the gain.
+    """
+
+    target: Target
+    gain: float
+    gain_stderr: float | None
+    method: Literal["exact", "scaling", "bisection"]
+    mean_square_growth: float | None
+    mean_square_growth_deep: float | None
+    achieved: RatioStatistics
+    solved_log_stderr: float
+
+    @property
+    def tried(self) -> bool:
+        """Whether the fresh networks can tell: a root mean square that rests on a few of them cannot."""
+        return self.target == "median" or self.achieved.carriers >= FEWEST_CARRIERS
+
+    @property
+    def z(self) -> float | None:
+        """How many standard errors the achieved log is away from 0 (the gain's error counts too); `None` if untried."""
+        if not self.tried:
+            return None
+        log, stderr = log_statistic(self.achieved, self.target)
+        total = math.hypot(stderr, self.solved_log_stderr)
+        return log / total if total > 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that result documents hold."""
+        names = ("target", "gain", "gain_stderr", "method", "mean_square_growth", "mean_square_growth_deep")
+        achieved = {
+            "achieved": getattr(self.achieved, self.target),
+            "achieved_stderr": getattr(self.achieved, f"{self.target}_stderr"),
+        }
+        return {name: getattr(self, name) for name in names} | achieved | {"z": self.z}
+
+
+@dataclass(frozen=True)
 class InitRatios:
     """One initialization, layer by layer. Attributes bear the names of the result keys."""
 
@@ -76,6 +127,7 @@ class InitRatios:
     width: int
     seeds: int
     layers: tuple[LayerRatio, ...]
+    solution: Solution | None = None
 
     @property
     def last(self) -> LayerRatio:
@@ -108,6 +160,7 @@ class InitRatios:
             "log_median_per_layer": last.log_median / self.depth,
             "log_median_per_layer_stderr": last.log_median_stderr / self.depth,
             "layers": [entry.as_dict() for entry in self.layers],
+            "solution": self.solution.as_dict() if self.solution else None,
         }
 
 
@@ -122,8 +175,11 @@ class Forward:
 
     @property
     def status(self) -> Status:
-        """Whether the measurement was interrupted."""
-        return "interrupted" if self.interrupted else "ok"
+        """Whether the measurement was interrupted, or a gain was measured on too few networks ("inexact")."""
+        if self.interrupted:
+            return "interrupted"
+        solutions = [entry.solution for entry in self.inits if entry.solution is not None]
+        return "ok" if all(found.tried or found.method == "exact" for found in solutions) else "inexact"
 
     @property
     def checks(self) -> dict[str, float | None]:
@@ -179,6 +235,7 @@ def forward(
     seed: int = 0,
     device: str = "auto",
     distribution: Distribution | None = None,
+    solve: Target | None = None,
     progress: Progress | None = None,
 ) -> Forward:
     """Measure norm(h_l) / norm(x) in every layer of many random networks (Orvieto et al., Vanishing Curvature).
@@ -197,10 +254,13 @@ def forward(
         seed: Of all randomness.
         device: "auto", "cpu", "cuda", ...
         distribution: Draw from this distribution at each initialization's variance.
+        solve: Also find the factor of the weights that makes the "median" or the "rms" of the ratio 1 at the last
+            layer, and try it on fresh networks.
         progress: Called with (done, total, what).
 
     Raises:
         SpecError: for a depth, width or number of seeds that is too small, or a name that is unknown.
+        ComputeError: if no gain does what `solve` asks for.
 
     >>> measured = forward(depth=16, width=8, init="he_normal", seeds=200)
     >>> last = measured.inits[0].last
@@ -211,6 +271,8 @@ def forward(
         if value < least:
             raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
     names = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
+    if solve not in (None, "median", "rms"):
+        raise SpecError(f"--solve is median or rms, not {solve!r}.", "--solve median")
     if not names:
         raise SpecError("no initialization was given.", "--init he_normal")
     phi = activations.activation(activation)
@@ -219,31 +281,46 @@ def forward(
     by_kind: dict[Distribution | None, list[str]] = {}
     for name, weights in laws.items():
         by_kind.setdefault(weights.distribution if weights else None, []).append(name)
-    done, total, report = 0, len(by_kind) * seeds * depth, progress or (lambda done, total, what: None)
+    searches = phi.slope is None and solve is not None
+    passes = 1 + (solve is not None) + (2 + 1 / FIRST_SHARE) * searches
+    done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
     report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}")
 
     def advance(count: int) -> None:
         nonlocal done
-        done += count
+        done = min(done + count, total)
         report(done, total, "")
 
+    def simulate(kind: Distribution | None, gains: Sequence[float], count: int, seed: int) -> Floats:
+        return log_ratios(
+            gains, kind, depth=depth, width=width, phi=phi, seeds=count, seed=seed, device=place, advance=advance
+        )
+
     logs: dict[str, Floats] = {}
+    solutions: dict[str, Solution] = {}
     interrupted = False
     try:
         for kind, members in by_kind.items():
             gains = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
-            found = log_ratios(
-                gains, kind, depth=depth, width=width, phi=phi, seeds=seeds, seed=seed, device=place, advance=advance
-            )
-            logs |= dict(zip(members, found, strict=True))
+            logs |= dict(zip(members, simulate(kind, gains, seeds, seed), strict=True))
+        for kind, members in by_kind.items() if solve else ():
+            assert solve is not None
+            weights = laws[members[0]]
+
+            def last(gains: list[float], count: int, kind: Distribution | None = kind) -> Floats:
+                return simulate(kind, gains, count, seed)[:, :, -1]
+
+            gain = solve_gain(solve, weights, phi.slope, width=width, depth=depth, seeds=seeds, simulate=last)
+            fresh = ratio_statistics(simulate(kind, [gain.value], seeds, seed + FRESH)[0, :, -1])
+            deep = closed_form(solve, weights, phi.slope, width, None)
+            for name in members:
+                solutions[name] = _solution(solve, gain, laws[name], phi.slope, width, deep, fresh)
     except KeyboardInterrupt:
         if not logs:
             raise
         interrupted = True
     measured = []
-    for name in names:
-        if name not in logs:
-            continue
+    for name in (name for name in names if name in logs):
         medians = exact_log_medians(name, activation, depth, width, distribution)
         squares = exact_log_rms(name, activation, depth, width, distribution)
         layers = tuple(
@@ -257,8 +334,31 @@ def forward(
         )
         weights = laws[name]
         kind = weights.distribution if weights else None
-        measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers))
+        measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers, solutions.get(name)))
     return Forward(tuple(measured), seed, str(place), interrupted)
+
+
+def _solution(
+    target: Target,
+    gain: Gain,
+    weights: WeightLaw | None,
+    slope: float | None,
+    width: int,
+    deep: float | None,
+    achieved: RatioStatistics,
+) -> Solution:
+    """A gain relative to variance 1 / width, as a factor of one initialization's weights."""
+    factor = gain.value / (math.sqrt(weights.variance * width) if weights else 1.0)
+    return Solution(
+        target=target,
+        gain=factor,
+        gain_stderr=factor * gain.log_stderr if gain.method != "exact" else None,
+        method=gain.method,
+        mean_square_growth=gate_moments(slope)[0] * gain.value**2 if weights and slope is not None else None,
+        mean_square_growth_deep=deep,
+        achieved=achieved,
+        solved_log_stderr=gain.ratio_log_stderr,
+    )
 
 
 def _exp(log: float | None) -> float | None:

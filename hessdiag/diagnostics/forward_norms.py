@@ -40,6 +40,7 @@ class RatioStatistics:
         log_median_stderr: Its standard error, from order statistics.
         dead_fraction: Share of networks whose layer is zero.
         live: How many are not.
+        carriers: `(sum r^2)^2 / sum r^4`: how many networks the root mean square rests on.
     """
 
     median: float
@@ -54,6 +55,7 @@ class RatioStatistics:
     log_median_stderr: float
     dead_fraction: float
     live: int
+    carriers: float
 
 
 def log_ratios(
@@ -137,7 +139,7 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
     alive = np.sort(values[np.isfinite(values)])
     if not len(alive):
         nan = math.nan
-        return RatioStatistics(nan, nan, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, nan, 1.0, 0)
+        return RatioStatistics(nan, nan, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, nan, 1.0, 0, 0.0)
     away = 1 / math.sqrt(len(alive))
     low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
     stderr = float(high - low) / 4 if len(alive) > 1 else math.nan
@@ -160,4 +162,5 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
             log_median_stderr=stderr,
             dead_fraction=1 - len(alive) / count,
             live=len(alive),
+            carriers=float(np.sum(scaled**2) ** 2 / np.sum(scaled**4)),
         )

@@ -18,7 +18,7 @@ CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 def findings(measured: "Forward") -> list[Finding]:
     """The verdict, one sentence for each initialization first."""
-    found = [_signal(entry) for entry in measured.inits]
+    found = [finding for entry in measured.inits for finding in (_signal(entry), *_solution(entry))]
     for entry in measured.inits:
         found += [*_typical_against_mean(entry), *_dead(entry), *_underflow(entry)]
     return found + _agreement(measured)
@@ -57,7 +57,7 @@ def _cure(entry: "InitRatios", theory: Theory | None) -> str:
     exact = entry.last.theory_log_median
     gain = (entry.last.ratio.log_median if exact is None else exact) / entry.depth
     if theory is None:
-        return "a gain that keeps the median: hessdiag forward at other --init; normalization, or residual connections"
+        return "--solve median gives the gain that keeps it; else normalization, or residual connections"
     step = f"scale the weights by {math.exp(-gain):.4f}, which keeps the median"
     if theory.critical_width_per_depth > 0:
         width = math.ceil(theory.critical_width_per_depth * entry.depth)
@@ -66,6 +66,29 @@ def _cure(entry: "InitRatios", theory: Theory | None) -> str:
             return f"width {width:,} at this depth keeps half of a typical network's norm; or {step}"
         return f"{step}; or scale them by {critical:.4f}, which keeps the mean square, with width {width:,} or more"
     return step
+
+
+def _solution(entry: "InitRatios") -> list[Finding]:
+    found = entry.solution
+    if found is None:
+        return []
+    what = "a typical network keeps its norm" if found.target == "median" else "the mean square is kept"
+    error = "" if found.gain_stderr is None else f" (± {found.gain_stderr:.1g})"
+    says = f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {what} over {entry.depth} layers."
+    growth = (
+        ""
+        if found.mean_square_growth is None
+        else f"a layer then multiplies the mean square by {found.mean_square_growth:.6g}; "
+    )
+    achieved, stderr = getattr(found.achieved, found.target), getattr(found.achieved, f"{found.target}_stderr")
+    because = f"{growth}on fresh networks the {found.target} is {achieved:.3g} ± {stderr:.2g}"
+    if not found.tried:
+        because += f", which rests on {found.achieved.carriers:.0f} of {entry.seeds:,} networks and cannot tell"
+        if found.method != "exact":
+            return [Finding("bad", f"{entry.init}: the gain {found.gain:.5g} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
+    elif found.z is not None and abs(found.z) > Z_ALLOWED:
+        return [Finding("warn", f"{entry.init}: the gain {found.gain:.5g} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
+    return [Finding("ok", says, because, f"after the initialization, multiply every weight matrix by {found.gain:.5g}")]
 
 
 def _typical_against_mean(entry: "InitRatios") -> list[Finding]:

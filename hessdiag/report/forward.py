@@ -30,6 +30,7 @@ def view(doc: Json) -> View:
         headline=_headline(inits),
         facts=tuple(_facts(inits, doc["result"]["agreement"])),
         blocks=(
+            *_solutions(inits),
             *(_norms(group) for group in groups),
             *(_gaps(group) for group in groups),
             *(_table(init) for init in inits),
@@ -176,6 +177,27 @@ def _table(init: Json) -> Table:
         text_columns=0,
         optional=("dead", "5 % to 95 %", "mean"),
     )
+
+
+def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
+    solved = [(init["init"], found) for init in inits if (found := init.get("solution"))]
+    if not solved:
+        return
+    rows = tuple(
+        (
+            name,
+            with_error(found["gain"], found["gain_stderr"], 6),
+            number(found["mean_square_growth"], 6),
+            number(found["mean_square_growth_deep"], 6),
+            with_error(found["achieved"], found["achieved_stderr"], 3),
+            MISSING if found["z"] is None else f"{found['z']:+.2f}",
+            found["method"],
+        )
+        for name, found in solved
+    )
+    columns = ("init", "scale weights by", "mean square", "infinite depth", "on fresh networks", "z", "found by")
+    title = f"The gain that makes the {solved[0][1]['target']} 1 at layer {inits[0]['depth']}"
+    yield Table(title, columns, rows, optional=("found by", "infinite depth"))
 
 
 def _agreement(rows: Sequence[Json]) -> tuple[Table, ...]:

@@ -10,8 +10,9 @@ from scipy.special import erf
 
 from hessdiag.diagnostics import forward_norms
 from hessdiag.diagnostics.forward import forward
+from hessdiag.diagnostics.forward_gain import solve_gain
 from hessdiag.diagnostics.forward_norms import log_ratios, ratio_statistics
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.activations import activation
 
 FUNCTIONS = {
@@ -87,19 +88,23 @@ def test_medians_have_tabulated_values_and_are_measured(init, name, depth, width
     assert measured.verdict[-1]["says"] == "Measurement and exact theory agree."
 
 
-def test_uniform_weights_have_tabulated_medians_and_an_exact_mean_square():
-    """Monte Carlo references of the theory notes: -4.965 +- 0.012 (ReLU, alive) and -1.736 +- 0.006 (linear)."""
-    for init, name, reference, error in (
-        ("he_uniform", "relu", -4.965, 0.012),
-        ("xavier_uniform", "linear", -1.736, 0.006),
-    ):
-        entry = forward(depth=16, width=8, init=init, activation=name, seeds=8000, seed=1).inits[0]
-        found, stderr = 2 * entry.last.ratio.log_median, 2 * entry.last.ratio.log_median_stderr
-        assert abs(found - reference) < 4 * math.hypot(stderr, error)
-        assert entry.last.theory_median is None
-        assert entry.last.theory_rms == pytest.approx(1.0)
-        shallow = entry.layers[1].ratio
-        assert abs(shallow.rms - 1) < 4 * shallow.rms_stderr
+@pytest.mark.parametrize(
+    ("init", "name", "depth", "width", "seeds", "reference", "error"),
+    [  # Monte Carlo references of the theory notes, of log squared norms over live networks
+        ("he_uniform", "relu", 16, 8, 8000, -4.965, 0.012),
+        ("xavier_uniform", "linear", 16, 8, 8000, -1.736, 0.006),
+        ("he_uniform", "relu", 128, 32, 400, -9.765, 0.041),
+        ("xavier_uniform", "linear", 128, 32, 400, -3.809, 0.025),
+    ],
+)
+def test_uniform_weights_have_tabulated_medians(init, name, depth, width, seeds, reference, error):
+    entry = forward(depth=depth, width=width, init=init, activation=name, seeds=seeds, seed=1).inits[0]
+    found, stderr = 2 * entry.last.ratio.log_median, 2 * entry.last.ratio.log_median_stderr
+    assert abs(found - reference) < 4 * math.hypot(stderr, error)
+    assert entry.last.theory_median is None
+    assert entry.last.theory_rms == pytest.approx(1.0)
+    shallow = entry.layers[1].ratio
+    assert abs(shallow.rms - 1) < 4 * shallow.rms_stderr
 
 
 def test_dead_networks_are_counted_and_count_as_zero_in_averages():
@@ -186,8 +191,81 @@ def test_order_statistics_give_the_error_of_a_median():
         {"init": ()},
         {"activation": "swish"},
         {"device": "x"},
+        {"solve": "mean"},
     ],
 )
 def test_what_makes_no_sense_is_refused(options):
     with pytest.raises(SpecError):
         forward(**{"depth": 2, "width": 2, "seeds": 4} | options)
+
+
+@pytest.mark.parametrize(
+    ("init", "name", "finite", "deep"),
+    [("xavier_normal", "linear", 1.03199, 1.03208), ("he_normal", "relu", 1.08571, 1.08604)],
+)
+def test_the_gain_of_gaussian_networks_has_tabulated_values(init, name, finite, deep):
+    entry = forward(depth=128, width=32, init=init, activation=name, seeds=100, solve="median").inits[0]
+    found = entry.solution
+    assert (found.method, found.gain_stderr) == ("exact", None)
+    assert found.mean_square_growth == pytest.approx(finite, rel=5e-6)
+    assert found.mean_square_growth_deep == pytest.approx(deep, rel=5e-6)
+    assert found.gain == pytest.approx(math.sqrt(finite), rel=5e-6)
+    assert abs(found.z) < 4
+
+
+def test_the_gain_that_keeps_the_mean_square_is_exact_and_not_judged_by_a_few_networks():
+    measured = forward(depth=64, width=8, init=["lecun", "he_normal"], seeds=50, solve="rms")
+    lecun, he = (entry.solution for entry in measured.inits)
+    assert lecun.gain == pytest.approx(math.sqrt(6))
+    assert he.gain == pytest.approx(1.0)
+    assert he.z is None
+    assert measured.status == "ok"
+
+
+def test_one_measurement_gives_the_gain_of_uniform_networks():
+    entry = forward(depth=32, width=8, init="he_uniform", seeds=1000, solve="median").inits[0]
+    found = entry.solution
+    assert found.method == "scaling"
+    assert found.gain == pytest.approx(math.exp(-entry.last.ratio.log_median / 32))
+    assert found.gain_stderr == pytest.approx(found.gain * entry.last.ratio.log_median_stderr / 32)
+    assert abs(found.z) < 4
+
+
+@pytest.mark.parametrize(("init", "name"), [("xavier_normal", "tanh"), ("orthogonal", "tanh"), ("he_uniform", "gelu")])
+def test_a_searched_gain_keeps_the_median_of_fresh_networks(init, name):
+    entry = forward(depth=16, width=8, init=init, activation=name, seeds=600, solve="median").inits[0]
+    found = entry.solution
+    assert found.method == "bisection"
+    assert abs(found.z) < 4
+    assert found.gain_stderr > 0
+    law_gain = {"xavier_normal": 1.0, "orthogonal": 1.0, "he_uniform": math.sqrt(2)}[init]
+    distribution = entry.distribution
+    logs = log_ratios(
+        [found.gain * law_gain], distribution, depth=16, width=8, phi=activation(name), seeds=1000, seed=77
+    )
+    again = ratio_statistics(logs[0, :, -1])
+    sensitivity = found.solved_log_stderr
+    assert abs(again.log_median) < 4 * math.hypot(again.log_median_stderr, sensitivity)
+
+
+def test_a_search_agrees_with_the_closed_form_where_there_is_one():
+    exact = forward(depth=8, width=8, init="he_normal", seeds=800, solve="median").inits[0].solution
+
+    def simulate(gains, count):
+        return log_ratios(gains, "normal", depth=8, width=8, phi=activation("relu"), seeds=count, seed=4)[:, :, -1]
+
+    searched = solve_gain("median", None, None, width=8, depth=8, seeds=800, simulate=simulate)
+    assert abs(math.log(searched.value / (math.sqrt(2) * exact.gain))) < 4 * searched.log_stderr
+    one = log_ratios([1.0], "normal", depth=8, width=8, phi=activation("relu"), seeds=800, seed=4)[0, :, -1]
+    assert searched.value == pytest.approx(math.exp(-ratio_statistics(one).log_median / 8), rel=1e-9)
+
+
+def test_a_gain_that_rests_on_a_few_networks_is_not_trusted():
+    measured = forward(depth=48, width=4, init="he_normal", activation="gelu", seeds=60, solve="rms")
+    assert measured.status == "inexact"
+    assert "not to be trusted" in measured.verdict[1]["says"]
+
+
+def test_what_no_gain_can_do_is_said():
+    with pytest.raises(ComputeError, match="no gain makes the median"):
+        forward(depth=4, width=1, init="he_normal", activation="tanh", seeds=60, solve="median")

@@ -18,7 +18,7 @@ DOCUMENTS = {
     "bounds-sketch": lambda: example_documents.bounds(sketch=True),
     "forward": lambda: example_documents.forward(),
     "forward-many": lambda: example_documents.forward(
-        3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal")
+        3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal"), solved=True
     ),
     "shallow": lambda: example_documents.vanishing(2),
 }

@@ -232,7 +232,9 @@ def vanishing(deepest: int = 128, rate: float = -0.55) -> dict[str, Any]:
     )
 
 
-def forward(depth: int = 64, inits: tuple[str, ...] = ("lecun", "xavier_normal", "he_normal")) -> dict[str, Any]:
+def forward(
+    depth: int = 64, inits: tuple[str, ...] = ("lecun", "xavier_normal", "he_normal"), *, solved: bool = False
+) -> dict[str, Any]:
     def init_of(name: str, rate: float, exact: bool) -> dict[str, Any]:
         layers = []
         for layer in range(1, depth + 1):
@@ -248,6 +250,7 @@ def forward(depth: int = 64, inits: tuple[str, ...] = ("lecun", "xavier_normal",
                     "log_median_stderr": spread / 40,
                     "dead_fraction": 1e-3 if layer > 8 else 0.0,
                     "live": 1998,
+                    "carriers": 200.0,
                     "theory_median": math.exp(log + 0.01) if exact else None,
                     "theory_rms": math.exp(log + spread**2),
                     "theory_log_median": log + 0.01 if exact else None,
@@ -267,6 +270,19 @@ def forward(depth: int = 64, inits: tuple[str, ...] = ("lecun", "xavier_normal",
             "log_median_per_layer": rate,
             "log_median_per_layer_stderr": last["log_median_stderr"] / depth,
             "layers": layers,
+            "solution": None
+            if not solved
+            else {
+                "target": "median",
+                "gain": 1.04,
+                "gain_stderr": None if exact else 0.002,
+                "method": "exact" if exact else "scaling",
+                "mean_square_growth": 1.0857,
+                "mean_square_growth_deep": 1.0860 if exact else None,
+                "achieved": 1.02,
+                "achieved_stderr": 0.05,
+                "z": 0.4 if exact else None,
+            },
         }
 
     entries = [init_of(name, -0.9 / (1 + index) ** 2, index > 0) for index, name in enumerate(inits)]

@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
         ("diag-share", lambda: example_documents.diag_share(4, sampled=True, trajectory=True)),
         ("vanishing", example_documents.vanishing),
         ("eigs", lambda: example_documents.eigs(14, exact=True)),
-        ("forward", example_documents.forward),
+        ("forward", lambda: example_documents.forward(solved=True)),
     ],
 )
 def test_text_is_as_it_was_looked_at(name, make):
