@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.diag_share import DiagShare, diag_share
     from hessdiag.diagnostics.eigs import Eigs, eigs
     from hessdiag.diagnostics.forward import Forward, forward
+    from hessdiag.diagnostics.forward_model import forward_model
     from hessdiag.diagnostics.spectrum import Spectrum, spectrum
     from hessdiag.diagnostics.vanishing import Vanishing, vanishing
     from hessdiag.errors import ExitCode, HessdiagError
@@ -44,6 +45,7 @@ _HOMES = {
     "diag_share": "hessdiag.diagnostics.diag_share",
     "eigs": "hessdiag.diagnostics.eigs",
     "forward": "hessdiag.diagnostics.forward",
+    "forward_model": "hessdiag.diagnostics.forward_model",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
     "load_problem": "hessdiag.problem.load",
@@ -72,6 +74,7 @@ __all__ = [
     "diag_share",
     "eigs",
     "forward",
+    "forward_model",
     "hessian",
     "hessian_block",
     "load_problem",

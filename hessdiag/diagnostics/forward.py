@@ -7,17 +7,19 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Gain, Target, closed_form, log_statistic, solve_gain
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
 from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
 from hessdiag.diagnostics.vanishing import device_named
-from hessdiag.diagnostics.vanishing_theory import predict
+from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.nets import activations
-from hessdiag.nets.initializers import Distribution, WeightLaw, law
+from hessdiag.nets.initializers import Distribution, WeightLaw, draw, law
 from hessdiag.theory.gaussian_nets import gate_moments
 
 Progress = Callable[[int, int, str], None]
@@ -38,12 +40,14 @@ class LayerRatio:
         ratio: What was measured.
         theory_log_median: Natural log of the exact median; `None` where no closed form holds.
         theory_log_rms: Natural log of the exact root mean square; `None` likewise.
+        name: Of the layer in the user's model; `None` in the built-in networks.
     """
 
     layer: int
     ratio: RatioStatistics
     theory_log_median: float | None
     theory_log_rms: float | None
+    name: str | None = None
 
     @property
     def theory_median(self) -> float | None:
@@ -66,7 +70,9 @@ class LayerRatio:
     def as_dict(self) -> dict[str, Any]:
         """The form that result documents hold."""
         theory = ("theory_median", "theory_rms", "theory_log_median", "theory_log_rms", "z")
-        return {"layer": self.layer, **asdict(self.ratio)} | {key: getattr(self, key) for key in theory}
+        return {"layer": self.layer, "name": self.name, **asdict(self.ratio)} | {
+            key: getattr(self, key) for key in theory
+        }
 
 
 @dataclass(frozen=True)
@@ -118,16 +124,26 @@ class Solution:
 
 @dataclass(frozen=True)
 class InitRatios:
-    """One initialization, layer by layer. Attributes bear the names of the result keys."""
+    """One initialization, layer by layer. Attributes bear the names of the result keys.
+
+    `activation` and `width` are `None` for the user's own model, whose `depth` is the number of its weight layers.
+    """
 
     init: str
     distribution: Distribution | None
-    activation: str
+    activation: str | None
     depth: int
-    width: int
+    width: int | None
     seeds: int
     layers: tuple[LayerRatio, ...]
     solution: Solution | None = None
+
+    @property
+    def prediction(self) -> Theory | None:
+        """What closed forms predict for these networks; `None` where there are none."""
+        if self.activation is None or self.width is None:
+            return None
+        return predict(self.init, self.activation, self.width, self.distribution)
 
     @property
     def last(self) -> LayerRatio:
@@ -189,11 +205,7 @@ class Forward:
     @cached_property
     def theory(self) -> dict[str, Any] | None:
         """What closed forms predict for each initialization."""
-        predicted = {
-            entry.init: asdict(found)
-            for entry in self.inits
-            if (found := predict(entry.init, entry.activation, entry.width, entry.distribution))
-        }
+        predicted = {entry.init: asdict(found) for entry in self.inits if (found := entry.prediction)}
         return {"inits": predicted} if predicted else None
 
     @property
@@ -359,6 +371,23 @@ def _solution(
         achieved=achieved,
         solved_log_stderr=gain.ratio_log_stderr,
     )
+
+
+def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:
+    """Weights of one more network, scaled by the solved gain, under the names that `builtin:mlp` gives them.
+
+    >>> measured = forward(depth=2, width=3, init="he_normal", seeds=20, solve="median")
+    >>> {name: tuple(weight.shape) for name, weight in initialized(measured.inits[0], seed=0).items()}
+    {'0.weight': (3, 3), '2.weight': (3, 3)}
+    """
+    assert entry.width is not None
+    generator = torch.Generator().manual_seed(seed)
+    gain = entry.solution.gain if entry.solution else 1.0
+    shape = (entry.width, entry.width)
+    return {
+        f"{2 * index}.weight": gain * draw(entry.init, shape, generator=generator, distribution=entry.distribution)
+        for index in range(entry.depth)
+    }
 
 
 def _exp(log: float | None) -> float | None:

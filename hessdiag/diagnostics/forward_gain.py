@@ -49,7 +49,7 @@ def log_statistic(ratio: RatioStatistics, target: Target) -> tuple[float, float]
 
 
 def closed_form(
-    target: Target, weights: WeightLaw | None, slope: float | None, width: int, depth: int | None
+    target: Target, weights: WeightLaw | None, slope: float | None, width: int | None, depth: int | None
 ) -> float | None:
     """The exact `p d sigma^2` that keeps the target over so many layers (`None`: in the limit), where one is known.
 
@@ -59,7 +59,7 @@ def closed_form(
     >>> round(closed_form("median", WeightLaw("normal", 2 / 32), 0.0, 32, 128), 5)
     1.08571
     """
-    if weights is None or slope is None:
+    if weights is None or slope is None or width is None:
         return None
     if target == "rms":
         return 1.0
@@ -71,7 +71,7 @@ def solve_gain(
     weights: WeightLaw | None,
     slope: float | None,
     *,
-    width: int,
+    width: int | None,
     depth: int,
     seeds: int,
     simulate: Simulate,
@@ -79,7 +79,7 @@ def solve_gain(
     """The gain at which the median (root mean square) of norm(h_depth) / norm(x) is 1.
 
     A closed form where there is one. For piecewise linear activations the ratio goes with the gain's power `depth`, so
-    that one measurement at gain 1 is enough. For curved ones, a search on common random numbers: ever finer grids of
+    that one measurement at gain 1 is enough. Without a slope, a search on common random numbers: ever finer grids of
     gains on the same weights, linear interpolation at the end.
 
     Raises:
@@ -103,7 +103,7 @@ def solve_gain(
         if not len(above) or not values[0] < 0:
             most = math.exp(float(np.nanmax(values))) if np.isfinite(values).any() else 0.0
             raise ComputeError(
-                f"no gain makes the {target} of the ratio 1 after {depth} layers of width {width}: "
+                f"no gain makes the {target} of the ratio 1 after {depth} layers: "
                 f"between {low:.3g} and {high:.3g} it reaches {most:.3g}.",
                 "more width, or more seeds",
             )

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.vanishing_theory import Theory, predict
+from hessdiag.diagnostics.vanishing_theory import Theory
 from hessdiag.diagnostics.verdict import Finding, Level, percent, times
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ def findings(measured: "Forward") -> list[Finding]:
 def _signal(entry: "InitRatios") -> Finding:
     ratio = entry.last.ratio
     if not ratio.live:
-        return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds} of {entry.seeds} at layer {entry.depth}", "leaky ReLU, or a wider layer")  # fmt: skip
-    log, theory = ratio.log_median, predict(entry.init, entry.activation, entry.width, entry.distribution)
+        return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds} of {entry.seeds} at layer {entry.depth}", "leaky ReLU, a wider layer, or --dtype float64 if a model's numbers underflow")  # fmt: skip
+    log, theory = ratio.log_median, entry.prediction
     because = (
         f"median of the output's norm over the input's {_number(log)} (± {100 * ratio.log_median_stderr:.1f} %), "
         f"{math.exp(log / entry.depth):.4f} per layer{_cause(entry, theory)}"
@@ -57,6 +57,8 @@ def _cure(entry: "InitRatios", theory: Theory | None) -> str:
     exact = entry.last.theory_log_median
     gain = (entry.last.ratio.log_median if exact is None else exact) / entry.depth
     if theory is None:
+        if entry.solution is not None:
+            return "the gain below; else normalization, or residual connections"
         return "--solve median gives the gain that keeps it; else normalization, or residual connections"
     step = f"scale the weights by {math.exp(-gain):.4f}, which keeps the median"
     if theory.critical_width_per_depth > 0:

@@ -4,28 +4,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.subject import subject
 from hessdiag.report.view import Fact, Lines, Series, Table, Values, View, findings, side_tables, warnings
 
 Json = Mapping[str, Any]
 
 IN_ONE_CHART = 4  # as many as there are marks and colours
 AVERAGES = ("rms", "median")
+MOST_NAMES = 16  # of layers along an axis
 FEW_LAYERS = 12  # up to here a table shows them all, beyond that the powers of two and the last
 
 
 def view(doc: Json) -> View:
     """Lay out a `forward` document."""
     inits, problem = doc["result"]["inits"], doc["problem"]
-    first = inits[0]
     groups = [inits[start : start + IN_ONE_CHART] for start in range(0, len(inits), IN_ONE_CHART)]
     return View(
         question="What is left of a signal after so many layers?",
-        subject=(
-            ("network", f"fully connected, depth {first['depth']}, width {first['width']}, {first['activation']}"),
-            ("inits", ", ".join(f"{init['init']} ({init['distribution'] or 'dependent'})" for init in inits)),
-            ("averaged over", f"{first['seeds']:,} networks for each, inputs uniform on the unit sphere"),
-            ("computed", f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}"),
-        ),
+        subject=_subject(problem, inits),
         warnings=warnings(doc),
         headline=_headline(inits),
         facts=tuple(_facts(inits, doc["result"]["agreement"])),
@@ -38,6 +34,31 @@ def view(doc: Json) -> View:
         verdict=findings(doc),
         extra=(*_agreement(doc["result"]["agreement"]), *side_tables(doc)),
     )
+
+
+def _subject(problem: Json, inits: Sequence[Json]) -> tuple[tuple[str, str], ...]:
+    first = inits[0]
+    named = ", ".join(f"{init['init']} ({init['distribution'] or 'dependent'})" for init in inits)
+    if _is_model(inits):
+        return (
+            *subject(problem),
+            ("inits", named),
+            ("averaged over", f"{first['seeds']:,} networks for each; biases zero, all else as it was"),
+            (
+                "norm",
+                "root mean square of a layer's output, before its activation, over that of the first layer's input",
+            ),
+        )
+    return (
+        ("network", f"fully connected, depth {first['depth']}, width {first['width']}, {first['activation']}"),
+        ("inits", named),
+        ("averaged over", f"{first['seeds']:,} networks for each, inputs uniform on the unit sphere"),
+        ("computed", f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}"),
+    )
+
+
+def _is_model(inits: Sequence[Json]) -> bool:
+    return inits[0]["width"] is None
 
 
 def _headline(inits: Sequence[Json]) -> tuple[str, str]:
@@ -60,7 +81,8 @@ def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
         last = init["layers"][-1]
         exact = f", {number(last['theory_median'], 4)} in theory" if last["theory_median"] is not None else ""
         rms, median = (last[f"theory_{key}"] if last[f"theory_{key}"] is not None else last[key] for key in AVERAGES)
-        meaning = f"median at layer {init['depth']}{exact}; root mean square over median {ratio(rms, median)}"
+        where = last.get("name") or f"layer {init['depth']}"
+        meaning = f"median at {where}{exact}; root mean square over median {ratio(rms, median)}"
         yield Fact(init["init"], with_error(init["median"], init["median_stderr"], 3), meaning)
     largest = max((abs(row["z"]) for row in agreement if row["z"] is not None), default=None)
     if largest is not None:
@@ -133,6 +155,7 @@ def _lines(
     series: Sequence[Series], inits: Sequence[Json], *, title: str, caption: str, alt: str, y_axis: str, text: Any
 ) -> Lines:
     layers = _of(inits[0], "layer")
+    names = tuple(layer.get("name") or "" for layer in inits[0]["layers"])
     rows = tuple(
         (number(layer), *(number(one.values[index], 4) for one in series)) for index, layer in enumerate(layers)
     )
@@ -145,19 +168,21 @@ def _lines(
         x=tuple(float(layer or 0) for layer in layers),
         series=tuple(series),
         x_axis="layer, from the input",
+        names=names if all(names) and len(names) <= MOST_NAMES else (),
         y_axis=y_axis,
     )
 
 
 def _table(init: Json) -> Table:
+    named = _is_model([init])
     shown = [
         layer
         for layer in init["layers"]
-        if init["depth"] <= FEW_LAYERS or layer["layer"] == init["depth"] or layer["layer"].bit_count() == 1
+        if named or init["depth"] <= FEW_LAYERS or layer["layer"] == init["depth"] or layer["layer"].bit_count() == 1
     ]
     rows = tuple(
         (
-            number(layer["layer"]),
+            layer["name"] if named else number(layer["layer"]),
             with_error(layer["median"], layer["median_stderr"], 3),
             number(layer["theory_median"], 4),
             interval((layer["q05"], layer["q95"]), 3) if layer["q05"] is not None else MISSING,
@@ -169,12 +194,13 @@ def _table(init: Json) -> Table:
         for layer in shown
     )
     columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead")
-    keep = [index for index in range(len(columns)) if index != 2 or any(row[2] != MISSING for row in rows)]
+    empty = [index for index in (2, 6) if all(row[index] == MISSING for row in rows)]
+    keep = [index for index in range(len(columns)) if index not in empty]
     return Table(
         f"{init['init']}: norm over the input's",
         tuple(columns[index] for index in keep),
         tuple(tuple(row[index] for index in keep) for row in rows),
-        text_columns=0,
+        text_columns=1 if named else 0,
         optional=("dead", "5 % to 95 %", "mean"),
     )
 
@@ -196,8 +222,14 @@ def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
         for name, found in solved
     )
     columns = ("init", "scale weights by", "mean square", "infinite depth", "on fresh networks", "z", "found by")
+    keep = [index for index in range(len(columns)) if any(row[index] != MISSING for row in rows)]
     title = f"The gain that makes the {solved[0][1]['target']} 1 at layer {inits[0]['depth']}"
-    yield Table(title, columns, rows, optional=("found by", "infinite depth"))
+    yield Table(
+        title,
+        tuple(columns[index] for index in keep),
+        tuple(tuple(row[index] for index in keep) for row in rows),
+        optional=("found by", "infinite depth"),
+    )
 
 
 def _agreement(rows: Sequence[Json]) -> tuple[Table, ...]:

@@ -20,6 +20,7 @@ DOCUMENTS = {
     "forward-many": lambda: example_documents.forward(
         3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal"), solved=True
     ),
+    "forward-model": lambda: example_documents.forward_model(),
     "shallow": lambda: example_documents.vanishing(2),
 }
 

@@ -318,6 +318,24 @@ def forward(
     )
 
 
+def forward_model(layers: int = 3) -> dict[str, Any]:
+    """As `forward MODEL` writes it: layers have names, and nothing is known exactly."""
+    doc = forward(layers, solved=True)
+    for entry in doc["result"]["inits"]:
+        entry |= {"width": None, "activation": None}
+        entry["solution"] |= {"mean_square_growth": None, "mean_square_growth_deep": None, "method": "bisection"}
+        for layer in entry["layers"]:
+            layer |= {key: None for key in layer if key.startswith("theory_") or key == "z"}
+            layer["name"] = f"blocks.{layer['layer']}.linear"
+    problem = {"model": "Sequential", "spec": "model.pt", "parameters": 3000, "samples": 32, "loss": "mse"}
+    return doc | {
+        "problem": {**problem, "synthetic": True, "device": "cpu", "dtype": "float32", "seed": 0},
+        "result": {"inits": doc["result"]["inits"], "agreement": []},
+        "theory": None,
+        "checks": {},
+    }
+
+
 def eigs(layers: int = 3, *, exact: bool = False, lowest: int = 2, highest: int = 3) -> dict[str, Any]:
     def pair(value: float, place: int) -> dict[str, Any]:
         weights = [1.0 / (1 + abs(place - index)) for index in range(layers)]
