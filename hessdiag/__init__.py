@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.chain import Chain, chain
     from hessdiag.diagnostics.diag_share import DiagShare, diag_share
     from hessdiag.diagnostics.eigs import Eigs, eigs
+    from hessdiag.diagnostics.forward import Forward, forward
+    from hessdiag.diagnostics.forward_model import forward_model
     from hessdiag.diagnostics.spectrum import Spectrum, spectrum
     from hessdiag.diagnostics.vanishing import Vanishing, vanishing
     from hessdiag.errors import ExitCode, HessdiagError
@@ -32,6 +34,7 @@ _HOMES = {
     "Eigs": "hessdiag.diagnostics.eigs",
     "ExitCode": "hessdiag.errors",
     "FisherOperator": "hessdiag.curvature.fisher",
+    "Forward": "hessdiag.diagnostics.forward",
     "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
     "HessdiagError": "hessdiag.errors",
     "HessianOperator": "hessdiag.curvature.hessian",
@@ -44,6 +47,8 @@ _HOMES = {
     "chain": "hessdiag.diagnostics.chain",
     "diag_share": "hessdiag.diagnostics.diag_share",
     "eigs": "hessdiag.diagnostics.eigs",
+    "forward": "hessdiag.diagnostics.forward",
+    "forward_model": "hessdiag.diagnostics.forward_model",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
     "load_problem": "hessdiag.problem.load",
@@ -59,6 +64,7 @@ __all__ = [
     "Eigs",
     "ExitCode",
     "FisherOperator",
+    "Forward",
     "GaussNewtonOperator",
     "HessdiagError",
     "HessianOperator",
@@ -72,6 +78,8 @@ __all__ = [
     "chain",
     "diag_share",
     "eigs",
+    "forward",
+    "forward_model",
     "hessian",
     "hessian_block",
     "load_problem",

@@ -19,6 +19,7 @@ COMMANDS = {
     "spectrum": ("hessdiag.cli.spectrum", "How are the eigenvalues distributed? With error bars."),
     "bounds": ("hessdiag.cli.bounds", "Where can the eigenvalues be? Gershgorin and tighter."),
     "blocks": ("hessdiag.cli.blocks", "Which layers curve, and how do they couple? Norms of all blocks."),
+    "forward": ("hessdiag.cli.forward", "Median against mean of forward norms, for several initializations."),
     "vanishing": ("hessdiag.cli.vanishing", "Gradient and Hessian norms against depth, beside theory."),
     "chain": ("hessdiag.cli.chain", "The width-one network: typical sizes against averages, exactly."),
     "report": ("hessdiag.cli.report", "Render a saved result, as text, Markdown or one HTML page."),

@@ -106,6 +106,20 @@ def model_options(function: Callable[..., int]) -> Callable[..., int]:
     return _stack(command, _MODEL)
 
 
+def optional_model_options(function: Callable[..., int]) -> Callable[..., int]:
+    """As `model_options`, for a command that also works without MODEL: `targets` may be empty."""
+    names = ("models", "weights", *config.PROBLEM_KEYS[2:], "trust_code")
+
+    @functools.wraps(function)
+    def command(**values: Any) -> int:
+        ctx = click.get_current_context()
+        taken = {name: values.pop(name) for name in names}
+        asked = taken["models"] or ctx.meta.get(config.MODEL)
+        return function(targets=targets(ctx, **taken) if asked else (), **values)
+
+    return _stack(command, _MODEL)
+
+
 def output_options(function: Callable[..., int]) -> Callable[..., int]:
     """Add all that concerns the answer; the command gets `out`, an `Output` that was checked already."""
     names = tuple(inspect.signature(output.prepare).parameters)

@@ -197,7 +197,7 @@ def vanishing(
             raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
     phi, init = activations.activation(activation), init or default_init(activation)
     weight_law = law(init, 1, 1, distribution)
-    place = _device(device)
+    place = device_named(device)
     grid = [(L, L if width == "same" else width) for L in depth_grid(depth)]
     _fits(grid[-1], place)
     networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
@@ -274,7 +274,12 @@ def depth_grid(depth: int) -> list[int]:
     return sorted({2**power for power in range(1, depth.bit_length()) if 2**power < depth} | {depth})
 
 
-def _device(name: str) -> torch.device:
+def device_named(name: str) -> torch.device:
+    """The device of that name, once it is sure that float64 works there; "auto" takes a GPU where there is one.
+
+    Raises:
+        SpecError: if it cannot be used.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -31,7 +31,7 @@ class Activation:
 
 def _piecewise_linear(slope: float) -> Activation:
     def first(a: Tensor) -> Tensor:
-        return torch.where(a > 0, 1.0, slope).to(a.dtype)
+        return torch.where(a > 0, torch.ones_like(a), slope)  # of two Python numbers it would be float32
 
     return Activation(lambda a: a * first(a), first, None, slope)
 

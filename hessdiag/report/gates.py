@@ -27,6 +27,7 @@ HEADLINES = {
     "spectrum": ("trace", "frobenius", "highest"),
     "bounds": ("gershgorin.0", "gershgorin.1", "measured.1"),
     "blocks": ("norm", "between_layers", "residual_share"),
+    "forward": ("inits.0.log_median_per_layer",),
     "vanishing": ("rates.gradient.per_layer", "rates.hessian.per_layer"),
     "chain": ("theory_median_abs", "gradient.theory_median_abs"),
 }

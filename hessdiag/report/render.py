@@ -4,7 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hessdiag.errors import LoadError
-from hessdiag.report import blocks, bounds, chain, diag_share, document, eigs, markdown, spectrum, terminal, vanishing
+from hessdiag.report import (
+    blocks,
+    bounds,
+    chain,
+    diag_share,
+    document,
+    eigs,
+    forward,
+    markdown,
+    spectrum,
+    terminal,
+    vanishing,
+)
 from hessdiag.report.view import View
 
 FORMATS = ("text", "json", "markdown", "html")
@@ -22,6 +34,7 @@ _VIEWS: dict[str, Callable[[Mapping[str, Any]], View]] = {
     "spectrum": spectrum.view,
     "bounds": bounds.view,
     "blocks": blocks.view,
+    "forward": forward.view,
     "vanishing": vanishing.view,
     "chain": chain.view,
 }

@@ -46,6 +46,8 @@ def test_the_codes_are_the_published_ones():
         (["diag-share", MODEL, "-o", "."], 2),
         (["vanishing", "--width", "wide"], 2),
         (["vanishing", "--init", "zeros"], 2),
+        (["forward", "--init", "zeros"], 2),
+        (["forward", "--depth", "2", "--width", "3", "--init", "he-normal", "--init", "lecun", "--seeds", "9"], 0),
         (["report", "missing.json"], 3),
         (["report", MODEL], 2),
         (["ls", "nothing"], 2),

@@ -18,6 +18,11 @@ DOCUMENTS = {
     "bounds-sketch": lambda: example_documents.bounds(sketch=True),
     "chain": lambda: example_documents.chain(),
     "chain-of-one": lambda: example_documents.chain(1, normal=True),
+    "forward": lambda: example_documents.forward(),
+    "forward-many": lambda: example_documents.forward(
+        3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal"), solved=True
+    ),
+    "forward-model": lambda: example_documents.forward_model(),
     "shallow": lambda: example_documents.vanishing(2),
 }
 

@@ -232,6 +232,110 @@ def vanishing(deepest: int = 128, rate: float = -0.55) -> dict[str, Any]:
     )
 
 
+def forward(
+    depth: int = 64, inits: tuple[str, ...] = ("lecun", "xavier_normal", "he_normal"), *, solved: bool = False
+) -> dict[str, Any]:
+    def init_of(name: str, rate: float, exact: bool) -> dict[str, Any]:
+        layers = []
+        for layer in range(1, depth + 1):
+            spread, log = 0.2 * math.sqrt(layer), rate * layer
+            layers.append(
+                {
+                    "layer": layer,
+                    **_norm(log, spread),
+                    "median_stderr": math.exp(log) * spread / 40,
+                    "mean_stderr": math.exp(log) * spread / 20,
+                    "rms_stderr": math.exp(log) * spread / 10,
+                    "log_median": log,
+                    "log_median_stderr": spread / 40,
+                    "dead_fraction": 1e-3 if layer > 8 else 0.0,
+                    "live": 1998,
+                    "carriers": 200.0,
+                    "theory_median": math.exp(log + 0.01) if exact else None,
+                    "theory_rms": math.exp(log + spread**2),
+                    "theory_log_median": log + 0.01 if exact else None,
+                    "theory_log_rms": log + spread**2,
+                    "z": -0.4 / spread if exact else None,
+                }
+            )
+        last = layers[-1]
+        return {
+            "init": name,
+            "distribution": "normal" if exact else "uniform",
+            "activation": "relu",
+            "depth": depth,
+            "width": 32,
+            "seeds": 2000,
+            **{key: last[key] for key in ("median", "median_stderr", "rms", "rms_stderr")},
+            "log_median_per_layer": rate,
+            "log_median_per_layer_stderr": last["log_median_stderr"] / depth,
+            "layers": layers,
+            "solution": None
+            if not solved
+            else {
+                "target": "median",
+                "gain": 1.04,
+                "gain_stderr": None if exact else 0.002,
+                "method": "exact" if exact else "scaling",
+                "mean_square_growth": 1.0857,
+                "mean_square_growth_deep": 1.0860 if exact else None,
+                "achieved": 1.02,
+                "achieved_stderr": 0.05,
+                "z": 0.4 if exact else None,
+            },
+        }
+
+    entries = [init_of(name, -0.9 / (1 + index) ** 2, index > 0) for index, name in enumerate(inits)]
+    agreement = [
+        {
+            "init": entry["init"],
+            "layer": layer["layer"],
+            "measured_log_median": layer["log_median"],
+            "stderr": layer["log_median_stderr"],
+            "theory_log_median": layer["theory_log_median"],
+            "z": layer["z"],
+        }
+        for entry in entries
+        for layer in entry["layers"]
+        if layer["z"] is not None and layer["layer"].bit_count() == 1
+    ]
+    return document(
+        "forward",
+        status="ok",
+        problem={"model": "builtin:mlp", "dtype": "float64", "device": "cpu", "seed": 0},
+        result={"inits": entries, "agreement": agreement},
+        theory={"inits": {"he_normal": {"mean_square_growth": 1.0, "exact": True}}},
+        checks={"he_normal_median_z": -2.0},
+        verdict=[
+            {
+                "level": "note",
+                "says": "he_normal: averages mislead, a typical network is 8 times smaller than the average says.",
+                "because": "at layer 64 root mean square 1 (in theory)",
+                "try": "judge an initialization by its median",
+            }
+        ],
+        provenance={**PROVENANCE, "argv": ["hessdiag", "forward", "--depth", str(depth)]},
+    )
+
+
+def forward_model(layers: int = 3) -> dict[str, Any]:
+    """As `forward MODEL` writes it: layers have names, and nothing is known exactly."""
+    doc = forward(layers, solved=True)
+    for entry in doc["result"]["inits"]:
+        entry |= {"width": None, "activation": None}
+        entry["solution"] |= {"mean_square_growth": None, "mean_square_growth_deep": None, "method": "bisection"}
+        for layer in entry["layers"]:
+            layer |= {key: None for key in layer if key.startswith("theory_") or key == "z"}
+            layer["name"] = f"blocks.{layer['layer']}.linear"
+    problem = {"model": "Sequential", "spec": "model.pt", "parameters": 3000, "samples": 32, "loss": "mse"}
+    return doc | {
+        "problem": {**problem, "synthetic": True, "device": "cpu", "dtype": "float32", "seed": 0},
+        "result": {"inits": doc["result"]["inits"], "agreement": []},
+        "theory": None,
+        "checks": {},
+    }
+
+
 def eigs(layers: int = 3, *, exact: bool = False, lowest: int = 2, highest: int = 3) -> dict[str, Any]:
     def pair(value: float, place: int) -> dict[str, Any]:
         weights = [1.0 / (1 + abs(place - index)) for index in range(layers)]

@@ -19,6 +19,7 @@ GOLDEN = Path(__file__).parent / "golden"
         ("vanishing", example_documents.vanishing),
         ("eigs", lambda: example_documents.eigs(14, exact=True)),
         ("chain", example_documents.chain),
+        ("forward", lambda: example_documents.forward(solved=True)),
     ],
 )
 def test_text_is_as_it_was_looked_at(name, make):

@@ -1,0 +1,155 @@
+"""`hessdiag forward`: what becomes of a signal in random networks, under several initializations."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from hessdiag.cli.measure import Measurement, answer
+from hessdiag.cli.options import Names, Target, optional_model_options, output_options
+from hessdiag.cli.output import Output, finish, speaks, writable
+from hessdiag.cli.progress import reporter
+from hessdiag.cli.provenance import Clock, collect
+from hessdiag.errors import LoadError, SpecError
+from hessdiag.nets import ACTIVATIONS, INITS
+from hessdiag.report.document import document
+
+if TYPE_CHECKING:
+    from hessdiag.cli.progress import Reporter
+    from hessdiag.problem.problem import Problem
+
+OWN_NETWORKS = ("depth", "width", "activation")
+OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "dtype", "layers", "train_mode")
+
+
+@click.command("forward")
+@optional_model_options
+@click.option("--depth", type=click.IntRange(min=1), metavar="N", default=128, show_default=True, help="Layers.")
+@click.option(
+    "--width", type=click.IntRange(min=1), metavar="N", default=32, show_default=True, help="Units per layer."
+)
+@click.option(
+    "--init",
+    "inits",
+    type=Names(list(INITS)),
+    multiple=True,
+    help="Repeatable. Default: lecun, xavier_normal and he_normal.",
+)
+@click.option("--distribution", type=Names(("uniform", "normal")), help="Draw from this, at the init's variance.")
+@click.option("--activation", type=Names(list(ACTIVATIONS)), default="relu", show_default=True)
+@click.option(
+    "--seeds", type=click.IntRange(min=2), metavar="N", help="Networks per init. Default: 2,000; 200 of a MODEL."
+)
+@click.option(
+    "--solve", type=Names(("median", "rms")), help="Find the gain that makes this 1 at the last layer, and try it."
+)
+@click.option("--save", metavar="FILE.safetensors", help="Write weights drawn with the gain that --solve found.")
+@output_options
+def command(
+    targets: tuple[Target, ...],
+    depth: int,
+    width: int,
+    inits: tuple[str, ...],
+    distribution: Literal["uniform", "normal"] | None,
+    activation: str,
+    seeds: int | None,
+    solve: Literal["median", "rms"] | None,
+    save: str | None,
+    out: Output,
+) -> int:
+    """What is left of a signal after so many layers, typically and on average?
+
+    Without MODEL: fully connected networks, and the norm of every layer's activations relative to the input's,
+    beside exact values. With MODEL: its Linear and Conv layers are initialized anew, many times.
+
+    \b
+    hessdiag forward --depth 128 --width 32
+    hessdiag forward --init he_normal --solve median
+    hessdiag forward train.py:build --data batch.npz --init he_uniform -o forward.html
+    """  # noqa: D301
+    ctx = click.get_current_context()
+    typed = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
+    file = None if save is None else _weights_file(Path(save), inits, solve, force=ctx.params["force"])
+    options: dict[str, Any] = {"distribution": distribution, "solve": solve}
+    options |= ({"init": inits} if inits else {}) | ({"seeds": seeds} if seeds else {})
+    own = [name for name in OWN_NETWORKS if name in typed]
+    if targets and not (own and "models" not in typed):
+        if own:
+            raise SpecError(
+                f"--{own[0]} is for networks that are made up; MODEL has its own.", "leave out MODEL, or the option"
+            )
+
+        def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+            return _of_model(problem, seed, progress, options, file)
+
+        return answer("forward", targets, measure, out)
+    for name in OF_A_MODEL:
+        if name in typed:
+            raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")
+    clock, seed = Clock(), ctx.params["seed"]
+    from hessdiag.diagnostics.forward import forward, initialized
+
+    with reporter(out.progress) as progress:
+        measured = forward(
+            depth=depth,
+            width=width,
+            activation=activation,
+            seed=seed,
+            device=ctx.params["device"],
+            progress=progress,
+            **options,
+        )
+    if file is not None and speaks() and not measured.interrupted:
+        _write(file, initialized(measured.inits[0], seed))
+    return finish(
+        document(
+            "forward",
+            status=measured.status,
+            problem={"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed},
+            result=measured.to_result(),
+            theory=measured.theory,
+            checks=measured.checks,
+            verdict=measured.verdict,
+            provenance=collect(clock, measured.device),
+        ),
+        out,
+    )
+
+
+def _of_model(
+    problem: "Problem", seed: int, progress: "Reporter", options: Mapping[str, Any], file: Path | None
+) -> Measurement:
+    from hessdiag.diagnostics.forward_model import forward_model, initialized
+
+    measured = forward_model(problem, seed=seed, progress=progress, **options)
+    if file is not None and speaks() and not measured.interrupted:
+        _write(file, initialized(problem, measured.inits[0], seed))
+    return measured
+
+
+def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> Path:
+    if len(set(inits)) != 1 or solve is None:
+        raise SpecError(
+            "--save writes the weights of one initialization with the gain that was solved for.",
+            f"--init he_normal --solve median --save {path}",
+        )
+    if path.suffix.lower() != ".safetensors":
+        raise SpecError(
+            f"weights are saved as .safetensors, not as {path.name}.", f"--save {path.with_suffix('.safetensors')}"
+        )
+    return writable(path, "safetensors", force=force)[0]
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    part = path.with_name(f".{path.name}.part")
+    try:
+        save_file(dict(state), part)
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        part.unlink(missing_ok=True)
+        raise LoadError(f"cannot write {path}: {error}.", "--save with a path on another disk") from None
+    click.echo(f"Wrote {path}", err=True)

@@ -1,0 +1,397 @@
+"""How far a signal gets through random fully connected networks: what is typical, and what the average says."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Gain, Target, closed_form, log_statistic, solve_gain
+from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
+from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
+from hessdiag.diagnostics.forward_verdict import findings
+from hessdiag.diagnostics.vanishing import device_named
+from hessdiag.diagnostics.vanishing_theory import Theory, predict
+from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.errors import SpecError
+from hessdiag.nets import activations
+from hessdiag.nets.initializers import Distribution, WeightLaw, draw, law
+from hessdiag.theory.gaussian_nets import gate_moments
+
+Progress = Callable[[int, int, str], None]
+
+INITS = ("lecun", "xavier_normal", "he_normal")
+SEEDS = 2000
+FRESH = 2**32  # beyond every seed that the command line takes, so that these networks are new
+FEWEST_CARRIERS = 30  # networks on which a root mean square must rest for its error to be believed
+FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
+
+
+@dataclass(frozen=True)
+class LayerRatio:
+    """The ratio norm(h_l) / norm(x) in one layer, counted from 1.
+
+    Attributes:
+        layer: l.
+        ratio: What was measured.
+        theory_log_median: Natural log of the exact median; `None` where no closed form holds.
+        theory_log_rms: Natural log of the exact root mean square; `None` likewise.
+        name: Of the layer in the user's model; `None` in the built-in networks.
+    """
+
+    layer: int
+    ratio: RatioStatistics
+    theory_log_median: float | None
+    theory_log_rms: float | None
+    name: str | None = None
+
+    @property
+    def theory_median(self) -> float | None:
+        """The exact median."""
+        return _exp(self.theory_log_median)
+
+    @property
+    def theory_rms(self) -> float | None:
+        """The exact root mean square."""
+        return _exp(self.theory_log_rms)
+
+    @property
+    def z(self) -> float | None:
+        """Standard errors between the measured log-median and the exact one."""
+        if self.theory_log_median is None or self.ratio.live < FEWEST_TO_COMPARE:
+            return None
+        difference = self.ratio.log_median - self.theory_log_median
+        return difference / self.ratio.log_median_stderr if self.ratio.log_median_stderr > 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that result documents hold."""
+        theory = ("theory_median", "theory_rms", "theory_log_median", "theory_log_rms", "z")
+        return {"layer": self.layer, "name": self.name, **asdict(self.ratio)} | {
+            key: getattr(self, key) for key in theory
+        }
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The factor of an initialization's weights that makes the ratio 1 at the last layer, tried on fresh networks.
+
+    Attributes:
+        target: Whether the median or the root mean square is 1.
+        gain: The factor.
+        gain_stderr: Its standard error; `None` for a closed form.
+        method: "exact", "scaling" or "bisection" (see `solve_gain`).
+        mean_square_growth: `p d sigma^2` with it; `None` for curved activations and dependent weights.
+        mean_square_growth_deep: The same in the limit of infinite depth; `None` where no closed form holds.
+        achieved: The ratio at the last layer of fresh networks with the gain.
+    """
+
+    target: Target
+    gain: float
+    gain_stderr: float | None
+    method: Literal["exact", "scaling", "bisection"]
+    mean_square_growth: float | None
+    mean_square_growth_deep: float | None
+    achieved: RatioStatistics
+    solved_log_stderr: float
+
+    @property
+    def tried(self) -> bool:
+        """Whether the fresh networks can tell: a root mean square that rests on a few of them cannot."""
+        return self.target == "median" or self.achieved.carriers >= FEWEST_CARRIERS
+
+    @property
+    def z(self) -> float | None:
+        """How many standard errors the achieved log is away from 0 (the gain's error counts too); `None` if untried."""
+        if not self.tried:
+            return None
+        log, stderr = log_statistic(self.achieved, self.target)
+        total = math.hypot(stderr, self.solved_log_stderr)
+        return log / total if total > 0 else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that result documents hold."""
+        names = ("target", "gain", "gain_stderr", "method", "mean_square_growth", "mean_square_growth_deep")
+        achieved = {
+            "achieved": getattr(self.achieved, self.target),
+            "achieved_stderr": getattr(self.achieved, f"{self.target}_stderr"),
+        }
+        return {name: getattr(self, name) for name in names} | achieved | {"z": self.z}
+
+
+@dataclass(frozen=True)
+class InitRatios:
+    """One initialization, layer by layer. Attributes bear the names of the result keys.
+
+    `activation` and `width` are `None` for the user's own model, whose `depth` is the number of its weight layers.
+    """
+
+    init: str
+    distribution: Distribution | None
+    activation: str | None
+    depth: int
+    width: int | None
+    seeds: int
+    layers: tuple[LayerRatio, ...]
+    solution: Solution | None = None
+
+    @property
+    def prediction(self) -> Theory | None:
+        """What closed forms predict for these networks; `None` where there are none."""
+        if self.activation is None or self.width is None:
+            return None
+        return predict(self.init, self.activation, self.width, self.distribution)
+
+    @property
+    def last(self) -> LayerRatio:
+        """The deepest layer."""
+        return self.layers[-1]
+
+    @property
+    def compared(self) -> tuple[LayerRatio, ...]:
+        """The layers whose medians are held against exact ones: powers of two and the last; neighbours say the same."""
+        return tuple(
+            entry
+            for entry in self.layers
+            if entry.z is not None and (entry.layer == self.depth or entry.layer.bit_count() == 1)
+        )
+
+    @property
+    def worst(self) -> LayerRatio | None:
+        """Of those, the one whose measured median is farthest from the exact one, in standard errors."""
+        return max(self.compared, key=lambda entry: abs(entry.z or 0.0), default=None)
+
+    def to_result(self) -> dict[str, Any]:
+        """One of the document's "inits"; its own median and root mean square are those of the last layer."""
+        names = ("init", "distribution", "activation", "depth", "width", "seeds")
+        last = self.last.ratio
+        return {name: getattr(self, name) for name in names} | {
+            "median": last.median,
+            "median_stderr": last.median_stderr,
+            "rms": last.rms,
+            "rms_stderr": last.rms_stderr,
+            "log_median_per_layer": last.log_median / self.depth,
+            "log_median_per_layer_stderr": last.log_median_stderr / self.depth,
+            "layers": [entry.as_dict() for entry in self.layers],
+            "solution": self.solution.as_dict() if self.solution else None,
+        }
+
+
+@dataclass(frozen=True)
+class Forward:
+    """Forward norms under several initializations."""
+
+    inits: tuple[InitRatios, ...]
+    seed: int
+    device: str
+    interrupted: bool = False
+
+    @property
+    def status(self) -> Status:
+        """Whether the measurement was interrupted, or a gain was measured on too few networks ("inexact")."""
+        if self.interrupted:
+            return "interrupted"
+        solutions = [entry.solution for entry in self.inits if entry.solution is not None]
+        return "ok" if all(found.tried or found.method == "exact" for found in solutions) else "inexact"
+
+    @property
+    def checks(self) -> dict[str, float | None]:
+        """For each initialization, the largest deviation of a log-median from its exact value, in standard errors."""
+        return {f"{entry.init}_median_z": worst.z for entry in self.inits if (worst := entry.worst) is not None}
+
+    @cached_property
+    def theory(self) -> dict[str, Any] | None:
+        """What closed forms predict for each initialization."""
+        predicted = {entry.init: asdict(found) for entry in self.inits if (found := entry.prediction)}
+        return {"inits": predicted} if predicted else None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """The verdict."""
+        return tuple(findings(self))
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        return {
+            "inits": [entry.to_result() for entry in self.inits],
+            "agreement": [
+                {
+                    "init": entry.init,
+                    "layer": layer.layer,
+                    "measured_log_median": layer.ratio.log_median,
+                    "stderr": layer.ratio.log_median_stderr,
+                    "theory_log_median": layer.theory_log_median,
+                    "z": layer.z,
+                }
+                for entry in self.inits
+                for layer in entry.compared
+            ],
+        }
+
+
+def forward(
+    *,
+    depth: int = 128,
+    width: int = 32,
+    init: str | Sequence[str] = INITS,
+    activation: str = "relu",
+    seeds: int = SEEDS,
+    seed: int = 0,
+    device: str = "auto",
+    distribution: Distribution | None = None,
+    solve: Target | None = None,
+    progress: Progress | None = None,
+) -> Forward:
+    """Measure norm(h_l) / norm(x) in every layer of many random networks (Orvieto et al., Vanishing Curvature).
+
+    Layers are `h_l = phi(W_l h_{l-1})` for l = 1 .. depth, without biases, all `width` wide; the last one has its
+    activation too, so that h_depth is what a further layer would see. Inputs lie uniformly on the unit sphere: with
+    Gaussian weights and linear or (leaky) ReLU layers the ratios do not depend on them. Initializations that draw from
+    the same distribution get the same random matrices, scaled. Everything is computed in float64.
+
+    Args:
+        depth: Number of weight matrices.
+        width: Of all layers.
+        init: One or several keys of `hessdiag.nets.INITS`.
+        activation: A key of `hessdiag.nets.ACTIVATIONS`.
+        seeds: Networks for each initialization.
+        seed: Of all randomness.
+        device: "auto", "cpu", "cuda", ...
+        distribution: Draw from this distribution at each initialization's variance.
+        solve: Also find the factor of the weights that makes the "median" or the "rms" of the ratio 1 at the last
+            layer, and try it on fresh networks.
+        progress: Called with (done, total, what).
+
+    Raises:
+        SpecError: for a depth, width or number of seeds that is too small, or a name that is unknown.
+        ComputeError: if no gain does what `solve` asks for.
+
+    >>> measured = forward(depth=16, width=8, init="he_normal", seeds=200)
+    >>> last = measured.inits[0].last
+    >>> abs(last.z) < 4, round(last.theory_median, 5), round(last.theory_rms, 5)
+    (True, 0.04898, 1.0)
+    """
+    for name, value, least in (("depth", depth, 1), ("width", width, 1), ("seeds", seeds, 2)):
+        if value < least:
+            raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
+    names = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
+    if solve not in (None, "median", "rms"):
+        raise SpecError(f"--solve is median or rms, not {solve!r}.", "--solve median")
+    if not names:
+        raise SpecError("no initialization was given.", "--init he_normal")
+    phi = activations.activation(activation)
+    laws = {name: law(name, width, width, distribution) for name in names}
+    place = device_named(device)
+    by_kind: dict[Distribution | None, list[str]] = {}
+    for name, weights in laws.items():
+        by_kind.setdefault(weights.distribution if weights else None, []).append(name)
+    searches = phi.slope is None and solve is not None
+    passes = 1 + (solve is not None) + (2 + 1 / FIRST_SHARE) * searches
+    done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
+    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}")
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        report(done, total, "")
+
+    def simulate(kind: Distribution | None, gains: Sequence[float], count: int, seed: int) -> Floats:
+        return log_ratios(
+            gains, kind, depth=depth, width=width, phi=phi, seeds=count, seed=seed, device=place, advance=advance
+        )
+
+    logs: dict[str, Floats] = {}
+    solutions: dict[str, Solution] = {}
+    interrupted = False
+    try:
+        for kind, members in by_kind.items():
+            gains = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
+            logs |= dict(zip(members, simulate(kind, gains, seeds, seed), strict=True))
+        for kind, members in by_kind.items() if solve else ():
+            assert solve is not None
+            weights = laws[members[0]]
+
+            def last(gains: list[float], count: int, kind: Distribution | None = kind) -> Floats:
+                return simulate(kind, gains, count, seed)[:, :, -1]
+
+            gain = solve_gain(solve, weights, phi.slope, width=width, depth=depth, seeds=seeds, simulate=last)
+            fresh = ratio_statistics(simulate(kind, [gain.value], seeds, seed + FRESH)[0, :, -1])
+            deep = closed_form(solve, weights, phi.slope, width, None)
+            for name in members:
+                solutions[name] = _solution(solve, gain, laws[name], phi.slope, width, deep, fresh)
+    except KeyboardInterrupt:
+        if not logs:
+            raise
+        interrupted = True
+    measured = []
+    for name in (name for name in names if name in logs):
+        medians = exact_log_medians(name, activation, depth, width, distribution)
+        squares = exact_log_rms(name, activation, depth, width, distribution)
+        layers = tuple(
+            LayerRatio(
+                index + 1,
+                ratio_statistics(logs[name][:, index]),
+                None if medians is None else float(medians[index]),
+                None if squares is None else float(squares[index]),
+            )
+            for index in range(depth)
+        )
+        weights = laws[name]
+        kind = weights.distribution if weights else None
+        measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers, solutions.get(name)))
+    return Forward(tuple(measured), seed, str(place), interrupted)
+
+
+def _solution(
+    target: Target,
+    gain: Gain,
+    weights: WeightLaw | None,
+    slope: float | None,
+    width: int,
+    deep: float | None,
+    achieved: RatioStatistics,
+) -> Solution:
+    """A gain relative to variance 1 / width, as a factor of one initialization's weights."""
+    factor = gain.value / (math.sqrt(weights.variance * width) if weights else 1.0)
+    return Solution(
+        target=target,
+        gain=factor,
+        gain_stderr=factor * gain.log_stderr if gain.method != "exact" else None,
+        method=gain.method,
+        mean_square_growth=gate_moments(slope)[0] * gain.value**2 if weights and slope is not None else None,
+        mean_square_growth_deep=deep,
+        achieved=achieved,
+        solved_log_stderr=gain.ratio_log_stderr,
+    )
+
+
+def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:
+    """Weights of one more network, scaled by the solved gain, under the names that `builtin:mlp` gives them.
+
+    >>> measured = forward(depth=2, width=3, init="he_normal", seeds=20, solve="median")
+    >>> {name: tuple(weight.shape) for name, weight in initialized(measured.inits[0], seed=0).items()}
+    {'0.weight': (3, 3), '2.weight': (3, 3)}
+    """
+    assert entry.width is not None
+    generator = torch.Generator().manual_seed(seed)
+    gain = entry.solution.gain if entry.solution else 1.0
+    shape = (entry.width, entry.width)
+    return {
+        f"{2 * index}.weight": gain * draw(entry.init, shape, generator=generator, distribution=entry.distribution)
+        for index in range(entry.depth)
+    }
+
+
+def _exp(log: float | None) -> float | None:
+    if log is None:
+        return None
+    with np.errstate(over="ignore"):
+        return float(np.exp(log))

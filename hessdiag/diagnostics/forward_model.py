@@ -1,0 +1,293 @@
+"""How far a signal gets through the user's own network, re-initialized at random many times."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from hessdiag.diagnostics.forward import FRESH, INITS, Forward, InitRatios, LayerRatio, Progress, Solution
+from hessdiag.diagnostics.forward_gain import FIRST_SHARE, GRID, Target, solve_gain
+from hessdiag.diagnostics.forward_norms import UNIT_INITS, Floats, ratio_statistics
+from hessdiag.errors import ComputeError, SpecError
+from hessdiag.nets.initializers import Distribution, draw, law
+from hessdiag.problem import batch as batches
+from hessdiag.problem.problem import Problem
+
+MODEL_SEEDS = 200
+WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
+Scales = Mapping[str, float]
+Simulation = Callable[[list[float], int], tuple[tuple[str, ...], Floats]]
+
+
+def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
+    """The Linear and Conv layers that are re-initialized, by name, each once.
+
+    Raises:
+        SpecError: if there is none.
+    """
+    found = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, WeightLayer) and isinstance(module._parameters.get("weight"), nn.Parameter)
+    }
+    if not found:
+        raise SpecError(
+            f"this {type(model).__name__} has no Linear or Conv layer to re-initialize.",
+            "hessdiag forward --depth 128 --width 32",
+        )
+    return found
+
+
+def fans(weight: Tensor) -> tuple[int, int]:
+    """Inputs and outputs of a unit, as torch counts them: both include the kernel's area.
+
+    >>> fans(torch.empty(6, 3, 5, 5))
+    (75, 150)
+    """
+    area = math.prod(weight.shape[2:])
+    return weight.shape[1] * area, weight.shape[0] * area
+
+
+def scales_of(init: str, layers: Mapping[str, WeightLayer], distribution: Distribution | None) -> dict[str, float]:
+    """For each layer, the factor from variance 1 / fan_in to the initialization's own; 1 for orthogonal weights."""
+    found = {}
+    for name, layer in layers.items():
+        fan_in, fan_out = fans(layer.weight)
+        weights = law(init, fan_in, fan_out, distribution)
+        found[name] = math.sqrt(weights.variance * fan_in) if weights else 1.0
+    return found
+
+
+def unit_weights(
+    layers: Mapping[str, WeightLayer], kind: Distribution | None, seed: int, network: int
+) -> dict[str, Tensor]:
+    """Weights of variance 1 / fan_in (or orthogonal rows) in float64, always the same for one network's number."""
+    entropy = np.random.SeedSequence([seed, network]).generate_state(1, np.uint64)
+    generator = torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
+    found = {}
+    for name, layer in layers.items():
+        rows = layer.weight.shape[0]
+        matrix = draw(UNIT_INITS[kind], (rows, layer.weight.numel() // rows), generator=generator)
+        found[name] = matrix.reshape(layer.weight.shape)
+    return found
+
+
+def model_log_ratios(
+    problem: Problem,
+    layers: Mapping[str, WeightLayer],
+    scales: Sequence[Scales],
+    kind: Distribution | None,
+    *,
+    seeds: int,
+    seed: int,
+    advance: Callable[[int], None],
+) -> tuple[tuple[str, ...], Floats]:
+    """Log of the root mean square of each layer's output over that of the first layer's input.
+
+    Args:
+        problem: Model and batches.
+        layers: Which layers get new weights; their biases are zero, all other parameters stay.
+        scales: K sets of factors for the same weights.
+        kind: Distribution of the weights; `None` makes their rows orthogonal.
+        seeds: Networks.
+        seed: Of the weights.
+        advance: Called with 1 after each forward pass over all batches.
+
+    Returns:
+        Names of the layers in the order in which they are called, and an array (K, seeds, layers); -inf where a
+        layer's output is zero.
+
+    Raises:
+        ComputeError: if an output is not finite.
+    """
+    found: list[list[list[float]]] = [[] for _ in scales]
+    names: tuple[str, ...] = ()
+    with torch.no_grad(), problem.evaluation(), _measured(layers) as squares:
+        for network in range(seeds):
+            unit = unit_weights(layers, kind, seed, network)
+            for logs, factors in zip(found, scales, strict=True):
+                squares.clear()
+                weights = _placed(layers, unit, factors)
+                for batch in problem.data:
+                    _call(problem.model, weights, batches.split(batch)[0])
+                names = tuple(name for name in squares if name)
+                logs.append([_log_ratio(squares[name], squares[""]) for name in names])
+                advance(1)
+    values = np.array(found)
+    if np.isnan(values).any() or np.isposinf(values).any():
+        raise ComputeError("a layer's output is not finite with new weights.", "--dtype float64, or a smaller --init")
+    return names, values
+
+
+def _placed(layers: Mapping[str, WeightLayer], unit: Mapping[str, Tensor], factors: Scales) -> dict[str, Tensor]:
+    """Parameters by name for one network: scaled weights, in each parameter's place and dtype, and zero biases.
+
+    Of layers that share a parameter the first decides.
+    """
+    drawn = {id(layer.weight): (name, layer.weight) for name, layer in reversed(list(layers.items()))}
+    placed = {f"{name}.weight": (unit[name] * factors[name]).to(weight) for name, weight in drawn.values()}
+    biases = {id(layer.bias): (name, layer.bias) for name, layer in layers.items() if layer.bias is not None}
+    return placed | {f"{name}.bias": torch.zeros_like(bias) for name, bias in biases.values()}
+
+
+def _call(model: nn.Module, weights: dict[str, Tensor], inputs: Any) -> None:
+    if isinstance(inputs, Mapping):
+        functional_call(model, weights, (), dict(inputs))
+    else:
+        functional_call(model, weights, tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,))
+
+
+@contextmanager
+def _measured(layers: Mapping[str, WeightLayer]) -> Iterator[dict[str, tuple[float, int]]]:
+    """Sums of squares and counts of each layer's outputs, and under "" those of the input of the one called first."""
+    squares: dict[str, tuple[float, int]] = {}
+
+    def add(name: str, signal: Tensor) -> None:
+        total, count = squares.get(name, (0.0, 0))
+        squares[name] = (total + float(signal.double().square().sum()), count + signal.numel())
+
+    def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def measure(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            if name == next((key for key in squares if key), name):
+                add("", inputs[0])
+            add(name, output)
+
+        return measure
+
+    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
+    try:
+        yield squares
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _log_ratio(output: tuple[float, int], reference: tuple[float, int]) -> float:
+    (total, count), (input_total, input_count) = output, reference
+    if not input_total > 0:
+        raise ComputeError(
+            "the input of the first layer is zero: there is no signal to follow.", "--data with a signal"
+        )
+    if not total > 0:
+        return -math.inf if total == 0 else math.nan
+    return 0.5 * (math.log(total / count) - math.log(input_total / input_count))
+
+
+def forward_model(
+    problem: Problem,
+    *,
+    init: str | Sequence[str] = INITS,
+    seeds: int = MODEL_SEEDS,
+    seed: int = 0,
+    distribution: Distribution | None = None,
+    solve: Target | None = None,
+    progress: Progress | None = None,
+) -> Forward:
+    """Measure the signal in every Linear and Conv layer of a network that is re-initialized over seeds.
+
+    The ratio is that of root mean squares, over samples and entries: a layer's output (before its activation) over the
+    input of the layer that is called first. Biases of these layers are zero; all other parameters stay as they are.
+    There is no theory for a network of unknown form.
+
+    Args:
+        problem: Model and batches; the model itself is not changed.
+        init: One or several keys of `hessdiag.nets.INITS`.
+        seeds: Networks for each initialization.
+        seed: Of the weights.
+        distribution: Draw from this distribution at each initialization's variance.
+        solve: Also find the factor of all these weights that makes the "median" or the "rms" 1 at the last layer.
+        progress: Called with (done, total, what).
+
+    Raises:
+        SpecError: for fewer than two seeds, a name that is unknown, or a model without Linear and Conv layers.
+        ComputeError: if an output is not finite, or no gain does what `solve` asks for.
+
+    >>> from hessdiag.nets.mlp import MLP
+    >>> net = MLP(depth=3, width=8, init="he_normal", seed=0)
+    >>> x = torch.randn(16, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    >>> measured = forward_model(Problem(net, data=[(x, x)], loss="mse"), init="he_normal", seeds=50)
+    >>> [entry.name for entry in measured.inits[0].layers], measured.theory
+    (['0', '2', '4'], None)
+    """
+    if seeds < 2:
+        raise SpecError(f"--seeds must be at least 2, not {seeds}.", "--seeds 200")
+    if solve not in (None, "median", "rms"):
+        raise SpecError(f"--solve is median or rms, not {solve!r}.", "--solve median")
+    layers = weight_layers(problem.model)
+    inits = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
+    scales = {name: scales_of(name, layers, distribution) for name in inits}
+    report = progress or (lambda done, total, what: None)
+    passes = 1 + (1 + GRID * (2 + 1 / FIRST_SHARE)) * (solve is not None)
+    done, total = 0, round(passes * len(inits) * seeds)
+    report(0, total, f"{seeds:,} networks of {len(layers)} layers under {', '.join(inits)}")
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done = min(done + count, total)
+        report(done, total, "")
+
+    measured: list[InitRatios] = []
+    interrupted = False
+    try:
+        for name in inits:
+            weights = law(name, 1, 1, distribution)
+            kind = weights.distribution if weights else None
+
+            def simulate(
+                gains: list[float], count: int, seed: int = seed, name: str = name, kind: Distribution | None = kind
+            ) -> tuple[tuple[str, ...], Floats]:
+                factors = [{layer: gain * scale for layer, scale in scales[name].items()} for gain in gains]
+                return model_log_ratios(problem, layers, factors, kind, seeds=count, seed=seed, advance=advance)
+
+            called, logs = simulate([1.0], seeds)
+            solution = None
+            if solve is not None:
+
+                def last(gains: list[float], count: int, run: Simulation = simulate) -> Floats:
+                    return run(gains, count)[1][:, :, -1]
+
+                gain = solve_gain(solve, None, None, width=None, depth=len(called), seeds=seeds, simulate=last)
+                fresh = ratio_statistics(simulate([gain.value], seeds, seed + FRESH)[1][0, :, -1])
+                error = gain.value * gain.log_stderr
+                solution = Solution(solve, gain.value, error, gain.method, None, None, fresh, gain.ratio_log_stderr)
+            entries = tuple(
+                LayerRatio(index + 1, ratio_statistics(logs[0, :, index]), None, None, layer)
+                for index, layer in enumerate(called)
+            )
+            measured.append(InitRatios(name, kind, None, len(called), None, seeds, entries, solution))
+    except KeyboardInterrupt:
+        if not measured:
+            raise
+        interrupted = True
+    return Forward(tuple(measured), seed, str(problem.device), interrupted)
+
+
+def initialized(problem: Problem, entry: InitRatios, seed: int) -> dict[str, Tensor]:
+    """The state dict of the problem's model with fresh weights under one initialization, scaled by the solved gain.
+
+    Args:
+        problem: Whose model it is; it is not changed.
+        entry: A part of `forward_model`'s result.
+        seed: Of the weights.
+
+    Returns:
+        All tensors of the state dict, on the CPU; new ones where the model has Linear and Conv layers.
+    """
+    layers = weight_layers(problem.model)
+    gain = entry.solution.gain if entry.solution else 1.0
+    given = entry.distribution
+    factors = {name: gain * scale for name, scale in scales_of(entry.init, layers, given).items()}
+    placed = _placed(layers, unit_weights(layers, given, seed, 0), factors)
+    parameters = dict(problem.model.named_parameters(remove_duplicate=False))
+    new = {id(parameters[name]): value for name, value in placed.items()}  # by identity: tied weights have two names
+    state = problem.model.state_dict(keep_vars=True)
+    return {
+        name: new.get(id(value), value).detach().cpu().clone().contiguous()
+        for name, value in state.items()
+        if isinstance(value, Tensor)
+    }

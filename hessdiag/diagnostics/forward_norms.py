@@ -1,0 +1,166 @@
+"""Forward norms of random networks: all seeds in batches, several gains on the same weights, and logs throughout."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from hessdiag.errors import ComputeError
+from hessdiag.nets.activations import Activation
+from hessdiag.nets.initializers import Distribution, draw
+
+Floats = NDArray[np.float64]
+
+CHUNK_NUMBERS = 2**18  # numbers in one layer's weights of one chunk of networks: about what a cache holds
+# Beyond e^-69 = 1e-30 and e^69, activations are linear on either side of zero to the last digit of float64.
+MODERATE = 69.0
+UNIT_INITS: dict[Distribution | None, str] = {"normal": "lecun_normal", "uniform": "lecun_variance", None: "orthogonal"}
+
+
+@dataclass(frozen=True)
+class RatioStatistics:
+    """The ratio norm(h_l) / norm(x) over many networks.
+
+    Median and quantiles are those of live networks; mean and root mean square count the dead as zero, as theory's
+    expectations do.
+
+    Attributes:
+        median: Median, what a typical network has.
+        median_stderr: Its standard error; NaN for fewer than two live networks.
+        mean: Average, which rare networks dominate when depth exceeds width.
+        mean_stderr: Its standard error, an underestimate where the tail is heavy.
+        rms: Root mean square.
+        rms_stderr: Its standard error, likewise.
+        q05: 5 % quantile.
+        q95: 95 % quantile.
+        log_median: Natural log of the median, which exists where the median has left float64.
+        log_median_stderr: Its standard error, from order statistics.
+        dead_fraction: Share of networks whose layer is zero.
+        live: How many are not.
+        carriers: `(sum r^2)^2 / sum r^4`: how many networks the root mean square rests on.
+    """
+
+    median: float
+    median_stderr: float
+    mean: float
+    mean_stderr: float
+    rms: float
+    rms_stderr: float
+    q05: float
+    q95: float
+    log_median: float
+    log_median_stderr: float
+    dead_fraction: float
+    live: int
+    carriers: float
+
+
+def log_ratios(
+    gains: Sequence[float],
+    distribution: Distribution | None,
+    *,
+    depth: int,
+    width: int,
+    phi: Activation,
+    seeds: int,
+    seed: int = 0,
+    device: torch.device | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Floats:
+    """`log(norm(h_l) / norm(x))` in all layers of many random networks, for several gains on the same weights.
+
+    Layers are `h_l = phi(gain W_l h_{l-1})` for l = 1 .. depth, all `width` wide. The entries of W_l have variance
+    1 / width. Inputs lie uniformly on the unit sphere. Each layer is normalized and its length kept as a log, so that
+    nothing underflows, at any depth.
+
+    Args:
+        gains: K factors of the weights.
+        distribution: Of the weights; `None` makes W_l orthogonal.
+        depth: Layers.
+        width: Units per layer.
+        phi: The activation.
+        seeds: Networks.
+        seed: Of all randomness.
+        device: Where to compute; the CPU by default.
+        advance: Called with the number of layers of networks that were done.
+
+    Returns:
+        Array (K, seeds, depth); -inf where a network is dead.
+
+    Raises:
+        ComputeError: if an activation is not finite, or the ratios do not fit into memory.
+
+    >>> from hessdiag.nets.activations import activation
+    >>> logs = log_ratios([1.0, 2.0], "normal", depth=3, width=4, phi=activation("tanh"), seeds=5)
+    >>> logs.shape, bool((logs[1] > logs[0]).all())
+    ((2, 5, 3), True)
+    """
+    place = device or torch.device("cpu")
+    factors = torch.tensor(list(gains), dtype=torch.float64, device=place)
+    found = np.empty((len(factors), seeds, depth))
+    for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
+        count = min(size, seeds - start)
+        entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
+        generator = torch.Generator(place).manual_seed(int(entropy[0] >> np.uint64(1)))
+        x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64, device=place)
+        h = (x / x.norm(dim=1, keepdim=True)).expand(count, width, len(factors))
+        log = torch.zeros((count, len(factors)), dtype=torch.float64, device=place)
+        chunk = torch.empty((depth, *log.shape), dtype=torch.float64, device=place)
+        for layer in range(depth):
+            weights = draw(UNIT_INITS[distribution], (count, width, width), generator=generator)
+            scale = log.clamp(-MODERATE, MODERATE).exp().unsqueeze(1)
+            h = phi.function(torch.bmm(weights, h) * factors * scale) / scale
+            length = h.norm(dim=1)
+            h = h / length.clamp_min(torch.finfo(h.dtype).tiny).unsqueeze(1)
+            log = log + length.log()
+            chunk[layer] = log
+            if advance is not None:
+                advance(count)
+        found[:, start : start + count] = chunk.permute(2, 1, 0).cpu().numpy()
+    if np.isnan(found).any() or np.isposinf(found).any():
+        raise ComputeError("a layer's norm is not a number: the gain is out of range.", "a smaller gain")
+    return found
+
+
+def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
+    """Summarize the logs of a ratio, one per network; -inf is a dead network.
+
+    The standard error of the median is a quarter of the distance between the order statistics that lie a square root
+    of the number of networks to either side of it: 95 % of such intervals hold the median, whatever the law.
+
+    >>> s = ratio_statistics(np.log([2.0, 2.0, 2.0, 2.0]).tolist() + [-math.inf])
+    >>> round(s.median, 9), round(s.mean, 9), s.live, round(s.dead_fraction, 9)
+    (2.0, 1.6, 4, 0.2)
+    """
+    values = np.asarray(logs, dtype=float)
+    alive = np.sort(values[np.isfinite(values)])
+    if not len(alive):
+        nan = math.nan
+        return RatioStatistics(nan, nan, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, nan, 1.0, 0, 0.0)
+    away = 1 / math.sqrt(len(alive))
+    low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
+    stderr = float(high - low) / 4 if len(alive) > 1 else math.nan
+    top = alive[-1]
+    scaled, count = np.exp(values - top), len(values)
+    root = math.sqrt(float(np.mean(scaled**2)))
+    with np.errstate(over="ignore"):
+        unit, median = float(np.exp(top)), float(np.exp(middle))
+        error = math.sqrt(count) if count > 1 else math.nan
+        return RatioStatistics(
+            median=median,
+            median_stderr=median * stderr,
+            mean=float(scaled.mean()) * unit,
+            mean_stderr=float(scaled.std()) / error * unit,
+            rms=root * unit,
+            rms_stderr=float((scaled**2).std()) / (2 * root * error) * unit,
+            q05=float(np.exp(q05)),
+            q95=float(np.exp(q95)),
+            log_median=float(middle),
+            log_median_stderr=stderr,
+            dead_fraction=1 - len(alive) / count,
+            live=len(alive),
+            carriers=float(np.sum(scaled**2) ** 2 / np.sum(scaled**4)),
+        )

@@ -1,0 +1,57 @@
+"""The exact median and root mean square of forward norms, where closed forms hold."""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hessdiag.nets.activations import activation
+from hessdiag.nets.initializers import Distribution, law
+from hessdiag.theory.gaussian_nets import gate_moments, median_log_norm2
+
+Floats = NDArray[np.float64]
+
+
+@lru_cache(maxsize=16)
+def _unit_log_medians(depth: int, width: int, slope: float) -> tuple[float, ...]:
+    """Of `norm(h_l) / norm(x)` at variance 1 / width; any other variance only shifts them."""
+    return tuple(median_log_norm2([width] * layer, 1 / width, slope) / 2 for layer in range(1, depth + 1))
+
+
+def exact_log_medians(
+    init: str, name: str, depth: int, width: int, distribution: Distribution | None = None
+) -> Floats | None:
+    """Natural logs of the exact medians of `norm(h_l) / norm(x)`, (depth,), over live networks.
+
+    All layers have the activation, the last one too. The law is that of products of independent chi-squares
+    (`hessdiag.theory.gaussian_nets`); `None` unless weights are Gaussian and the activation is linear or (leaky) ReLU.
+
+    >>> round(2 * float(exact_log_medians("he_normal", "relu", 16, 8)[-1]), 5)
+    -6.03266
+    """
+    slope, weights = activation(name).slope, law(init, width, width, distribution)
+    if slope is None or weights is None or weights.distribution != "normal":
+        return None
+    shift = 0.5 * math.log(width * weights.variance)
+    unit: Floats = np.array(_unit_log_medians(depth, width, slope))
+    return unit + shift * np.arange(1.0, depth + 1)
+
+
+def exact_log_rms(
+    init: str, name: str, depth: int, width: int, distribution: Distribution | None = None
+) -> Floats | None:
+    """Natural logs of the exact root mean squares, (depth,), dead networks counted as zero.
+
+    They are `(p d sigma^2)^(l/2)` for independent weights of any symmetric law (Vanishing Curvature, Assumption 1);
+    `None` for dependent weights and for curved activations.
+
+    >>> exact_log_rms("he_uniform", "relu", 3, 8).tolist()
+    [0.0, 0.0, 0.0]
+    """
+    slope, weights = activation(name).slope, law(init, width, width, distribution)
+    if slope is None or weights is None:
+        return None
+    growth = 0.5 * math.log(gate_moments(slope)[0] * width * weights.variance)
+    layers: Floats = np.arange(1.0, depth + 1)
+    return growth * layers

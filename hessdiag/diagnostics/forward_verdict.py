@@ -1,0 +1,169 @@
+"""What the change of a signal with depth means: its cause, and which gain or width would mend it."""
+
+import math
+from typing import TYPE_CHECKING
+
+from hessdiag.diagnostics.vanishing_theory import Theory
+from hessdiag.diagnostics.verdict import Finding, Level, percent, times
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.forward import Forward, InitRatios
+
+GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
+SUBTLE = math.log(2)
+FLOAT32_FLOOR = math.log(1.2e-38)
+Z_ALLOWED = 4.0
+CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
+
+
+def findings(measured: "Forward") -> list[Finding]:
+    """The verdict, one sentence for each initialization first."""
+    found = [finding for entry in measured.inits for finding in (_signal(entry), *_solution(entry))]
+    for entry in measured.inits:
+        found += [*_typical_against_mean(entry), *_dead(entry), *_underflow(entry)]
+    return found + _agreement(measured)
+
+
+def _signal(entry: "InitRatios") -> Finding:
+    ratio = entry.last.ratio
+    if not ratio.live:
+        return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds} of {entry.seeds} at layer {entry.depth}", "leaky ReLU, a wider layer, or --dtype float64 if a model's numbers underflow")  # fmt: skip
+    log, theory = ratio.log_median, entry.prediction
+    because = (
+        f"median of the output's norm over the input's {_number(log)} (± {100 * ratio.log_median_stderr:.1f} %), "
+        f"{math.exp(log / entry.depth):.4f} per layer{_cause(entry, theory)}"
+    )
+    change = f"a typical network's is {_times(abs(log))} {'smaller' if log < 0 else 'larger'} after {entry.depth} layers than at the input"
+    if log < -GONE:
+        return Finding("bad", f"{entry.init}: the signal vanishes, {change}.", because, _cure(entry, theory))
+    if log > GONE:
+        return Finding("bad", f"{entry.init}: the signal explodes, {change}.", because, _cure(entry, theory))
+    if abs(log) > SUBTLE:
+        word = "shrinks" if log < 0 else "grows"
+        return Finding("warn", f"{entry.init}: the signal {word}, {change}.", because, _cure(entry, theory))
+    says = f"{entry.init}: the signal holds, a typical network's changes by a factor of {math.exp(log):.2g} over {entry.depth} layers."
+    return Finding("ok", says, because, "nothing")
+
+
+def _cause(entry: "InitRatios", theory: Theory | None) -> str:
+    if theory is None:
+        return ""
+    if abs(math.log(theory.mean_square_growth)) > CRITICAL:
+        return f"; a layer multiplies the mean square by {theory.mean_square_growth:.3g}, and 1 would keep it"
+    return f"; the mean square is kept, but width {entry.width} is too narrow for {entry.depth} layers: the log of the norm falls by {-math.log(theory.typical_growth):.4f} per layer"
+
+
+def _cure(entry: "InitRatios", theory: Theory | None) -> str:
+    exact = entry.last.theory_log_median
+    gain = (entry.last.ratio.log_median if exact is None else exact) / entry.depth
+    if theory is None:
+        if entry.solution is not None:
+            return "the gain below; else normalization, or residual connections"
+        return "--solve median gives the gain that keeps it; else normalization, or residual connections"
+    step = f"scale the weights by {math.exp(-gain):.4f}, which keeps the median"
+    if theory.critical_width_per_depth > 0:
+        width = math.ceil(theory.critical_width_per_depth * entry.depth)
+        critical = theory.mean_square_growth**-0.5
+        if abs(math.log(theory.mean_square_growth)) <= CRITICAL:
+            return f"width {width:,} at this depth keeps half of a typical network's norm; or {step}"
+        return f"{step}; or scale them by {critical:.4f}, which keeps the mean square, with width {width:,} or more"
+    return step
+
+
+def _solution(entry: "InitRatios") -> list[Finding]:
+    found = entry.solution
+    if found is None:
+        return []
+    what = "a typical network keeps its norm" if found.target == "median" else "the mean square is kept"
+    error = "" if found.gain_stderr is None else f" (± {found.gain_stderr:.1g})"
+    says = f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {what} over {entry.depth} layers."
+    growth = (
+        ""
+        if found.mean_square_growth is None
+        else f"a layer then multiplies the mean square by {found.mean_square_growth:.6g}; "
+    )
+    achieved, stderr = getattr(found.achieved, found.target), getattr(found.achieved, f"{found.target}_stderr")
+    because = f"{growth}on fresh networks the {found.target} is {achieved:.3g} ± {stderr:.2g}"
+    if not found.tried:
+        because += f", which rests on {found.achieved.carriers:.0f} of {entry.seeds:,} networks and cannot tell"
+        if found.method != "exact":
+            return [Finding("bad", f"{entry.init}: the gain {found.gain:.5g} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
+    elif found.z is not None and abs(found.z) > Z_ALLOWED:
+        return [Finding("warn", f"{entry.init}: the gain {found.gain:.5g} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
+    return [Finding("ok", says, because, f"after the initialization, multiply every weight matrix by {found.gain:.5g}")]
+
+
+def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
+    last, ratio = entry.last, entry.last.ratio
+    if not ratio.live or not 0 < ratio.rms < math.inf:
+        return []
+    rms = math.log(ratio.rms) if last.theory_log_rms is None else last.theory_log_rms
+    median = ratio.log_median if last.theory_log_median is None else last.theory_log_median
+    if not rms - median > SUBTLE:
+        return []
+    sources = [
+        "in theory" if exact is not None else "measured" for exact in (last.theory_log_rms, last.theory_log_median)
+    ]
+    return [
+        Finding(
+            "note",
+            f"{entry.init}: averages mislead, a typical network is {_times(rms - median)} smaller than the average says.",
+            f"at layer {entry.depth} root mean square {_number(rms)} ({sources[0]}), median {_number(median)} ({sources[1]}); 90 % of networks between {ratio.q05:.1e} and {ratio.q95:.1e}",
+            "judge an initialization by its median",
+        )
+    ]
+
+
+def _dead(entry: "InitRatios") -> list[Finding]:
+    ratio = entry.last.ratio
+    if not ratio.dead_fraction or not ratio.live:
+        return []
+    level: Level = "bad" if ratio.dead_fraction > 0.05 else "warn"
+    return [
+        Finding(
+            level,
+            f"{entry.init}: {percent(ratio.dead_fraction)} of networks are born dead: their output is exactly zero.",
+            f"{entry.seeds - ratio.live} of {entry.seeds} at layer {entry.depth}; medians are those of the others",
+            "leaky ReLU, a wider layer, or another seed",
+        )
+    ]
+
+
+def _underflow(entry: "InitRatios") -> list[Finding]:
+    if not entry.last.ratio.live or not entry.last.ratio.log_median < FLOAT32_FLOOR:
+        return []
+    return [
+        Finding(
+            "bad",
+            f"{entry.init}: in float32 the output of a typical network is zero.",
+            f"its norm is {_number(entry.last.ratio.log_median)} times the input's, and float32 ends at 1.2e-38",
+            "mend the scale before anything else",
+        )
+    ]
+
+
+def _agreement(measured: "Forward") -> list[Finding]:
+    compared = [(entry.init, worst) for entry in measured.inits if (worst := entry.worst) is not None]
+    if not compared:
+        return []
+    init, worst = max(compared, key=lambda pair: abs(pair[1].z or 0.0))
+    agrees = abs(worst.z or 0.0) <= Z_ALLOWED
+    return [
+        Finding(
+            "ok" if agrees else "warn",
+            "Measurement and exact theory agree." if agrees else "Measurement and exact theory disagree.",
+            f"largest deviation of a log-median {worst.z:+.1f} standard errors ({init}, layer {worst.layer}), {sum(len(entry.compared) for entry in measured.inits)} compared",
+            "nothing" if agrees else "more --seeds; if it stays, report it",
+        )
+    ]
+
+
+def _number(log: float) -> str:
+    """exp(log) in three digits, also beyond the range of float64."""
+    decades = log / math.log(10)
+    exponent = math.floor(decades)
+    return f"{math.exp(log):.3g}" if -3 <= decades < 5 else f"{10 ** (decades - exponent):.2f}e{exponent}"
+
+
+def _times(log: float) -> str:
+    return times(math.exp(log)) if log < 700 else f"{_number(log)} times"

@@ -1,0 +1,249 @@
+"""The view of a `forward` document: what is left of a signal layer by layer, typically and on average."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.subject import subject
+from hessdiag.report.view import Fact, Lines, Series, Table, Values, View, findings, side_tables, warnings
+
+Json = Mapping[str, Any]
+
+IN_ONE_CHART = 4  # as many as there are marks and colours
+AVERAGES = ("rms", "median")
+MOST_NAMES = 16  # of layers along an axis
+FEW_LAYERS = 12  # up to here a table shows them all, beyond that the powers of two and the last
+
+
+def view(doc: Json) -> View:
+    """Lay out a `forward` document."""
+    inits, problem = doc["result"]["inits"], doc["problem"]
+    groups = [inits[start : start + IN_ONE_CHART] for start in range(0, len(inits), IN_ONE_CHART)]
+    return View(
+        question="What is left of a signal after so many layers?",
+        subject=_subject(problem, inits),
+        warnings=warnings(doc),
+        headline=_headline(inits),
+        facts=tuple(_facts(inits, doc["result"]["agreement"])),
+        blocks=(
+            *_solutions(inits),
+            *(_norms(group) for group in groups),
+            *(_gaps(group) for group in groups),
+            *(_table(init) for init in inits),
+        ),
+        verdict=findings(doc),
+        extra=(*_agreement(doc["result"]["agreement"]), *side_tables(doc)),
+    )
+
+
+def _subject(problem: Json, inits: Sequence[Json]) -> tuple[tuple[str, str], ...]:
+    first = inits[0]
+    named = ", ".join(f"{init['init']} ({init['distribution'] or 'dependent'})" for init in inits)
+    if _is_model(inits):
+        return (
+            *subject(problem),
+            ("inits", named),
+            ("averaged over", f"{first['seeds']:,} networks for each; biases zero, all else as it was"),
+            (
+                "norm",
+                "root mean square of a layer's output, before its activation, over that of the first layer's input",
+            ),
+        )
+    return (
+        ("network", f"fully connected, depth {first['depth']}, width {first['width']}, {first['activation']}"),
+        ("inits", named),
+        ("averaged over", f"{first['seeds']:,} networks for each, inputs uniform on the unit sphere"),
+        ("computed", f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}"),
+    )
+
+
+def _is_model(inits: Sequence[Json]) -> bool:
+    return inits[0]["width"] is None
+
+
+def _headline(inits: Sequence[Json]) -> tuple[str, str]:
+    """Of the initialization that keeps the typical norm best."""
+    alive = [init for init in inits if init["layers"][-1]["live"]]
+    if not alive:
+        return "0", "is what every network puts out: all are dead"
+    best = min(alive, key=lambda init: abs(init["log_median_per_layer"] or 0.0))
+    exact = best["layers"][-1]["theory_rms"]
+    rms = f"{number(best['rms'])} measured" if exact is None else f"{number(exact)} in theory"
+    return (
+        number(best["median"]),
+        f"times the input's norm is what a typical network puts out under {best['init']}"
+        f"{', the best of these' if len(inits) > 1 else ''}; the root mean square is {rms}",
+    )
+
+
+def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
+    for init in inits:
+        last = init["layers"][-1]
+        exact = f", {number(last['theory_median'], 4)} in theory" if last["theory_median"] is not None else ""
+        rms, median = (last[f"theory_{key}"] if last[f"theory_{key}"] is not None else last[key] for key in AVERAGES)
+        where = last.get("name") or f"layer {init['depth']}"
+        meaning = f"median at {where}{exact}; root mean square over median {ratio(rms, median)}"
+        yield Fact(init["init"], with_error(init["median"], init["median_stderr"], 3), meaning)
+    largest = max((abs(row["z"]) for row in agreement if row["z"] is not None), default=None)
+    if largest is not None:
+        meaning = f"standard errors, in {len(agreement)} comparisons of a log-median with its exact value"
+        yield Fact("agreement with theory", f"|z| ≤ {number(largest, 2)}", meaning)
+    dead = max(init["layers"][-1]["dead_fraction"] or 0.0 for init in inits)
+    if dead:
+        yield Fact("dead networks", percent(dead), "output exactly zero; medians are those of the others")
+
+
+def _of(init: Json, key: str) -> Values:
+    return tuple(layer[key] for layer in init["layers"])
+
+
+def _norms(inits: Sequence[Json]) -> Lines:
+    series: list[Series] = []
+    for group, init in enumerate(inits):
+        name = init["init"]
+        series.append(Series(f"{name}: median", _of(init, "median"), _of(init, "q05"), _of(init, "q95"), group=group))
+        series.append(Series(f"{name}: root mean square", _of(init, "rms"), role="mean", group=group))
+        for key, said in (("theory_median", "exact median"), ("theory_rms", "exact root mean square")):
+            if init["layers"][-1][key] is not None:
+                series.append(Series(f"{name}: {said}", _of(init, key), role="theory", group=group))
+    return _lines(
+        series,
+        inits,
+        title="Norm of the activations against depth",
+        caption=(
+            "Bold lines are medians over networks, bands hold 90 % of them, dashed lines are root mean squares, and "
+            "dash-dotted lines their exact values. A straight line is exponential decay or growth. Where root mean "
+            "square and median part, a few networks carry the average, and the median is what one network will show."
+        ),
+        alt=f"Median, 90 % band and root mean square of the norm ratio in every layer, {len(inits)} initializations.",
+        y_axis="over the input's",
+        text="chart",
+    )
+
+
+def _gaps(inits: Sequence[Json]) -> Lines:
+    series: list[Series] = []
+    for group, init in enumerate(inits):
+        name = init["init"]
+        series.append(Series(f"{name}: root mean square", _quotient(init, "rms", "median"), group=group))
+        series.append(Series(f"{name}: mean", _quotient(init, "mean", "median"), role="mean", group=group))
+        if init["layers"][-1]["theory_median"] is not None:
+            exact = _quotient(init, "theory_rms", "theory_median")
+            series.append(Series(f"{name}: exact root mean square", exact, role="theory", group=group))
+    return _lines(
+        series,
+        inits,
+        title="How far the average runs ahead of a typical network",
+        caption=(
+            "Root mean square (bold) and mean (dashed) over median, layer by layer; 1 at the input. Where depth "
+            "exceeds width, the measured root mean square falls behind the exact one (dash-dotted): the networks that "
+            "carry it are too rare to be among those drawn. Initializations that draw from one distribution share "
+            "their random numbers: with linear or (leaky) ReLU layers their lines coincide."
+        ),
+        alt="Root mean square and mean over median of the norm ratio in every layer, measured and exact.",
+        y_axis="average / median",
+        text="none",
+    )
+
+
+def _quotient(init: Json, upper: str, lower: str) -> Values:
+    pairs = zip(_of(init, upper), _of(init, lower), strict=True)
+    return tuple(a / b if a is not None and b else None for a, b in pairs)
+
+
+def _lines(
+    series: Sequence[Series], inits: Sequence[Json], *, title: str, caption: str, alt: str, y_axis: str, text: Any
+) -> Lines:
+    layers = _of(inits[0], "layer")
+    names = tuple(layer.get("name") or "" for layer in inits[0]["layers"])
+    rows = tuple(
+        (number(layer), *(number(one.values[index], 4) for one in series)) for index, layer in enumerate(layers)
+    )
+    return Lines(
+        title=title,
+        caption=caption,
+        alt=alt,
+        table=Table(title, ("layer", *(one.name for one in series)), rows, text_columns=0),
+        text=text,
+        x=tuple(float(layer or 0) for layer in layers),
+        series=tuple(series),
+        x_axis="layer, from the input",
+        names=names if all(names) and len(names) <= MOST_NAMES else (),
+        y_axis=y_axis,
+    )
+
+
+def _table(init: Json) -> Table:
+    named = _is_model([init])
+    shown = [
+        layer
+        for layer in init["layers"]
+        if named or init["depth"] <= FEW_LAYERS or layer["layer"] == init["depth"] or layer["layer"].bit_count() == 1
+    ]
+    rows = tuple(
+        (
+            layer["name"] if named else number(layer["layer"]),
+            with_error(layer["median"], layer["median_stderr"], 3),
+            number(layer["theory_median"], 4),
+            interval((layer["q05"], layer["q95"]), 3) if layer["q05"] is not None else MISSING,
+            number(layer["mean"]),
+            number(layer["rms"]),
+            number(layer["theory_rms"], 4),
+            percent(layer["dead_fraction"]),
+        )
+        for layer in shown
+    )
+    columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead")
+    empty = [index for index in (2, 6) if all(row[index] == MISSING for row in rows)]
+    keep = [index for index in range(len(columns)) if index not in empty]
+    return Table(
+        f"{init['init']}: norm over the input's",
+        tuple(columns[index] for index in keep),
+        tuple(tuple(row[index] for index in keep) for row in rows),
+        text_columns=1 if named else 0,
+        optional=("dead", "5 % to 95 %", "mean"),
+    )
+
+
+def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
+    solved = [(init["init"], found) for init in inits if (found := init.get("solution"))]
+    if not solved:
+        return
+    rows = tuple(
+        (
+            name,
+            with_error(found["gain"], found["gain_stderr"], 6),
+            number(found["mean_square_growth"], 6),
+            number(found["mean_square_growth_deep"], 6),
+            with_error(found["achieved"], found["achieved_stderr"], 3),
+            MISSING if found["z"] is None else f"{found['z']:+.2f}",
+            found["method"],
+        )
+        for name, found in solved
+    )
+    columns = ("init", "scale weights by", "mean square", "infinite depth", "on fresh networks", "z", "found by")
+    keep = [index for index in range(len(columns)) if any(row[index] != MISSING for row in rows)]
+    title = f"The gain that makes the {solved[0][1]['target']} 1 at layer {inits[0]['depth']}"
+    yield Table(
+        title,
+        tuple(columns[index] for index in keep),
+        tuple(tuple(row[index] for index in keep) for row in rows),
+        optional=("found by", "infinite depth"),
+    )
+
+
+def _agreement(rows: Sequence[Json]) -> tuple[Table, ...]:
+    if not rows:
+        return ()
+    cells = tuple(
+        (
+            row["init"],
+            number(row["layer"]),
+            with_error(row["measured_log_median"], row["stderr"]),
+            number(row["theory_log_median"], 4),
+            MISSING if row["z"] is None else f"{row['z']:+.2f}",
+        )
+        for row in rows
+    )
+    columns = ("init", "layer", "measured log median", "exact", "z")
+    return (Table("Agreement with theory where it is exact", columns, cells),)
