@@ -10,7 +10,7 @@ _WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def reinitialize(
-    model: nn.Module, init: str, generator: torch.Generator, distribution: Distribution | None = None
+    model: nn.Module, init: str, generator: torch.Generator | None, distribution: Distribution | None = None
 ) -> None:
     """Draw the weights of all linear and convolutional layers anew, in place, and set their biases to zero.
 
@@ -20,7 +20,7 @@ def reinitialize(
     Args:
         model: What is changed.
         init: A key of `hessdiag.nets.INITS`.
-        generator: Source of randomness, on the CPU.
+        generator: Source of randomness, on the CPU; `None` uses torch's global one.
         distribution: Draw from this distribution at the initialization's variance.
 
     Raises:
@@ -28,7 +28,7 @@ def reinitialize(
 
     >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 200, 3))
     >>> reinitialize(net, "he_normal", torch.Generator().manual_seed(0))
-    >>> round(float(net[3].weight.var()) * 8 * 9, 1), float(net[0].bias.abs().sum())
+    >>> round(float(net[3].weight.detach().var()) * 8 * 9, 1), float(net[0].bias.detach().abs().sum())
     (2.0, 0.0)
     """
     layers = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
@@ -48,7 +48,7 @@ def reinitialize(
 
 
 def _weight(
-    shape: torch.Size, init: str, generator: torch.Generator, distribution: Distribution | None
+    shape: torch.Size, init: str, generator: torch.Generator | None, distribution: Distribution | None
 ) -> torch.Tensor:
     fan_out, fan_in = shape[0], shape[1:].numel()
     matrix = draw(init, (fan_out, fan_in), generator=generator, distribution=distribution)
