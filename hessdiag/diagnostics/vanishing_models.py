@@ -299,7 +299,7 @@ def _layer(
 ) -> LayerNorms:
     seen = [network.widths[layer.path] for network in found if layer.path in network.widths]
     width, stderr = _harmonic([width.stable_rank for width in seen])
-    return LayerNorms(number, gradient, block, layer.name, seen[0].path if seen else None, width, stderr)
+    return LayerNorms(number, gradient, block, layer.name, layer.size, seen[0].path if seen else None, width, stderr)
 
 
 def _over_layers(

@@ -88,6 +88,7 @@ class LayerNorms:
         gradient_norm: Of its gradient.
         hessian_block_norm: Of its diagonal block.
         name: In the model; `None` for the fully connected networks, whose layers have none.
+        parameters: Their number; `None` likewise.
         path_width: Its inputs per neuron; `None` unless measured.
         effective_width: See `effective_widths`; harmonic mean over networks.
         effective_width_stderr: Its standard error.
@@ -97,6 +98,7 @@ class LayerNorms:
     gradient_norm: NormStatistics
     hessian_block_norm: NormStatistics
     name: str | None = None
+    parameters: int | None = None
     path_width: float | None = None
     effective_width: float | None = None
     effective_width_stderr: float | None = None

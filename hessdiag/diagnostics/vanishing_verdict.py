@@ -26,6 +26,7 @@ def findings(measured: "Vanishing") -> list[Finding]:
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
     found += _identical(measured, last)
+    found += _uneven(measured)
     found.append(_gradient(measured, first, last, theory))
     found += _hessian(measured, first, last)
     found += _effective_width(last)
@@ -161,6 +162,29 @@ def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
             "All networks have the same weights: this is one network, not what is typical.",
             f"{last.seeds} networks at depth {last.depth}; what builds them does not draw from torch's global generator",
             "--init NAME, or a function without a seed of its own",
+        )
+    ]
+
+
+def _uneven(measured: "Vanishing") -> list[Finding]:
+    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone."""
+    typical = [
+        (layer.gradient_norm.median / math.sqrt(layer.parameters), layer)
+        for layer in measured.layers
+        if layer.parameters and layer.gradient_norm.median > 0
+    ]
+    if not typical:
+        return []
+    low, weakest = min(typical, key=lambda pair: pair[0])
+    high, strongest = max(typical, key=lambda pair: pair[0])
+    if not high > low / GONE:
+        return []
+    return [
+        Finding(
+            "bad",
+            f"Layers are not reached alike: a typical parameter of {weakest.name} gets a gradient {times(high / low)} smaller than one of {strongest.name}.",
+            f"{low:.2e} against {high:.2e} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth}",
+            "an optimizer that scales each parameter by itself (RMSprop, Adam); the norm of the whole gradient hides this",
         )
     ]
 

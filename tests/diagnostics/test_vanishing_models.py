@@ -173,3 +173,20 @@ def test_gradient_of_the_operator_is_what_is_reported():
     problem, _ = of_ensemble(3, 1)
     measured = vanishing_of(lambda depth, seed: problem, depth=[3], seeds=2)
     assert measured.depths[0].gradient_norm.median == pytest.approx(float(HessianOperator(problem).gradient().norm()))
+
+
+def test_layers_that_little_comes_back_to_are_named():
+    """Biases keep the whole gradient up while nothing reaches the first layers."""
+
+    def biased(depth, seed):
+        torch.manual_seed(seed)
+        layers = [nn.Linear(8, 8) for _ in range(depth)]
+        x = torch.randn(4, 8)
+        return Problem(nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1]), [(x, x)], "mse")
+
+    measured = vanishing_of(biased, depth=[4, 12], seeds=4, hessian_seeds=2)
+    uneven = next(finding for finding in measured.findings if "not reached alike" in finding.says)
+    assert "parameter of 0 " in uneven.says
+    assert not any(
+        "not reached alike" in finding.says for finding in vanishing_of(random_mlp, seeds=3, depth=4).findings
+    )
