@@ -264,15 +264,17 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
         for name, rate in found
     )
     measured = tuple(rate["per_layer"] for _, rate in found)
+    theory = tuple(rate["theory_per_layer"] for _, rate in found)
+    known = any(rate is not None for rate in theory)
+    beside = " Theory is the large-depth limit; at finite depth a small difference is expected." if known else ""
     spread = [2 * (rate["per_layer_stderr"] or 0.0) for _, rate in found]
     return Dots(
         title="Rates per layer",
         caption=(
             "By how much the logarithm of the median norm changes with each further layer (natural "
-            "logarithm), with two standard errors; 0 neither vanishes nor explodes. Theory is the "
-            "large-depth limit; at finite depth a small difference is expected."
+            f"logarithm), with two standard errors; 0 neither vanishes nor explodes.{beside}"
         ),
-        alt=f"Measured rates per layer of {len(found)} norms beside their theoretical values.",
+        alt=f"Measured rates per layer of {len(found)} norms{' beside their theoretical values' if known else ''}.",
         table=Table("Rates of the median per layer", ("norm", "per layer", "log per layer", "deep limit"), rows),
         text="table",
         labels=tuple(name for name, _ in found),
@@ -283,12 +285,7 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
                 tuple(m - s for m, s in zip(measured, spread, strict=True)),
                 tuple(m + s for m, s in zip(measured, spread, strict=True)),
             ),
-            Series(
-                "theory, large depth",
-                tuple(rate["theory_per_layer"] for _, rate in found),
-                role="theory",
-                group=1,
-            ),
+            *([Series("theory, large depth", theory, role="theory", group=1)] if known else []),
         ),
         axis="change of log median norm per layer",
         log=False,
