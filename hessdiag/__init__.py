@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.forward_model import forward_model
     from hessdiag.diagnostics.spectrum import Spectrum, spectrum
     from hessdiag.diagnostics.vanishing import Vanishing, vanishing
+    from hessdiag.diagnostics.vanishing_models import vanishing_of
     from hessdiag.errors import ExitCode, HessdiagError
     from hessdiag.problem.load import ProblemRequest, load_problem
     from hessdiag.problem.problem import Problem
@@ -54,6 +55,7 @@ _HOMES = {
     "load_problem": "hessdiag.problem.load",
     "spectrum": "hessdiag.diagnostics.spectrum",
     "vanishing": "hessdiag.diagnostics.vanishing",
+    "vanishing_of": "hessdiag.diagnostics.vanishing_models",
 }
 
 __all__ = [
@@ -85,6 +87,7 @@ __all__ = [
     "load_problem",
     "spectrum",
     "vanishing",
+    "vanishing_of",
 ]
 
 

@@ -1,25 +1,46 @@
-"""`hessdiag vanishing`: random networks over a grid of depths."""
+"""`hessdiag vanishing [MODEL]`: random networks over a grid of depths."""
 
-from typing import Literal
+import contextlib
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hessdiag.cli.options import SEED, Names, count_or, output_options
+from hessdiag.cli.options import DTYPES, SEED, Names, count_or, output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
+from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
+from hessdiag.problem import spec
 from hessdiag.report.document import document
+
+if TYPE_CHECKING:
+    from hessdiag.diagnostics.vanishing import Vanishing
+
+PLACE = "{depth}"
+OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code")
+OF_MLP = ("width", "activation")
+
+
+def depths(value: Any) -> int | tuple[int, ...]:
+    """The type of `--depth`: the largest one, or all of them with commas between."""
+    words = str(value).split(",")
+    if not all(word.strip().isdigit() and int(word) for word in words):
+        raise click.BadParameter(f"{value!r} is neither a positive whole number nor several with commas between.")
+    return int(words[0]) if len(words) == 1 else tuple(int(word) for word in words)
 
 
 @click.command("vanishing")
+@click.argument("model", metavar="[MODEL]", required=False)
 @click.option(
     "--depth",
-    type=click.IntRange(min=1),
-    metavar="N",
+    type=depths,
+    metavar="N|N,N,...",
     default=32,
     show_default=True,
-    help="Deepest network, in weight matrices.",
+    help="Deepest network, in weight matrices: powers of two up to it. Several: these depths.",
 )
 @click.option(
     "--width",
@@ -29,16 +50,18 @@ from hessdiag.report.document import document
     show_default=True,
     help="Units per layer; same: width = depth.",
 )
-@click.option("--init", type=Names(list(INITS)), help="Default: he_uniform for relu, else xavier_uniform.")
+@click.option(
+    "--init",
+    type=Names(list(INITS)),
+    help="Default: he_uniform for relu, else xavier_uniform; with MODEL its own.",
+)
 @click.option("--distribution", type=Names(("uniform", "normal")), help="Draw from this, at the init's variance.")
 @click.option("--activation", type=Names(list(ACTIVATIONS)), default="relu", show_default=True)
 @click.option(
     "--seeds",
     type=click.IntRange(min=2),
     metavar="N",
-    default=200,
-    show_default=True,
-    help="Networks per depth.",
+    help="Networks per depth. Default: 200; with MODEL 10.",
 )
 @click.option(
     "--hessian-seeds",
@@ -47,58 +70,129 @@ from hessdiag.report.document import document
     help="Networks for the Hessian norms. Default: what is quick.",
 )
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples in the batch.")
+@click.option("--data", metavar="SPEC", help="With MODEL: the batch, batch.npz or train.py:loader. Without: synthetic.")
+@click.option("--loss", metavar="NAME|SPEC", help="With MODEL: ce, mse, bce, nll, output, or losses.py:f.")
+@click.option("--objective", metavar="SPEC", help="With MODEL: FILE.py:f of (model, batch) -> scalar.")
 @click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="Which random networks.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
+@click.option("--dtype", type=Names(DTYPES), help="With MODEL. Default: float64 for builtins, else the model's own.")
+@click.option("--trust-code", is_flag=True, help="With MODEL: run code that lies inside the named files.")
 @output_options
 def command(
-    depth: int,
+    model: str | None,
+    depth: int | tuple[int, ...],
     width: int | Literal["same"],
     init: str | None,
     distribution: Literal["uniform", "normal"] | None,
     activation: str,
-    seeds: int,
+    seeds: int | None,
     hessian_seeds: int | None,
     batch: int | None,
     seed: int,
     device: str,
     out: Output,
+    **of_model: Any,
 ) -> int:
     """How do gradient and Hessian norms change with depth, and within the deepest network?
 
-    Draws fully connected networks over a grid of depths up to --depth, and shows medians, means and quantiles
-    of the norms beside what theory predicts. Needs no model and no data.
+    Without MODEL, draws fully connected networks over a grid of depths up to --depth, and shows medians, means and
+    quantiles of the norms beside what theory predicts.
+
+    With MODEL, any spec that has {depth} in it, builds that network at every depth with fresh random weights (or with
+    those of --init), in training mode, and measures the same norms on --data or a synthetic batch.
 
     \b
     hessdiag vanishing --depth 128 --width 32
     hessdiag vanishing --init lecun --activation linear -o vanishing.html
+    hessdiag vanishing 'train.py:build(depth={depth})' --depth 16 --data batch.npz --loss ce
+    hessdiag vanishing 'builtin:fcn(depth={depth}, channels=8)' --init he_normal
     """  # noqa: D301
     clock = Clock()
+    common: dict[str, Any] = {
+        "depth": depth,
+        "init": init,
+        "distribution": distribution,
+        "hessian_seeds": hessian_seeds,
+        "seed": seed,
+    }
+    if seeds is not None:
+        common["seeds"] = seeds
+    _refuse_strangers(model)
+    if model is not None:
+        request = {"batch_size": batch, "device": device, **of_model}
+        return _of_model(model, request, common, out, clock)
     from hessdiag.diagnostics.vanishing import vanishing
 
+    own: dict[str, Any] = {"width": width, "activation": activation, "device": device}
+    if batch is not None:
+        own["batch"] = batch
     with reporter(out.progress) as progress:
-        measured = vanishing(
-            depth=depth,
-            width=width,
-            init=init,
-            distribution=distribution,
-            activation=activation,
-            seeds=seeds,
-            hessian_seeds=hessian_seeds,
-            seed=seed,
-            device=device,
-            progress=progress,
-            **({} if batch is None else {"batch": batch}),
+        measured = vanishing(**common, **own, progress=progress)
+    problem = {"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed}
+    return _answer(measured, problem, out, clock)
+
+
+def _refuse_strangers(model: str | None) -> None:
+    """Refuse options that the other of the two forms takes.
+
+    Raises:
+        SpecError: naming the option and where it belongs.
+    """
+    ctx = click.get_current_context()
+    for name in OF_MLP if model is not None else OF_MODEL:
+        if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
+            flag = f"--{name.replace('_', '-')}"
+            if model is None:
+                raise SpecError(
+                    f"{flag} needs a MODEL; without one, random fully connected networks are measured.",
+                    f"hessdiag vanishing 'train.py:build(depth={PLACE})' {flag} ...",
+                )
+            raise SpecError(f"{flag} is for the networks measured without MODEL; {model} has its own.", f"no {flag}")
+    if model is not None and PLACE not in model:
+        kind = spec.parse(model).kind
+        head = model.partition("(")[0] if kind in ("builtin", "script", "module") else "train.py:build"
+        raise SpecError(
+            f"{model!r} is one network, and depth is what is varied: its spec must have {PLACE} in it.",
+            f"hessdiag vanishing '{head}(depth={PLACE})'",
         )
+
+
+def _of_model(model: str, request: Mapping[str, Any], common: Mapping[str, Any], out: Output, clock: Clock) -> int:
+    """Measure networks that a spec builds."""
+    spec.parse(model.replace(PLACE, "1"))  # a typing error is said before torch is loaded
+    # What the user's own code prints is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
+        from hessdiag.diagnostics.vanishing_models import vanishing_of
+        from hessdiag.problem.describe import describe
+        from hessdiag.problem.load import ProblemRequest, Shared, load_problem
+        from hessdiag.problem.problem import Problem
+
+        shared = Shared()
+
+        def build(depth: int, seed: int) -> Problem:
+            # In training mode: the running statistics of a fresh BatchNorm have seen no data.
+            text = model.replace(PLACE, str(depth))
+            return load_problem(ProblemRequest(text, seed=seed, batches=1, train_mode=True, **request), shared)
+
+        measured = vanishing_of(build, progress=progress, **common)
+        described = describe(build(measured.depths[-1].depth, common["seed"]))
+    described |= {"spec": model, "seed": common["seed"], "weights_sha256": None}
+    if described["synthetic"]:
+        described["data_sha256"] = None  # one batch for each network
+    return _answer(measured, described, out, clock)
+
+
+def _answer(measured: "Vanishing", problem: Mapping[str, Any], out: Output, clock: Clock) -> int:
     return finish(
         document(
             "vanishing",
             status=measured.status,
-            problem={"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed},
+            problem=problem,
             result=measured.to_result(),
             theory=measured.theory,
             checks=measured.checks,
             verdict=measured.verdict,
-            provenance=collect(clock, measured.device),
+            provenance=collect(clock, measured.device, problem.get("kernels_forced", ())),
         ),
         out,
     )

@@ -1,6 +1,6 @@
 """How gradient and Hessian norms change with depth, over many random fully connected networks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from hessdiag.diagnostics.vanishing_norms import (
     measure,
     statistics_of,
 )
-from hessdiag.diagnostics.vanishing_theory import predict
+from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.vanishing_verdict import findings
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import ComputeError, SpecError
@@ -33,6 +33,7 @@ WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
 SMALL_WIDTH = 64
 SAMPLES = 16  # default batch
 SEEDS = 200  # default number of networks for gradients
+LARGEST_Z = 5.0  # standard errors between exact norms and their check by random products
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
@@ -65,12 +66,16 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Vanishing:
-    """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys."""
+    """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys.
 
-    width: int | Literal["same"]
-    init: str
+    `width` and `activation` are `None` for networks that `vanishing_of` builds, and so is `init` where those keep the
+    weights that they are built with.
+    """
+
+    width: int | Literal["same"] | None
+    init: str | None
     distribution: Distribution | None
-    activation: str
+    activation: str | None
     seeds: int
     batch: int
     seed: int
@@ -79,21 +84,29 @@ class Vanishing:
     layers: tuple[LayerNorms, ...]
     checks: dict[str, float | None]
     interrupted: bool
+    check_failed: bool = False
+    same_weights: bool = False
+
+    def predict(self, width: int | None) -> Theory | None:
+        """What closed forms predict at a width; `None` where there are none."""
+        if width is None or self.init is None or self.activation is None:
+            return None
+        return predict(self.init, self.activation, width, self.distribution)
 
     @cached_property
     def rates(self) -> dict[str, Rate]:
         """Rate of every quantity over the deeper half of the grid (by log depth); empty for width = depth."""
         if self.width == "same":
             return {}
-        theory = predict(self.init, self.activation, self.width, self.distribution)
+        theory = self.predict(self.width)
         deep = [entry for entry in self.depths if entry.depth >= self.depths[-1].depth / 8 and entry.depth >= 2]
         found = {}
         for quantity in QUANTITIES:
-            norms = [statistics_of(entry, quantity) for entry in deep]
+            norms = [(entry.depth, norm) for entry in deep if (norm := statistics_of(entry, quantity)) is not None]
             slope = fit_slope(
-                [entry.depth for entry in deep],
-                [n.log_median for n in norms],
-                [n.log_median_stderr for n in norms],
+                [depth for depth, _ in norms],
+                [n.log_median for _, n in norms],
+                [n.log_median_stderr for _, n in norms],
             )
             if slope is not None:
                 found[quantity] = Rate(slope.value, slope.stderr, theory.rates.get(quantity) if theory else None)
@@ -106,7 +119,9 @@ class Vanishing:
             Agreement(entry.depth, quantity, norm.log_median, norm.log_median_stderr, float(np.log(value)))
             for entry in self.depths
             for quantity, value in (entry.theory_median or {}).items()
-            if (norm := statistics_of(entry, quantity)).log_median_stderr > 0 and norm.networks >= FEWEST_TO_COMPARE
+            if (norm := statistics_of(entry, quantity)) is not None
+            and norm.log_median_stderr > 0
+            and norm.networks >= FEWEST_TO_COMPARE
         )
 
     @property
@@ -114,14 +129,12 @@ class Vanishing:
         """Whether the measurement was interrupted, or a self-check failed ("inexact")."""
         if self.interrupted:
             return "interrupted"
-        z = self.checks.get("hessian_norm_z")
-        return "inexact" if z is not None and not abs(z) <= 5 else "ok"
+        return "inexact" if self.check_failed else "ok"
 
     @property
     def theory(self) -> dict[str, Any] | None:
         """What closed forms predict for the setting, and under which assumptions."""
-        width = self.width if isinstance(self.width, int) else self.depths[-1].width
-        theory = predict(self.init, self.activation, width, self.distribution)
+        theory = self.predict(self.depths[-1].width)
         return asdict(theory) if theory else None
 
     @property
@@ -147,7 +160,7 @@ class Vanishing:
 
 def vanishing(
     *,
-    depth: int = 32,
+    depth: int | Sequence[int] = 32,
     width: int | Literal["same"] = 32,
     init: str | None = None,
     activation: str = "relu",
@@ -167,7 +180,7 @@ def vanishing(
     Everything is computed in float64, many networks at once.
 
     Args:
-        depth: Largest number of weight matrices; the grid is the powers of two up to it, and itself.
+        depth: Largest number of weight matrices; the grid is the powers of two up to it, and itself. Or all depths.
         width: Of all layers; "same" makes it equal to the depth at every point of the grid.
         init: A key of `hessdiag.nets.INITS`. Default: `he_uniform` for (leaky) ReLU, `xavier_uniform` otherwise.
         activation: A key of `hessdiag.nets.ACTIVATIONS`.
@@ -186,8 +199,9 @@ def vanishing(
     >>> [entry.depth for entry in measured.depths], measured.status
     ([2, 4], 'ok')
     """
+    grid_depths = depth_grid(depth)
     for name, value, least in (
-        ("depth", depth, 1),
+        ("depth", min(grid_depths, default=0), 1),
         ("width", width, 1),
         ("seeds", seeds, 2),
         ("batch", batch, 1),
@@ -198,7 +212,7 @@ def vanishing(
     phi, init = activations.activation(activation), init or default_init(activation)
     weight_law = law(init, 1, 1, distribution)
     place = device_named(device)
-    grid = [(L, L if width == "same" else width) for L in depth_grid(depth)]
+    grid = [(L, L if width == "same" else width) for L in grid_depths]
     _fits(grid[-1], place)
     networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
@@ -231,9 +245,10 @@ def vanishing(
         if not measured:
             raise
         interrupted = True
+    z = checks.get("hessian_norm_z")
     return Vanishing(
         width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
-        tuple(measured), layers, checks, interrupted,
+        tuple(measured), layers, checks, interrupted, z is not None and not abs(z) <= LARGEST_Z,
     )  # fmt: skip
 
 
@@ -265,12 +280,14 @@ def _fits(deepest: tuple[int, int], place: torch.device) -> None:
         )
 
 
-def depth_grid(depth: int) -> list[int]:
-    """Powers of two from 2 up to the depth, and the depth itself.
+def depth_grid(depth: int | Sequence[int]) -> list[int]:
+    """Powers of two from 2 up to the depth, and the depth itself; several depths are the grid themselves.
 
-    >>> depth_grid(100)
-    [2, 4, 8, 16, 32, 64, 100]
+    >>> depth_grid(100), depth_grid([152, 50, 101])
+    ([2, 4, 8, 16, 32, 64, 100], [50, 101, 152])
     """
+    if not isinstance(depth, int):
+        return sorted(set(depth))
     return sorted({2**power for power in range(1, depth.bit_length()) if 2**power < depth} | {depth})
 
 

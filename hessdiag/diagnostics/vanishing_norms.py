@@ -32,10 +32,13 @@ class DepthNorms:
 
     Attributes:
         depth: Number of weight matrices L.
-        width: Width of every layer, input and output included.
+        width: Width of every layer, input and output included; `None` for networks of another kind.
+        parameters: Number of parameters.
         seeds: Networks behind `gradient_norm` and `vjp_norm`.
         hessian_seeds: Networks behind the Hessian norms: the first of the same ones.
         hessian_method: "exact" (no Hessian is formed) or "hvp" (random products; the spread holds their error).
+        hessian_probe_error: Standard error of one network's Hessian norm from its random products, relative to the
+            norm, as a median over networks; `None` where that is exact, or not told apart from the spread.
         dead_fraction: Fraction of networks in which each sample meets a layer with all units off: no gradient at all.
         gradient_norm: Norm of the whole gradient.
         hessian_norm: Frobenius norm of the whole Hessian.
@@ -44,13 +47,19 @@ class DepthNorms:
         hessian_diag_share: Share of absolute mass on the diagonal; `None` where not computed.
         certified_indefinite: Fraction of Hessians that certainly have a negative eigenvalue: were H positive
             semidefinite, |H_lm|^2 <= |H_ll| |H_mm| would hold for all blocks. `None` where norms are estimates.
-        vjp_norm: Norm of the first layer's gradient of <u, z> for one sample, relative to |u| |x|.
+        vjp_norm: Norm of the first layer's gradient of <u, z> for one sample, relative to |u| |x|; `None` for networks
+            that need not have one output vector.
         theory_rms: Exact root mean squares, by quantity; `None` where no closed form holds.
         theory_median: Exact medians, by quantity; `None` likewise.
+        path_width: Harmonic mean over all layers but the last of their number of inputs per neuron; `None` unless
+            measured.
+        effective_width: Likewise of their effective widths (`effective_widths`), over networks too.
+        effective_width_stderr: Its standard error.
     """
 
     depth: int
-    width: int
+    width: int | None
+    parameters: int
     seeds: int
     hessian_seeds: int
     hessian_method: Literal["exact", "hvp"]
@@ -61,24 +70,44 @@ class DepthNorms:
     hessian_offdiagonal_blocks_norm: NormStatistics
     hessian_diag_share: NormStatistics | None
     certified_indefinite: float | None
-    vjp_norm: NormStatistics
+    vjp_norm: NormStatistics | None
     theory_rms: dict[str, float] | None
     theory_median: dict[str, float] | None
+    hessian_probe_error: float | None = None
+    path_width: float | None = None
+    effective_width: float | None = None
+    effective_width_stderr: float | None = None
 
 
 @dataclass(frozen=True)
 class LayerNorms:
-    """Norms of one layer's gradient and of its diagonal Hessian block, in the deepest network."""
+    """Norms of one layer's gradient and of its diagonal Hessian block, in the deepest network.
+
+    Attributes:
+        layer: Counted from 1 at the input.
+        gradient_norm: Of its gradient.
+        hessian_block_norm: Of its diagonal block.
+        name: In the model; `None` for the fully connected networks, whose layers have none.
+        parameters: Their number; `None` likewise.
+        path_width: Its inputs per neuron; `None` unless measured.
+        effective_width: See `effective_widths`; harmonic mean over networks.
+        effective_width_stderr: Its standard error.
+    """
 
     layer: int
     gradient_norm: NormStatistics
     hessian_block_norm: NormStatistics
+    name: str | None = None
+    parameters: int | None = None
+    path_width: float | None = None
+    effective_width: float | None = None
+    effective_width_stderr: float | None = None
 
 
-def statistics_of(entry: DepthNorms, quantity: str) -> NormStatistics:
-    """The statistics of one of `QUANTITIES` at one depth."""
+def statistics_of(entry: DepthNorms, quantity: str) -> NormStatistics | None:
+    """The statistics of one of `QUANTITIES` at one depth; `None` where it was not measured."""
     found = getattr(entry, f"{quantity}_norm")
-    assert isinstance(found, NormStatistics)
+    assert found is None or isinstance(found, NormStatistics)
     return found
 
 
@@ -153,6 +182,7 @@ def measure(
     entry = DepthNorms(
         depth=L,
         width=d,
+        parameters=L * d * d,
         seeds=seeds,
         hessian_seeds=networks,
         hessian_method=method,

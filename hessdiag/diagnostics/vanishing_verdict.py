@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.vanishing_theory import Theory, predict
+from hessdiag.diagnostics.vanishing_theory import Theory
 from hessdiag.diagnostics.verdict import Finding, Level, percent, times
 
 if TYPE_CHECKING:
@@ -14,32 +14,39 @@ GONE = 1e-2  # relative to the shallowest network, a typical gradient below this
 SUBTLE = 0.5
 FLOAT32_FLOOR = 1.2e-38
 Z_ALLOWED = 4.0
+OVERSTATED = 1.5  # path count over effective width that is worth a word
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
 def findings(measured: "Vanishing") -> list[Finding]:
     """The verdict, the most important sentence first."""
     first, last = measured.depths[0], measured.depths[-1]
-    theory = predict(measured.init, measured.activation, last.width, measured.distribution)
-    found = []
-    if measured.status == "inexact":
-        found.append(
-            Finding(
-                "bad",
-                "The exact Hessian norms disagree with random products: they cannot be trusted.",
-                f"{measured.checks['hessian_norm_z']:.1f} standard errors apart",
-                "report this with the command line above",
-            )
-        )
+    theory = measured.predict(last.width)
+    found = _checks(measured)
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
+    found += _identical(measured, last)
+    found += _uneven(measured)
     found.append(_gradient(measured, first, last, theory))
     found += _hessian(measured, first, last)
+    found += _effective_width(last)
     found += _typical_against_mean(last)
     found += _dead(last)
     found += _underflow(last)
     found += _agreement(measured)
     return found
+
+
+def _checks(measured: "Vanishing") -> list[Finding]:
+    if not measured.check_failed:
+        return []
+    z = measured.checks.get("hessian_norm_z")
+    if z is None:
+        worst = max((value for value in measured.checks.values() if value is not None), default=math.nan)
+        says = "Hessian-vector products fail their self-check: the Hessian norms cannot be trusted."
+        return [Finding("bad", says, f"largest relative error {worst:.1e}", "--dtype float64")]
+    says = "The exact Hessian norms disagree with random products: they cannot be trusted."
+    return [Finding("bad", says, f"{z:.1f} standard errors apart", "report this with the command line above")]
 
 
 def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", theory: Theory | None) -> Finding:
@@ -91,6 +98,10 @@ def _per_layer(entry: "DepthNorms") -> float:
 
 def _cure(last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
     adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
+    if last.width is None:
+        if explodes:
+            return "a smaller gain; or normalization and residual connections together, for each alone explodes"
+        return f"more units or channels, a gain that keeps the forward norm, padding other than zeros where images are small, residual connections with normalization; or {adaptive}"
     if theory is None or not theory.critical_width_per_depth > 0:  # no closed form, or so narrow that it fails
         return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
     gain = theory.mean_square_growth**-0.5
@@ -142,6 +153,56 @@ def _hessian(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms") -> 
     return found
 
 
+def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
+    if not measured.same_weights:
+        return []
+    return [
+        Finding(
+            "warn",
+            "All networks have the same weights: this is one network, not what is typical.",
+            f"{last.seeds} networks at depth {last.depth}; what builds them does not draw from torch's global generator",
+            "--init NAME, or a function without a seed of its own",
+        )
+    ]
+
+
+def _uneven(measured: "Vanishing") -> list[Finding]:
+    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone."""
+    typical = [
+        (layer.gradient_norm.median / math.sqrt(layer.parameters), layer)
+        for layer in measured.layers
+        if layer.parameters and layer.gradient_norm.median > 0
+    ]
+    if not typical:
+        return []
+    low, weakest = min(typical, key=lambda pair: pair[0])
+    high, strongest = max(typical, key=lambda pair: pair[0])
+    if not high > low / GONE:
+        return []
+    return [
+        Finding(
+            "bad",
+            f"Layers are not reached alike: a typical parameter of {weakest.name} gets a gradient {times(high / low)} smaller than one of {strongest.name}.",
+            f"{low:.2e} against {high:.2e} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth}",
+            "an optimizer that scales each parameter by itself (RMSprop, Adam); the norm of the whole gradient hides this",
+        )
+    ]
+
+
+def _effective_width(last: "DepthNorms") -> list[Finding]:
+    if last.effective_width is None or last.path_width is None or last.path_width < OVERSTATED * last.effective_width:
+        return []
+    error = f" ± {last.effective_width_stderr:.2g}" if last.effective_width_stderr else ""
+    return [
+        Finding(
+            "note",
+            f"The layers average like fully connected ones of {last.effective_width:.3g} units, not of {last.path_width:.4g}.",
+            f"effective width {last.effective_width:.3g}{error} by the stable rank of their inputs, {last.path_width:.4g} by counting paths (k^2 c), harmonic means over the layers at depth {last.depth}",
+            "judge depth by the former: weights that are shared over an image are fewer independent terms than its paths",
+        )
+    ]
+
+
 def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
     norm = last.gradient_norm
     if not norm.median > 0 or not 2 * norm.median <= norm.mean < math.inf:
@@ -171,7 +232,7 @@ def _dead(last: "DepthNorms") -> list[Finding]:
 
 
 def _underflow(last: "DepthNorms") -> list[Finding]:
-    per_weight = last.gradient_norm.median / math.sqrt(last.depth * last.width**2)
+    per_weight = last.gradient_norm.median / math.sqrt(last.parameters)
     if not 0 < per_weight < FLOAT32_FLOOR:
         return []
     return [

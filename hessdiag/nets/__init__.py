@@ -3,13 +3,21 @@
 BUILTINS: dict[str, tuple[str, str]] = {
     "mlp": (
         "hessdiag.nets.mlp:MLP",
-        "fully connected: depth, width, in_features, out_features, activation, init, bias",
+        "fully connected: depth, width, in_features, out_features, activation, init, bias, batchnorm, residual",
     ),
     "lenet": (
         "hessdiag.nets.convnet:LeNet",
         "the classic 2-conv, 3-linear network; 62,006 parameters on 3x32x32",
     ),
     "convnet": ("hessdiag.nets.convnet:ConvNet", "a small convolutional classifier"),
+    "fcn": (
+        "hessdiag.nets.fcn:FCN",
+        "image to image: depth, channels, kernel, padding='zeros'|'circular', resolution, batchnorm, residual",
+    ),
+    "resnet": (
+        "hessdiag.nets.resnet:ResNet",
+        "stripped bottleneck ResNet: depth=50|101|152|500, channels, wide, big, batchnorm, residual",
+    ),
     "chain": ("hessdiag.nets.chain:Chain", "the width-one linear network: a product of `length` scalars"),
 }
 

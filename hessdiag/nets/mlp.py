@@ -1,5 +1,6 @@
 """The multilayer perceptron of the papers: depth L counts weight matrices, the output is linear."""
 
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -7,6 +8,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
+from hessdiag.nets.residual import stack
 
 MODULES: dict[str, type[nn.Module]] = {
     "linear": nn.Identity,
@@ -21,7 +23,8 @@ MODULES: dict[str, type[nn.Module]] = {
 class MLP(nn.Sequential):
     """Fully connected network: a_l = W_l h_{l-1}, h_l = phi(a_l), and a linear output a_L.
 
-    Weight matrices are the children `0`, `2`, `4`, ..., with the activation between them.
+    Weight matrices are the children `0`, `2`, `4`, ..., with the activation between them, unless there is normalization
+    or skip connections (Vanishing Curvature, Figure 17).
 
     Args:
         depth: Number L of weight matrices.
@@ -33,6 +36,8 @@ class MLP(nn.Sequential):
         bias: Whether layers have biases, which start at zero.
         seed: Of the weights; `None` takes torch's global random state.
         dtype: Of the parameters.
+        batchnorm: Normalize each hidden layer over the batch, before its activation.
+        residual: Skip connections over three hidden layers at a time, from the second on.
 
     Raises:
         SpecError: if the activation or the initialization is unknown, or a size is below 1.
@@ -53,6 +58,8 @@ class MLP(nn.Sequential):
         bias: bool = False,
         seed: int | None = None,
         dtype: torch.dtype = torch.float64,
+        batchnorm: bool = False,
+        residual: bool = False,
     ) -> None:
         if activation not in MODULES:
             raise SpecError(f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", "activation='relu'")
@@ -67,5 +74,6 @@ class MLP(nn.Sequential):
                 layer.weight.copy_(draw(init or default_init(activation), (fan_out, fan_in), generator=generator))
                 if bias:
                     layer.bias.zero_()
-            layers += [layer, MODULES[activation]()]
-        super().__init__(*layers[:-1])
+            layers.append(layer)
+        normalization = partial(nn.BatchNorm1d, width, dtype=dtype) if batchnorm else None
+        super().__init__(*stack(layers, MODULES[activation], normalization, residual=residual))

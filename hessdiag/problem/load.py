@@ -21,7 +21,7 @@ from hessdiag.problem.problem import Problem, uncompiled
 from hessdiag.problem.spec import Spec, parse
 from hessdiag.problem.trust import said
 
-__all__ = ["ALL", "DTYPES", "ProblemRequest", "load_problem"]
+__all__ = ["ALL", "DTYPES", "ProblemRequest", "Shared", "load_problem"]
 
 _MODED = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
 
@@ -84,19 +84,36 @@ class _Parts:
 
 
 @dataclass
+class Shared:
+    """What several loads of one command have in common: each script runs once, each data file is read once."""
+
+    scripts: dict[Path, ModuleType] = field(default_factory=dict)
+    contents: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
 class _Session:
     """What is gathered while one request is loaded."""
 
     request: ProblemRequest
-    scripts: dict[Path, ModuleType] = field(default_factory=dict)
+    shared: Shared
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    @property
+    def scripts(self) -> dict[Path, ModuleType]:
+        """Scripts that ran."""
+        return self.shared.scripts
 
-def load_problem(request: ProblemRequest) -> Problem:
+
+def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Problem:
     """Load the model, the weights, the batches and the loss that a request names, and check that they fit.
 
     The same seed gives the same problem; the process's own random state is left as it was.
+
+    Args:
+        request: What to load.
+        shared: Scripts and data of earlier loads, which are used again and added to.
 
     Raises:
         SpecError: if the request cannot be understood (exit 2).
@@ -120,7 +137,7 @@ def load_problem(request: ProblemRequest) -> Problem:
     if request.loss is not None and ":" not in request.loss and request.loss != "output":
         losses.resolve(request.loss)  # before anything costly is loaded
     with _seeded(request.seed):
-        return _load(_Session(request), device, dtype)
+        return _load(_Session(request, shared or Shared()), device, dtype)
 
 
 def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) -> Problem:
@@ -274,8 +291,11 @@ def _data(session: _Session, text: str, model: nn.Module, *, free_form: bool) ->
     spec = parse(text)
     if spec.kind == "file":
         session.files.append(checkpoint.existing(spec.source))
-        trust = session.request.trust_code
-        content = data.from_file(spec.source, spec.key, trust_code=trust, free_form=free_form)
+        content = session.shared.contents.get(text)
+        if content is None:
+            trust = session.request.trust_code
+            content = data.from_file(spec.source, spec.key, trust_code=trust, free_form=free_form)
+            session.shared.contents[text] = content
         if free_form:
             return content
         batches, notes = data.plain_numbers(data.as_batches(content)[0], tokens=_takes_tokens(model))

@@ -13,6 +13,9 @@ from hessdiag.problem.batch import forward, output_tensor, to
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE, as_batches
 from hessdiag.problem.problem import _mode
 
+DECLARED = "input_shape"  # attribute by which a model says what one sample is like
+RECONSTRUCTS = "reconstructs_input"  # and that its targets are its inputs
+
 SPATIAL_SIZES = (32, 28, 64, 224, 8)
 SEQUENCE = 16
 TEACHER_WIDTH = 32
@@ -91,7 +94,8 @@ def make(
     Args:
         model: Only its shapes matter.
         loss: Name or criterion; it decides the targets: a random one-hidden-layer tanh teacher of the inputs
-            for regression, as in the vanishing-curvature paper, and uniform classes for classification.
+            for regression, as in the vanishing-curvature paper, and uniform classes for classification. A model with
+            `reconstructs_input = True` has its inputs as targets; one with an `input_shape` is given that.
         batch_size: Samples per batch; 32 by default.
         batches: How many batches; 1 by default.
         seed: Of the generator; the global random state is not touched.
@@ -109,13 +113,17 @@ def make(
     kind = target_kind(loss)
     generator = torch.Generator().manual_seed(seed)
     size = batch_size or DEFAULT_BATCH_SIZE
+    if kind == "teacher" and getattr(model, RECONSTRUCTS, False):
+        kind = "inputs"
     form, output = _probe(model)
     inputs = form.draw(size * max(1, batches or 1), generator)
-    targets = {"classes": _classes, "bits": _bits, "teacher": _teacher}[kind](inputs, form, output, generator)
+    make_targets = {"classes": _classes, "bits": _bits, "teacher": _teacher, "inputs": lambda inputs, *_: inputs}
+    targets = make_targets[kind](inputs, form, output, generator)
     said = {
         "classes": "uniform classes",
         "bits": "uniform 0/1 targets",
         "teacher": "targets from a random one-hidden-layer tanh teacher",
+        "inputs": "the inputs as targets",
     }[kind]
     what = "Gaussian inputs" if form.vocabulary is None else f"uniform tokens of {form.vocabulary}"
     taken, _ = as_batches((inputs, targets), batch_size=size)
@@ -142,9 +150,11 @@ def target_kind(loss: Any) -> str:
 def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
     """The first form that passes through the model, and the shape of the output for two samples."""
     layer = first_layer(model)
+    declared = getattr(model, DECLARED, None)
+    known = [Form(tuple(declared))] if isinstance(declared, tuple) else []
     parameter = next((item for item in model.parameters() if item.is_floating_point()), None)
     tried = []
-    for form in forms(layer) if layer is not None else ():
+    for form in (*known, *(forms(layer) if layer is not None else ())):
         tried.append(str((DEFAULT_BATCH_SIZE, *form.shape)))
         inputs = form.draw(2, torch.Generator().manual_seed(0))
         if parameter is not None:

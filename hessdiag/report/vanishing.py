@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
     Fact,
@@ -50,7 +51,9 @@ def view(doc: Json) -> View:
     rates = _rates(result["rates"])
     layers = _layers(result["layers"])
     tables = tuple(_table(depths, quantity) for quantity in QUANTITIES if quantity != "vjp")
-    blocks = (norms[0], *((rates,) if rates else ()), *((layers,) if layers else ()), norms[1], *tables)
+    widths = _widths(depths)
+    extra = (*_vjp(depths), *_layer_widths(result["layers"]), *_agreement(result.get("agreement")))
+    blocks = (norms[0], *((rates,) if rates else ()), *((layers,) if layers else ()), norms[1], *tables, *widths)
     return View(
         question="Do gradient and curvature survive the depth?",
         subject=_subject(doc["problem"], result),
@@ -60,7 +63,7 @@ def view(doc: Json) -> View:
         blocks=blocks,
         verdict=findings(doc),
         notes=tuple(doc["problem"].get("notes", ())),
-        extra=(_table(depths, "vjp"), *_agreement(result.get("agreement")), *side_tables(doc)),
+        extra=(*extra, *side_tables(doc)),
     )
 
 
@@ -71,6 +74,10 @@ def _width(value: int | str) -> str:
 def _subject(problem: Json, result: Json) -> tuple[tuple[str, str], ...]:
     depths = [entry["depth"] for entry in result["depths"]]
     span = f"depth {min(depths)} to {max(depths)}" if depths else "no depth finished"
+    if result["width"] is None:
+        init = f"{result['init']} ({result['distribution']})" if result["init"] else "as the model draws its weights"
+        seeds = f"{number(result['seeds'])} seeds"
+        return (("depths", span), ("init", init), ("averaged over", seeds), *subject(problem))
     return (
         ("network", f"fully connected, {span}, {_width(result['width'])}, {result['activation']}"),
         ("init", f"{result['init']} ({result['distribution']})"),
@@ -137,6 +144,9 @@ def _facts(result: Json) -> tuple[Fact, ...]:
             f"of the Hessian at depth {deepest['depth']}",
         ),
     ]
+    if deepest.get("hessian_probe_error") is not None:
+        meaning = "standard error of one network's Hessian norm from random products, at the deepest; the bands hold it"
+        facts.append(Fact("probe error", percent(deepest["hessian_probe_error"]), meaning))
     largest = max((abs(row["z"]) for row in result.get("agreement") or () if row["z"] is not None), default=None)
     if largest is not None:
         meaning = f"standard errors, in {len(result['agreement'])} comparisons of a log-median with its exact value"
@@ -201,6 +211,43 @@ def _table(depths: Sequence[Json], quantity: str) -> Table:
     return Table(f"Norm of the {name}", columns, rows, text_columns=0, optional=("theory rms", "seeds"))
 
 
+def _vjp(depths: Sequence[Json]) -> tuple[Table, ...]:
+    return (_table(depths, "vjp"),) if any(entry.get("vjp_norm") for entry in depths) else ()
+
+
+def _widths(depths: Sequence[Json]) -> tuple[Table, ...]:
+    """Effective widths by depth, where they were measured."""
+    rows = tuple(
+        (
+            number(entry["depth"]),
+            number(entry["path_width"]),
+            with_error(entry["effective_width"], entry.get("effective_width_stderr")),
+            ratio(entry["depth"], entry["effective_width"]),
+            number(entry.get("parameters")),
+        )
+        for entry in depths
+        if entry.get("effective_width") is not None
+    )
+    columns = ("depth", "paths per unit", "effective width", "depth / width", "parameters")
+    return (Table("Effective width", columns, rows, text_columns=0, optional=("parameters",)),) if rows else ()
+
+
+def _layer_widths(layers: Sequence[Json]) -> tuple[Table, ...]:
+    """Names and effective widths of the deepest network's layers, where they were measured."""
+    rows = tuple(
+        (
+            str(layer["name"]),
+            number(layer["layer"]),
+            number(layer.get("path_width")),
+            with_error(layer.get("effective_width"), layer.get("effective_width_stderr")),
+        )
+        for layer in layers
+        if layer.get("name") is not None
+    )
+    columns = ("name", "layer", "paths per unit", "effective width")
+    return (Table("Layers of the deepest network", columns, rows),) if rows else ()
+
+
 def _rates(rates: Mapping[str, Json]) -> Dots | None:
     found = [
         (QUANTITIES[key][1], rates[key]) for key in QUANTITIES if (rates.get(key) or {}).get("per_layer") is not None
@@ -217,15 +264,17 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
         for name, rate in found
     )
     measured = tuple(rate["per_layer"] for _, rate in found)
+    theory = tuple(rate["theory_per_layer"] for _, rate in found)
+    known = any(rate is not None for rate in theory)
+    beside = " Theory is the large-depth limit; at finite depth a small difference is expected." if known else ""
     spread = [2 * (rate["per_layer_stderr"] or 0.0) for _, rate in found]
     return Dots(
         title="Rates per layer",
         caption=(
             "By how much the logarithm of the median norm changes with each further layer (natural "
-            "logarithm), with two standard errors; 0 neither vanishes nor explodes. Theory is the "
-            "large-depth limit; at finite depth a small difference is expected."
+            f"logarithm), with two standard errors; 0 neither vanishes nor explodes.{beside}"
         ),
-        alt=f"Measured rates per layer of {len(found)} norms beside their theoretical values.",
+        alt=f"Measured rates per layer of {len(found)} norms{' beside their theoretical values' if known else ''}.",
         table=Table("Rates of the median per layer", ("norm", "per layer", "log per layer", "deep limit"), rows),
         text="table",
         labels=tuple(name for name, _ in found),
@@ -236,12 +285,7 @@ def _rates(rates: Mapping[str, Json]) -> Dots | None:
                 tuple(m - s for m, s in zip(measured, spread, strict=True)),
                 tuple(m + s for m, s in zip(measured, spread, strict=True)),
             ),
-            Series(
-                "theory, large depth",
-                tuple(rate["theory_per_layer"] for _, rate in found),
-                role="theory",
-                group=1,
-            ),
+            *([Series("theory, large depth", theory, role="theory", group=1)] if known else []),
         ),
         axis="change of log median norm per layer",
         log=False,

@@ -7,6 +7,7 @@ DOCUMENTS = {
     "sampled": lambda: example_documents.diag_share(4, sampled=True, trajectory=True),
     "one-layer": lambda: example_documents.diag_share(1),
     "vanishing": lambda: example_documents.vanishing(),
+    "vanishing-model": lambda: example_documents.vanishing_model(),
     "eigs": lambda: example_documents.eigs(),
     "eigs-exact": lambda: example_documents.eigs(30, exact=True),
     "blocks": lambda: example_documents.blocks(4),

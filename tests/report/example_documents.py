@@ -336,6 +336,38 @@ def forward_model(layers: int = 3) -> dict[str, Any]:
     }
 
 
+def vanishing_model(deepest: int = 16) -> dict[str, Any]:
+    """A user's convolutional network: no theory, no width, effective widths."""
+    doc = vanishing(deepest, rate=-0.2)
+    widths = {"path_width": 72.0, "effective_width": 14.31, "effective_width_stderr": 0.42}
+    for entry in doc["result"]["depths"]:
+        nothing = dict.fromkeys(("width", "vjp_norm", "theory_rms", "theory_median", "certified_indefinite"))
+        entry |= nothing | widths
+        entry |= {"parameters": 576 * entry["depth"], "hessian_method": "hvp", "hessian_probe_error": 0.031}
+    for layer in doc["result"]["layers"]:
+        layer |= {"name": f"stage.{layer['layer']}.conv", "parameters": 576} | widths
+    rates = {name: rate | {"theory_per_layer": None} for name, rate in doc["result"]["rates"].items() if name != "vjp"}
+    own = {"width": None, "activation": None, "init": None, "distribution": None, "seeds": 10, "batch": 32}
+    problem = {
+        "model": "FCN",
+        "spec": "train.py:build(depth={depth})",
+        "parameters": 576 * deepest,
+        "samples": 32,
+        "input_shape": [3, 7, 7],
+        "loss": "mse",
+        "reduction": "mean",
+        "synthetic": True,
+        "train_mode": True,
+        "dtype": "float64",
+        "device": "cpu",
+        "seed": 0,
+        "notes": [],
+    }
+    result = doc["result"] | own | {"rates": rates, "agreement": []}
+    checks = {"hvp_symmetry": 1e-15, "hvp_finite_difference": 2e-9}
+    return doc | {"problem": problem, "result": result, "theory": None, "checks": checks}
+
+
 def eigs(layers: int = 3, *, exact: bool = False, lowest: int = 2, highest: int = 3) -> dict[str, Any]:
     def pair(value: float, place: int) -> dict[str, Any]:
         weights = [1.0 / (1 + abs(place - index)) for index in range(layers)]

@@ -17,6 +17,7 @@ GOLDEN = Path(__file__).parent / "golden"
     [
         ("diag-share", lambda: example_documents.diag_share(4, sampled=True, trajectory=True)),
         ("vanishing", example_documents.vanishing),
+        ("vanishing-model", example_documents.vanishing_model),
         ("eigs", lambda: example_documents.eigs(14, exact=True)),
         ("chain", example_documents.chain),
         ("forward", lambda: example_documents.forward(solved=True)),

@@ -1,0 +1,324 @@
+"""How gradient and Hessian norms change with depth in networks of any kind, built anew at every depth and seed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.flop_counter import FlopCounterMode
+
+from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.diagnostics import blocks_squares, operators
+from hessdiag.diagnostics.effective_width import EffectiveWidth, effective_widths
+from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
+from hessdiag.diagnostics.vanishing import Progress, Vanishing, depth_grid
+from hessdiag.diagnostics.vanishing_norms import DENSE_PARAMETERS, DepthNorms, LayerNorms
+from hessdiag.errors import ComputeError, SpecError
+from hessdiag.nets.initializers import Distribution, law
+from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.problem.problem import Layer, Problem
+
+Floats = NDArray[np.float64]
+Build = Callable[[int, int], Problem]
+
+SEEDS = 10  # default number of networks at every depth
+PROBES = 4  # random vectors per layer of one network
+HESSIAN_WORK = 5e11  # floating-point operations that the Hessian norms of a default run may take
+FEWEST_HESSIAN_SEEDS = 2
+PRODUCT_TO_FORWARD = 6  # operations of a Hessian-vector product over those of a forward pass
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one network of a depth is like, before any is measured.
+
+    Attributes:
+        depth: As the function that builds it takes it.
+        layers: Layers with parameters.
+        parameters: Their number.
+        work: Floating-point operations of its Hessian norms, roughly.
+    """
+
+    depth: int
+    layers: int
+    parameters: int
+    work: float
+
+    @property
+    def products(self) -> int:
+        """Hessian-vector products for the norms of one network."""
+        return self.parameters if self.parameters <= DENSE_PARAMETERS else PROBES * self.layers
+
+
+@dataclass(frozen=True)
+class _Curvature:
+    """Squared norms of one network's Hessian: the whole, its layer-diagonal blocks (L,), and what comes with them."""
+
+    total: float
+    diagonal: Floats
+    share: float | None
+    error: float | None
+
+
+@dataclass(frozen=True)
+class _Network:
+    """Sum of all weights, squared gradient norm of each layer (L,), the Hessian's norms, effective widths by layer."""
+
+    weights: float
+    gradient: Floats
+    curvature: _Curvature | None
+    widths: dict[str, EffectiveWidth]
+
+
+def vanishing_of(
+    build: Build,
+    *,
+    depth: int | Sequence[int] = 32,
+    seeds: int = SEEDS,
+    hessian_seeds: int | None = None,
+    init: str | None = None,
+    distribution: Distribution | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Vanishing:
+    """Measure gradient and Hessian norms over a grid of depths, of networks that a function builds.
+
+    Gradients come from autograd. For the Hessian, random signs v on one layer m at a time give E |(Hv)_l|^2 = |H_lm|^2,
+    and so the norm of the whole and of its layer-diagonal blocks; up to 256 parameters it is computed whole.
+
+    Args:
+        build: A function of (depth, seed) that gives a fresh problem: its model is changed where `init` is given. Its
+            `train_mode` decides whether BatchNorm normalizes by the batch, as at the first step of training, or by
+            running statistics that have seen no data yet.
+        depth: Largest depth; the grid is the powers of two up to it, and itself. Or all depths.
+        seeds: Networks at every depth.
+        hessian_seeds: Networks whose Hessian norms are computed. Default: as many as take about a minute.
+        init: A key of `hessdiag.nets.INITS`, for linear and convolutional layers. Default: as built.
+        distribution: With `init`: draw from this distribution at the initialization's variance.
+        seed: Of all randomness.
+        progress: Called with (done, total, what).
+
+    Returns:
+        The norms; no theory, for there are no closed forms.
+
+    Raises:
+        SpecError: for a depth or a number of seeds that is too small, or an unknown initialization.
+        ComputeError: if a network's products cannot be computed, or are not finite.
+
+    >>> from hessdiag import ProblemRequest, load_problem
+    >>> def build(depth, seed):
+    ...     return load_problem(ProblemRequest(f"builtin:mlp(depth={depth}, width=4)", device="cpu", seed=seed))
+    >>> measured = vanishing_of(build, depth=4, seeds=3)
+    >>> [(entry.depth, entry.parameters, entry.hessian_method) for entry in measured.depths]
+    [(2, 32, 'exact'), (4, 64, 'exact')]
+    """
+    grid = depth_grid(depth)
+    _check(grid, seeds, hessian_seeds, init, distribution)
+    weight_law = law(init, 1, 1, distribution) if init is not None else None
+
+    def network(depth: int, index: int) -> Problem:
+        words = np.random.SeedSequence([seed, depth, index]).generate_state(2, np.uint32)
+        with _named(depth):
+            problem = build(depth, int(words[0]))
+        if init is not None:
+            reinitialize(problem.model, init, torch.Generator().manual_seed(int(words[1])), distribution)
+        return problem
+
+    surveys = [_survey(network(L, 0), L) for L in grid]
+    networks = min(seeds, hessian_seeds or _affordable(surveys))
+    work = [seeds + networks * entry.products for entry in surveys]
+    report = progress or (lambda done, total, what: None)
+    report(0, sum(work), _cost(surveys, seeds, networks))
+    measured: list[DepthNorms] = []
+    layers: tuple[LayerNorms, ...] = ()
+    first = network(grid[0], 0)
+    checks = operators.self_checks(HessianOperator(first), seed)
+    interrupted, same, done = False, False, 0
+    for survey in surveys:
+        found: list[_Network] = []
+        try:
+            for index in range(seeds):
+                problem = network(survey.depth, index)
+                with _named(survey.depth):
+                    found.append(_measure(problem, seed + index, curved=index < networks))
+                done += 1 + (survey.products if index < networks else 0)
+                report(done, sum(work), "")
+        except KeyboardInterrupt:
+            if not measured and len(found) < FEWEST_HESSIAN_SEEDS:
+                raise
+            interrupted = True
+        if len(found) >= FEWEST_HESSIAN_SEEDS:
+            same = len({network.weights for network in found}) == 1
+            entry, layers = _joined(survey, problem.layer_slices, found)
+            measured.append(entry)
+        if interrupted:
+            break
+    return Vanishing(
+        width=None,
+        init=init,
+        distribution=weight_law.distribution if weight_law else None,
+        activation=None,
+        seeds=seeds,
+        batch=first.n_samples,
+        seed=seed,
+        device=str(first.device),
+        depths=tuple(measured),
+        layers=layers,
+        checks=checks,
+        interrupted=interrupted,
+        check_failed=operators.failed(first, checks),
+        same_weights=same,
+    )
+
+
+def _check(
+    grid: Sequence[int], seeds: int, hessian_seeds: int | None, init: str | None, distribution: Distribution | None
+) -> None:
+    for name, value, least in (
+        ("depth", min(grid, default=0), 1),
+        ("seeds", seeds, FEWEST_HESSIAN_SEEDS),
+        ("hessian-seeds", hessian_seeds, FEWEST_HESSIAN_SEEDS),
+    ):
+        if value is not None and value < least:
+            raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(8, least)}")
+    if distribution is not None and init is None:
+        raise SpecError("--distribution changes an initialization, and none was given.", "--init he_uniform")
+
+
+@contextmanager
+def _named(depth: int) -> Iterator[None]:
+    """Say at which depth a computation failed."""
+    try:
+        yield
+    except ComputeError as error:
+        raise ComputeError(f"at depth {depth}: {error.what}", error.hint) from error
+
+
+def _survey(problem: Problem, depth: int) -> Survey:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter, _named(depth):
+        for batch in problem.data:
+            problem.evaluate(batch)
+    survey = Survey(depth, len(problem.layer_slices), problem.n_parameters, 0.0)
+    forward = max(counter.get_total_flops(), problem.n_parameters)
+    return Survey(depth, survey.layers, survey.parameters, PRODUCT_TO_FORWARD * survey.products * forward)
+
+
+def _affordable(surveys: Sequence[Survey]) -> int:
+    total = sum(survey.work for survey in surveys)
+    return max(FEWEST_HESSIAN_SEEDS, int(HESSIAN_WORK / total))
+
+
+def _cost(surveys: Sequence[Survey], seeds: int, networks: int) -> str:
+    depths = ", ".join(str(survey.depth) for survey in surveys)
+    products = networks * sum(survey.products for survey in surveys)
+    return (
+        f"{seeds} networks at depths {depths}, up to {surveys[-1].parameters:,} parameters; "
+        f"Hessian norms of {networks}: {products:,} products"
+    )
+
+
+def _measure(problem: Problem, seed: int, *, curved: bool) -> _Network:
+    operator = HessianOperator(problem)
+    layers = problem.layer_slices
+    gradient = blocks_squares.by_layer(operator.gradient().double()[:, None], layers)[:, 0]
+    curvature = None
+    if curved and problem.n_parameters <= DENSE_PARAMETERS:
+        curvature = _exact(problem)
+    elif curved:
+        curvature = _sampled(operator, seed)
+    weights = sum(float(parameter.detach().double().sum()) for parameter in problem.parameters)
+    return _Network(weights, gradient, curvature, effective_widths(problem))
+
+
+def _exact(problem: Problem) -> _Curvature:
+    H = hessian(problem).double()
+    own = [H[layer.start : layer.stop, layer.start : layer.stop].square().sum() for layer in problem.layer_slices]
+    mass = float(H.abs().sum())
+    share = float(H.diagonal().abs().sum()) / mass if mass else 0.0
+    return _Curvature(float(H.square().sum()), torch.stack(own).cpu().numpy(), share, None)
+
+
+def _sampled(operator: HessianOperator, seed: int) -> _Curvature:
+    squares = blocks_squares.sampled(operator, None, PROBES, seed, lambda done, total, what: None)
+    if squares.interrupted:  # a network counts whole or not at all
+        raise KeyboardInterrupt
+    parts = squares.parts[:, 0]
+    totals = parts.sum((1, 2))
+    total = float(totals.mean())
+    error = float(totals.std(ddof=1)) / len(totals) ** 0.5 / (2 * total) if total else 0.0
+    return _Curvature(total, parts.diagonal(axis1=1, axis2=2).mean(0), None, error)
+
+
+def _joined(
+    survey: Survey, layers: Sequence[Layer], found: Sequence[_Network]
+) -> tuple[DepthNorms, tuple[LayerNorms, ...]]:
+    """Statistics over the networks of one depth."""
+    gradient = np.stack([network.gradient for network in found])
+    curvatures = [network.curvature for network in found if network.curvature is not None]
+    total = np.array([curvature.total for curvature in curvatures])
+    diagonal = np.stack([curvature.diagonal for curvature in curvatures])
+    shares = [curvature.share for curvature in curvatures if curvature.share is not None]
+    errors = [curvature.error for curvature in curvatures if curvature.error is not None]
+    alive = gradient.sum(1) > 0
+    curved = alive[: len(curvatures)]
+    path, effective = _over_layers([network.widths for network in found])
+    entry = DepthNorms(
+        depth=survey.depth,
+        width=None,
+        parameters=survey.parameters,
+        seeds=len(found),
+        hessian_seeds=len(curvatures),
+        hessian_method="hvp" if errors else "exact",
+        dead_fraction=float(1 - alive.mean()),
+        gradient_norm=norm_statistics(gradient.sum(1), alive),
+        hessian_norm=norm_statistics(total, curved),
+        hessian_diagonal_blocks_norm=norm_statistics(diagonal.sum(1), curved),
+        hessian_offdiagonal_blocks_norm=norm_statistics(np.maximum(total - diagonal.sum(1), 0), curved),
+        hessian_diag_share=norm_statistics(np.square(shares), curved) if shares else None,
+        certified_indefinite=None,
+        vjp_norm=None,
+        theory_rms=None,
+        theory_median=None,
+        hessian_probe_error=float(np.median(errors)) if errors else None,
+        path_width=path,
+        effective_width=effective[0],
+        effective_width_stderr=effective[1],
+    )
+    blocks = [norm_statistics(diagonal[:, index], curved) for index in range(len(layers))]
+    gradients = [norm_statistics(gradient[:, index], alive) for index in range(len(layers))]
+    return entry, tuple(
+        _layer(*of, found) for of in zip(range(1, len(layers) + 1), layers, gradients, blocks, strict=True)
+    )
+
+
+def _layer(
+    number: int, layer: Layer, gradient: NormStatistics, block: NormStatistics, found: Sequence[_Network]
+) -> LayerNorms:
+    seen = [network.widths[layer.path] for network in found if layer.path in network.widths]
+    width, stderr = _harmonic([width.stable_rank for width in seen])
+    return LayerNorms(number, gradient, block, layer.name, layer.size, seen[0].path if seen else None, width, stderr)
+
+
+def _over_layers(
+    networks: Sequence[dict[str, EffectiveWidth]],
+) -> tuple[float | None, tuple[float | None, float | None]]:
+    """Harmonic means of both widths over all layers but the last, whose output goes nowhere, and over networks."""
+    inner = [list(widths.values())[:-1] for widths in networks if len(widths) > 1]
+    if not inner:
+        return None, (None, None)
+    path = _harmonic([width.path for width in inner[0]])[0]
+    return path, _harmonic([1 / float(np.mean([1 / width.stable_rank for width in widths])) for widths in inner])
+
+
+def _harmonic(values: Sequence[float]) -> tuple[float | None, float | None]:
+    """Harmonic mean with its standard error by the delta method; `None` of nothing, and no error for one."""
+    if not values:
+        return None, None
+    inverse = 1 / np.asarray(values)
+    mean = float(inverse.mean())
+    if len(values) == 1:
+        return 1 / mean, None
+    return 1 / mean, float(inverse.std(ddof=1)) / len(values) ** 0.5 / mean**2

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+
+NET = """
+import torch
+from torch import nn
+
+print("built by the user's own code")
+calls = []
+
+def build(depth, width=4):
+    calls.append(depth)
+    assert len(calls) < 100
+    layers = [nn.Linear(width, width, bias=False) for _ in range(depth)]
+    return nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1]).double()
+"""
+
+
+@pytest.fixture
+def net(tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    return "net.py:build(depth={depth})"
+
+
+def test_a_users_function_is_measured_at_every_depth(hessdiag, net, tmp_path):
+    outcome = hessdiag("vanishing", net, "--depth", 8, "--seeds", 3, "--init", "he_normal", "--json", "-o", "r.html")
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("user's own code") == 1  # a script runs once, and what it prints is no answer
+    assert "3 networks at depths 2, 4, 8" in outcome.err
+    doc = json.loads(outcome.out)
+    assert [entry["depth"] for entry in doc["result"]["depths"]] == [2, 4, 8]
+    assert (doc["result"]["init"], doc["result"]["distribution"], doc["result"]["width"]) == (
+        "he_normal",
+        "normal",
+        None,
+    )
+    assert (doc["problem"]["spec"], doc["problem"]["synthetic"], doc["theory"]) == (net, True, None)
+    assert doc["provenance"]["kernels_forced"]
+    page = (tmp_path / "r.html").read_text("utf-8")
+    assert "SYNTHETIC" in page
+    assert "Layers of the deepest network" in page
+
+
+def test_data_loss_and_several_depths(hessdiag, net, tmp_path):
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "batch.npz", x=rng.normal(size=(50, 4)), y=rng.integers(0, 4, 50))
+    outcome = hessdiag("vanishing", net, "--depth", "3,5", "--seeds", 2, "--data", "batch.npz", "--batch", 7, "--json")
+    doc = json.loads(outcome.out)
+    assert [entry["depth"] for entry in doc["result"]["depths"]] == [3, 5]
+    assert (doc["problem"]["loss"], doc["problem"]["samples"], doc["problem"]["synthetic"]) == ("ce", 7, False)
+    text = hessdiag("vanishing", net, "--depth", "3,5", "--seeds", 2, "--data", "batch.npz").out
+    assert "as the model draws its weights" in text
+    assert hessdiag("vanishing", "--depth", "2,3", "--width", 2, "--seeds", 5, "--json").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["net.py:build"], "'net.py:build(depth={depth})'"),
+        (["model.pt"], "'train.py:build(depth={depth})'"),
+        (["net.py:build(depth={depth})", "--width", "3"], "no --width"),
+        (["--data", "batch.npz"], "--data needs a MODEL"),
+        (["--trust-code"], "--trust-code needs a MODEL"),
+        (["net.py:build(depth={depth}"], "is not NAME"),
+        (["net.py:build(depth={depth})", "--depth", "0"], "'--depth'"),
+        (["net.py:build(depth={depth})", "--distribution", "normal"], "--distribution changes an initialization"),
+    ],
+)
+def test_slips_are_answered(hessdiag, net, arguments, says):
+    outcome = hessdiag("vanishing", *arguments)
+    assert outcome.code == 2
+    assert says in outcome.err
