@@ -1,23 +1,19 @@
 """The width-one network over random weights: what a typical one shows, beside the exact laws."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import logsumexp
 
 from hessdiag.diagnostics.chain_plateau import Plateau, plateau
+from hessdiag.diagnostics.chain_sample import Draws, Magnitude, Sample, compare, sample, share_stderr, simulate
 from hessdiag.diagnostics.chain_verdict import findings
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.theory.chain import (
-    Distribution,
     InertiaShares,
-    Law,
-    Size,
     critical_scale,
     diagonal_size,
     gradient_size,
@@ -27,73 +23,14 @@ from hessdiag.theory.chain import (
     product_size,
     stabilized_order,
 )
+from hessdiag.theory.product_law import Distribution, Law
 
-Array = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
 SEEDS = 10_000
 LONGEST = 100_000  # weights; the exact laws take some seconds there
 GRID = 24  # lengths up to the longest
-BLOCK = 2**20  # weights drawn at once
 FEWEST_EVENTS = 10  # expected on either side, for a measured share to be compared in standard errors
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Absolute value of a random quantity over the chains.
-
-    Attributes:
-        median_abs: Median.
-        median_abs_stderr: Its standard error, from order statistics.
-        mean_abs: Average; in long chains few chains set it, and the average of finitely many is too small.
-        mean_abs_stderr: Its standard error, which is too small likewise.
-        rms: Root mean square.
-        rms_stderr: Its standard error.
-        q05: 5 % quantile.
-        q95: 95 % quantile.
-        log_median: Natural log of the median, which does not underflow.
-        log_median_stderr: Its standard error.
-    """
-
-    median_abs: float
-    median_abs_stderr: float
-    mean_abs: float
-    mean_abs_stderr: float
-    rms: float
-    rms_stderr: float
-    q05: float
-    q95: float
-    log_median: float
-    log_median_stderr: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Magnitude(Sample):
-    """The same beside the exact law.
-
-    Attributes:
-        probability_above_mean: Share of the chains at or above the exact mean.
-        probability_above_mean_stderr: Its standard error.
-        probability_above_rms: Share of the chains at or above the exact root mean square.
-        probability_above_rms_stderr: Its standard error.
-        theory_median_abs: Exact, as are all that follow.
-        theory_mean_abs: Mean.
-        theory_rms: Root mean square.
-        theory_log_median: Log of the median.
-        theory_probability_above_mean: Probability to be at or above the mean.
-        theory_probability_above_rms: Probability to be at or above the root mean square.
-    """
-
-    probability_above_mean: float
-    probability_above_mean_stderr: float
-    probability_above_rms: float
-    probability_above_rms_stderr: float
-    theory_median_abs: float
-    theory_mean_abs: float
-    theory_rms: float
-    theory_log_median: float
-    theory_probability_above_mean: float
-    theory_probability_above_rms: float
 
 
 @dataclass(frozen=True)
@@ -288,7 +225,7 @@ def chain(
     report = progress or (lambda done, total, what: None)
     report(0, length, f"{seeds:,} chains of {length:,} {distribution} weights")
     entries: list[AtLength] = []
-    for draws in _simulate(law, lengths, seeds, seed):
+    for draws in simulate(law, lengths, seeds, seed):
         part = law.shorter(length - lengths[len(entries)])
         entries.append(_at_length(part, draws))
         report(part.length, length, "")
@@ -300,9 +237,9 @@ def chain(
         scale=law.scale,
         seeds=seeds,
         seed=seed,
-        gradient=_compare(draws.gradient, gradient_size(law)),
-        hessian_diagonal=_compare(draws.hessian_diagonal, diagonal_size(law)),
-        hessian_offdiagonal=_compare(draws.hessian_offdiagonal, offdiagonal_size(law)) if length > 1 else None,
+        gradient=compare(draws.gradient, gradient_size(law)),
+        hessian_diagonal=compare(draws.hessian_diagonal, diagonal_size(law)),
+        hessian_offdiagonal=compare(draws.hessian_offdiagonal, offdiagonal_size(law)) if length > 1 else None,
         critical_scale=CriticalScale(
             rms=critical_scale(2, distribution),
             mean_abs=critical_scale(1, distribution),
@@ -316,109 +253,17 @@ def chain(
     )
 
 
-class _Draws(NamedTuple):
-    """Random chains of one length, each of shape (chains,): log|v|, whether v < 0, and logs of the last two weights."""
-
-    log_size: Array
-    negative: NDArray[np.bool_]
-    log_last: Array
-    log_before: Array
-
-    def _log_distance(self, factor: float) -> Array:
-        """`log|factor v - 1|`, which neither overflows nor cancels where v is large or small."""
-        a = math.log(factor) + self.log_size
-        above = np.maximum(a, 0) + np.log(-np.expm1(-np.abs(a)))
-        return np.where(self.negative, np.logaddexp(a, 0), above)
-
-    @property
-    def gradient(self) -> Array:
-        """Log of an entry's absolute value, as below."""
-        return self._log_distance(1) + self.log_size - self.log_last
-
-    @property
-    def hessian_diagonal(self) -> Array:
-        return 2 * (self.log_size - self.log_last)
-
-    @property
-    def hessian_offdiagonal(self) -> Array:
-        return self._log_distance(2) + self.log_size - self.log_last - self.log_before
-
-
-def _simulate(law: Law, lengths: list[int], seeds: int, seed: int) -> Iterator[_Draws]:
-    """The same random chains at growing lengths."""
-    rng = np.random.default_rng(seed)
-    log_size, negative = np.zeros(seeds), np.zeros(seeds, dtype=bool)
-    log_last = log_before = np.zeros(seeds)
-    done = 0
-    for length in lengths:
-        while done < length:
-            shape = (min(length - done, max(BLOCK // seeds, 1)), seeds)
-            if law.distribution == "uniform":
-                weights = rng.uniform(-law.scale, law.scale, shape)
-            else:
-                weights = rng.normal(0.0, law.scale, shape)
-            logs = np.log(np.abs(weights))
-            log_size = log_size + logs.sum(0)
-            negative = negative ^ (np.signbit(weights).sum(0) % 2 == 1)
-            log_before, log_last = (log_last if len(logs) == 1 else logs[-2]), logs[-1]
-            done += len(logs)
-        yield _Draws(log_size, negative, log_last, log_before)
-
-
-def _at_length(law: Law, draws: _Draws) -> AtLength:
+def _at_length(law: Law, draws: Draws) -> AtLength:
     return AtLength(
         law.length,
-        _compare(draws.log_size, product_size(law)),
-        _sample(draws.gradient),
-        _sample(draws.hessian_diagonal),
-        _sample(draws.hessian_offdiagonal) if law.length > 1 else None,
+        compare(draws.log_size, product_size(law)),
+        sample(draws.gradient),
+        sample(draws.hessian_diagonal),
+        sample(draws.hessian_offdiagonal) if law.length > 1 else None,
     )
 
 
-def _sample(logs: Array) -> Sample:
-    """Statistics of magnitudes given as logs."""
-    count = len(logs)
-    ordered = np.sort(logs)
-    log_median = float(np.median(ordered))
-    # The median lies between these two order statistics with probability 0.68.
-    low, high = (round((count - 1) / 2 + sign * math.sqrt(count) / 2) for sign in (-1, 1))
-    stderr = float(ordered[min(high, count - 1)] - ordered[max(low, 0)]) / 2
-    m1, m2, m4 = (float(logsumexp(order * logs)) - math.log(count) for order in (1, 2, 4))
-    mean, rms = _exp(m1), _exp(m2 / 2)
-    return Sample(
-        median_abs=_exp(log_median),
-        median_abs_stderr=_exp(log_median) * stderr,
-        mean_abs=mean,
-        mean_abs_stderr=mean * math.sqrt(max(_exp(m2 - 2 * m1) - 1, 0.0) / count),
-        rms=rms,
-        rms_stderr=rms / 2 * math.sqrt(max(_exp(m4 - 2 * m2) - 1, 0.0) / count),
-        q05=_exp(float(np.quantile(ordered, 0.05))),
-        q95=_exp(float(np.quantile(ordered, 0.95))),
-        log_median=log_median,
-        log_median_stderr=stderr,
-    )
-
-
-def _compare(logs: Array, size: Size) -> Magnitude:
-    """Measured magnitudes beside their law."""
-    # A constant, which one weight's derivatives can be, must not miss its own mean by rounding.
-    above_mean, above_rms = (float((logs >= log - 1e-12).mean()) for log in (size.log_mean, size.log_rms))
-    return Magnitude(
-        **asdict(_sample(logs)),
-        probability_above_mean=above_mean,
-        probability_above_mean_stderr=_share_stderr(above_mean, len(logs)),
-        probability_above_rms=above_rms,
-        probability_above_rms_stderr=_share_stderr(above_rms, len(logs)),
-        theory_median_abs=_exp(size.log_median),
-        theory_mean_abs=_exp(size.log_mean),
-        theory_rms=_exp(size.log_rms),
-        theory_log_median=size.log_median,
-        theory_probability_above_mean=size.above_mean,
-        theory_probability_above_rms=size.above_rms,
-    )
-
-
-def _inertia(law: Law, draws: _Draws) -> Inertia:
+def _inertia(law: Law, draws: Draws) -> Inertia:
     """Shares of the chains by the signs of their Hessian's eigenvalues, which the output alone decides."""
     if law.length == 1:
         measured = InertiaShares(1.0, 0.0, 0.0)
@@ -429,15 +274,7 @@ def _inertia(law: Law, draws: _Draws) -> Inertia:
         shares = (float(kind.mean()) for kind in (definite, one_negative, ~(definite | one_negative)))
         measured = InertiaShares(*shares)
     pairs = zip(measured, inertia_shares(law), strict=True)
-    return Inertia(*(Share(share, _share_stderr(share, len(draws.log_size)), theory) for share, theory in pairs))
-
-
-def _share_stderr(share: float, count: int) -> float:
-    return math.sqrt(max(share * (1 - share), 0.0) / count)
-
-
-def _exp(log: float) -> float:
-    return math.exp(log) if log < 709 else math.inf
+    return Inertia(*(Share(share, share_stderr(share, len(draws.log_size)), theory) for share, theory in pairs))
 
 
 def _grid(length: int) -> list[int]:

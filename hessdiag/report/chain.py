@@ -178,7 +178,12 @@ def _sizes(result: Json) -> Table:
         for name, size in _magnitudes(result)
     )
     columns = ("absolute value of", "median", "exact", "mean", "rms", "reach mean")
-    return Table(f"Sizes at length {number(result['length'])}", columns, rows, optional=("rms", "reach mean"))
+    return Table(
+        f"Sizes at length {number(result['length'])}; what follows the median is exact",
+        columns,
+        rows,
+        optional=("rms", "reach mean"),
+    )
 
 
 def _averages(result: Json) -> Table:

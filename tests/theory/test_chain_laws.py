@@ -11,7 +11,6 @@ from scipy.integrate import quad
 from hessdiag.errors import SpecError
 from hessdiag.nets.chain import Chain
 from hessdiag.theory.chain import (
-    Law,
     critical_scale,
     diagonal_size,
     gradient_size,
@@ -22,6 +21,7 @@ from hessdiag.theory.chain import (
     product_size,
 )
 from hessdiag.theory.chain_plateau import blow_up_time, flow_time, flow_time_bound, rmsprop_time_bound
+from hessdiag.theory.product_law import Law
 
 ROOT3 = math.sqrt(3)
 DISTRIBUTIONS = ("uniform", "normal")
