@@ -39,18 +39,23 @@ class Survey:
         depth: As the function that builds it takes it.
         layers: Layers with parameters.
         parameters: Their number.
-        work: Floating-point operations of its Hessian norms, roughly.
+        forward: Floating-point operations of one forward pass, roughly.
     """
 
     depth: int
     layers: int
     parameters: int
-    work: float
+    forward: int
 
     @property
     def products(self) -> int:
         """Hessian-vector products for the norms of one network."""
         return self.parameters if self.parameters <= DENSE_PARAMETERS else PROBES * self.layers
+
+    @property
+    def work(self) -> int:
+        """Floating-point operations of the Hessian norms of one network, roughly."""
+        return PRODUCT_TO_FORWARD * self.products * self.forward
 
 
 @dataclass(frozen=True)
@@ -201,9 +206,8 @@ def _survey(problem: Problem, depth: int) -> Survey:
     with torch.no_grad(), FlopCounterMode(display=False) as counter, _named(depth):
         for batch in problem.data:
             problem.evaluate(batch)
-    survey = Survey(depth, len(problem.layer_slices), problem.n_parameters, 0.0)
-    forward = max(counter.get_total_flops(), problem.n_parameters)
-    return Survey(depth, survey.layers, survey.parameters, PRODUCT_TO_FORWARD * survey.products * forward)
+    forward = max(counter.get_total_flops(), problem.n_parameters)  # the counter does not know every operation
+    return Survey(depth, len(problem.layer_slices), problem.n_parameters, forward)
 
 
 def _affordable(surveys: Sequence[Survey]) -> int:

@@ -75,7 +75,8 @@ def _subject(problem: Json, result: Json) -> tuple[tuple[str, str], ...]:
     depths = [entry["depth"] for entry in result["depths"]]
     span = f"depth {min(depths)} to {max(depths)}" if depths else "no depth finished"
     if result["width"] is None:
-        init = f"{result['init']} ({result['distribution']})" if result["init"] else "as the model draws its weights"
+        law = f" ({result['distribution']})" if result["distribution"] else ""
+        init = f"{result['init']}{law}" if result["init"] else "as the model draws its weights"
         seeds = f"{number(result['seeds'])} seeds"
         return (("depths", span), ("init", init), ("averaged over", seeds), *subject(problem))
     return (
