@@ -103,7 +103,7 @@ def model_log_ratios(
         layer's output is zero.
 
     Raises:
-        ComputeError: if an output is not finite.
+        ComputeError: if an output is not finite, or no layer is called.
     """
     found: list[list[list[float]]] = [[] for _ in scales]
     names: tuple[str, ...] = ()
@@ -118,6 +118,8 @@ def model_log_ratios(
                 names = tuple(name for name in squares if name)
                 logs.append([_log_ratio(squares[name], squares[""]) for name in names])
                 advance(1)
+    if not names:
+        raise ComputeError("none of the model's Linear and Conv layers is called.", "a model that calls its layers")
     values = np.array(found)
     if np.isnan(values).any() or np.isposinf(values).any():
         raise ComputeError("a layer's output is not finite with new weights.", "--dtype float64, or a smaller --init")

@@ -132,6 +132,10 @@ def test_what_makes_no_sense_is_refused():
     blank = Problem(
         MLP(depth=2, width=4), data=[(torch.zeros(2, 4).double(), torch.zeros(2))], objective=lambda m, b: 0
     )
+    idle = nn.Sequential(nn.LayerNorm(4)).double()
+    idle.linear, idle.forward = nn.Linear(4, 4).double(), lambda x: x * idle.linear.bias
+    with pytest.raises(ComputeError, match="is called"):
+        forward_model(problem_of(idle, 3, 4), seeds=2)
     with pytest.raises(ComputeError, match="no signal"):
         forward_model(blank, seeds=2)
 
