@@ -1,9 +1,10 @@
 """Verdicts: what a measurement means, why, and what to do about it."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from hessdiag.problem.problem import Problem
+if TYPE_CHECKING:
+    from hessdiag.problem.problem import Problem
 
 Level = Literal["ok", "note", "warn", "bad"]
 Status = Literal["ok", "inexact", "interrupted"]
@@ -73,7 +74,7 @@ def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[F
     return findings
 
 
-def data_findings(problem: Problem) -> list[Finding]:
+def data_findings(problem: "Problem") -> list[Finding]:
     """What to keep in mind of the data."""
     if not problem.source.get("synthetic"):
         return []
