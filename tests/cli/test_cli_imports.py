@@ -2,11 +2,11 @@
 
 import json
 import os
+import resource
 import signal
 import statistics
 import subprocess
 import sys
-import time
 
 import pytest
 from report import example_documents
@@ -77,15 +77,20 @@ def test_importing_the_package_and_the_report_imports_no_torch():
 
 @pytest.mark.parametrize("args", [["--help"], ["diag-share", "--help"]], ids=" ".join)
 def test_help_is_quick(args):
-    """The promise is 0.3 s; a machine under load is allowed more. That torch stays out is tested exactly, above."""
+    """The promise is 0.3 s. Processor time, for other tests run beside; that torch stays out is tested exactly, above."""
     seconds = []
     for _ in range(5):
-        start = time.perf_counter()
+        start = _children_seconds()
         assert (
             python("import sys; from hessdiag.cli.main import run; sys.exit(run(sys.argv[1:]))", *args).returncode == 0
         )
-        seconds.append(time.perf_counter() - start)
-    assert statistics.median(seconds) < 1.0
+        seconds.append(_children_seconds() - start)
+    assert statistics.median(seconds) < 0.6
+
+
+def _children_seconds():
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize("make", [example_documents.diag_share, example_documents.vanishing])
@@ -108,7 +113,8 @@ def test_env_says_what_a_bug_report_needs():
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and so their children, ignore it
 from types import SimpleNamespace
 import hessdiag.diagnostics.diag_share as measuring, hessdiag.problem.load as load
 load.load_problem = lambda request: SimpleNamespace()
