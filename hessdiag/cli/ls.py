@@ -26,12 +26,14 @@ SPECS = {
     "file:PATH": "a path that looks like something else",
 }
 
+DIAGNOSTICS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain")
+
 TOPICS = {
     "builtins": {f"builtin:{name}": text for name, (_, text) in BUILTINS.items()},
     "losses": LOSSES,
     "inits": INITS,
     "activations": ACTIVATIONS,
-    "diagnostics": {name: COMMANDS[name][1] for name in ("diag-share", "vanishing")},
+    "diagnostics": {name: COMMANDS[name][1] for name in DIAGNOSTICS},
     "specs": SPECS,
 }
 
