@@ -11,6 +11,7 @@ from hessdiag.curvature.memory import chunk_size
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
 
+CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
 _OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
@@ -38,7 +39,8 @@ class CurvatureOperator(ABC, Generic[G]):
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
-        self._unbatched: str | None = None  # why vectors go one at a time
+        self._batched = False  # whether vectors have shared a pass
+        self._unbatched: str | None = None  # why they cannot
         self._notes: list[str] = []
         self._chunk: int | None = None
         self._kept: G | None = None
@@ -46,8 +48,10 @@ class CurvatureOperator(ABC, Generic[G]):
     @property
     def engine(self) -> str:
         """How products are computed, for the report."""
-        one_by_one = f"{self.method}, one vector at a time ({self._unbatched})"
-        return "; ".join([f"batched {self.method}" if self._unbatched is None else one_by_one, *self._notes])
+        passes = f"batched {self.method}" if self._batched else self.method
+        if self._unbatched is not None:
+            passes = f"{self.method}, one vector at a time ({self._unbatched})"
+        return "; ".join([passes, *self._notes])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -129,9 +133,12 @@ class CurvatureOperator(ABC, Generic[G]):
 
     def _pass(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
         """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
-        if len(vectors) > 1 and self._unbatched is None:
+        fewest = CPU_FEWEST if self.device.type == "cpu" else 2
+        if len(vectors) >= fewest and self._unbatched is None:
             try:
-                return self._joined(graph.products(vectors, layer), len(vectors), layer)
+                rows = self._joined(graph.products(vectors, layer), len(vectors), layer)
+                self._batched = True
+                return rows
             except RuntimeError as error:
                 if _out_of_memory(error):
                     raise

@@ -16,7 +16,8 @@ BLOCK = 2  # the fewest vectors that tell a repeated eigenvalue from a simple on
 LARGEST_BASIS = 400  # beyond this, orthogonalization costs more than the products that it saves
 ROUNDING = 32.0  # units of rounding of |A| below which a residual is noise
 KEEP = 0.5  # fraction of the free places in the basis that a restart fills with neighbours of the wanted pairs
-CHECK_EVERY = 0.05  # growth of the basis between two looks at its Ritz pairs
+CHECK_EVERY = 0.05  # growth of the basis between two looks at its Ritz pairs,
+CHECK_EVERY_AFAR = 0.15  # and while a residual is still ten times too large
 ALIKE = 0.1  # Ritz values closer than this fraction of their residuals are copies of one eigenvalue
 
 
@@ -180,11 +181,13 @@ def _iterate(
         steps += 1
         if not full and (space.size < look or space.size < lowest + highest):
             continue
-        look = space.size + int(CHECK_EVERY * space.size)
         values, vectors, estimates = space.ritz()
         wanted = _ends(len(values), lowest, highest)
         rounding = ROUNDING * space.eps * space.norm
-        passed = estimates[wanted] <= (tol * values[wanted].abs()).clamp(min=rounding)
+        allowed = (tol * values[wanted].abs()).clamp(min=rounding)
+        passed = estimates[wanted] <= allowed
+        afar = bool((estimates[wanted] > 10 * allowed).any())
+        look = space.size + int((CHECK_EVERY_AFAR if afar else CHECK_EVERY) * space.size)
         report(space.products, int(passed.sum()))
         if passed.all() and steps >= wait:
             pairs = _pairs(space, lowest, highest, tol)

@@ -91,6 +91,18 @@ class KrylovSpace:
     def _continue(self, remainder: Tensor) -> None:
         """Orthonormalize `remainder` into the next block. Rows that are lost in rounding give way to random ones."""
         self._width = min(self.block, self.n - self.size)
+        if len(remainder) == self._width:
+            columns, triangle = torch.linalg.qr(remainder.T)
+            coupling = triangle.double().cpu().T
+            left, before = coupling.diagonal().abs(), torch.linalg.vector_norm(coupling, dim=1)
+            if bool((left > (CANCELLED * before).clamp(min=BREAKDOWN * self.eps * self.norm)).all()):
+                self._coupling = coupling
+                self._basis[self.size : self.size + self._width] = columns.T
+                return
+        self._continue_by_rows(remainder)
+
+    def _continue_by_rows(self, remainder: Tensor) -> None:
+        """The same one row after the other, with an eye on what each loses to those before it."""
         self._coupling = torch.zeros(len(remainder), self._width, dtype=torch.float64)
         for j in range(self._width):
             known = self._basis[: self.size + j]

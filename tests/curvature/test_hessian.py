@@ -262,10 +262,10 @@ def test_a_loop_takes_over_where_vmap_cannot():
             (x,) = ctx.saved_tensors
             return grad * 6 * x if grad.sum().item() else torch.zeros_like(x)  # vmap refuses .item()
 
-    model = nn.Linear(3, 1, bias=False).double()
+    model = nn.Linear(5, 1, bias=False).double()
     problem = Problem(model, data=[torch.zeros(1)], objective=lambda model, batch: Cube.apply(model.weight).sum())
     operator = HessianOperator(problem)
-    torch.testing.assert_close(operator.rows(torch.arange(3)), torch.diag(6 * model.weight[0].detach()))
+    torch.testing.assert_close(operator.rows(torch.arange(5)), torch.diag(6 * model.weight[0].detach()))
     assert "one vector at a time" in operator.engine
 
 
