@@ -12,9 +12,9 @@ from torch import Tensor
 
 from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.memory import empty_matrix
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
+from hessdiag.linalg import huge_pages
 
 Advance = Callable[[int], None]
 
@@ -104,7 +104,7 @@ def row_statistics(
 def dense(operator: HessianOperator, space: NeuronSpace) -> Tensor:
     """The Hessian itself, (N, N), from a certified neuron space."""
     n = operator.shape[0]
-    H = empty_matrix(n, operator.dtype, operator.device)
+    H = huge_pages.empty(n, n, operator.dtype, operator.device)
     for panel in space.panels():
         shape = panel.block.shape[1:]
         H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)

@@ -3,9 +3,7 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import Tensor
 
 LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring no more speed
 CPU_VECTOR_BYTES = 2 * 2**20
@@ -28,20 +26,6 @@ def free_bytes(device: torch.device) -> int:
     except (OSError, ValueError):  # no such group, or "max"
         return available
     return min(available, max(limit - used, 0))
-
-
-def empty_matrix(n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An (n, n) matrix of undefined numbers.
-
-    On a CPU it is numpy's memory: numpy asks the system for huge pages and torch does not, and without them a large
-    matrix takes as long to touch for the first time as to compute.
-
-    >>> empty_matrix(2, torch.float64, torch.device("cpu")).shape
-    torch.Size([2, 2])
-    """
-    if device.type == "cpu":
-        return torch.from_numpy(np.empty((n, n), dtype=str(dtype).removeprefix("torch.")))
-    return torch.empty(n, n, dtype=dtype, device=device)
 
 
 def chunk_size(saved_bytes: int, vector_bytes: int, device: torch.device) -> int:

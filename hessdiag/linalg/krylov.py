@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from hessdiag.linalg import huge_pages
 from hessdiag.linalg.lanczos import BREAKDOWN, orthogonalize, row_norms, scaled
 from hessdiag.linalg.operator import SymmetricOperator
 
@@ -33,8 +34,8 @@ class KrylovSpace:
         self.norm = 0.0  # the largest |A q| so far: a lower bound of |A|
         self._capacity = capacity
         self._generator = torch.Generator().manual_seed(seed)
-        self._basis = torch.empty(capacity + widest, self.n, dtype=operator.dtype, device=operator.device)
-        self._images = torch.empty(capacity, self.n, dtype=operator.dtype, device=operator.device)
+        self._basis = huge_pages.empty(capacity + widest, self.n, operator.dtype, operator.device)
+        self._images = huge_pages.empty(capacity, self.n, operator.dtype, operator.device)
         self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
         self._width = block
         self._coupling = torch.zeros(0, block, dtype=torch.float64)
