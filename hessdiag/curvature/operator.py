@@ -1,5 +1,6 @@
 """What the matrices of second derivatives have in common: products with many vectors, batch by batch, within memory."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
@@ -48,6 +49,12 @@ class CurvatureOperator(ABC, Generic[G]):
         """How products are computed, for the report."""
         one_by_one = f"{self.method}, one vector at a time ({self._unbatched})"
         return "; ".join([f"batched {self.method}" if self._unbatched is None else one_by_one, *self._notes])
+
+    def on(self, problem: Problem) -> "CurvatureOperator[G]":
+        """The same matrix of another problem."""
+        other = copy.copy(self)
+        other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
+        return other
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -149,6 +149,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     operator = HessianOperator(problem)
     report = progress or (lambda done, total, what: None)
     checks = operators.self_checks(operator, seed)
+    products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
         report(0, n, f"{n:,} parameters: the whole Hessian")
@@ -157,8 +158,8 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     elif n <= EXACT_UP_TO:
         rows = _streamed(operator, report)
     else:
-        rows = _sketched(operators.shared(operator), seed, report)
-    measured = _measured(matrix if matrix is not None else operators.shared(operator), seed, report)
+        rows = _sketched(products, seed, report)
+    measured = _measured(products if matrix is None else matrix, seed, report)
     whole = _whole(problem, matrix) if matrix is not None else {}
     everywhere = bool(rows.exact.all())
     known = rows.diagonal[rows.exact]
@@ -176,7 +177,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         "components": parts and tuple(Component(part.interval, part.count) for part in parts),
         "parameters": n,
         "hvps": rows.products + measured.pop("products"),
-        "engine": operator.engine,
+        "engine": products.engine,
         "checks": checks,
         **whole,
         **measured,

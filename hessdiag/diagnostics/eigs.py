@@ -197,16 +197,16 @@ def eigs(
 
     checks = operators.self_checks(operator, seed)
     gradient = operator.gradient()
+    products = operator if exact else parallel.shared(operator)
     if exact:
         matrix = hessian(problem)
         pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol)
         along = matrix @ gradient
         report(n, n, "")
     else:
-        operator = parallel.hessian_operator(problem)
-        along = operator @ gradient
+        along = products @ gradient
         pairs = extreme_eigenpairs(
-            operator,
+            products,
             lowest=lowest,
             highest=highest,
             tol=tol,
@@ -214,7 +214,7 @@ def eigs(
             max_products=max_products,
             block=block,
             seed=seed,
-            progress=lambda products, converged: report(converged, wanted, ""),
+            progress=lambda spent, converged: report(converged, wanted, ""),
         )
     failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
@@ -237,7 +237,7 @@ def eigs(
         hvps=pairs.products + (0 if exact else 1),
         basis=pairs.basis,
         restarts=pairs.restarts,
-        engine=operator.engine,
+        engine=products.engine,
         checks=checks,
         status=status,
         vectors=_columns(pairs) if keep_vectors else None,

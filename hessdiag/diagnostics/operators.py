@@ -32,11 +32,6 @@ def operator(problem: Problem, name: OperatorName) -> Operator:
     raise SpecError(f"unknown operator {name!r}: not one of {', '.join(NAMES)}.", "--operator hessian")
 
 
-def shared(matrix: Operator) -> Operator:
-    """The same matrix with products that split the samples over all processes, where there are several."""
-    return parallel.hessian_operator(matrix.problem) if isinstance(matrix, HessianOperator) else matrix
-
-
 def self_checks(matrix: Operator, seed: int) -> dict[str, float | None]:
     """Relative errors of the products: symmetry, and for the Hessian the distance from differences of gradients."""
     symmetry = checks.hvp_symmetry(cast(HessianOperator, matrix), seed)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hessdiag.curvature import parallel
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -19,6 +20,7 @@ from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import estimators, slq
 from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
+from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.slq import Average, Density
 from hessdiag.problem.problem import Problem
 
@@ -208,12 +210,13 @@ def spectrum(
     matrix = operators.operator(problem, operator)
     report = progress or (lambda done, total, what: None)
     checks = operators.self_checks(matrix, seed)
-    if problem.n_parameters <= EXACT_UP_TO:
+    exact = problem.n_parameters <= EXACT_UP_TO
+    products = matrix if exact else parallel.shared(matrix)
+    if exact:
         measured = _exact(problem, matrix, operator, steps, report)
     else:
-        matrix = operators.shared(matrix)
-        measured = _sampled(matrix, operator, probes, steps, seed, report)
-    measured |= {"checks": checks, "engine": matrix.engine}
+        measured = _sampled(products, operator, probes, steps, seed, report)
+    measured |= {"checks": checks, "engine": products.engine}
     if measured["status"] == "ok" and operators.failed(problem, checks):
         measured["status"] = "inexact"
     found = Spectrum(**measured)
@@ -262,7 +265,7 @@ def _exact(problem: Problem, matrix: Operator, name: OperatorName, steps: int, r
 
 
 def _sampled(
-    matrix: Operator, name: OperatorName, probes: int, steps: int, seed: int, report: Progress
+    matrix: SymmetricOperator, name: OperatorName, probes: int, steps: int, seed: int, report: Progress
 ) -> dict[str, Any]:
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
@@ -342,7 +345,7 @@ def _ends_found(pairs: Eigenpairs, density: Density) -> bool:
     return all(bool(pairs.converged[end]) or float(pairs.residuals[end]) <= density.width for end in ends)
 
 
-def _zero(matrix: Operator, scale: float) -> float:
+def _zero(matrix: SymmetricOperator, scale: float) -> float:
     """Magnitude below which an eigenvalue cannot be told from zero: rounding of the largest."""
     return ROUNDING * torch.finfo(matrix.dtype).eps * scale
 
