@@ -112,6 +112,11 @@ class SharedOperator:
         """How products are computed, for the report."""
         return f"{self._part.engine}; samples split over {ranks()[1]} processes"
 
+    @property
+    def precision(self) -> float:
+        """Relative error of products."""
+        return self._part.precision
+
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The whole matrix times v of shape (N,), or V of shape (N, k)."""
         return total(self._share * (self._part @ vectors))
@@ -131,7 +136,8 @@ def shared(operator: CurvatureOperator[Any]) -> CurvatureOperator[Any] | SharedO
     split = SharedOperator(*_own_part(operator))
     whole, parts = operator @ v, split @ v
     distance = float((whole - parts).norm() / whole.norm().clamp_min(torch.finfo(whole.dtype).tiny))
-    apart = not distance <= SPLIT_TOLERANCE.get(operator.problem.dtype, 1e-2)
+    allowed = max(SPLIT_TOLERANCE.get(operator.problem.dtype, 1e-2), 10 * operator.precision)
+    apart = not distance <= allowed
     return operator if float(total(torch.tensor([float(apart)], device=operator.device))) else split
 
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import exact, parallel
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -148,7 +149,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     n = problem.n_parameters
     operator = HessianOperator(problem)
     report = progress or (lambda done, total, what: None)
-    checks = operators.self_checks(operator, seed)
+    checks = self_checks(operator, seed)
     products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
@@ -184,7 +185,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     }
     if values["status"] == "ok" and (operators.failed(problem, checks) or contradicted(values)):
         values["status"] = "inexact"
-    rounding = ROUNDING * torch.finfo(operator.dtype).eps * max(map(abs, values["gershgorin"]))
+    rounding = ROUNDING * operator.precision * max(map(abs, values["gershgorin"]))
     proof = certificate(known, rows.radii if everywhere else None, values, rounding)
     values["negative_certificate"] = Certificate(*proof)
     return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -195,7 +195,7 @@ def eigs(
     basis = min(max_basis or LARGEST_BASIS, fitting, n)
     report(0, wanted, _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
 
-    checks = operators.self_checks(operator, seed)
+    checks = self_checks(operator, seed)
     gradient = operator.gradient()
     products = operator if exact else parallel.shared(operator)
     if exact:
@@ -216,6 +216,7 @@ def eigs(
             seed=seed,
             progress=lambda spent, converged: report(converged, wanted, ""),
         )
+    pairs = operators.at_precision(pairs, products)
     failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
     found = _pairs(pairs, gradient, problem.layer_slices)
