@@ -48,4 +48,4 @@ class UntrustedFileError(LoadError):
 
 
 class ComputeError(HessdiagError):
-    """The computation itself failed: a non-finite loss, no second derivative, no memory."""
+    """The computation itself failed: a non-finite loss, no memory."""

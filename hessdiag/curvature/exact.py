@@ -49,6 +49,8 @@ def neuron_space(operator: HessianOperator) -> NeuronSpace:
         distance = space.certificate(operator)
     except (RuntimeError, ComputeError) as error:
         raise NotInNeuronSpaceError(str(error).strip().splitlines()[0]) from error
+    if operator.missing is not None:
+        raise NotInNeuronSpaceError("the model cannot be differentiated twice")
     if not distance <= CERTIFIED[operator.problem.dtype]:
         raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
     return space

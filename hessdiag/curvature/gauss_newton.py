@@ -1,13 +1,14 @@
 """The Gauss-Newton matrix of a problem as a linear operator: curvature of the loss seen through the output."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hessdiag.curvature.operator import CurvatureOperator, batched_grad
+from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
+from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
@@ -22,15 +23,18 @@ class Sandwich:
         problem: Whose parameters are differentiated.
         output: z, with the graph that leads to the parameters; J is its Jacobian.
         middle: M times each row of a tensor (k, *z.shape).
+        differences: J v of each row, where z cannot be differentiated twice.
     """
 
     problem: Problem
     output: Tensor
     middle: Callable[[Tensor], Tensor]
+    differences: Callable[[Tensor], Tensor] | None = None
 
     def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
         """Rows of `vectors` (k, N) times J' M J."""
-        cotangents = self.middle(self._jacobian(vectors))
+        slopes = self._jacobian(vectors) if self.differences is None else self.differences(vectors)
+        cotangents = self.middle(slopes)
         return batched_grad([self.output], self.problem.parameters_of(layer), [cotangents])
 
     def _jacobian(self, vectors: Tensor) -> Tensor:
@@ -49,7 +53,12 @@ class Sandwich:
         if not pairs:
             return u.new_zeros(len(vectors), *u.shape)
         outputs, cotangents = zip(*pairs, strict=True)
-        product = batched_grad(outputs, [u], cotangents)[0]
+        try:
+            product = batched_grad(outputs, [u], cotangents)[0]
+        except RuntimeError as error:
+            if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+                raise
+            raise NoDoubleBackwardError(reason(error)) from error
         return u.new_zeros(len(vectors), *u.shape) if product is None else product
 
 
@@ -65,6 +74,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     """
 
     method = "reverse over reverse"
+    differences = "central differences of outputs"
 
     def __init__(self, problem: Problem, sandwich: Callable[[Problem, Any], Sandwich]) -> None:
         if problem._loss is None:
@@ -79,7 +89,19 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         return output_of(self.problem, batch)
 
     def _graph(self, batch: Any) -> Sandwich:
-        return self._sandwich(self.problem, batch)
+        sandwich, moved = self._sandwich(self.problem, batch), self._moved
+        if moved is not None:
+            there = moved.batch(batch)
+
+            def differences(vectors: Tensor) -> Tensor:
+                zero = [torch.zeros_like(sandwich.output)]
+                return moved.products(vectors, lambda: [self._sandwich(moved.problem, there).output], zero)[0]
+
+            return replace(sandwich, differences=differences)
+        if not self._examined:
+            refuse_cut([sandwich.output])
+            self._examined = True
+        return sandwich
 
 
 class GaussNewtonOperator(OutputSpaceOperator):
@@ -116,6 +138,10 @@ def gauss_newton(problem: Problem, batch: Any) -> Sandwich:
     curved = logits_loss(problem)
     leaf = output.detach().requires_grad_()
     value = curved(leaf, target)
+    try:
+        refuse_cut([value])
+    except NoDoubleBackwardError as error:
+        raise ComputeError(f"the loss has no second derivative: {error}.", "--operator hessian") from error
     slope = torch.autograd.grad(value, leaf, create_graph=True)[0] if value.requires_grad else torch.zeros_like(leaf)
 
     def middle(vectors: Tensor) -> Tensor:

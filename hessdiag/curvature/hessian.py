@@ -9,15 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.operator import CurvatureOperator, batched_grad
+from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
+from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
 
 
-class HessianOperator(CurvatureOperator["_GradientGraph"]):
+class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"]):
     """The Hessian H of a problem, symmetric of shape (N, N), known only through its products.
 
-    Products are exact up to rounding: they are second derivatives by automatic differentiation, not differences.
+    Products are second derivatives by automatic differentiation, exact up to rounding. Where the model has none, they
+    are central differences of gradients, and `engine` says so.
 
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
@@ -33,9 +35,13 @@ class HessianOperator(CurvatureOperator["_GradientGraph"]):
 
     matrix = "the Hessian"
     method = "double backward"
+    differences = "central differences of gradients"
 
     def gradient(self) -> Tensor:
         """The gradient of the problem's function, shape (N,)."""
+        return self._retried(self._gradient)
+
+    def _gradient(self) -> Tensor:
         total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
         for weight, graph in self._graphs():
             total += weight * graph.flat_gradient()
@@ -58,8 +64,14 @@ class HessianOperator(CurvatureOperator["_GradientGraph"]):
     def _forward(self, batch: Any) -> Tensor:
         return self.problem.evaluate(batch)
 
-    def _graph(self, batch: Any) -> "_GradientGraph":
-        return _GradientGraph(self.problem, batch, self.dtype)
+    def _graph(self, batch: Any) -> "_GradientGraph | GradientDifferences":
+        if self._moved is not None:
+            return GradientDifferences(self._moved, batch, self.dtype)
+        graph = _GradientGraph(self.problem, batch, self.dtype)
+        if not self._examined:
+            refuse_cut([graph.value, *(part for part in graph.gradient if part is not None)])
+            self._examined = True
+        return graph
 
 
 class _GradientGraph:
@@ -79,7 +91,10 @@ class _GradientGraph:
             with problem.evaluation():  # checkpointed parts of the model run again here
                 self.gradient = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
         except RuntimeError as error:
-            raise _no_second_derivative(error) from error
+            if out_of_memory(error):
+                raise
+            raise NoDoubleBackwardError(reason(error)) from error
+        self.value = value
 
     def flat_gradient(self) -> Tensor:
         """The gradient as one vector, (N,); zero where the loss depends on nothing."""
@@ -103,14 +118,6 @@ class _GradientGraph:
             with self.problem.evaluation():
                 return batched_grad(outputs, inputs, cotangents)
         except RuntimeError as error:
-            if len(vectors) == 1 and any(sign in str(error) for sign in ("derivative for", "not implemented")):
-                raise _no_second_derivative(error) from error
-            raise
-
-
-def _no_second_derivative(error: RuntimeError) -> ComputeError:
-    reason = str(error).strip().splitlines()[0]
-    return ComputeError(
-        f"an operation of the model has no second derivative: {reason}",
-        "replace that operation by its plain PyTorch form (attention: attn_implementation='eager')",
-    )
+            if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+                raise
+            raise NoDoubleBackwardError(reason(error)) from error

@@ -1,12 +1,14 @@
 """What the matrices of second derivatives have in common: products with many vectors, batch by batch, within memory."""
 
+import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
@@ -23,19 +25,27 @@ class Graph(Protocol):
 
 
 G = TypeVar("G", bound=Graph)
+T = TypeVar("T")
+
+UNITS = 4  # unit vectors among those that tell the error of differences
 
 
 class CurvatureOperator(ABC, Generic[G]):
     """A symmetric (N, N) matrix of second derivatives of a problem, known only through its products.
 
-    Products are exact up to rounding: they are derivatives by automatic differentiation, not differences.
+    Products are derivatives by automatic differentiation, exact up to rounding. Only where a model cannot be
+    differentiated twice are they central differences; `missing` then says why, and `precision` how far they can be off.
 
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
+
+    Attributes:
+        missing: What has no second derivative, once products have met it; `None` otherwise.
     """
 
     matrix: str  # what it is called, for messages
     method: str  # how one product is computed, for the report
+    differences: str  # how, where double backward is missing
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -44,14 +54,27 @@ class CurvatureOperator(ABC, Generic[G]):
         self._notes: list[str] = []
         self._chunk: int | None = None
         self._kept: G | None = None
+        self.missing: str | None = None
+        self._examined = False  # whether the graph was searched for what autograd would pass over in silence
+        self._moved: Moved | None = None
+        self._error: float | None = None
 
     @property
     def engine(self) -> str:
         """How products are computed, for the report."""
+        if self._moved is not None:
+            dtype = str(self._moved.problem.dtype).removeprefix("torch.")
+            return "; ".join([f"{self.differences} in {dtype}, for {self.missing}", *self._notes])
         passes = f"batched {self.method}" if self._batched else self.method
         if self._unbatched is not None:
             passes = f"{self.method}, one vector at a time ({self._unbatched})"
         return "; ".join([passes, *self._notes])
+
+    def on(self, problem: Problem) -> "CurvatureOperator[G]":
+        """The same matrix of another problem."""
+        other = copy.copy(self)
+        other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
+        return other
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -67,6 +90,16 @@ class CurvatureOperator(ABC, Generic[G]):
     def device(self) -> torch.device:
         """Device of vectors."""
         return self.problem.device
+
+    @property
+    def precision(self) -> float:
+        """Relative error of products: that of rounding; of differences, how far those of two step sizes disagree."""
+        rounding = torch.finfo(self.dtype).eps
+        if self._moved is None:
+            return rounding
+        if self._error is None:
+            self._error = self._disagreement(self._moved)
+        return max(rounding, self._error)
 
     @property
     def chunk(self) -> int:
@@ -103,6 +136,45 @@ class CurvatureOperator(ABC, Generic[G]):
         vectors = vectors.to(self.device, self.dtype).contiguous()
         if not len(vectors):
             return vectors if layer is None else vectors[:, : layer.size]
+        return self._retried(lambda: self._summed(vectors, layer))
+
+    def _retried(self, compute: Callable[[], T]) -> T:
+        """What `compute` returns, with differences where double backward turns out to be missing.
+
+        Raises:
+            ComputeError: if the model cannot be copied for them.
+        """
+        try:
+            return compute()
+        except NoDoubleBackwardError as missing:
+            self.missing = str(missing).rstrip(".")
+        try:
+            self._moved = movable(self.problem)
+        except ComputeError as error:
+            raise ComputeError(f"{self.missing}, and for differences {error.what}", error.hint) from error
+        self._kept = None
+        return compute()
+
+    def _disagreement(self, moved: Moved) -> float:
+        """Largest distance between products of two step sizes, for random vectors and some unit vectors.
+
+        Relative to the products, but at least to what those of the random vector lead to expect.
+        """
+        generator = torch.Generator().manual_seed(0)
+        n = self.shape[0]
+        vectors = torch.zeros(1 + UNITS, n, dtype=torch.float64)
+        vectors[0] = torch.randn(n, generator=generator, dtype=torch.float64) / n**0.5
+        vectors[range(1, 1 + UNITS), torch.randint(n, (UNITS,), generator=generator)] = 1.0
+        single = self._products(vectors).double()
+        moved.factor = 2.0
+        double = self._products(vectors).double()
+        moved.factor = 1.0
+        sizes = torch.maximum(single.norm(dim=1), double.norm(dim=1))
+        apart = (single - double).norm(dim=1)
+        return float((apart / sizes.clamp_min(float(sizes[0])).clamp_min(torch.finfo(torch.float64).tiny)).max())
+
+    def _summed(self, vectors: Tensor, layer: Layer | None) -> Tensor:
+        """Products with all batches."""
         total: Tensor | None = None
         for weight, graph in self._graphs():
             found = self._rows(graph, vectors, layer)
@@ -125,7 +197,7 @@ class CurvatureOperator(ABC, Generic[G]):
         try:
             return self._pass(graph, vectors, layer)
         except RuntimeError as error:
-            if not _out_of_memory(error) or self.chunk == 1:
+            if not out_of_memory(error) or self.chunk == 1:
                 raise
             self._chunk = self.chunk // 2
             self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
@@ -140,7 +212,7 @@ class CurvatureOperator(ABC, Generic[G]):
                 self._batched = True
                 return rows
             except RuntimeError as error:
-                if _out_of_memory(error):
+                if out_of_memory(error):
                     raise
                 self._unbatched = str(error).splitlines()[0][:120]
         return torch.cat([self._joined(graph.products(vector[None], layer), 1, layer) for vector in vectors])
@@ -212,5 +284,6 @@ def batched_grad(
     return [next(parts) if present else None for present in depends]
 
 
-def _out_of_memory(error: RuntimeError) -> bool:
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether memory ran out."""
     return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

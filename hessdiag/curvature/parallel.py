@@ -7,6 +7,7 @@ Without `torchrun` there is one process, and everything here does nothing.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -15,11 +16,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import ComputeError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
-from hessdiag.problem.problem import Problem
 
 T = TypeVar("T")
 
@@ -93,67 +93,73 @@ def _peers() -> Iterator[None]:
         ) from error
 
 
-class SharedHessian(HessianOperator):
-    """The Hessian whose products split the samples over all processes.
+class SharedOperator:
+    """A matrix of second derivatives whose products split the samples over all processes.
 
     The same vectors must be given on all of them; all get the same products.
+
+    Args:
+        part: The matrix of this process's samples.
+        share: What its average over them counts for in the average over all.
     """
 
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(_own_part(problem))
-        self._notes = [f"samples split over {ranks()[1]} processes"]
+    def __init__(self, part: CurvatureOperator[Any], share: float) -> None:
+        self._part, self._share = part, share
+        self.shape, self.dtype, self.device = part.shape, part.dtype, part.device
 
-    def _products(self, vectors: Tensor, layer: Any = None) -> Tensor:
-        return total(super()._products(vectors, layer))
+    @property
+    def engine(self) -> str:
+        """How products are computed, for the report."""
+        return f"{self._part.engine}; samples split over {ranks()[1]} processes"
 
-    def gradient(self) -> Tensor:
-        """The gradient of the problem's function, shape (N,)."""
-        return total(super().gradient())
+    @property
+    def precision(self) -> float:
+        """Relative error of products."""
+        return self._part.precision
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The whole matrix times v of shape (N,), or V of shape (N, k)."""
+        return total(self._share * (self._part @ vectors))
 
 
-def hessian_operator(problem: Problem) -> HessianOperator:
-    """The Hessian as an operator: shared by all processes, where samples can be split, and local otherwise.
+def shared(operator: CurvatureOperator[Any]) -> CurvatureOperator[Any] | SharedOperator:
+    """The same matrix, shared by all processes, where samples can be split, and as it is otherwise.
 
-    Samples can be split where the gradients of the parts add up to that of the whole: not with batch statistics, and
-    not with an objective that is no mean over samples.
+    Samples can be split where the products of the parts add up to those of the whole: not with batch statistics, and
+    not with an objective that is no mean over samples. One product with a random vector tells.
     """
-    local = HessianOperator(problem)
     if ranks()[1] == 1:
-        return local
-    join(problem.device)
-    whole, parts = local.gradient(), SharedHessian(problem).gradient()
+        return operator
+    join(operator.device)
+    v = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    v = v.to(operator.device, operator.dtype)
+    split = SharedOperator(*_own_part(operator))
+    whole, parts = operator @ v, split @ v
     distance = float((whole - parts).norm() / whole.norm().clamp_min(torch.finfo(whole.dtype).tiny))
-    worst = total(torch.tensor([float(distance > SPLIT_TOLERANCE.get(problem.dtype, 1e-2))], device=problem.device))
-    return local if float(worst) else SharedHessian(problem)
+    allowed = max(SPLIT_TOLERANCE.get(operator.problem.dtype, 1e-2), 10 * operator.precision)
+    apart = not distance <= allowed
+    return operator if float(total(torch.tensor([float(apart)], device=operator.device))) else split
+
+
+def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any], float]:
+    """The matrix of this process's samples of every batch, and their share of the whole."""
+    rank, size = ranks()
+    problem = operator.problem
+    parts, own = [], 0.0
+    for batch in problem.data:
+        n = batches.samples(batch)
+        part = batches.map_tensors(partial(_rows, slice(rank * n // size, (rank + 1) * n // size), n), batch)
+        weight = losses.batch_weight(problem._loss, part) if (rank + 1) * n // size > rank * n // size else 0.0
+        if weight:  # a mean over ignored targets alone is no number
+            parts.append(part)
+            own += weight
+    if not parts:
+        return operator, 0.0
+    everything = sum(losses.batch_weight(problem._loss, batch) for batch in problem.data)
+    share = 1.0 if problem.loss_reduction == "sum" else own / everything
+    return operator.on(replace(problem, data=parts)), share
 
 
 def _rows(own: slice, samples: int, tensor: Tensor) -> Tensor:
     """Some samples of a tensor of a batch; tensors that do not run over samples stay whole."""
     return tensor[own] if tensor.ndim and len(tensor) == samples else tensor
-
-
-def _own_part(problem: Problem) -> Problem:
-    """This process's samples of every batch, each weighted by its share of the whole."""
-    rank, size = ranks()
-    parts = []
-    for batch, weight in zip(problem.data, problem.batch_weights, strict=True):
-        n = batches.samples(batch)
-        own = slice(rank * n // size, (rank + 1) * n // size)
-        if own.start == own.stop:
-            continue
-        part = batches.map_tensors(partial(_rows, own, n), batch)
-        if problem.loss_reduction != "sum":
-            share = losses.batch_weight(problem._loss, part) / losses.batch_weight(problem._loss, batch)
-            weight = weight * share
-        parts.append((weight, part))
-    if not parts:
-        parts = [(0.0, problem.data[0])]
-    return Problem(
-        problem.model,
-        data=parts,
-        objective=lambda model, pair: pair[0] * problem._objective(model, pair[1]),
-        reduction="sum",
-        layers=problem.layers,
-        train_mode=problem.train_mode,
-        seed=problem.seed,
-    )

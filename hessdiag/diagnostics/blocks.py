@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import blocks_squares, operators
@@ -159,18 +160,19 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     operator = HessianOperator(problem)
     splits = problem._loss is not None
     gauss_newton = GaussNewtonOperator(problem) if splits else None
-    checks = operators.self_checks(operator, seed)
+    checks = self_checks(operator, seed)
+    precision = max(torch.finfo(problem.dtype).eps, operator.precision)  # coarse parameters, or differences
     whole = probes is None and n <= EXACT_UP_TO
     wanted = probes or PROBES
     both = "Hessian and Gauss-Newton matrix" if splits else "Hessian"
     if whole:
         report(0, n, f"{n:,} parameters: the whole {both}")
         squares, mass = blocks_squares.exact(problem, gauss_newton, report)
-        measured = _assembled(problem, squares, exact=True) | {"diagonal_mass": mass.tolist()}
+        measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
     else:
         report(0, wanted * count, f"{n:,} parameters: {wanted} x {count} products of the {both}, an estimate")
         squares = blocks_squares.sampled(operator, gauss_newton, wanted, seed, report)
-        measured = _assembled(problem, squares, exact=False)
+        measured = _assembled(problem, squares, precision, exact=False)
         measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"
     failed = operators.failed(problem, checks)
@@ -179,7 +181,7 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     return Blocks(**measured, findings=tuple(findings(Blocks(**measured), problem)))
 
 
-def _assembled(problem: Problem, squares: Squares, *, exact: bool) -> dict[str, Any]:
+def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: bool) -> dict[str, Any]:
     """From samples of squares to norms, shares, their errors, and what follows from them."""
     layers = problem.layer_slices
     values: dict[str, Any] = {
@@ -215,7 +217,7 @@ def _assembled(problem: Problem, squares: Squares, *, exact: bool) -> dict[str, 
     rows = squares.parts.sum(3)
     values["between_layers"], error = _share(rows[:, 0] - own[:, 0], rows[:, 0])
     values["between_layers_stderr"] = None if exact else error
-    rounding = ROUNDING * torch.finfo(problem.dtype).eps
+    rounding = ROUNDING * precision
     if "residual" in matrices:
         values["residual_share"], error = _share(rows[:, 2], rows[:, 1] + rows[:, 2])
         values["residual_share_stderr"] = None if exact else error

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import exact, parallel
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -148,7 +149,8 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     n = problem.n_parameters
     operator = HessianOperator(problem)
     report = progress or (lambda done, total, what: None)
-    checks = operators.self_checks(operator, seed)
+    checks = self_checks(operator, seed)
+    products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
         report(0, n, f"{n:,} parameters: the whole Hessian")
@@ -157,8 +159,8 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     elif n <= EXACT_UP_TO:
         rows = _streamed(operator, report)
     else:
-        rows = _sketched(operators.shared(operator), seed, report)
-    measured = _measured(matrix if matrix is not None else operators.shared(operator), seed, report)
+        rows = _sketched(products, seed, report)
+    measured = _measured(products if matrix is None else matrix, seed, report)
     whole = _whole(problem, matrix) if matrix is not None else {}
     everywhere = bool(rows.exact.all())
     known = rows.diagonal[rows.exact]
@@ -176,14 +178,14 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         "components": parts and tuple(Component(part.interval, part.count) for part in parts),
         "parameters": n,
         "hvps": rows.products + measured.pop("products"),
-        "engine": operator.engine,
+        "engine": products.engine,
         "checks": checks,
         **whole,
         **measured,
     }
     if values["status"] == "ok" and (operators.failed(problem, checks) or contradicted(values)):
         values["status"] = "inexact"
-    rounding = ROUNDING * torch.finfo(operator.dtype).eps * max(map(abs, values["gershgorin"]))
+    rounding = ROUNDING * operator.precision * max(map(abs, values["gershgorin"]))
     proof = certificate(known, rows.radii if everywhere else None, values, rounding)
     values["negative_certificate"] = Certificate(*proof)
     return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.curvature import checks as self_checks
 from hessdiag.curvature import exact as exact_rows
 from hessdiag.curvature import parallel, sampling
+from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
@@ -168,10 +168,7 @@ def diag_share(
     what = "all" if exact else f"{wanted:,} of"
     report(0, wanted, f"{n:,} parameters: {what} {n:,} Hessian rows, {operator.chunk} a pass")
 
-    checks = {
-        "hvp_symmetry": self_checks.hvp_symmetry(operator, seed),
-        "hvp_finite_difference": self_checks.hvp_finite_difference(operator, seed),
-    }
+    checks = self_checks(operator, seed)
     rng = np.random.default_rng(seed)
     groups = _groups(problem)
     zero_rows, products = 0.0, SKETCHES if not exact else 0
@@ -212,7 +209,7 @@ def _finished(
 ) -> DiagShare:
     """From rows to the measurement with its verdict."""
     summary = _summarize(problem, computed, _drawn(strata, computed.indices), zero_rows, complete)
-    tolerance = self_checks.TOLERANCE[problem.dtype]
+    tolerance = TOLERANCE[problem.dtype]
     failed = any(value is not None and not value <= tolerance for value in checks.values())
     status: Status = "interrupted" if interrupted else "inexact" if failed else "ok"
     measured = DiagShare(

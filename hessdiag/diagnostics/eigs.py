@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -195,18 +195,18 @@ def eigs(
     basis = min(max_basis or LARGEST_BASIS, fitting, n)
     report(0, wanted, _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
 
-    checks = operators.self_checks(operator, seed)
+    checks = self_checks(operator, seed)
     gradient = operator.gradient()
+    products = operator if exact else parallel.shared(operator)
     if exact:
         matrix = hessian(problem)
         pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol)
         along = matrix @ gradient
         report(n, n, "")
     else:
-        operator = parallel.hessian_operator(problem)
-        along = operator @ gradient
+        along = products @ gradient
         pairs = extreme_eigenpairs(
-            operator,
+            products,
             lowest=lowest,
             highest=highest,
             tol=tol,
@@ -214,8 +214,9 @@ def eigs(
             max_products=max_products,
             block=block,
             seed=seed,
-            progress=lambda products, converged: report(converged, wanted, ""),
+            progress=lambda spent, converged: report(converged, wanted, ""),
         )
+    pairs = operators.at_precision(pairs, products)
     failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
     found = _pairs(pairs, gradient, problem.layer_slices)
@@ -237,7 +238,7 @@ def eigs(
         hvps=pairs.products + (0 if exact else 1),
         basis=pairs.basis,
         restarts=pairs.restarts,
-        engine=operator.engine,
+        engine=products.engine,
         checks=checks,
         status=status,
         vectors=_columns(pairs) if keep_vectors else None,

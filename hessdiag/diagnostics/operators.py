@@ -1,13 +1,16 @@
 """The matrices that can be asked about by name, with their self-checks, and how much of them fits in memory."""
 
-from typing import Literal, cast
+from dataclasses import replace
+from typing import Any, Literal
 
 from hessdiag.curvature import checks, parallel
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
+from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import SpecError
+from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.problem.problem import Problem
 
@@ -15,6 +18,7 @@ OperatorName = Literal["hessian", "ggn", "fisher"]
 NAMES = ("hessian", "ggn", "fisher")
 
 Operator = HessianOperator | OutputSpaceOperator
+Products = CurvatureOperator[Any] | parallel.SharedOperator
 
 
 def operator(problem: Problem, name: OperatorName) -> Operator:
@@ -32,23 +36,18 @@ def operator(problem: Problem, name: OperatorName) -> Operator:
     raise SpecError(f"unknown operator {name!r}: not one of {', '.join(NAMES)}.", "--operator hessian")
 
 
-def shared(matrix: Operator) -> Operator:
-    """The same matrix with products that split the samples over all processes, where there are several."""
-    return parallel.hessian_operator(matrix.problem) if isinstance(matrix, HessianOperator) else matrix
-
-
-def self_checks(matrix: Operator, seed: int) -> dict[str, float | None]:
-    """Relative errors of the products: symmetry, and for the Hessian the distance from differences of gradients."""
-    symmetry = checks.hvp_symmetry(cast(HessianOperator, matrix), seed)
-    if not isinstance(matrix, HessianOperator):
-        return {"hvp_symmetry": symmetry}
-    return {"hvp_symmetry": symmetry, "hvp_finite_difference": checks.hvp_finite_difference(matrix, seed)}
-
-
 def failed(problem: Problem, measured: dict[str, float | None]) -> bool:
     """Whether a self-check came out worse than the problem's dtype explains."""
     tolerance = checks.TOLERANCE[problem.dtype]
     return any(value is not None and not value <= tolerance for value in measured.values())
+
+
+def at_precision(pairs: Eigenpairs, products: Products) -> Eigenpairs:
+    """The same pairs, where products are less precise than rounding: what is below their error counts as zero."""
+    error = ROUNDING * products.precision * float(pairs.values.abs().max())
+    if error <= pairs.rounding:
+        return pairs
+    return replace(pairs, rounding=error, converged=pairs.converged | (pairs.residuals <= error))
 
 
 def vectors_that_fit(matrix: SymmetricOperator) -> int:

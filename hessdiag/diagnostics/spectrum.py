@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hessdiag.curvature import parallel
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
-from hessdiag.diagnostics.operators import Operator, OperatorName
+from hessdiag.diagnostics.operators import Operator, OperatorName, Products
 from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import ComputeError, SpecError
@@ -207,13 +209,14 @@ def spectrum(
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
     matrix = operators.operator(problem, operator)
     report = progress or (lambda done, total, what: None)
-    checks = operators.self_checks(matrix, seed)
-    if problem.n_parameters <= EXACT_UP_TO:
+    checks = self_checks(matrix, seed)
+    exact = problem.n_parameters <= EXACT_UP_TO
+    products = matrix if exact else parallel.shared(matrix)
+    if exact:
         measured = _exact(problem, matrix, operator, steps, report)
     else:
-        matrix = operators.shared(matrix)
-        measured = _sampled(matrix, operator, probes, steps, seed, report)
-    measured |= {"checks": checks, "engine": matrix.engine}
+        measured = _sampled(products, operator, probes, steps, seed, report)
+    measured |= {"checks": checks, "engine": products.engine}
     if measured["status"] == "ok" and operators.failed(problem, checks):
         measured["status"] = "inexact"
     found = Spectrum(**measured)
@@ -262,7 +265,7 @@ def _exact(problem: Problem, matrix: Operator, name: OperatorName, steps: int, r
 
 
 def _sampled(
-    matrix: Operator, name: OperatorName, probes: int, steps: int, seed: int, report: Progress
+    matrix: Products, name: OperatorName, probes: int, steps: int, seed: int, report: Progress
 ) -> dict[str, Any]:
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
@@ -342,9 +345,9 @@ def _ends_found(pairs: Eigenpairs, density: Density) -> bool:
     return all(bool(pairs.converged[end]) or float(pairs.residuals[end]) <= density.width for end in ends)
 
 
-def _zero(matrix: Operator, scale: float) -> float:
-    """Magnitude below which an eigenvalue cannot be told from zero: rounding of the largest."""
-    return ROUNDING * torch.finfo(matrix.dtype).eps * scale
+def _zero(matrix: Products, scale: float) -> float:
+    """Magnitude below which an eigenvalue cannot be told from zero: the error of products with the largest."""
+    return ROUNDING * matrix.precision * scale
 
 
 def _common(density: Density, name: OperatorName, zero: float) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import blocks_squares, operators
@@ -140,7 +141,7 @@ def vanishing_of(
     measured: list[DepthNorms] = []
     layers: tuple[LayerNorms, ...] = ()
     first = network(grid[0], 0)
-    checks = operators.self_checks(HessianOperator(first), seed)
+    checks = self_checks(HessianOperator(first), seed)
     interrupted, same, done = False, False, 0
     for survey in surveys:
         found: list[_Network] = []

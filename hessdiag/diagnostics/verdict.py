@@ -46,8 +46,12 @@ def times(value: float) -> str:
 
 
 def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[Finding]:
-    """Findings for self-checks of Hessian products that are missing or failed."""
+    """Findings for self-checks of Hessian products that are missing or failed, or that differences stand in for."""
     findings = []
+    apart = checks.get("hvp_two_steps")
+    if apart is not None:
+        checks = checks | {"hvp_finite_difference": 0.0}  # there is no other product to compare differences with
+        findings.append(_differences(apart, tolerance))
     for name, what in (
         ("hvp_symmetry", "symmetric"),
         ("hvp_finite_difference", "the derivative of the gradient"),
@@ -72,6 +76,23 @@ def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[F
                 )
             )
     return findings
+
+
+def _differences(apart: float, tolerance: float) -> Finding:
+    remedy = "exact products need the model's plain PyTorch form; `engine` names what cannot be differentiated twice"
+    if not apart <= tolerance:
+        return Finding(
+            "bad",
+            "The model cannot be differentiated twice, and central differences depend on their step: no number below can be trusted.",
+            f"products of two step sizes differ by {apart:.1e}, allowed {tolerance:.0e}; a kink at the parameters themselves does this",
+            remedy,
+        )
+    return Finding(
+        "note",
+        "The model cannot be differentiated twice: products are central differences, and not exact.",
+        f"products of two step sizes differ by a relative {apart:.1e}",
+        remedy,
+    )
 
 
 def data_findings(problem: "Problem") -> list[Finding]:

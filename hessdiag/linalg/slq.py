@@ -100,7 +100,8 @@ class Density:
             else:
                 merged.append((low, high))
         step = self.width / PER_WIDTH
-        return np.concatenate([np.linspace(a, b, max(math.ceil((b - a) / step), 2) + 1) for a, b in merged])
+        # Around a single outlier the quotient is a whole number, which rounding must not push to the next.
+        return np.concatenate([np.linspace(a, b, max(math.ceil((b - a) / step - 1e-6), 2) + 1) for a, b in merged])
 
     def density(self, grid: Floats) -> Average:
         """Density at the points of a grid, smoothed with a Gaussian of `width`; its integral is 1."""

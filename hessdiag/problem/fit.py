@@ -1,13 +1,13 @@
 """Whether model, batch and loss fit, by one evaluation, and which loss a batch suggests."""
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import ComputeError, HessdiagError, LoadError
+from hessdiag.errors import HessdiagError, LoadError
 from hessdiag.problem import batch as forms
 from hessdiag.problem.problem import Problem, _mode
 from hessdiag.problem.trust import said
@@ -40,15 +40,14 @@ def _output(model: nn.Module, inputs: Any) -> Any:
 
 
 def check(problem: Problem) -> None:
-    """Find out now, on one batch, what would fail later: shapes that do not fit, no second derivative, no memory.
+    """Find out now, on one batch, what would fail later: shapes that do not fit, no memory.
 
     Raises:
         LoadError: in terms of the shapes, or of the memory.
-        ComputeError: if the loss is not a finite scalar, or cannot be differentiated twice.
+        ComputeError: if the loss is not a finite scalar.
     """
     try:
         check_fit(problem)
-        check_double_backward(problem)
     except torch.OutOfMemoryError as error:
         raise LoadError(
             f"one batch does not fit the memory of {problem.device}.", "--batch-size 8, or --device cpu"
@@ -101,48 +100,3 @@ def _shapes(batch: Any) -> str:
     if isinstance(batch, Mapping):
         return "a mapping of " + ", ".join(f"{name}: {_shapes(item)}" for name, item in batch.items())
     return ", ".join(f"{tuple(item.shape)} {str(item.dtype).removeprefix('torch.')}" for item in forms.tensors(batch))
-
-
-def check_double_backward(problem: Problem) -> None:
-    """Refuse a model whose gradient cannot be differentiated, or whose second derivative autograd takes for zero.
-
-    A custom function that is marked once-differentiable cuts the graph of the gradient: where unused parameters are
-    allowed, the second derivative beyond it is silently missing. Compiled formats are also run, several times, since
-    they optimize themselves only after the first calls.
-
-    Raises:
-        ComputeError: naming the way out.
-    """
-    compiled = isinstance(problem.model, (torch.jit.ScriptModule, torch.fx.GraphModule))
-    try:
-        for _ in range(3 if compiled else 1):
-            loss = problem.evaluate(problem.data[0])
-            gradient = torch.autograd.grad(loss, problem.parameters, create_graph=True, allow_unused=True)
-            parts = [part for part in gradient if part is not None and part.requires_grad]
-            if _is_cut(parts):
-                raise RuntimeError("a custom autograd function in it is differentiable only once")
-            if compiled and parts:
-                square = torch.stack([part.square().sum() for part in parts]).sum()
-                torch.autograd.grad(square, problem.parameters, allow_unused=True)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        raise ComputeError(
-            f"this {type(problem.model).__name__} has no second derivative: {said(error)}.",
-            "torch's own operations only, or for a compiled file 'train.py:build_model' with --weights FILE",
-        ) from error
-
-
-def _is_cut(parts: Sequence[Tensor]) -> bool:
-    """Whether the graph of these tensors ends at a function that cannot be differentiated again."""
-    ahead = [part.grad_fn for part in parts]
-    seen = set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        if node.name() == "torch::autograd::Error":
-            return True
-        seen.add(node)
-        ahead += [successor for successor, _ in node.next_functions]
-    return False

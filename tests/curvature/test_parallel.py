@@ -38,17 +38,25 @@ import json, sys
 import torch
 sys.path.insert(0, ".")
 from net import conv, mlp
-from hessdiag.curvature.parallel import hessian_operator, ranks
+from hessdiag.curvature.fisher import FisherOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.parallel import ranks, shared
 from hessdiag.problem.problem import Problem
 
 torch.manual_seed(1)
 norm = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.BatchNorm1d(3), torch.nn.Tanh()).double()
-cases = [Problem(*conv()), Problem(*mlp()), Problem(norm, [(torch.linspace(-1, 1, 24).reshape(6, 4).double(), torch.ones(6, 3).double())], "mse", train_mode=True)]
+statistics = Problem(norm, [(torch.linspace(-1, 1, 24).reshape(6, 4).double(), torch.ones(6, 3).double())], "mse", train_mode=True)
+model, data, _ = mlp()
+summed = Problem(model, data, torch.nn.CrossEntropyLoss(reduction="sum"))
+ignored = Problem(model, [(data[0][0], torch.tensor([-100, -100, -100, 0, 1, 2, 0]))], "ce")  # nothing for the first of two
+cases = [HessianOperator(problem) for problem in (Problem(*conv()), Problem(*mlp()), summed, ignored, statistics)]
+cases += [GaussNewtonOperator(problem) for problem in (Problem(*conv()), Problem(*mlp()), summed, ignored, statistics)]
+cases += [FisherOperator(Problem(*mlp())), FisherOperator(Problem(*mlp()), empirical=True)]
 found = []
-for problem in cases:
-    operator = hessian_operator(problem)
-    v = torch.linspace(-1, 1, problem.n_parameters, dtype=torch.float64)
-    found.append([type(operator).__name__, (operator @ v).tolist(), operator.gradient().tolist()])
+for operator in map(shared, cases):
+    v = torch.linspace(-1, 1, operator.shape[0], dtype=torch.float64)
+    found.append([type(operator).__name__, (operator @ v).tolist(), (operator @ torch.stack([v, v.cos()], 1)).tolist()])
 if ranks()[0] == 0:
     json.dump(found, open(sys.argv[1], "w"))
 """
@@ -67,14 +75,17 @@ model = nn.Sequential(nn.Linear(24, 48), nn.Tanh(), nn.Linear(48, 20), nn.Tanh()
 problem = hessdiag.Problem(model, data=[(torch.randn(9, 24).double(), torch.arange(9) % 3)], loss="ce")
 eigs = hessdiag.eigs(problem, lowest=2, highest=3)
 spectrum = hessdiag.spectrum(problem, probes=2, steps=12)
+ggn, fisher = (hessdiag.spectrum(problem, probes=2, steps=12, operator=name) for name in ("ggn", "fisher"))
 bounds = hessdiag.bounds(problem)
 blocks = hessdiag.blocks(problem, probes=4)
 found = {
     "eigs": [pair.eigenvalue for pair in (*eigs.lowest, *eigs.highest)] + [eigs.gradient_curvature],
     "spectrum": [spectrum.trace, spectrum.trace_stderr, spectrum.frobenius, *spectrum.density.values[::20]],
+    "ggn": [ggn.trace, ggn.trace_stderr, ggn.frobenius, ggn.highest, *ggn.density.values[::20]],
+    "fisher": [fisher.trace, fisher.frobenius, fisher.highest],
     "bounds": [*bounds.gershgorin, *bounds.brauer, *bounds.measured],
     "blocks": [number for row in blocks.frobenius for number in row] + list(blocks.trace),
-    "engines": [eigs.engine, spectrum.engine],
+    "engines": [found.engine for found in (eigs, spectrum, ggn, fisher, bounds)],
 }
 if ranks()[0] == 0:
     json.dump(found, open(sys.argv[1], "w"))
@@ -123,10 +134,10 @@ def test_products_split_samples_where_they_can(folder):
         run = _run(folder, processes, "products.py", f"{processes}.json")
         assert run.returncode == 0, run.stderr
         found.append(json.loads((folder / f"{processes}.json").read_text()))
-    assert [case[0] for case in found[1]] == ["SharedHessian", "SharedHessian", "HessianOperator"]
+    split = ["SharedOperator"] * 4
+    assert [case[0] for case in found[1]] == [*split, "HessianOperator", *split, "GaussNewtonOperator", *split[:2]]
     for one, two in zip(*found, strict=True):
-        assert two[1] == pytest.approx(one[1], rel=1e-10, abs=1e-13)
-        assert two[2] == pytest.approx(one[2], rel=1e-10, abs=1e-13)
+        assert list(_numbers(two)) == pytest.approx(list(_numbers(one)), rel=1e-10, abs=1e-13)
 
 
 def test_spectra_are_the_same_on_one_and_two_ranks(folder):
@@ -161,11 +172,11 @@ def test_a_lost_rank_ends_the_run(folder):
 
 def test_one_process_needs_no_group():
     from hessdiag.curvature.hessian import HessianOperator
-    from hessdiag.curvature.parallel import hessian_operator, merged, total
+    from hessdiag.curvature.parallel import merged, shared, total
     from hessdiag.problem.problem import Problem
 
     problem = Problem(nn.Linear(2, 2), data=[(torch.ones(2, 2), torch.ones(2, 2))], loss="mse")
-    assert type(hessian_operator(problem)) is HessianOperator
+    assert type(shared(HessianOperator(problem))) is HessianOperator
     assert merged({1: "b", 0: "a"}, torch.device("cpu")) == ["a", "b"]
     assert torch.equal(total(torch.ones(2)), torch.ones(2))
     assert not torch.distributed.is_initialized()

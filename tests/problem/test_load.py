@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from hessdiag.errors import ComputeError, ExitCode, HessdiagError, LoadError, SpecError, UntrustedFileError
+from hessdiag.errors import ExitCode, HessdiagError, LoadError, SpecError, UntrustedFileError
 from hessdiag.problem.batch import forward
 from hessdiag.problem.describe import describe
 from hessdiag.problem.fit import check
@@ -484,28 +484,6 @@ class TestHubs:
         ]
         assert refused("timm:unknown").exit_code == 2
         assert "Unknown model" in str(refused("torchvision:unknown"))
-
-
-class OnceDifferentiable(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        return x.clone()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient * 2
-
-
-def test_no_second_derivative_is_one_clear_line():
-    class Net(nn.Linear):
-        def forward(self, x):
-            return OnceDifferentiable.apply(super().forward(x)).square()
-
-    problem = Problem(Net(2, 1), [(torch.ones(3, 2), torch.zeros(3, 1))], "mse")
-    with pytest.raises(ComputeError, match="this Net has no second derivative") as caught:
-        check(problem)
-    assert "--weights" in str(caught.value)
 
 
 def test_running_out_of_memory_is_said(monkeypatch):
