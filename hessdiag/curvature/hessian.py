@@ -115,8 +115,7 @@ class _GradientGraph:
         if not outputs:
             return [None] * len(inputs)
         try:
-            with self.problem.evaluation():
-                return batched_grad(outputs, inputs, cotangents)
+            return batched_grad(outputs, inputs, cotangents)
         except RuntimeError as error:
             if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
                 raise

@@ -176,11 +176,12 @@ class CurvatureOperator(ABC, Generic[G]):
     def _summed(self, vectors: Tensor, layer: Layer | None) -> Tensor:
         """Products with all batches."""
         total: Tensor | None = None
-        for weight, graph in self._graphs():
-            found = self._rows(graph, vectors, layer)
-            if weight != 1:
-                found *= weight
-            total = found if total is None else total.add_(found)
+        with self.problem.evaluation():  # checkpointed parts of the model run again in every product
+            for weight, graph in self._graphs():
+                found = self._rows(graph, vectors, layer)
+                if weight != 1:
+                    found *= weight
+                total = found if total is None else total.add_(found)
         assert total is not None  # a problem has at least one batch
         # A sum is cheaper to look at than every number; it can overflow where no number does.
         if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
