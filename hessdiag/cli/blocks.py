@@ -19,13 +19,14 @@ if TYPE_CHECKING:
     "--probes",
     type=click.IntRange(min=2),
     metavar="N",
-    help="Random vectors per layer. Default: exact up to 5,000 parameters, else 32.",
+    help="Random vectors per layer. Default: exact where that takes seconds, else 32.",
 )
 @output_options
 def command(targets: tuple[Target, ...], probes: int | None, out: Output) -> int:
     """Which layers curve, and how do they couple? Norms of all layer blocks, Gauss-Newton part and residual apart.
 
-    Exact up to 5,000 parameters. Beyond, random vectors on one layer at a time, with standard errors.
+    Exact up to 5,000 parameters, and for fully connected networks mostly to 60,000 and more. Beyond, random vectors on
+    one layer at a time, with standard errors.
 
     \b
     hessdiag blocks model.pt --data batch.npz --loss ce

@@ -4,6 +4,7 @@ A fallback and never a default: an operator turns to it only after double backwa
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -72,9 +73,9 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
     return Moved(replace(problem, model=model.to(dtype=dtype), data=data), dtype)
 
 
-def wide(device: torch.device) -> torch.dtype | None:
-    """The dtype to take differences in."""
-    return None if device.type == "mps" else torch.float64
+def wide(device: torch.device) -> torch.dtype:
+    """The widest dtype of a device, to take differences in."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def movable(problem: Problem) -> "Moved":
@@ -103,7 +104,7 @@ class Moved:
         self.problem, self._dtype = problem, dtype
         self.factor = 1.0  # of the step; two sizes tell the error
         self._theta = [parameter.detach().clone() for parameter in problem.parameters]
-        self._size = float(torch.cat([t.reshape(-1).double() for t in self._theta]).norm()) or 1.0
+        self._size = math.hypot(*(float(value.norm()) for value in self._theta)) or 1.0
 
     def step(self, v: Tensor, relative: float | None = None) -> float:
         """The multiple of v to go: `relative`, or `STEP` times the cube root of rounding, times |theta| / |v|."""
@@ -119,11 +120,11 @@ class Moved:
                 parameter.copy_(value + h * v[place].view(value.shape).to(value))
 
     def difference(self, v: Tensor, h: float, function: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
-        """Central difference of a function of the parameters along v, in float64."""
+        """Central difference of a function of the parameters along v, in the device's widest dtype."""
         ends = []
         for side in (1, -1):
             self.to(v, side * h)
-            ends.append([tensor.detach().double() for tensor in function()])
+            ends.append([tensor.detach().to(dtype=wide(tensor.device)) for tensor in function()])
         return [(ahead - behind) / (2 * h) for ahead, behind in zip(*ends, strict=True)]
 
     def gradient(self, batch: Any, layer: Layer | None = None) -> Sequence[Tensor]:

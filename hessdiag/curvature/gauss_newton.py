@@ -43,6 +43,14 @@ class Sandwich:
         It is the derivative, in u, of u'J: reverse over reverse. Forward mode would be one pass fewer, but in torch
         2.13 it is wrong through LayerNorm's weights and BatchNorm in training mode.
         """
+        try:
+            return self._twice_backwards(vectors)
+        except RuntimeError as error:
+            if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+                raise
+            raise NoDoubleBackwardError(reason(error)) from error
+
+    def _twice_backwards(self, vectors: Tensor) -> Tensor:
         u = torch.zeros_like(self.output, requires_grad=True)
         slopes = torch.autograd.grad(self.output, self.problem.parameters, u, create_graph=True, allow_unused=True)
         pairs = [
@@ -53,12 +61,7 @@ class Sandwich:
         if not pairs:
             return u.new_zeros(len(vectors), *u.shape)
         outputs, cotangents = zip(*pairs, strict=True)
-        try:
-            product = batched_grad(outputs, [u], cotangents)[0]
-        except RuntimeError as error:
-            if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
-                raise
-            raise NoDoubleBackwardError(reason(error)) from error
+        product = batched_grad(outputs, [u], cotangents)[0]
         return u.new_zeros(len(vectors), *u.shape) if product is None else product
 
 

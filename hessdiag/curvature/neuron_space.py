@@ -14,10 +14,10 @@ Everything is reverse over reverse: forward-mode derivatives of some layers are 
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,8 @@ from hessdiag.problem.problem import Layer, Problem
 
 PANEL_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # numbers of H held at a time: what a cache takes, or fills a GPU
 TANGENT_NUMBERS = 2**24  # numbers that the tangents of one pass may hold
+T = TypeVar("T")
+
 CERTIFIED = {torch.float64: 1e-8, torch.float32: 1e-3}
 
 
@@ -87,6 +89,13 @@ class NeuronSpace:
     Args:
         problem: A problem with at least one linear layer that sees one vector per sample.
 
+    Attributes:
+        layers: The linear layers, in the order of their parameters.
+        samples: How many there are in all batches.
+        inputs: h_{l-1} of each layer, (d_{l-1}, samples).
+        ones: The same with the samples first, and a column of ones where there is a bias.
+        cotangents: delta_l of each, (d_l, samples), with the weights of the batches.
+
     Raises:
         NotInNeuronSpaceError: if there is no such layer, or an operation cannot be batched.
     """
@@ -100,13 +109,13 @@ class NeuronSpace:
             for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
         ]
         inputs = [torch.cat([graph.inputs[index] for graph in self._graphs]) for index in range(len(self.layers))]
-        self._samples = len(inputs[0])
-        self._inputs = [h.T.contiguous() for h in inputs]  # samples last, as the matrix products want them
-        self._ones = [
+        self.samples = len(inputs[0])
+        self.inputs = [h.T.contiguous() for h in inputs]  # samples last, as the matrix products want them
+        self.ones = [
             torch.cat([h, h.new_ones(len(h), 1)], dim=1) if neuron.has_bias else h
             for h, neuron in zip(inputs, self.layers, strict=True)
         ]
-        self._cotangents = [
+        self.cotangents = [
             torch.cat([graph.cotangents[index].detach() for graph in self._graphs]).T.contiguous()
             for index in range(len(self.layers))
         ]
@@ -130,16 +139,16 @@ class NeuronSpace:
         for lower in range(len(self.layers)):
             neurons = self.layers[lower].outputs
             begin, end = rank * neurons // size, (rank + 1) * neurons // size
-            step = self._neurons_per_pass(lower)
-            for first, last in _spans(begin, end, step):
+            step = self.neurons_per_pass(lower)
+            for first, last in spans(begin, end, step):
                 yield from self._panels(lower, first, last)
 
     def certificate(self, operator: HessianOperator, seed: int = 0) -> float:
         """Largest relative distance between neuron space and ordinary products, over one random vector per layer."""
         generator = torch.Generator().manual_seed(seed)
-        tests = [self._random_neuron(neuron, generator) for neuron in self.layers]
+        tests = [self.random_neuron(neuron, generator) for neuron in self.layers]
         worst = 0.0
-        for first, last in _spans(0, len(tests), operator.chunk):
+        for first, last in spans(0, len(tests), operator.chunk):
             products = (operator @ torch.stack([v for _, v in tests[first:last]], dim=1)).to(self.dtype)
             for lower in range(first, last):
                 i, v = tests[lower]
@@ -156,7 +165,7 @@ class NeuronSpace:
                 worst = max(worst, distance / scale if scale else distance)
         return worst
 
-    def _random_neuron(self, neuron: NeuronLayer, generator: torch.Generator) -> tuple[int, Tensor]:
+    def random_neuron(self, neuron: NeuronLayer, generator: torch.Generator) -> tuple[int, Tensor]:
         """A neuron's number, and a vector (N,) that is random on its parameters and zero elsewhere."""
         i = int(torch.randint(neuron.outputs, (1,), generator=generator))
         v = torch.zeros(self.problem.n_parameters, dtype=torch.float64)
@@ -165,18 +174,19 @@ class NeuronSpace:
             v[neuron.biases(i, i + 1)] = torch.randn(1, generator=generator, dtype=torch.float64)
         return i, v.to(self.device, self.dtype)
 
-    def _neurons_per_pass(self, lower: int) -> int:
-        numbers = self._samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
+    def neurons_per_pass(self, lower: int) -> int:
+        """How many tangents of a layer share a pass."""
+        numbers = self.samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
         return max(1, TANGENT_NUMBERS // numbers)
 
     def _panels(self, lower: int, first: int, last: int) -> Iterator[Panel]:
         """Columns of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
-        A, C = self._tangents(lower, first, last)
+        A, C = self.tangents(lower, first, last)
         own = self.layers[lower]
         numbers = PANEL_NUMBERS["cuda" if self.device.type == "cuda" else "cpu"]
-        room = max(1, numbers // max(self._samples, own.inputs + own.has_bias))
+        room = max(1, numbers // max(self.samples, own.inputs + own.has_bias))
         for upper, other in enumerate(self.layers[lower:], start=lower):
-            for start, stop in _spans(first, last, room // (other.outputs * other.inputs)):
+            for start, stop in spans(first, last, room // (other.outputs * other.inputs)):
                 part = slice(start - first, stop - first)
                 curvature = A[upper - lower][part]
                 slope = C[upper - lower]
@@ -185,8 +195,8 @@ class NeuronSpace:
                     [(0, other.outputs, True)] if upper > lower else [(start, stop, False), (stop, other.outputs, True)]
                 )
                 for begin, end, mirrored in groups:
-                    for low, high in _spans(begin, end, room // (other.inputs * (stop - start))):
-                        for left, right in _spans(0, other.inputs, room):
+                    for low, high in spans(begin, end, room // (other.inputs * (stop - start))):
+                        for left, right in spans(0, other.inputs, room):
                             Y = self._sandwich(upper, curvature, slope, slice(low, high), slice(left, right))
                             rows = other.weights(low, high)
                             if right - left < other.inputs:  # then it is one neuron
@@ -198,8 +208,8 @@ class NeuronSpace:
 
     def _sandwich(self, upper: int, A: Tensor, C: Tensor | None, outputs: slice, inputs: slice) -> Tensor:
         """A[i, i'] h[j'] + delta[i'] C[j', i] of each sample, (neurons, outputs, inputs, samples)."""
-        h, delta = self._inputs[upper][inputs], self._cotangents[upper][outputs]
-        Y = self._buffer(0, len(A), len(delta), len(h), self._samples)
+        h, delta = self.inputs[upper][inputs], self.cotangents[upper][outputs]
+        Y = self._buffer(0, len(A), len(delta), len(h), self.samples)
         torch.mul(A[:, outputs, None], h, out=Y)
         if C is not None:
             Y.addcmul_(delta[:, None], C[:, None, inputs])
@@ -209,7 +219,7 @@ class NeuronSpace:
         self, lower: int, neurons: tuple[int, int], rows: slice, right: Tensor, mirrored: bool
     ) -> Iterator[Panel]:
         """Panels of some rows (neurons, rows, samples) against the weights, and the biases, of some neurons."""
-        own, h = self.layers[lower], self._ones[lower]
+        own, h = self.layers[lower], self.ones[lower]
         out = self._buffer(1, *right.shape[:2], h.shape[1])
         torch.mm(right.flatten(0, 1), h, out=out.flatten(0, 1))
         block = out.transpose(0, 1)
@@ -224,7 +234,7 @@ class NeuronSpace:
             self._buffers = torch.empty(2, numbers, dtype=self.dtype, device=self.device)
         return self._buffers[index, :numbers].view(shape)
 
-    def _tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
+    def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         """A_lm (neurons, d_m, samples) and C_ml (neurons, d_{m-1}, samples) for m >= l, C where h depends."""
         parts = [graph.tangents(lower, first, last) for graph in self._graphs]
         A = [torch.cat(pieces, dim=1).mT.contiguous() for pieces in zip(*(part[0] for part in parts), strict=True)]
@@ -242,25 +252,7 @@ class _Graph:
 
     def __init__(self, problem: Problem, batch: Any, weight: float, layers: list[NeuronLayer]) -> None:
         self.weight = weight
-        captured: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-
-        def inject(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-            if module in captured:
-                raise NotInNeuronSpaceError("a linear layer is used more than once")
-            if len(args) != 1 or args[0].ndim != 2 or len(args[0]) != batches.samples(batch):
-                raise NotInNeuronSpaceError("a linear layer does not see one vector per sample")
-            shift = torch.zeros_like(output, requires_grad=True)
-            captured[module] = (args[0], shift)
-            return output + shift
-
-        with ExitStack() as stack:
-            for neuron in layers:
-                stack.callback(neuron.module.register_forward_hook(inject).remove)
-            value = problem.evaluate(batch)
-        if len(captured) < len(layers):
-            raise NotInNeuronSpaceError("the loss does not reach every linear layer")
-        inputs, shifts = zip(*(captured[neuron.module] for neuron in layers), strict=True)
-        self.shifts: tuple[Tensor, ...] = shifts
+        value, inputs, self.shifts = shifted(layers, batch, lambda: problem.evaluate(batch))
         self.inputs = [h.detach() for h in inputs]
         self.cotangents = torch.autograd.grad(weight * value, self.shifts, create_graph=True, materialize_grads=True)
         # J v by two backward passes: J'u is linear in u, and its derivative along v with respect to u is J v.
@@ -277,7 +269,7 @@ class _Graph:
             )
 
     def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
-        """As `NeuronSpace._tangents`, for this batch and with samples in the middle."""
+        """As `NeuronSpace.tangents`, for this batch and with samples in the middle."""
         shift = self.shifts[lower]
         units = shift.new_zeros(last - first, *shift.shape)
         units[torch.arange(last - first), :, torch.arange(first, last)] = 1.0
@@ -285,14 +277,50 @@ class _Graph:
             [
                 found if found is not None else units.new_zeros(last - first, *other.shape)
                 for found, other in zip(
-                    _batched(self.cotangents[lower], self.shifts[lower:], units), self.shifts[lower:], strict=True
+                    batched_or_refuse(self.cotangents[lower], self.shifts[lower:], units),
+                    self.shifts[lower:],
+                    strict=True,
                 )
             ],
-            _batched(self.pulled[lower], self.duals[lower:], units),
+            batched_or_refuse(self.pulled[lower], self.duals[lower:], units),
         )
 
 
-def _batched(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Tensor | None]:
+def shifted(
+    layers: Sequence[NeuronLayer], batch: Any, evaluate: Callable[[], T]
+) -> tuple[T, tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """What `evaluate` returns, with the inputs of every neuron layer and a zero that was added to its pre-activations.
+
+    Raises:
+        NotInNeuronSpaceError: if a layer is not reached, is used twice, or sees more than one vector per sample.
+    """
+    captured: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+
+    def inject(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        if module in captured:
+            raise NotInNeuronSpaceError("a linear layer is used more than once")
+        if len(args) != 1 or args[0].ndim != 2 or len(args[0]) != batches.samples(batch):
+            raise NotInNeuronSpaceError("a linear layer does not see one vector per sample")
+        shift = torch.zeros_like(output, requires_grad=True)
+        captured[module] = (args[0], shift)
+        return output + shift
+
+    with ExitStack() as stack:
+        for neuron in layers:
+            stack.callback(neuron.module.register_forward_hook(inject).remove)
+        value = evaluate()
+    if len(captured) < len(layers):
+        raise NotInNeuronSpaceError("the loss does not reach every linear layer")
+    inputs, shifts = zip(*(captured[neuron.module] for neuron in layers), strict=True)
+    return value, inputs, shifts
+
+
+def batched_or_refuse(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Tensor | None]:
+    """As `batched_grad` for one output; `None` for each input where it depends on none.
+
+    Raises:
+        NotInNeuronSpaceError: if an operation cannot be batched.
+    """
     if output is None or not output.requires_grad:
         return [None] * len(inputs)
     try:
@@ -301,10 +329,10 @@ def _batched(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Ten
         raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
 
 
-def _spans(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
+def spans(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:
     """Consecutive parts of a range, of this size or 1.
 
-    >>> list(_spans(2, 7, 3))
+    >>> list(spans(2, 7, 3))
     [(2, 5), (5, 7)]
     """
     for low in range(start, stop, max(size, 1)):

@@ -167,8 +167,10 @@ class CurvatureOperator(ABC, Generic[G]):
         vectors[range(1, 1 + UNITS), torch.randint(n, (UNITS,), generator=generator)] = 1.0
         single = self._products(vectors).double()
         moved.factor = 2.0
-        double = self._products(vectors).double()
-        moved.factor = 1.0
+        try:
+            double = self._products(vectors).double()
+        finally:
+            moved.factor = 1.0
         sizes = torch.maximum(single.norm(dim=1), double.norm(dim=1))
         apart = (single - double).norm(dim=1)
         return float((apart / sizes.clamp_min(float(sizes[0])).clamp_min(torch.finfo(torch.float64).tiny)).max())

@@ -13,6 +13,7 @@ from torch import nn
 from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
@@ -133,12 +134,14 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     """Measure the Frobenius norm of every pair of layers in the Hessian, in its Gauss-Newton part and in the rest.
 
     H = J'BJ + R (Schraudolph 2002): J'BJ is the curvature of the loss through the output's slopes, and R that of the
-    output itself. Up to 5,000 parameters both matrices are computed whole. Beyond, random signs v on one layer m at a
-    time give E |(Hv)_l|^2 = |H_lm|^2, and the same vectors serve H, G and H - G.
+    output itself. Up to 5,000 parameters both matrices are computed whole. Beyond, norms of linear layers that see one
+    vector per sample are exact as well, from pairs of samples (`hessdiag.curvature.block_norms`), where that takes
+    seconds. Elsewhere random signs v on one layer m at a time give E |(Hv)_l|^2 = |H_lm|^2, and the same vectors serve
+    H, G and H - G.
 
     Args:
         problem: What is differentiated. One with an objective has no G.
-        probes: Random vectors per layer, at least 2. Default: exact up to 5,000 parameters, else 32.
+        probes: Random vectors per layer, at least 2. Default: exact where that takes seconds, else 32.
         seed: Of the probes.
         progress: Called with (done, total, what).
 
@@ -165,9 +168,13 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     whole = probes is None and n <= EXACT_UP_TO
     wanted = probes or PROBES
     both = "Hessian and Gauss-Newton matrix" if splits else "Hessian"
+    pairs = None if whole or probes is not None else _by_pairs(operator, gauss_newton, report)
     if whole:
         report(0, n, f"{n:,} parameters: the whole {both}")
         squares, mass = blocks_squares.exact(problem, gauss_newton, report)
+        measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
+    elif pairs is not None:
+        squares, mass = pairs
         measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
     else:
         report(0, wanted * count, f"{n:,} parameters: {wanted} x {count} products of the {both}, an estimate")
@@ -175,10 +182,24 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
         measured = _assembled(problem, squares, precision, exact=False)
         measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"
+    if pairs is not None:
+        engine = f"pairs of samples in neuron space (linear layers); {engine} (others, and to certify)"
     failed = operators.failed(problem, checks)
     status: Status = "interrupted" if squares.interrupted else "inexact" if failed else "ok"
     measured |= {"engine": engine, "checks": checks, "status": status}
     return Blocks(**measured, findings=tuple(findings(Blocks(**measured), problem)))
+
+
+def _by_pairs(
+    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, report: Progress
+) -> tuple[Squares, Floats] | None:
+    """Exact squares and diagonal masses of a network of linear layers; `None` where that is dear or does not serve."""
+    if not blocks_squares.affordable(operator.problem):
+        return None
+    try:
+        return blocks_squares.by_pairs(operator, gauss_newton, report)
+    except NotInNeuronSpaceError:
+        return None
 
 
 def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: bool) -> dict[str, Any]:

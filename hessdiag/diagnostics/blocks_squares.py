@@ -8,10 +8,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import parallel, sampling
+from hessdiag.curvature import block_norms, parallel, sampling
+from hessdiag.curvature import exact as exact_rows
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError, neuron_layers
 from hessdiag.diagnostics import operators
 from hessdiag.problem.problem import Layer, Problem
 
@@ -19,6 +21,9 @@ Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
 PANEL = 512  # columns of a dense matrix looked at together
+OTHERS_UP_TO = 1_000  # parameters outside of linear layers that still get a product each beside them
+MOST_SAMPLES = 4_096  # whose pairs are held
+PAIR_WORK = 4e11  # floating-point operations: seconds
 LARGEST_PORTION = 256  # vectors a pass, where each pass rebuilds the graphs of several batches
 
 
@@ -62,6 +67,61 @@ def exact(problem: Problem, gauss_newton: GaussNewtonOperator | None, report: Pr
     each = [diagonal[layer.start : layer.stop] for layer in layers]
     traces, masses = (np.array([f(part).sum() for part in each]) for f in (np.asarray, np.abs))
     return Squares(parts, traces[None], n), masses
+
+
+def affordable(problem: Problem) -> bool:
+    """Whether `by_pairs` takes seconds. By counts, not clocks: the same problem is always answered alike."""
+    try:
+        layers = neuron_layers(problem)
+    except NotInNeuronSpaceError:
+        return False
+    others = problem.n_parameters - sum(neuron.layer.size for neuron in layers)
+    work = block_norms.operations(problem, layers)
+    return others <= OTHERS_UP_TO and problem.n_samples <= MOST_SAMPLES and work <= PAIR_WORK
+
+
+def by_pairs(
+    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, report: Progress
+) -> tuple[Squares, Floats]:
+    """What `exact` returns, without forming a block: linear layers in neuron space, the rows of others by products.
+
+    Raises:
+        NotInNeuronSpaceError: with the reason, if the problem has no such space, or samples cancel in it.
+    """
+    problem = operator.problem
+    layers, n = problem.layer_slices, problem.n_parameters
+    space = exact_rows.neuron_space(operator)
+    outputs = None
+    if gauss_newton is not None:
+        outputs = block_norms.output_space(space, gauss_newton, CERTIFIED[problem.dtype])
+    report(0, n, f"{n:,} parameters: all blocks exactly, from pairs of {problem.n_samples:,} samples")
+    found = block_norms.neuron_blocks(space, outputs)
+    found.refuse_cancelled()
+    done = n - len(space.others)
+    report(done, n, "")
+    places = [layers.index(neuron.layer) for neuron in space.layers]
+    parts = np.zeros((1, len(found.squares), len(layers), len(layers)))
+    traces, masses = np.zeros(len(layers)), np.zeros(len(layers))
+    parts[0][np.ix_(range(len(found.squares)), places, places)] = found.squares.cpu().numpy()
+    traces[places], masses[places] = found.traces.cpu().numpy(), found.masses.cpu().numpy()
+    for index, layer in enumerate(layers):
+        if index in places:
+            continue
+        for rows in torch.split(torch.arange(layer.start, layer.stop), operator.chunk):
+            units = torch.zeros(n, len(rows), dtype=operator.dtype, device=operator.device)
+            units[rows, torch.arange(len(rows))] = 1.0
+            kinds = [(operator @ units).double()]
+            if gauss_newton is not None:
+                kinds += _with_rest(kinds[0], gauss_newton @ units)
+            for kind, block in enumerate(kinds):
+                parts[0, kind, index] += by_layer(block, layers).sum(1)
+            diagonal = (units.double() * kinds[0]).sum(0).cpu().numpy()
+            traces[index] += diagonal.sum()
+            masses[index] += np.abs(diagonal).sum()
+            done += len(rows)
+            report(done, n, "")
+        parts[0, :, places, index] = parts[0][:, index, places].T
+    return Squares(parts, traces[None], len(space.others) + len(space.layers)), masses
 
 
 def sampled(

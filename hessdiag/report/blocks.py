@@ -77,13 +77,15 @@ def _share(result: Json, name: str) -> str:
 
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
+    whole = result["hvps"] >= result["parameters"]
+    meaning = "both matrices were computed whole" if whole else "from pairs of samples, without forming a block"
     pair = result["indefinite_pair"]
     estimated = "" if exact else ", estimated"
     facts = [
         Fact(
             "method",
             "exact" if exact else f"{number(result['probes'])} per layer",
-            "both matrices were computed whole" if exact else "random vectors; ± is one standard error over them",
+            meaning if exact else "random vectors; ± is one standard error over them",
         ),
         Fact("norm of the Hessian", with_error(result["norm"], result["norm_stderr"]), "Frobenius"),
         Fact(
