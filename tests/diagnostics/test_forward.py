@@ -88,19 +88,9 @@ def test_medians_have_tabulated_values_and_are_measured(init, name, depth, width
     assert measured.verdict[-1]["says"] == "Measurement and exact theory agree."
 
 
-@pytest.mark.parametrize(
-    ("init", "name", "depth", "width", "seeds", "reference", "error"),
-    [  # Monte Carlo references of the theory notes, of log squared norms over live networks
-        ("he_uniform", "relu", 16, 8, 8000, -4.965, 0.012),
-        ("xavier_uniform", "linear", 16, 8, 8000, -1.736, 0.006),
-        ("he_uniform", "relu", 128, 32, 400, -9.765, 0.041),
-        ("xavier_uniform", "linear", 128, 32, 400, -3.809, 0.025),
-    ],
-)
-def test_uniform_weights_have_tabulated_medians(init, name, depth, width, seeds, reference, error):
-    entry = forward(depth=depth, width=width, init=init, activation=name, seeds=seeds, seed=1).inits[0]
-    found, stderr = 2 * entry.last.ratio.log_median, 2 * entry.last.ratio.log_median_stderr
-    assert abs(found - reference) < 4 * math.hypot(stderr, error)
+@pytest.mark.parametrize(("init", "name"), [("he_uniform", "relu"), ("xavier_uniform", "linear")])
+def test_uniform_weights_have_an_exact_mean_square_and_no_exact_median(init, name):
+    entry = forward(depth=16, width=8, init=init, activation=name, seeds=4000, seed=1).inits[0]
     assert entry.last.theory_median is None
     assert entry.last.theory_rms == pytest.approx(1.0)
     shallow = entry.layers[1].ratio
