@@ -44,7 +44,10 @@ OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "
 @click.option(
     "--solve", type=Names(("median", "rms")), help="Find the gain that makes this 1 at the last layer, and try it."
 )
-@click.option("--save", metavar="FILE.safetensors", help="Write weights drawn with the gain that --solve found.")
+@click.option(
+    "--per-layer", is_flag=True, help="With --solve: a gain for each layer, so that this is 1 after every one."
+)
+@click.option("--save", metavar="FILE.safetensors", help="Write weights drawn with the gains that --solve found.")
 @output_options
 def command(
     targets: tuple[Target, ...],
@@ -55,6 +58,7 @@ def command(
     activation: str,
     seeds: int | None,
     solve: Literal["median", "rms"] | None,
+    per_layer: bool,
     save: str | None,
     out: Output,
 ) -> int:
@@ -65,13 +69,13 @@ def command(
 
     \b
     hessdiag forward --depth 128 --width 32
-    hessdiag forward --init he_normal --solve median
+    hessdiag forward --init he_normal --solve median --per-layer
     hessdiag forward train.py:build --data batch.npz --init he_uniform -o forward.html
     """  # noqa: D301
     ctx = click.get_current_context()
     typed = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     file = None if save is None else _weights_file(Path(save), inits, solve, force=ctx.params["force"])
-    options: dict[str, Any] = {"distribution": distribution, "solve": solve}
+    options: dict[str, Any] = {"distribution": distribution, "solve": solve, "per_layer": per_layer}
     options |= ({"init": inits} if inits else {}) | ({"seeds": seeds} if seeds else {})
     own = [name for name in OWN_NETWORKS if name in typed]
     if targets and not (own and "models" not in typed):

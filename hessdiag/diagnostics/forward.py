@@ -4,14 +4,16 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Gain, Target, closed_form, log_statistic, solve_gain
-from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
+from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
+from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
+from hessdiag.diagnostics.forward_solution import Solution, solution
+from hessdiag.diagnostics.forward_solve import Ensemble, measure_and_solve
 from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
 from hessdiag.diagnostics.vanishing import device_named
@@ -19,15 +21,13 @@ from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.nets import activations
-from hessdiag.nets.initializers import Distribution, WeightLaw, draw, law
+from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.theory.gaussian_nets import gate_moments
 
 Progress = Callable[[int, int, str], None]
 
 INITS = ("lecun", "xavier_normal", "he_normal")
 SEEDS = 2000
-FRESH = 2**32  # beyond every seed that the command line takes, so that these networks are new
-FEWEST_CARRIERS = 30  # networks on which a root mean square must rest for its error to be believed
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 
@@ -73,53 +73,6 @@ class LayerRatio:
         return {"layer": self.layer, "name": self.name, **asdict(self.ratio)} | {
             key: getattr(self, key) for key in theory
         }
-
-
-@dataclass(frozen=True)
-class Solution:
-    """The factor of an initialization's weights that makes the ratio 1 at the last layer, tried on fresh networks.
-
-    Attributes:
-        target: Whether the median or the root mean square is 1.
-        gain: The factor.
-        gain_stderr: Its standard error; `None` for a closed form.
-        method: "exact", "scaling" or "bisection" (see `solve_gain`).
-        mean_square_growth: `p d sigma^2` with it; `None` for curved activations and dependent weights.
-        mean_square_growth_deep: The same in the limit of infinite depth; `None` where no closed form holds.
-        achieved: The ratio at the last layer of fresh networks with the gain.
-    """
-
-    target: Target
-    gain: float
-    gain_stderr: float | None
-    method: Literal["exact", "scaling", "bisection"]
-    mean_square_growth: float | None
-    mean_square_growth_deep: float | None
-    achieved: RatioStatistics
-    solved_log_stderr: float
-
-    @property
-    def tried(self) -> bool:
-        """Whether the fresh networks can tell: a root mean square that rests on a few of them cannot."""
-        return self.target == "median" or self.achieved.carriers >= FEWEST_CARRIERS
-
-    @property
-    def z(self) -> float | None:
-        """How many standard errors the achieved log is away from 0 (the gain's error counts too); `None` if untried."""
-        if not self.tried:
-            return None
-        log, stderr = log_statistic(self.achieved, self.target)
-        total = math.hypot(stderr, self.solved_log_stderr)
-        return log / total if total > 0 else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The form that result documents hold."""
-        names = ("target", "gain", "gain_stderr", "method", "mean_square_growth", "mean_square_growth_deep")
-        achieved = {
-            "achieved": getattr(self.achieved, self.target),
-            "achieved_stderr": getattr(self.achieved, f"{self.target}_stderr"),
-        }
-        return {name: getattr(self, name) for name in names} | achieved | {"z": self.z}
 
 
 @dataclass(frozen=True)
@@ -248,6 +201,7 @@ def forward(
     device: str = "auto",
     distribution: Distribution | None = None,
     solve: Target | None = None,
+    per_layer: bool = False,
     progress: Progress | None = None,
 ) -> Forward:
     """Measure norm(h_l) / norm(x) in every layer of many random networks (Orvieto et al., Vanishing Curvature).
@@ -268,6 +222,7 @@ def forward(
         distribution: Draw from this distribution at each initialization's variance.
         solve: Also find the factor of the weights that makes the "median" or the "rms" of the ratio 1 at the last
             layer, and try it on fresh networks.
+        per_layer: Find one factor for each layer's weights, so that it is 1 after every layer.
         progress: Called with (done, total, what).
 
     Raises:
@@ -285,6 +240,8 @@ def forward(
     names = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
     if solve not in (None, "median", "rms"):
         raise SpecError(f"--solve is median or rms, not {solve!r}.", "--solve median")
+    if per_layer and solve is None:
+        raise SpecError("--per-layer needs to know what to keep.", "--solve median --per-layer")
     if not names:
         raise SpecError("no initialization was given.", "--init he_normal")
     phi = activations.activation(activation)
@@ -294,7 +251,7 @@ def forward(
     for name, weights in laws.items():
         by_kind.setdefault(weights.distribution if weights else None, []).append(name)
     searches = phi.slope is None and solve is not None
-    passes = 1 + (solve is not None) + (2 + 1 / FIRST_SHARE) * searches
+    passes = 1 + (solve is not None) + (1 if per_layer else 3 / FIRST_SHARE) * searches
     done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
     report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}")
 
@@ -303,30 +260,23 @@ def forward(
         done = min(done + count, total)
         report(done, total, "")
 
-    def simulate(kind: Distribution | None, gains: Sequence[float], count: int, seed: int) -> Floats:
-        return log_ratios(
-            gains, kind, depth=depth, width=width, phi=phi, seeds=count, seed=seed, device=place, advance=advance
-        )
-
     logs: dict[str, Floats] = {}
     solutions: dict[str, Solution] = {}
     interrupted = False
     try:
         for kind, members in by_kind.items():
-            gains = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
-            logs |= dict(zip(members, simulate(kind, gains, seeds, seed), strict=True))
-        for kind, members in by_kind.items() if solve else ():
-            assert solve is not None
+            scales = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
+            ensemble = Ensemble(kind, depth, width, phi, seeds, seed, place, advance)
             weights = laws[members[0]]
-
-            def last(gains: list[float], count: int, kind: Distribution | None = kind) -> Floats:
-                return simulate(kind, gains, count, seed)[:, :, -1]
-
-            gain = solve_gain(solve, weights, phi.slope, width=width, depth=depth, seeds=seeds, simulate=last)
-            fresh = ratio_statistics(simulate(kind, [gain.value], seeds, seed + FRESH)[0, :, -1])
+            found, gains = measure_and_solve(ensemble, scales, weights, solve, per_layer=per_layer)
+            logs |= dict(zip(members, found, strict=True))
+            if solve is None or gains is None:
+                continue
+            fresh = ensemble.log_ratios([gains.factors], fresh=True)[0]
+            growth = gate_moments(phi.slope)[0] if weights and phi.slope is not None else None
             deep = closed_form(solve, weights, phi.slope, width, None)
-            for name in members:
-                solutions[name] = _solution(solve, gain, laws[name], phi.slope, width, deep, fresh)
+            for name, scale in zip(members, scales, strict=True):
+                solutions[name] = solution(solve, gains, fresh, scale=scale, growth=growth, growth_deep=deep)
     except KeyboardInterrupt:
         if not logs:
             raise
@@ -350,31 +300,8 @@ def forward(
     return Forward(tuple(measured), seed, str(place), interrupted)
 
 
-def _solution(
-    target: Target,
-    gain: Gain,
-    weights: WeightLaw | None,
-    slope: float | None,
-    width: int,
-    deep: float | None,
-    achieved: RatioStatistics,
-) -> Solution:
-    """A gain relative to variance 1 / width, as a factor of one initialization's weights."""
-    factor = gain.value / (math.sqrt(weights.variance * width) if weights else 1.0)
-    return Solution(
-        target=target,
-        gain=factor,
-        gain_stderr=factor * gain.log_stderr if gain.method != "exact" else None,
-        method=gain.method,
-        mean_square_growth=gate_moments(slope)[0] * gain.value**2 if weights and slope is not None else None,
-        mean_square_growth_deep=deep,
-        achieved=achieved,
-        solved_log_stderr=gain.ratio_log_stderr,
-    )
-
-
 def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:
-    """Weights of one more network, scaled by the solved gain, under the names that `builtin:mlp` gives them.
+    """Weights of one more network, scaled by the solved gains, under the names that `builtin:mlp` gives them.
 
     >>> measured = forward(depth=2, width=3, init="he_normal", seeds=20, solve="median")
     >>> {name: tuple(weight.shape) for name, weight in initialized(measured.inits[0], seed=0).items()}
@@ -382,11 +309,11 @@ def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:
     """
     assert entry.width is not None
     generator = torch.Generator().manual_seed(seed)
-    gain = entry.solution.gain if entry.solution else 1.0
+    gains = entry.solution.of_layers(entry.depth) if entry.solution else (1.0,) * entry.depth
     shape = (entry.width, entry.width)
     return {
         f"{2 * index}.weight": gain * draw(entry.init, shape, generator=generator, distribution=entry.distribution)
-        for index in range(entry.depth)
+        for index, gain in enumerate(gains)
     }
 
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.interpolate import PchipInterpolator
+from scipy.optimize import brentq
 
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
 from hessdiag.errors import ComputeError
@@ -16,10 +18,13 @@ Target = Literal["median", "rms"]
 Simulate = Callable[[list[float], int], Floats]
 """Gains, and how many networks, to logs of the last layer's ratio, (gains, networks)."""
 
-WIDEST = (0.1, 10.0)  # gains between which one is searched, at variance 1 / width
-GRID = 16  # gains on the same weights in one pass of the search
-FIRST_SHARE = 8  # the first, coarse pass takes this fraction of the networks
+WIDEST = math.log(10.0)  # a gain is searched within a factor of this around variance 1 / width
+COARSE, FINE = 16, 12  # gains on the same weights in one pass: over some networks, and over all of them
+FIRST_SHARE = 8  # the coarse passes take this fraction of the networks
 FEWEST = 50
+SETTLED = 0.5  # of a standard error: how far two interpolations may disagree
+ROUNDING = 1e-9
+BEYOND = 745.0  # log of the smallest number of float64: what stands for a signal that is lost, or infinite
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,11 @@ class Gain:
     ratio_log_stderr: float
     method: Literal["exact", "scaling", "bisection"]
 
+    @property
+    def factors(self) -> list[float]:
+        """One for all layers."""
+        return [self.value]
+
 
 def log_statistic(ratio: RatioStatistics, target: Target) -> tuple[float, float]:
     """The log of the median or of the root mean square, and its standard error."""
@@ -49,7 +59,7 @@ def log_statistic(ratio: RatioStatistics, target: Target) -> tuple[float, float]
 
 
 def closed_form(
-    target: Target, weights: WeightLaw | None, slope: float | None, width: int | None, depth: int | None
+    target: Target, weights: WeightLaw | None, slope: float | None, width: int, depth: int | None
 ) -> float | None:
     """The exact `p d sigma^2` that keeps the target over so many layers (`None`: in the limit), where one is known.
 
@@ -59,58 +69,81 @@ def closed_form(
     >>> round(closed_form("median", WeightLaw("normal", 2 / 32), 0.0, 32, 128), 5)
     1.08571
     """
-    if weights is None or slope is None or width is None:
+    if weights is None or slope is None:
         return None
     if target == "rms":
         return 1.0
     return median_stabilizing_variance(width, slope, depth) if weights.distribution == "normal" else None
 
 
-def solve_gain(
-    target: Target,
-    weights: WeightLaw | None,
-    slope: float | None,
-    *,
-    width: int | None,
-    depth: int,
-    seeds: int,
-    simulate: Simulate,
-) -> Gain:
-    """The gain at which the median (root mean square) of norm(h_depth) / norm(x) is 1.
+def exact_gain(target: Target, weights: WeightLaw | None, slope: float | None, width: int, depth: int) -> Gain | None:
+    """The gain at which the median (root mean square) of norm(h_depth) / norm(x) is 1, where a closed form holds."""
+    exact = closed_form(target, weights, slope, width, depth)
+    if exact is None or slope is None:
+        return None
+    return Gain(math.sqrt(exact / gate_moments(slope)[0]), 0.0, 0.0, "exact")
 
-    A closed form where there is one. For piecewise linear activations the ratio goes with the gain's power `depth`, so
-    that one measurement at gain 1 is enough. Without a slope, a search on common random numbers: ever finer grids of
-    gains on the same weights, linear interpolation at the end.
+
+def scaled_gain(target: Target, logs: Floats, depth: int) -> Gain:
+    """The same from one measurement at gain 1: without curvature the ratio goes with the gain's power `depth`.
+
+    Args:
+        target: What is to be 1.
+        logs: Of the last layer's ratio, (networks,).
+        depth: Layers.
+
+    Raises:
+        ComputeError: if all networks are dead.
+    """
+    log, stderr = log_statistic(ratio_statistics(logs), target)
+    if not math.isfinite(log):
+        raise ComputeError(f"no gain keeps the {target}: all networks are dead.", "a wider layer, or leaky ReLU")
+    return Gain(math.exp(-log / depth), stderr / depth, stderr, "scaling")
+
+
+def search_gain(target: Target, *, depth: int, seeds: int, simulate: Simulate) -> Gain:
+    """The same for any activation, by a search on common random numbers.
+
+    It goes over some of the networks first, then over all of them, as near as the error of the first.
 
     Raises:
         ComputeError: if no gain does it: a bounded activation cannot keep a long input.
     """
-    exact = closed_form(target, weights, slope, width, depth)
-    if exact is not None:
-        assert slope is not None
-        return Gain(math.sqrt(exact / gate_moments(slope)[0]), 0.0, 0.0, "exact")
-    if slope is not None:
-        log, stderr = log_statistic(ratio_statistics(simulate([1.0], seeds)[0]), target)
-        if not math.isfinite(log):
-            raise ComputeError(f"no gain keeps the {target}: all networks are dead.", "a wider layer, or leaky ReLU")
-        return Gain(math.exp(-log / depth), stderr / depth, stderr, "scaling")
-    low, high = WIDEST
-    for count in (max(FEWEST, seeds // FIRST_SHARE), seeds, seeds):
-        grid = np.geomspace(low, high, GRID)
-        statistics = [log_statistic(ratio_statistics(logs), target) for logs in simulate(grid.tolist(), count)]
-        values = np.array([log for log, _ in statistics])
-        above = np.flatnonzero(values[1:] >= 0)
-        if not len(above) or not values[0] < 0:
-            most = math.exp(float(np.nanmax(values))) if np.isfinite(values).any() else 0.0
+    few = min(seeds, max(FEWEST, seeds // FIRST_SHARE))
+    rough = _search(target, depth, 0.0, WIDEST, COARSE, lambda gains: simulate(gains, few))
+    reach = 5 * rough.log_stderr
+    return _search(target, depth, math.log(rough.value), reach, FINE, lambda gains: simulate(gains, seeds))
+
+
+def _search(
+    target: Target, depth: int, centre: float, reach: float, nodes: int, simulate: Callable[[list[float]], Floats]
+) -> Gain:
+    """The gain at which a log statistic of the same networks is 0, on ever narrower grids of its logarithm.
+
+    Between nodes runs a monotone cubic (Fritsch and Carlson, 1980). It ends once that crosses 0 where a straight line
+    does, to a fraction of the standard error.
+    """
+    while True:
+        grid = centre + reach * np.linspace(-1, 1, nodes)
+        step = float(grid[1] - grid[0])
+        measured = [log_statistic(ratio_statistics(logs), target) for logs in simulate(np.exp(grid).tolist())]
+        values = np.nan_to_num([log for log, _ in measured], nan=-BEYOND, neginf=-BEYOND, posinf=BEYOND)
+        errors = np.nan_to_num([stderr for _, stderr in measured])
+        above = np.flatnonzero((values[:-1] < 0) & (values[1:] >= 0))
+        if len(above):
+            low, high = above[0], above[0] + 1
+            slope = float(values[high] - values[low]) / step
+            straight = float(grid[low] - values[low] / slope)
+            root = float(brentq(PchipInterpolator(grid, values), grid[low], grid[high], xtol=1e-14))
+            stderr = float(np.interp(root, grid, errors))
+            if abs(root - straight) <= max(SETTLED * stderr / slope, ROUNDING):
+                return Gain(math.exp(root), stderr / slope, stderr, "bisection")
+            centre, reach = root, step
+        elif reach < WIDEST:
+            reach = min(4 * reach, WIDEST)
+        else:
             raise ComputeError(
-                f"no gain makes the {target} of the ratio 1 after {depth} layers: "
-                f"between {low:.3g} and {high:.3g} it reaches {most:.3g}.",
+                f"no gain makes the {target} of the ratio 1 after {depth} layers: between {math.exp(grid[0]):.3g} and "
+                f"{math.exp(grid[-1]):.3g} it reaches {math.exp(min(max(values), BEYOND - 36)):.3g}.",
                 "more width, or more seeds",
             )
-        step, cell = math.log(grid[1] / grid[0]), int(above[0])
-        coarse = count < seeds
-        low, high = (float(grid[cell] * math.exp(-coarse * step)), float(grid[cell + 1] * math.exp(coarse * step)))
-    rise = float(values[cell + 1] - values[cell])
-    share = -float(values[cell]) / rise
-    stderr = (1 - share) * statistics[cell][1] + share * statistics[cell + 1][1]
-    return Gain(float(grid[cell]) * math.exp(share * step), stderr * step / rise, stderr, "bisection")

@@ -10,9 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hessdiag.diagnostics.forward import FRESH, INITS, Forward, InitRatios, LayerRatio, Progress, Solution
-from hessdiag.diagnostics.forward_gain import FIRST_SHARE, GRID, Target, solve_gain
+from hessdiag.diagnostics.forward import INITS, Forward, InitRatios, LayerRatio, Progress
+from hessdiag.diagnostics.forward_gain import COARSE, FINE, FIRST_SHARE, Target, search_gain
+from hessdiag.diagnostics.forward_layers import iterated_layer_gains
 from hessdiag.diagnostics.forward_norms import UNIT_INITS, Floats, ratio_statistics
+from hessdiag.diagnostics.forward_solution import solution
+from hessdiag.diagnostics.forward_solve import FRESH
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem import batch as batches
@@ -21,7 +24,7 @@ from hessdiag.problem.problem import Problem
 MODEL_SEEDS = 200
 WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Scales = Mapping[str, float]
-Simulation = Callable[[list[float], int], tuple[tuple[str, ...], Floats]]
+Gains = float | Mapping[str, float]
 
 
 def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
@@ -188,6 +191,7 @@ def forward_model(
     seed: int = 0,
     distribution: Distribution | None = None,
     solve: Target | None = None,
+    per_layer: bool = False,
     progress: Progress | None = None,
 ) -> Forward:
     """Measure the signal in every Linear and Conv layer of a network that is re-initialized over seeds.
@@ -203,6 +207,7 @@ def forward_model(
         seed: Of the weights.
         distribution: Draw from this distribution at each initialization's variance.
         solve: Also find the factor of all these weights that makes the "median" or the "rms" 1 at the last layer.
+        per_layer: Find one factor for each layer that is called, so that it is 1 after every one.
         progress: Called with (done, total, what).
 
     Raises:
@@ -220,11 +225,13 @@ def forward_model(
         raise SpecError(f"--seeds must be at least 2, not {seeds}.", "--seeds 200")
     if solve not in (None, "median", "rms"):
         raise SpecError(f"--solve is median or rms, not {solve!r}.", "--solve median")
+    if per_layer and solve is None:
+        raise SpecError("--per-layer needs to know what to keep.", "--solve median --per-layer")
     layers = weight_layers(problem.model)
     inits = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
-    scales = {name: scales_of(name, layers, distribution) for name in inits}
     report = progress or (lambda done, total, what: None)
-    passes = 1 + (1 + GRID * (2 + 1 / FIRST_SHARE)) * (solve is not None)
+    search = 4 if per_layer else 2 * COARSE / FIRST_SHARE + FINE
+    passes = 1 + (1 + search) * (solve is not None)
     done, total = 0, round(passes * len(inits) * seeds)
     report(0, total, f"{seeds:,} networks of {len(layers)} layers under {', '.join(inits)}")
 
@@ -237,31 +244,7 @@ def forward_model(
     interrupted = False
     try:
         for name in inits:
-            weights = law(name, 1, 1, distribution)
-            kind = weights.distribution if weights else None
-
-            def simulate(
-                gains: list[float], count: int, seed: int = seed, name: str = name, kind: Distribution | None = kind
-            ) -> tuple[tuple[str, ...], Floats]:
-                factors = [{layer: gain * scale for layer, scale in scales[name].items()} for gain in gains]
-                return model_log_ratios(problem, layers, factors, kind, seeds=count, seed=seed, advance=advance)
-
-            called, logs = simulate([1.0], seeds)
-            solution = None
-            if solve is not None:
-
-                def last(gains: list[float], count: int, run: Simulation = simulate) -> Floats:
-                    return run(gains, count)[1][:, :, -1]
-
-                gain = solve_gain(solve, None, None, width=None, depth=len(called), seeds=seeds, simulate=last)
-                fresh = ratio_statistics(simulate([gain.value], seeds, seed + FRESH)[1][0, :, -1])
-                error = gain.value * gain.log_stderr
-                solution = Solution(solve, gain.value, error, gain.method, None, None, fresh, gain.ratio_log_stderr)
-            entries = tuple(
-                LayerRatio(index + 1, ratio_statistics(logs[0, :, index]), None, None, layer)
-                for index, layer in enumerate(called)
-            )
-            measured.append(InitRatios(name, kind, None, len(called), None, seeds, entries, solution))
+            measured.append(_measure(problem, layers, name, distribution, seeds, seed, solve, per_layer, advance))
     except KeyboardInterrupt:
         if not measured:
             raise
@@ -269,8 +252,58 @@ def forward_model(
     return Forward(tuple(measured), seed, str(problem.device), interrupted)
 
 
+def _measure(
+    problem: Problem,
+    layers: Mapping[str, WeightLayer],
+    init: str,
+    distribution: Distribution | None,
+    seeds: int,
+    seed: int,
+    solve: Target | None,
+    per_layer: bool,
+    advance: Callable[[int], None],
+) -> InitRatios:
+    """One initialization, and the gains that were asked for."""
+    weights = law(init, 1, 1, distribution)
+    kind = weights.distribution if weights else None
+    scales = scales_of(init, layers, distribution)
+
+    def run(gains: Sequence[Gains], count: int = seeds, seed: int = seed) -> tuple[tuple[str, ...], Floats]:
+        factors = [_scaled(scales, gain) for gain in gains]
+        return model_log_ratios(problem, layers, factors, kind, seeds=count, seed=seed, advance=advance)
+
+    called, logs = run([1.0])
+    entries = tuple(
+        LayerRatio(index + 1, ratio_statistics(logs[0, :, index]), None, None, layer)
+        for index, layer in enumerate(called)
+    )
+    found = None
+    if solve is not None:
+
+        def by_layer(gains: Sequence[float]) -> Gains:
+            return dict(zip(called, gains, strict=True)) if per_layer else gains[0]
+
+        gains = (
+            iterated_layer_gains(solve, logs[0], lambda gains: run([by_layer(gains.tolist())])[1][0])
+            if per_layer
+            else search_gain(
+                solve, depth=len(called), seeds=seeds, simulate=lambda gains, count: run(gains, count)[1][:, :, -1]
+            )
+        )
+        fresh = run([by_layer(gains.factors)], seed=seed + FRESH)[1][0]
+        found = solution(solve, gains, fresh, names=called)
+    return InitRatios(init, kind, None, len(called), None, seeds, entries, found)
+
+
+def _scaled(scales: Scales, gain: Gains) -> dict[str, float]:
+    """The scales times one gain for all layers, or times those of single layers."""
+    if isinstance(gain, float):
+        return {layer: gain * scale for layer, scale in scales.items()}
+    return {layer: gain.get(layer, 1.0) * scale for layer, scale in scales.items()}
+
+
 def initialized(problem: Problem, entry: InitRatios, seed: int) -> dict[str, Tensor]:
-    """The state dict of the problem's model with fresh weights under one initialization, scaled by the solved gain.
+    """The state dict of the problem's model with fresh weights under one initialization, scaled by the solved gains.
 
     Args:
         problem: Whose model it is; it is not changed.
@@ -281,9 +314,11 @@ def initialized(problem: Problem, entry: InitRatios, seed: int) -> dict[str, Ten
         All tensors of the state dict, on the CPU; new ones where the model has Linear and Conv layers.
     """
     layers = weight_layers(problem.model)
-    gain = entry.solution.gain if entry.solution else 1.0
-    given = entry.distribution
-    factors = {name: gain * scale for name, scale in scales_of(entry.init, layers, given).items()}
+    given, found = entry.distribution, entry.solution
+    gains: Gains = found.gain if found else 1.0
+    if found and found.layers:
+        gains = {layer.name: layer.gain for layer in found.layers if layer.name}
+    factors = _scaled(scales_of(entry.init, layers, given), gains)
     placed = _placed(layers, unit_weights(layers, given, seed, 0), factors)
     parameters = dict(problem.model.named_parameters(remove_duplicate=False))
     new = {id(parameters[name]): value for name, value in placed.items()}  # by identity: tied weights have two names

@@ -1,12 +1,14 @@
 """Forward norms of random networks: all seeds in batches, several gains on the same weights, and logs throughout."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
@@ -58,8 +60,46 @@ class RatioStatistics:
     carriers: float
 
 
+@dataclass(frozen=True)
+class Networks:
+    """Some random networks, whose layers are drawn one after another.
+
+    Attributes:
+        inputs: Uniform on the unit sphere, (networks, width, 1).
+        draw: Weights of their next layer, (networks, width, width), of variance 1 / width or orthogonal.
+    """
+
+    inputs: Tensor
+    draw: Callable[[], Tensor]
+
+
+def chunks(
+    distribution: Distribution | None, *, width: int, seeds: int, seed: int, device: torch.device
+) -> Iterator[Networks]:
+    """All networks of an ensemble, as many at a time as fit a cache; the same arguments give the same networks."""
+    for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
+        count = min(size, seeds - start)
+        entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
+        generator = torch.Generator(device).manual_seed(int(entropy[0] >> np.uint64(1)))
+        x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64, device=device)
+        law = partial(draw, UNIT_INITS[distribution], (count, width, width), generator=generator)
+        yield Networks(x / x.norm(dim=1, keepdim=True), law)
+
+
+def activate(phi: Activation, product: Tensor, log: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:
+    """One layer, given its weights times normalized inputs, (networks, width, K), and logs of these inputs' norms.
+
+    Returns:
+        Normalized outputs of the same shape, and logs of their norms, (networks, K); -inf where an output is zero.
+    """
+    scale = log.clamp(-MODERATE, MODERATE).exp().unsqueeze(1)
+    h = phi.function(product * gains * scale) / scale
+    length = h.norm(dim=1)
+    return h / length.clamp_min(torch.finfo(h.dtype).tiny).unsqueeze(1), log + length.log()
+
+
 def log_ratios(
-    gains: Sequence[float],
+    gains: ArrayLike,
     distribution: Distribution | None,
     *,
     depth: int,
@@ -77,7 +117,7 @@ def log_ratios(
     nothing underflows, at any depth.
 
     Args:
-        gains: K factors of the weights.
+        gains: K factors of the weights, (K,), or of each layer's, (K, depth).
         distribution: Of the weights; `None` makes W_l orthogonal.
         depth: Layers.
         width: Units per layer.
@@ -99,27 +139,21 @@ def log_ratios(
     ((2, 5, 3), True)
     """
     place = device or torch.device("cpu")
-    factors = torch.tensor(list(gains), dtype=torch.float64, device=place)
+    factors = torch.tensor(np.asarray(gains, dtype=float), dtype=torch.float64, device=place)
+    factors = factors.reshape(len(factors), -1).expand(-1, depth)
     found = np.empty((len(factors), seeds, depth))
-    for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
-        count = min(size, seeds - start)
-        entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
-        generator = torch.Generator(place).manual_seed(int(entropy[0] >> np.uint64(1)))
-        x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64, device=place)
-        h = (x / x.norm(dim=1, keepdim=True)).expand(count, width, len(factors))
-        log = torch.zeros((count, len(factors)), dtype=torch.float64, device=place)
+    start = 0
+    for networks in chunks(distribution, width=width, seeds=seeds, seed=seed, device=place):
+        h = networks.inputs.expand(-1, -1, len(factors))
+        log = torch.zeros((len(h), len(factors)), dtype=torch.float64, device=place)
         chunk = torch.empty((depth, *log.shape), dtype=torch.float64, device=place)
         for layer in range(depth):
-            weights = draw(UNIT_INITS[distribution], (count, width, width), generator=generator)
-            scale = log.clamp(-MODERATE, MODERATE).exp().unsqueeze(1)
-            h = phi.function(torch.bmm(weights, h) * factors * scale) / scale
-            length = h.norm(dim=1)
-            h = h / length.clamp_min(torch.finfo(h.dtype).tiny).unsqueeze(1)
-            log = log + length.log()
+            h, log = activate(phi, torch.bmm(networks.draw(), h), log, factors[:, layer])
             chunk[layer] = log
             if advance is not None:
-                advance(count)
-        found[:, start : start + count] = chunk.permute(2, 1, 0).cpu().numpy()
+                advance(len(h))
+        found[:, start : start + len(h)] = chunk.permute(2, 1, 0).cpu().numpy()
+        start += len(h)
     if np.isnan(found).any() or np.isposinf(found).any():
         raise ComputeError("a layer's norm is not a number: the gain is out of range.", "a smaller gain")
     return found

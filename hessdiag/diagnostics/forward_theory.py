@@ -14,8 +14,8 @@ Floats = NDArray[np.float64]
 
 
 @lru_cache(maxsize=16)
-def _unit_log_medians(depth: int, width: int, slope: float) -> tuple[float, ...]:
-    """Of `norm(h_l) / norm(x)` at variance 1 / width; any other variance only shifts them."""
+def unit_log_medians(depth: int, width: int, slope: float) -> tuple[float, ...]:
+    """Logs of the medians of `norm(h_l) / norm(x)` at variance 1 / width; any other variance only shifts them."""
     return tuple(median_log_norm2([width] * layer, 1 / width, slope) / 2 for layer in range(1, depth + 1))
 
 
@@ -34,7 +34,7 @@ def exact_log_medians(
     if slope is None or weights is None or weights.distribution != "normal":
         return None
     shift = 0.5 * math.log(width * weights.variance)
-    unit: Floats = np.array(_unit_log_medians(depth, width, slope))
+    unit: Floats = np.array(unit_log_medians(depth, width, slope))
     return unit + shift * np.arange(1.0, depth + 1)
 
 

@@ -76,21 +76,33 @@ def _solution(entry: "InitRatios") -> list[Finding]:
         return []
     what = "a typical network keeps its norm" if found.target == "median" else "the mean square is kept"
     error = "" if found.gain_stderr is None else f" (± {found.gain_stderr:.1g})"
+    name, reached = f"the gain {found.gain:.5g}", found.achieved
     says = f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {what} over {entry.depth} layers."
+    cure = f"after the initialization, multiply every weight matrix by {found.gain:.5g}"
     growth = (
         ""
         if found.mean_square_growth is None
         else f"a layer then multiplies the mean square by {found.mean_square_growth:.6g}; "
     )
-    achieved, stderr = getattr(found.achieved, found.target), getattr(found.achieved, f"{found.target}_stderr")
-    because = f"{growth}on fresh networks the {found.target} is {achieved:.3g} ± {stderr:.2g}"
+    because = f"{growth}on fresh networks the {found.target} is {reached.value:.3g} ± {reached.stderr:.2g}"
+    if found.layers:
+        gains = [layer.gain for layer in found.layers]
+        name = "a gain for each layer"
+        says = f"{entry.init}: with a gain for each layer, from {min(gains):.5g} to {max(gains):.5g}, {what} after each of {len(gains)} layers."
+        cure = "after the initialization, multiply each weight matrix by its gain; --save does it"
+        reached = (found.worst or found.layers[-1]).achieved
+        because = f"on fresh networks the {found.target} farthest from 1 is {reached.value:.3g} ± {reached.stderr:.2g}"
+        if found.worst is not None:
+            because += f", after layer {found.worst.name or found.worst.layer}"
     if not found.tried:
-        because += f", which rests on {found.achieved.carriers:.0f} of {entry.seeds:,} networks and cannot tell"
+        because += f", which rests on {found.achieved.ratio.carriers:.0f} of {entry.seeds:,} networks at the last layer and cannot tell"
         if found.method != "exact":
-            return [Finding("bad", f"{entry.init}: the gain {found.gain:.5g} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
+            return [Finding("bad", f"{entry.init}: {name} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
     elif found.z is not None and abs(found.z) > Z_ALLOWED:
-        return [Finding("warn", f"{entry.init}: the gain {found.gain:.5g} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
-    return [Finding("ok", says, because, f"after the initialization, multiply every weight matrix by {found.gain:.5g}")]
+        return [Finding("warn", f"{entry.init}: {name} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
+    elif found.layers and found.z is not None:
+        because += f": {found.z:+.1f} standard errors"
+    return [Finding("ok", says, because, cure)]
 
 
 def _typical_against_mean(entry: "InitRatios") -> list[Finding]:

@@ -27,6 +27,7 @@ def view(doc: Json) -> View:
         facts=tuple(_facts(inits, doc["result"]["agreement"])),
         blocks=(
             *_solutions(inits),
+            *(block for group in groups for block in _layer_gains(group)),
             *(_norms(group) for group in groups),
             *(_gaps(group) for group in groups),
             *(_table(init) for init in inits),
@@ -175,11 +176,6 @@ def _lines(
 
 def _table(init: Json) -> Table:
     named = _is_model([init])
-    shown = [
-        layer
-        for layer in init["layers"]
-        if named or init["depth"] <= FEW_LAYERS or layer["layer"] == init["depth"] or layer["layer"].bit_count() == 1
-    ]
     rows = tuple(
         (
             layer["name"] if named else number(layer["layer"]),
@@ -191,7 +187,7 @@ def _table(init: Json) -> Table:
             number(layer["theory_rms"], 4),
             percent(layer["dead_fraction"]),
         )
-        for layer in shown
+        for layer in _shown(init, init["layers"])
     )
     columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead")
     empty = [index for index in (2, 6) if all(row[index] == MISSING for row in rows)]
@@ -223,13 +219,66 @@ def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
     )
     columns = ("init", "scale weights by", "mean square", "infinite depth", "on fresh networks", "z", "found by")
     keep = [index for index in range(len(columns)) if any(row[index] != MISSING for row in rows)]
-    title = f"The gain that makes the {solved[0][1]['target']} 1 at layer {inits[0]['depth']}"
+    first = solved[0][1]
+    if first.get("layers"):
+        columns = (
+            "init",
+            "mean gain",
+            "mean square",
+            "infinite depth",
+            "last layer of fresh ones",
+            "worst z",
+            "found by",
+        )
+        title = f"With a gain for each layer, the {first['target']} is 1 after every one"
+    else:
+        title = f"The gain that makes the {first['target']} 1 at layer {inits[0]['depth']}"
     yield Table(
         title,
         tuple(columns[index] for index in keep),
         tuple(tuple(row[index] for index in keep) for row in rows),
         optional=("found by", "infinite depth"),
     )
+
+
+def _layer_gains(inits: Sequence[Json]) -> Iterator[Lines | Table]:
+    """The gains of single layers: all in a chart, and in a table those that a table of layers shows."""
+    solved = [(init, layers) for init in inits if (layers := (init.get("solution") or {}).get("layers"))]
+    if not solved:
+        return
+    series = [
+        Series(init["init"], tuple(layer["gain"] for layer in layers), group=group)
+        for group, (init, layers) in enumerate(solved)
+    ]
+    yield _lines(
+        series,
+        [init for init, _ in solved],
+        title="Gain of each layer",
+        caption="The factor of each layer's weights with which the signal keeps its size after that layer.",
+        alt="The factor of each layer's weights, by layer.",
+        y_axis="gain",
+        text="none",
+    )
+    for init, layers in solved:
+        named = _is_model([init])
+        rows = tuple(
+            (
+                layer["name"] if named else number(layer["layer"]),
+                with_error(layer["gain"], layer["gain_stderr"], 5),
+                with_error(layer["achieved"], layer["achieved_stderr"], 3),
+                MISSING if layer["z"] is None else f"{layer['z']:+.2f}",
+            )
+            for layer in _shown(init, layers)
+        )
+        columns = ("layer", "scale weights by", "on fresh networks", "z")
+        yield Table(f"{init['init']}: gain of each layer", columns, rows, text_columns=1 if named else 0)
+
+
+def _shown(init: Json, layers: Sequence[Json]) -> list[Json]:
+    """Of a long network without names, the layers that a table shows: powers of two, and the last."""
+    if _is_model([init]) or init["depth"] <= FEW_LAYERS:
+        return list(layers)
+    return [layer for layer in layers if layer["layer"] == init["depth"] or layer["layer"].bit_count() == 1]
 
 
 def _agreement(rows: Sequence[Json]) -> tuple[Table, ...]:

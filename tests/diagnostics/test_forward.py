@@ -10,7 +10,7 @@ from scipy.special import erf
 
 from hessdiag.diagnostics import forward_norms
 from hessdiag.diagnostics.forward import forward
-from hessdiag.diagnostics.forward_gain import solve_gain
+from hessdiag.diagnostics.forward_gain import search_gain
 from hessdiag.diagnostics.forward_norms import log_ratios, ratio_statistics
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.activations import activation
@@ -88,19 +88,9 @@ def test_medians_have_tabulated_values_and_are_measured(init, name, depth, width
     assert measured.verdict[-1]["says"] == "Measurement and exact theory agree."
 
 
-@pytest.mark.parametrize(
-    ("init", "name", "depth", "width", "seeds", "reference", "error"),
-    [  # Monte Carlo references of the theory notes, of log squared norms over live networks
-        ("he_uniform", "relu", 16, 8, 8000, -4.965, 0.012),
-        ("xavier_uniform", "linear", 16, 8, 8000, -1.736, 0.006),
-        ("he_uniform", "relu", 128, 32, 400, -9.765, 0.041),
-        ("xavier_uniform", "linear", 128, 32, 400, -3.809, 0.025),
-    ],
-)
-def test_uniform_weights_have_tabulated_medians(init, name, depth, width, seeds, reference, error):
-    entry = forward(depth=depth, width=width, init=init, activation=name, seeds=seeds, seed=1).inits[0]
-    found, stderr = 2 * entry.last.ratio.log_median, 2 * entry.last.ratio.log_median_stderr
-    assert abs(found - reference) < 4 * math.hypot(stderr, error)
+@pytest.mark.parametrize(("init", "name"), [("he_uniform", "relu"), ("xavier_uniform", "linear")])
+def test_uniform_weights_have_an_exact_mean_square_and_no_exact_median(init, name):
+    entry = forward(depth=16, width=8, init=init, activation=name, seeds=4000, seed=1).inits[0]
     assert entry.last.theory_median is None
     assert entry.last.theory_rms == pytest.approx(1.0)
     shallow = entry.layers[1].ratio
@@ -244,7 +234,7 @@ def test_a_searched_gain_keeps_the_median_of_fresh_networks(init, name):
         [found.gain * law_gain], distribution, depth=16, width=8, phi=activation(name), seeds=1000, seed=77
     )
     again = ratio_statistics(logs[0, :, -1])
-    sensitivity = found.solved_log_stderr
+    sensitivity = found.achieved.solved_log_stderr
     assert abs(again.log_median) < 4 * math.hypot(again.log_median_stderr, sensitivity)
 
 
@@ -254,7 +244,7 @@ def test_a_search_agrees_with_the_closed_form_where_there_is_one():
     def simulate(gains, count):
         return log_ratios(gains, "normal", depth=8, width=8, phi=activation("relu"), seeds=count, seed=4)[:, :, -1]
 
-    searched = solve_gain("median", None, None, width=8, depth=8, seeds=800, simulate=simulate)
+    searched = search_gain("median", depth=8, seeds=800, simulate=simulate)
     assert abs(math.log(searched.value / (math.sqrt(2) * exact.gain))) < 4 * searched.log_stderr
     one = log_ratios([1.0], "normal", depth=8, width=8, phi=activation("relu"), seeds=800, seed=4)[0, :, -1]
     assert searched.value == pytest.approx(math.exp(-ratio_statistics(one).log_median / 8), rel=1e-9)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from hessdiag.curvature.dense import hessian
 from hessdiag.linalg import blocks, gershgorin
-from tests.reference import cosine_problem, net_a
+from tests.reference import cosine_problem
 
 MAT_1 = torch.tensor([[4, 1, 0, -0.5], [1, -2, 0.3, 0], [0, 0.3, 1, 0.2], [-0.5, 0, 0.2, 7]], dtype=torch.float64)
 
@@ -26,52 +26,6 @@ def brute_brauer(a, R):
     i, j = np.triu_indices(len(a), 1)
     middle, reach = (a[i] + a[j]) / 2, np.sqrt((a[i] - a[j]) ** 2 / 4 + R[i] * R[j])
     return (middle - reach).min(), (middle + reach).max()
-
-
-def test_a_matrix_by_hand():
-    a, R = gershgorin.radii(MAT_1)
-    assert gershgorin.discs(a, R) == pytest.approx((-3.3, 7.7))
-    found = gershgorin.components(a, R)
-    assert [component.count for component in found] == [1, 1, 1, 1]
-    expected = [(-3.3, -0.7), (0.5, 1.5), (2.5, 5.5), (6.3, 7.7)]
-    assert [component.interval for component in found] == [pytest.approx(interval) for interval in expected]
-    assert gershgorin.brauer(a, R) == pytest.approx((-2.30908, 7.31659), abs=5e-6)
-    assert gershgorin.perron(MAT_1) == pytest.approx((-2.19082, 7.09082), abs=5e-6)
-
-
-@pytest.mark.parametrize(
-    ("make", "discs", "brauer", "perron"),
-    [
-        (net_a, (-32, 64), (-30.1814, 47.1814), (-25.0998, 40.7443)),
-        (
-            lambda: cosine_problem([3, 4, 3, 2], 5, "relu"),
-            (-6.13733, 7.68432),
-            (-6.07617, 7.55237),
-            (-4.43421, 5.68097),
-        ),
-    ],
-    ids=["NET-A", "NET-B relu"],
-)
-def test_known_networks(make, discs, brauer, perron):
-    H = hessian(make())
-    a, R = gershgorin.radii(H)
-    assert gershgorin.discs(a, R) == pytest.approx(discs, rel=2e-6)
-    assert gershgorin.brauer(a, R) == pytest.approx(brauer, rel=2e-6)
-    assert gershgorin.perron(H) == pytest.approx(perron, rel=2e-6)
-
-
-def _block_norms(make):
-    problem = make()
-    H = hessian(problem)
-    slices = [slice(layer.start, layer.stop) for layer in problem.layer_slices]
-    return np.array([[float(H[rows, columns].norm()) for columns in slices] for rows in slices])
-
-
-def test_frobenius_norms_of_blocks_bound_known_networks():
-    norms = _block_norms(net_a)
-    assert blocks.norm_matrix(np.zeros(2), np.diag(norms), norms) == pytest.approx((-30.4959, 44.1961), rel=2e-6)
-    norms = _block_norms(lambda: cosine_problem([3, 4, 3, 2], 5, "relu"))
-    assert blocks.norm_matrix(np.zeros(3), np.diag(norms), norms) == pytest.approx((-3.27794, 6.21479), rel=2e-6)
 
 
 @pytest.mark.parametrize("seed", range(100))
@@ -163,9 +117,7 @@ def test_the_tighter_bounds_are_tight_at_initialization():
     assert len(gershgorin.components(a, R)) == 1
 
 
-def test_sketch_constants():
-    assert gershgorin.sketch_correction(25) == pytest.approx(0.951819, abs=5e-7)
-    assert gershgorin.sketch_relative_stderr(25) == pytest.approx(0.322854, abs=5e-7)
+def test_sketch_error_of_many_probes():
     assert gershgorin.sketch_relative_stderr(400) == pytest.approx(math.pi / 2 / 20, rel=0.01)
 
 

@@ -24,6 +24,7 @@ DOCUMENTS = {
         3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal"), solved=True
     ),
     "forward-model": lambda: example_documents.forward_model(),
+    "forward-layers": lambda: example_documents.forward_layers(),
     "shallow": lambda: example_documents.vanishing(2),
 }
 

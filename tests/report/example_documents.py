@@ -318,6 +318,25 @@ def forward(
     )
 
 
+def forward_layers(depth: int = 16) -> dict[str, Any]:
+    """As `forward --solve median --per-layer` writes it."""
+    doc = forward(depth, ("xavier_normal", "he_normal"), solved=True)
+    for entry in doc["result"]["inits"]:
+        entry["solution"]["layers"] = [
+            {
+                "layer": layer["layer"],
+                "name": None,
+                "gain": 1.04 + 0.01 * math.sin(layer["layer"]),
+                "gain_stderr": 0.003,
+                "achieved": 1.0 + 0.02 * math.cos(layer["layer"]),
+                "achieved_stderr": 0.012,
+                "z": 1.6 * math.cos(layer["layer"]),
+            }
+            for layer in entry["layers"]
+        ]
+    return doc
+
+
 def forward_model(layers: int = 3) -> dict[str, Any]:
     """As `forward MODEL` writes it: layers have names, and nothing is known exactly."""
     doc = forward(layers, solved=True)

@@ -21,6 +21,7 @@ GOLDEN = Path(__file__).parent / "golden"
         ("eigs", lambda: example_documents.eigs(14, exact=True)),
         ("chain", example_documents.chain),
         ("forward", lambda: example_documents.forward(solved=True)),
+        ("forward-layers", example_documents.forward_layers),
     ],
 )
 def test_text_is_as_it_was_looked_at(name, make):

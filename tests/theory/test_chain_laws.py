@@ -17,10 +17,9 @@ from hessdiag.theory.chain import (
     inertia,
     inertia_shares,
     offdiagonal_size,
-    peak,
     product_size,
 )
-from hessdiag.theory.chain_plateau import blow_up_time, flow_time, flow_time_bound, rmsprop_time_bound
+from hessdiag.theory.chain_plateau import flow_time, flow_time_bound, rmsprop_time_bound
 from hessdiag.theory.product_law import Law
 
 ROOT3 = math.sqrt(3)
@@ -33,47 +32,6 @@ def draw(law, count, seed):
     if law.distribution == "uniform":
         return rng.uniform(-law.scale, law.scale, shape)
     return rng.normal(0, law.scale, shape)
-
-
-@pytest.mark.parametrize(
-    ("length", "nu"),
-    [(1, 0.693147), (2, 1.67835), (5, 4.67091), (10, 9.66871), (50, 49.6671), (128, 127.667)],
-)
-def test_medians_of_uniform_chains(length, nu):
-    assert -Law(length).log_median == pytest.approx(nu, rel=1e-5)
-    # Choi, "On the medians of gamma distributions" (Proc. AMS 1994)
-    assert length - 1 / 3 < -Law(length).log_median <= length - 1 / 3 + 1 / (2 * length)
-
-
-@pytest.mark.parametrize(
-    ("length", "scale", "median"),
-    [(10, ROOT3, 0.0153652), (10, 2, 0.0647486), (10, math.e, 1.39276), (50, ROOT3, 2.27981e-10)],
-)
-def test_medians_at_the_critical_scales(length, scale, median):
-    assert math.exp(Law(length, scale).log_median) == pytest.approx(median, rel=1e-5)
-
-
-def test_moments():
-    assert math.exp(Law(10, ROOT3).log_moment(1)) == pytest.approx(0.237305, rel=1e-5)
-    assert math.exp(Law(10, 2).log_moment(2)) == pytest.approx(17.7577, rel=1e-5)
-    law = Law(10)
-    assert math.exp(law.log_moment(4) - 2 * law.log_moment(2)) == pytest.approx(1.8**10, rel=1e-12)
-    normal = Law(7, 1.3, "normal")
-    assert math.exp(normal.log_moment(1)) == pytest.approx((1.3 * math.sqrt(2 / math.pi)) ** 7, rel=1e-12)
-    assert math.exp(normal.log_moment(4)) == pytest.approx((3 * 1.3**4) ** 7, rel=1e-12)
-
-
-@pytest.mark.parametrize(("length", "above_rms", "above_mean"), [(10, 0.0534184, 0.162624), (50, 7.14481e-5, None)])
-def test_the_mean_is_atypical(length, above_rms, above_mean):
-    size = product_size(Law(length, 1.7))
-    assert size.above_rms == pytest.approx(above_rms, rel=1e-5)
-    assert above_mean is None or size.above_mean == pytest.approx(above_mean, rel=1e-5)
-
-
-@pytest.mark.parametrize("length", [5, 10, 20, 50])
-def test_medians_of_normal_chains(length):
-    expected = {5: -2.89982, 10: -6.07158, 20: -12.4214, 50: -31.4757}[length]
-    assert Law(length, 1.0, "normal").log_median == pytest.approx(expected, abs=2e-5 * abs(expected))
 
 
 def test_critical_scales():
@@ -89,8 +47,6 @@ def test_critical_scales():
         finite = critical_scale(0, distribution, length=30)
         assert Law(30, finite, distribution).log_median == pytest.approx(0, abs=1e-12)
         assert critical_scale(0, distribution, length=4000) == pytest.approx(scales[2], rel=1e-3)
-    assert critical_scale(0, "uniform", length=10) == pytest.approx(2.62970, rel=1e-5)
-    assert critical_scale(0, "uniform", length=100) == pytest.approx(2.70924, rel=1e-5)
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -140,16 +96,8 @@ def test_sizes_agree_with_simulation(length, scale, distribution):
             assert magnitude.mean() == pytest.approx(math.exp(size.log_mean), abs=4 * magnitude.std() / len(w) ** 0.5)
 
 
-def test_derivatives_of_the_paper_s_chain():
-    law = Law(10, ROOT3)
-    assert math.exp(diagonal_size(law).log_median) == pytest.approx(5.81214e-4, rel=1e-5)
-    assert math.exp(2 * diagonal_size(law).log_rms) == pytest.approx(198.359, rel=1e-5)
-    assert math.exp(2 * offdiagonal_size(law).log_rms) == pytest.approx(441.798, rel=1e-5)
-    # While v is small, gradient and off-diagonal are products of 9 and 8 weights; at L = 10 it is not always small.
-    assert math.exp(law.shorter(1).log_median) == pytest.approx(0.0241084, rel=1e-5)
-    assert math.exp(law.shorter(2).log_median) == pytest.approx(0.0378244, rel=1e-5)
-    assert math.exp(gradient_size(law).log_median) == pytest.approx(0.0241084, rel=0.02)
-    deep = Law(100, ROOT3)
+def test_derivatives_of_a_long_chain_are_products_of_fewer_weights():
+    deep = Law(100, ROOT3)  # the output is small
     assert gradient_size(deep).log_median == pytest.approx(deep.shorter(1).log_median, abs=1e-3)
     assert offdiagonal_size(deep).log_median == pytest.approx(deep.shorter(2).log_median, abs=1e-3)
 
@@ -188,20 +136,6 @@ def brute_force(w, x, y):
     return float(loss(theta)), torch.func.grad(loss)(theta).numpy(), torch.func.hessian(loss)(theta).numpy()
 
 
-def test_the_known_chains():
-    value, gradient, H = brute_force([1.1, 0.9, 1.2], 1.0, 0.5)
-    assert value == pytest.approx(0.236672, rel=1e-5)
-    assert np.abs(gradient) == pytest.approx([0.743040, 0.908160, 0.681120], rel=1e-5)
-    assert np.diag(H) == pytest.approx([1.1664, 1.7424, 0.9801], rel=1e-12)
-    assert [H[0, 1], H[0, 2], H[1, 2]] == pytest.approx([2.2512, 1.6884, 2.0636], rel=1e-4)
-    w = [0.5, -0.8, 1.2, 0.9, -1.1]
-    value, _, H = brute_force(w, 1.0, 1.0)
-    eigenvalues = np.linalg.eigvalsh(H)
-    assert value == pytest.approx(0.137708, rel=1e-5)
-    assert eigenvalues[[0, -1]] == pytest.approx([0.126174, 0.916758], rel=1e-5)
-    assert inertia(math.prod(w), 5) == (5, 0)
-
-
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 6, 10])
 def test_derivatives_and_inertia_against_autograd(length):
     for w in draw(Law(length, 2.2), 8, seed=length):
@@ -216,13 +150,6 @@ def test_derivatives_and_inertia_against_autograd(length):
         assert inertia(v, length) == ((eigenvalues > 0).sum(), (eigenvalues < 0).sum())
 
 
-def test_inertia_changes_at_the_peak_and_at_one():
-    assert inertia(peak(7) - 1e-9, 7) == (6, 1)
-    assert inertia(peak(7) + 1e-9, 7) == (7, 0)
-    assert inertia(1 - 1e-9, 7) == (7, 0)
-    assert inertia(1 + 1e-9, 7) == (1, 6)
-
-
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 @pytest.mark.parametrize("length", [1, 2, 3, 10])
 def test_inertia_shares_are_those_of_random_chains(length, distribution):
@@ -233,17 +160,6 @@ def test_inertia_shares_are_those_of_random_chains(length, distribution):
     assert sum(inertia_shares(law)) == pytest.approx(1, abs=1e-12)
     for share, expected in zip(measured, inertia_shares(law), strict=True):
         assert abs(share - expected) <= 4 * math.sqrt(expected * (1 - expected) / len(v))
-
-
-def test_definite_hessians_are_rare_but_there():
-    assert inertia_shares(Law(10, ROOT3)).definite == pytest.approx(0.024, abs=5e-4)
-    assert inertia_shares(Law(3, ROOT3)).definite == pytest.approx(0.12, abs=5e-3)
-
-
-def test_the_plateau_of_the_paper():
-    assert blow_up_time(10, 0.5) == 32
-    assert flow_time_bound(10, 0.5, 1.0) == pytest.approx(31.875, rel=1e-12)
-    assert flow_time(10, 0.5, 0.5) == pytest.approx(32.1444, rel=1e-6)
 
 
 @pytest.mark.parametrize(("length", "start", "target"), [(3, 0.2, 0.4), (10, 0.8, 0.5), (40, 0.7, 0.9)])

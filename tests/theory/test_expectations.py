@@ -23,58 +23,6 @@ VARIANCES = [0.3, 0.5, 0.2, 0.4]
 X, Y = (1.0, -0.5, 2.0), (0.7, -1.5)
 
 
-def test_tabulated_linear_network():
-    setting = ([5, 5, 5, 2], 1 / 5, LINEAR)
-    assert expected_gradient_norm2(*setting) == pytest.approx([1.96, 1.896, 1.784])
-    blocks = [4.8, 12.68, 11.08, 4.48, 11.72, 3.92]
-    assert expected_block_norm2(*setting)[np.triu_indices(3)] == pytest.approx(blocks)
-    assert expected_trace(*setting) == pytest.approx(6)
-
-
-def test_tabulated_relu_network():
-    setting = ([5, 5, 5, 2], 2 / 5, RELU)
-    assert expected_gradient_norm2(*setting) == pytest.approx([5.096, 4.84, 4.2])
-    blocks = [10.24, 17.86, 14.02, 9.6, 15.3, 8]
-    assert expected_block_norm2(*setting)[np.triu_indices(3)] == pytest.approx(blocks)
-    assert expected_trace(*setting) == pytest.approx(6)
-
-
-def test_tabulated_lecun_network():
-    setting = ([6, 6, 6, 6, 3], 1 / 18, LINEAR)
-    gradients = [0.0378520, 0.0377991, 0.0377144, 0.0375790]
-    assert expected_gradient_norm2(*setting) == pytest.approx(gradients, rel=5e-6)
-    blocks = [
-        0.0146700,
-        0.690672,
-        0.686100,
-        0.681260,
-        0.0137174,
-        0.688005,
-        0.682213,
-        0.0121933,
-        0.683737,
-        0.00975461,
-    ]
-    assert expected_block_norm2(*setting)[np.triu_indices(4)] == pytest.approx(blocks, rel=5e-6)
-    assert expected_trace(*setting) == pytest.approx(0.444444, rel=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("slope", "variance", "gradients", "blocks", "total"),
-    [
-        (RELU, 2 / 16, (75.1499, 14.4192), (593.199, 1044.55, 157.927, 107.353), 33902.4),
-        (LINEAR, 1 / 16, (11.5017, 3.28070), (168.027, 314.148, 71.4442, 36.4912), 10314.2),
-    ],
-)
-def test_tabulated_deeper_networks(slope, variance, gradients, blocks, total):
-    setting = ([16] * 9, variance, slope)
-    assert expected_gradient_norm2(*setting)[[0, -1]] == pytest.approx(gradients, rel=5e-6)
-    H = expected_block_norm2(*setting)
-    assert (H[0, 0], H[0, 1], H[0, 7], H[7, 7]) == pytest.approx(blocks, rel=5e-6)
-    assert expected_hessian_norm2(*setting) == pytest.approx(total, rel=5e-6)
-    assert expected_trace(*setting) == pytest.approx(128)
-
-
 def simulate(objective, draw, slope, nets):
     """Squared norms of gradients (nets, L) and Hessian blocks (nets, L, L), and traces (nets,)."""
     sizes = [a * b for a, b in zip(SMALL[1:], SMALL[:-1], strict=True)]

@@ -37,26 +37,6 @@ def z_score_of_quantile(sample, value, q):
     return (np.mean(sample <= value) - q) / math.sqrt(q * (1 - q) / len(sample))
 
 
-@pytest.mark.parametrize(
-    ("slope", "width", "mean", "variance"),
-    [
-        (LINEAR, 8, -0.130177, 0.283823),
-        (LINEAR, 16, -0.0638001, 0.133137),
-        (LINEAR, 32, -0.0315754, 0.0644938),
-        (LINEAR, 64, -0.0157064, 0.0317434),
-        (LINEAR, 128, -0.00783284, 0.0157477),
-        (RELU, 8, -0.398777, 1.24699),
-        (RELU, 16, -0.176397, 0.419593),
-        (RELU, 32, -0.0825402, 0.177498),
-        (RELU, 64, -0.0401086, 0.0829974),
-        (RELU, 128, -0.0197864, 0.0402340),
-    ],
-)
-def test_log_factor_has_tabulated_cumulants(slope, width, mean, variance):
-    cumulants = log_factor_cumulants(width, GAIN[slope] / width, slope)
-    assert cumulants[:2] == pytest.approx((mean, variance), rel=5e-6)
-
-
 @pytest.mark.parametrize("slope", [0.01, 0.3, 2.5])
 @pytest.mark.parametrize("width", [1, 2, 5])
 def test_leaky_cumulants_agree_with_adaptive_quadrature(slope, width):
@@ -83,60 +63,20 @@ def test_leaky_cumulants_agree_with_adaptive_quadrature(slope, width):
     assert leaky.third - chi_square.third == pytest.approx(m3 - 3 * m1 * m2 + 2 * m1**3, abs=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("slope", "depth", "width", "expected"),
-    [
-        (LINEAR, 128, 32, -4.03091),
-        (LINEAR, 64, 64, -0.999918),
-        (LINEAR, 32, 128, -0.248027),
-        (LINEAR, 16, 8, -2.03599),
-        (LINEAR, 2, 2, -0.928598),
-        (RELU, 128, 32, -10.5256),
-        (RELU, 64, 64, -2.54924),
-        (RELU, 32, 128, -0.624727),
-        (RELU, 16, 8, -6.03266),
-    ],
-)
-def test_median_has_tabulated_values(slope, depth, width, expected):
-    assert median_log_norm2([width] * depth, GAIN[slope] / width, slope) == pytest.approx(expected, rel=5e-6)
-
-
-def test_dead_networks_have_tabulated_values():
-    assert dead_probability([8] * 16, RELU) == pytest.approx(0.0607019, rel=1e-6)
-    assert quantile_log_norm2(0.5, [8] * 16, 0.25, RELU, unconditional=True) == pytest.approx(-6.38358, rel=1e-6)
+def test_what_dead_networks_leave():
     assert quantile_log_norm2(0.06, [8] * 16, 0.25, RELU, unconditional=True) == -math.inf
     assert dead_probability([8] * 16, 0.01) == dead_probability([], RELU) == 0
 
 
-def test_median_vjp_has_its_tabulated_value():
-    assert vjp_median_log_norm2(33, 16, 2 / 16, RELU) == pytest.approx(-5.53653, rel=1e-6)
+def test_the_last_layer_has_no_factor():
     assert vjp_median_log_norm2(1, 16, 2 / 16, RELU) == 0
 
 
-@pytest.mark.parametrize(
-    ("slope", "width", "expected"),
-    [
-        (LINEAR, 1, 3.56214),
-        (LINEAR, 8, 1.13903),
-        (LINEAR, 32, 1.03208),
-        (LINEAR, 128, 1.00786),
-        (RELU, 1, 1.78107),
-        (RELU, 8, 1.49000),
-        (RELU, 32, 1.08604),
-        (RELU, 128, 1.01998),
-    ],
-)
-def test_stabilizing_variance_has_tabulated_values(slope, width, expected):
-    assert median_stabilizing_variance(width, slope) == pytest.approx(expected, rel=5e-6)
-
-
-@pytest.mark.parametrize(("slope", "expected"), [(LINEAR, 1.03199), (RELU, 1.08571), (0.2, None)])
-def test_stabilizing_variance_at_finite_depth_gives_median_one(slope, expected):
+@pytest.mark.parametrize("slope", [LINEAR, RELU, 0.2])
+def test_stabilizing_variance_at_finite_depth_gives_median_one(slope):
     factor = median_stabilizing_variance(32, slope, depth=128)
     p = (1 + slope**2) / 2
     assert median_log_norm2([32] * 128, factor / (p * 32), slope) == pytest.approx(0, abs=1e-9)
-    if expected is not None:
-        assert factor == pytest.approx(expected, rel=5e-6)
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 10, 300, 4000])
@@ -224,25 +164,6 @@ def test_median_vjp_agrees_with_simulation_in_every_layer(slope):
         if layer > 1:
             gate = np.where(h[layer - 1] > 0, 1.0, slope)
             u = np.einsum("nij,ni->nj", weights[layer - 1], u) * gate
-
-
-@pytest.mark.parametrize(
-    ("slope", "kurtosis", "norm4", "sum4", "deep"),
-    [
-        (LINEAR, 3, 3.81470, None, 2344.79),
-        (LINEAR, 1.8, 3.17026, 0.875054, 1595.71),
-        (RELU, 3, 18.4128, 8.49822, 1.17659e8),
-        (RELU, 1.8, 11.9857, 4.99402, 3.28724e7),
-    ],
-)
-def test_moments_have_tabulated_values(slope, kurtosis, norm4, sum4, deep):
-    result = moments([8] * 6, GAIN[slope] / 8, kurtosis, slope, start=(1, 1, 1 / 8))
-    assert result.norm2 == pytest.approx(np.ones(7))
-    assert result.norm4[-1] == pytest.approx(norm4, rel=5e-6)
-    if sum4 is not None:
-        assert result.sum4[-1] == pytest.approx(sum4, rel=5e-6)
-    deepest = moments([32] * 128, GAIN[slope] / 32, kurtosis, slope, start=(1, 1, 1 / 32)).norm4[-1]
-    assert deepest == pytest.approx(deep, rel=5e-6)
 
 
 @pytest.mark.parametrize("slope", [LINEAR, RELU, 0.3])

@@ -11,7 +11,6 @@ from hessdiag.theory import wigner_ols
 from hessdiag.theory.wigner_ols import (
     data_share,
     folded_normal_mean,
-    gaussian_product_mean,
     ols_share_clt,
     ols_share_columns,
     ols_share_gaussian,
@@ -33,16 +32,9 @@ def jackknifed_ratio(a, b):
     return ratio, np.std(a - ratio * b) / b.mean() / math.sqrt(len(a))
 
 
-@pytest.mark.parametrize(
-    ("d", "ratio", "expected"),
-    [(10, 1, 0.1), (10, 2**0.5, 0.135796), (20, 3, 0.136364), (1000, 2**0.5, 0.00141363), (1, 0, 1)],
-)
-def test_wigner_share_has_tabulated_values(d, ratio, expected):
-    assert wigner_share(d, ratio) == pytest.approx(expected, rel=5e-6)
-
-
-def test_wigner_mean_has_tabulated_values():
-    assert wigner_share_mean(10) == pytest.approx((0.100514, 0.0237716), rel=5e-6)
+@pytest.mark.parametrize("ratio", [0, 1, 3])
+def test_a_single_entry_is_its_own_diagonal(ratio):
+    assert wigner_share(1, ratio) == 1
 
 
 def test_wigner_moments_agree_with_simulation():
@@ -58,30 +50,6 @@ def test_wigner_moments_agree_with_simulation():
     assert abs(ratio - wigner_share(d)) < 4 * error
 
 
-@pytest.mark.parametrize(
-    ("n", "expected"), [(1, 0.636620), (2, 1), (3, 1.27324), (8, 2.18750), (32, 4.47840), (128, 9.00942)]
-)
-def test_gaussian_product_mean_has_tabulated_values(n, expected):
-    assert gaussian_product_mean(n) == pytest.approx(expected, rel=2e-6)
-
-
-@pytest.mark.parametrize(
-    ("n", "d", "exact", "clt"),
-    [
-        (32, 100, 0.0673172, 0.0668284),
-        (128, 64, 0.184016, 0.183722),
-        (1, 10, 0.148598, 0.122235),
-        (2, 10, 0.181818, 0.164536),
-        (512, 1000, 0.0276171, 0.0276040),
-        (32, 62006, 1.15226e-4, 1.14330e-4),
-        (32, 411146, 1.73790e-5, 1.72438e-5),
-    ],
-)
-def test_ols_shares_have_tabulated_values(n, d, exact, clt):
-    assert ols_share_gaussian(n, d) == pytest.approx(exact, rel=5e-6)
-    assert ols_share_clt(n, d) == pytest.approx(clt, rel=5e-6)
-
-
 @pytest.mark.parametrize(("n", "d"), [(3, 7), (20, 11)])
 def test_ols_share_gaussian_agrees_with_simulation(n, d):
     X = np.random.default_rng(n).standard_normal((6000, n, d))
@@ -92,7 +60,6 @@ def test_ols_share_gaussian_agrees_with_simulation(n, d):
 
 
 def test_folded_normal_mean():
-    assert float(folded_normal_mean(1, 4)) == pytest.approx(1.79119, rel=5e-6)
     assert folded_normal_mean([-2.0, 0.0, 3.0], 0).tolist() == [2, 0, 3]
     assert float(folded_normal_mean(-1, 4)) == float(folded_normal_mean(1, 4))
 

@@ -1,0 +1,93 @@
+"""Built-in networks measured, and the gains that keep their signal found by the cheapest way there is."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+from hessdiag.diagnostics.forward_gain import Gain, Target, exact_gain, scaled_gain, search_gain
+from hessdiag.diagnostics.forward_layers import (
+    LayerGains,
+    exact_layer_gains,
+    scaled_layer_gains,
+    sequential_layer_gains,
+)
+from hessdiag.diagnostics.forward_norms import Floats, log_ratios
+from hessdiag.nets.activations import Activation
+from hessdiag.nets.initializers import Distribution, WeightLaw
+
+FRESH = 2**32  # beyond every seed that the command line takes, so that these networks are new
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Random networks, always the same ones; attributes are the arguments of `log_ratios`."""
+
+    distribution: Distribution | None
+    depth: int
+    width: int
+    phi: Activation
+    seeds: int
+    seed: int
+    device: torch.device
+    advance: Callable[[int], None]
+
+    def log_ratios(self, gains: ArrayLike, count: int | None = None, *, fresh: bool = False) -> Floats:
+        """Of all networks, of the first few, or of others that were never seen."""
+        return log_ratios(
+            gains,
+            self.distribution,
+            depth=self.depth,
+            width=self.width,
+            phi=self.phi,
+            seeds=count or self.seeds,
+            seed=self.seed + FRESH * fresh,
+            device=self.device,
+            advance=self.advance,
+        )
+
+
+def measure_and_solve(
+    ensemble: Ensemble, scales: Sequence[float], weights: WeightLaw | None, target: Target | None, *, per_layer: bool
+) -> tuple[Floats, Gain | LayerGains | None]:
+    """Log ratios at several scales of the weights, and the gains that make the target 1.
+
+    Args:
+        ensemble: The networks.
+        scales: K factors of the weights, relative to variance 1 / width.
+        weights: Law of these weights; `None` for dependent ones.
+        target: What is to be 1; `None` solves nothing.
+        per_layer: Whether after every layer, with a gain for each, or after the last.
+
+    Returns:
+        Logs, (K, seeds, depth), and the gains, relative to variance 1 / width.
+
+    Raises:
+        ComputeError: if no gain does it.
+    """
+    if target is None:
+        return ensemble.log_ratios(scales), None
+    setting = (target, weights, ensemble.phi.slope, ensemble.width, ensemble.depth)
+    exact = exact_layer_gains(*setting) if per_layer else exact_gain(*setting)
+    if exact is not None:
+        return ensemble.log_ratios(scales), exact
+    if ensemble.phi.slope is not None:
+        logs = ensemble.log_ratios(scales)
+        unit = logs[0] - math.log(scales[0]) * np.arange(1, ensemble.depth + 1)
+        return logs, scaled_layer_gains(target, unit) if per_layer else scaled_gain(target, unit[:, -1], ensemble.depth)
+    if per_layer:
+        return ensemble.log_ratios(scales), sequential_layer_gains(target, **vars(ensemble))
+    logs = np.empty(0)
+
+    def simulate(gains: list[float], count: int) -> Floats:
+        """The scales too: once weights are drawn, they cost next to nothing. The last call is for all networks."""
+        nonlocal logs
+        found = ensemble.log_ratios([*scales, *gains], count)
+        logs = found[: len(scales)]
+        return found[len(scales) :, :, -1]
+
+    gain = search_gain(target, depth=ensemble.depth, seeds=ensemble.seeds, simulate=simulate)
+    return logs, gain
