@@ -1,70 +1,112 @@
-"""Draw docs/images/*.svg from real runs.
+"""Draw the figures of the gallery from real runs, and print the reports that its pages quote.
 
-The commands are those that the gallery names; the figures are those of their HTML reports.
+    python docs/make_images.py docs/gallery/digits.md        (all pages of the gallery, if none is named)
+
+A page holds the command in a ```sh block, and behind it the images of that command's HTML report, each with the start
+of its chart's heading as the image's title: `![what it shows](../images/gallery/NAME.svg "Norms against depth")`. A
+command that no image follows is not run.
 """
 
+import re
+import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from hessdiag.report import document, figures
-from hessdiag.report.render import view_of
+from hessdiag.report.render import render, view_of
 from hessdiag.report.view import Table
 
 ROOT = Path(__file__).parent.parent
-IMAGES = ROOT / "docs" / "images"
+GALLERY = ROOT / "docs" / "gallery"
 EPOCHS = (0, 1, 3, 10, 30)
+
+_COMMAND = r"```sh\n(?P<command>hessdiag .*?)\n```"
+_IMAGE = r'!\[[^]]*\]\((?P<path>\S+\.svg) "(?P<title>[^"]+)"\)'
+_PART = re.compile(f"{_COMMAND}|{_IMAGE}", re.DOTALL)
 
 sys.path.insert(0, str(ROOT / "examples"))
 import digits  # noqa: E402
 
 
-def measured(folder: Path, *arguments: str) -> document.Document:
-    """The document of `hessdiag ARGUMENTS`, run in a folder."""
-    command = [sys.executable, "-m", "hessdiag", *arguments, "--json", "--no-progress"]
-    return document.loads(subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout)
+@dataclass(frozen=True)
+class Run:
+    """One command of a page, in words, and its images: the start of a chart's title, and a path."""
+
+    arguments: tuple[str, ...]
+    images: tuple[tuple[str, str], ...]
 
 
-def draw(doc: document.Document, names: dict[str, str]) -> None:
-    """Write the figures whose titles start with the keys of `names` as IMAGES/NAME.svg."""
+def runs(text: str) -> Iterator[Run]:
+    r"""The commands of a page with the images behind each.
+
+    >>> list(runs('```sh\nhessdiag chain -o a.html\n```\n![b](c.svg "The output")'))
+    [Run(arguments=('chain', '-o', 'a.html'), images=(('The output', 'c.svg'),))]
+    """
+    command, images = "", list[tuple[str, str]]()
+    for part in _PART.finditer(text):
+        if part["path"]:
+            images.append((part["title"], part["path"]))
+            continue
+        if command:
+            yield Run(tuple(shlex.split(command)[1:]), tuple(images))
+        command, images = part["command"].replace("\\\n", " "), []
+    if command:
+        yield Run(tuple(shlex.split(command)[1:]), tuple(images))
+
+
+def measured(folder: Path, arguments: tuple[str, ...]) -> document.Document:
+    """The document of a command that writes an HTML report, run in a folder."""
+    words = [word.replace(".html", ".json") for word in arguments]
+    subprocess.run([sys.executable, "-m", "hessdiag", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    return document.loads((folder / words[words.index("-o") + 1]).read_text("utf-8"))
+
+
+def draw(page: Path, doc: document.Document, images: tuple[tuple[str, str], ...]) -> None:
+    """Write the charts of a document's report to the paths that a page shows."""
     charts: list[Any] = [block for block in view_of(doc).blocks if not isinstance(block, Table)]
-    for start, name in names.items():
+    for start, place in images:
         chart = next(chart for chart in charts if chart.title.startswith(start))
-        path = IMAGES / f"{name}.svg"
+        path = (page.parent / place).resolve()
+        path.parent.mkdir(exist_ok=True)
         path.write_text(figures.svg(chart), "utf-8")
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
 
 
-def checkpoints(folder: Path) -> list[str]:
+def checkpoints(folder: Path) -> None:
     """The digits MLP after some epochs, saved with the batch of examples/digits.py."""
     subprocess.run([sys.executable, ROOT / "examples" / "digits.py", "--out", folder], check=True, capture_output=True)
     x, y = digits.digits()
-    names = []
     for epochs in EPOCHS:
         torch.manual_seed(0)
         model = digits.mlp()
         digits.train(model, x[:1400], y[:1400], epochs)
-        names.append(f"epoch-{epochs}.pt")
-        torch.save(model, folder / names[-1])
-    return names
+        torch.save(model, folder / f"epoch-{epochs}.pt")
 
 
-def main() -> None:
-    """Run everything."""
-    IMAGES.mkdir(exist_ok=True)
+PREPARE: dict[str, Callable[[Path], None]] = {"digits.md": checkpoints}  # what a page's commands find in their folder
+
+
+def remake(page: Path) -> None:
+    """Run the commands of a page that images follow, draw those, and print the reports."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        share = measured(folder, "diag-share", *checkpoints(folder), "--data", "batch.npz", "--loss", "ce")
-        for entry in share["result"]["trajectory"]:
-            print({key: entry[key] for key in ("label", "diag_share", "wigner", "ols_gaussian", "layer_block_share")})
-        draw(share, {"Along": "digits-trajectory", "Where": "digits-blocks"})
-        depth = measured(folder, "vanishing", "--depth", "128", "--width", "32")
-        draw(depth, {"Norms": "vanishing-norms", "Layer": "vanishing-layers"})
+        PREPARE.get(page.name, lambda _: None)(folder)
+        for run in runs(page.read_text("utf-8")):
+            if not run.images:
+                continue
+            doc = measured(folder, run.arguments)
+            draw(page, doc, run.images)
+            print(render(doc, "text"))
 
 
 if __name__ == "__main__":
-    main()
+    for name in map(Path, sys.argv[1:]) if len(sys.argv) > 1 else sorted(GALLERY.glob("*.md")):
+        print(name)
+        remake(name.resolve())

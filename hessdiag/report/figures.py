@@ -25,7 +25,7 @@ STYLE: Any = {
     "svg.hashsalt": "hessdiag",  # element ids come from it: without it they are random
     "svg.fonttype": "path",  # the page's fonts do not reach into an <img>
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
-    "font.size": 10,
+    "font.size": 12,  # still read where the figure is shown at half its width
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -36,7 +36,7 @@ STYLE: Any = {
     "text.color": INK,
     "grid.color": GRID,
     "legend.frameon": False,
-    "legend.fontsize": 9,
+    "legend.fontsize": 11,
 }
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_LABEL = 32
@@ -182,7 +182,8 @@ def _lines(chart: Lines) -> Figure:
             linestyle=DASHES[series.role],
             linewidth=2.2 if bold else 1.4,
             marker=_line_mark(series, len(x)),
-            markersize=5.5,
+            markersize=5.5 if bold else 4.5,
+            markerfacecolor=colour if bold else "white",
             zorder=3 if bold else 2,
         )
     if drawn:
@@ -202,10 +203,13 @@ def _lines(chart: Lines) -> Figure:
 
 
 def _line_mark(series: Series, count: int) -> str:
-    """The mark at each point: always for points that stand alone, on lines where there are few."""
+    """The mark at each point: always for points that stand alone, on lines where there are few.
+
+    Without colour, it alone tells which mean belongs to which median.
+    """
     if series.role == "points":
         return MARKS["points"]
-    return ("o", "s", "^", "v")[series.group] if series.role == "measured" and count <= MANY_LABELS else ""
+    return ("o", "s", "^", "v")[series.group] if series.role in ("measured", "mean") and count <= MANY_LABELS else ""
 
 
 def _heat(chart: Heat) -> Figure:
