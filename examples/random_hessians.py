@@ -1,7 +1,7 @@
 """Problems whose Hessian is a random matrix: least squares on Gaussian data, and a Wigner matrix.
 
     python examples/random_hessians.py
-    hessdiag diag-share 'examples/random_hessians.py:least_squares(n=8)' 'examples/random_hessians.py:least_squares(n=64)'
+    hessdiag diag-share 'examples/random_hessians.py:least_squares(n=8, d=64)'
 
 Run as a script, it measures the diagonal share of many of each and holds it against the formulas.
 """
@@ -34,6 +34,7 @@ class Quadratic(nn.Module):
         self.w = nn.Parameter(torch.ones(len(H), dtype=H.dtype))
 
     def forward(self, _: Tensor) -> Tensor:
+        """The value; the batch does not matter."""
         return self.w @ self.H @ self.w / 2
 
 
