@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Gain, Target, closed_form, log_statistic, solve_gain
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
-from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
+from hessdiag.diagnostics.forward_theory import exact_kurtosis, exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
 from hessdiag.diagnostics.vanishing import device_named
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
@@ -41,6 +41,7 @@ class LayerRatio:
         theory_log_median: Natural log of the exact median; `None` where no closed form holds.
         theory_log_rms: Natural log of the exact root mean square; `None` likewise.
         name: Of the layer in the user's model; `None` in the built-in networks.
+        theory_kurtosis: Exact `E r^4 / (E r^2)^2`; `None` likewise.
     """
 
     layer: int
@@ -48,6 +49,7 @@ class LayerRatio:
     theory_log_median: float | None
     theory_log_rms: float | None
     name: str | None = None
+    theory_kurtosis: float | None = None
 
     @property
     def theory_median(self) -> float | None:
@@ -69,7 +71,7 @@ class LayerRatio:
 
     def as_dict(self) -> dict[str, Any]:
         """The form that result documents hold."""
-        theory = ("theory_median", "theory_rms", "theory_log_median", "theory_log_rms", "z")
+        theory = ("theory_median", "theory_rms", "theory_log_median", "theory_log_rms", "theory_kurtosis", "z")
         return {"layer": self.layer, "name": self.name, **asdict(self.ratio)} | {
             key: getattr(self, key) for key in theory
         }
@@ -335,12 +337,14 @@ def forward(
     for name in (name for name in names if name in logs):
         medians = exact_log_medians(name, activation, depth, width, distribution)
         squares = exact_log_rms(name, activation, depth, width, distribution)
+        fourth = exact_kurtosis(name, activation, depth, width, distribution)
         layers = tuple(
             LayerRatio(
                 index + 1,
                 ratio_statistics(logs[name][:, index]),
                 None if medians is None else float(medians[index]),
                 None if squares is None else float(squares[index]),
+                theory_kurtosis=None if fourth is None else float(fourth[index]),
             )
             for index in range(depth)
         )

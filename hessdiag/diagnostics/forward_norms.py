@@ -41,6 +41,8 @@ class RatioStatistics:
         dead_fraction: Share of networks whose layer is zero.
         live: How many are not.
         carriers: `(sum r^2)^2 / sum r^4`: how many networks the root mean square rests on.
+        kurtosis: `E r^4 / (E r^2)^2`, 1 where all networks agree; NaN where all are dead.
+        kurtosis_stderr: Its standard error, an underestimate where the tail is heavy.
     """
 
     median: float
@@ -56,6 +58,8 @@ class RatioStatistics:
     dead_fraction: float
     live: int
     carriers: float
+    kurtosis: float
+    kurtosis_stderr: float
 
 
 def log_ratios(
@@ -139,13 +143,15 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
     alive = np.sort(values[np.isfinite(values)])
     if not len(alive):
         nan = math.nan
-        return RatioStatistics(nan, nan, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, nan, 1.0, 0, 0.0)
+        return RatioStatistics(nan, nan, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, nan, 1.0, 0, 0.0, nan, nan)
     away = 1 / math.sqrt(len(alive))
     low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
     stderr = float(high - low) / 4 if len(alive) > 1 else math.nan
     top = alive[-1]
     scaled, count = np.exp(values - top), len(values)
     root = math.sqrt(float(np.mean(scaled**2)))
+    squares = (scaled / root) ** 2
+    kurtosis = float(np.mean(squares**2))
     with np.errstate(over="ignore"):
         unit, median = float(np.exp(top)), float(np.exp(middle))
         error = math.sqrt(count) if count > 1 else math.nan
@@ -162,5 +168,7 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
             log_median_stderr=stderr,
             dead_fraction=1 - len(alive) / count,
             live=len(alive),
-            carriers=float(np.sum(scaled**2) ** 2 / np.sum(scaled**4)),
+            carriers=count / kurtosis,
+            kurtosis=kurtosis,
+            kurtosis_stderr=float((squares**2 - 2 * kurtosis * squares).std()) / error,  # by the delta method
         )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hessdiag.nets.activations import activation
 from hessdiag.nets.initializers import Distribution, law
-from hessdiag.theory.gaussian_nets import gate_moments, median_log_norm2
+from hessdiag.theory.gaussian_nets import gate_moments, median_log_norm2, moments
 
 Floats = NDArray[np.float64]
 
@@ -55,3 +55,23 @@ def exact_log_rms(
     growth = 0.5 * math.log(gate_moments(slope)[0] * width * weights.variance)
     layers: Floats = np.arange(1.0, depth + 1)
     return growth * layers
+
+
+def exact_kurtosis(
+    init: str, name: str, depth: int, width: int, distribution: Distribution | None = None
+) -> Floats | None:
+    """Exact `E r^4 / (E r^2)^2` of `r = norm(h_l) / norm(x)`, (depth,), for inputs that are uniform on the sphere.
+
+    From the coupled recursion of second and fourth moments, for independent weights of any symmetric law; `None` for
+    dependent weights and for curved activations. The scale of the weights drops out.
+
+    >>> [round(value, 6) for value in exact_kurtosis("he_normal", "linear", 2, 8)]
+    [1.25, 1.5625]
+    """
+    slope, weights = activation(name).slope, law(init, width, width, distribution)
+    if slope is None or weights is None:
+        return None
+    critical = 1 / (gate_moments(slope)[0] * width)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found: Floats = moments([width] * depth, critical, weights.kurtosis, slope, (1, 1, 3 / (width + 2))).norm4[1:]
+    return found

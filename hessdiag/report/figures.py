@@ -11,7 +11,8 @@ from matplotlib.axis import Axis
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FormatStrFormatter, MaxNLocator
 
 from hessdiag.report.numbers import drawable
 from hessdiag.report.view import Dots, Heat, Lines, Role, Series, Values
@@ -40,6 +41,7 @@ STYLE: Any = {
 }
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_LABEL = 32
+FEW_MARKS = 10  # on a line of many points
 MOST_DECADES = 4  # labelled on either side of zero
 RASTER_ABOVE = 24  # a heat map of more layers is drawn as pixels
 WIDTH = 9.0  # inches, at 96 pixels each: the width of the page's text
@@ -157,12 +159,11 @@ def _lines(chart: Lines) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.add_subplot()
     x = np.asarray(chart.x)
-    drawn = False
+    drawn: list[tuple[int, Line2D]] = []
     for series in chart.series:
         values = _array(series.values, log=True)
         if np.isnan(values).all():
             continue
-        drawn = True
         colour = COLOURS[series.group] if series.role != "reference" else INK
         bold = series.role == "measured"
         if series.low:
@@ -174,20 +175,25 @@ def _lines(chart: Lines) -> Figure:
                 alpha=0.16,
                 linewidth=0,
             )
-        axes.plot(
+        (line,) = axes.plot(
             x,
             values,
             label=series.name.replace("$", r"\$"),
             color=colour,
             linestyle=DASHES[series.role],
             linewidth=2.2 if bold else 1.4,
-            marker=_line_mark(series, len(x)),
+            marker=_line_mark(series),
+            markevery=_marked(series, len(x)),
             markersize=5.5 if bold else 4.5,
             markerfacecolor=colour if bold else "white",
             zorder=3 if bold else 2,
         )
+        drawn.append((series.group, line))
     if drawn:
         axes.set_yscale("log")
+        if axes.get_ylim()[1] < 10 * axes.get_ylim()[0]:  # ticks of the form 1.04 x 10^0 say little
+            for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                set_formatter(FormatStrFormatter("%.4g"))
     if chart.names:
         axes.set_xticks(x, [_short(name) for name in chart.names], rotation=30 if len(x) > 4 else 0)
         axes.margins(x=0.08)
@@ -196,20 +202,33 @@ def _lines(chart: Lines) -> Figure:
     axes.set_xlabel(chart.x_axis)
     axes.set_ylabel(chart.y_axis)
     axes.grid(linewidth=0.6)
-    if drawn:  # a legend fills column by column: one column per quantity
-        columns = len({series.group for series in chart.series})
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=columns)
+    if drawn:
+        figure.legend(**_legend(drawn), loc="outside upper left")
     return figure
 
 
-def _line_mark(series: Series, count: int) -> str:
-    """The mark at each point: always for points that stand alone, on lines where there are few.
+def _legend(lines: Sequence[tuple[int, Line2D]]) -> dict[str, Any]:
+    """A legend fills column by column: one column per quantity, short ones filled up with nothing."""
+    groups = sorted({group for group, _ in lines})
+    columns = [[line for group, line in lines if group == wanted] for wanted in groups]
+    longest, nothing = max(map(len, columns)), Line2D([], [], linestyle="none", label=" ")
+    handles = [line for column in columns for line in (*column, *[nothing] * (longest - len(column)))]
+    return {"handles": handles, "labels": [str(line.get_label()) for line in handles], "ncols": len(groups)}
 
-    Without colour, it alone tells which mean belongs to which median.
-    """
+
+def _line_mark(series: Series) -> str:
+    """The mark on a line: without colour, it alone tells which mean belongs to which median."""
     if series.role == "points":
         return MARKS["points"]
-    return ("o", "s", "^", "v")[series.group] if series.role in ("measured", "mean") and count <= MANY_LABELS else ""
+    return ("o", "s", "^", "v")[series.group] if series.role in ("measured", "mean") else ""
+
+
+def _marked(series: Series, count: int) -> int | tuple[int, int]:
+    """Which points bear it: all that stand alone or are few, else some, in other places for each quantity."""
+    if series.role == "points" or count <= MANY_LABELS:
+        return 1
+    step = count // FEW_MARKS
+    return series.group * step // len(COLOURS), step
 
 
 def _heat(chart: Heat) -> Figure:

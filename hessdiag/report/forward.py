@@ -1,5 +1,6 @@
 """The view of a `forward` document: what is left of a signal layer by layer, typically and on average."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ def view(doc: Json) -> View:
             *_solutions(inits),
             *(_norms(group) for group in groups),
             *(_gaps(group) for group in groups),
+            *(chart for group in groups for chart in (*_gains(group), *_kurtosis(group))),
             *(_table(init) for init in inits),
         ),
         verdict=findings(doc),
@@ -144,6 +146,75 @@ def _gaps(inits: Sequence[Json]) -> Lines:
         y_axis="average / median",
         text="none",
     )
+
+
+def _gains(inits: Sequence[Json]) -> Iterator[Lines]:
+    """What a positively homogeneous network's norms say of the scale that would keep them, depth by depth."""
+    series: list[Series] = []
+    for group, init in enumerate(inits):
+        last = init["layers"][-1]
+        if last["theory_rms"] is None:
+            continue
+        name, middle = init["init"], _keeping(init, "log_median")
+        low, high = (_keeping(init, "log_median", errors) for errors in (2, -2))
+        series.append(Series(f"{name}: median 1", middle, low, high, group=group))
+        if last["theory_median"] is not None:
+            series.append(Series(f"{name}: exact", _keeping(init, "theory_log_median"), role="theory", group=group))
+        exact = _keeping(init, "theory_log_rms")
+        series.append(Series(f"{name}: root mean square 1, exact", exact, role="mean", group=group))
+    if series:
+        yield _lines(
+            series,
+            inits,
+            title="The factor of the weights that keeps a norm, by depth",
+            caption=(
+                "By what all weights would have to be multiplied for networks of so many layers to keep the norm of a "
+                "typical one (bold, with two standard errors) or the mean square (dashed). The narrower a network, the "
+                "further the two are apart: one factor cannot do both."
+            ),
+            alt="Factors of the weights that keep median or root mean square, at every depth.",
+            y_axis="factor of the weights",
+            text="none",
+        )
+
+
+def _keeping(init: Json, key: str, errors: float = 0.0) -> Values:
+    """exp(-log / layer) of a log ratio, moved by some standard errors: the factor that scales it to 1."""
+    logs = zip(_of(init, "layer"), _of(init, key), _of(init, "log_median_stderr"), strict=True)
+    return tuple(
+        math.exp(min(-(log + errors * stderr) / layer, 700.0))
+        if layer and log is not None and stderr is not None
+        else None
+        for layer, log, stderr in logs
+    )
+
+
+def _kurtosis(inits: Sequence[Json]) -> Iterator[Lines]:
+    series: list[Series] = []
+    for group, init in enumerate(inits):
+        if init["layers"][-1].get("theory_kurtosis") is None:
+            continue
+        measured, stderr = _of(init, "kurtosis"), _of(init, "kurtosis_stderr")
+        low, high = (
+            tuple(None if m is None or s is None else m + k * s for m, s in zip(measured, stderr, strict=True))
+            for k in (-2, 2)
+        )
+        series.append(Series(init["init"], measured, low, high, group=group))
+        series.append(Series(f"{init['init']}: exact", _of(init, "theory_kurtosis"), role="theory", group=group))
+    if series:
+        yield _lines(
+            series,
+            inits,
+            title="Fourth moment over the square of the second",
+            caption=(
+                "E r⁴ / (E r²)² of the norm ratio r, with two standard errors; 1 where all networks agree. It grows "
+                "exponentially with depth at any scale of the weights, and the less the wider the network. Once the "
+                "networks that carry it are too rare to be drawn, the measured value falls behind the exact one."
+            ),
+            alt="Kurtosis of the norm ratio in every layer, measured and exact.",
+            y_axis="E r⁴ / (E r²)²",
+            text="none",
+        )
 
 
 def _quotient(init: Json, upper: str, lower: str) -> Values:

@@ -12,6 +12,7 @@ from hessdiag.diagnostics import forward_norms
 from hessdiag.diagnostics.forward import forward
 from hessdiag.diagnostics.forward_gain import solve_gain
 from hessdiag.diagnostics.forward_norms import log_ratios, ratio_statistics
+from hessdiag.diagnostics.forward_theory import exact_kurtosis
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.activations import activation
 
@@ -269,3 +270,32 @@ def test_a_gain_that_rests_on_a_few_networks_is_not_trusted():
 def test_what_no_gain_can_do_is_said():
     with pytest.raises(ComputeError, match="no gain makes the median"):
         forward(depth=4, width=1, init="he_normal", activation="tanh", seeds=60, solve="median")
+
+
+def test_kurtosis_of_few_numbers_and_its_error_over_repetitions():
+    assert ratio_statistics(np.log([1.0, 2.0])).kurtosis == pytest.approx(8.5 / 2.5**2, rel=1e-14)
+    assert ratio_statistics([0.0, -math.inf]).kurtosis == pytest.approx(2.0, rel=1e-14)  # the dead count as zero
+    assert math.isnan(ratio_statistics([-math.inf]).kurtosis)
+    samples = np.log(np.random.default_rng(0).uniform(0.5, 1.5, (400, 500)))
+    found = [ratio_statistics(sample) for sample in samples]
+    spread = np.std([one.kurtosis for one in found])
+    assert np.median([one.kurtosis_stderr for one in found]) == pytest.approx(spread, rel=0.12)
+
+
+@pytest.mark.parametrize(("name", "growth"), [("linear", 2), ("relu", 5)])
+def test_exact_kurtosis_of_gaussian_networks_grows_by_its_closed_form(name, growth):
+    """Vanishing Curvature, Eq. 6: 1 + 2/d for linear layers, at any scale; 1 + 5/d for ReLU."""
+    for init in ("he_normal", "lecun_normal"):
+        found = exact_kurtosis(init, name, 5, 8)
+        assert found == pytest.approx((1 + growth / 8) ** np.arange(1.0, 6), rel=1e-13)
+    assert exact_kurtosis("orthogonal", name, 3, 8) is None
+    assert exact_kurtosis("he_normal", "tanh", 3, 8) is None
+
+
+@pytest.mark.parametrize("init", ["he_uniform", "he_normal"])
+@pytest.mark.parametrize("name", ["linear", "relu", "leaky_relu"])
+def test_measured_fourth_moments_agree_with_the_recursion(name, init):
+    """Figure 22, in networks wide enough for a sample to hold those that carry the moment."""
+    for entry in forward(depth=3, width=24, init=init, activation=name, seeds=4000).inits[0].layers:
+        ratio = entry.ratio
+        assert abs(ratio.kurtosis - entry.theory_kurtosis) < 4 * ratio.kurtosis_stderr
