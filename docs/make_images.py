@@ -9,6 +9,7 @@ command that no image follows is not run.
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -90,7 +91,22 @@ def checkpoints(folder: Path) -> None:
         torch.save(model, folder / f"epoch-{epochs}.pt")
 
 
-PREPARE: dict[str, Callable[[Path], None]] = {"digits.md": checkpoints}  # what a page's commands find in their folder
+def examples(folder: Path) -> None:
+    """The folder of examples."""
+    shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("out", "__pycache__"))
+
+
+def trained(folder: Path) -> None:
+    """What examples/train_32x32.py saves."""
+    command = [sys.executable, ROOT / "examples" / "train_32x32.py", "--out", folder]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+
+
+PREPARE: dict[str, Callable[[Path], None]] = {  # what a page's commands find in their folder
+    "digits.md": checkpoints,
+    "adaptive-norms-figure-02.md": trained,
+    "adaptive-norms-figure-06.md": examples,
+}
 
 
 def remake(page: Path) -> None:

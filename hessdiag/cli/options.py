@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
@@ -182,9 +183,22 @@ def _is_file(text: str) -> bool:
 
 
 def _labels(texts: list[str]) -> list[str]:
-    """File names alone, where those tell the checkpoints apart."""
+    """File names alone, or the arguments that differ between calls of one function, where those tell models apart."""
     names = [PurePath(text).name if _is_file(text) else text for text in texts]
-    return names if len(set(names)) == len(texts) else texts
+    return next((labels for labels in (_arguments(texts), names) if len(set(labels)) == len(texts)), texts)
+
+
+def _arguments(texts: list[str]) -> list[str]:
+    """Of calls of one function, the arguments that are not the same in all; nothing for other texts."""
+    try:
+        calls = [spec.parse(text) for text in texts]
+    except SpecError:
+        return []
+    if any(call.arguments is None for call in calls) or len({(call.source, call.attribute) for call in calls}) > 1:
+        return []
+    given = [call.keywords for call in calls]
+    varying = [key for key in dict.fromkeys(itertools.chain(*given)) if len({str(one.get(key)) for one in given}) > 1]
+    return [", ".join(f"{key}={one[key]}" for key in varying if key in one) for one in given]
 
 
 def _announce_config(ctx: click.Context, models: tuple[str, ...], common: dict[str, Any]) -> None:

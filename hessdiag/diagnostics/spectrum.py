@@ -116,6 +116,7 @@ class Spectrum:
         negative_mass: Share of the sum of |eigenvalues| that negative ones hold.
         near_zero_fraction: Share of eigenvalues below 1 % of the largest magnitude.
         inertia: Counts by sign; `None` unless exact.
+        condition: Largest magnitude over the smallest that is not zero to rounding; `None` unless exact.
         outliers: Extreme eigenpairs taken out of the density and put back exactly, ascending.
         eigenvalues: All of them; `None` unless exact.
         hvps: Products spent, self-checks not counted.
@@ -147,6 +148,7 @@ class Spectrum:
     near_zero_fraction: float
     near_zero_fraction_stderr: float | None
     inertia: Inertia | None
+    condition: float | None
     outliers: tuple[Outlier, ...]
     eigenvalues: list[float] | None
     hvps: int
@@ -257,11 +259,17 @@ def _exact(problem: Problem, matrix: Operator, name: OperatorName, steps: int, r
         "negative_fraction_bounds": None,
         "near_zero_fraction": float((np.abs(values) <= NEAR_ZERO * density.scale).mean()),
         "inertia": counts,
+        "condition": _condition(np.abs(values), zero),
         "outliers": tuple(Outlier(float(value), None, True) for value in outliers),
         "eigenvalues": values.tolist(),
         "hvps": n,
         "status": "ok",
     }
+
+
+def _condition(magnitudes: Floats, zero: float) -> float | None:
+    beyond = magnitudes[magnitudes > zero]
+    return float(beyond.max() / beyond.min()) if len(beyond) else None
 
 
 def _sampled(
@@ -329,6 +337,7 @@ def _sampled(
         "frobenius_stderr": norm.stderr,
         "negative_fraction_bounds": density.cumulative_bounds(-zero),
         "inertia": None,
+        "condition": None,
         "outliers": tuple(
             Outlier(float(value), float(residual), bool(converged))
             for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)

@@ -1,8 +1,10 @@
 """Files of models and weights, told apart by their content and not by their suffix."""
 
 import difflib
+import gzip
 import hashlib
 import json
+import math
 import tempfile
 import warnings
 import zipfile
@@ -16,9 +18,11 @@ import torch
 from hessdiag.errors import LoadError, UntrustedFileError
 from hessdiag.problem.trust import LEGACY_MAGIC, load, refuse, said
 
-Format = Literal["torch", "pickle", "safetensors", "npz", "torchscript", "pt2", "dcp", "sharded", "folder"]
+Format = Literal["torch", "pickle", "safetensors", "npz", "idx", "torchscript", "pt2", "dcp", "sharded", "folder"]
 
 _INDEX = ".safetensors.index.json"
+_IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_GZIP = b"\x1f\x8b"
 _CODE = {"torchscript": "TorchScript archive", "pt2": "torch.export archive", "dcp": "distributed checkpoint"}
 
 
@@ -69,6 +73,10 @@ def _sniff_file(path: Path) -> Format:
         raise LoadError(f"{path} is empty.")
     if head.startswith(b"PK"):
         return _sniff_zip(path)
+    if head.startswith(_GZIP):
+        return _sniff_gzip(path)
+    if _is_idx(head):
+        return "idx"
     if path.name.endswith(_INDEX):
         return "sharded"
     header = int.from_bytes(head[:8], "little")
@@ -116,6 +124,25 @@ def _sniff_zip(path: Path) -> Format:
     raise LoadError(f"{path} is a zip file, but neither of torch.save nor of numpy.savez.")
 
 
+def _sniff_gzip(path: Path) -> Format:
+    try:
+        with gzip.open(path) as stream:
+            head = stream.read(512)
+    except (EOFError, gzip.BadGzipFile) as error:
+        raise LoadError(f"{path} is truncated or damaged: {said(error)}", "copy it again") from None
+    if _is_idx(head):
+        return "idx"
+    tar = head[257:262] == b"ustar"
+    raise LoadError(
+        f"{path} is a gzip file, and of those only IDX images and labels are read.",
+        f"tar xf {path}, then one of its files" if tar else f"gunzip {path}, then the file itself",
+    )
+
+
+def _is_idx(head: bytes) -> bool:
+    return head[:2] == b"\0\0" and len(head) > 3 and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
+
+
 def read(path: Path, *, trust_code: bool = False) -> Any:
     """What a file holds: a module, a mapping of tensors, or whatever else was saved.
 
@@ -135,6 +162,7 @@ def read(path: Path, *, trust_code: bool = False) -> Any:
     readers = {
         "safetensors": _read_safetensors,
         "npz": _read_npz,
+        "idx": _read_idx,
         "torchscript": _read_torchscript,
         "pt2": _read_pt2,
         "dcp": _read_dcp,
@@ -169,6 +197,24 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
             ) from None
     numeric = {name: array for name, array in arrays.items() if array.dtype.kind in "biufc"}
     return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in numeric.items()}
+
+
+def _read_idx(path: Path) -> torch.Tensor:
+    """The one array of an IDX file: type and number of axes, their lengths, then the values, all big-endian."""
+    with path.open("rb") as stream:
+        zipped = stream.read(2) == _GZIP
+    content = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
+    dtype, axes = np.dtype(_IDX_TYPES[content[2]]), content[3]
+    shape = np.frombuffer(content, ">u4", axes, 4).tolist()
+    start, count = 4 + 4 * axes, math.prod(shape)
+    if len(content) != start + count * dtype.itemsize:
+        raise LoadError(
+            f"{path} is damaged: an IDX file of shape {tuple(shape)} takes {start + count * dtype.itemsize} bytes, "
+            f"and it has {len(content)}.",
+            "copy it again",
+        )
+    values = np.frombuffer(content, dtype, count, start).reshape(shape)
+    return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
 
 
 def _read_torchscript(path: Path) -> torch.nn.Module:

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hessdiag.errors import LoadError
+from hessdiag.problem import images
 from hessdiag.problem.batch import TARGET_KEYS, map_tensors, samples, tensors
-from hessdiag.problem.checkpoint import existing, read
+from hessdiag.problem.checkpoint import existing, read, sniff
 
 ALL = -1
 DEFAULT_BATCH_SIZE = 32
@@ -20,22 +21,28 @@ DEFAULT_BATCH_SIZE = 32
 _INPUT_KEYS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
 
 
-def from_file(path: str, key: str | None, *, trust_code: bool, free_form: bool) -> Any:
+def from_file(path: str, key: str | None, *, trust_code: bool, free_form: bool, reconstructs: bool = False) -> Any:
     """Batches in a file.
 
     Args:
-        path: npz, safetensors or a file of `torch.save`, known by its content.
+        path: npz, safetensors, a file of `torch.save`, IDX or a batch of CIFAR, known by its content.
         key: Names of the inputs and the target, `x,y`; one name gives one tensor.
         trust_code: Let the file run code where it cannot be loaded without.
         free_form: Whether an objective will take batches of any form.
+        reconstructs: Whether the model's target is its input; for images only.
 
     Returns:
-        `(x, y)`, a mapping, or what else was saved.
+        `(x, y)`, a mapping, or what else was saved; `Images`, for images with labels.
 
     Raises:
         LoadError: if the file cannot be read or has no such arrays.
     """
-    content = read(existing(path), trust_code=trust_code)
+    file = existing(path)
+    idx = sniff(file) == "idx"
+    content = None if idx else read(file, trust_code=trust_code)
+    found = images.from_idx(file) if idx else images.from_cifar(content, file)
+    if found is not None:
+        return images.paired(found, key, path, reconstructs=reconstructs, free_form=free_form)
     if isinstance(content, torch.nn.Module):
         raise LoadError(f"{path} holds a model, not data.", f"{path} as MODEL, with --data batch.npz")
     if key is not None:
@@ -48,11 +55,11 @@ def from_file(path: str, key: str | None, *, trust_code: bool, free_form: bool) 
             return tuple(content[name] for name in names)
     if any(name in content for name in _INPUT_KEYS):
         return content
-    found = list(map(str, content))
-    target = next((name for name in found if name in TARGET_KEYS), found[-1] if found else "y")
-    inputs = next((name for name in found if name != target), "x")
+    there = list(map(str, content))
+    target = next((name for name in there if name in TARGET_KEYS), there[-1] if there else "y")
+    inputs = next((name for name in there if name != target), "x")
     raise LoadError(
-        f"{path} has no arrays x and y; it has {', '.join(found[:8]) or 'nothing'}.",
+        f"{path} has no arrays x and y; it has {', '.join(there[:8]) or 'nothing'}.",
         f"--data {path}#{inputs},{target}",
     )
 

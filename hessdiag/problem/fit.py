@@ -39,6 +39,19 @@ def _output(model: nn.Module, inputs: Any) -> Any:
     return None
 
 
+def flattened(model: nn.Module, batches: list[Any]) -> tuple[list[Any], tuple[str, ...]]:
+    """Batches of images as vectors, where the model takes vectors and not images; with a note that says so."""
+    images = batches[0] if isinstance(batches[0], Tensor) else batches[0][0]
+    if _output(model, images) is not None or _output(model, images.flatten(1)) is None:
+        return batches, ()
+
+    def flat(tensor: Tensor) -> Tensor:
+        return tensor.flatten(1) if tensor.ndim == images.ndim else tensor
+
+    note = f"data: each image was flattened to {images[0].numel()} inputs"
+    return [forms.map_tensors(flat, batch) for batch in batches], (note,)
+
+
 def check(problem: Problem) -> None:
     """Find out now, on one batch, what would fail later: shapes that do not fit, no memory.
 

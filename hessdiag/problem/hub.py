@@ -12,9 +12,12 @@ from torch import nn
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
 from hessdiag.problem.checkpoint import existing
+from hessdiag.problem.images import Images, digits
 from hessdiag.problem.python import call
 from hessdiag.problem.spec import Spec
 from hessdiag.problem.trust import said
+
+DATA_SETS = {"digits": digits}
 
 
 def load_builtin(spec: Spec) -> nn.Module:
@@ -29,6 +32,21 @@ def load_builtin(spec: Spec) -> nn.Module:
         raise SpecError(f"there is no built-in network {spec.source!r}; there are {', '.join(BUILTINS)}.", hint)
     home, _, name = BUILTINS[spec.source][0].partition(":")
     return _module(spec, call(spec, getattr(importlib.import_module(home), name)))
+
+
+def load_builtin_data(spec: Spec) -> Images:
+    """A data set that comes with a library.
+
+    Raises:
+        SpecError: if there is none of this name, or it does not take these arguments.
+        LoadError: if the library is not installed.
+    """
+    if spec.source not in DATA_SETS:
+        raise SpecError(
+            f"there is no built-in data set {spec.source!r}; there is {', '.join(DATA_SETS)}.", "--data builtin:digits"
+        )
+    images: Images = call(spec, DATA_SETS[spec.source])
+    return images
 
 
 def load_hf(spec: Spec, *, trust_code: bool) -> nn.Module:

@@ -17,6 +17,7 @@ from hessdiag.problem import batch as batch_forms
 from hessdiag.problem import checkpoint, data, fit, hub, python, synthetic, weights
 from hessdiag.problem import loss as losses
 from hessdiag.problem.data import ALL
+from hessdiag.problem.images import Images, paired
 from hessdiag.problem.problem import Problem, uncompiled
 from hessdiag.problem.spec import Spec, parse
 from hessdiag.problem.trust import said
@@ -180,6 +181,9 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
         )
     session.notes += notes
     taken = _moved(taken, model)
+    if isinstance(parts.data, Images):
+        taken, notes = fit.flattened(model, taken)
+        session.notes += [parts.data.note, *notes]
     if loss is None and not free_form:
         loss = fit.default_loss(model, taken[0])
     if loss is not parts.loss:
@@ -289,14 +293,14 @@ def _code(text: str, option: str, form: str) -> Spec:
 
 def _data(session: _Session, text: str, model: nn.Module, *, free_form: bool) -> Any:
     spec = parse(text)
-    if spec.kind == "file":
-        session.files.append(checkpoint.existing(spec.source))
+    if spec.kind in ("file", "builtin"):
         content = session.shared.contents.get(text)
         if content is None:
-            trust = session.request.trust_code
-            content = data.from_file(spec.source, spec.key, trust_code=trust, free_form=free_form)
+            content = _stored(session, spec, free_form=free_form, reconstructs=synthetic.reconstructs(model))
             session.shared.contents[text] = content
-        if free_form:
+        own = [checkpoint.existing(spec.source)] if spec.kind == "file" else []
+        session.files += content.files if isinstance(content, Images) else own
+        if free_form or isinstance(content, Images):
             return content
         batches, notes = data.plain_numbers(data.as_batches(content)[0], tokens=_takes_tokens(model))
         session.notes += notes
@@ -308,6 +312,15 @@ def _data(session: _Session, text: str, model: nn.Module, *, free_form: bool) ->
         isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], nn.Module)
     )
     return _parts(value, spec).data if whole else value
+
+
+def _stored(session: _Session, spec: Spec, *, free_form: bool, reconstructs: bool) -> Any:
+    """What a data file or a built-in data set holds."""
+    if spec.kind == "builtin":
+        content = hub.load_builtin_data(spec)
+        return paired(content, None, spec.text, reconstructs=reconstructs, free_form=free_form)
+    trust = session.request.trust_code
+    return data.from_file(spec.source, spec.key, trust_code=trust, free_form=free_form, reconstructs=reconstructs)
 
 
 def _weights(session: _Session, model: nn.Module) -> None:

@@ -113,7 +113,7 @@ def make(
     kind = target_kind(loss)
     generator = torch.Generator().manual_seed(seed)
     size = batch_size or DEFAULT_BATCH_SIZE
-    if kind == "teacher" and getattr(model, RECONSTRUCTS, False):
+    if kind == "teacher" and reconstructs(model):
         kind = "inputs"
     form, output = _probe(model)
     inputs = form.draw(size * max(1, batches or 1), generator)
@@ -129,6 +129,11 @@ def make(
     taken, _ = as_batches((inputs, targets), batch_size=size)
     note = f"data: synthetic, {size} samples of {what} of shape {form.shape} with {said}; --data FILE uses yours"
     return taken, (note,)
+
+
+def reconstructs(model: nn.Module) -> bool:
+    """Whether a model says that its targets are its inputs."""
+    return bool(getattr(model, RECONSTRUCTS, False))
 
 
 def target_kind(loss: Any) -> str:

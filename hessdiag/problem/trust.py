@@ -16,6 +16,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from hessdiag.errors import LoadError, UntrustedFileError
+from hessdiag.problem import plain_pickle
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what torch.save wrote first before it wrote zips
@@ -99,7 +100,7 @@ def _is_plain(name: str) -> bool:
 
 
 def load(path: Path, *, trust_code: bool = False) -> Any:
-    """Load what `torch.save` wrote: data and stock torch.nn layers freely, anything else only if trusted.
+    """Load what `torch.save` or pickle wrote: data and stock torch.nn layers freely, anything else only if trusted.
 
     Args:
         path: A zip or a legacy file of `torch.save`, or any other pickle.
@@ -120,10 +121,22 @@ def load(path: Path, *, trust_code: bool = False) -> Any:
         except pickle.UnpicklingError:
             pass  # not data alone
         except Exception as error:
-            raise LoadError(f"{path} is damaged or truncated: {said(error)}", "copy or save the file again") from error
+            raise _damaged(path, error) from error
+    elif plain_pickle.NAMES.issuperset(names):
+        try:
+            with path.open("rb") as stream:
+                return plain_pickle.load(stream)
+        except plain_pickle.NotPlainError:
+            pass
+        except Exception as error:
+            raise _damaged(path, error) from error
     if not trust_code:
         refuse(path, [name for name in names if name not in allowed and not _is_plain(name)])
     return _load_trusted(path)
+
+
+def _damaged(path: Path, error: BaseException) -> LoadError:
+    return LoadError(f"{path} is damaged or truncated: {said(error)}", "copy or save the file again")
 
 
 def is_torch(path: Path) -> bool:

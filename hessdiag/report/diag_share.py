@@ -257,7 +257,7 @@ def _trajectory(result: Json) -> Lines | None:
         title="Along the checkpoints",
         caption=(
             "The share at each checkpoint, in the order given, with a 95 % interval where rows were sampled; "
-            "the flat lines are the random baselines. Training that moves away from Wigner is training that "
+            "the other lines are the random baselines. Training that moves away from Wigner is training that "
             "makes the Hessian more diagonal."
         ),
         alt=f"Diagonal share at {len(points)} checkpoints with its baselines.",

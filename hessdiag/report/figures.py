@@ -186,7 +186,7 @@ def _lines(chart: Lines) -> Figure:
             markevery=_marked(series, len(x)),
             markersize=5.5 if bold else 4.5,
             markerfacecolor=colour if bold else "white",
-            zorder=3 if bold else 2,
+            zorder={"theory": 4, "measured": 3}.get(series.role, 2),  # theory is thin: it shows where both agree
         )
         drawn.append((series.group, line))
     if drawn:

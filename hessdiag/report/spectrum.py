@@ -84,6 +84,11 @@ def _facts(result: Json) -> tuple[Fact, ...]:
             "root of the sum of their squares",
         ),
         Fact("signs", counts, "positive / negative / zero to rounding"),
+        Fact(
+            "condition",
+            number(result.get("condition"), 4),
+            "largest |λ| over the smallest that is not zero to rounding",
+        ),
         Fact("negative, between", _bracket(result), "the share of negative eigenvalues, as far as it can be resolved"),
         Fact("negative mass", percent(result["negative_mass"]), "of the sum of |λ| belongs to negative eigenvalues"),
         Fact("near zero", _share(result, "near_zero"), "of the eigenvalues are below 1 % of the largest in magnitude"),

@@ -55,6 +55,11 @@ def test_known_networks(make, trace, norm, ends, inertia):
     assert [moment.value for moment in found.moments] == pytest.approx([np.mean(values**p) for p in (1, 2, 3, 4)])
 
 
+@pytest.mark.parametrize(("values", "condition"), [([-8.0, 0.0, 0.5, 2.0], 16.0), ([0.0, 0.0], None)])
+def test_condition_leaves_out_what_is_zero(values, condition):
+    assert spectrum(quadratic(torch.diag(torch.tensor(values, dtype=torch.float64)))).condition == condition
+
+
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("batches", [1, 2])
 def test_estimates_agree_with_exact_values_within_their_errors(sampled, batches, seed):

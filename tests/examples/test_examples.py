@@ -94,3 +94,23 @@ def test_second_derivative_agrees_with_differences():
     ours = numbers(r"hessdiag.hessian\s+error ([\d.e+-]+)", printed)
     assert len(ours) == 2
     assert max(ours) < 1e-10
+
+
+def test_random_hessians_have_the_shares_of_the_formulas():
+    printed = run("random_hessians.py")
+    exact = [float(line.split()[5]) for line in printed.splitlines() if line.startswith("n=")]
+    wigner = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("   ")]
+    assert (len(exact), len(wigner)) == (6, 4)
+    assert max(map(abs, exact + wigner)) < 4
+
+
+def test_networks_of_adaptive_norms_learn_and_load(tmp_path):
+    accuracies = numbers(r"accuracy ([\d.]+)", run("train_32x32.py", "--out", str(tmp_path), "--epochs", "0", "1"))
+    assert [accuracy > 0.5 for accuracy in accuracies] == [False, True, False, True]
+    wide = "builtin:mlp(depth=3, width=128, in_features=3072, out_features=10, activation='tanh', bias=True)"
+    for spec, name, parameters in (("builtin:lenet", "lenet", 62_006), (wide, "mlp", 411_146)):
+        weights = str(tmp_path / f"{name}-1.pt")
+        data = "builtin:digits(size=32, channels=3)"
+        problem = hessdiag.load_problem(hessdiag.ProblemRequest(spec, weights=weights, data=data, device="cpu"))
+        assert (problem.n_parameters, problem.n_samples, problem.loss) == (parameters, 32, "ce")
+        assert float(problem.evaluate(problem.data[0]).detach()) < 1.5
