@@ -8,11 +8,13 @@ from hessdiag.diagnostics.verdict import Finding, Level, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.forward import Forward, InitRatios
+    from hessdiag.diagnostics.forward_solution import Solution
 
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
 SUBTLE = math.log(2)
 FLOAT32_FLOOR = math.log(1.2e-38)
 Z_ALLOWED = 4.0
+KEPT = {"median": "a typical network keeps its norm", "rms": "the mean square is kept"}
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
@@ -74,35 +76,42 @@ def _solution(entry: "InitRatios") -> list[Finding]:
     found = entry.solution
     if found is None:
         return []
-    what = "a typical network keeps its norm" if found.target == "median" else "the mean square is kept"
+    name, says, because, cure = _gains_of_layers(entry, found) if found.layers else _one_gain(entry, found)
+    if not found.tried:
+        because += f", which rests on {found.achieved.ratio.carriers:.0f} of {entry.seeds:,} networks and cannot tell"
+        if found.method != "exact":
+            return [Finding("bad", f"{entry.init}: {name} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
+    elif found.z is not None and abs(found.z) > Z_ALLOWED:
+        return [Finding("warn", f"{entry.init}: {name} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
+    return [Finding("ok", says, because, cure)]
+
+
+def _one_gain(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, str]:
+    """What the gain is called, what it does, why that is known, and how to use it."""
     error = "" if found.gain_stderr is None else f" (± {found.gain_stderr:.1g})"
-    name, reached = f"the gain {found.gain:.5g}", found.achieved
-    says = f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {what} over {entry.depth} layers."
-    cure = f"after the initialization, multiply every weight matrix by {found.gain:.5g}"
     growth = (
         ""
         if found.mean_square_growth is None
         else f"a layer then multiplies the mean square by {found.mean_square_growth:.6g}; "
     )
-    because = f"{growth}on fresh networks the {found.target} is {reached.value:.3g} ± {reached.stderr:.2g}"
-    if found.layers:
-        gains = [layer.gain for layer in found.layers]
-        name = "a gain for each layer"
-        says = f"{entry.init}: with a gain for each layer, from {min(gains):.5g} to {max(gains):.5g}, {what} after each of {len(gains)} layers."
-        cure = "after the initialization, multiply each weight matrix by its gain; --save does it"
-        reached = (found.worst or found.layers[-1]).achieved
-        because = f"on fresh networks the {found.target} farthest from 1 is {reached.value:.3g} ± {reached.stderr:.2g}"
-        if found.worst is not None:
-            because += f", after layer {found.worst.name or found.worst.layer}"
-    if not found.tried:
-        because += f", which rests on {found.achieved.ratio.carriers:.0f} of {entry.seeds:,} networks at the last layer and cannot tell"
-        if found.method != "exact":
-            return [Finding("bad", f"{entry.init}: {name} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
-    elif found.z is not None and abs(found.z) > Z_ALLOWED:
-        return [Finding("warn", f"{entry.init}: {name} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
-    elif found.layers and found.z is not None:
-        because += f": {found.z:+.1f} standard errors"
-    return [Finding("ok", says, because, cure)]
+    return (
+        f"the gain {found.gain:.5g}",
+        f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {KEPT[found.target]} over {entry.depth} layers.",
+        f"{growth}on fresh networks the {found.target} is {found.achieved.value:.3g} ± {found.achieved.stderr:.2g}",
+        f"after the initialization, multiply every weight matrix by {found.gain:.5g}",
+    )
+
+
+def _gains_of_layers(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, str]:
+    """The same of a gain for each layer."""
+    gains = [layer.gain for layer in found.layers]
+    layer = found.worst or found.layers[-1]
+    return (
+        "a gain for each layer",
+        f"{entry.init}: with a gain for each layer, from {min(gains):.5g} to {max(gains):.5g}, {KEPT[found.target]} after each of {len(gains)} layers.",
+        f"on fresh networks the {found.target} is worst after layer {layer.name or layer.layer}: {layer.achieved.value:.3g} ± {layer.achieved.stderr:.2g}",
+        "after the initialization, multiply each weight matrix by its gain; --save does it",
+    )
 
 
 def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
