@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
 from hessdiag.problem import loss as losses
@@ -43,7 +44,7 @@ class IndefinitePair:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(Measured):
     """Frobenius norms of the layer blocks of H = G + R, G the Gauss-Newton matrix and R the residual.
 
     Standard errors are `None` where numbers are exact; everything about G and R is where the problem has no such split.
@@ -74,9 +75,7 @@ class Blocks:
         probes: Random vectors per layer; 0 if exact.
         hvps: Hessian-vector products spent, self-checks not counted.
         engine: How products were computed.
-        checks: Relative errors of the self-checks.
         status: "ok", "inexact" (a self-check failed) or "interrupted".
-        findings: The verdict.
     """
 
     names: list[str]
@@ -111,23 +110,6 @@ class Blocks:
     probes: int
     hvps: int
     engine: str
-    checks: dict[str, float | None]
-    status: Status
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def theory(self) -> None:
-        """There is no closed form for a given network; `vanishing` has those of random ones."""
-        return
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        return {key: value for key, value in asdict(self).items() if key not in ("checks", "status", "findings")}
 
 
 def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progress: Progress | None = None) -> Blocks:

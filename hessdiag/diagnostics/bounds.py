@@ -1,7 +1,7 @@
 """Where can the eigenvalues be? Gershgorin's discs and tighter inclusion sets, beside the measured extremes."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.bounds_verdict import certificate, contradicted, findings
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.measured import Measured
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
@@ -53,7 +53,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Bounds:
+class Bounds(Measured):
     """Intervals that hold every eigenvalue of a Hessian. One that needs more of H than was computed is `None`.
 
     Attributes:
@@ -75,9 +75,7 @@ class Bounds:
         negative_certificate: Whether H certainly has a negative eigenvalue.
         hvps: Products spent, self-checks not counted.
         engine: How products were computed.
-        checks: Relative errors of the self-checks.
         status: "ok", "inexact" (a self-check failed, or the extremes did not converge) or "interrupted".
-        findings: The verdict.
     """
 
     gershgorin: Interval
@@ -97,23 +95,6 @@ class Bounds:
     negative_certificate: Certificate
     hvps: int
     engine: str
-    checks: dict[str, float | None]
-    status: Status
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def theory(self) -> None:
-        """There is no closed form to compare with: the bounds are the theory."""
-        return
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        return {key: value for key, value in asdict(self).items() if key not in ("checks", "status", "findings")}
 
 
 @dataclass(frozen=True)

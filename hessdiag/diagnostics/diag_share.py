@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,7 +18,8 @@ from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.sampling import Ratio, Stratum
 from hessdiag.diagnostics.baselines import Baselines, baselines
 from hessdiag.diagnostics.diag_share_verdict import findings
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.theory import wigner_ols
@@ -48,7 +49,7 @@ class LayerShare:
 
 
 @dataclass(frozen=True)
-class DiagShare:
+class DiagShare(Measured):
     """How diagonal a Hessian is.
 
     Attributes:
@@ -70,9 +71,7 @@ class DiagShare:
         baselines: What random matrices have.
         hvps: Hessian-vector products spent, self-checks not counted.
         engine: How the products were computed.
-        checks: Relative errors of the self-checks of the products.
         status: "ok", "inexact" (a self-check failed) or "interrupted".
-        findings: The verdict.
     """
 
     diag_share: float
@@ -93,24 +92,15 @@ class DiagShare:
     baselines: Baselines
     hvps: int
     engine: str
-    checks: dict[str, float | None]
-    status: Status
-    findings: tuple[Finding, ...] = ()
 
     @property
     def theory(self) -> dict[str, Any]:
         """What closed forms predict, whatever the network: the floor below which H must be indefinite."""
         return {"psd_floor": wigner_ols.psd_floor(self.parameters)}
 
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
     def to_result(self) -> dict[str, Any]:
         """The document's "result"."""
-        held_elsewhere = ("checks", "status", "findings")
-        return {key: value for key, value in asdict(self).items() if key not in held_elsewhere} | {"trajectory": None}
+        return super().to_result() | {"trajectory": None}
 
 
 @dataclass(frozen=True)
@@ -220,7 +210,7 @@ def _finished(
         checks=checks,
         status=status,
     )
-    return DiagShare(**{**_fields(measured), "findings": tuple(findings(measured, problem, tolerance))})
+    return replace(measured, findings=tuple(findings(measured, problem, tolerance)))
 
 
 def _neuron_space(operator: HessianOperator) -> tuple[NeuronSpace | None, str | None]:
@@ -406,7 +396,3 @@ def _layer_share(
         ols_gaussian=wigner_ols.ols_share_gaussian(n, layer.size),
         abs_sum=mass,
     )
-
-
-def _fields(measured: DiagShare) -> dict[str, Any]:
-    return {name: getattr(measured, name) for name in measured.__dataclass_fields__}

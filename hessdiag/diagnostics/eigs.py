@@ -1,7 +1,7 @@
 """Both ends of the Hessian's spectrum: how sharp is the loss here, and which way does it curve down?"""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -13,7 +13,8 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.eigs_verdict import findings
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
     BLOCK,
@@ -70,7 +71,7 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Eigs:
+class Eigs(Measured):
     """Both ends of a Hessian's spectrum.
 
     Attributes:
@@ -91,10 +92,8 @@ class Eigs:
         basis: The most vectors held.
         restarts: How often the basis was compressed.
         engine: How products were computed.
-        checks: Relative errors of the self-checks of the products.
         status: "ok", "inexact" (a self-check failed, or a pair did not converge) or "interrupted".
         vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept.
-        findings: The verdict.
     """
 
     lowest: tuple[Eigenpair, ...]
@@ -114,27 +113,12 @@ class Eigs:
     basis: int
     restarts: int
     engine: str
-    checks: dict[str, float | None]
-    status: Status
     vectors: Tensor | None = field(default=None, repr=False, compare=False)
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def theory(self) -> None:
-        """There is no closed form for a given network's eigenvalues."""
-        return
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
 
     def to_result(self) -> dict[str, Any]:
         """The document's "result"."""
-        held_elsewhere = ("checks", "status", "findings", "vectors")
-        numbers = {
-            key: value for key, value in asdict(replace(self, vectors=None)).items() if key not in held_elsewhere
-        }
+        numbers = Measured.to_result(replace(self, vectors=None))  # with them, a copy of all eigenvectors would be made
+        del numbers["vectors"]
         ends = {
             "smallest": self.lowest[0].eigenvalue if self.lowest else None,
             "largest": self.highest[-1].eigenvalue if self.highest else None,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,9 +14,10 @@ from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import Operator, OperatorName, Products
 from hessdiag.diagnostics.spectrum_verdict import findings
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import estimators, slq
 from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
@@ -95,7 +96,7 @@ class Inertia:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Measured):
     """The spectrum of a Hessian, Gauss-Newton or Fisher matrix. A standard error is `None` where the number is exact.
 
     Attributes:
@@ -121,9 +122,7 @@ class Spectrum:
         eigenvalues: All of them; `None` unless exact.
         hvps: Products spent, self-checks not counted.
         engine: How products were computed.
-        checks: Relative errors of the self-checks.
         status: "ok", "inexact" (a self-check failed, or an end of the spectrum is not found) or "interrupted".
-        findings: The verdict.
     """
 
     operator: OperatorName
@@ -153,9 +152,6 @@ class Spectrum:
     eigenvalues: list[float] | None
     hvps: int
     engine: str
-    checks: dict[str, float | None]
-    status: Status
-    findings: tuple[Finding, ...] = ()
 
     @property
     def theory(self) -> dict[str, Any]:
@@ -163,15 +159,6 @@ class Spectrum:
         mean = self.trace / self.parameters
         radius = 2 * math.sqrt(max(self.frobenius**2 / self.parameters - mean**2, 0.0))
         return {"semicircle_low": mean - radius, "semicircle_high": mean + radius}
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        return {key: value for key, value in asdict(self).items() if key not in ("checks", "status", "findings")}
 
 
 def spectrum(
