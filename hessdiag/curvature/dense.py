@@ -1,5 +1,7 @@
 """The Hessian as a dense matrix: whole, or one block of layers."""
 
+from contextlib import suppress
+
 import torch
 from torch import Tensor
 
@@ -39,10 +41,9 @@ def hessian(problem: Problem) -> Tensor:
             f"the dense Hessian of {n:,} parameters takes {needed / 2**30:.1f} GiB; here {largest:,} parameters fit.",
             "HessianOperator(problem).rows(...), or Problem(..., layers='GLOB') for some of the layers",
         )
-    try:
-        return exact.dense(operator, exact.neuron_space(operator))
-    except NotInNeuronSpaceError:
-        return operator.rows(torch.arange(n))
+    with suppress(NotInNeuronSpaceError):
+        return exact.dense(operator)
+    return operator.rows(torch.arange(n))
 
 
 def hessian_block(problem: Problem, row_layer: Layer, column_layer: Layer) -> Tensor:

@@ -6,6 +6,7 @@ certifies the first. Where neuron space cannot serve, every row comes from a pro
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from hessdiag.errors import ComputeError
 from hessdiag.linalg import huge_pages
 
 Advance = Callable[[int], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,22 @@ def neuron_space(operator: HessianOperator) -> NeuronSpace:
     Raises:
         NotInNeuronSpaceError: with the reason, if it has none or it disagrees with ordinary products.
     """
+    return _certified(operator, lambda space: (space, space.certificate(operator)))
+
+
+def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple[T, float]]) -> T:
+    """What `compute` makes of the neuron space, if its distance from ordinary products is small enough."""
     if operator.problem.dtype not in CERTIFIED:
         raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
     try:
-        space = NeuronSpace(operator.problem)
-        distance = space.certificate(operator)
+        found, distance = compute(NeuronSpace(operator.problem))
     except (RuntimeError, ComputeError) as error:
         raise NotInNeuronSpaceError(str(error).strip().splitlines()[0]) from error
     if operator.missing is not None:
         raise NotInNeuronSpaceError("the model cannot be differentiated twice")
     if not distance <= CERTIFIED[operator.problem.dtype]:
         raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
-    return space
+    return found
 
 
 def row_statistics(
@@ -103,8 +109,21 @@ def row_statistics(
     return RowStatistics(diagonal.cpu(), sums.T.contiguous().cpu(), len(others) + 2 * len(space.layers), certificate)
 
 
-def dense(operator: HessianOperator, space: NeuronSpace) -> Tensor:
-    """The Hessian itself, (N, N), from a certified neuron space."""
+def dense(operator: HessianOperator) -> Tensor:
+    """The Hessian itself, (N, N), through neuron space; certified as a whole.
+
+    Raises:
+        NotInNeuronSpaceError: with the reason, if there is no neuron space or H disagrees with an ordinary product.
+    """
+
+    def compute(space: NeuronSpace) -> tuple[Tensor, float]:
+        H = _filled(operator, space)
+        return H, _distance(operator, H)
+
+    return _certified(operator, compute)
+
+
+def _filled(operator: HessianOperator, space: NeuronSpace) -> Tensor:
     n = operator.shape[0]
     H = huge_pages.empty(n, n, operator.dtype, operator.device)
     for panel in space.panels():
@@ -117,3 +136,17 @@ def dense(operator: HessianOperator, space: NeuronSpace) -> Tensor:
         H[rows] = block
         H[:, rows] = block.T
     return H
+
+
+def _distance(operator: HessianOperator, H: Tensor) -> float:
+    """Largest relative distance of H v from an ordinary product with a random v, in the rows of any layer."""
+    v = torch.randn(len(H), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(H)
+    expected = operator @ v
+    apart = H @ v - expected
+    noise = torch.finfo(H.dtype).eps ** 0.5 * float(expected.norm())
+    distances = [
+        float(apart[layer.start : layer.stop].norm())
+        / (max(float(expected[layer.start : layer.stop].norm()), noise) or 1)
+        for layer in operator.problem.layer_slices
+    ]
+    return max(distances)
