@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from hessdiag.curvature import exact as exact_rows
 from hessdiag.curvature import parallel, sampling
 from hessdiag.curvature.checks import TOLERANCE, self_checks
+from hessdiag.curvature.differences import movable
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
@@ -20,7 +21,7 @@ from hessdiag.diagnostics.baselines import Baselines, baselines
 from hessdiag.diagnostics.diag_share_verdict import findings
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.verdict import Status
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.theory import wigner_ols
 
@@ -62,7 +63,9 @@ class DiagShare(Measured):
         abs_diag_sum: sum_i |H_ii|, estimated if sampled.
         abs_sum: sum_ij |H_ij|, likewise.
         trace: sum_i H_ii; `None` if sampled.
-        negative_diagonal_fraction: Fraction of negative entries on the diagonal.
+        negative_diagonal_fraction: Fraction of negative entries on the diagonal, those of rounding included.
+        negative_entry: H_ii over its row's absolute sum, where it is most negative, computed anew in float64 (or the
+            widest dtype that the model takes); `None` where no entry is negative.
         zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
         layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
         layer_block_share_stderr: Its standard error; `None` when exact.
@@ -84,6 +87,7 @@ class DiagShare(Measured):
     abs_sum: float
     trace: float | None
     negative_diagonal_fraction: float
+    negative_entry: float | None
     zero_rows: float
     layer_block_share: float
     layer_block_share_stderr: float | None
@@ -204,6 +208,7 @@ def _finished(
     status: Status = "interrupted" if interrupted else "inexact" if failed else "ok"
     measured = DiagShare(
         **summary,
+        negative_entry=_negative_entry(problem, computed),
         baselines=baselines(problem),
         hvps=products,
         engine=engine,
@@ -211,6 +216,22 @@ def _finished(
         status=status,
     )
     return replace(measured, findings=tuple(findings(measured, problem, tolerance)))
+
+
+def _negative_entry(problem: Problem, rows: _Rows) -> float | None:
+    """The entry that is most negative beside its row, anew in float64: in a coarse dtype rounding makes some too."""
+    whole = rows.sums.sum(1)
+    ratios = np.divide(rows.diagonal, whole, out=np.zeros_like(whole), where=whole > 0)
+    if not len(ratios) or ratios.min() >= 0:
+        return None
+    if problem.dtype == torch.float64:
+        return float(ratios.min())
+    index = int(rows.indices[ratios.argmin()])
+    try:
+        row = HessianOperator(movable(problem).problem).rows(torch.tensor([index]))[0]
+    except ComputeError:
+        return float(ratios.min())
+    return float(row[index] / row.abs().sum())
 
 
 def _neuron_space(operator: HessianOperator) -> tuple[NeuronSpace | None, str | None]:

@@ -14,6 +14,7 @@ ALIKE = 0.1  # shares closer than this, relatively, are called alike
 WIDE_INTERVAL = 0.25  # relative half-width beyond which more rows are advised
 OFF_CENTRE = 0.8  # share of X'X of non-centred columns, relative to centred ones, that is worth a word
 MANY_ZERO_ROWS = 0.05
+NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 
 
 def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Finding]:
@@ -79,13 +80,22 @@ def _headline(share: "DiagShare") -> Finding:
 
 
 def _negative_curvature(share: "DiagShare") -> list[Finding]:
-    if share.negative_diagonal_fraction == 0:
+    if share.negative_entry is None:
         return []
+    if share.negative_entry > -NOISE:
+        return [
+            Finding(
+                "note",
+                f"{percent(share.negative_diagonal_fraction)} of the diagonal is negative by rounding: no proof of negative curvature.",
+                f"computed anew in float64, the entry that seemed most negative is {share.negative_entry:.1e} of its row's absolute sum",
+                "hessdiag eigs, which measures the lowest eigenvalue",
+            )
+        ]
     return [
         Finding(
             "note",
             f"Negative curvature is certain: {percent(share.negative_diagonal_fraction)} of the diagonal is negative.",
-            "a negative H_ii is the curvature along one parameter, so H is indefinite",
+            f"a negative H_ii is the curvature along one parameter: down to {share.negative_entry:.2g} of its row's absolute sum",
             "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
         )
     ]

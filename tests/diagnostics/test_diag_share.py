@@ -73,6 +73,25 @@ def test_exact_share_matches_brute_force(name):
     assert found.negative_diagonal_fraction == pytest.approx(float((H.diagonal() < 0).double().mean()))
 
 
+@pytest.mark.parametrize("certain", [True, False])
+def test_negative_entries_of_rounding_prove_nothing(certain):
+    """A piecewise-linear network with cross-entropy has no negative H_ii, whatever float32 makes of it."""
+    middle = nn.Tanh() if certain else nn.ReLU()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(10, 40), middle, nn.Linear(40, 40), middle, nn.Linear(40, 2))
+    x, y = torch.randn(64, 10), torch.arange(64) % 2
+    with torch.no_grad():
+        model[4].weight += 30  # the same for both classes: it cancels, and leaves rounding
+    found = diag_share(Problem(model, data=[(x, y)], loss="ce"))
+    assert found.negative_diagonal_fraction > 0
+    assert ("certain" in " ".join(finding.says for finding in found.findings)) == certain
+    if certain:
+        H = brute_force_hessian(Problem(model.double(), data=[(x.double(), y)], loss="ce"))
+        assert found.negative_entry == pytest.approx(float((H.diagonal() / H.abs().sum(1)).min()), rel=1e-6)
+    else:
+        assert found.negative_entry > -1e-12
+
+
 def _pixels():
     """A ReLU network on images with dark borders: many rows vanish, the others span decades."""
     x = torch.rand(40, 25).double() * (torch.rand(25) > 0.4)

@@ -69,6 +69,7 @@ def diag_share(
         "abs_sum": 3.21 / share,
         "trace": None if sampled else 2.87,
         "negative_diagonal_fraction": 0.043,
+        "negative_entry": -0.0021,
         "zero_rows": 0.0,
         "baselines": {
             "wigner": 1 / d,
