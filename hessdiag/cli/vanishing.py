@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hessdiag.cli.options import DTYPES, SEED, Names, count_or, output_options
+from hessdiag.cli.options import DTYPES, SEED, Names, count_or, output_options, resume_option
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -77,6 +77,7 @@ def depths(value: Any) -> int | tuple[int, ...]:
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
 @click.option("--dtype", type=Names(DTYPES), help="With MODEL. Default: float64 for builtins, else the model's own.")
 @click.option("--trust-code", is_flag=True, help="With MODEL: run code that lies inside the named files.")
+@resume_option
 @output_options
 def command(
     model: str | None,
@@ -90,6 +91,7 @@ def command(
     batch: int | None,
     seed: int,
     device: str,
+    resume: str | None,
     out: Output,
     **of_model: Any,
 ) -> int:
@@ -114,6 +116,7 @@ def command(
         "distribution": distribution,
         "hessian_seeds": hessian_seeds,
         "seed": seed,
+        "resume": resume,
     }
     if seeds is not None:
         common["seeds"] = seeds
@@ -192,7 +195,9 @@ def _answer(measured: "Vanishing", problem: Mapping[str, Any], out: Output, cloc
             theory=measured.theory,
             checks=measured.checks,
             verdict=measured.verdict,
-            provenance=collect(clock, measured.device, problem.get("kernels_forced", ())),
+            provenance=collect(
+                clock, measured.device, problem.get("kernels_forced", ()), resumed_pieces=measured.resumed_pieces
+            ),
         ),
         out,
     )

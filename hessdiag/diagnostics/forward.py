@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,7 @@ from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Gain, Target, closed_
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, log_ratios, ratio_statistics
 from hessdiag.diagnostics.forward_theory import exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
+from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing import device_named
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Finding, Status
@@ -188,6 +190,7 @@ class Forward:
     seed: int
     device: str
     interrupted: bool = False
+    resumed_pieces: int = 0
 
     @property
     def status(self) -> Status:
@@ -248,6 +251,7 @@ def forward(
     device: str = "auto",
     distribution: Distribution | None = None,
     solve: Target | None = None,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Forward:
     """Measure norm(h_l) / norm(x) in every layer of many random networks (Orvieto et al., Vanishing Curvature).
@@ -268,10 +272,12 @@ def forward(
         distribution: Draw from this distribution at each initialization's variance.
         solve: Also find the factor of the weights that makes the "median" or the "rms" of the ratio 1 at the last
             layer, and try it on fresh networks.
+        resume: A folder for finished pieces. A run with the same settings takes up what it holds.
         progress: Called with (done, total, what).
 
     Raises:
-        SpecError: for a depth, width or number of seeds that is too small, or a name that is unknown.
+        SpecError: for a depth, width or number of seeds that is too small, a name that is unknown, or a folder that
+            holds pieces of other settings.
         ComputeError: if no gain does what `solve` asks for.
 
     >>> measured = forward(depth=16, width=8, init="he_normal", seeds=200)
@@ -296,7 +302,12 @@ def forward(
     searches = phi.slope is None and solve is not None
     passes = 1 + (solve is not None) + (2 + 1 / FIRST_SHARE) * searches
     done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
-    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}")
+    settings = {
+        "command": "forward", "depth": depth, "width": width, "init": names, "activation": activation, "seeds": seeds,
+        "seed": seed, "device": str(place), "distribution": distribution, "solve": solve,
+    }  # fmt: skip
+    pieces = Pieces(resume, settings, place)
+    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{pieces.said}")
 
     def advance(count: int) -> None:
         nonlocal done
@@ -305,8 +316,9 @@ def forward(
 
     def simulate(kind: Distribution | None, gains: Sequence[float], count: int, seed: int) -> Floats:
         return log_ratios(
-            gains, kind, depth=depth, width=width, phi=phi, seeds=count, seed=seed, device=place, advance=advance
-        )
+            gains, kind, depth=depth, width=width, phi=phi, seeds=count, seed=seed,
+            device=place, advance=advance, pieces=pieces,
+        )  # fmt: skip
 
     logs: dict[str, Floats] = {}
     solutions: dict[str, Solution] = {}
@@ -347,7 +359,7 @@ def forward(
         weights = laws[name]
         kind = weights.distribution if weights else None
         measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers, solutions.get(name)))
-    return Forward(tuple(measured), seed, str(place), interrupted)
+    return Forward(tuple(measured), seed, str(place), interrupted, pieces.taken)
 
 
 def _solution(

@@ -3,11 +3,15 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
 
+from hessdiag.curvature import parallel
+from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw
@@ -69,6 +73,7 @@ def log_ratios(
     seed: int = 0,
     device: torch.device | None = None,
     advance: Callable[[int], None] | None = None,
+    pieces: Pieces | None = None,
 ) -> Floats:
     """`log(norm(h_l) / norm(x))` in all layers of many random networks, for several gains on the same weights.
 
@@ -86,6 +91,7 @@ def log_ratios(
         seed: Of all randomness.
         device: Where to compute; the CPU by default.
         advance: Called with the number of layers of networks that were done.
+        pieces: Where finished chunks of networks are kept.
 
     Returns:
         Array (K, seeds, depth); -inf where a network is dead.
@@ -98,31 +104,50 @@ def log_ratios(
     >>> logs.shape, bool((logs[1] > logs[0]).all())
     ((2, 5, 3), True)
     """
-    place = device or torch.device("cpu")
+    place, advance = device or torch.device("cpu"), advance or (lambda count: None)
     factors = torch.tensor(list(gains), dtype=torch.float64, device=place)
-    found = np.empty((len(factors), seeds, depth))
+    kept = pieces or Pieces(None, {})
+    own: dict[int, Arrays] = {}
     for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
         count = min(size, seeds - start)
-        entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
-        generator = torch.Generator(place).manual_seed(int(entropy[0] >> np.uint64(1)))
-        x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64, device=place)
-        h = (x / x.norm(dim=1, keepdim=True)).expand(count, width, len(factors))
-        log = torch.zeros((count, len(factors)), dtype=torch.float64, device=place)
-        chunk = torch.empty((depth, *log.shape), dtype=torch.float64, device=place)
-        for layer in range(depth):
-            weights = draw(UNIT_INITS[distribution], (count, width, width), generator=generator)
-            scale = log.clamp(-MODERATE, MODERATE).exp().unsqueeze(1)
-            h = phi.function(torch.bmm(weights, h) * factors * scale) / scale
-            length = h.norm(dim=1)
-            h = h / length.clamp_min(torch.finfo(h.dtype).tiny).unsqueeze(1)
-            log = log + length.log()
-            chunk[layer] = log
-            if advance is not None:
-                advance(count)
-        found[:, start : start + count] = chunk.permute(2, 1, 0).cpu().numpy()
+        if parallel.is_own(start // size):
+            entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
+            generator = torch.Generator(place).manual_seed(int(entropy[0] >> np.uint64(1)))
+            compute = partial(_chunk, factors, distribution, (count, depth, width), phi, generator, advance)
+            name = f"{distribution or 'orthogonal'}-{digest(factors.cpu().numpy())}-{seed}-{start}-{count}"
+            own[start] = kept.get(name, compute)
+        else:
+            advance(count * depth)
+    found = np.concatenate([chunk["logs"] for chunk in parallel.merged(own, place)], axis=1)
     if np.isnan(found).any() or np.isposinf(found).any():
         raise ComputeError("a layer's norm is not a number: the gain is out of range.", "a smaller gain")
     return found
+
+
+def _chunk(
+    factors: Tensor,
+    distribution: Distribution | None,
+    size: tuple[int, int, int],
+    phi: Activation,
+    generator: torch.Generator,
+    advance: Callable[[int], None],
+) -> Arrays:
+    """Logs (gains, count, depth) of `count` networks."""
+    count, depth, width = size
+    x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64, device=factors.device)
+    h = (x / x.norm(dim=1, keepdim=True)).expand(count, width, len(factors))
+    log = torch.zeros((count, len(factors)), dtype=torch.float64, device=factors.device)
+    found = torch.empty((depth, *log.shape), dtype=torch.float64, device=factors.device)
+    for layer in range(depth):
+        weights = draw(UNIT_INITS[distribution], (count, width, width), generator=generator)
+        scale = log.clamp(-MODERATE, MODERATE).exp().unsqueeze(1)
+        h = phi.function(torch.bmm(weights, h) * factors * scale) / scale
+        length = h.norm(dim=1)
+        h = h / length.clamp_min(torch.finfo(h.dtype).tiny).unsqueeze(1)
+        log = log + length.log()
+        found[layer] = log
+        advance(count)
+    return {"logs": found.permute(2, 1, 0).cpu().numpy()}
 
 
 def ratio_statistics(logs: ArrayLike) -> RatioStatistics:

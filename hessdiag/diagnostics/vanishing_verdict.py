@@ -22,7 +22,7 @@ def findings(measured: "Vanishing") -> list[Finding]:
     """The verdict, the most important sentence first."""
     first, last = measured.depths[0], measured.depths[-1]
     theory = measured.predict(last.width)
-    found = _checks(measured)
+    found = [*_failed(measured), *_checks(measured)]
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
     found += _identical(measured, last)
@@ -35,6 +35,21 @@ def findings(measured: "Vanishing") -> list[Finding]:
     found += _underflow(last)
     found += _agreement(measured)
     return found
+
+
+def _failed(measured: "Vanishing") -> list[Finding]:
+    if not measured.failed:
+        return []
+    first = measured.failed[0]
+    depths = ", ".join(str(entry.depth) for entry in measured.failed)
+    return [
+        Finding(
+            "bad",
+            f"Not every depth could be measured: {depths} {'is' if len(measured.failed) == 1 else 'are'} missing.",
+            f"at depth {first.depth}, {first.says.rstrip('.')}; what is shown is complete",
+            first.hint or "--init he_uniform, or smaller depths",
+        )
+    ]
 
 
 def _checks(measured: "Vanishing") -> list[Finding]:
