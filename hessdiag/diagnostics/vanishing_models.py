@@ -273,7 +273,7 @@ def _joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple
         hessian_norm=norm_statistics(total, curved),
         hessian_diagonal_blocks_norm=norm_statistics(diagonal.sum(1), curved),
         hessian_offdiagonal_blocks_norm=norm_statistics(np.maximum(total - diagonal.sum(1), 0), curved),
-        hessian_diag_share=norm_statistics(np.square(shares), curved) if shares else None,
+        hessian_diag_share=norm_statistics(np.square(shares)[curved], curved[curved]) if shares else None,
         certified_indefinite=None,
         vjp_norm=None,
         theory_rms=None,

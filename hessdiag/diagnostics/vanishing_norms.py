@@ -46,12 +46,13 @@ class DepthNorms:
         hessian_norm: Frobenius norm of the whole Hessian.
         hessian_diagonal_blocks_norm: Of its layer-diagonal blocks.
         hessian_offdiagonal_blocks_norm: Of the rest.
-        hessian_diag_share: Share of absolute mass on the diagonal; `None` where not computed.
+        hessian_diag_share: Share of absolute mass on the diagonal, over live networks; `None` where not computed.
         certified_indefinite: Fraction of Hessians that certainly have a negative eigenvalue: were H positive
             semidefinite, |H_lm|^2 <= |H_ll| |H_mm| would hold for all blocks. `None` where norms are estimates.
         vjp_norm: Norm of the first layer's gradient of <u, z> for one sample, relative to |u| |x|; `None` for networks
             that need not have one output vector.
-        theory_rms: Exact root mean squares, by quantity; `None` where no closed form holds.
+        theory_rms: Exact root mean squares, by quantity, dead networks counted as zero; `None` where no closed form
+            holds.
         theory_median: Exact medians, by quantity; `None` likewise.
         path_width: Harmonic mean over all layers but the last of their number of inputs per neuron; `None` unless
             measured.
@@ -182,7 +183,8 @@ def measure(
     share = np.concatenate([found["share"] for found in hessians]) if "share" in hessians[0] else None
     with np.errstate(invalid="ignore"):  # infinity less infinity, where networks explode
         between = np.maximum(total - diagonal.sum(1), 0)
-    hessian_norms = [norm_statistics(values, alive[:networks]) for values in (total, diagonal.sum(1), between)]
+    curved = alive[:networks]
+    hessian_norms = [norm_statistics(values, curved) for values in (total, diagonal.sum(1), between)]
     rms, median = exact_values(ensemble, name)
     entry = DepthNorms(
         depth=L,
@@ -196,7 +198,7 @@ def measure(
         hessian_norm=hessian_norms[0],
         hessian_diagonal_blocks_norm=hessian_norms[1],
         hessian_offdiagonal_blocks_norm=hessian_norms[2],
-        hessian_diag_share=norm_statistics(share**2, alive[:networks]) if share is not None else None,
+        hessian_diag_share=norm_statistics(share[curved] ** 2, curved[curved]) if share is not None else None,
         certified_indefinite=float(_cannot_be_definite(diagonal, between).mean()) if method == "exact" else None,
         vjp_norm=norm_statistics(vjp, ~off[:, 0]),
         theory_rms=rms,
@@ -206,7 +208,7 @@ def measure(
         LayerNorms(
             index + 1,
             norm_statistics(gradient[:, index], alive),
-            norm_statistics(diagonal[:, index], alive[:networks]),
+            norm_statistics(diagonal[:, index], curved),
         )
         for index in range(L)
     )

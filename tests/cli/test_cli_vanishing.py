@@ -56,11 +56,35 @@ def test_data_loss_and_several_depths(hessdiag, net, tmp_path):
     assert hessdiag("vanishing", "--depth", "2,3", "--width", 2, "--seeds", 5, "--json").code == 0
 
 
+def test_width_grows_with_depth(hessdiag):
+    spec = "builtin:mlp(depth={depth}, width={depth})"
+    doc = json.loads(hessdiag("vanishing", spec, "--depth", 8, "--seeds", 2, "--json").out)
+    assert [(entry["depth"], entry["parameters"]) for entry in doc["result"]["depths"]] == [(2, 8), (4, 64), (8, 512)]
+    assert doc["problem"]["spec"] == spec
+
+
+def test_a_depth_that_fails_is_an_inexact_result(hessdiag, tmp_path):
+    overflows = "    net[0].weight.data.mul_(1e300 if depth == 4 else 1.0)\n    return net\n"
+    (tmp_path / "big.py").write_text(NET.replace("return nn.Sequential", "net = nn.Sequential") + overflows)
+    command = ("vanishing", "big.py:build(depth={depth})", "--depth", 8, "--seeds", 2)
+    outcome = hessdiag(*command, "-o", "r.json")
+    assert outcome.code == 4
+    assert "4 is missing" in outcome.out
+    doc = json.loads((tmp_path / "r.json").read_text())
+    assert (doc["status"], [entry["depth"] for entry in doc["result"]["depths"]]) == ("inexact", [2, 8])
+    assert hessdiag(*command, "--allow-inexact").code == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["net.py:build"], "'net.py:build(depth={depth})'"),
+        (["net.py:build(width=3, depth=9)"], "'net.py:build(depth={depth}, width=3)'"),
+        (["builtin:mlp(activation='tanh')"], "builtin:mlp(depth={depth}, activation="),
+        (["builtin:chain(length=4)"], "'builtin:chain(length={depth})'"),
+        (["builtin:lenet"], "'train.py:build(depth={depth})'"),
         (["model.pt"], "'train.py:build(depth={depth})'"),
+        (["net.py:build(depth={depth})", "--width", "same"], "'builtin:mlp(depth={depth}, width={depth})'"),
         (["net.py:build(depth={depth})", "--width", "3"], "no --width"),
         (["--data", "batch.npz"], "--data needs a MODEL"),
         (["--trust-code"], "--trust-code needs a MODEL"),
