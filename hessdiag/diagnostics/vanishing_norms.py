@@ -25,7 +25,7 @@ PROBES = 8
 CHECK_PROBES = 256
 DENSE_PARAMETERS = 256  # up to here the diagonal share is computed from the dense Hessian
 CHUNK_NUMBERS = 2**24  # numbers that the weights of one chunk of networks may hold
-CACHE_NUMBERS = 2**20  # numbers that the pairs of samples of one chunk may hold; beyond, products leave the cache
+CACHE_NUMBERS = 2**19  # numbers that the pairs of samples of one chunk may hold: products need three times the memory
 
 
 @dataclass(frozen=True)
