@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hessdiag.cli.measure import Measurement, answer
-from hessdiag.cli.options import Names, Target, optional_model_options, output_options
+from hessdiag.cli.options import Names, Target, optional_model_options, output_options, resume_option
 from hessdiag.cli.output import Output, finish, speaks, writable
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -48,6 +48,7 @@ OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "
     "--per-layer", is_flag=True, help="With --solve: a gain for each layer, so that this is 1 after every one."
 )
 @click.option("--save", metavar="FILE.safetensors", help="Write weights drawn with the gains that --solve found.")
+@resume_option
 @output_options
 def command(
     targets: tuple[Target, ...],
@@ -60,6 +61,7 @@ def command(
     solve: Literal["median", "rms"] | None,
     per_layer: bool,
     save: str | None,
+    resume: str | None,
     out: Output,
 ) -> int:
     """What is left of a signal after so many layers, typically and on average?
@@ -75,7 +77,7 @@ def command(
     ctx = click.get_current_context()
     typed = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
     file = None if save is None else _weights_file(Path(save), inits, solve, force=ctx.params["force"])
-    options: dict[str, Any] = {"distribution": distribution, "solve": solve, "per_layer": per_layer}
+    options: dict[str, Any] = {"distribution": distribution, "solve": solve, "per_layer": per_layer, "resume": resume}
     options |= ({"init": inits} if inits else {}) | ({"seeds": seeds} if seeds else {})
     own = [name for name in OWN_NETWORKS if name in typed]
     if targets and not (own and "models" not in typed):
@@ -115,7 +117,7 @@ def command(
             theory=measured.theory,
             checks=measured.checks,
             verdict=measured.verdict,
-            provenance=collect(clock, measured.device),
+            provenance=collect(clock, measured.device, resumed_pieces=measured.resumed_pieces),
         ),
         out,
     )

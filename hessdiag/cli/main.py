@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -106,12 +107,11 @@ def run(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a crash
     try:
         code = cli.main(args=args, prog_name="hessdiag", standalone_mode=False, complete_var=COMPLETE_VARIABLE)
-        return int(code or ExitCode.OK)
+        return _interrupted(args) if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except SystemExit as error:
         return _left(error)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("interrupted", err=True)
-        return ExitCode.INTERRUPTED
+        return _interrupted(args)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return ExitCode.USAGE
@@ -119,6 +119,18 @@ def run(argv: Sequence[str] | None = None) -> int:
         if "--traceback" in args:
             traceback.print_exc()
         return _explain(error)
+
+
+def _interrupted(args: Sequence[str]) -> int:
+    """Say that the command was interrupted, and how it goes on where finished pieces were kept."""
+    if any(word.partition("=")[0] == "--resume" for word in args):
+        again = [] if "--force" in args else ["--force"]  # the file of -o is there already
+        writes = any(word == "-o" or word.startswith("--output") for word in args)
+        command = shlex.join(["hessdiag", *args, *(again if writes else [])])
+        click.echo(f"interrupted; finished pieces are kept.\n  try: {command}", err=True)
+    else:
+        click.echo("interrupted", err=True)
+    return ExitCode.INTERRUPTED
 
 
 def _explain(error: Exception) -> int:

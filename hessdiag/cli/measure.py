@@ -77,7 +77,12 @@ def answer(
             theory=measured.theory,
             checks=measured.checks,
             verdict=measured.verdict,
-            provenance=collect(clock, str(problem.device), problem.kernels_forced),
+            provenance=collect(
+                clock,
+                str(problem.device),
+                problem.kernels_forced,
+                resumed_pieces=getattr(measured, "resumed_pieces", 0),  # of commands that take --resume
+            ),
         ),
         out,
     )

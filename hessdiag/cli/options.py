@@ -94,6 +94,10 @@ _OUTPUT = (
     click.option("--max-change", default="10%", show_default=True, metavar="P%", help="How far they may move."),
 )
 
+resume_option = click.option(
+    "--resume", metavar="DIR", help="Keep finished pieces in DIR; the same command then goes on where it stopped."
+)
+
 
 def model_options(function: Callable[..., int]) -> Callable[..., int]:
     """Add MODEL and all that belongs to it; the command gets `targets`, a tuple of `Target`."""

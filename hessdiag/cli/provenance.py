@@ -26,17 +26,21 @@ class Clock:
         return time.perf_counter() - self.ticks
 
 
-def collect(clock: Clock, device: str, kernels_forced: Sequence[str] = ()) -> dict[str, Any]:
+def collect(
+    clock: Clock, device: str, kernels_forced: Sequence[str] = (), *, resumed_pieces: int = 0
+) -> dict[str, Any]:
     """The document's "provenance".
 
     Args:
         clock: Made when the command began.
         device: Where it was computed, such as "cpu" or "cuda:0".
         kernels_forced: What was switched off, from the problem.
+        resumed_pieces: How many pieces of an earlier run were taken up.
     """
     import torch
 
-    return {
+    resumed = {"resumed_pieces": resumed_pieces} if resumed_pieces else {}
+    return resumed | {
         "argv": click.get_current_context().meta.get("hessdiag.argv", []),
         "started": clock.started,
         "wall_seconds": round(clock.seconds, 3),

@@ -1,13 +1,14 @@
 """`hessdiag vanishing [MODEL]`: random networks over a grid of depths."""
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hessdiag.cli.options import DTYPES, SEED, Names, count_or, output_options
+from hessdiag.cli.options import DTYPES, SEED, Names, count_or, output_options, resume_option
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 PLACE = "{depth}"
 OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code")
 OF_MLP = ("width", "activation")
+DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"}  # what builtins call it
 
 
 def depths(value: Any) -> int | tuple[int, ...]:
@@ -77,6 +79,7 @@ def depths(value: Any) -> int | tuple[int, ...]:
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
 @click.option("--dtype", type=Names(DTYPES), help="With MODEL. Default: float64 for builtins, else the model's own.")
 @click.option("--trust-code", is_flag=True, help="With MODEL: run code that lies inside the named files.")
+@resume_option
 @output_options
 def command(
     model: str | None,
@@ -90,6 +93,7 @@ def command(
     batch: int | None,
     seed: int,
     device: str,
+    resume: str | None,
     out: Output,
     **of_model: Any,
 ) -> int:
@@ -106,6 +110,7 @@ def command(
     hessdiag vanishing --init lecun --activation linear -o vanishing.html
     hessdiag vanishing 'train.py:build(depth={depth})' --depth 16 --data batch.npz --loss ce
     hessdiag vanishing 'builtin:fcn(depth={depth}, channels=8)' --init he_normal
+    hessdiag vanishing 'builtin:mlp(depth={depth}, width={depth})' --resume kept
     """  # noqa: D301
     clock = Clock()
     common: dict[str, Any] = {
@@ -114,6 +119,7 @@ def command(
         "distribution": distribution,
         "hessian_seeds": hessian_seeds,
         "seed": seed,
+        "resume": resume,
     }
     if seeds is not None:
         common["seeds"] = seeds
@@ -147,14 +153,28 @@ def _refuse_strangers(model: str | None) -> None:
                     f"{flag} needs a MODEL; without one, random fully connected networks are measured.",
                     f"hessdiag vanishing 'train.py:build(depth={PLACE})' {flag} ...",
                 )
-            raise SpecError(f"{flag} is for the networks measured without MODEL; {model} has its own.", f"no {flag}")
+            raise SpecError(
+                f"{flag} is for the networks measured without MODEL; {model} has its own.",
+                f"no {flag}; in the spec it may grow with the depth: 'builtin:mlp(depth={PLACE}, width={PLACE})'",
+            )
     if model is not None and PLACE not in model:
-        kind = spec.parse(model).kind
-        head = model.partition("(")[0] if kind in ("builtin", "script", "module") else "train.py:build"
         raise SpecError(
             f"{model!r} is one network, and depth is what is varied: its spec must have {PLACE} in it.",
-            f"hessdiag vanishing '{head}(depth={PLACE})'",
+            f"hessdiag vanishing {shlex.quote(_with_place(spec.parse(model)))}",
         )
+
+
+def _with_place(model: spec.Spec) -> str:
+    """A spec with the place for the depth in it, as like the given one as can be."""
+    if model.kind in ("script", "module"):
+        head = f"{model.source}:{model.attribute}"
+    elif model.kind == "builtin" and model.source in DEPTH_OF:
+        head = f"builtin:{model.source}"
+    else:
+        return f"train.py:build(depth={PLACE})"
+    name = DEPTH_OF.get(model.source, "depth")
+    others = "".join(f", {key}={value!r}" for key, value in model.keywords.items() if key != name)
+    return f"{head}({name}={PLACE}{others})"
 
 
 def _of_model(model: str, request: Mapping[str, Any], common: Mapping[str, Any], out: Output, clock: Clock) -> int:
@@ -192,7 +212,9 @@ def _answer(measured: "Vanishing", problem: Mapping[str, Any], out: Output, cloc
             theory=measured.theory,
             checks=measured.checks,
             verdict=measured.verdict,
-            provenance=collect(clock, measured.device, problem.get("kernels_forced", ())),
+            provenance=collect(
+                clock, measured.device, problem.get("kernels_forced", ()), resumed_pieces=measured.resumed_pieces
+            ),
         ),
         out,
     )

@@ -15,12 +15,15 @@ MEDIAN_TO_MEAN_STDERR = math.sqrt(math.pi / 2)  # the median's standard error ov
 
 @dataclass(frozen=True)
 class NormStatistics:
-    """A norm over live networks.
+    """A norm over many networks.
+
+    Median and quantiles are those of live networks; mean and root mean square count the dead as zero, as theory's
+    expectations do.
 
     Attributes:
         median: Median, what a typical network has.
         mean: Average, which rare networks dominate when depth exceeds width.
-        rms: Root mean square, what theory's expectations speak of.
+        rms: Root mean square.
         q05: 5 % quantile.
         q95: 95 % quantile.
         log_median: Natural log of the median.
@@ -43,19 +46,20 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
 
     Args:
         squared: Squared norms, (networks,).
-        live: Which of them to count. A live network's zero has underflowed, and counts as zero, as do values so small
-            that squares have lost digits.
+        live: Which networks are not dead. A live network's zero has underflowed, and counts as zero, as do values so
+            small that squares have lost digits.
 
     >>> s = norm_statistics([4.0, 4.0, 4.0, 0.0], [True, True, True, False])
-    >>> s.median, s.mean, s.rms, s.networks
-    (2.0, 2.0, 2.0, 3)
+    >>> s.median, s.mean, round(s.rms, 9), s.networks
+    (2.0, 1.5, 1.732050808, 3)
     """
-    values = np.asarray(squared, dtype=float)[np.asarray(live, dtype=bool)]
+    alive = np.asarray(live, dtype=bool)
+    values = np.asarray(squared, dtype=float)[alive]
     with np.errstate(divide="ignore"):
         logs = np.log(np.where(values < SMALLEST_SQUARE, 0.0, values)) / 2
     if not len(logs):
         nan = float("nan")
-        return NormStatistics(nan, nan, nan, nan, nan, nan, nan, 0)
+        return NormStatistics(nan, 0.0, 0.0, nan, nan, nan, nan, 0)
     method: Literal["linear", "lower"] = (
         "linear" if np.isfinite(logs).all() else "lower"
     )  # no interpolation between minus infinities
@@ -64,10 +68,8 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
     stderr = MEDIAN_TO_MEAN_STDERR * spread / math.sqrt(len(logs))
     norms = np.exp(logs)
     with np.errstate(over="ignore"):
-        rms = float(np.sqrt(np.mean(norms**2)))
-    return NormStatistics(
-        math.exp(middle), float(norms.mean()), rms, math.exp(low), math.exp(high), middle, stderr, len(logs)
-    )
+        mean, rms = float(norms.sum()) / alive.size, math.sqrt(float(np.sum(norms**2)) / alive.size)
+    return NormStatistics(math.exp(middle), mean, rms, math.exp(low), math.exp(high), middle, stderr, len(logs))
 
 
 @dataclass(frozen=True)

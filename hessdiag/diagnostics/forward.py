@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from hessdiag.diagnostics.forward_solution import Solution, solution
 from hessdiag.diagnostics.forward_solve import Ensemble, measure_and_solve
 from hessdiag.diagnostics.forward_theory import exact_kurtosis, exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
+from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing import device_named
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Finding, Status
@@ -143,6 +145,7 @@ class Forward:
     seed: int
     device: str
     interrupted: bool = False
+    resumed_pieces: int = 0
 
     @property
     def status(self) -> Status:
@@ -204,6 +207,7 @@ def forward(
     distribution: Distribution | None = None,
     solve: Target | None = None,
     per_layer: bool = False,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Forward:
     """Measure norm(h_l) / norm(x) in every layer of many random networks (Orvieto et al., Vanishing Curvature).
@@ -225,10 +229,12 @@ def forward(
         solve: Also find the factor of the weights that makes the "median" or the "rms" of the ratio 1 at the last
             layer, and try it on fresh networks.
         per_layer: Find one factor for each layer's weights, so that it is 1 after every layer.
+        resume: A folder for finished pieces. A run with the same settings takes up what it holds.
         progress: Called with (done, total, what).
 
     Raises:
-        SpecError: for a depth, width or number of seeds that is too small, or a name that is unknown.
+        SpecError: for a depth, width or number of seeds that is too small, a name that is unknown, or a folder that
+            holds pieces of other settings.
         ComputeError: if no gain does what `solve` asks for.
 
     >>> measured = forward(depth=16, width=8, init="he_normal", seeds=200)
@@ -255,7 +261,12 @@ def forward(
     searches = phi.slope is None and solve is not None
     passes = 1 + (solve is not None) + (1 if per_layer else 3 / FIRST_SHARE) * searches
     done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
-    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}")
+    settings = {
+        "command": "forward", "depth": depth, "width": width, "init": names, "activation": activation, "seeds": seeds,
+        "seed": seed, "device": str(place), "distribution": distribution, "solve": solve, "per_layer": per_layer,
+    }  # fmt: skip
+    pieces = Pieces(resume, settings, place)
+    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{pieces.said}")
 
     def advance(count: int) -> None:
         nonlocal done
@@ -268,7 +279,7 @@ def forward(
     try:
         for kind, members in by_kind.items():
             scales = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
-            ensemble = Ensemble(kind, depth, width, phi, seeds, seed, place, advance)
+            ensemble = Ensemble(kind, depth, width, phi, seeds, seed, place, advance, pieces)
             weights = laws[members[0]]
             found, gains = measure_and_solve(ensemble, scales, weights, solve, per_layer=per_layer)
             logs |= dict(zip(members, found, strict=True))
@@ -301,7 +312,7 @@ def forward(
         weights = laws[name]
         kind = weights.distribution if weights else None
         measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers, solutions.get(name)))
-    return Forward(tuple(measured), seed, str(place), interrupted)
+    return Forward(tuple(measured), seed, str(place), interrupted, pieces.taken)
 
 
 def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:

@@ -3,6 +3,8 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,18 +12,22 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from hessdiag.curvature import parallel
 from hessdiag.diagnostics.forward import INITS, Forward, InitRatios, LayerRatio, Progress
 from hessdiag.diagnostics.forward_gain import COARSE, FINE, FIRST_SHARE, Target, search_gain
 from hessdiag.diagnostics.forward_layers import iterated_layer_gains
 from hessdiag.diagnostics.forward_norms import UNIT_INITS, Floats, ratio_statistics
 from hessdiag.diagnostics.forward_solution import solution
 from hessdiag.diagnostics.forward_solve import FRESH
+from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem import batch as batches
+from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 
 MODEL_SEEDS = 200
+OF_PROBLEM = ("spec", "model", "dtype", "device", "train_mode", "weights_sha256", "data_sha256", "files")
 WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Scales = Mapping[str, float]
 Gains = float | Mapping[str, float]
@@ -89,6 +95,7 @@ def model_log_ratios(
     seeds: int,
     seed: int,
     advance: Callable[[int], None],
+    pieces: Pieces | None = None,
 ) -> tuple[tuple[str, ...], Floats]:
     """Log of the root mean square of each layer's output over that of the first layer's input.
 
@@ -99,7 +106,8 @@ def model_log_ratios(
         kind: Distribution of the weights; `None` makes their rows orthogonal.
         seeds: Networks.
         seed: Of the weights.
-        advance: Called with 1 after each forward pass over all batches.
+        advance: Called with the number of forward passes over all batches that were done.
+        pieces: Where finished networks are kept.
 
     Returns:
         Names of the layers in the order in which they are called, and an array (K, seeds, layers); -inf where a
@@ -108,25 +116,44 @@ def model_log_ratios(
     Raises:
         ComputeError: if an output is not finite, or no layer is called.
     """
-    found: list[list[list[float]]] = [[] for _ in scales]
-    names: tuple[str, ...] = ()
+    kept = pieces or Pieces(None, {})
+    factors = digest(np.array([[factors[name] for name in layers] for factors in scales]))
+    own: dict[int, Arrays] = {}
     with torch.no_grad(), problem.evaluation(), _measured(layers) as squares:
         for network in range(seeds):
-            unit = unit_weights(layers, kind, seed, network)
-            for logs, factors in zip(found, scales, strict=True):
-                squares.clear()
-                weights = _placed(layers, unit, factors)
-                for batch in problem.data:
-                    _call(problem.model, weights, batches.split(batch)[0])
-                names = tuple(name for name in squares if name)
-                logs.append([_log_ratio(squares[name], squares[""]) for name in names])
-                advance(1)
+            if parallel.is_own(network):
+                compute = partial(_network, problem, layers, scales, kind, (seed, network), squares)
+                own[network] = kept.get(f"{kind or 'orthogonal'}-{factors}-{seed}-{network}", compute)
+            advance(len(scales))
+    found = parallel.merged(own, problem.device)
+    names = tuple(found[-1]["names"].tolist())
     if not names:
         raise ComputeError("none of the model's Linear and Conv layers is called.", "a model that calls its layers")
-    values = np.array(found)
+    values = np.stack([network["logs"] for network in found], axis=1)
     if np.isnan(values).any() or np.isposinf(values).any():
         raise ComputeError("a layer's output is not finite with new weights.", "--dtype float64, or a smaller --init")
     return names, values
+
+
+def _network(
+    problem: Problem,
+    layers: Mapping[str, WeightLayer],
+    scales: Sequence[Scales],
+    kind: Distribution | None,
+    number: tuple[int, int],
+    squares: dict[str, tuple[float, int]],
+) -> Arrays:
+    """One network, given by seed and number: names of the layers as they are called, and logs (K, layers)."""
+    unit = unit_weights(layers, kind, *number)
+    logs = []
+    for factors in scales:
+        squares.clear()
+        weights = _placed(layers, unit, factors)
+        for batch in problem.data:
+            _call(problem.model, weights, batches.split(batch)[0])
+        names = [name for name in squares if name]
+        logs.append([_log_ratio(squares[name], squares[""]) for name in names])
+    return {"names": np.array(names, dtype=np.str_), "logs": np.array(logs)}
 
 
 def _placed(layers: Mapping[str, WeightLayer], unit: Mapping[str, Tensor], factors: Scales) -> dict[str, Tensor]:
@@ -192,6 +219,7 @@ def forward_model(
     distribution: Distribution | None = None,
     solve: Target | None = None,
     per_layer: bool = False,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Forward:
     """Measure the signal in every Linear and Conv layer of a network that is re-initialized over seeds.
@@ -208,10 +236,12 @@ def forward_model(
         distribution: Draw from this distribution at each initialization's variance.
         solve: Also find the factor of all these weights that makes the "median" or the "rms" 1 at the last layer.
         per_layer: Find one factor for each layer that is called, so that it is 1 after every one.
+        resume: A folder for finished networks. A run with the same settings takes up what it holds.
         progress: Called with (done, total, what).
 
     Raises:
-        SpecError: for fewer than two seeds, a name that is unknown, or a model without Linear and Conv layers.
+        SpecError: for fewer than two seeds, a name that is unknown, a model without Linear and Conv layers, or a folder
+            that holds networks of other settings.
         ComputeError: if an output is not finite, or no gain does what `solve` asks for.
 
     >>> from hessdiag.nets.mlp import MLP
@@ -233,7 +263,13 @@ def forward_model(
     search = 4 if per_layer else 2 * COARSE / FIRST_SHARE + FINE
     passes = 1 + (1 + search) * (solve is not None)
     done, total = 0, round(passes * len(inits) * seeds)
-    report(0, total, f"{seeds:,} networks of {len(layers)} layers under {', '.join(inits)}")
+    same = {} if resume is None else {name: value for name, value in describe(problem).items() if name in OF_PROBLEM}
+    settings = same | {
+        "command": "forward MODEL", "init": inits, "seeds": seeds, "seed": seed, "distribution": distribution,
+        "solve": solve, "per_layer": per_layer,
+    }  # fmt: skip
+    pieces = Pieces(resume, settings, problem.device)
+    report(0, total, f"{seeds:,} networks of {len(layers)} layers under {', '.join(inits)}{pieces.said}")
 
     def advance(count: int) -> None:
         nonlocal done
@@ -244,12 +280,14 @@ def forward_model(
     interrupted = False
     try:
         for name in inits:
-            measured.append(_measure(problem, layers, name, distribution, seeds, seed, solve, per_layer, advance))
+            measured.append(
+                _measure(problem, layers, name, distribution, seeds, seed, solve, per_layer, advance, pieces)
+            )
     except KeyboardInterrupt:
         if not measured:
             raise
         interrupted = True
-    return Forward(tuple(measured), seed, str(problem.device), interrupted)
+    return Forward(tuple(measured), seed, str(problem.device), interrupted, pieces.taken)
 
 
 def _measure(
@@ -262,6 +300,7 @@ def _measure(
     solve: Target | None,
     per_layer: bool,
     advance: Callable[[int], None],
+    pieces: Pieces,
 ) -> InitRatios:
     """One initialization, and the gains that were asked for."""
     weights = law(init, 1, 1, distribution)
@@ -270,7 +309,7 @@ def _measure(
 
     def run(gains: Sequence[Gains], count: int = seeds, seed: int = seed) -> tuple[tuple[str, ...], Floats]:
         factors = [_scaled(scales, gain) for gain in gains]
-        return model_log_ratios(problem, layers, factors, kind, seeds=count, seed=seed, advance=advance)
+        return model_log_ratios(problem, layers, factors, kind, seeds=count, seed=seed, advance=advance, pieces=pieces)
 
     called, logs = run([1.0])
     entries = tuple(

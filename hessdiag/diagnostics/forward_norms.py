@@ -10,6 +10,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from hessdiag.curvature import parallel
+from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw
@@ -113,6 +115,7 @@ def log_ratios(
     seed: int = 0,
     device: torch.device | None = None,
     advance: Callable[[int], None] | None = None,
+    pieces: Pieces | None = None,
 ) -> Floats:
     """`log(norm(h_l) / norm(x))` in all layers of many random networks, for several gains on the same weights.
 
@@ -130,6 +133,7 @@ def log_ratios(
         seed: Of all randomness.
         device: Where to compute; the CPU by default.
         advance: Called with the number of layers of networks that were done.
+        pieces: Where finished chunks of networks are kept.
 
     Returns:
         Array (K, seeds, depth); -inf where a network is dead.
@@ -142,25 +146,34 @@ def log_ratios(
     >>> logs.shape, bool((logs[1] > logs[0]).all())
     ((2, 5, 3), True)
     """
-    place = device or torch.device("cpu")
+    place, advance = device or torch.device("cpu"), advance or (lambda count: None)
     factors = torch.tensor(np.asarray(gains, dtype=float), dtype=torch.float64, device=place)
     factors = factors.reshape(len(factors), -1).expand(-1, depth)
-    found = np.empty((len(factors), seeds, depth))
-    start = 0
-    for networks in chunks(distribution, width=width, seeds=seeds, seed=seed, device=place):
-        h = networks.inputs.expand(-1, -1, len(factors))
-        log = torch.zeros((len(h), len(factors)), dtype=torch.float64, device=place)
-        chunk = torch.empty((depth, *log.shape), dtype=torch.float64, device=place)
-        for layer in range(depth):
-            h, log = activate(phi, torch.bmm(networks.draw(), h), log, factors[:, layer])
-            chunk[layer] = log
-            if advance is not None:
-                advance(len(h))
-        found[:, start : start + len(h)] = chunk.permute(2, 1, 0).cpu().numpy()
-        start += len(h)
+    kept, factors_name = pieces or Pieces(None, {}), digest(factors.cpu().numpy())
+    own: dict[int, Arrays] = {}
+    for index, networks in enumerate(chunks(distribution, width=width, seeds=seeds, seed=seed, device=place)):
+        count = len(networks.inputs)
+        if parallel.is_own(index):
+            name = f"{distribution or 'orthogonal'}-{factors_name}-{seed}-{index}-{count}"
+            own[index] = kept.get(name, partial(_chunk, networks, factors, phi, advance))
+        else:
+            advance(count * depth)
+    found = np.concatenate([chunk["logs"] for chunk in parallel.merged(own, place)], axis=1)
     if np.isnan(found).any() or np.isposinf(found).any():
         raise ComputeError("a layer's norm is not a number: the gain is out of range.", "a smaller gain")
     return found
+
+
+def _chunk(networks: Networks, factors: Tensor, phi: Activation, advance: Callable[[int], None]) -> Arrays:
+    """Logs (K, networks, depth) of one chunk, for factors (K, depth)."""
+    h = networks.inputs.expand(-1, -1, len(factors))
+    log = torch.zeros((len(h), len(factors)), dtype=torch.float64, device=h.device)
+    found = torch.empty((factors.shape[1], *log.shape), dtype=torch.float64, device=h.device)
+    for layer, gains in enumerate(factors.unbind(1)):
+        h, log = activate(phi, torch.bmm(networks.draw(), h), log, gains)
+        found[layer] = log
+        advance(len(h))
+    return {"logs": found.permute(2, 1, 0).cpu().numpy()}
 
 
 def ratio_statistics(logs: ArrayLike) -> RatioStatistics:

@@ -16,6 +16,7 @@ from hessdiag.diagnostics.forward_layers import (
     sequential_layer_gains,
 )
 from hessdiag.diagnostics.forward_norms import Floats, log_ratios
+from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
 
@@ -34,6 +35,7 @@ class Ensemble:
     seed: int
     device: torch.device
     advance: Callable[[int], None]
+    pieces: Pieces
 
     def log_ratios(self, gains: ArrayLike, count: int | None = None, *, fresh: bool = False) -> Floats:
         """Of all networks, of the first few, or of others that were never seen."""
@@ -47,6 +49,7 @@ class Ensemble:
             seed=self.seed + FRESH * fresh,
             device=self.device,
             advance=self.advance,
+            pieces=self.pieces,
         )
 
 
@@ -79,7 +82,17 @@ def measure_and_solve(
         unit = logs[0] - math.log(scales[0]) * np.arange(1, ensemble.depth + 1)
         return logs, scaled_layer_gains(target, unit) if per_layer else scaled_gain(target, unit[:, -1], ensemble.depth)
     if per_layer:
-        return ensemble.log_ratios(scales), sequential_layer_gains(target, **vars(ensemble))
+        return ensemble.log_ratios(scales), sequential_layer_gains(
+            target,
+            ensemble.distribution,
+            depth=ensemble.depth,
+            width=ensemble.width,
+            phi=ensemble.phi,
+            seeds=ensemble.seeds,
+            seed=ensemble.seed,
+            device=ensemble.device,
+            advance=ensemble.advance,
+        )
     logs = np.empty(0)
 
     def simulate(gains: list[float], count: int) -> Floats:

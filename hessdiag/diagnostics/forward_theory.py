@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hessdiag.nets.activations import activation
 from hessdiag.nets.initializers import Distribution, law
-from hessdiag.theory.gaussian_nets import gate_moments, median_log_norm2, moments
+from hessdiag.theory.gaussian_nets import gate_moments, median_log_norms2, moments
 
 Floats = NDArray[np.float64]
 
@@ -16,7 +16,7 @@ Floats = NDArray[np.float64]
 @lru_cache(maxsize=16)
 def unit_log_medians(depth: int, width: int, slope: float) -> tuple[float, ...]:
     """Logs of the medians of `norm(h_l) / norm(x)` at variance 1 / width; any other variance only shifts them."""
-    return tuple(median_log_norm2([width] * layer, 1 / width, slope) / 2 for layer in range(1, depth + 1))
+    return tuple((median_log_norms2(depth, width, 1 / width, slope) / 2).tolist())
 
 
 def exact_log_medians(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.ensemble_statistics import fit_slope
+from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing_norms import (
     DepthNorms,
     LayerNorms,
@@ -65,6 +67,19 @@ class Agreement:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A depth that could not be measured: why, and what might help."""
+
+    depth: int
+    says: str
+    hint: str | None
+
+    def error(self) -> ComputeError:
+        """The same, to be raised."""
+        return ComputeError(f"at depth {self.depth}: {self.says}", self.hint)
+
+
+@dataclass(frozen=True)
 class Vanishing:
     """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys.
 
@@ -86,6 +101,8 @@ class Vanishing:
     interrupted: bool
     check_failed: bool = False
     same_weights: bool = False
+    resumed_pieces: int = 0
+    failed: tuple[Failure, ...] = ()
 
     def predict(self, width: int | None) -> Theory | None:
         """What closed forms predict at a width; `None` where there are none."""
@@ -126,10 +143,10 @@ class Vanishing:
 
     @property
     def status(self) -> Status:
-        """Whether the measurement was interrupted, or a self-check failed ("inexact")."""
+        """Whether the measurement was interrupted, or a self-check or a depth failed ("inexact")."""
         if self.interrupted:
             return "interrupted"
-        return "inexact" if self.check_failed else "ok"
+        return "inexact" if self.check_failed or self.failed else "ok"
 
     @property
     def theory(self) -> dict[str, Any] | None:
@@ -152,6 +169,7 @@ class Vanishing:
         own = ("width", "init", "distribution", "activation", "seeds", "batch")
         return {name: getattr(self, name) for name in own} | {
             "depths": [asdict(entry) for entry in self.depths],
+            "failed": [{"depth": entry.depth, "says": entry.says} for entry in self.failed],
             "layers": [asdict(entry) for entry in self.layers],
             "rates": {quantity: asdict(rate) for quantity, rate in self.rates.items()},
             "agreement": [asdict(entry) | {"z": entry.z} for entry in self.agreement],
@@ -170,6 +188,7 @@ def vanishing(
     seed: int = 0,
     device: str = "auto",
     distribution: Distribution | None = None,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Vanishing:
     """Measure gradient and Hessian norms over a grid of depths (Orvieto et al., Vanishing Curvature, Figures 1 and 4).
@@ -190,10 +209,12 @@ def vanishing(
         seed: Of all randomness.
         device: "auto", "cpu", "cuda", ...
         distribution: Draw from this distribution at the initialization's variance.
+        resume: A folder for finished pieces. A run with the same settings takes up what it holds.
         progress: Called with (done, total, what).
 
     Raises:
-        SpecError: for a depth, width, number of seeds or batch below 1 or a name that is unknown.
+        SpecError: for a depth, width, number of seeds or batch below 1, a name that is unknown, or a folder that holds
+            pieces of other settings.
 
     >>> measured = vanishing(depth=4, width=4, seeds=50, hessian_seeds=10, batch=2)
     >>> [entry.depth for entry in measured.depths], measured.status
@@ -216,11 +237,17 @@ def vanishing(
     _fits(grid[-1], place)
     networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
+    settings = {
+        "command": "vanishing", "depths": grid_depths, "width": width, "init": init, "activation": activation,
+        "seeds": seeds, "hessian_seeds": networks, "batch": batch, "seed": seed, "device": str(place),
+        "distribution": distribution,
+    }  # fmt: skip
+    pieces = Pieces(resume, settings, place)
     report = progress or (lambda done, total, what: None)
     report(
         0,
         sum(work),
-        f"{seeds} networks at depths {', '.join(str(L) for L, _ in grid)}; Hessian norms of {networks}",
+        f"{seeds} networks at depths {', '.join(str(L) for L, _ in grid)}; Hessian norms of {networks}{pieces.said}",
     )
     measured: list[DepthNorms] = []
     layers: tuple[LayerNorms, ...] = ()
@@ -239,7 +266,7 @@ def vanishing(
                 report(before + round(done * share), sum(work), "")
 
             with _threads(d):
-                entry, layers = measure(ensemble, phi, activation, seeds, networks, advance)
+                entry, layers = measure(ensemble, phi, activation, seeds, networks, advance, pieces)
             measured.append(entry)
     except KeyboardInterrupt:
         if not measured:
@@ -249,6 +276,7 @@ def vanishing(
     return Vanishing(
         width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
         tuple(measured), layers, checks, interrupted, z is not None and not abs(z) <= LARGEST_Z,
+        resumed_pieces=pieces.taken,
     )  # fmt: skip
 
 

@@ -1,34 +1,48 @@
 """How gradient and Hessian norms change with depth in networks of any kind, built anew at every depth and seed."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.flop_counter import FlopCounterMode
 
 from hessdiag.curvature.checks import self_checks
-from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.diagnostics import blocks_squares, operators
-from hessdiag.diagnostics.effective_width import EffectiveWidth, effective_widths
+from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.effective_width import EffectiveWidth
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
-from hessdiag.diagnostics.vanishing import Progress, Vanishing, depth_grid
+from hessdiag.diagnostics.pieces import Arrays, Pieces
+from hessdiag.diagnostics.vanishing import Failure, Progress, Vanishing, depth_grid
+from hessdiag.diagnostics.vanishing_network import PROBES, Network, measure
 from hessdiag.diagnostics.vanishing_norms import DENSE_PARAMETERS, DepthNorms, LayerNorms
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.initializers import Distribution, law
 from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Layer, Problem
 
-Floats = NDArray[np.float64]
 Build = Callable[[int, int], Problem]
 
 SEEDS = 10  # default number of networks at every depth
-PROBES = 4  # random vectors per layer of one network
 HESSIAN_WORK = 5e11  # floating-point operations that the Hessian norms of a default run may take
 FEWEST_HESSIAN_SEEDS = 2
+OF_NETWORKS = (
+    "model",
+    "data",
+    "samples",
+    "loss",
+    "loss_definition",
+    "reduction",
+    "device",
+    "dtype",
+    "train_mode",
+    "files",
+)
+OF_DEPTHS = ("weights_sha256", "data_sha256")
 PRODUCT_TO_FORWARD = 6  # operations of a Hessian-vector product over those of a forward pass
 
 
@@ -38,45 +52,25 @@ class Survey:
 
     Attributes:
         depth: As the function that builds it takes it.
-        layers: Layers with parameters.
+        layers: Those with parameters.
         parameters: Their number.
         forward: Floating-point operations of one forward pass, roughly.
     """
 
     depth: int
-    layers: int
+    layers: Sequence[Layer]
     parameters: int
     forward: int
 
     @property
     def products(self) -> int:
         """Hessian-vector products for the norms of one network."""
-        return self.parameters if self.parameters <= DENSE_PARAMETERS else PROBES * self.layers
+        return self.parameters if self.parameters <= DENSE_PARAMETERS else PROBES * len(self.layers)
 
     @property
     def work(self) -> int:
         """Floating-point operations of the Hessian norms of one network, roughly."""
         return PRODUCT_TO_FORWARD * self.products * self.forward
-
-
-@dataclass(frozen=True)
-class _Curvature:
-    """Squared norms of one network's Hessian: the whole, its layer-diagonal blocks (L,), and what comes with them."""
-
-    total: float
-    diagonal: Floats
-    share: float | None
-    error: float | None
-
-
-@dataclass(frozen=True)
-class _Network:
-    """Sum of all weights, squared gradient norm of each layer (L,), the Hessian's norms, effective widths by layer."""
-
-    weights: float
-    gradient: Floats
-    curvature: _Curvature | None
-    widths: dict[str, EffectiveWidth]
 
 
 def vanishing_of(
@@ -88,6 +82,7 @@ def vanishing_of(
     init: str | None = None,
     distribution: Distribution | None = None,
     seed: int = 0,
+    resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Vanishing:
     """Measure gradient and Hessian norms over a grid of depths, of networks that a function builds.
@@ -105,14 +100,18 @@ def vanishing_of(
         init: A key of `hessdiag.nets.INITS`, for linear and convolutional layers. Default: as built.
         distribution: With `init`: draw from this distribution at the initialization's variance.
         seed: Of all randomness.
+        resume: A folder for finished networks. A run with the same settings, whose first network at every depth is the
+            same, takes up what it holds.
         progress: Called with (done, total, what).
 
     Returns:
-        The norms; no theory, for there are no closed forms.
+        The norms; no theory, for there are no closed forms. A depth at which a loss, a gradient or a product is not
+        finite is left out, and named in `failed`.
 
     Raises:
-        SpecError: for a depth or a number of seeds that is too small, or an unknown initialization.
-        ComputeError: if a network's products cannot be computed, or are not finite.
+        SpecError: for a depth or a number of seeds that is too small, an unknown initialization, or a folder that holds
+            networks of other settings.
+        ComputeError: if no depth can be computed.
 
     >>> from hessdiag import ProblemRequest, load_problem
     >>> def build(depth, seed):
@@ -127,41 +126,68 @@ def vanishing_of(
 
     def network(depth: int, index: int) -> Problem:
         words = np.random.SeedSequence([seed, depth, index]).generate_state(2, np.uint32)
-        with _named(depth):
-            problem = build(depth, int(words[0]))
+        problem = build(depth, int(words[0]))
         if init is not None:
             reinitialize(problem.model, init, torch.Generator().manual_seed(int(words[1])), distribution)
         return problem
 
-    surveys = [_survey(network(L, 0), L) for L in grid]
+    surveys: list[Survey] = []
+    failed: list[Failure] = []
+    prints: dict[str, Any] = {}
+    for L in grid:
+        try:
+            problem = network(L, 0)
+            surveys.append(_survey(problem, L))
+        except ComputeError as error:
+            failed.append(Failure(L, error.what, error.hint))
+            continue
+        if resume is not None:
+            prints[str(L)] = describe(problem)
+    if not surveys:
+        raise failed[0].error()
     networks = min(seeds, hessian_seeds or _affordable(surveys))
     work = [seeds + networks * entry.products for entry in surveys]
+    settings = {
+        "command": "vanishing MODEL", "depths": grid, "seeds": seeds, "hessian_seeds": networks, "init": init,
+        "distribution": distribution, "seed": seed, **_fingerprint(prints),
+    }  # fmt: skip
+    pieces = Pieces(resume, settings, problem.device)
     report = progress or (lambda done, total, what: None)
-    report(0, sum(work), _cost(surveys, seeds, networks))
+    report(0, sum(work), _cost(surveys, seeds, networks) + pieces.said)
+
+    def measure_one(depth: int, index: int) -> Arrays:
+        return measure(network(depth, index), seed + index, curved=index < networks).arrays()
+
     measured: list[DepthNorms] = []
     layers: tuple[LayerNorms, ...] = ()
-    first = network(grid[0], 0)
-    checks = self_checks(HessianOperator(first), seed)
+    checks: dict[str, float | None] = {}
     interrupted, same, done = False, False, 0
     for survey in surveys:
-        found: list[_Network] = []
+        found: list[Network] = []
         try:
+            if not checks:
+                first = network(survey.depth, 0)
+                checks = self_checks(HessianOperator(first), seed)
             for index in range(seeds):
-                problem = network(survey.depth, index)
-                with _named(survey.depth):
-                    found.append(_measure(problem, seed + index, curved=index < networks))
+                compute = partial(measure_one, survey.depth, index)
+                found.append(Network.of(pieces.get(f"depth-{survey.depth}-network-{index}", compute)))
                 done += 1 + (survey.products if index < networks else 0)
                 report(done, sum(work), "")
+        except ComputeError as error:
+            failed.append(Failure(survey.depth, f"network {len(found) + 1} of {seeds}: {error.what}", error.hint))
+            continue
         except KeyboardInterrupt:
             if not measured and len(found) < FEWEST_HESSIAN_SEEDS:
                 raise
             interrupted = True
         if len(found) >= FEWEST_HESSIAN_SEEDS:
             same = len({network.weights for network in found}) == 1
-            entry, layers = _joined(survey, problem.layer_slices, found)
+            entry, layers = _joined(survey, found)
             measured.append(entry)
         if interrupted:
             break
+    if not measured:
+        raise min(failed, key=lambda failure: failure.depth).error()
     return Vanishing(
         width=None,
         init=init,
@@ -177,7 +203,15 @@ def vanishing_of(
         interrupted=interrupted,
         check_failed=operators.failed(first, checks),
         same_weights=same,
+        resumed_pieces=pieces.taken,
+        failed=tuple(sorted(failed, key=lambda failure: failure.depth)),
     )
+
+
+def _fingerprint(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What tells whether networks are still the same, from the first one of each depth."""
+    found = {name: value for problem in described.values() for name, value in problem.items() if name in OF_NETWORKS}
+    return found | {name: {depth: problem[name] for depth, problem in described.items()} for name in OF_DEPTHS}
 
 
 def _check(
@@ -194,21 +228,12 @@ def _check(
         raise SpecError("--distribution changes an initialization, and none was given.", "--init he_uniform")
 
 
-@contextmanager
-def _named(depth: int) -> Iterator[None]:
-    """Say at which depth a computation failed."""
-    try:
-        yield
-    except ComputeError as error:
-        raise ComputeError(f"at depth {depth}: {error.what}", error.hint) from error
-
-
 def _survey(problem: Problem, depth: int) -> Survey:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter, _named(depth):
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for batch in problem.data:
             problem.evaluate(batch)
     forward = max(counter.get_total_flops(), problem.n_parameters)  # the counter does not know every operation
-    return Survey(depth, len(problem.layer_slices), problem.n_parameters, forward)
+    return Survey(depth, problem.layer_slices, problem.n_parameters, forward)
 
 
 def _affordable(surveys: Sequence[Survey]) -> int:
@@ -225,42 +250,9 @@ def _cost(surveys: Sequence[Survey], seeds: int, networks: int) -> str:
     )
 
 
-def _measure(problem: Problem, seed: int, *, curved: bool) -> _Network:
-    operator = HessianOperator(problem)
-    layers = problem.layer_slices
-    gradient = blocks_squares.by_layer(operator.gradient().double()[:, None], layers)[:, 0]
-    curvature = None
-    if curved and problem.n_parameters <= DENSE_PARAMETERS:
-        curvature = _exact(problem)
-    elif curved:
-        curvature = _sampled(operator, seed)
-    weights = sum(float(parameter.detach().double().sum()) for parameter in problem.parameters)
-    return _Network(weights, gradient, curvature, effective_widths(problem))
-
-
-def _exact(problem: Problem) -> _Curvature:
-    H = hessian(problem).double()
-    own = [H[layer.start : layer.stop, layer.start : layer.stop].square().sum() for layer in problem.layer_slices]
-    mass = float(H.abs().sum())
-    share = float(H.diagonal().abs().sum()) / mass if mass else 0.0
-    return _Curvature(float(H.square().sum()), torch.stack(own).cpu().numpy(), share, None)
-
-
-def _sampled(operator: HessianOperator, seed: int) -> _Curvature:
-    squares = blocks_squares.sampled(operator, None, PROBES, seed, lambda done, total, what: None)
-    if squares.interrupted:  # a network counts whole or not at all
-        raise KeyboardInterrupt
-    parts = squares.parts[:, 0]
-    totals = parts.sum((1, 2))
-    total = float(totals.mean())
-    error = float(totals.std(ddof=1)) / len(totals) ** 0.5 / (2 * total) if total else 0.0
-    return _Curvature(total, parts.diagonal(axis1=1, axis2=2).mean(0), None, error)
-
-
-def _joined(
-    survey: Survey, layers: Sequence[Layer], found: Sequence[_Network]
-) -> tuple[DepthNorms, tuple[LayerNorms, ...]]:
+def _joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple[LayerNorms, ...]]:
     """Statistics over the networks of one depth."""
+    layers = survey.layers
     gradient = np.stack([network.gradient for network in found])
     curvatures = [network.curvature for network in found if network.curvature is not None]
     total = np.array([curvature.total for curvature in curvatures])
@@ -282,7 +274,7 @@ def _joined(
         hessian_norm=norm_statistics(total, curved),
         hessian_diagonal_blocks_norm=norm_statistics(diagonal.sum(1), curved),
         hessian_offdiagonal_blocks_norm=norm_statistics(np.maximum(total - diagonal.sum(1), 0), curved),
-        hessian_diag_share=norm_statistics(np.square(shares), curved) if shares else None,
+        hessian_diag_share=norm_statistics(np.square(shares)[curved], curved[curved]) if shares else None,
         certified_indefinite=None,
         vjp_norm=None,
         theory_rms=None,
@@ -300,7 +292,7 @@ def _joined(
 
 
 def _layer(
-    number: int, layer: Layer, gradient: NormStatistics, block: NormStatistics, found: Sequence[_Network]
+    number: int, layer: Layer, gradient: NormStatistics, block: NormStatistics, found: Sequence[Network]
 ) -> LayerNorms:
     seen = [network.widths[layer.path] for network in found if layer.path in network.widths]
     width, stderr = _harmonic([width.stable_rank for width in seen])

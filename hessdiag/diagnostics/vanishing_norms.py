@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature import mlp_norms, parallel
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
+from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.diagnostics.vanishing_theory import exact_values
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.ensemble import Ensemble, Sample
@@ -23,7 +25,7 @@ PROBES = 8
 CHECK_PROBES = 256
 DENSE_PARAMETERS = 256  # up to here the diagonal share is computed from the dense Hessian
 CHUNK_NUMBERS = 2**24  # numbers that the weights of one chunk of networks may hold
-CACHE_NUMBERS = 2**20  # numbers that the pairs of samples of one chunk may hold; beyond, products leave the cache
+CACHE_NUMBERS = 2**19  # numbers that the pairs of samples of one chunk may hold: products need three times the memory
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,13 @@ class DepthNorms:
         hessian_norm: Frobenius norm of the whole Hessian.
         hessian_diagonal_blocks_norm: Of its layer-diagonal blocks.
         hessian_offdiagonal_blocks_norm: Of the rest.
-        hessian_diag_share: Share of absolute mass on the diagonal; `None` where not computed.
+        hessian_diag_share: Share of absolute mass on the diagonal, over live networks; `None` where not computed.
         certified_indefinite: Fraction of Hessians that certainly have a negative eigenvalue: were H positive
             semidefinite, |H_lm|^2 <= |H_ll| |H_mm| would hold for all blocks. `None` where norms are estimates.
         vjp_norm: Norm of the first layer's gradient of <u, z> for one sample, relative to |u| |x|; `None` for networks
             that need not have one output vector.
-        theory_rms: Exact root mean squares, by quantity; `None` where no closed form holds.
+        theory_rms: Exact root mean squares, by quantity, dead networks counted as zero; `None` where no closed form
+            holds.
         theory_median: Exact medians, by quantity; `None` likewise.
         path_width: Harmonic mean over all layers but the last of their number of inputs per neuron; `None` unless
             measured.
@@ -149,35 +152,39 @@ def check_against_products(ensemble: Ensemble, phi: Activation) -> float | None:
 
 
 def measure(
-    ensemble: Ensemble, phi: Activation, name: str, seeds: int, networks: int, advance: Callable[[int], None]
+    ensemble: Ensemble,
+    phi: Activation,
+    name: str,
+    seeds: int,
+    networks: int,
+    advance: Callable[[int], None],
+    pieces: Pieces,
 ) -> tuple[DepthNorms, tuple[LayerNorms, ...]]:
     """Norms of all networks at one depth: gradients of `seeds` of them, Hessians of the first `networks`."""
     L, d, N = ensemble.depth, ensemble.width, ensemble.batch
     method = hessian_method(L, d, N)
-    gradients, vjps, dead = [], [], []
-    own: dict[int, tuple[Floats, Floats, Floats | None]] = {}
+    gradients: list[Arrays] = []
+    own: dict[int, Arrays] = {}
     for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // (L * d * max(d, N)))):
-        sample = ensemble.draw(start, min(size, seeds - start))
-        state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 1 / N)
-        gradients.append(mlp_norms.gradient_norms2(state).cpu())
-        vjps.append(mlp_norms.jacobian_norm2(sample.weights, state, sample.u).cpu())
-        dead.append(mlp_norms.dead_samples(state).cpu())
-        for first in range(start, min(networks, start + len(sample.x)), part := _hessian_chunk(method, d, N)):
-            last = min(first + part, networks, start + len(sample.x))
+        stop = min(start + size, seeds)
+        sample = cache(partial(ensemble.draw, start, stop - start))  # not drawn where all of its pieces are there
+        gradients.append(pieces.get(f"depth-{L}-gradients-{start}", partial(_gradients, sample, phi)))
+        for first in range(start, min(networks, stop), part := _hessian_chunk(method, d, N)):
+            last = min(first + part, networks, stop)
             if parallel.is_own(first // part):
-                own[first] = _hessian(sample[first - start : last - start], phi, method, ensemble.seed + first)
+                rows = slice(first - start, last - start)
+                compute = partial(_hessians, sample, rows, phi, method, ensemble.seed + first)
+                own[first] = pieces.get(f"depth-{L}-hessians-{first}", compute)
             advance(last - first)
-    gradient, vjp, off = (torch.cat(parts).numpy() for parts in (gradients, vjps, dead))
+    gradient, vjp, off = (np.concatenate([found[key] for found in gradients]) for key in ("gradient", "vjp", "dead"))
     alive: NDArray[np.bool_] = ~np.all(off, axis=1)
     hessians = parallel.merged(own, ensemble.device)
-    total, diagonal, share = (
-        np.concatenate(parts) if parts[0] is not None else None for parts in zip(*hessians, strict=True)
-    )
-    assert total is not None
-    assert diagonal is not None
+    total, diagonal = (np.concatenate([found[key] for found in hessians]) for key in ("total", "diagonal"))
+    share = np.concatenate([found["share"] for found in hessians]) if "share" in hessians[0] else None
     with np.errstate(invalid="ignore"):  # infinity less infinity, where networks explode
         between = np.maximum(total - diagonal.sum(1), 0)
-    hessian_norms = [norm_statistics(values, alive[:networks]) for values in (total, diagonal.sum(1), between)]
+    curved = alive[:networks]
+    hessian_norms = [norm_statistics(values, curved) for values in (total, diagonal.sum(1), between)]
     rms, median = exact_values(ensemble, name)
     entry = DepthNorms(
         depth=L,
@@ -191,7 +198,7 @@ def measure(
         hessian_norm=hessian_norms[0],
         hessian_diagonal_blocks_norm=hessian_norms[1],
         hessian_offdiagonal_blocks_norm=hessian_norms[2],
-        hessian_diag_share=norm_statistics(share**2, alive[:networks]) if share is not None else None,
+        hessian_diag_share=norm_statistics(share[curved] ** 2, curved[curved]) if share is not None else None,
         certified_indefinite=float(_cannot_be_definite(diagonal, between).mean()) if method == "exact" else None,
         vjp_norm=norm_statistics(vjp, ~off[:, 0]),
         theory_rms=rms,
@@ -201,7 +208,7 @@ def measure(
         LayerNorms(
             index + 1,
             norm_statistics(gradient[:, index], alive),
-            norm_statistics(diagonal[:, index], alive[:networks]),
+            norm_statistics(diagonal[:, index], curved),
         )
         for index in range(L)
     )
@@ -224,19 +231,32 @@ def _hessian_chunk(method: str, width: int, samples: int) -> int:
     return max(1, CACHE_NUMBERS // (samples * width**2))
 
 
-def _hessian(sample: Sample, phi: Activation, method: str, seed: int) -> tuple[Floats, Floats, Floats | None]:
-    """Of each network: |H|^2, the squared norms of its diagonal blocks, and its diagonal share where H is small."""
-    weights, scale = sample.weights, 1 / sample.x.shape[1]
-    state = mlp_norms.run(weights, sample.x, sample.y, phi, scale)
+def _gradients(sample: Callable[[], Sample], phi: Activation) -> Arrays:
+    """Of each network: squared norms of its gradient by layer and of one backpropagated vector, and dead samples."""
+    drawn = sample()
+    state = mlp_norms.run(drawn.weights, drawn.x, drawn.y, phi, 1 / drawn.x.shape[1])
+    return {
+        "gradient": mlp_norms.gradient_norms2(state).cpu().numpy(),
+        "vjp": mlp_norms.jacobian_norm2(drawn.weights, state, drawn.u).cpu().numpy(),
+        "dead": mlp_norms.dead_samples(state).cpu().numpy(),
+    }
+
+
+def _hessians(sample: Callable[[], Sample], rows: slice, phi: Activation, method: str, seed: int) -> Arrays:
+    """Of some networks: |H|^2, the squared norms of its diagonal blocks, and its diagonal share where H is small."""
+    drawn = sample()[rows]
+    weights, scale = drawn.weights, 1 / drawn.x.shape[1]
+    state = mlp_norms.run(weights, drawn.x, drawn.y, phi, scale)
     if method == "exact":
         diagonal, above = mlp_norms.hessian_norms2(weights, state, scale)
         total = diagonal.sum(1) + 2 * above.sum(1)
     else:
         diagonal = mlp_norms.diagonal_block_norms2(weights, state, scale)
-        generator = torch.Generator(sample.x.device).manual_seed(seed)
-        total = mlp_norms.hessian_norm2_by_products(weights, sample.x, sample.y, phi, scale, PROBES, generator).mean(0)
-    share = None
+        generator = torch.Generator(drawn.x.device).manual_seed(seed)
+        total = mlp_norms.hessian_norm2_by_products(weights, drawn.x, drawn.y, phi, scale, PROBES, generator).mean(0)
+    found = {"total": total.cpu().numpy(), "diagonal": diagonal.cpu().numpy()}
     if sum(weight[0].numel() for weight in weights) <= DENSE_PARAMETERS:
-        H = mlp_norms.dense_hessians(weights, sample.x, sample.y, phi, scale).abs()
-        share = (H.diagonal(dim1=-2, dim2=-1).sum(-1) / H.sum((-2, -1))).nan_to_num(0.0).cpu().numpy()
-    return total.cpu().numpy(), diagonal.cpu().numpy(), share
+        H = mlp_norms.dense_hessians(weights, drawn.x, drawn.y, phi, scale).abs()
+        share = H.diagonal(dim1=-2, dim2=-1).sum(-1) / H.sum((-2, -1))
+        found["share"] = share.nan_to_num(0.0).cpu().numpy()
+    return found

@@ -22,7 +22,7 @@ def findings(measured: "Vanishing") -> list[Finding]:
     """The verdict, the most important sentence first."""
     first, last = measured.depths[0], measured.depths[-1]
     theory = measured.predict(last.width)
-    found = _checks(measured)
+    found = [*_failed(measured), *_checks(measured)]
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
     found += _identical(measured, last)
@@ -35,6 +35,21 @@ def findings(measured: "Vanishing") -> list[Finding]:
     found += _underflow(last)
     found += _agreement(measured)
     return found
+
+
+def _failed(measured: "Vanishing") -> list[Finding]:
+    if not measured.failed:
+        return []
+    first = measured.failed[0]
+    depths = ", ".join(str(entry.depth) for entry in measured.failed)
+    return [
+        Finding(
+            "bad",
+            f"Not every depth could be measured: {depths} {'is' if len(measured.failed) == 1 else 'are'} missing.",
+            f"at depth {first.depth}, {first.says.rstrip('.')}; what is shown is complete",
+            first.hint or "--init he_uniform, or smaller depths",
+        )
+    ]
 
 
 def _checks(measured: "Vanishing") -> list[Finding]:
@@ -54,36 +69,30 @@ def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", th
     peak = measured.depths[sizes.index(max(sizes))]
     falls = _per_layer(peak) / _per_layer(last) if _per_layer(last) else math.inf
     rises = _per_layer(last) / _per_layer(first) if _per_layer(first) else math.nan
-    rate = measured.rates.get("gradient")
-    change = (
-        f"; {math.exp(rate.per_layer):.4f} per layer (± {math.exp(rate.per_layer) * rate.per_layer_stderr:.4f})"
-        if rate
-        else ""
-    )
     start = peak if falls > 1 / SUBTLE else first
     because = (
         f"median gradient norm of one layer {_per_layer(start):.2e} at depth {start.depth}, "
-        f"{_per_layer(last):.2e} at depth {last.depth}{change}"
+        f"{_per_layer(last):.2e} at depth {last.depth}{_change(start, last)}"
     )
     if not last.gradient_norm.median:
         says = (
             f"Gradients vanish: a typical network's squared norm is below the range of float64 at depth {last.depth}."
         )
-        return Finding("bad", says, because, _cure(last, theory, explodes=False))
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=False))
     if not math.isfinite(last.gradient_norm.median):
         says = (
             f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth}."
         )
-        return Finding("bad", says, because, _cure(last, theory, explodes=True))
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
     if falls > 1 / GONE:
         says = f"Gradients vanish with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
-        return Finding("bad", says, because, _cure(last, theory, explodes=False))
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=False))
     if falls > 1 / SUBTLE:
         says = f"Gradients shrink with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
-        return Finding("warn", says, because, _cure(last, theory, explodes=False))
+        return Finding("warn", says, because, _cure(measured, last, theory, explodes=False))
     if not rises <= 1 / GONE:
         says = f"Gradients explode with depth: by {times(rises)} at depth {last.depth}."
-        return Finding("bad", says, because, _cure(last, theory, explodes=True))
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
     if rises > 1 / SUBTLE:
         says = f"Gradients grow with depth: {times(rises)} by depth {last.depth}."
         return Finding("note", says, because, "gradient clipping or a slightly smaller gain, if training diverges")
@@ -96,13 +105,29 @@ def _per_layer(entry: "DepthNorms") -> float:
     return entry.gradient_norm.median / math.sqrt(entry.depth)
 
 
-def _cure(last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
+def _change(start: "DepthNorms", last: "DepthNorms") -> str:
+    """The factor per layer between the same two depths, with its standard error."""
+    layers, sizes = last.depth - start.depth, (_per_layer(start), _per_layer(last))
+    if not layers or not all(0 < size < math.inf for size in sizes):
+        return ""
+    factor = (sizes[1] / sizes[0]) ** (1 / layers)
+    stderr = factor * math.hypot(start.gradient_norm.log_median_stderr, last.gradient_norm.log_median_stderr) / layers
+    return f": a factor of {factor:.4f} for each further layer" + (f" (± {stderr:.4f})" if stderr > 0 else "")
+
+
+def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
     adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
     if last.width is None:
         if explodes:
-            return "a smaller gain; or normalization and residual connections together, for each alone explodes"
-        return f"more units or channels, a gain that keeps the forward norm, padding other than zeros where images are small, residual connections with normalization; or {adaptive}"
-    if theory is None or not theory.critical_width_per_depth > 0:  # no closed form, or so narrow that it fails
+            return "a smaller gain (hessdiag forward MODEL --solve median finds one); or normalization and residual connections together, for each alone explodes"
+        return f"more units or channels, a gain that keeps the forward norm (hessdiag forward MODEL --solve median), padding other than zeros where images are small, residual connections with normalization; or {adaptive}"
+    if theory is None:
+        found = (
+            f"the gain of hessdiag forward --depth {last.depth} --width {last.width} --activation {measured.activation} "
+            f"--init {measured.init.replace('_', '-') if measured.init else ''} --solve median"
+        )
+        return found if explodes else f"{found}; width near the depth (--width same); or {adaptive}"
+    if not theory.critical_width_per_depth > 0:  # so narrow that the closed form fails
         return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
     gain = theory.mean_square_growth**-0.5
     if abs(math.log(theory.mean_square_growth)) > CRITICAL:

@@ -4,9 +4,10 @@ import torch
 from torch import nn
 
 from hessdiag.errors import SpecError
+from hessdiag.nets.network import Network
 
 
-class Chain(nn.Sequential):
+class Chain(Network):
     """Product of `length` scalars w_1 ... w_L, each a 1x1 linear layer without bias.
 
     Args:

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from hessdiag.errors import SpecError
+from hessdiag.nets.network import Network
 
 
-class LeNet(nn.Sequential):
+class LeNet(Network):
     """Two 5x5 convolutions with max-pooling, three linear layers, ReLU: 62,006 parameters on 3x32x32.
 
     Args:
@@ -48,7 +49,7 @@ class LeNet(nn.Sequential):
         )
 
 
-class ConvNet(nn.Sequential):
+class ConvNet(Network):
     """Two 3x3 convolutions, the second with stride 2, and a linear classifier; for images from 4x4 up.
 
     Args:

@@ -10,13 +10,14 @@ from torch import nn
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init
 from hessdiag.nets.mlp import MODULES
+from hessdiag.nets.network import Network
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import stack
 
 PADDINGS = ("zeros", "circular")
 
 
-class FCN(nn.Sequential):
+class FCN(Network):
     """`depth` convolutions of k x k at one resolution, no biases, a linear output; the target is the input image.
 
     The paper leaves the kernel size out; 3 is the usual one. Its resolutions are 32 and 7, the latter because the last

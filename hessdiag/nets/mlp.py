@@ -8,6 +8,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
+from hessdiag.nets.network import Network
 from hessdiag.nets.residual import stack
 
 MODULES: dict[str, type[nn.Module]] = {
@@ -20,7 +21,7 @@ MODULES: dict[str, type[nn.Module]] = {
 }
 
 
-class MLP(nn.Sequential):
+class MLP(Network):
     """Fully connected network: a_l = W_l h_{l-1}, h_l = phi(a_l), and a linear output a_L.
 
     Weight matrices are the children `0`, `2`, `4`, ..., with the activation between them, unless there is normalization

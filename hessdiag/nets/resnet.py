@@ -7,6 +7,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init
+from hessdiag.nets.network import Network
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import Residual
 
@@ -18,7 +19,7 @@ EXPANSION = 4
 SMALLEST = 14
 
 
-class ResNet(nn.Sequential):
+class ResNet(Network):
     """A 3x3 convolution, four stages of bottleneck blocks (1x1, 3x3, 1x1), an average over the image, a linear layer.
 
     Stages work at full resolution, a half, a quarter and an eighth (32, 16, 8, 4 on CIFAR-10), with 64, 128, 256 and

@@ -83,6 +83,8 @@ def _reproduce(doc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trusted code", "code inside a file was run, because --trust-code was given"
     forced = provenance.get("kernels_forced") or ()
     yield "kernels forced", ", ".join(forced) or "none"
+    if provenance.get("resumed_pieces"):
+        yield "taken up", f"{number(provenance['resumed_pieces'])} finished pieces of an earlier run"
     yield "started", str(provenance.get("started", ""))
     yield "wall time", f"{number(provenance.get('wall_seconds'))} s"
     if provenance.get("peak_memory_bytes"):

@@ -163,7 +163,8 @@ def findings(doc: Mapping[str, Any]) -> tuple[Finding, ...]:
 def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
     """What the status of a document says, whether its batch is made up, and whether a file ran code of its own."""
     by_status = {
-        "inexact": "NOT TRUSTWORTHY: a self-check failed or an estimate did not converge; see the checks.",
+        "inexact": "NOT TRUSTWORTHY: a self-check failed, or something did not converge or could not be computed; "
+        "see the verdict.",
         "interrupted": "INTERRUPTED: these are the numbers that were complete by then.",
     }
     said = [by_status[doc["status"]]] if doc["status"] in by_status else []

@@ -96,7 +96,7 @@ def test_vanishing_passes_its_options_on(hessdiag, monkeypatch):
         fake = type("Fake", (), {"to_result": lambda self: doc["result"]})()
         for name in ("status", "theory", "checks", "verdict"):
             setattr(fake, name, doc[name])
-        fake.device = "cpu"
+        fake.device, fake.resumed_pieces = "cpu", 0
         return fake
 
     monkeypatch.setattr(measuring, "vanishing", measure)
@@ -117,5 +117,6 @@ def test_vanishing_passes_its_options_on(hessdiag, monkeypatch):
         "seed": 9,
         "device": "cpu",
         "distribution": "normal",
+        "resume": None,
     }
     assert json.loads(outcome.out)["result"]["init"] == "lecun"

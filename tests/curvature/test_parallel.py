@@ -119,10 +119,19 @@ def _numbers(value):
 
 @pytest.mark.parametrize(
     "command",
-    ["diag-share net.py:mlp", "diag-share net.py:conv", "vanishing --depth 4 --width 6 --seeds 20 --hessian-seeds 7"],
+    [
+        "diag-share net.py:mlp",
+        "diag-share net.py:conv",
+        "vanishing --depth 4 --width 6 --seeds 20 --hessian-seeds 7",
+        "forward --depth 5 --width 80 --seeds 90 --solve median",
+        "forward net.py:conv --seeds 5 --resume kept",
+    ],
 )
 def test_the_same_answer_on_one_and_two_ranks(folder, command):
-    runs = [_run(folder, n, "-m", "hessdiag", *command.split(), "--json", "--no-progress") for n in (1, 2)]
+    runs = []
+    for processes in (1, 2):
+        words = command.replace("kept", f"kept-{processes}").split()
+        runs.append(_run(folder, processes, "-m", "hessdiag", *words, "--json", "--no-progress"))
     assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
     one, two = (json.loads(run.stdout)["result"] for run in runs)
     assert list(_numbers(one)) == pytest.approx(list(_numbers(two)), rel=1e-10, abs=1e-14, nan_ok=True)

@@ -1,5 +1,6 @@
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -41,6 +42,17 @@ def test_root_mean_squares_agree_with_exact_expectations():
     (entry,) = measured.depths
     for quantity in QUANTITIES:
         assert statistics_of(entry, quantity).rms == pytest.approx(entry.theory_rms[quantity], rel=0.06), quantity
+
+
+def test_root_mean_squares_count_the_dead_as_theory_does():
+    """Width 3: a sixth of the networks is dead at depth 2, and most of them at depth 8."""
+    measured = vanishing(depth=[2, 4, 8], width=3, init="he_uniform", seeds=20_000, hessian_seeds=2, batch=1)
+    for entry in measured.depths:
+        dead = entry.dead_fraction
+        assert dead == pytest.approx(1 - (1 - 2.0**-3) ** (entry.depth - 1), abs=0.015)
+        theory = entry.theory_rms["vjp"]
+        assert entry.vjp_norm.rms == pytest.approx(theory, rel=0.1)
+        assert entry.vjp_norm.rms / math.sqrt(1 - dead) > 1.03 * theory  # of live networks alone
 
 
 def test_lecun_vanishes_and_diagonal_blocks_at_the_squared_rate():
@@ -210,3 +222,25 @@ def test_a_few_networks_do_not_judge_theory():
 def test_networks_that_cannot_fit_are_refused_at_once():
     with pytest.raises(ComputeError, match=r"depth 100,000 and width 1,000 takes .* GiB"):
         vanishing(depth=100_000, width=1000)
+
+
+def test_the_verdict_speaks_of_one_number():
+    """The factor per layer is that between the two norms which the sentence names."""
+    said = vanishing(depth=32, width=8, seeds=100, hessian_seeds=2, batch=2).verdict[0]
+    found = re.search(r"layer (\S+) at depth (\d+), (\S+) at depth (\d+): a factor of (\S+) for", said["because"])
+    start, depth, last, deepest, factor = map(float, found.groups())
+    assert factor == pytest.approx((last / start) ** (1 / (deepest - depth)), rel=1e-3)
+    assert factor < 1
+    assert "shrink" in said["says"] or "vanish" in said["says"]
+    assert 0 < float(re.search(r"\(± (\S+)\)", said["because"])[1]) < 0.02
+
+
+@pytest.mark.parametrize(("activation", "init"), [("tanh", "lecun"), ("gelu", "he_normal")])
+def test_where_there_is_no_closed_form_the_cure_is_a_command_that_works(activation, init):
+    from hessdiag.cli.main import run
+
+    last = vanishing(depth=[2, 48], width=4, activation=activation, init=init, seeds=30, hessian_seeds=2, batch=1)
+    cure = next(finding["try"] for finding in last.verdict if "vanish" in finding["says"])
+    words = re.search(r"hessdiag (forward .* --solve median)", cure).group(1).split()
+    assert words[:5] == ["forward", "--depth", "48", "--width", "4"]
+    assert run([*words, "--seeds", "300", "--no-progress"]) in (0, 3)  # a bounded activation cannot keep every norm

@@ -129,15 +129,47 @@ def test_wrong_settings_are_named(wrong):
         vanishing_of(random_mlp, **{"depth": 2, "seeds": 2, **wrong})
 
 
-def test_a_failure_names_its_depth():
-    def overflowing(depth, seed):
+def overflowing(where, layer=0):
+    """Networks whose forward pass (at the first layer), or only whose gradient (at the last), overflows at a depth."""
+
+    def build(depth, seed):
         problem = random_mlp(depth, seed)
         with torch.no_grad():
-            problem.parameters[0].mul_(1e300 if depth == 4 else 1)
+            problem.parameters[layer].mul_(1e300 if depth == where else 1)
         return problem
 
-    with pytest.raises(ComputeError, match="at depth 4"):
-        vanishing_of(overflowing, depth=4, seeds=2)
+    return build
+
+
+@pytest.mark.parametrize("layer", [0, -1])
+@pytest.mark.parametrize("where", [2, 4, 8])
+def test_a_depth_that_fails_leaves_the_others(where, layer):
+    whole = vanishing_of(random_mlp, depth=8, seeds=3)
+    measured = vanishing_of(overflowing(where, layer), depth=8, seeds=3, hessian_seeds=3)
+    assert [entry.depth for entry in measured.depths] == [depth for depth in (2, 4, 8) if depth != where]
+    assert list(measured.depths) == [entry for entry in whole.depths if entry.depth != where]
+    assert [entry.depth for entry in measured.failed] == [where]
+    assert measured.status == "inexact"
+    assert measured.verdict[0]["says"] == f"Not every depth could be measured: {where} is missing."
+    (failed,) = measured.to_result()["failed"]
+    assert failed["depth"] == where
+    assert failed["says"]
+
+
+def test_a_network_that_fails_late_is_named():
+    def build(depth, seed):
+        calls.append(depth)
+        return overflowing(4 if calls.count(4) == 3 else 0)(depth, seed)
+
+    calls = []
+    measured = vanishing_of(build, depth=4, seeds=4)
+    assert (measured.failed[0].depth, measured.status) == (4, "inexact")
+    assert measured.failed[0].says.startswith("network 2 of 4: ")
+
+
+def test_when_no_depth_can_be_measured_the_first_failure_is_the_error():
+    with pytest.raises(ComputeError, match="at depth 4: the "):
+        vanishing_of(overflowing(4), depth=[4], seeds=2)
 
 
 def test_dead_networks_are_counted():

@@ -31,6 +31,17 @@ def test_each_builtin_is_a_float64_module(name):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float64}
 
 
+@pytest.mark.parametrize("name", BUILTINS)
+def test_slices_hold_the_same_layers(name):
+    home, _, attribute = BUILTINS[name][0].partition(":")
+    model = getattr(__import__(home, fromlist=[attribute]), attribute)()
+    part = model[1:5]
+    assert type(part) is nn.Sequential
+    assert list(part) == [model[index] for index in range(1, 5)]
+    assert list(part._modules) == list(model._modules)[1:5]
+    assert list(model[::-1]) == list(model)[::-1]
+
+
 @pytest.mark.parametrize("activation", MODULES)
 def test_mlp_is_its_formula(activation):
     net = MLP(depth=3, width=5, in_features=4, out_features=2, activation=activation, bias=True, seed=1)

@@ -8,6 +8,7 @@ from scipy.integrate import quad
 from scipy.stats import beta, binom, chi2
 
 from hessdiag.errors import SpecError
+from hessdiag.theory import gaussian_nets
 from hessdiag.theory.gaussian_nets import (
     dead_probability,
     log_factor_cumulants,
@@ -196,3 +197,18 @@ def test_moments_agree_with_simulated_uniform_networks(slope):
 def test_what_makes_no_sense_is_refused(call):
     with pytest.raises(SpecError):
         call()
+
+
+@pytest.mark.parametrize(("slope", "width"), [(0.0, 1), (0.0, 32), (1.0, 2), (1.0, 32), (0.01, 2), (-0.5, 8)])
+def test_medians_of_all_depths_are_those_of_each(slope, width, monkeypatch):
+    calls, real = [], gaussian_nets._characteristic
+    monkeypatch.setattr(gaussian_nets, "_characteristic", lambda *args: calls.append(args) or real(*args))
+    depths = [1, 2, 3, 4, 7, 8, 31, 32, 63, 64, 100, 127, 128, 150]
+    found = gaussian_nets.median_log_norms2(150, width, 1.3 / width, slope)
+    assert len(calls) == 8  # once per octave
+    for depth in depths:
+        exact = gaussian_nets.median_log_norm2([width] * depth, 1.3 / width, slope)
+        assert found[depth - 1] == pytest.approx(exact, rel=0, abs=1e-10), depth
+    assert len(found) == 150
+    with pytest.raises(SpecError):
+        gaussian_nets.median_log_norms2(0, width, 1.0, slope)
