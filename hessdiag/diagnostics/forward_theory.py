@@ -65,7 +65,7 @@ def exact_kurtosis(
     From the coupled recursion of second and fourth moments, for independent weights of any symmetric law; `None` for
     dependent weights and for curved activations. The scale of the weights drops out.
 
-    >>> [round(value, 6) for value in exact_kurtosis("he_normal", "linear", 2, 8)]
+    >>> exact_kurtosis("he_normal", "linear", 2, 8).round(6).tolist()
     [1.25, 1.5625]
     """
     slope, weights = activation(name).slope, law(init, width, width, distribution)
