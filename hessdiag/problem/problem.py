@@ -1,7 +1,6 @@
 """The `Problem`: what every diagnostic is handed. A model, its data and a scalar objective of the two."""
 
 import fnmatch
-import importlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import batch as batches
+from hessdiag.problem import kernels
 from hessdiag.problem import loss as losses
 
 
@@ -256,8 +256,9 @@ class Problem:
         with ExitStack() as stack:
             stack.enter_context(_mode(self.model, self._modules, self.train_mode))
             stack.enter_context(_private_buffers(self._modules))
-            stack.enter_context(_dense_embeddings(self._modules))
-            stack.enter_context(_plain_weight_norm())
+            stack.enter_context(kernels.dense_embeddings(self._modules))
+            stack.enter_context(kernels.plain_weight_norm())
+            stack.enter_context(kernels.plain_batch_norm())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it; by itself it takes a second
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
@@ -360,41 +361,6 @@ def _private_buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
             module._buffers[name] = buffer
 
 
-@contextmanager
-def _dense_embeddings(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Sparse gradients have no derivative."""
-    sparse = [module for module in modules if isinstance(module, nn.Embedding) and module.sparse]
-    try:
-        for module in sparse:
-            module.sparse = False
-        yield
-    finally:
-        for module in sparse:
-            module.sparse = True
-
-
 def _kind(module: nn.Module) -> str:
     """The class of a module; TorchScript keeps it by name."""
     return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
-
-
-@contextmanager
-def _plain_weight_norm() -> Iterator[None]:
-    """The fused kernel takes norms for constants in its second derivative, which is then not even symmetric."""
-    homes: tuple[Any, ...] = (
-        torch,
-        importlib.import_module("torch.nn.utils.weight_norm"),
-    )  # where its callers look it up
-    fused = torch._weight_norm
-
-    def plain(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
-        normalized: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
-        return normalized
-
-    try:
-        for home in homes:
-            home._weight_norm = plain
-        yield
-    finally:
-        for home in homes:
-            home._weight_norm = fused
