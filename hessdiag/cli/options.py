@@ -66,7 +66,11 @@ class Target:
 _MODEL = (
     click.argument("models", nargs=-1, metavar="MODEL..."),
     click.option("--weights", multiple=True, metavar="PATH[#KEY]", help="Weights for MODEL; repeat for a trajectory."),
-    click.option("--data", metavar="SPEC", help="Batches: batch.npz, data.pt, train.py:loader. Without: synthetic."),
+    click.option(
+        "--data",
+        metavar="SPEC",
+        help="Batches: batch.npz, data.pt, train.py:loader, a CIFAR or IDX file, builtin:digits. Without: synthetic.",
+    ),
     click.option("--loss", metavar="NAME|SPEC", help="ce, mse, bce, nll, output, or losses.py:f of (output, target)."),
     click.option("--objective", metavar="SPEC", help="FILE.py:f of (model, batch) -> scalar, instead of a loss."),
     click.option(

@@ -23,7 +23,7 @@ def test_commands_parse_and_images_are_there(page):
         assert (page.parent / path).is_file(), f"python docs/make_images.py {relative(page)}"
     for run in runs:
         name, *arguments = run.arguments
-        with click.Context(cli) as context:
+        with click.Context(cli, **cli.context_settings) as context:  # commands remember the help option of the first
             command = cli.get_command(context, name)
             assert command is not None
             assert command.make_context(name, arguments, parent=context)
