@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.verdict import Finding, Level, percent, times
+from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.chain import Chain
@@ -15,7 +15,6 @@ FLOAT32_FLOOR = math.log(1.2e-38)
 KEPT = 1e-3  # relative distance of a scale from a critical one that counts as critical
 ATYPICAL = 0.25  # a mean that fewer chains reach is not typical
 HOLLOW = math.log(10)  # ratio of off-diagonal to diagonal entries
-Z_ALLOWED = 4.0
 
 
 def findings(measured: "Chain") -> list[Finding]:
@@ -173,15 +172,8 @@ def _agreement(measured: "Chain") -> list[Finding]:
     if not measured.agreement:
         return []
     worst = max(measured.agreement, key=lambda row: abs(row.z))
-    agrees = abs(worst.z) <= Z_ALLOWED
-    return [
-        Finding(
-            "ok" if agrees else "warn",
-            "Simulation and exact theory agree." if agrees else "Simulation and exact theory disagree.",
-            f"largest deviation {worst.z:+.1f} standard errors ({worst.quantity.replace('_', ' ')}: {worst.statistic}), {len(measured.agreement)} compared",
-            "nothing" if agrees else "more --seeds; if it stays, report it",
-        )
-    ]
+    where = f"{worst.quantity.replace('_', ' ')}: {worst.statistic}"
+    return [agreement_finding(worst.z, where, len(measured.agreement), measured="Simulation", quantity="")]
 
 
 def _power(log: float) -> str:

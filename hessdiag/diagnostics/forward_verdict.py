@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory
-from hessdiag.diagnostics.verdict import Finding, Level, percent, times
+from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Level, agreement_finding, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.forward import Forward, InitRatios
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
 SUBTLE = math.log(2)
 FLOAT32_FLOOR = math.log(1.2e-38)
-Z_ALLOWED = 4.0
 KEPT = {"median": "a typical network keeps its norm", "rms": "the mean square is kept"}
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
@@ -168,15 +167,8 @@ def _agreement(measured: "Forward") -> list[Finding]:
     if not compared:
         return []
     init, worst = max(compared, key=lambda pair: abs(pair[1].z or 0.0))
-    agrees = abs(worst.z or 0.0) <= Z_ALLOWED
-    return [
-        Finding(
-            "ok" if agrees else "warn",
-            "Measurement and exact theory agree." if agrees else "Measurement and exact theory disagree.",
-            f"largest deviation of a log-median {worst.z:+.1f} standard errors ({init}, layer {worst.layer}), {sum(len(entry.compared) for entry in measured.inits)} compared",
-            "nothing" if agrees else "more --seeds; if it stays, report it",
-        )
-    ]
+    count = sum(len(entry.compared) for entry in measured.inits)
+    return [agreement_finding(worst.z or 0.0, f"{init}, layer {worst.layer}", count)]
 
 
 def _number(log: float) -> str:

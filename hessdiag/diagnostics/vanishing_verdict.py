@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory
-from hessdiag.diagnostics.verdict import Finding, Level, percent, times
+from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.vanishing import Vanishing
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 GONE = 1e-2  # relative to the shallowest network, a typical gradient below this has vanished
 SUBTLE = 0.5
 FLOAT32_FLOOR = 1.2e-38
-Z_ALLOWED = 4.0
 OVERSTATED = 1.5  # path count over effective width that is worth a word
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
@@ -274,12 +273,4 @@ def _agreement(measured: "Vanishing") -> list[Finding]:
     if not measured.agreement:
         return []
     worst = max(measured.agreement, key=lambda entry: abs(entry.z))
-    agrees = abs(worst.z) <= Z_ALLOWED
-    return [
-        Finding(
-            "ok" if agrees else "warn",
-            "Measurement and exact theory agree." if agrees else "Measurement and exact theory disagree.",
-            f"largest deviation of a log-median {worst.z:+.1f} standard errors ({worst.quantity}, depth {worst.depth}), {len(measured.agreement)} compared",
-            "nothing" if agrees else "more --seeds; if it stays, report it",
-        )
-    ]
+    return [agreement_finding(worst.z, f"{worst.quantity}, depth {worst.depth}", len(measured.agreement))]

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 Level = Literal["ok", "note", "warn", "bad"]
 Status = Literal["ok", "inexact", "interrupted"]
 
+Z_ALLOWED = 4.0  # standard errors from exact theory
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -92,6 +94,19 @@ def _differences(apart: float, tolerance: float) -> Finding:
         "The model cannot be differentiated twice: products are central differences, and not exact.",
         f"products of two step sizes differ by a relative {apart:.1e}",
         remedy,
+    )
+
+
+def agreement_finding(
+    z: float, where: str, compared: int, *, measured: str = "Measurement", quantity: str = " of a log-median"
+) -> Finding:
+    """Whether what was measured agrees with exact theory, judged by the largest deviation z in standard errors."""
+    agrees = abs(z) <= Z_ALLOWED
+    return Finding(
+        "ok" if agrees else "warn",
+        f"{measured} and exact theory {'agree' if agrees else 'disagree'}.",
+        f"largest deviation{quantity} {z:+.1f} standard errors ({where}), {compared} compared",
+        "nothing" if agrees else "more --seeds; if it stays, report it",
     )
 
 
