@@ -203,7 +203,7 @@ def _lines(chart: Lines) -> Figure:
     axes.set_ylabel(chart.y_axis)
     axes.grid(linewidth=0.6)
     if drawn:
-        figure.legend(**_legend(drawn), loc="outside upper left")
+        _legend_that_fits(figure, _legend(drawn))
     return figure
 
 
@@ -214,6 +214,15 @@ def _legend(lines: Sequence[tuple[int, Line2D]]) -> dict[str, Any]:
     longest, nothing = max(map(len, columns)), Line2D([], [], linestyle="none", label=" ")
     handles = [line for column in columns for line in (*column, *[nothing] * (longest - len(column)))]
     return {"handles": handles, "labels": [str(line.get_label()) for line in handles], "ncols": len(groups)}
+
+
+def _legend_that_fits(figure: Figure, entries: dict[str, Any]) -> None:
+    """Above the axes; many long labels get smaller type rather than be cut off."""
+    legend = figure.legend(**entries, loc="outside upper left")
+    room = figure.bbox.width / legend.get_window_extent().width
+    if room < 1:
+        legend.remove()
+        figure.legend(**entries, loc="outside upper left", fontsize=0.98 * room * STYLE["legend.fontsize"])
 
 
 def _line_mark(series: Series) -> str:

@@ -2,16 +2,19 @@ import base64
 import json
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from xml.etree import ElementTree
 
+import matplotlib as mpl
 import pytest
 
+from hessdiag.report import figures
 from hessdiag.report.document import loads
 from hessdiag.report.html import _script_json
 from hessdiag.report.render import render, view_of
-from hessdiag.report.view import Table
+from hessdiag.report.view import Lines, Table
 from report import example_documents
 
 VOID = {"meta", "img", "link", "br", "hr", "input"}
@@ -174,3 +177,14 @@ def test_the_factor_that_keeps_a_typical_norm_and_the_fourth_moment_are_drawn():
         for layer in init["layers"]:
             layer |= {"theory_rms": None, "theory_kurtosis": None}
     assert not {"factor", "moment"} & {block.title.split()[1] for block in view_of(doc).blocks if hasattr(block, "alt")}
+
+
+def test_no_legend_is_wider_than_its_figure():
+    chart = next(block for block in view_of(example_documents.forward()).blocks if isinstance(block, Lines))
+    long = tuple(
+        replace(series, name=f"quite a long name of an initialization: {series.name}", group=index % 3)
+        for index, series in enumerate(chart.series)
+    )
+    with mpl.rc_context(figures.STYLE):
+        (legend,) = figures._lines(replace(chart, series=long)).legends
+    assert legend.get_window_extent().width <= legend.get_figure().bbox.width
