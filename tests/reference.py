@@ -32,7 +32,7 @@ def brute_force_hessian(problem: Problem) -> Tensor:
         return total
 
     theta = torch.cat([parameter.detach().reshape(-1) for _, parameter in problem.named_parameters])
-    modules = (torch.nn.LayerNorm, torch.nn.BatchNorm1d)
+    modules = (torch.nn.LayerNorm, torch.nn.modules.batchnorm._BatchNorm)
     if any(isinstance(module, modules) for module in problem.model.modules()):
         # torch.func.hessian is jacfwd(jacrev), whose first backward runs under vmap: with torch 2.13 it is wrong and
         # asymmetric through these layers. The gradient must be a plain one.

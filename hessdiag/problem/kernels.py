@@ -1,8 +1,9 @@
 """Kernels whose second derivative is missing, wrong or slow, replaced by the formula that they compute."""
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,12 +45,60 @@ def plain_weight_norm() -> Iterator[None]:
             home._weight_norm = fused
 
 
-@contextmanager
-def plain_batch_norm() -> Iterator[None]:
-    """In eval mode it is a scale and a shift, whose second derivative is cheaper than that of the fused kernel."""
-    fused = torch.nn.functional.batch_norm
+@dataclass(frozen=True)
+class _Convolution:
+    """How a tensor came to be, as long as nothing was changed in place."""
 
-    def plain(
+    run: Callable[..., Tensor]
+    input: Tensor
+    weight: Tensor
+    bias: Tensor | None
+    geometry: tuple[Any, ...]
+    versions: tuple[int, ...]
+
+    def scaled(self, output: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
+        """Scale and shift of each channel of the output as one convolution; `None` if it is no longer the same."""
+        watched = output.retains_grad or output._backward_hooks
+        if watched or self.versions != _versions(output, self.input, self.weight):
+            return None
+        weight = self.weight * scale.view(-1, *(1,) * (self.weight.ndim - 1))
+        bias = shift if self.bias is None else shift + scale * self.bias
+        return self.run(self.input, weight, bias, *self.geometry)
+
+
+def _versions(*tensors: Tensor) -> tuple[int, ...]:
+    return tuple(tensor._version for tensor in tensors)
+
+
+@contextmanager
+def folded_batch_norm() -> Iterator[None]:
+    """In eval mode it is a scale and a shift: part of the convolution before it, if there is one.
+
+    A second derivative then has nothing to do for it; that of the fused kernel takes a fifth of the time of a ResNet's.
+    """
+    home = torch.nn.functional
+    fused, convolutions = home.batch_norm, {name: getattr(home, name) for name in ("conv1d", "conv2d", "conv3d")}
+
+    def remembering(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def convolution(
+            input: Tensor,
+            weight: Tensor,
+            bias: Tensor | None = None,
+            stride: Any = 1,
+            padding: Any = 0,
+            dilation: Any = 1,
+            groups: int = 1,
+        ) -> Tensor:
+            geometry = (stride, padding, dilation, groups)
+            output = run(input, weight, bias, *geometry)
+            if torch.is_grad_enabled():
+                versions = _versions(output, input, weight)
+                output._convolution = _Convolution(run, input, weight, bias, geometry, versions)  # type: ignore[attr-defined]
+            return output
+
+        return convolution
+
+    def folded(
         input: Tensor,
         running_mean: Tensor | None,
         running_var: Tensor | None,
@@ -65,11 +114,19 @@ def plain_batch_norm() -> Iterator[None]:
         if weight is not None:
             scale = scale * weight
         shift = -running_mean * scale if bias is None else bias - running_mean * scale
+        source: _Convolution | None = getattr(input, "_convolution", None)
+        output = None if source is None else source.scaled(input, scale, shift)
+        if output is not None:
+            return output
         channels = (1, -1, *(1,) * (input.ndim - 2))
         return input * scale.view(channels) + shift.view(channels)
 
     try:
-        torch.nn.functional.batch_norm = plain
+        home.batch_norm = folded
+        for name, run in convolutions.items():
+            setattr(home, name, remembering(run))
         yield
     finally:
-        torch.nn.functional.batch_norm = fused
+        home.batch_norm = fused
+        for name, run in convolutions.items():
+            setattr(home, name, run)

@@ -258,7 +258,7 @@ class Problem:
             stack.enter_context(_private_buffers(self._modules))
             stack.enter_context(kernels.dense_embeddings(self._modules))
             stack.enter_context(kernels.plain_weight_norm())
-            stack.enter_context(kernels.plain_batch_norm())
+            stack.enter_context(kernels.folded_batch_norm())
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it; by itself it takes a second
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward

@@ -36,6 +36,18 @@ class Tied(nn.Module):
         return self.second(torch.tanh(self.first(x)))
 
 
+class Beside(nn.Module):
+    """What a batch norm is given is used without it, and changed in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        z = self.convolution(x)
+        return self.norm(z) * z + self.norm(self.convolution(x).sigmoid_())
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -66,6 +78,18 @@ def _classes(n, k=3):
     return torch.arange(n) % k
 
 
+def _used(model):
+    """Batch norms as training leaves them, in place of those that change nothing."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2.0)
+            if module.affine:
+                nn.init.normal_(module.weight)
+                nn.init.normal_(module.bias)
+    return model.double()
+
+
 def _frozen():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3))
     model[0].weight.requires_grad_(False)
@@ -80,6 +104,8 @@ CASES = {
     "convolution, group norm": lambda: Problem(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2), nn.SiLU(), nn.Flatten(), nn.Linear(8, 3)).double(), data=[(_x(3, 1, 4, 4), _classes(3))], loss="ce"),
     "convolution, max pooling, relu": lambda: Problem(nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)).double(), data=[(_x(3, 1, 6, 6), _classes(3))], loss="ce"),
     "batch norm, eval mode": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse"),
+    "convolutions and batch norms, eval mode": lambda: Problem(_used(nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 4, 2, padding=1, groups=2, bias=False), nn.BatchNorm2d(4, affine=False), nn.ELU(inplace=True), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 2, 2), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(32, 2))), data=[(_x(3, 2, 5, 5), _x(3, 2))], loss="mse"),
+    "a batch norm beside its convolution": lambda: Problem(_used(Beside()), data=[(_x(3, 2, 5), _x(3, 3, 3))], loss="mse"),
     "batch norm, train mode": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse", train_mode=True),
     "attention": lambda: Problem(Attention().double(), data=[(torch.randint(0, 7, (4, 5)), _classes(4))], loss="ce"),
     "tied and unreached": lambda: Problem(Tied().double(), data=[(_x(5, 4), _x(5, 4))], loss="mse"),
