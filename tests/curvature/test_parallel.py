@@ -162,6 +162,19 @@ def test_spectra_are_the_same_on_one_and_two_ranks(folder):
         assert two[name] == pytest.approx(numbers, rel=1e-10, abs=1e-13), name
 
 
+def test_the_connection_is_closed_before_a_process_ends(folder):
+    (folder / "leave.py").write_text(
+        "import atexit, os, torch, torch.distributed as dist\n"
+        "from hessdiag.curvature import parallel\n"
+        "name = 'left' + os.environ['RANK']\n"
+        "atexit.register(lambda: open(name, 'w').write(str(dist.is_initialized())))\n"
+        "parallel.total(torch.ones(1))\n"
+        "assert dist.is_initialized()\n"
+    )
+    assert _run(folder, 2, "leave.py").returncode == 0
+    assert [(folder / f"left{rank}").read_text() for rank in range(2)] == ["False", "False"]
+
+
 def test_a_lost_rank_ends_the_run(folder):
     (folder / "die.py").write_text(
         "import os, signal, sys, time\n"
