@@ -8,9 +8,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from hessdiag.curvature import replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
 from hessdiag.errors import ComputeError
+from hessdiag.linalg import huge_pages
 from hessdiag.problem.problem import Layer, Problem
 
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
@@ -54,6 +56,8 @@ class CurvatureOperator(ABC, Generic[G]):
         self._notes: list[str] = []
         self._chunk: int | None = None
         self._kept: G | None = None
+        self._stream = replay.own_stream(problem.device)
+        self._replays = replay.Replays(self._stream)
         self.missing: str | None = None
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
         self._moved: Moved | None = None
@@ -68,12 +72,15 @@ class CurvatureOperator(ABC, Generic[G]):
         passes = f"batched {self.method}" if self._batched else self.method
         if self._unbatched is not None:
             passes = f"{self.method}, one vector at a time ({self._unbatched})"
+        if self._replays.used:
+            passes += ", replayed as a CUDA graph"
         return "; ".join([passes, *self._notes])
 
     def on(self, problem: Problem) -> "CurvatureOperator[G]":
         """The same matrix of another problem."""
         other = copy.copy(self)
         other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
+        other._replays = replay.Replays(self._stream)
         return other
 
     @property
@@ -133,7 +140,7 @@ class CurvatureOperator(ABC, Generic[G]):
 
     def _products(self, vectors: Tensor, layer: Layer | None = None) -> Tensor:
         """Rows of `vectors` (k, N) times the matrix, as rows (k, N), or only the columns of one layer."""
-        vectors = vectors.to(self.device, self.dtype).contiguous()
+        vectors = huge_pages.contiguous(vectors.to(self.device, self.dtype))
         if not len(vectors):
             return vectors if layer is None else vectors[:, : layer.size]
         return self._retried(lambda: self._summed(vectors, layer))
@@ -144,16 +151,17 @@ class CurvatureOperator(ABC, Generic[G]):
         Raises:
             ComputeError: if the model cannot be copied for them.
         """
-        try:
+        with replay.on(self._stream):
+            try:
+                return compute()
+            except NoDoubleBackwardError as missing:
+                self.missing = str(missing).rstrip(".")
+            try:
+                self._moved = movable(self.problem)
+            except ComputeError as error:
+                raise ComputeError(f"{self.missing}, and for differences {error.what}", error.hint) from error
+            self._kept = None
             return compute()
-        except NoDoubleBackwardError as missing:
-            self.missing = str(missing).rstrip(".")
-        try:
-            self._moved = movable(self.problem)
-        except ComputeError as error:
-            raise ComputeError(f"{self.missing}, and for differences {error.what}", error.hint) from error
-        self._kept = None
-        return compute()
 
     def _disagreement(self, moved: Moved) -> float:
         """Largest distance between products of two step sizes, for random vectors and some unit vectors.
@@ -211,14 +219,27 @@ class CurvatureOperator(ABC, Generic[G]):
         fewest = CPU_FEWEST if self.device.type == "cpu" else 2
         if len(vectors) >= fewest and self._unbatched is None:
             try:
-                rows = self._joined(graph.products(vectors, layer), len(vectors), layer)
+                rows = self._together(graph, vectors, layer)
                 self._batched = True
                 return rows
             except RuntimeError as error:
                 if out_of_memory(error):
                     raise
                 self._unbatched = str(error).splitlines()[0][:120]
-        return torch.cat([self._joined(graph.products(vector[None], layer), 1, layer) for vector in vectors])
+        alone = [self._together(graph, vector[None], layer) for vector in vectors]
+        if len(alone) == 1:
+            return alone[0]
+        return torch.cat(alone, out=huge_pages.empty(len(alone), alone[0].shape[1], self.dtype, self.device))
+
+    def _together(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
+        """Products with all vectors at once, on a GPU from a recording if that is faster."""
+
+        def product(vectors: Tensor) -> Tensor:
+            return self._joined(graph.products(vectors, layer), len(vectors), layer)
+
+        if self._stream is None or graph is not self._kept or self._moved is not None:
+            return product(vectors)
+        return self._replays.run((len(vectors), layer), product, vectors)
 
     def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None) -> Tensor:
         places = self.problem.places(layer)

@@ -17,3 +17,15 @@ def empty(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> 
     if device.type == "cpu":
         return torch.from_numpy(np.empty((rows, columns), dtype=str(dtype).removeprefix("torch.")))
     return torch.empty(rows, columns, dtype=dtype, device=device)
+
+
+def contiguous(matrix: Tensor) -> Tensor:
+    """The same matrix in consecutive memory; itself, if it is already.
+
+    >>> contiguous(torch.eye(2)[:, :1]).is_contiguous()
+    True
+    """
+    if matrix.is_contiguous():
+        return matrix
+    rows, columns = matrix.shape
+    return empty(rows, columns, matrix.dtype, matrix.device).copy_(matrix)
