@@ -141,7 +141,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         rows = _streamed(operator, report)
     else:
         rows = _sketched(products, seed, report)
-    measured = _measured(products if matrix is None else matrix, seed, report)
+    measured = _measured(products if matrix is None else matrix, seed, operator.precision, report)
     whole = _whole(problem, matrix) if matrix is not None else {}
     everywhere = bool(rows.exact.all())
     known = rows.diagonal[rows.exact]
@@ -243,14 +243,20 @@ def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows
     return _Rows(diagonal, radii.clip(min=0), known, SKETCHES + len(top))
 
 
-def _measured(operator: SymmetricOperator, seed: int, report: Progress) -> dict[str, Any]:
+def _measured(operator: SymmetricOperator, seed: int, precision: float, report: Progress) -> dict[str, Any]:
     """The extremes by Lanczos. After a keyboard interrupt, what was found by then."""
     n = operator.shape[0]
     fitting = operators.vectors_that_fit(operator)
     report(0, 1, f"{n:,} parameters: the lowest and the highest eigenvalue")
     try:
         pairs = extreme_eigenpairs(
-            operator, lowest=1, highest=1, tol=TOLERANCE, max_basis=min(LARGEST_BASIS, max(fitting, 20)), seed=seed
+            operator,
+            lowest=1,
+            highest=1,
+            tol=TOLERANCE,
+            max_basis=min(LARGEST_BASIS, max(fitting, 20)),
+            seed=seed,
+            precision=precision,
         )
     except KeyboardInterrupt:
         missing = dict.fromkeys(("measured", "measured_residuals", "measured_converged"))

@@ -184,7 +184,7 @@ def eigs(
     products = operator if exact else parallel.shared(operator)
     if exact:
         matrix = hessian(problem)
-        pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol)
+        pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol, precision=operator.precision)
         along = matrix @ gradient
         report(n, n, "")
     else:
@@ -198,9 +198,9 @@ def eigs(
             max_products=max_products,
             block=block,
             seed=seed,
+            precision=products.precision,
             progress=lambda spent, converged: report(converged, wanted, ""),
         )
-    pairs = operators.at_precision(pairs, products)
     failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
     found = _pairs(pairs, gradient, problem.layer_slices)

@@ -18,12 +18,12 @@ from hessdiag.diagnostics.forward_solve import Ensemble, measure_and_solve
 from hessdiag.diagnostics.forward_theory import exact_kurtosis, exact_log_medians, exact_log_rms
 from hessdiag.diagnostics.forward_verdict import findings
 from hessdiag.diagnostics.pieces import Pieces
-from hessdiag.diagnostics.vanishing import device_named
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.nets import activations
 from hessdiag.nets.initializers import Distribution, draw, law
+from hessdiag.problem.device import device_named
 from hessdiag.theory.gaussian_nets import gate_moments
 
 Progress = Callable[[int, int, str], None]
@@ -254,7 +254,7 @@ def forward(
         raise SpecError("no initialization was given.", "--init he_normal")
     phi = activations.activation(activation)
     laws = {name: law(name, width, width, distribution) for name in names}
-    place = device_named(device)
+    place = device_named(device, torch.float64)
     by_kind: dict[Distribution | None, list[str]] = {}
     for name, weights in laws.items():
         by_kind.setdefault(weights.distribution if weights else None, []).append(name)
@@ -263,7 +263,7 @@ def forward(
     done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
     settings = {
         "command": "forward", "depth": depth, "width": width, "init": names, "activation": activation, "seeds": seeds,
-        "seed": seed, "device": str(place), "distribution": distribution, "solve": solve, "per_layer": per_layer,
+        "seed": seed, "distribution": distribution, "solve": solve, "per_layer": per_layer,
     }  # fmt: skip
     pieces = Pieces(resume, settings, place)
     report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{pieces.said}")

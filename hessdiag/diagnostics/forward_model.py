@@ -27,7 +27,7 @@ from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 
 MODEL_SEEDS = 200
-OF_PROBLEM = ("spec", "model", "dtype", "device", "train_mode", "weights_sha256", "data_sha256", "files")
+OF_PROBLEM = ("spec", "model", "dtype", "train_mode", "weights_sha256", "data_sha256", "files")
 WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Scales = Mapping[str, float]
 Gains = float | Mapping[str, float]

@@ -1,6 +1,5 @@
 """The matrices that can be asked about by name, with their self-checks, and how much of them fits in memory."""
 
-from dataclasses import replace
 from typing import Any, Literal
 
 from hessdiag.curvature import checks, parallel
@@ -10,7 +9,6 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import SpecError
-from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.problem.problem import Problem
 
@@ -40,14 +38,6 @@ def failed(problem: Problem, measured: dict[str, float | None]) -> bool:
     """Whether a self-check came out worse than the problem's dtype explains."""
     tolerance = checks.TOLERANCE[problem.dtype]
     return any(value is not None and not value <= tolerance for value in measured.values())
-
-
-def at_precision(pairs: Eigenpairs, products: Products) -> Eigenpairs:
-    """The same pairs, where products are less precise than rounding: what is below their error counts as zero."""
-    error = ROUNDING * products.precision * float(pairs.values.abs().max())
-    if error <= pairs.rounding:
-        return pairs
-    return replace(pairs, rounding=error, converged=pairs.converged | (pairs.residuals <= error))
 
 
 def vectors_that_fit(matrix: SymmetricOperator) -> int:

@@ -32,8 +32,8 @@ class Pieces:
 
     Args:
         folder: Where pieces are kept; it is made if need be. `None` keeps nothing.
-        settings: All that the numbers depend on, in JSON's types.
-        device: Where the computation runs, for processes to meet.
+        settings: All that the numbers depend on besides the device, in JSON's types.
+        device: Where the computation runs, and processes meet.
 
     Raises:
         SpecError: if the folder holds something else, or pieces of other settings.
@@ -52,7 +52,8 @@ class Pieces:
         self._there: frozenset[str] = frozenset()
         if self._folder is not None:
             versions = {"hessdiag": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
-            _open(self._folder, dict(settings) | versions)
+            # Of several GPUs each process has its own: what tells numbers apart is the kind.
+            _open(self._folder, dict(settings) | versions | {"device": device.type})
             own = {path.stem for path in self._folder.glob(f"*{SUFFIX}")}
             rank, _ = parallel.ranks()
             self._there = frozenset.intersection(*map(frozenset, parallel.merged({rank: own}, device)))

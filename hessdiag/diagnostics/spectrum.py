@@ -280,6 +280,7 @@ def _sampled(
         max_basis=min(LARGEST_BASIS, max(fitting, 4 * ENDS)),
         max_products=probes * steps,
         seed=seed,
+        precision=matrix.precision,
     )
     if pairs.interrupted:
         raise KeyboardInterrupt

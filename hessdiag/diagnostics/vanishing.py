@@ -29,6 +29,7 @@ from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets import activations
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import Distribution, default_init, law
+from hessdiag.problem.device import device_named
 
 Progress = Callable[[int, int, str], None]
 WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
@@ -98,8 +99,8 @@ class Vanishing:
     depths: tuple[DepthNorms, ...]
     layers: tuple[LayerNorms, ...]
     checks: dict[str, float | None]
+    check_tolerance: float
     interrupted: bool
-    check_failed: bool = False
     same_weights: bool = False
     resumed_pieces: int = 0
     failed: tuple[Failure, ...] = ()
@@ -140,6 +141,11 @@ class Vanishing:
             and norm.log_median_stderr > 0
             and norm.networks >= FEWEST_TO_COMPARE
         )
+
+    @property
+    def check_failed(self) -> bool:
+        """Whether a self-check came out beyond its tolerance."""
+        return any(value is not None and not abs(value) <= self.check_tolerance for value in self.checks.values())
 
     @property
     def status(self) -> Status:
@@ -232,14 +238,14 @@ def vanishing(
             raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
     phi, init = activations.activation(activation), init or default_init(activation)
     weight_law = law(init, 1, 1, distribution)
-    place = device_named(device)
+    place = device_named(device, torch.float64)
     grid = [(L, L if width == "same" else width) for L in grid_depths]
     _fits(grid[-1], place)
     networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
     settings = {
         "command": "vanishing", "depths": grid_depths, "width": width, "init": init, "activation": activation,
-        "seeds": seeds, "hessian_seeds": networks, "batch": batch, "seed": seed, "device": str(place),
+        "seeds": seeds, "hessian_seeds": networks, "batch": batch, "seed": seed,
         "distribution": distribution,
     }  # fmt: skip
     pieces = Pieces(resume, settings, place)
@@ -272,11 +278,9 @@ def vanishing(
         if not measured:
             raise
         interrupted = True
-    z = checks.get("hessian_norm_z")
     return Vanishing(
         width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
-        tuple(measured), layers, checks, interrupted, z is not None and not abs(z) <= LARGEST_Z,
-        resumed_pieces=pieces.taken,
+        tuple(measured), layers, checks, LARGEST_Z, interrupted, resumed_pieces=pieces.taken,
     )  # fmt: skip
 
 
@@ -317,19 +321,3 @@ def depth_grid(depth: int | Sequence[int]) -> list[int]:
     if not isinstance(depth, int):
         return sorted(set(depth))
     return sorted({2**power for power in range(1, depth.bit_length()) if 2**power < depth} | {depth})
-
-
-def device_named(name: str) -> torch.device:
-    """The device of that name, once it is sure that float64 works there; "auto" takes a GPU where there is one.
-
-    Raises:
-        SpecError: if it cannot be used.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(name)
-        torch.zeros(1, dtype=torch.float64, device=place)
-    except (RuntimeError, TypeError, AssertionError) as error:
-        raise SpecError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}", "--device cpu") from error
-    return place

@@ -10,9 +10,8 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hessdiag.curvature.checks import self_checks
+from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.effective_width import EffectiveWidth
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
 from hessdiag.diagnostics.pieces import Arrays, Pieces
@@ -30,18 +29,7 @@ Build = Callable[[int, int], Problem]
 SEEDS = 10  # default number of networks at every depth
 HESSIAN_WORK = 5e11  # floating-point operations that the Hessian norms of a default run may take
 FEWEST_HESSIAN_SEEDS = 2
-OF_NETWORKS = (
-    "model",
-    "data",
-    "samples",
-    "loss",
-    "loss_definition",
-    "reduction",
-    "device",
-    "dtype",
-    "train_mode",
-    "files",
-)
+OF_NETWORKS = ("model", "data", "samples", "loss", "loss_definition", "reduction", "dtype", "train_mode", "files")
 OF_DEPTHS = ("weights_sha256", "data_sha256")
 PRODUCT_TO_FORWARD = 6  # operations of a Hessian-vector product over those of a forward pass
 
@@ -200,8 +188,8 @@ def vanishing_of(
         depths=tuple(measured),
         layers=layers,
         checks=checks,
+        check_tolerance=TOLERANCE[first.dtype],
         interrupted=interrupted,
-        check_failed=operators.failed(first, checks),
         same_weights=same,
         resumed_pieces=pieces.taken,
         failed=tuple(sorted(failed, key=lambda failure: failure.depth)),

@@ -14,7 +14,7 @@ Progress = Callable[[int, int], None]  # products, pairs that have converged
 
 BLOCK = 2  # the fewest vectors that tell a repeated eigenvalue from a simple one
 LARGEST_BASIS = 400  # beyond this, orthogonalization costs more than the products that it saves
-ROUNDING = 32.0  # units of rounding of |A| below which a residual is noise
+ROUNDING = 32.0  # units of the products' relative error, times |A|, below which a residual is noise
 KEEP = 0.5  # fraction of the free places in the basis that a restart fills with neighbours of the wanted pairs
 CHECK_EVERY = 0.05  # growth of the basis between two looks at its Ritz pairs,
 CHECK_EVERY_AFAR = 0.15  # and while a residual is still ten times too large
@@ -33,7 +33,8 @@ class Eigenpairs:
         converged: residual <= max(tol |theta|, rounding); bool, shape (k,).
         lowest: How many belong to the lower end; fewer than asked for only if n is less, or after an interrupt.
         highest: How many belong to the upper end.
-        rounding: 32 eps |A|: an eigenvalue that is smaller cannot be told from zero, and its residual need not be.
+        rounding: 32 |A| times the relative error of products: a smaller eigenvalue cannot be told from zero, and its
+            residual need not be.
         products: Products with single vectors that were spent.
         basis: The most vectors held.
         restarts: How often the basis was compressed.
@@ -74,6 +75,7 @@ def extreme_eigenpairs(
     max_products: int | None = None,
     block: int = BLOCK,
     seed: int = 0,
+    precision: float | None = None,
     progress: Progress | None = None,
 ) -> Eigenpairs:
     """Compute the lowest and the highest eigenpairs from products with the operator.
@@ -89,12 +91,13 @@ def extreme_eigenpairs(
         operator: Symmetric, (n, n).
         lowest: Pairs wanted at the lower end.
         highest: Pairs wanted at the upper end.
-        tol: Residual to reach, relative to |theta|; below 32 eps |A| rounding rules, and counts as converged.
+        tol: Residual to reach, relative to |theta|; below 32 |A| times `precision` noise rules, and that will do.
         max_basis: Most vectors in the basis, but at least `smallest_basis`; as many images are held beside them.
             Default: 400, or n.
         max_products: Where to give up. Default: 20 n.
         block: Vectors per product, at the start.
         seed: Of the start.
+        precision: Relative error of the operator's products. Default: the rounding of its dtype.
         progress: Called with (products, converged pairs).
 
     Returns:
@@ -116,10 +119,10 @@ def extreme_eigenpairs(
         raise ValueError(f"{lowest} lowest and {highest} highest pairs cannot be computed")
     if n <= 3 * smallest:
         identity = torch.eye(n, dtype=operator.dtype, device=operator.device)
-        return dense_eigenpairs(operator @ identity, lowest=lowest, highest=highest, tol=tol)
+        return dense_eigenpairs(operator @ identity, lowest=lowest, highest=highest, tol=tol, precision=precision)
     widest = max(lowest, highest, block)
     capacity = min(max(max_basis or LARGEST_BASIS, smallest), n)
-    space = KrylovSpace(operator, capacity, block, widest, seed)
+    space = KrylovSpace(operator, capacity, block, widest, seed, precision)
     limit = max_products or 20 * n
     try:
         return _iterate(space, lowest, highest, tol, limit, widest, progress or (lambda products, converged: None))
@@ -129,7 +132,9 @@ def extreme_eigenpairs(
         return _pairs(space, lowest, highest, tol, interrupted=True)
 
 
-def dense_eigenpairs(matrix: Tensor, *, lowest: int, highest: int, tol: float = 1e-3) -> Eigenpairs:
+def dense_eigenpairs(
+    matrix: Tensor, *, lowest: int, highest: int, tol: float = 1e-3, precision: float | None = None
+) -> Eigenpairs:
     """Both ends, and the whole spectrum, of a matrix that is at hand, by LAPACK in float64.
 
     Args:
@@ -137,6 +142,7 @@ def dense_eigenpairs(matrix: Tensor, *, lowest: int, highest: int, tol: float = 
         lowest: Pairs wanted at the lower end.
         highest: Pairs wanted at the upper end.
         tol: As in `extreme_eigenpairs`.
+        precision: As in `extreme_eigenpairs`, of the matrix.
 
     Returns:
         The pairs, with n products counted.
@@ -151,7 +157,7 @@ def dense_eigenpairs(matrix: Tensor, *, lowest: int, highest: int, tol: float = 
     wanted = _ends(n, lowest, highest)
     values, vectors = spectrum[wanted], vectors[:, wanted]
     residuals = torch.linalg.vector_norm(wide @ vectors - vectors * values, dim=0)
-    rounding = ROUNDING * torch.finfo(matrix.dtype).eps * float(spectrum.abs().max())
+    rounding = ROUNDING * (precision or torch.finfo(matrix.dtype).eps) * float(spectrum.abs().max())
     return Eigenpairs(
         values=values,
         vectors=vectors.to(matrix.device, matrix.dtype),
@@ -183,7 +189,7 @@ def _iterate(
             continue
         values, vectors, estimates = space.ritz()
         wanted = _ends(len(values), lowest, highest)
-        rounding = ROUNDING * space.eps * space.norm
+        rounding = ROUNDING * space.precision * space.norm
         allowed = (tol * values[wanted].abs()).clamp(min=rounding)
         passed = estimates[wanted] <= allowed
         afar = bool((estimates[wanted] > 10 * allowed).any())
@@ -191,7 +197,7 @@ def _iterate(
         report(space.products, int(passed.sum()))
         if passed.all() and steps >= wait:
             pairs = _pairs(space, lowest, highest, tol)
-            if bool((pairs.converged | (estimates[wanted] <= space.eps * space.norm)).all()):
+            if bool((pairs.converged | (estimates[wanted] <= space.precision * space.norm)).all()):
                 copies = _most_copies(values[wanted], ALIKE * estimates[wanted] + rounding)
                 if copies < space.block or space.block in (1, widest):
                     return pairs
@@ -215,7 +221,7 @@ def _pairs(space: KrylovSpace, lowest: int, highest: int, tol: float, *, interru
     values, order = (rows * images).sum(1).double().cpu().sort()
     rows, images = rows[order.to(rows.device)], images[order.to(rows.device)]
     residuals = row_norms(images - values.to(rows.device, rows.dtype)[:, None] * rows)
-    rounding = ROUNDING * space.eps * space.norm
+    rounding = ROUNDING * space.precision * space.norm
     return Eigenpairs(
         values=values,
         vectors=rows.T,

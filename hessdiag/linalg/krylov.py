@@ -22,12 +22,21 @@ class KrylovSpace:
         block: Rows per step.
         widest: What `widen` may ask for.
         seed: Of the first block, and of rows that replace exhausted ones.
+        precision: Relative error of products. Default: the rounding of the operator's dtype.
     """
 
-    def __init__(self, operator: SymmetricOperator, capacity: int, block: int, widest: int, seed: int) -> None:
+    def __init__(
+        self,
+        operator: SymmetricOperator,
+        capacity: int,
+        block: int,
+        widest: int,
+        seed: int,
+        precision: float | None = None,
+    ) -> None:
         self.operator = operator
         self.n = operator.shape[0]
-        self.eps = torch.finfo(operator.dtype).eps
+        self.precision = precision or torch.finfo(operator.dtype).eps
         self.block = block
         self.room = capacity - widest  # rows that a restart may keep
         self.size = self.products = self.restarts = self.largest = 0
@@ -96,7 +105,7 @@ class KrylovSpace:
             columns, triangle = torch.linalg.qr(remainder.T)
             coupling = triangle.double().cpu().T
             left, before = coupling.diagonal().abs(), torch.linalg.vector_norm(coupling, dim=1)
-            if bool((left > (CANCELLED * before).clamp(min=BREAKDOWN * self.eps * self.norm)).all()):
+            if bool((left > (CANCELLED * before).clamp(min=BREAKDOWN * self.precision * self.norm)).all()):
                 self._coupling = coupling
                 self._basis[self.size : self.size + self._width] = columns.T
                 return
@@ -116,7 +125,7 @@ class KrylovSpace:
                 if norm < CANCELLED * before:
                     row, _ = orthogonalize(row, known)
                     norm = row_norms(row)
-            if norm > BREAKDOWN * self.eps * self.norm:
+            if norm > BREAKDOWN * self.precision * self.norm:
                 self._coupling[j, j] = norm[0]
                 self._basis[self.size + j] = scaled(row, norm)[0]
             else:

@@ -17,6 +17,7 @@ from hessdiag.problem import batch as batch_forms
 from hessdiag.problem import checkpoint, data, fit, hub, python, synthetic, weights
 from hessdiag.problem import loss as losses
 from hessdiag.problem.data import ALL
+from hessdiag.problem.device import device_named
 from hessdiag.problem.images import Images, paired
 from hessdiag.problem.problem import Problem, uncompiled
 from hessdiag.problem.spec import Spec, parse
@@ -125,8 +126,8 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     >>> problem.n_parameters, problem.dtype, problem.source["synthetic"]
     (48, torch.float64, True)
     """
-    device = _device(request.device)
-    dtype = _dtype(request.dtype, device)
+    dtype = _dtype(request.dtype)
+    device = device_named(request.device, dtype)
     for name, value in (("batches", request.batches), ("batch-size", request.batch_size)):
         if value is not None and value < 1 and (name, value) != ("batches", ALL):
             raise SpecError(f"--{name} must be at least 1, not {value}.", f"--{name} 1")
@@ -337,28 +338,9 @@ def _weights(session: _Session, model: nn.Module) -> None:
     session.notes += weights.load_into(model, state, spec.source)
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise SpecError(f"there is no device {name!r}.", "--device auto, cpu, cuda, cuda:1 or mps") from None
-    there = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }.get(device.type, False)
-    if not there:
-        raise LoadError(f"device {name!r} is not available on this machine.", "--device auto")
-    return device
-
-
-def _dtype(name: str | None, device: torch.device) -> torch.dtype | None:
+def _dtype(name: str | None) -> torch.dtype | None:
     if name is not None and name not in DTYPES:
         raise SpecError(f"there is no dtype {name!r}; there are {', '.join(DTYPES)}.", "--dtype float64")
-    if name == "float64" and device.type == "mps":
-        raise SpecError("mps has no float64.", "--device cpu, or --dtype float32")
     return DTYPES[name] if name is not None else None
 
 

@@ -1,5 +1,7 @@
 """Models that cannot be differentiated twice, against the same functions written so that they can."""
 
+import types
+
 import pytest
 import torch
 from torch import nn
@@ -21,56 +23,27 @@ from hessdiag.problem.problem import Problem
 once_differentiable = torch.autograd.function.once_differentiable
 
 
-class Sine(torch.autograd.Function):
-    @staticmethod
+def _kernel(name, function, derivative, dtypes=(torch.float32, torch.float64)):
+    """A function that is compiled for some dtypes, and whose author stopped at gradients."""
+
     def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0].cos()
-
-
-class SinglePrecisionSine(torch.autograd.Function):
-    """As a kernel that was compiled for one dtype."""
-
-    @staticmethod
-    def forward(ctx, x):
-        if x.dtype != torch.float32:
+        if x.dtype not in dtypes:
             raise RuntimeError("expected Float")
         ctx.save_for_backward(x)
-        return x.sin()
+        return function(x)
 
-    @staticmethod
     @once_differentiable
     def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0].cos()
+        return gradient * derivative(ctx.saved_tensors[0])
+
+    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    return types.new_class(name, (torch.autograd.Function,), exec_body=lambda namespace: namespace.update(body))
 
 
-class Rectifier(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.relu()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        return gradient * (ctx.saved_tensors[0] > 0)
-
-
-class Square(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, gradient):
-        return gradient * 2 * ctx.saved_tensors[0]
+Sine = _kernel("Sine", torch.sin, torch.cos)
+SinglePrecisionSine = _kernel("SinglePrecisionSine", torch.sin, torch.cos, dtypes=(torch.float32,))
+Rectifier = _kernel("Rectifier", torch.relu, lambda x: x > 0)
+Square = _kernel("Square", torch.square, lambda x: 2 * x)
 
 
 class Call(nn.Module):

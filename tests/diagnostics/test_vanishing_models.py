@@ -207,6 +207,36 @@ def test_gradient_of_the_operator_is_what_is_reported():
     assert measured.depths[0].gradient_norm.median == pytest.approx(float(HessianOperator(problem).gradient().norm()))
 
 
+class Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.tanh()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient
+
+
+class Cubed(nn.Module):
+    def forward(self, x):
+        return Once.apply(x**3)
+
+
+def test_differences_in_place_of_products_are_said():
+    def build(depth, seed):
+        torch.manual_seed(seed)
+        layers = [layer for _ in range(depth) for layer in (nn.Linear(3, 3), Cubed())]
+        return Problem(
+            nn.Sequential(*layers).double(), [(torch.randn(4, 3).double(), torch.ones(4, 3).double())], "mse"
+        )
+
+    measured = vanishing_of(build, depth=2, seeds=2)
+    assert 0 < measured.checks["hvp_two_steps"] < measured.check_tolerance
+    assert measured.status == "ok"
+    assert "products are central differences" in measured.findings[0].says
+
+
 def test_layers_that_little_comes_back_to_are_named():
     """Biases keep the whole gradient up while nothing reaches the first layers."""
 

@@ -71,6 +71,28 @@ def test_bounded_memory_and_restarts_change_nothing_but_the_cost(name):
     assert ((pairs.values - true).abs() <= 1e-3 * true.abs()).all()
 
 
+class Imprecise(Counting):
+    """Products of float32 in float64."""
+
+    def __init__(self, A):
+        super().__init__(A)
+        self.dtype = torch.float64
+
+    def __matmul__(self, V):
+        return super().__matmul__(V.float()).double()
+
+
+def test_imprecise_products_are_not_asked_for_more_than_they_know():
+    A = Imprecise(rotated(SPECTRA["low rank"], torch.float32))  # beside eigenvalues of zero, no residual is small
+    known = extreme_eigenpairs(A, lowest=5, highest=5, precision=torch.finfo(torch.float32).eps)
+    assert known.converged.all()
+    assert known.rounding == pytest.approx(32 * 2**-23 * 10, rel=0.1)
+    assert known.products < N
+    unknown = extreme_eigenpairs(A, lowest=5, highest=5, max_products=2 * N)
+    assert not unknown.converged.all()
+    assert dense_eigenpairs(A.A, lowest=1, highest=1, precision=1e-3).rounding == pytest.approx(0.32, rel=1e-5)
+
+
 def test_a_tight_tolerance_is_reached_through_restarts():
     pairs = extreme_eigenpairs(rotated(SPECTRA["outliers"]), lowest=3, highest=3, tol=1e-11, max_basis=18)
     true = expected(SPECTRA["outliers"], 3, 3)
