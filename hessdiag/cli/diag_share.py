@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hessdiag.cli import crowding
 from hessdiag.cli.options import Target, count_or, model_options, output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
@@ -37,10 +38,10 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
     hessdiag diag-share train.py:build --weights model.safetensors --data batch.npz --loss ce
     hessdiag diag-share step0.pt step100.pt step1000.pt --data batch.npz -o trajectory.html
     """  # noqa: D301
-    clock = Clock()
+    clock, before = Clock(), crowding.reading()
     # What the user's own code prints is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
-        runs = _measure(targets, rows, progress)
+        runs = _measure(targets, rows, progress, before)
     _, problem, last = runs[-1]
     from hessdiag.problem.describe import describe
 
@@ -61,7 +62,10 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
 
 
 def _measure(
-    targets: tuple[Target, ...], rows: int | Literal["all"] | None, progress: Reporter
+    targets: tuple[Target, ...],
+    rows: int | Literal["all"] | None,
+    progress: Reporter,
+    before: crowding.Reading | None,
 ) -> "list[tuple[str, Problem, DiagShare]]":
     """One measurement per target, in order; an interruption ends the series with what it has."""
     from hessdiag.diagnostics.diag_share import diag_share
@@ -72,6 +76,8 @@ def _measure(
         if len(targets) > 1:
             click.echo(f"{target.label} ({len(runs) + 1} of {len(targets)})", err=True)
         problem = load_problem(target.load_request())
+        if not runs and problem.device.type == "cpu":
+            crowding.warn(before)
         share = diag_share(problem, rows=rows, seed=target.request["seed"], progress=progress)
         runs.append((target.label, problem, share))
         if share.status == "interrupted":

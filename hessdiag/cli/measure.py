@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hessdiag.cli import crowding
 from hessdiag.cli.options import Target
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
@@ -58,13 +59,15 @@ def answer(
             f"{command} takes one MODEL with one --weights; {len(targets)} were given.",
             f"hessdiag {command} once for each, with -o NAME.json",
         )
-    clock = Clock()
+    clock, before = Clock(), crowding.reading()
     (target,) = targets
     # What the user's own code prints is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
         from hessdiag.problem.load import load_problem
 
         problem = load_problem(target.load_request())
+        if problem.device.type == "cpu":
+            crowding.warn(before)
         measured = measure(problem, target.request["seed"], progress)
     from hessdiag.problem.describe import describe
 

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from cli.fake_share import FakeShare
 from hessdiag.cli import main
@@ -35,7 +36,7 @@ def fake(monkeypatch):
     from hessdiag.problem import describe, load
 
     state = SimpleNamespace(requests=[], calls=[], result=FakeShare(), raises=None)
-    problem = SimpleNamespace(device="cpu", kernels_forced=("math kernel",))
+    problem = SimpleNamespace(device=torch.device("cpu"), kernels_forced=("math kernel",))
 
     def load_problem(request):
         state.requests.append(request)
