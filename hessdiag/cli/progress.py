@@ -36,7 +36,7 @@ def reporter(enabled: bool = True) -> Iterator[Reporter]:
 
     def report(done: int, total: int, what: str) -> None:
         nonlocal announced, started, last
-        if done == 0 and what != announced:
+        if done == 0 and what not in ("", announced):
             announced, started, last = what, time.monotonic(), time.monotonic()
             if bar is None:
                 click.echo(what, err=True)

@@ -114,7 +114,13 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum]) -> 
 
 def total(values: Floats, strata: Sequence[Stratum]) -> float:
     """Estimate of a population total."""
-    return float(sum(s.size * values[s.drawn].mean() for s in strata))
+    return float(totals(values, strata))
+
+
+def totals(values: Floats, strata: Sequence[Stratum]) -> Floats:
+    """Estimates of the totals of each column, shape (columns,), from values of shape (rows, columns)."""
+    found: Floats = sum((s.size * values[s.drawn].mean(0) for s in strata), np.zeros(values.shape[1:]))
+    return found
 
 
 def exhaustive_order(groups: Sequence[Indices], rng: np.random.Generator) -> Indices:

@@ -160,16 +160,20 @@ def _dominant(blocks: "Blocks") -> list[Finding]:
     if len(blocks.names) < 2:
         return []
     squares = np.square(blocks.frobenius)
-    row, column = (int(index) for index in np.unravel_index(np.argmax(np.triu(squares)), squares.shape))
-    held = float(squares[row, column]) * (1 if row == column else 2) / blocks.norm**2
-    block = f"layer {blocks.names[row]}" if row == column else f"layers {blocks.names[row]} and {blocks.names[column]}"
+    held = np.triu(squares) + np.triu(squares.T, 1)  # a coupling is there twice, on both sides of the diagonal
+    row, column = (int(index) for index in np.unravel_index(np.argmax(held), held.shape))
+    what = (
+        f"block of layer {blocks.names[row]}"
+        if row == column
+        else f"coupling of layers {blocks.names[row]} and {blocks.names[column]}"
+    )
     touched = squares.sum(1) + squares.sum(0) - squares.diagonal()
     top = int(np.argmax(touched))
     return [
         Finding(
             "note",
-            f"The largest block is that of {block}: {percent(min(held, 1.0))} of the squared norm.",
-            f"layer {blocks.names[top]} takes part in {percent(min(float(touched[top]) / blocks.norm**2, 1.0))} of it, with {percent(blocks.sizes[top] / blocks.parameters)} of the parameters",
+            f"Layer {blocks.names[top]} takes part in most: {percent(min(float(touched[top]) / blocks.norm**2, 1.0))} of the Hessian's squared norm.",
+            f"it has {percent(blocks.sizes[top] / blocks.parameters)} of the parameters; the largest part is the {what}, with {percent(min(float(held[row, column]) / blocks.norm**2, 1.0))}",
             "start there: a step size or preconditioner for that layer does most",
         )
     ]

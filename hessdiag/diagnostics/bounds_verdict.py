@@ -19,8 +19,8 @@ NAMES = {
     "gershgorin": "Gershgorin's discs",
     "brauer": "Brauer's ovals",
     "perron": "the Perron-scaled discs",
-    "block_norm": "the layers' block norms",
     "feingold_varga": "discs of layers (Feingold and Varga)",
+    "block_norm": "the layers' block norms",
     "frobenius": "trace and Frobenius norm",
 }
 SLACK = 1e-5  # relative: what rounding in float32 may do to a bound or a share
@@ -135,11 +135,13 @@ def _tightness(bounds: "Bounds") -> list[Finding]:
     if bounds.measured is None:
         return []
     low, high = bounds.measured
-    span = max(high, 0.0) - min(low, 0.0)
-    if span <= 0:
+    if low == high == 0:
         return [
             Finding("bad", "The Hessian is zero, or as good as zero.", "both extremes vanish", "hessdiag vanishing")
         ]
+    span = high - low
+    if span <= SLACK * max(abs(low), abs(high)):  # a multiple of the identity: no span to compare with
+        return []
     widths = {name: (end - start) / span for name, (start, end) in _intervals(bounds).items()}
     best = min(widths, key=lambda name: widths[name])
     discs = widths["gershgorin"]

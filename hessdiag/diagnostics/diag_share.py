@@ -64,8 +64,8 @@ class DiagShare(Measured):
         abs_sum: sum_ij |H_ij|, likewise.
         trace: sum_i H_ii; `None` if sampled.
         negative_diagonal_fraction: Fraction of negative entries on the diagonal, those of rounding included.
-        negative_entry: H_ii over its row's absolute sum, where it is most negative, computed anew in float64 (or the
-            widest dtype that the model takes); `None` where no entry is negative.
+        negative_entry: The most negative H_ii over its row's absolute sum, computed anew in float64 (or the widest
+            dtype that the model takes); `None` where no entry is negative.
         zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
         layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
         layer_block_share_stderr: Its standard error; `None` when exact.
@@ -219,18 +219,22 @@ def _finished(
 
 
 def _negative_entry(problem: Problem, rows: _Rows) -> float | None:
-    """The entry that is most negative beside its row, anew in float64: in a coarse dtype rounding makes some too."""
-    whole = rows.sums.sum(1)
-    ratios = np.divide(rows.diagonal, whole, out=np.zeros_like(whole), where=whole > 0)
-    if not len(ratios) or ratios.min() >= 0:
+    """The most negative entry beside its row, anew in float64: in a coarse dtype rounding makes some too.
+
+    Not the one that is most negative beside its row: where a row vanishes but for rounding, as that of an attention's
+    key bias does, such a ratio is noise in any dtype.
+    """
+    if not len(rows.diagonal) or rows.diagonal.min() >= 0:
         return None
+    worst = int(rows.diagonal.argmin())
+    ratio = float(rows.diagonal[worst] / rows.sums[worst].sum())
     if problem.dtype == torch.float64:
-        return float(ratios.min())
-    index = int(rows.indices[ratios.argmin()])
+        return ratio
+    index = int(rows.indices[worst])
     try:
         row = HessianOperator(movable(problem).problem).rows(torch.tensor([index]))[0]
     except ComputeError:
-        return float(ratios.min())
+        return ratio
     return float(row[index] / row.abs().sum())
 
 
@@ -357,10 +361,7 @@ def _summarize(
     inside = sampling.ratio(own, whole, strata)
     mass = sampling.total(whole, strata)
     matrix = np.array(
-        [
-            [sampling.total(np.where(owner == index, column, 0.0), strata) for column in rows.sums.T]
-            for index in range(len(layers))
-        ]
+        [sampling.totals(np.where((owner == index)[:, None], rows.sums, 0.0), strata) for index in range(len(layers))]
     )
     negative = sampling.total((rows.diagonal < 0).astype(float), strata)
     vanishing = sampling.total((whole == 0).astype(float), strata)

@@ -115,12 +115,13 @@ def _outliers(spectrum: "Spectrum") -> list[Finding]:
     reach = max(spectrum.highest - (high - radius), (low + radius) - spectrum.lowest)
     if radius <= 0 or reach < STANDS_OUT * radius:
         return []
-    held = sum(outlier.eigenvalue**2 for outlier in spectrum.outliers if outlier.converged) / spectrum.frobenius**2
+    known = [outlier.eigenvalue for outlier in spectrum.outliers if outlier.converged]
+    held = sum(eigenvalue**2 for eigenvalue in known) / spectrum.frobenius**2
     return [
         Finding(
             "note",
             f"A few eigenvalues stand out: the furthest lies at {times(reach / radius)} the radius that a structureless matrix of this norm would have.",
-            f"{len(spectrum.outliers)} extreme eigenvalues hold {percent(min(held, 1.0))} of the squared norm",
+            f"{len(known)} extreme eigenvalues hold {percent(min(held, 1.0))} of the squared norm",
             f"the largest stable gradient step is 2/{spectrum.highest:.4g} = {2 / spectrum.highest:.3g}; methods of low rank (L-BFGS, Lanczos) capture these directions"
             if spectrum.highest > 0
             else "methods of low rank (L-BFGS, Lanczos) capture these directions",

@@ -81,7 +81,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "row sums",
             "exact" if exact else f"± {percent(error)}",
-            "every row was computed" if exact else "relative standard error of the sketch; the largest rows are exact",
+            _rows(result) if exact else "relative standard error of the sketch; the largest rows are exact",
         ),
         Fact(
             "from inside", interval(result["inner"]), "an eigenvalue at or below the first, one at or above the second"
@@ -93,6 +93,13 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _rows(result: Json) -> str:
+    streamed = result["perron"] is None
+    return "every row was computed" + (
+        "; other bounds need the whole matrix, up to 5,000 parameters" if streamed else ""
+    )
 
 
 def _intervals(result: Json) -> Dots | None:

@@ -99,6 +99,8 @@ def _baselines(result: Json) -> list[tuple[str, float, str]]:
         ),
         ("OLS, inputs' moments", "ols_columns", "Gaussian data with the inputs' means and variances"),
     ]
+    if n_outputs == n:
+        named = [entry for entry in named if not entry[1].endswith("_outputs")]  # one output: the same numbers again
     return [(name, base[key], meaning) for name, key, meaning in named if base.get(key) is not None]
 
 

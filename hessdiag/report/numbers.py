@@ -45,12 +45,15 @@ def with_error(value: float | None, stderr: float | None, digits: int = 4) -> st
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:
-    """An interval in brackets.
+    """An interval in brackets. The comma parts the two ends and nothing else.
 
-    >>> interval([0.01, 0.02])
-    '[0.01000, 0.02000]'
+    >>> interval([0.01, 0.02]), interval([-464463.2, 95539.1])
+    ('[0.01000, 0.02000]', '[-464463, 95539]')
     """
-    return MISSING if bounds is None else f"[{number(bounds[0], digits)}, {number(bounds[1], digits)}]"
+    if bounds is None:
+        return MISSING
+    low, high = (number(end, digits).replace(",", "") for end in bounds)
+    return f"[{low}, {high}]"
 
 
 def percent(value: float | None) -> str:

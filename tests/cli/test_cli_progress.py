@@ -9,6 +9,7 @@ def test_in_a_log_the_cost_is_said_once_and_then_time_passes(capsys, monkeypatch
     with progress.reporter() as report:
         report(0, 100, "100 rows, 1 at a time")
         report(0, 100, "100 rows, 1 at a time")
+        report(0, 100, "")  # a piece of it that has found nothing yet
         for done in range(1, 101):
             if done % 20 == 0:
                 report(done, 100, "rows")

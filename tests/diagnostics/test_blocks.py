@@ -302,6 +302,19 @@ def test_the_verdict_says_what_it_should():
     )
 
 
+def test_a_coupling_counts_with_both_of_its_blocks():
+    """H = [[4, 3], [3, 4]]: each layer's own block holds 16 of 50, their coupling 18."""
+    model = nn.ModuleDict({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)}).double()
+
+    def objective(model, batch):
+        a, b = model["a"].weight, model["b"].weight
+        return (2 * a * a + 3 * a * b + 2 * b * b).sum()
+
+    found = blocks(Problem(model, data=[(_x(1, 1), _x(1, 1))], objective=objective))
+    because = next(item["because"] for item in found.verdict if "takes part in most" in item["says"])
+    assert "the coupling of layers a and b, with 36 %" in because
+
+
 @pytest.mark.parametrize(
     ("gain", "noticed"),
     [(0.3, "grow with depth, by a factor of 11.1 per"), (1.0, None), (3.0, "shrink with depth, by a factor of 9 per")],

@@ -162,3 +162,20 @@ def test_result_is_json():
     keys = {"gershgorin", "brauer", "perron", "block_norm", "measured", "method", "components", "negative_certificate"}
     assert keys <= set(found)
     assert set(found["negative_certificate"]) == {"certain", "why"}
+
+
+def test_spans_in_the_verdict_are_those_of_the_table():
+    """An interval that holds all eigenvalues is never narrower than their span, even where zero lies outside."""
+    torch.manual_seed(0)
+    x = torch.randn(32, 5, dtype=torch.float64)
+    found = bounds(Problem(nn.Linear(5, 1).double(), data=[(x, x[:, :1])], loss="mse"))
+    discs = (found.gershgorin[1] - found.gershgorin[0]) / (found.measured[1] - found.measured[0])
+    said = next(finding for finding in found.findings if "discs span" in finding.says)
+    assert found.measured[0] > 0.1
+    assert f" {discs:.2g} times" in said.says
+    assert ": 1 times the measured span" in said.because
+
+
+def test_a_multiple_of_the_identity_has_no_span_to_compare_with():
+    found = bounds(quadratic(2 * torch.eye(4, dtype=torch.float64)))
+    assert not any("span" in finding.says for finding in found.findings)
