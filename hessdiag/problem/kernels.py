@@ -13,7 +13,8 @@ from torch import Tensor, nn
 @contextmanager
 def dense_embeddings(modules: Sequence[nn.Module]) -> Iterator[None]:
     """Sparse gradients have no derivative."""
-    sparse = [module for module in modules if isinstance(module, nn.Embedding) and module.sparse]
+    kinds = (nn.Embedding, nn.EmbeddingBag)
+    sparse = [module for module in modules if isinstance(module, kinds) and module.sparse]
     try:
         for module in sparse:
             module.sparse = False
