@@ -24,6 +24,7 @@ from hessdiag.curvature.neuron_space import (
     shifted,
     spans,
 )
+from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem.problem import Problem
 
 PAIR_NUMBERS = 2**24  # numbers of the products of neurons with pairs of samples that are held at a time
@@ -172,7 +173,7 @@ def _terms(space: NeuronSpace, upper: int, A: Tensor, C: Tensor | None) -> tuple
 def certificate(space: NeuronSpace, outputs: OutputSpace, operator: GaussNewtonOperator, seed: int = 0) -> float:
     """Largest relative distance between `outputs` and ordinary products, over one random neuron of each layer."""
     generator = torch.Generator().manual_seed(seed)
-    worst = 0.0
+    distances = [0.0]
     for lower, layer in enumerate(space.layers):
         i, v = space.random_neuron(layer, generator)
         expected, found = (operator @ v).double(), torch.zeros(len(v), dtype=torch.float64, device=v.device)
@@ -189,9 +190,8 @@ def certificate(space: NeuronSpace, outputs: OutputSpace, operator: GaussNewtonO
             if other.has_bias:
                 place = other.biases(0, other.outputs)
                 found[place], seen[place] = block[:, other.inputs], True
-        scale, distance = float(expected[seen].norm()), float((found - expected)[seen].norm())
-        worst = max(worst, distance / scale if scale else distance)
-    return worst
+        distances.append(safe_norm((found - expected)[seen]) / (safe_norm(expected[seen]) or 1.0))
+    return float(torch.tensor(distances).max())  # unlike that of Python, it keeps a NaN
 
 
 def output_space(space: NeuronSpace, operator: GaussNewtonOperator, tolerance: float) -> OutputSpace:

@@ -9,13 +9,15 @@ from torch import Tensor
 from hessdiag.curvature.differences import Moved, copied, wide
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CPU_FEWEST, CurvatureOperator
-from hessdiag.errors import HessdiagError
+from hessdiag.errors import ComputeError, HessdiagError
+from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem.problem import Problem
 
 # Relative steps of the central difference, likely ones first. A step can cross a ReLU kink or drown in rounding: the
 # best one counts, and the first that is far better than needed ends the search.
 _STEPS = (1e-8, 1e-7, 1e-6, 1e-9, 1e-5, 1e-4)
 _FAR_BETTER = 0.1
+_SQUARABLE = (1e-140, 1e140)  # sizes whose squares, and those of their relative errors, float64 can hold
 _GENERIC = 1e-3  # relative size of a move away from kinks, such as those of units that are exactly zero
 
 # Largest relative error at which products are still believed, by dtype.
@@ -37,6 +39,21 @@ def self_checks(operator: CurvatureOperator[Any], seed: int = 0) -> dict[str, fl
     return found
 
 
+def refuse_extremes(operator: CurvatureOperator[Any], seed: int = 0) -> None:
+    """Refuse a matrix whose squared norms would vanish or overflow, in silence, even in float64.
+
+    Raises:
+        ComputeError: with the size of its products.
+    """
+    (v,) = _random_vectors(operator, 1, seed)
+    size = float((operator @ v).abs().max())
+    if size and not _SQUARABLE[0] <= size <= _SQUARABLE[1]:
+        raise ComputeError(
+            f"products with {operator.matrix} are of size {size:.0e}: their squares are beyond float64.",
+            f"--objective FILE.py:f that returns the loss times 1e{-round(math.log10(size)):+d}",
+        )
+
+
 def hvp_symmetry(operator: CurvatureOperator[Any], seed: int = 0) -> float:
     """Relative asymmetry |u'Hv - v'Hu| / (|u||Hv|), the worst among a few random vectors; 0 when their products vanish.
 
@@ -44,6 +61,7 @@ def hvp_symmetry(operator: CurvatureOperator[Any], seed: int = 0) -> float:
     """
     V = torch.stack(_random_vectors(operator, CPU_FEWEST if operator.chunk >= CPU_FEWEST else 2, seed), dim=1)
     HV = operator @ V
+    HV = HV / (HV.abs().max() or 1.0)  # squares of small numbers would vanish
     scale = V.norm(dim=0)[:, None] * HV.norm(dim=0)
     forms = V.T @ HV
     return float(torch.where(scale > 0, (forms - forms.T).abs() / scale, 0.0).max())
@@ -88,8 +106,8 @@ def _distance_from_difference(moved: Moved, v: Tensor, product: Tensor) -> float
     best = math.inf
     for step in _STEPS:
         difference = moved.difference(v, moved.step(v, step), lambda: [_whole_gradient(moved)])[0].to(product.device)
-        scale = max(float(product.norm()), float(difference.norm()))
-        best = min(best, float((product - difference).norm()) / scale if scale else 0.0)
+        scale = max(safe_norm(product), safe_norm(difference))
+        best = min(best, safe_norm(product - difference) / scale if scale else 0.0)
         if best <= _enough(dtype):
             break
     return best

@@ -16,6 +16,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.linalg import huge_pages
+from hessdiag.linalg.lanczos import safe_norm
 
 Advance = Callable[[int], None]
 T = TypeVar("T")
@@ -143,10 +144,9 @@ def _distance(operator: HessianOperator, H: Tensor) -> float:
     v = torch.randn(len(H), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(H)
     expected = operator @ v
     apart = H @ v - expected
-    noise = torch.finfo(H.dtype).eps ** 0.5 * float(expected.norm())
+    noise = torch.finfo(H.dtype).eps ** 0.5 * safe_norm(expected)
     distances = [
-        float(apart[layer.start : layer.stop].norm())
-        / (max(float(expected[layer.start : layer.stop].norm()), noise) or 1)
+        safe_norm(apart[layer.start : layer.stop]) / (max(safe_norm(expected[layer.start : layer.stop]), noise) or 1)
         for layer in operator.problem.layer_slices
     ]
-    return max(distances)
+    return float(torch.tensor(distances).max())  # unlike that of Python, it keeps a NaN

@@ -112,8 +112,12 @@ class CurvatureOperator(ABC, Generic[G]):
     def chunk(self) -> int:
         """How many vectors share one pass, from free memory; halved when memory runs out."""
         if self._chunk is None:
-            largest = max(self._saved_bytes(batch) for batch in self.problem.data)
-            self._chunk = chunk_size(largest, self.shape[0] * self.dtype.itemsize, self.device)
+            try:
+                largest = max(self._saved_bytes(batch) for batch in self.problem.data)
+            except ComputeError:  # models that differentiate by torch.func cannot be watched
+                self._chunk = 1
+            else:
+                self._chunk = chunk_size(largest, self.shape[0] * self.dtype.itemsize, self.device)
         return self._chunk
 
     def __matmul__(self, vectors: Tensor) -> Tensor:

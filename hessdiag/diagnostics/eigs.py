@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import TOLERANCE, self_checks
+from hessdiag.curvature.checks import TOLERANCE, refuse_extremes, self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -24,6 +24,7 @@ from hessdiag.linalg.eigensolver import (
     extreme_eigenpairs,
     smallest_basis,
 )
+from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem.problem import Layer, Problem
 
 Progress = Callable[[int, int, str], None]
@@ -179,16 +180,19 @@ def eigs(
     basis = min(max_basis or LARGEST_BASIS, fitting, n)
     report(0, wanted, _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
 
+    refuse_extremes(operator, seed)
     checks = self_checks(operator, seed)
     gradient = operator.gradient()
+    size = safe_norm(gradient.double())
+    direction = gradient.double() / size if size else gradient.double()
     products = operator if exact else parallel.shared(operator)
     if exact:
         matrix = hessian(problem)
         pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol, precision=operator.precision)
-        along = matrix @ gradient
+        along = matrix @ direction.to(matrix)
         report(n, n, "")
     else:
-        along = products @ gradient
+        along = products @ direction.to(gradient)
         pairs = extreme_eigenpairs(
             products,
             lowest=lowest,
@@ -203,8 +207,8 @@ def eigs(
         )
     failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
-    found = _pairs(pairs, gradient, problem.layer_slices)
-    size, top = float(gradient.double().norm()), float(pairs.values[-1])
+    found = _pairs(pairs, direction if size else None, problem.layer_slices)
+    top = float(pairs.values[-1])
     measured = Eigs(
         lowest=found[: pairs.lowest],
         highest=found[len(found) - pairs.highest :],
@@ -217,7 +221,7 @@ def eigs(
         spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
         largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
         gradient_norm=size,
-        gradient_curvature=float(gradient.double() @ along.double()) / size**2 if size else None,
+        gradient_curvature=float(direction @ along.double()) if size else None,
         negative_certificate=_certificate(pairs),
         hvps=pairs.products + (0 if exact else 1),
         basis=pairs.basis,
@@ -254,12 +258,11 @@ def _cost(n: int, lowest: int, highest: int, exact: bool, basis: int, itemsize: 
     )
 
 
-def _pairs(pairs: Eigenpairs, gradient: Tensor, layers: tuple[Layer, ...]) -> tuple[Eigenpair, ...]:
+def _pairs(pairs: Eigenpairs, direction: Tensor | None, layers: tuple[Layer, ...]) -> tuple[Eigenpair, ...]:
     squares = pairs.vectors.double().square()
     weights = torch.stack([squares[layer.start : layer.stop].sum(0) for layer in layers], dim=1)
     weights = (weights / weights.sum(1, keepdim=True)).cpu()
-    size = gradient.double().norm()
-    cosines = (gradient.double() @ pairs.vectors.double() / size).abs().clamp(max=1).cpu() if size else None
+    cosines = None if direction is None else (direction @ pairs.vectors.double()).abs().clamp(max=1).cpu()
     return tuple(
         Eigenpair(
             eigenvalue=float(pairs.values[index]),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.linalg.operator import SymmetricOperator
 
 
@@ -137,5 +138,6 @@ def root(square: Estimate) -> Estimate:
 
 
 def _mean(samples: Tensor, products: int) -> Estimate:
-    stderr = float(samples.std() / math.sqrt(len(samples)))
-    return Estimate(float(samples.mean()), stderr, products)
+    mean, k = samples.mean(), len(samples)
+    stderr = safe_norm(samples - mean) / math.sqrt(k * (k - 1))
+    return Estimate(float(mean), stderr, products)

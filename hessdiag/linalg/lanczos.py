@@ -121,6 +121,16 @@ def row_norms(rows: Tensor) -> Tensor:
     return norms.double().cpu()
 
 
+def safe_norm(vector: Tensor) -> float:
+    """Euclidean norm of a vector whose squares may vanish or overflow; NaN if any entry is.
+
+    >>> safe_norm(torch.tensor([3e-30, 4e-30])) > 4.9e-30
+    True
+    """
+    largest = float(vector.abs().max()) if vector.numel() else 0.0
+    return largest * float((vector / largest).norm()) if largest else 0.0
+
+
 def scaled(rows: Tensor, norms: Tensor) -> Tensor:
     """Each row divided by its norm."""
     return rows / norms.to(rows.device, rows.dtype)[:, None]

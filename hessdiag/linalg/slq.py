@@ -273,5 +273,7 @@ def _share(sums: Floats) -> float:
 
 def _average(per_probe: Floats) -> Average:
     k = len(per_probe)
-    stderr = per_probe.std(0, ddof=1) / math.sqrt(k) if k > 1 else np.full(per_probe.shape[1:], np.nan)
+    size = np.abs(per_probe).max(0)
+    size = np.where(size > 0, size, 1.0)  # squares of small numbers would vanish
+    stderr = size * (per_probe / size).std(0, ddof=1) / math.sqrt(k) if k > 1 else np.full(per_probe.shape[1:], np.nan)
     return Average(per_probe.mean(0), stderr)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessdiag.errors import ComputeError, LoadError, SpecError
+from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import kernels
 from hessdiag.problem import loss as losses
@@ -250,15 +250,43 @@ class Problem:
             forced.append("cuDNN off for recurrent layers (no double backward)")
         return tuple(forced)
 
+    @cached_property
+    def _folds(self) -> bool:
+        """Whether batch norm can become part of convolutions: only if value and gradient of the first batch stay.
+
+        They do not where the model does more with a convolution's output than to normalize it: detaches it, changes it
+        by `.data`, hooks it, or differentiates with respect to it.
+        """
+        kinds = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
+        if self.train_mode or not all(any(isinstance(module, kind) for module in self._modules) for kind in kinds):
+            return False
+        try:
+            plain, folded = (self._value_and_gradient(fold) for fold in (False, True))
+        except (HessdiagError, RuntimeError):
+            return False
+        tolerance = torch.finfo(self.dtype).eps ** 0.5
+        return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(plain, folded, strict=True))
+
+    def _value_and_gradient(self, fold: bool) -> tuple[Tensor, Tensor]:
+        with torch.enable_grad(), self._evaluation(fold):
+            value = self._value(self.data[0])
+            gradient = torch.autograd.grad(value, self.parameters, materialize_grads=True, allow_unused=True)
+        return value.detach(), torch.cat([part.reshape(-1).to(self.dtype) for part in gradient])
+
     @contextmanager
     def evaluation(self) -> Iterator[None]:
         """Everything that an evaluation needs, undone afterwards: mode, buffers, random state, kernels."""
+        with self._evaluation(self._folds):
+            yield
+
+    @contextmanager
+    def _evaluation(self, fold: bool) -> Iterator[None]:
         with ExitStack() as stack:
             stack.enter_context(_mode(self.model, self._modules, self.train_mode))
             stack.enter_context(_private_buffers(self._modules))
             stack.enter_context(kernels.dense_embeddings(self._modules))
             stack.enter_context(kernels.plain_weight_norm())
-            stack.enter_context(kernels.folded_batch_norm())
+            stack.enter_context(kernels.plain_batch_norm(fold=fold))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it; by itself it takes a second
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
@@ -276,9 +304,12 @@ class Problem:
         Raises:
             ComputeError: if the value is not a finite scalar, or model, batch and loss do not fit.
         """
+        with self.evaluation():
+            return self._value(batch)
+
+    def _value(self, batch: Any) -> Tensor:
         try:
-            with self.evaluation():
-                value = self._objective(self.model, batch)
+            value = self._objective(self.model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise

@@ -110,6 +110,17 @@ class Peeking(nn.Module):
 
 
 @pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float32, 1e-30), (torch.float32, 1e25), (torch.float64, 1e-170), (torch.float64, 1e160)]
+)
+def test_gives_way_at_any_size(dtype, size):
+    x = _x(6, 3).to(dtype)
+    problem = Problem(Mixing().to(dtype), data=[x], objective=lambda m, x: m(x).square().mean() * size)
+    for through in (exact.neuron_space, exact.dense):
+        with pytest.raises(NotInNeuronSpaceError, match="mixes samples"):
+            through(HessianOperator(problem))
+
+
+@pytest.mark.parametrize(
     ("model", "shape", "train", "match"),
     [
         (Mixing(), (6, 3), False, "mixes samples"),

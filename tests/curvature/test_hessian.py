@@ -48,6 +48,61 @@ class Beside(nn.Module):
         return self.norm(z) * z + self.norm(self.convolution(x).sigmoid_())
 
 
+def _detached(norm, z):
+    return norm(z.detach_())
+
+
+def _replaced(norm, z):
+    z.data = z.data.round(decimals=1)
+    return norm(z)
+
+
+def _hooked(norm, z):
+    normalized = norm(z)
+    z.register_hook(lambda slope: 3 * slope)
+    return normalized
+
+
+def _slope(norm, z):
+    return torch.autograd.grad((norm(z).square() + z).sum(), z, create_graph=True)[0]
+
+
+class More(nn.Module):
+    """Does more with a convolution's output than to normalize it."""
+
+    def __init__(self, more):
+        super().__init__()
+        self.convolution, self.norm, self.head = nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3), nn.Conv1d(3, 3, 1)
+        self.more = more
+        _used(self)
+
+    def forward(self, x):
+        return self.head(self.more(self.norm, self.convolution(x)))
+
+
+class Unbatched(nn.Module):
+    """Batch norm takes the positions of a single sample for its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm = nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3)
+        _used(self)
+
+    def forward(self, x):
+        return torch.stack([self.norm(self.convolution(one)) for one in x])
+
+
+class Physics(nn.Module):
+    """The derivative of a network in its input, as equations of physics ask for it."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+
+    def forward(self, x):
+        return torch.func.vmap(torch.func.grad(lambda one: self.body(one)[0]))(x)
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -106,6 +161,8 @@ CASES = {
     "batch norm, eval mode": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse"),
     "convolutions and batch norms, eval mode": lambda: Problem(_used(nn.Sequential(nn.Conv2d(2, 4, 3, stride=2), nn.BatchNorm2d(4), nn.Tanh(), nn.Conv2d(4, 4, 2, padding=1, groups=2, bias=False), nn.BatchNorm2d(4, affine=False), nn.ELU(inplace=True), nn.BatchNorm2d(4), nn.ConvTranspose2d(4, 2, 2), nn.BatchNorm2d(2), nn.Tanh(), nn.Flatten(), nn.Linear(32, 2))), data=[(_x(3, 2, 5, 5), _x(3, 2))], loss="mse"),
     "a batch norm beside its convolution": lambda: Problem(_used(Beside()), data=[(_x(3, 2, 5), _x(3, 3, 3))], loss="mse"),
+    "differentiated in a convolution's output": lambda: Problem(More(_slope), data=[(_x(3, 2, 5), _x(3, 3, 3))], loss="mse"),
+    "a batch norm of single samples": lambda: Problem(Unbatched(), data=[(_x(3, 2, 5), _x(3, 3, 3))], loss="mse"),
     "batch norm, train mode": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Linear(4, 2)).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse", train_mode=True),
     "attention": lambda: Problem(Attention().double(), data=[(torch.randint(0, 7, (4, 5)), _classes(4))], loss="ce"),
     "tied and unreached": lambda: Problem(Tied().double(), data=[(_x(5, 4), _x(5, 4))], loss="mse"),
@@ -117,6 +174,7 @@ CASES = {
     "sequence of classes": lambda: Problem(nn.Linear(3, 4).double(), data=[(_x(2, 5, 3), torch.randint(0, 4, (2, 5)))], loss="ce"),
     "binary": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.ELU(), nn.Linear(4, 1)).double(), data=[(_x(5, 3), torch.tensor([0.0, 1, 1, 0, 1]))], loss="bce"),
     "log-likelihood": lambda: Problem(nn.Sequential(nn.Linear(3, 4), nn.LogSoftmax(-1)).double(), data=[(_x(5, 3), _classes(5))], loss="nll"),
+    "differentiated in its input": lambda: Problem(Physics(), data=[(_x(5, 3), _x(5, 3))], loss="mse"),
     "recurrent": lambda: Problem(_Last(), data=[(_x(3, 4, 2), _classes(3))], loss="ce"),
 }  # fmt: skip
 
@@ -251,6 +309,22 @@ def test_mixed_dtypes_are_measured_in_the_widest():
     mixed = Problem(Cast(), data=[(x, y)], loss="mse")
     assert HessianOperator(mixed).dtype == torch.float64
     torch.testing.assert_close(hessian(mixed), hessian(Problem(model, data=[(x, y)], loss="mse")), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("more", [_detached, _replaced, _hooked])
+def test_what_a_model_does_between_convolution_and_batch_norm_counts(more):
+    torch.manual_seed(0)
+    problem = Problem(More(more), data=[(_x(3, 2, 5), _x(3, 3, 3))], loss="mse")
+    ((x, y),) = problem.data
+    value = nn.functional.mse_loss(problem.model.eval()(x), y)
+    gradient = torch.autograd.grad(value, problem.parameters, create_graph=True, materialize_grads=True)
+    expected = [
+        torch.cat([part.flatten() for part in torch.autograd.grad(entry, problem.parameters, retain_graph=True, materialize_grads=True)])
+        if entry.requires_grad
+        else torch.zeros(problem.n_parameters, dtype=torch.float64)
+        for entry in torch.cat([part.flatten() for part in gradient]).unbind()
+    ]  # fmt: skip
+    torch.testing.assert_close(hessian(problem), torch.stack(expected), rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 0.2)])

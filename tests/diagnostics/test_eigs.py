@@ -10,7 +10,7 @@ from torch import nn
 import hessdiag
 from hessdiag.diagnostics import eigs as room
 from hessdiag.diagnostics.eigs import eigs
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem.problem import Problem
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic
 
@@ -198,3 +198,31 @@ def test_senseless_requests_are_refused_with_a_way_out(options):
     with pytest.raises(SpecError) as error:
         eigs(mlp(), **options)
     assert error.value.hint
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("dense", [True, False])
+def test_numbers_scale_with_the_loss(size, dense, monkeypatch):
+    def measured(size):
+        problem = mlp(torch.float32)
+        loss = nn.functional.cross_entropy
+        scaled = Problem(problem.model, data=problem.data, loss=lambda output, target: size * loss(output, target))
+        return eigs(scaled, lowest=1, highest=1)
+
+    monkeypatch.setattr(room, "DENSE_UP_TO", 2_000 if dense else 0)
+    plain, found = measured(1.0), measured(size)
+    assert found.status == "ok"
+    assert found.checks["hvp_symmetry"] > 0  # two norms that vanish would agree exactly
+    assert found.gradient_norm == pytest.approx(size * plain.gradient_norm, rel=1e-5)
+    assert found.gradient_curvature == pytest.approx(size * plain.gradient_curvature, rel=1e-5)
+    assert found.highest[0].eigenvalue == pytest.approx(size * plain.highest[0].eigenvalue, rel=1e-5)
+    assert found.highest[0].gradient_overlap == pytest.approx(plain.highest[0].gradient_overlap, rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1e-160, 1e200])
+@pytest.mark.parametrize("measure", [hessdiag.eigs, hessdiag.spectrum, hessdiag.bounds, hessdiag.blocks])
+def test_sizes_that_cannot_be_squared_are_refused(size, measure):
+    problem = mlp()
+    objective = lambda model, batch: size * nn.functional.cross_entropy(model(batch[0]), batch[1])  # noqa: E731
+    with pytest.raises(ComputeError, match="beyond float64"):
+        measure(Problem(problem.model, data=problem.data, objective=objective))

@@ -86,7 +86,7 @@ def test_imprecise_products_are_not_asked_for_more_than_they_know():
     A = Imprecise(rotated(SPECTRA["low rank"], torch.float32))  # beside eigenvalues of zero, no residual is small
     known = extreme_eigenpairs(A, lowest=5, highest=5, precision=torch.finfo(torch.float32).eps)
     assert known.converged.all()
-    assert known.rounding == pytest.approx(32 * 2**-23 * 10, rel=0.1)
+    assert known.rounding == pytest.approx(32 * 2**-23 * 10, rel=0.2)  # of a lower bound of the norm
     assert known.products < N
     unknown = extreme_eigenpairs(A, lowest=5, highest=5, max_products=2 * N)
     assert not unknown.converged.all()

@@ -90,3 +90,11 @@ def test_no_seed_is_fresh_and_a_seed_is_the_same():
     assert estimators.trace(A, 4).value != estimators.trace(A, 4).value
     assert estimators.trace(A, 4, 3) == estimators.trace(A, 4, 3)
     assert estimators.frobenius(A, 4).value != estimators.frobenius(A, 4).value
+
+
+@pytest.mark.parametrize("size", [1e-100, 1e100])
+def test_errors_scale_with_the_matrix(size):
+    A = symmetric(60)
+    for estimate, degree in ((estimators.frobenius_squared, 2), (estimators.trace, 1)):
+        plain, found = estimate(A, 5, 0), estimate(size * A, 5, 0)
+        assert found.stderr / size**degree == pytest.approx(plain.stderr, rel=1e-9)

@@ -202,3 +202,10 @@ def test_exact_eigenvalues_make_a_density_too():
     found = Density(values[None], np.full((1, 50), 1 / 50), np.zeros(0), 50, 0.05, 50)
     assert np.isnan(found.moments().stderr).all()
     assert found.moments(1).value == pytest.approx([0.5])
+
+
+@pytest.mark.parametrize("size", [1e-100, 1e100])
+def test_errors_of_moments_scale_with_the_matrix(size):
+    A, _ = with_spectrum(SPECTRA["uniform"])
+    plain, found = (spectral_density(c * A, probes=4, steps=10, seed=0).moments(2) for c in (1.0, size))
+    np.testing.assert_allclose(found.stderr / [size, size**2], plain.stderr, rtol=1e-6)

@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from hessdiag.problem import kernels
+from hessdiag.problem.problem import Problem
 
 
 def _unchanged(z):
@@ -34,10 +36,26 @@ def test_batch_norm_becomes_part_of_the_convolution_just_before_it(between, fold
         return functional.batch_norm(z, mean, variance, *((weight, shift) if affine else ()))
 
     expected = network()
-    with kernels.folded_batch_norm():
+    with kernels.plain_batch_norm(fold=True):
         found = network()
     assert (type(found.grad_fn).__name__ == "ConvolutionBackward0") is folds
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_problems_fold_where_value_and_gradient_stay(dtype):
+    torch.manual_seed(0)
+    convolution, norm = nn.Conv1d(2, 3, 3), nn.BatchNorm1d(3)
+    model = nn.Sequential(convolution, norm, nn.Tanh(), nn.Conv1d(3, 2, 1)).to(dtype)
+    x = torch.randn(4, 2, 6, dtype=dtype)
+    with Problem(model, data=[(x, torch.randn(4, 2, 4, dtype=dtype))], loss="mse").evaluation():
+        assert type(norm(convolution(x)).grad_fn).__name__ == "ConvolutionBackward0"
+
+
+def test_batch_norm_refuses_other_channels():
+    mean, variance = torch.zeros(1), torch.ones(1)
+    with kernels.plain_batch_norm(fold=False), pytest.raises(RuntimeError, match="should contain 3 elements"):
+        functional.batch_norm(torch.zeros(2, 3, 4), mean, variance)
 
 
 def _replaced():
@@ -46,6 +64,6 @@ def _replaced():
 
 def test_kernels_come_back():
     before = _replaced()
-    with kernels.folded_batch_norm():
+    with kernels.plain_batch_norm(fold=True):
         assert functional.batch_norm is not before[-1]
     assert _replaced() == before

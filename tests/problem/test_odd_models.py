@@ -117,6 +117,19 @@ def test_sparse_embedding():
     assert model[0].sparse
 
 
+def test_sparse_bag_of_embeddings():
+    tokens = torch.tensor([[0, 1], [2, 1], [3, 3]])
+    torch.manual_seed(2)
+    table, head = nn.Embedding(5, 2), nn.Sequential(nn.Tanh(), nn.Linear(2, 2))
+    bag = nn.EmbeddingBag(5, 2, mode="sum", sparse=True, _weight=table.weight.data)
+    alone = nn.Sequential(bag, head).double()
+    summed = lambda model, batch: functional.mse_loss(head(model[0](batch[0]).sum(1)), batch[1])  # noqa: E731
+    expected = hessian(Problem(nn.Sequential(table, head).double(), data=[(tokens, Y[:3])], objective=summed))
+    found = hessian(Problem(alone, data=[(tokens, Y[:3])], loss="mse"))  # by differences
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    assert bag.sparse
+
+
 def test_empty_parameter_is_left_out():
     model = _perceptron()
     model.empty = nn.Parameter(torch.zeros(0, dtype=F64))
