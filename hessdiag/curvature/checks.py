@@ -24,14 +24,29 @@ _GENERIC = 1e-3  # relative size of a move away from kinks, such as those of uni
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
 
 
-def self_checks(operator: CurvatureOperator[Any], seed: int = 0) -> dict[str, float | None]:
+def self_checks(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = False) -> dict[str, float | None]:
     """Relative errors of an operator's products, by name.
+
+    Args:
+        operator: The matrix of second derivatives.
+        seed: Of the random vectors.
+        squared: Refuse a matrix whose squared norms would vanish or overflow, in silence, even in float64.
 
     Returns:
         `hvp_symmetry`; for the Hessian by double backward `hvp_finite_difference`; for products that are differences
         themselves `hvp_two_steps`, how far those of two step sizes disagree.
+
+    Raises:
+        ComputeError: with the size of its products, if those are refused.
     """
-    found: dict[str, float | None] = {"hvp_symmetry": hvp_symmetry(operator, seed)}
+    V, HV = _products(operator, seed)
+    size = float(HV.abs().max())
+    if squared and size and not _SQUARABLE[0] <= size <= _SQUARABLE[1]:
+        raise ComputeError(
+            f"products with {operator.matrix} are of size {size:.0e}: their squares are beyond float64.",
+            f"--objective FILE.py:f that returns the loss times 1e{-round(math.log10(size)):+d}",
+        )
+    found: dict[str, float | None] = {"hvp_symmetry": _asymmetry(V, HV)}
     if operator.missing is not None:
         return found | {"hvp_two_steps": operator.precision}
     if isinstance(operator, HessianOperator):
@@ -39,28 +54,20 @@ def self_checks(operator: CurvatureOperator[Any], seed: int = 0) -> dict[str, fl
     return found
 
 
-def refuse_extremes(operator: CurvatureOperator[Any], seed: int = 0) -> None:
-    """Refuse a matrix whose squared norms would vanish or overflow, in silence, even in float64.
-
-    Raises:
-        ComputeError: with the size of its products.
-    """
-    (v,) = _random_vectors(operator, 1, seed)
-    size = float((operator @ v).abs().max())
-    if size and not _SQUARABLE[0] <= size <= _SQUARABLE[1]:
-        raise ComputeError(
-            f"products with {operator.matrix} are of size {size:.0e}: their squares are beyond float64.",
-            f"--objective FILE.py:f that returns the loss times 1e{-round(math.log10(size)):+d}",
-        )
-
-
 def hvp_symmetry(operator: CurvatureOperator[Any], seed: int = 0) -> float:
     """Relative asymmetry |u'Hv - v'Hu| / (|u||Hv|), the worst among a few random vectors; 0 when their products vanish.
 
     As many vectors as share a pass, so that what is checked is what commands use.
     """
+    return _asymmetry(*_products(operator, seed))
+
+
+def _products(operator: CurvatureOperator[Any], seed: int) -> tuple[Tensor, Tensor]:
     V = torch.stack(_random_vectors(operator, CPU_FEWEST if operator.chunk >= CPU_FEWEST else 2, seed), dim=1)
-    HV = operator @ V
+    return V, operator @ V
+
+
+def _asymmetry(V: Tensor, HV: Tensor) -> float:
     HV = HV / (HV.abs().max() or 1.0)  # squares of small numbers would vanish
     scale = V.norm(dim=0)[:, None] * HV.norm(dim=0)
     forms = V.T @ HV

@@ -100,8 +100,8 @@ class CurvatureOperator(ABC, Generic[G]):
 
     @property
     def precision(self) -> float:
-        """Relative error of products: that of rounding; of differences, how far those of two step sizes disagree."""
-        rounding = torch.finfo(self.dtype).eps
+        """Relative error of products: rounding in the parameters' dtype; of differences, how far two steps differ."""
+        rounding = torch.finfo(self.problem.dtype).eps
         if self._moved is None:
             return rounding
         if self._error is None:

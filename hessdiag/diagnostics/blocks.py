@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from hessdiag.curvature.checks import refuse_extremes, self_checks
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -145,9 +144,8 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     operator = HessianOperator(problem)
     splits = problem._loss is not None
     gauss_newton = GaussNewtonOperator(problem) if splits else None
-    refuse_extremes(operator, seed)
-    checks = self_checks(operator, seed)
-    precision = max(torch.finfo(problem.dtype).eps, operator.precision)  # coarse parameters, or differences
+    checks = self_checks(operator, seed, squared=True)
+    precision = operator.precision
     whole = probes is None and n <= EXACT_UP_TO
     wanted = probes or PROBES
     both = "Hessian and Gauss-Newton matrix" if splits else "Hessian"

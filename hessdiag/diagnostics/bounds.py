@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import exact, parallel
-from hessdiag.curvature.checks import refuse_extremes, self_checks
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -130,8 +130,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     n = problem.n_parameters
     operator = HessianOperator(problem)
     report = progress or (lambda done, total, what: None)
-    refuse_extremes(operator, seed)
-    checks = self_checks(operator, seed)
+    checks = self_checks(operator, seed, squared=True)
     products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:

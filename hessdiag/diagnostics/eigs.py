@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import TOLERANCE, refuse_extremes, self_checks
+from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -180,8 +180,7 @@ def eigs(
     basis = min(max_basis or LARGEST_BASIS, fitting, n)
     report(0, wanted, _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
 
-    refuse_extremes(operator, seed)
-    checks = self_checks(operator, seed)
+    checks = self_checks(operator, seed, squared=True)
     gradient = operator.gradient()
     size = safe_norm(gradient.double())
     direction = gradient.double() / size if size else gradient.double()

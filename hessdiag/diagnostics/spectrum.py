@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import refuse_extremes, self_checks
+from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -198,8 +198,7 @@ def spectrum(
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
     matrix = operators.operator(problem, operator)
     report = progress or (lambda done, total, what: None)
-    refuse_extremes(matrix, seed)
-    checks = self_checks(matrix, seed)
+    checks = self_checks(matrix, seed, squared=True)
     exact = problem.n_parameters <= EXACT_UP_TO
     products = matrix if exact else parallel.shared(matrix)
     if exact:
