@@ -114,10 +114,12 @@ def _within(blocks: "Blocks") -> list[Finding]:
     if blocks.residual_diagonal is None:
         return []
     if blocks.residual_diagonal_vanishes:
+        alone = len(blocks.names) == 1
+        where = "there is no negative curvature" if alone else "negative curvature can only come from between layers"
         return [
             Finding(
                 "note",
-                "Blocks within layers are pure Gauss-Newton: with a convex loss, negative curvature can only come from between layers.",
+                f"Blocks within layers are pure Gauss-Newton: with a convex loss, {where}.",
                 f"the residual's layer-diagonal blocks are {blocks.residual_diagonal:.1g} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters",
                 "layer-wise methods need no safeguard against negative curvature here, and cannot use it either",
             )
@@ -133,6 +135,8 @@ def _within(blocks: "Blocks") -> list[Finding]:
 
 
 def _indefinite(blocks: "Blocks") -> list[Finding]:
+    if len(blocks.names) == 1:  # whose norm says nothing of signs
+        return []
     low, high = blocks.eigenvalue_bounds
     estimated = " (estimated)" if blocks.method == "probes" else ""
     interval = f"block norms alone keep all eigenvalues within {low:.4g} and {high:.4g}{estimated}"

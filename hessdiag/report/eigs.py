@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent
+from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, signs
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -58,7 +58,7 @@ def _headline(result: Json) -> tuple[str, str]:
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
-    proof, signs = result["negative_certificate"], result["inertia"]
+    proof, inertia = result["negative_certificate"], result["inertia"]
     certain = f"certain: an eigenvalue ≤ {number(proof['bound'], 4)}"
     facts = [
         Fact("negative curvature", certain if proof["certain"] else "not proven", proof["why"]),
@@ -69,11 +69,9 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact("gradient norm", number(result["gradient_norm"], 4), "Euclidean"),
         Fact(
             "signs",
-            MISSING
-            if signs is None
-            else f"{number(signs['positive'])} +, {number(signs['negative'])} −, {number(signs['zero'])} zero",
+            signs(inertia),
             "of all eigenvalues; zero is below "
-            + number(signs["tolerance"] if signs is not None else result["rounding"], 2),
+            + number(inertia["tolerance"] if inertia is not None else result["rounding"], 2),
         ),
         Fact("Hessian products", number(result["hvps"]), _how(result)),
     ]
@@ -141,8 +139,8 @@ def _spectrum(result: Json) -> Lines | None:
         return None
     zero = result["inertia"]["tolerance"] or 0.0
     finite = [value for value in spectrum if drawable(value, log=False)]
-    signs = {"positive": [v for v in reversed(finite) if v > zero], "negative": [-v for v in finite if v < -zero]}
-    known = {name: values for name, values in signs.items() if values}
+    by_sign = {"positive": [v for v in reversed(finite) if v > zero], "negative": [-v for v in finite if v < -zero]}
+    known = {name: values for name, values in by_sign.items() if values}
     if not known:
         return None
     count = max(len(values) for values in known.values())

@@ -35,6 +35,7 @@ def view(doc: Json) -> View:
             *(_table(init) for init in inits),
         ),
         verdict=findings(doc),
+        notes=tuple(problem.get("notes", ())),
         extra=(*_agreement(doc["result"]["agreement"]), *side_tables(doc)),
     )
 

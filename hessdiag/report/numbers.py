@@ -1,7 +1,8 @@
 """Numbers as people read them: few digits, never cut off, and a word where there is no number."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MISSING = "–"
 _PLAIN = (1e-3, 1e6)  # written without an exponent
@@ -54,6 +55,17 @@ def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:
         return MISSING
     low, high = (number(end, digits).replace(",", "") for end in bounds)
     return f"[{low}, {high}]"
+
+
+def signs(inertia: Mapping[str, Any] | None) -> str:
+    """How many eigenvalues have each sign.
+
+    >>> signs({"positive": 1200, "negative": 3, "zero": 0})
+    '1,200 +, 3 −, 0 zero'
+    """
+    if inertia is None:
+        return MISSING
+    return f"{number(inertia['positive'])} +, {number(inertia['negative'])} −, {number(inertia['zero'])} zero"
 
 
 def percent(value: float | None) -> str:

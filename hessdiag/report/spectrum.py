@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, with_error
+from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, signs, with_error
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Fact,
@@ -64,11 +64,6 @@ def _share(result: Json, which: str) -> str:
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     inertia = result["inertia"]
-    counts = (
-        " / ".join(number(inertia[sign]) for sign in ("positive", "negative", "zero"))
-        if inertia is not None
-        else MISSING
-    )
     facts = [
         Fact(
             "method",
@@ -83,7 +78,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
             with_error(result["frobenius"], result["frobenius_stderr"]),
             "root of the sum of their squares",
         ),
-        Fact("signs", counts, "positive / negative / zero to rounding"),
+        Fact("signs", signs(inertia), "of all eigenvalues; zero is to rounding"),
         Fact(
             "condition",
             number(result.get("condition"), 4),

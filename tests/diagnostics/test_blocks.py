@@ -302,6 +302,14 @@ def test_the_verdict_says_what_it_should():
     )
 
 
+def test_one_layer_has_no_other_to_couple_with():
+    found = blocks(Problem(nn.Linear(3, 2).double(), data=[(_x(5, 3), _x(5, 2))], loss="mse"))
+    said = " ".join(finding.says for finding in found.findings)
+    assert "there is no negative curvature" in said
+    assert "between layers" not in said
+    assert "settle" not in said
+
+
 def test_a_coupling_counts_with_both_of_its_blocks():
     """H = [[4, 3], [3, 4]]: each layer's own block holds 16 of 50, their coupling 18."""
     model = nn.ModuleDict({"a": nn.Linear(1, 1, bias=False), "b": nn.Linear(1, 1, bias=False)}).double()

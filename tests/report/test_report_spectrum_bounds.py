@@ -61,7 +61,7 @@ def test_a_curve_ends_where_it_shows_nothing_but_its_own_smoothing():
 
 def test_exact_numbers_have_no_error_bars():
     assert "±" not in render(example_documents.spectrum(exact=True), "text")
-    assert "13 / 10 / 1" in render(example_documents.spectrum(exact=True), "text")
+    assert "13 +, 10 −, 1 zero" in render(example_documents.spectrum(exact=True), "text")
     assert "35 % and 50 %" in re.sub(r"\.0+ %", " %", render(example_documents.spectrum(), "text"))
 
 
