@@ -130,7 +130,8 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
         SpecError: if `probes` is too small.
         ComputeError: if products cannot be computed.
 
-    >>> model = torch.nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
+    >>> import torch
+    >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
     >>> for parameter in model.parameters(): _ = nn.init.constant_(parameter, 2.0)
     >>> data = [(torch.ones(1, 1).double(), torch.ones(1, 1).double())]
     >>> found = blocks(Problem(model, data=data, loss="mse"))  # (w v - 1)^2: H = [[8, 14], [14, 8]], G = 8 everywhere

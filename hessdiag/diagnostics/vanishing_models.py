@@ -217,7 +217,7 @@ def _check(
 
 
 def _survey(problem: Problem, depth: int) -> Survey:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         for batch in problem.data:
             problem.evaluate(batch)
     forward = max(counter.get_total_flops(), problem.n_parameters)  # the counter does not know every operation

@@ -34,7 +34,7 @@ def default_loss(model: nn.Module, batch: Any) -> str:
 
 def _output(model: nn.Module, inputs: Any) -> Any:
     """What the model returns; `None` if it fails, which is said later and with the shapes."""
-    with torch.no_grad(), _mode(model, list(model.modules()), False), contextlib.suppress(Exception):
+    with _mode(model, list(model.modules()), False), contextlib.suppress(Exception):
         return forms.forward(model, inputs)
     return None
 
@@ -92,7 +92,7 @@ def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
         return LoadError(f"{problem.loss_name} fails on the batch ({_shapes(batch)}): {said(error)}")
     inputs, target = forms.split(batch)
     try:
-        with torch.no_grad(), problem.evaluation():
+        with problem.evaluation():
             output = forms.forward(problem.model, inputs)
     except Exception as first:
         return LoadError(

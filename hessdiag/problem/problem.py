@@ -196,7 +196,7 @@ class Problem:
         """Numbers that the model puts out per sample; `None` where only an objective is known."""
         if self._loss is None:
             return None
-        with torch.no_grad(), self.evaluation():
+        with self.evaluation():  # gradients stay on: a model may need them in its forward pass
             inputs, _ = batches.split(self.data[0])
             output = batches.forward(self.model, inputs)
         try:

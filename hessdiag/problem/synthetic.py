@@ -165,7 +165,7 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
         if parameter is not None:
             inputs = to(inputs, parameter.device, parameter.dtype)
         try:
-            with torch.no_grad(), _mode(model, list(model.modules()), False):
+            with _mode(model, list(model.modules()), False):
                 shape = tuple(output_tensor(forward(model, inputs)).shape)
         except Exception:
             continue  # whether it passes is the question
