@@ -70,7 +70,9 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
             f"the model cannot be copied: {reason(error)}", "give it as a function that builds it"
         ) from error
     data = [batches.to(batch, dtype=dtype) for batch in problem.data]
-    return Moved(replace(problem, model=model.to(dtype=dtype), data=data), dtype)
+    moved = replace(problem, model=model.to(dtype=dtype), data=data)
+    vars(moved)["_folds"] = False  # what differences are a check of must not be in them
+    return Moved(moved, dtype)
 
 
 def wide(device: torch.device) -> torch.dtype:

@@ -137,7 +137,7 @@ def eigenpairs() -> Iterator[str]:
                     p, steps
                 ),
             },
-            3,
+            7,
         )
         alone = times.pop("`hessdiag.eigs`, block 1")
         yield from table(f"{name}, {problem.n_parameters:,} parameters", times, "2")
