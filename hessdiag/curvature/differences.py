@@ -6,7 +6,6 @@ A fallback and never a default: an operator turns to it only after double backwa
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -70,9 +69,7 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
             f"the model cannot be copied: {reason(error)}", "give it as a function that builds it"
         ) from error
     data = [batches.to(batch, dtype=dtype) for batch in problem.data]
-    moved = replace(problem, model=model.to(dtype=dtype), data=data)
-    vars(moved)["_folds"] = False  # what differences are a check of must not be in them
-    return Moved(moved, dtype)
+    return Moved(problem.as_written(model=model.to(dtype=dtype), data=data), dtype)
 
 
 def wide(device: torch.device) -> torch.dtype:

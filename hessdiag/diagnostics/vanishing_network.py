@@ -95,6 +95,8 @@ def measure(problem: Problem, seed: int, *, curved: bool) -> Network:
     Raises:
         ComputeError: if a gradient or a product is not finite.
     """
+    if not curved:
+        problem = problem.as_written()
     operator = HessianOperator(problem)
     gradient = blocks_squares.by_layer(operator.gradient().double()[:, None], problem.layer_slices)[:, 0]
     if not np.isfinite(gradient).all():

@@ -4,7 +4,7 @@ import fnmatch
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -266,6 +266,15 @@ class Problem:
             return False
         tolerance = torch.finfo(self.dtype).eps ** 0.5
         return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(plain, folded, strict=True))
+
+    def as_written(self, **changes: Any) -> "Problem":
+        """A copy with these attributes changed, in which nothing is folded.
+
+        For gradients, which folding does not make faster, and for what checks it.
+        """
+        other = replace(self, **changes)
+        vars(other)["_folds"] = False
+        return other
 
     def _value_and_gradient(self, fold: bool) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), self._evaluation(fold):

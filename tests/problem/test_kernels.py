@@ -67,3 +67,18 @@ def test_kernels_come_back():
     with kernels.plain_batch_norm(fold=True):
         assert functional.batch_norm is not before[-1]
     assert _replaced() == before
+
+
+def test_only_second_derivatives_of_the_problem_itself_are_folded():
+    model = nn.Sequential(nn.Conv1d(2, 3, 2), nn.BatchNorm1d(3), nn.Flatten(), nn.Linear(6, 2)).double()
+    problem = Problem(model, data=[(torch.randn(4, 2, 3).double(), torch.ones(4, 2).double())], loss="mse")
+
+    def folds(problem):
+        seen = []
+        handle = model[2].register_forward_pre_hook(lambda module, args: seen.append(type(args[0].grad_fn).__name__))
+        problem.evaluate(problem.data[0])
+        handle.remove()
+        return seen[-1] == "ConvolutionBackward0"
+
+    assert folds(problem)
+    assert not folds(problem.as_written())
