@@ -33,8 +33,9 @@ def self_checks(operator: CurvatureOperator[Any], seed: int = 0, *, squared: boo
         squared: Refuse a matrix whose squared norms would vanish or overflow, in silence, even in float64.
 
     Returns:
-        `hvp_symmetry`; for the Hessian by double backward `hvp_finite_difference`; for products that are differences
-        themselves `hvp_two_steps`, how far those of two step sizes disagree.
+        `hvp_symmetry`, the asymmetry |u'Hv - v'Hu| / (|u||Hv|) of random vectors; for the Hessian by double backward
+        `hvp_finite_difference`, how far one of these products is from a difference of gradients; for products that are
+        differences themselves `hvp_two_steps`, how far those of two step sizes disagree.
 
     Raises:
         ComputeError: with the size of its products, if those are refused.
@@ -50,32 +51,33 @@ def self_checks(operator: CurvatureOperator[Any], seed: int = 0, *, squared: boo
     if operator.missing is not None:
         return found | {"hvp_two_steps": operator.precision}
     if isinstance(operator, HessianOperator):
-        found["hvp_finite_difference"] = hvp_finite_difference(operator, seed)
+        found["hvp_finite_difference"] = _finite_difference(operator.problem, V[:, 0], HV[:, 0], seed)
     return found
 
 
-def hvp_symmetry(operator: CurvatureOperator[Any], seed: int = 0) -> float:
-    """Relative asymmetry |u'Hv - v'Hu| / (|u||Hv|), the worst among a few random vectors; 0 when their products vanish.
-
-    As many vectors as share a pass, so that what is checked is what commands use.
-    """
-    return _asymmetry(*_products(operator, seed))
-
-
 def _products(operator: CurvatureOperator[Any], seed: int) -> tuple[Tensor, Tensor]:
-    V = torch.stack(_random_vectors(operator, CPU_FEWEST if operator.chunk >= CPU_FEWEST else 2, seed), dim=1)
+    """Random vectors and their products: as many as share a pass, so that what is checked is what commands use.
+
+    The first vector moves nothing that padding freezes.
+    """
+    count = CPU_FEWEST if operator.chunk >= CPU_FEWEST else 2
+    generator = torch.Generator().manual_seed(seed)
+    V = torch.randn(count, operator.shape[0], generator=generator)
+    V[0] *= _movable(operator.problem)
+    V = V.to(operator.device, operator.dtype).T
     return V, operator @ V
 
 
 def _asymmetry(V: Tensor, HV: Tensor) -> float:
+    """Relative asymmetry |u'Hv - v'Hu| / (|u||Hv|), the worst pair; 0 when their products vanish."""
     HV = HV / (HV.abs().max() or 1.0)  # squares of small numbers would vanish
     scale = V.norm(dim=0)[:, None] * HV.norm(dim=0)
     forms = V.T @ HV
     return float(torch.where(scale > 0, (forms - forms.T).abs() / scale, 0.0).max())
 
 
-def hvp_finite_difference(operator: HessianOperator, seed: int = 0) -> float | None:
-    """Relative distance of Hv from a central difference of gradients along a random v, taken in float64.
+def _finite_difference(problem: Problem, v: Tensor, product: Tensor, seed: int) -> float | None:
+    """Relative distance of Hv from a central difference of gradients along v, taken in float64.
 
     Where the difference disagrees, as it does astride kinks, product and difference are compared once more at a random
     point nearby, where parameters are generic.
@@ -84,14 +86,11 @@ def hvp_finite_difference(operator: HessianOperator, seed: int = 0) -> float | N
         |Hv - (g(theta + h v) - g(theta - h v)) / 2h|, relative to the larger of the two, for the best of several steps
         h that scale with |theta| / |v|. `None` where no copy of the model can be made and moved.
     """
-    problem = operator.problem
-    (v,) = _random_vectors(operator, 1, seed)
-    v *= _movable(problem).to(v)
     try:
         dtype = wide(problem.device)
         moved = copied(problem, dtype)
-        distance = _distance_from_difference(moved, v, operator @ v)
-        if distance > _enough(operator.dtype):
+        distance = _distance_from_difference(moved, v, product)
+        if distance > _enough(product.dtype):
             generator = torch.Generator().manual_seed(seed)
             moved.to(v, 0.0)
             with torch.no_grad():
@@ -100,8 +99,8 @@ def hvp_finite_difference(operator: HessianOperator, seed: int = 0) -> float | N
                     size = parameter.norm().clamp_min(_GENERIC) / parameter.numel() ** 0.5
                     parameter.add_(_GENERIC * size * noise)
             nearby = HessianOperator(moved.problem)
-            product = nearby @ v.to(nearby.dtype)
-            distance = min(distance, _distance_from_difference(Moved(moved.problem, dtype), v, product))
+            there = nearby @ v.to(nearby.dtype)
+            distance = min(distance, _distance_from_difference(Moved(moved.problem, dtype), v, there))
     except (HessdiagError, RuntimeError, TypeError, AttributeError):
         return None
     return distance
@@ -139,9 +138,3 @@ def _movable(problem: Problem) -> Tensor:
         if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None and module.weight in masks:
             masks[module.weight][module.padding_idx] = 0.0
     return torch.cat([mask.reshape(-1) for mask in masks.values()])
-
-
-def _random_vectors(operator: CurvatureOperator[Any], count: int, seed: int) -> list[Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    vectors = torch.randn(count, operator.shape[0], generator=generator, dtype=torch.float64)
-    return list(vectors.to(operator.device, operator.dtype))

@@ -15,7 +15,6 @@ from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
-from hessdiag.linalg import huge_pages
 from hessdiag.linalg.lanczos import safe_norm
 
 Advance = Callable[[int], None]
@@ -126,7 +125,7 @@ def dense(operator: HessianOperator) -> Tensor:
 
 def _filled(operator: HessianOperator, space: NeuronSpace) -> Tensor:
     n = operator.shape[0]
-    H = huge_pages.empty(n, n, operator.dtype, operator.device)
+    H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
     for panel in space.panels():
         shape = panel.block.shape[1:]
         H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
+from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason
+from hessdiag.curvature.graph import refuse_cut, runs_python
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
@@ -69,53 +70,44 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
             return GradientDifferences(self._moved, batch, self.dtype)
         graph = _GradientGraph(self.problem, batch, self.dtype)
         if not self._examined:
-            refuse_cut([graph.value, *(part for part in graph.gradient if part is not None)])
+            refuse_cut([graph.value, graph.gradient])
+            self._runs_model = runs_python([graph.value, graph.gradient])
             self._examined = True
         return graph
 
 
 class _GradientGraph:
-    """The gradient of one batch's objective, with the graph that differentiates it again."""
+    """The gradient of one batch's objective, (N,), with the graph that differentiates it again."""
 
     def __init__(self, problem: Problem, batch: Any, dtype: torch.dtype) -> None:
         self.problem = problem
-        self.parameters = problem.parameters
-        self.dtype = dtype
-        value = problem.evaluate(batch)
-        if not value.requires_grad:
+        self.value = problem.evaluate(batch)
+        if not self.value.requires_grad:
             raise ComputeError(
                 "the loss does not depend on any trainable parameter.",
                 "check that the model is used in the objective, and not detached",
             )
         try:
             with problem.evaluation():  # checkpointed parts of the model run again here
-                self.gradient = torch.autograd.grad(value, self.parameters, create_graph=True, allow_unused=True)
+                parts = torch.autograd.grad(self.value, problem.parameters, create_graph=True, materialize_grads=True)
         except RuntimeError as error:
             if out_of_memory(error):
                 raise
             raise NoDoubleBackwardError(reason(error)) from error
-        self.value = value
+        # One tensor, for autograd looks at every cotangent of every product in Python.
+        self.gradient = torch.cat([part.reshape(-1).to(dtype) for part in parts])
 
     def flat_gradient(self) -> Tensor:
-        """The gradient as one vector, (N,); zero where the loss depends on nothing."""
-        parts = [
-            torch.zeros_like(p) if value is None else value.detach()
-            for value, p in zip(self.gradient, self.parameters, strict=True)
-        ]
-        return torch.cat([part.reshape(-1).to(self.dtype) for part in parts])
+        """The gradient without its graph; zero where the loss depends on nothing."""
+        return self.gradient.detach()
 
     def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
         """Hessian rows for each row of `vectors` (k, N): one pass for all."""
-        outputs, cotangents = [], []
-        for entry, place in zip(self.gradient, self.problem.places(), strict=True):
-            if entry is not None and entry.requires_grad:
-                outputs.append(entry)
-                cotangents.append(vectors[:, place].view(-1, *entry.shape).to(entry.dtype))
         inputs = self.problem.parameters_of(layer)
-        if not outputs:
+        if not self.gradient.requires_grad:
             return [None] * len(inputs)
         try:
-            return batched_grad(outputs, inputs, cotangents)
+            return batched_grad([self.gradient], inputs, [vectors])
         except RuntimeError as error:
             if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
                 raise

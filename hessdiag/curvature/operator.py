@@ -3,6 +3,7 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -12,7 +13,6 @@ from hessdiag.curvature import replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
 from hessdiag.errors import ComputeError
-from hessdiag.linalg import huge_pages
 from hessdiag.problem.problem import Layer, Problem
 
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
@@ -60,6 +60,7 @@ class CurvatureOperator(ABC, Generic[G]):
         self._replays = replay.Replays(self._stream)
         self.missing: str | None = None
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
+        self._runs_model = True  # whether products may run parts of the model, as those that are checkpointed
         self._moved: Moved | None = None
         self._error: float | None = None
 
@@ -144,7 +145,7 @@ class CurvatureOperator(ABC, Generic[G]):
 
     def _products(self, vectors: Tensor, layer: Layer | None = None) -> Tensor:
         """Rows of `vectors` (k, N) times the matrix, as rows (k, N), or only the columns of one layer."""
-        vectors = huge_pages.contiguous(vectors.to(self.device, self.dtype))
+        vectors = vectors.to(self.device, self.dtype).contiguous()
         if not len(vectors):
             return vectors if layer is None else vectors[:, : layer.size]
         return self._retried(lambda: self._summed(vectors, layer))
@@ -190,7 +191,7 @@ class CurvatureOperator(ABC, Generic[G]):
     def _summed(self, vectors: Tensor, layer: Layer | None) -> Tensor:
         """Products with all batches."""
         total: Tensor | None = None
-        with self.problem.evaluation():  # checkpointed parts of the model run again in every product
+        with self.problem.evaluation() if self._runs_model else nullcontext():
             for weight, graph in self._graphs():
                 found = self._rows(graph, vectors, layer)
                 if weight != 1:
@@ -230,10 +231,13 @@ class CurvatureOperator(ABC, Generic[G]):
                 if out_of_memory(error):
                     raise
                 self._unbatched = str(error).splitlines()[0][:120]
-        alone = [self._together(graph, vector[None], layer) for vector in vectors]
-        if len(alone) == 1:
-            return alone[0]
-        return torch.cat(alone, out=huge_pages.empty(len(alone), alone[0].shape[1], self.dtype, self.device))
+        if len(vectors) == 1:
+            return self._together(graph, vectors, layer)
+        width = self.shape[1] if layer is None else layer.size
+        rows = torch.empty(len(vectors), width, dtype=self.dtype, device=self.device)
+        for row, vector in enumerate(vectors):
+            rows[row] = self._together(graph, vector[None], layer)[0]
+        return rows
 
     def _together(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
         """Products with all vectors at once, on a GPU from a recording if that is faster."""

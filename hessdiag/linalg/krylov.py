@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from hessdiag.linalg import huge_pages
 from hessdiag.linalg.lanczos import BREAKDOWN, orthogonalize, row_norms, scaled
 from hessdiag.linalg.operator import SymmetricOperator
 
@@ -43,10 +42,11 @@ class KrylovSpace:
         self.norm = 0.0  # the largest |A q| so far: a lower bound of |A|
         self._capacity = capacity
         self._generator = torch.Generator().manual_seed(seed)
-        self._basis = huge_pages.empty(capacity + widest, self.n, operator.dtype, operator.device)
-        self._images = huge_pages.empty(capacity, self.n, operator.dtype, operator.device)
+        self._basis = torch.empty(capacity + widest, self.n, dtype=operator.dtype, device=operator.device)
+        self._images = torch.empty(capacity, self.n, dtype=operator.dtype, device=operator.device)
         self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
         self._width = block
+        self._reach = 0  # the first row of the basis that products with the next block have a part in
         self._coupling = torch.zeros(0, block, dtype=torch.float64)
         self._continue(self._basis[:0])
 
@@ -55,7 +55,8 @@ class KrylovSpace:
         start, stop = self.size, self.size + self._width
         images = (self.operator @ self._basis[start:stop].T).T
         self.products += stop - start
-        remainder, coefficients = orthogonalize(images, self._basis[:stop])
+        remainder, coefficients = orthogonalize(images, self._basis[:stop], near=stop - self._reach)
+        self._reach = start
         known = coefficients.double().cpu()
         self._images[start:stop] = images
         self._projected[start:stop, :stop] = known
@@ -87,7 +88,7 @@ class KrylovSpace:
         self._basis[keep : keep + self._width] = following
         self._projected.zero_()
         self._projected[:keep, :keep] = torch.diag(values)
-        self.size = keep
+        self.size, self._reach = keep, 0
         self.restarts += 1
 
     def widen(self, block: int) -> None:

@@ -43,8 +43,9 @@ class Tridiagonal:
 def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, keep_basis: bool = False) -> Tridiagonal:
     """Run Lanczos from each column of `start`, one product with all of them per step.
 
-    Each new vector is orthogonalized against its whole basis by two passes of classical Gram-Schmidt, at every step
-    (Daniel, Gragg, Kaufman and Stewart 1976): two matrix products a pass, and orthogonality at the level of rounding.
+    Each new vector is orthogonalized against its whole basis at every step, by two passes of classical Gram-Schmidt
+    (Daniel, Gragg, Kaufman and Stewart 1976), of which the first needs the last two vectors only: orthogonality at the
+    level of rounding.
     A remainder that is rounding error beside the largest |A q| so far ends that vector's run.
 
     Args:
@@ -77,7 +78,7 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
         everyone = len(active) == k  # no copy of the bases then
         known = basis[:, : step + 1] if everyone else basis[active, : step + 1]
         products = (operator @ known[:, step].T).T
-        remainder, coefficients = orthogonalize(products, known)
+        remainder, coefficients = orthogonalize(products, known, near=2)
         norms = row_norms(remainder)
         scale[active] = torch.maximum(scale[active], row_norms(products))
         alphas[active, step] = coefficients[:, step].double().cpu()
@@ -91,12 +92,14 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
     return Tridiagonal(alphas, betas, taken, basis[:, :m].transpose(1, 2) if keep_basis else None)
 
 
-def orthogonalize(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Subtract from each of b rows what lies in the span of the orthonormal rows of a basis, twice.
+def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tuple[Tensor, Tensor]:
+    """Subtract from each of b rows what lies in the span of the orthonormal rows of a basis, in two passes.
 
     Args:
         vectors: Rows, (b, n).
         basis: One for all, (m, n), or one for each row, (b, m, n).
+        near: How many of the basis's last rows hold all that is there to subtract, but for rounding. The first pass
+            leaves the others out: what a Lanczos step should find there is zero. Default: all.
 
     Returns:
         The remainder (b, n), and the coefficients (b, m) that were subtracted.
@@ -106,11 +109,12 @@ def orthogonalize(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
     """
     # A product for each row: one matrix product with two or three rows takes as long, and on one core.
     known = basis.expand(len(vectors), *basis.shape[-2:])
-    rest, total = vectors[:, None], torch.zeros((), dtype=vectors.dtype, device=vectors.device)
-    for _ in range(2):
-        coefficients = torch.bmm(rest, known.mT)
-        rest = torch.baddbmm(rest, coefficients, known, alpha=-1)
-        total = total + coefficients
+    close = known if near is None else known[:, -near:]
+    first = torch.bmm(vectors[:, None], close.mT)
+    rest = torch.baddbmm(vectors[:, None], first, close, alpha=-1)
+    total = torch.bmm(rest, known.mT)
+    rest = torch.baddbmm(rest, total, known, alpha=-1)
+    total[..., known.shape[1] - close.shape[1] :] += first
     return rest[:, 0], total[:, 0]
 
 

@@ -120,7 +120,8 @@ def products() -> Iterator[str]:
 def eigenpairs() -> Iterator[str]:
     """Five lowest and five highest eigenpairs, set-up included."""
     for name, make in (
-        ("tanh MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)),
+        ("tanh MLP 100-100-100-100-10, batch 128", lambda: problems.tanh_mlp(100, 3, 10, 128)),
+        ("tanh MLP of 32 layers of width 32, batch 128", lambda: problems.tanh_mlp(32, 32, 10, 128)),
         ("small ResNet", problems.small_resnet),
     ):
         problem = make()

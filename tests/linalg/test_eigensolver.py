@@ -9,6 +9,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 
 from hessdiag.linalg import eigensolver
 from hessdiag.linalg.eigensolver import dense_eigenpairs, extreme_eigenpairs, smallest_basis
+from hessdiag.linalg.krylov import KrylovSpace
 from tests.linalg.test_lanczos import Counting, rotated
 
 N = 400
@@ -216,3 +217,28 @@ def test_dense_residuals_and_spectrum(n, seed):
     torch.testing.assert_close(pairs.spectrum, torch.linalg.eigvalsh(A))
     assert pairs.converged.all()
     assert (pairs.residuals <= pairs.rounding).all()
+
+
+@pytest.mark.parametrize("block", [1, 2, 5])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_the_basis_stays_orthogonal_through_restarts_and_a_wider_block(name, block):
+    A = rotated(SPECTRA[name])
+    space = KrylovSpace(A, 200, block, 7, seed=0)
+
+    def check():
+        Q = space._basis[: space.size]
+        assert float((Q @ Q.T - torch.eye(space.size)).abs().max()) < 1e-12
+        apart = Q @ A @ Q.T - space._projected[: space.size, : space.size]
+        assert float(apart.abs().max()) <= 1e-12 * float(SPECTRA[name].abs().max())
+
+    for _ in range(2):
+        while space.grow():
+            pass
+        check()
+        values, vectors, _ = space.ritz()
+        space.restart(values[:40], vectors[:, :40])
+    space.grow()
+    space.widen(7)
+    while space.grow():
+        pass
+    check()
