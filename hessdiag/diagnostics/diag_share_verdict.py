@@ -14,6 +14,7 @@ ALIKE = 0.1  # shares closer than this, relatively, are called alike
 WIDE_INTERVAL = 0.25  # relative half-width beyond which more rows are advised
 OFF_CENTRE = 0.8  # share of X'X of non-centred columns, relative to centred ones, that is worth a word
 MANY_ZERO_ROWS = 0.05
+NAMED = 3  # layers that a sentence names
 NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 
 
@@ -22,6 +23,7 @@ def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Fin
     found = checks_findings(share.checks, tolerance)
     if share.abs_sum == 0 or share.diag_share != share.diag_share:
         return [*found, _nothing_there()]
+    found += _still_layers(share)
     found.append(_headline(share))
     found += _negative_curvature(share)
     found.append(_blocks(share))
@@ -39,6 +41,22 @@ def _nothing_there() -> Finding:
         "every computed row vanishes; a layer whose units are all dead does this",
         "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
     )
+
+
+def _still_layers(share: "DiagShare") -> list[Finding]:
+    still = [layer.name for layer, row in zip(share.layers, share.layer_block_matrix, strict=True) if not any(row)]
+    if not still:
+        return []
+    which = ", ".join(still[:NAMED]) + (", ..." if len(still) > NAMED else "")
+    have = "have" if len(still) > 1 else "has"
+    return [
+        Finding(
+            "bad",
+            f"{len(still)} of {len(share.layers)} layers {have} no curvature at all: the share is that of the rest.",
+            f"every Hessian row is zero in {which}; a layer whose units are all dead also stills those before it; or the loss does not use its output",
+            "hessdiag forward MODEL shows where the signal ends; a larger gain, smaller biases, leaky ReLU",
+        )
+    ]
 
 
 def _bounds(share: "DiagShare") -> tuple[float, float]:

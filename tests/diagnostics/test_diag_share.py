@@ -236,6 +236,17 @@ def test_dead_network_is_not_a_number():
     assert sampled.zero_rows == 1.0
 
 
+@pytest.mark.parametrize("rows", [None, 20])
+def test_a_dead_layer_comes_first_in_the_verdict(rows):
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3)).double()
+    model[2].bias.data.fill_(-100.0)
+    data = [(torch.randn(16, 6).double(), torch.randn(16, 3).double())]
+    found = diag_share(Problem(model, data=data, loss="mse"), rows=rows)
+    assert found.verdict[0]["level"] == "bad"
+    assert found.verdict[0]["says"].startswith("2 of 3 layers have no curvature")
+    assert "zero in 0, 2;" in found.verdict[0]["because"]
+
+
 def test_wrong_products_make_the_result_inexact():
     class Lying(torch.autograd.Function):
         @staticmethod
