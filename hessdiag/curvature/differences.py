@@ -5,11 +5,12 @@ A fallback and never a default: an operator turns to it only after double backwa
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.problem import batch as batches
@@ -20,6 +21,8 @@ from hessdiag.problem.problem import Layer, Problem
 # better at this size, and at larger ones only where no kink is crossed.
 STEP = 0.5
 
+_ONCE = once_differentiable(lambda ctx: None).__code__
+
 
 class NoDoubleBackwardError(Exception):
     """What in a model cannot be differentiated twice."""
@@ -28,6 +31,29 @@ class NoDoubleBackwardError(Exception):
 def reason(error: Exception) -> str:
     """The first line of what an error says."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def refuse_cut(tensors: Iterable[Tensor]) -> None:
+    """Look for functions in the graph of tensors that autograd cannot differentiate again.
+
+    It would not complain: where unused parameters are allowed, all that lies beyond such a function is silently zero.
+
+    Raises:
+        NoDoubleBackwardError: naming the first that is found.
+    """
+    ahead: list[Any] = [tensor.grad_fn for tensor in tensors]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        function: Any = getattr(node, "_forward_cls", None)
+        if any(getattr(getattr(function, name, None), "__code__", None) is _ONCE for name in ("backward", "vjp")):
+            raise NoDoubleBackwardError(f"the function {function.__name__} is differentiable only once")
+        if node.name() == "torch::autograd::Error":
+            raise NoDoubleBackwardError("a function in the model is differentiable only once")
+        seen.add(node)
+        ahead += [successor for successor, _ in node.next_functions]
 
 
 def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.curvature.differences import NoDoubleBackwardError, reason
-from hessdiag.curvature.graph import refuse_cut
+from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import batch as batches

@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason
-from hessdiag.curvature.graph import refuse_cut, runs_python
+from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
@@ -71,7 +70,6 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
         graph = _GradientGraph(self.problem, batch, self.dtype)
         if not self._examined:
             refuse_cut([graph.value, graph.gradient])
-            self._runs_model = runs_python([graph.value, graph.gradient])
             self._examined = True
         return graph
 

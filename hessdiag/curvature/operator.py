@@ -3,7 +3,6 @@
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -60,7 +59,6 @@ class CurvatureOperator(ABC, Generic[G]):
         self._replays = replay.Replays(self._stream)
         self.missing: str | None = None
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
-        self._runs_model = True  # whether products may run parts of the model, as those that are checkpointed
         self._moved: Moved | None = None
         self._error: float | None = None
 
@@ -191,7 +189,7 @@ class CurvatureOperator(ABC, Generic[G]):
     def _summed(self, vectors: Tensor, layer: Layer | None) -> Tensor:
         """Products with all batches."""
         total: Tensor | None = None
-        with self.problem.evaluation() if self._runs_model else nullcontext():
+        with self.problem.evaluation():  # hooks and checkpointed parts of the model run again in every product
             for weight, graph in self._graphs():
                 found = self._rows(graph, vectors, layer)
                 if weight != 1:

@@ -98,8 +98,9 @@ def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tu
     Args:
         vectors: Rows, (b, n).
         basis: One for all, (m, n), or one for each row, (b, m, n).
-        near: How many of the basis's last rows hold all that is there to subtract, but for rounding. The first pass
-            leaves the others out: what a Lanczos step should find there is zero. Default: all.
+        near: How many of the basis's last rows hold all that is there to subtract, but for errors. The first pass
+            leaves the others out: what a Lanczos step should find there is zero. Where it finds more than remains, as
+            with products that are noisy, a third pass follows. Default: all.
 
     Returns:
         The remainder (b, n), and the coefficients (b, m) that were subtracted.
@@ -114,6 +115,10 @@ def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tu
     rest = torch.baddbmm(vectors[:, None], first, close, alpha=-1)
     total = torch.bmm(rest, known.mT)
     rest = torch.baddbmm(rest, total, known, alpha=-1)
+    if near is not None and bool((total.norm(dim=-1) > rest.norm(dim=-1)).any()):
+        again = torch.bmm(rest, known.mT)
+        rest = torch.baddbmm(rest, again, known, alpha=-1)
+        total += again
     total[..., known.shape[1] - close.shape[1] :] += first
     return rest[:, 0], total[:, 0]
 

@@ -492,3 +492,37 @@ def test_checkpointed_parts_run_again_in_the_same_mode():
     operator, v = HessianOperator(problem), torch.ones(problem.n_parameters).double()
     for _ in range(2):  # the graph that the first product leaves is what the second uses
         torch.testing.assert_close(operator @ v, expected @ v, rtol=1e-10, atol=1e-12)
+
+
+def test_hooks_run_in_the_same_mode_in_every_product():
+    class Hooked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            h = torch.tanh(self.body(x))
+            h.register_hook(lambda gradient: gradient * 0.5 if self.training else gradient)
+            return self.head(h)
+
+    problem = Problem(Hooked().double().train(), data=[(_x(5, 3), _x(5, 2))], loss="mse")
+    operator, v = HessianOperator(problem), torch.ones(problem.n_parameters).double()
+    torch.testing.assert_close(operator @ v, operator @ v, rtol=0, atol=0)
+
+
+def test_every_batch_is_prepared_alike():
+    class Sometimes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Tanh(), nn.Dropout(0.5), nn.Linear(4, 2))
+
+        def forward(self, x):
+            large = len(x) > 3
+            return torch.utils.checkpoint.checkpoint(self.body, x, use_reentrant=False) if large else self.body(x)
+
+    model = Sometimes().double().train()
+    problem = Problem(model, data=[(_x(2, 3), _x(2, 2)), (_x(5, 3), _x(5, 2))], loss="mse")
+    operator, v = HessianOperator(problem), torch.ones(problem.n_parameters).double()
+    torch.testing.assert_close(operator @ v, operator @ v, rtol=0, atol=0)
+    assert operator.missing is None
+    assert int(model.body[1].num_batches_tracked) == 0

@@ -73,6 +73,25 @@ def test_the_basis_stays_orthogonal_at_300_steps(dtype, tolerance):
         assert float((gram - torch.eye(steps)).abs().max()) < tolerance
 
 
+@pytest.mark.parametrize(
+    "spectrum", [[3.0, -2, 5, 1, 7, -4, 2, 6, 8], [0.5**k for k in range(60)]], ids=["rank 9", "decaying"]
+)
+@pytest.mark.parametrize(("dtype", "noise", "tolerance"), [(torch.float64, 1e-6, 1e-13), (torch.float32, 0.03, 1e-5)])
+def test_the_basis_stays_orthogonal_where_products_are_noisy(spectrum, dtype, noise, tolerance):
+    class Noisy(Counting):
+        generator = torch.Generator().manual_seed(0)
+
+        def __matmul__(self, vectors):
+            exact = super().__matmul__(vectors)
+            error = torch.randn(exact.shape, generator=self.generator, dtype=exact.dtype)
+            return exact + noise * exact.norm() / error.norm() * error
+
+    A = Noisy(rotated(spectrum + [0.0] * (100 - len(spectrum)), dtype))
+    found = tridiagonalize(A, torch.ones(100, dtype=dtype), 90, keep_basis=True)
+    Q = found.basis[0, :, : int(found.steps[0])]
+    assert float((Q.T @ Q - torch.eye(Q.shape[1], dtype=dtype)).abs().max()) < tolerance
+
+
 def test_columns_run_in_lockstep_and_as_if_alone():
     A = Counting(rotated(torch.randn(80)))
     start = torch.randn(80, 3, dtype=torch.float64)
