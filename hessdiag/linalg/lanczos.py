@@ -111,16 +111,19 @@ def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tu
     # A product for each row: one matrix product with two or three rows takes as long, and on one core.
     known = basis.expand(len(vectors), *basis.shape[-2:])
     close = known if near is None else known[:, -near:]
-    first = torch.bmm(vectors[:, None], close.mT)
-    rest = torch.baddbmm(vectors[:, None], first, close, alpha=-1)
-    total = torch.bmm(rest, known.mT)
-    rest = torch.baddbmm(rest, total, known, alpha=-1)
+    rest, first = _subtracted(vectors[:, None], close)
+    rest, total = _subtracted(rest, known)
     if near is not None and bool((total.norm(dim=-1) > rest.norm(dim=-1)).any()):
-        again = torch.bmm(rest, known.mT)
-        rest = torch.baddbmm(rest, again, known, alpha=-1)
+        rest, again = _subtracted(rest, known)
         total += again
     total[..., known.shape[1] - close.shape[1] :] += first
     return rest[:, 0], total[:, 0]
+
+
+def _subtracted(rows: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """One pass of Gram-Schmidt: what is left, and its coefficients."""
+    coefficients = torch.bmm(rows, known.mT)
+    return torch.baddbmm(rows, coefficients, known, alpha=-1), coefficients
 
 
 def row_norms(rows: Tensor) -> Tensor:
