@@ -54,7 +54,7 @@ def _still_layers(share: "DiagShare") -> list[Finding]:
             "bad",
             f"{len(still)} of {len(share.layers)} layers {have} no curvature at all: the share is that of the rest.",
             f"every Hessian row is zero in {which}; a layer whose units are all dead also stills those before it; or the loss does not use its output",
-            "hessdiag forward MODEL shows where the signal ends; a larger gain, smaller biases, leaky ReLU",
+            "a larger gain, smaller biases, leaky ReLU; hessdiag forward MODEL shows where the signal ends",
         )
     ]
 
