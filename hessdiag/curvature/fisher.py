@@ -1,19 +1,17 @@
 """Fisher information matrices of a problem as linear operators: the model's own, and the empirical one."""
 
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, output_of
+from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, natural_loss, output_of
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 from hessdiag.problem.problem import Problem
-
-_LIKELIHOODS = ("ce", "nll", "bce", "mse")
-_CRITERIA = (nn.CrossEntropyLoss, nn.NLLLoss, nn.BCEWithLogitsLoss, nn.MSELoss)
 
 
 class FisherOperator(OutputSpaceOperator):
@@ -21,8 +19,8 @@ class FisherOperator(OutputSpaceOperator):
 
     By default the model's own ("type I") one: the expected outer product of log-likelihood gradients with the targets
     drawn from the model. Where the loss is a negative log-likelihood of an exponential family in its natural parameters
-    (ce, nll, bce; mse with the noise variance that its scale implies), that equals the Gauss-Newton matrix (Martens
-    2020, section 9), which is what is computed.
+    (ce, bce, torch's PoissonNLLLoss; mse with the noise variance that its scale implies; nll with its log-probabilities
+    for logits), that equals the Gauss-Newton matrix (Martens 2020, section 9), which is what is computed.
 
     With `empirical`, the gradients are taken at the data's own targets: sum_i w_i g_i g_i', with g_i the gradient of
     sample i's own loss and w_i its weight in the whole (1 / n for a mean, 1 for a sum). It is another matrix, and not
@@ -38,7 +36,7 @@ class FisherOperator(OutputSpaceOperator):
 
     Example: for a linear model and squared errors, residuals weigh the empirical matrix and not the other.
 
-    >>> model = nn.Linear(1, 1, bias=False).double()
+    >>> model = torch.nn.Linear(1, 1, bias=False).double()
     >>> model.weight.data.fill_(1.0)
     tensor([[1.]], dtype=torch.float64)
     >>> problem = Problem(model, data=[(torch.ones(1, 1).double(), -2 * torch.ones(1, 1).double())], loss="mse")
@@ -50,7 +48,7 @@ class FisherOperator(OutputSpaceOperator):
     matrix = "the Fisher matrix"
 
     def __init__(self, problem: Problem, *, empirical: bool = False) -> None:
-        super().__init__(problem, _empirical if empirical else gauss_newton)
+        super().__init__(problem, _empirical if empirical else partial(gauss_newton, function=natural_loss))
         if not empirical and not is_likelihood(problem):
             raise SpecError(
                 f"the loss {problem.loss_name} is not known to be a likelihood, so its Fisher matrix is not defined.",
@@ -60,11 +58,7 @@ class FisherOperator(OutputSpaceOperator):
 
 def is_likelihood(problem: Problem) -> bool:
     """Whether the loss is a negative log-likelihood whose Fisher matrix is the Gauss-Newton matrix."""
-    loss = problem._loss
-    if loss is None:
-        return False
-    plain = all(getattr(loss.function, name, None) is None for name in ("weight", "pos_weight"))
-    return loss.name in _LIKELIHOODS or (isinstance(loss.function, _CRITERIA) and plain)
+    return problem._loss is not None and problem._loss.is_likelihood
 
 
 def _empirical(problem: Problem, batch: Any) -> Sandwich:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
@@ -13,6 +15,8 @@ from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 from hessdiag.problem.problem import Layer, Problem
+
+Function = Callable[[Any, Any], Tensor]
 
 
 @dataclass(frozen=True)
@@ -111,8 +115,9 @@ class GaussNewtonOperator(OutputSpaceOperator):
     """The generalized Gauss-Newton matrix G = J' B J of a problem, (N, N), positive semidefinite for convex losses.
 
     J is the Jacobian of the model's output z in the parameters and B the Hessian of the loss in z (Schraudolph 2002):
-    the Hessian without the curvature of the model itself. For cross-entropy, z are the logits. The `nll` loss is linear
-    in the log-probabilities that it takes; they are taken for logits, which they are, so that nll and ce agree.
+    the Hessian without the curvature of the model itself. For cross-entropy, z are the logits. The loss named `nll` is
+    linear in the log-probabilities that it takes; they are taken for logits, which they are, so that nll and ce agree.
+    torch's `NLLLoss` and `nll_loss` are taken as they are: linear in the output, so that G is zero.
 
     Args:
         problem: What is differentiated; it needs a loss of the output.
@@ -122,7 +127,7 @@ class GaussNewtonOperator(OutputSpaceOperator):
 
     Example: a linear model has no curvature of its own, so G is the Hessian.
 
-    >>> model = nn.Linear(2, 1, bias=False).double()
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
     >>> data = [(torch.tensor([[1.0, 2.0]]).double(), torch.zeros(1, 1).double())]
     >>> GaussNewtonOperator(Problem(model, data=data, loss="mse")) @ torch.eye(2).double()
     tensor([[2., 4.],
@@ -135,10 +140,32 @@ class GaussNewtonOperator(OutputSpaceOperator):
         super().__init__(problem, gauss_newton)
 
 
-def gauss_newton(problem: Problem, batch: Any) -> Sandwich:
-    """One batch's part of the Gauss-Newton matrix."""
+def output_loss(loss: losses.Loss) -> Function:
+    """The function of (what is received, target) whose curvature G sees: the loss, but cross-entropy for our `nll`.
+
+    That loss is linear in the log-probabilities that it takes. They are taken for logits, which they are.
+    """
+    return losses.NAMED["ce"].function if loss.kind == "nll" and loss.of_tensor else loss.function
+
+
+def natural_loss(loss: losses.Loss) -> Function:
+    """The same likelihood as a function of natural parameters, whose curvature is the Fisher matrix."""
+    if loss.kind != "nll":
+        return loss.function
+    return output_loss(loss) if loss.of_tensor else partial(F.cross_entropy, **loss.options)
+
+
+def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss], Function] = output_loss) -> Sandwich:
+    """One batch's part of the Gauss-Newton matrix.
+
+    Args:
+        problem: What is differentiated.
+        batch: Of its data.
+        function: From the loss to what is differentiated twice in the output.
+    """
     output, target = output_of(problem, batch)
-    curved = logits_loss(problem)
+    assert problem._loss is not None
+    curved = function(problem._loss)
     leaf = output.detach().requires_grad_()
     value = curved(leaf, target)
     try:
@@ -174,14 +201,3 @@ def output_of(problem: Problem, batch: Any) -> tuple[Tensor, Any]:
     if not output.requires_grad:
         raise ComputeError("the output does not depend on any trainable parameter.")
     return output, target
-
-
-def logits_loss(problem: Problem) -> Callable[[Any, Any], Tensor]:
-    """The problem's loss as a function of what its curvature is measured in: cross-entropy instead of nll."""
-    assert problem._loss is not None
-    if problem._loss.name == "nll":
-        return losses.NAMED["ce"].function
-    function = problem._loss.function
-    if isinstance(function, nn.NLLLoss):
-        return nn.CrossEntropyLoss(function.weight, ignore_index=function.ignore_index, reduction=function.reduction)
-    return function

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
@@ -20,7 +19,6 @@ from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
-from hessdiag.problem import loss as losses
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -30,8 +28,6 @@ Progress = Callable[[int, int, str], None]
 EXACT_UP_TO = 5_000  # parameters: the whole matrices
 PROBES = 32  # random vectors per layer beyond
 ROUNDING = 1e3  # units of the last digit of |H| that cannot be told from zero
-
-_CONVEX = (nn.MSELoss, nn.CrossEntropyLoss, nn.NLLLoss, nn.BCEWithLogitsLoss)
 
 
 @dataclass(frozen=True)
@@ -131,6 +127,7 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
         ComputeError: if products cannot be computed.
 
     >>> import torch
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)).double()
     >>> for parameter in model.parameters(): _ = nn.init.constant_(parameter, 2.0)
     >>> data = [(torch.ones(1, 1).double(), torch.ones(1, 1).double())]
@@ -250,8 +247,7 @@ def _sampled_mass(operator: HessianOperator, measured: dict[str, Any], rows: int
 
 def _convex(problem: Problem) -> bool:
     """Whether the loss is known to be convex in the output: then G is positive semidefinite."""
-    loss = problem._loss
-    return loss is not None and (loss in losses.NAMED.values() or isinstance(loss.function, _CONVEX))
+    return problem._loss is not None and problem._loss.is_convex
 
 
 def _variance(samples: Floats) -> Floats:

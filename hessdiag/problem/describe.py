@@ -49,6 +49,7 @@ def describe(problem: Problem) -> dict[str, Any]:
         "outputs": problem.n_outputs,
         "synthetic": bool(source.get("synthetic", False)),
         "loss": problem.loss_name,
+        "loss_kind": loss.kind if loss is not None else None,
         "loss_definition": loss.definition if loss is not None else _whole(problem),
         "reduction": problem.loss_reduction,
         "device": str(problem.device),

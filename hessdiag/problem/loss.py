@@ -1,7 +1,8 @@
 """Losses: the named ones, the user's own, and the normal form `objective(model, batch) -> scalar`."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -9,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem import criteria
 from hessdiag.problem.batch import forward, output_tensor, samples, split
 
 Reduction = Literal["mean", "sum", "unknown"]
@@ -22,11 +24,15 @@ class Loss:
     """A loss of (output, target), with what is known of it.
 
     Attributes:
-        name: How the user calls it.
+        name: How the user calls it: for people, and never to tell losses apart.
         function: `(output, target) -> scalar`.
         reduction: How it joins samples. "unknown" is treated as a mean, and said.
         definition: One line for the report.
         weigh_targets: Of a batch's targets, what its mean was divided by; `None` where that is its samples.
+        kind: What it is, where it is one of ours or torch's own; `None` for a user's own function, whatever its name.
+        options: The settings of a loss of torch's, by keyword, defaults included; empty otherwise.
+        of_tensor: Whether it receives the one tensor of the output that matters (`batch.output_tensor`), as ours do.
+            Any other loss receives the output as it is.
     """
 
     name: str
@@ -34,6 +40,27 @@ class Loss:
     reduction: Reduction
     definition: str
     weigh_targets: Callable[[Tensor], float] | None = None
+    kind: criteria.Kind | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    of_tensor: bool = False
+
+    def received(self, output: Any) -> Any:
+        """What of the model's output the loss receives.
+
+        Raises:
+            LoadError: if it wants one tensor, and the output holds none.
+        """
+        return output_tensor(output) if self.of_tensor else output
+
+    @property
+    def is_convex(self) -> bool:
+        """Whether it is known to be convex in what it receives."""
+        return self.kind is not None and criteria.is_convex(self.options)
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether it is known to be a negative log-likelihood of an exponential family in natural parameters."""
+        return self.kind is not None and criteria.is_likelihood(self.kind, self.options)
 
 
 def _not_ignored(target: Tensor) -> float:
@@ -75,17 +102,43 @@ def _bce(output: Tensor, target: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(output, _like(output, target))
 
 
+_OF_LOGITS = "its Gauss-Newton matrix is that of cross-entropy, with the log-probabilities for logits"
+
 NAMED = {
-    "ce": Loss("ce", _cross_entropy, "mean", "cross-entropy of logits, mean over targets", _not_ignored),
+    "ce": Loss(
+        "ce",
+        _cross_entropy,
+        "mean",
+        "cross-entropy of logits, mean over targets",
+        _not_ignored,
+        kind="ce",
+        of_tensor=True,
+    ),
     "nll": Loss(
         "nll",
         _nll,
         "mean",
-        "negative log-likelihood of log-probabilities, mean over targets",
+        f"negative log-likelihood of log-probabilities, mean over targets; {_OF_LOGITS}",
         _not_ignored,
+        kind="nll",
+        of_tensor=True,
     ),
-    "mse": Loss("mse", _mse, "mean", "squared error, mean over samples and outputs (torch's MSELoss)"),
-    "bce": Loss("bce", _bce, "mean", "binary cross-entropy of logits, mean over samples and outputs"),
+    "mse": Loss(
+        "mse",
+        _mse,
+        "mean",
+        "squared error, mean over samples and outputs (torch's MSELoss)",
+        kind="mse",
+        of_tensor=True,
+    ),
+    "bce": Loss(
+        "bce",
+        _bce,
+        "mean",
+        "binary cross-entropy of logits, mean over samples and outputs",
+        kind="bce",
+        of_tensor=True,
+    ),
 }
 
 NAMES = (*NAMED, "output")
@@ -114,22 +167,35 @@ def resolve(loss: Any) -> Loss:
         )
     if not callable(loss):
         raise SpecError(f"a loss must be a name or a function of (output, target), not a {type(loss).__name__}.")
-    name = getattr(loss, "__name__", type(loss).__name__)
-    stated = getattr(loss, "reduction", None)
+    known = criteria.recognised(loss)
+    kind, options = known or (None, {})
+    name = _name(loss)
+    stated = options.get("reduction", getattr(loss, "reduction", None))
     if stated == "none":
         raise LoadError(f"the loss {name} has reduction='none': its value is not a scalar.", "reduction='mean'")
-    reduction: Reduction = stated if stated in ("mean", "sum") else "unknown"
-    by_class = isinstance(loss, (torch.nn.CrossEntropyLoss, torch.nn.NLLLoss))
+    reduction = _REDUCTIONS.get(stated, "unknown") if isinstance(stated, str) else "unknown"
     said = reduction if reduction != "unknown" else "reduction unknown, taken as a mean"
-    return Loss(name, loss, reduction, f"{name} ({said})", _class_weights(loss) if by_class else None)
+    whose = "torch's" if known else "your own"
+    weigh = _class_weights(options) if kind in ("ce", "nll") else None
+    return Loss(name, loss, reduction, f"{whose} {name} ({said})", weigh, kind, options)
 
 
-def _class_weights(loss: torch.nn.CrossEntropyLoss | torch.nn.NLLLoss) -> Callable[[Tensor], float]:
+_REDUCTIONS: dict[str, Reduction] = {"mean": "mean", "batchmean": "mean", "sum": "sum"}
+
+
+def _name(loss: Any) -> str:
+    """What people call a function or a criterion; a `functools.partial` is called like its function."""
+    named = loss.func if isinstance(loss, functools.partial) else loss
+    return str(getattr(named, "__name__", type(named).__name__))
+
+
+def _class_weights(options: Mapping[str, Any]) -> Callable[[Tensor], float]:
     """What torch divides by for a mean: the weights of the targets' classes, without ignored ones."""
+    weight, ignored = options["weight"], options["ignore_index"]
 
     def weigh(target: Tensor) -> float:
-        counted = target[target != loss.ignore_index]
-        return float(len(counted) if loss.weight is None else loss.weight[counted.to(loss.weight.device)].sum())
+        counted = target[target != ignored]
+        return float(len(counted) if weight is None else weight[counted.to(weight.device)].sum())
 
     return weigh
 
@@ -144,8 +210,7 @@ def objective(loss: Loss) -> Objective:
                 f"the batch has no target for the loss {loss.name}.",
                 "--loss output, if the model returns its own loss",
             )
-        output = forward(model, inputs)
-        return loss.function(output if loss.name not in NAMED else output_tensor(output), target)
+        return loss.function(loss.received(forward(model, inputs)), target)
 
     return call
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from hessdiag.errors import LoadError
 from hessdiag.problem.batch import forward, output_tensor, to
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE, as_batches
+from hessdiag.problem.loss import resolve
 from hessdiag.problem.problem import _mode
 
 DECLARED = "input_shape"  # attribute by which a model says what one sample is like
@@ -147,9 +148,14 @@ def target_kind(loss: Any) -> str:
             "--loss output needs a batch with labels; none was given.",
             "--data batch.pt, a mapping with labels",
         )
-    if loss in ("ce", "nll") or isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
+    kind = resolve(loss).kind if loss is not None else None
+    if kind in ("ce", "nll") or isinstance(loss, (nn.CrossEntropyLoss, nn.NLLLoss)):
         return "classes"
-    return "bits" if loss == "bce" or isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss)) else "teacher"
+    return (
+        "bits"
+        if kind in ("bce", "bce_probabilities") or isinstance(loss, (nn.BCELoss, nn.BCEWithLogitsLoss))
+        else "teacher"
+    )
 
 
 def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:

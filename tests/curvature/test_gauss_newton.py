@@ -106,16 +106,18 @@ def test_a_loss_that_is_linear_in_the_output_has_no_gauss_newton_part():
     assert not dense(GaussNewtonOperator(problem)).any()
 
 
-def test_a_module_of_log_likelihood_counts_as_cross_entropy():
+def test_our_nll_is_taken_for_cross_entropy_and_torchs_for_what_it_is():
+    """torch's is linear in the log-probabilities that it receives. The Fisher matrix is that of the model either way."""
     model = nn.Sequential(nn.Linear(3, 4), nn.LogSoftmax(-1)).double()
     data = [(torch.randn(5, 3).double(), torch.arange(5) % 4)]
-    named, module = (Problem(model, data=data, loss=loss) for loss in ("nll", nn.NLLLoss()))
     logits = Problem(model[0], data=data, loss="ce")
     expected = dense(GaussNewtonOperator(logits))
     assert float(expected.norm()) > 0.1
-    for problem in (named, module):
-        torch.testing.assert_close(dense(GaussNewtonOperator(problem)), expected)
-        torch.testing.assert_close(dense(FisherOperator(problem)), expected)
+    torch.testing.assert_close(dense(GaussNewtonOperator(Problem(model, data=data, loss="nll"))), expected)
+    for loss in (nn.NLLLoss(), nn.functional.nll_loss):
+        assert not dense(GaussNewtonOperator(Problem(model, data=data, loss=loss))).any()
+    for loss in ("nll", nn.NLLLoss(), nn.functional.nll_loss):
+        torch.testing.assert_close(dense(FisherOperator(Problem(model, data=data, loss=loss))), expected)
 
 
 def _expected_outer_products(problem):

@@ -287,7 +287,7 @@ class TestLoss:
             ("train.py:make_focal(gamma=1.0)", "<lambda>", "unknown"),
             ("torch.nn:CrossEntropyLoss", "CrossEntropyLoss", "mean"),
             ("torch.nn:CrossEntropyLoss(reduction='sum')", "CrossEntropyLoss", "sum"),
-            ("torch.nn.functional:cross_entropy", "cross_entropy", "unknown"),
+            ("torch.nn.functional:cross_entropy", "cross_entropy", "mean"),
         ],
     )
     def test_forms(self, train, text, name, reduction):
