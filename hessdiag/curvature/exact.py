@@ -20,6 +20,8 @@ from hessdiag.linalg.lanczos import safe_norm
 Advance = Callable[[int], None]
 T = TypeVar("T")
 
+_ONCE = "the model cannot be differentiated twice"
+
 
 @dataclass(frozen=True)
 class RowStatistics:
@@ -51,12 +53,14 @@ def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple
     """What `compute` makes of the neuron space, if its distance from ordinary products is small enough."""
     if operator.problem.dtype not in CERTIFIED:
         raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
+    if operator.missing is not None:
+        raise NotInNeuronSpaceError(_ONCE)
     try:
         found, distance = compute(NeuronSpace(operator.problem))
     except (RuntimeError, ComputeError) as error:
         raise NotInNeuronSpaceError(str(error).strip().splitlines()[0]) from error
-    if operator.missing is not None:
-        raise NotInNeuronSpaceError("the model cannot be differentiated twice")
+    if operator.missing is not None:  # as the products have shown only now
+        raise NotInNeuronSpaceError(_ONCE)
     if not distance <= CERTIFIED[operator.problem.dtype]:
         raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
     return found

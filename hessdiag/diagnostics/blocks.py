@@ -68,7 +68,7 @@ class Blocks(Measured):
             where norms are estimates.
         method: "exact" or "probes".
         probes: Random vectors per layer; 0 if exact.
-        hvps: Hessian-vector products spent, self-checks not counted.
+        hvps: Hessian-vector products spent, self-checks not counted; a whole Hessian counts as N, by whatever route.
         engine: How products were computed.
         status: "ok", "inexact" (a self-check failed) or "interrupted".
     """

@@ -73,7 +73,7 @@ class Bounds(Measured):
         components: Connected parts of the union of discs, ascending; `None` if sketched.
         parameters: N.
         negative_certificate: Whether H certainly has a negative eigenvalue.
-        hvps: Products spent, self-checks not counted.
+        hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
         status: "ok", "inexact" (a self-check failed, or the extremes did not converge) or "interrupted".
     """

@@ -154,6 +154,7 @@ def diag_share(
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
     n = problem.n_parameters
     operator = HessianOperator(problem)
+    checks = self_checks(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
     whole = rows == "all" or rows is None or rows >= n
     space, reason = _neuron_space(operator) if whole else (None, None)
     exact = whole and (rows is not None or _affordable(problem, space))
@@ -162,7 +163,6 @@ def diag_share(
     what = "all" if exact else f"{wanted:,} of"
     report(0, wanted, f"{n:,} parameters: {what} {n:,} Hessian rows, {operator.chunk} a pass")
 
-    checks = self_checks(operator, seed)
     rng = np.random.default_rng(seed)
     groups = _groups(problem)
     zero_rows, products = 0.0, SKETCHES if not exact else 0

@@ -89,7 +89,7 @@ class Eigs(Measured):
         gradient_norm: |g|.
         gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes.
         negative_certificate: Whether negative curvature is proven.
-        hvps: Hessian-vector products spent, self-checks not counted.
+        hvps: Hessian-vector products spent, self-checks not counted; a whole Hessian counts as N, by whatever route.
         basis: The most vectors held.
         restarts: How often the basis was compressed.
         engine: How products were computed.

@@ -120,7 +120,7 @@ class Spectrum(Measured):
         condition: Largest magnitude over the smallest that is not zero to rounding; `None` unless exact.
         outliers: Extreme eigenpairs taken out of the density and put back exactly, ascending.
         eigenvalues: All of them; `None` unless exact.
-        hvps: Products spent, self-checks not counted.
+        hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
         status: "ok", "inexact" (a self-check failed, or an end of the spectrum is not found) or "interrupted".
     """

@@ -188,3 +188,21 @@ def test_a_kink_at_the_parameters_themselves_is_not_passed_over():
     assert found.status == "inexact"
     assert found.checks["hvp_two_steps"] > 0.1
     assert "depend on their step" in found.verdict[0]["says"]
+
+
+@pytest.mark.parametrize("scale", [1e4, 1.0, 1e-4])
+@pytest.mark.parametrize("length", [1e3, 1e-3])
+def test_the_step_grows_with_the_parameters_and_not_with_the_vector(scale, length):
+    """Curvature that changes over the size of the parameters: a step of one size for all drowns, or goes too far."""
+    model = nn.Linear(6, 1, bias=False)
+    theta = torch.linspace(0.3, 1.4, 6)
+    model.weight.data = scale * theta[None]
+
+    def waves(model, batch):
+        return scale**2 * SinglePrecisionSine.apply(model.weight / scale).sum()
+
+    operator = HessianOperator(Problem(model, data=[torch.zeros(1)], objective=waves))
+    V = length * torch.randn(6, 3)
+    assert _distance(operator @ V, -theta.double().sin()[:, None] * V) < 1e-3
+    assert "in float32" in operator.engine
+    assert operator.precision < 1e-3

@@ -2,6 +2,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from hessdiag.curvature import mlp_norms
 from hessdiag.nets.activations import ACTIVATIONS, activation
@@ -90,3 +91,24 @@ def test_vector_jacobian_product_is_relative():
 
 def test_cost_is_linear_in_depth():
     assert mlp_norms.exact_cost(64, 32, 16) == 2 * mlp_norms.exact_cost(32, 32, 16)
+
+
+@pytest.mark.parametrize(("depth", "width", "samples"), [(8, 12, 6), (8, 24, 6), (4, 12, 12)])
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_cost_is_what_is_spent(name, depth, width, samples):
+    """Counted in matrix products while the norms are computed: 2 per multiplication and addition, as announced."""
+    phi = activation(name)
+    weights, x, y = _ensemble([width] * (depth + 1), seeds=1, samples=samples)
+    state = mlp_norms.run(weights, x, y, phi, 1.0)
+    with FlopCounterMode(display=False) as counter:
+        mlp_norms.hessian_norms2(weights, state, 1.0)
+    # To leading order: the first layer has nothing below it, and single samples' products come on top.
+    assert counter.get_total_flops() == pytest.approx(mlp_norms.exact_cost(depth, width, samples), rel=0.3)
+
+
+def test_cost_is_asymptotically_what_is_spent():
+    weights, x, y = _ensemble([40] * 25, seeds=1, samples=20)
+    state = mlp_norms.run(weights, x, y, activation("relu"), 1.0)
+    with FlopCounterMode(display=False) as counter:
+        mlp_norms.hessian_norms2(weights, state, 1.0)
+    assert counter.get_total_flops() == pytest.approx(mlp_norms.exact_cost(24, 40, 20), rel=0.08)
