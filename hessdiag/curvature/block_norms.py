@@ -88,10 +88,12 @@ class _OutputGraph:
 
     def __init__(self, problem: Problem, batch: Any, weight: float, layers: list[NeuronLayer]) -> None:
         sandwich, _, self._shifts = shifted(layers, batch, lambda: gauss_newton(problem, batch))
-        self._weight, self._output, self._middle = weight, sandwich.output, sandwich.middle
-        self._dual = torch.zeros_like(sandwich.output, requires_grad=True)
+        if not sandwich.outputs:
+            raise NotInNeuronSpaceError("the loss uses no output")
+        self._weight, self._outputs, self._middle = weight, sandwich.outputs, sandwich.middle
+        self._duals = [torch.zeros_like(output, requires_grad=True) for output in sandwich.outputs]
         self._slopes = torch.autograd.grad(
-            sandwich.output, self._shifts, self._dual, create_graph=True, materialize_grads=True
+            self._outputs, self._shifts, self._duals, create_graph=True, materialize_grads=True
         )
 
     def tangents(self, lower: int, first: int, last: int) -> list[Tensor]:
@@ -99,11 +101,15 @@ class _OutputGraph:
         shift = self._shifts[lower]
         units = shift.new_zeros(last - first, *shift.shape)
         units[torch.arange(last - first), :, torch.arange(first, last)] = 1.0
-        (ahead,) = batched_or_refuse(self._slopes[lower], [self._dual], units)
         rest = self._shifts[lower:]
+        ahead = batched_or_refuse([self._slopes[lower]], self._duals, [units])
         found: list[Tensor | None] = [None] * len(rest)
-        if ahead is not None:
-            found = batched_or_refuse(self._output, rest, self._weight * self._middle(ahead))
+        if any(part is not None for part in ahead):
+            slopes = [
+                dual.new_zeros(last - first, *dual.shape) if part is None else part
+                for part, dual in zip(ahead, self._duals, strict=True)
+            ]
+            found = batched_or_refuse(self._outputs, rest, [self._weight * part for part in self._middle(slopes)])
         return [
             units.new_zeros(last - first, *other.shape) if part is None else part
             for part, other in zip(found, rest, strict=True)

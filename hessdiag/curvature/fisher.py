@@ -1,16 +1,24 @@
 """Fisher information matrices of a problem as linear operators: the model's own, and the empirical one."""
 
 from functools import partial
-from operator import itemgetter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, natural_loss, output_of
+from hessdiag.curvature.gauss_newton import (
+    OutputSpaceOperator,
+    Received,
+    Sandwich,
+    evaluated,
+    gauss_newton,
+    natural_loss,
+    output_of,
+)
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
+from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
 
 
@@ -63,22 +71,65 @@ def is_likelihood(problem: Problem) -> bool:
 
 def _empirical(problem: Problem, batch: Any) -> Sandwich:
     """Each sample's loss as an output of its own: the outer products of their gradients are J' diag(w) J."""
-    output, target = output_of(problem, batch)
     loss = problem._loss
     assert loss is not None
     values, counts = [], []
-    for index in range(batches.samples(batch)):
-        one = slice(index, index + 1)
-        own = batches.map_tensors(itemgetter(one), target)
-        if count := losses.batch_weight(loss, (output[one], own)):
-            values.append(loss.function(output[one], own))
-            counts.append(count)
+    with evaluated(problem):
+        z = output_of(problem, batch)
+        n = _samples(z)
+        tensors, build = structure.flatten(z.output, constants=True)
+        for index in range(n):
+            one = partial(_rows, slice(index, index + 1), n)
+            output, own = build([one(tensor) for tensor in tensors]), batches.map_tensors(one, z.target)
+            if count := losses.batch_weight(loss, (output, own)):
+                values.append(loss.function(output, own).reshape(()))
+                counts.append(count)
+        whole = float(loss.function(z.output, z.target).detach())
     if not values:
         raise ComputeError("every target of a batch is ignored (-100): there is no gradient to take.")
-    shares = torch.tensor(counts, dtype=output.dtype, device=output.device)
+    each = torch.stack(values)
+    shares = torch.tensor(counts, dtype=each.dtype, device=each.device)
     shares = torch.ones_like(shares) if problem.loss_reduction == "sum" else shares / shares.sum()
+    _refuse_mixed(whole, shares * each.detach())
 
-    def middle(vectors: Tensor) -> Tensor:
-        return vectors * shares
+    def middle(vectors: list[Tensor]) -> list[Tensor]:
+        return [vectors[0] * shares]
 
-    return Sandwich(problem, torch.stack(values).reshape(-1), middle)
+    return Sandwich(problem, (each,), middle)
+
+
+def _samples(z: Received) -> int:
+    """The length that all outputs and the target share.
+
+    Raises:
+        SpecError: if they share none: then no sample has outputs of its own.
+    """
+    lengths = {len(tensor) if tensor.ndim else 0 for tensor in z.tensors}
+    lengths |= {len(tensor) for tensor in batches.tensors(z.target) if tensor.ndim}
+    if len(lengths) > 1 or 0 in lengths:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (*z.tensors, *batches.tensors(z.target)))
+        raise SpecError(
+            f"the empirical Fisher matrix needs one row per sample in all outputs and targets; here they are {shapes}.",
+            "FisherOperator(problem), if the loss is a likelihood, or GaussNewtonOperator(problem)",
+        )
+    return lengths.pop()
+
+
+def _rows(own: slice, samples: int, tensor: Tensor) -> Tensor:
+    """Some samples of a tensor; what does not run over samples stays whole."""
+    return tensor[own] if tensor.ndim and len(tensor) == samples else tensor
+
+
+def _refuse_mixed(whole: float, parts: Tensor) -> None:
+    """Make sure that the batch's loss is made of its samples' losses.
+
+    Raises:
+        SpecError: if it is not: samples have no gradients of their own then.
+    """
+    apart = abs(float(parts.sum()) - whole)
+    if not apart <= torch.finfo(parts.dtype).eps ** 0.5 * (float(parts.abs().sum()) + abs(whole)):
+        raise SpecError(
+            f"the loss of the batch is {whole:.6g}, and its samples' losses make {float(parts.sum()):.6g}: "
+            "samples have no gradients of their own.",
+            "Problem(..., reduction='sum') for a loss that sums; a loss without terms that couple samples",
+        )

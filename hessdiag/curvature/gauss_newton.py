@@ -1,6 +1,7 @@
 """The Gauss-Newton matrix of a problem as a linear operator: curvature of the loss seen through the output."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -14,9 +15,37 @@ from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
+from hessdiag.problem import structure
 from hessdiag.problem.problem import Layer, Problem
 
 Function = Callable[[Any, Any], Tensor]
+
+
+class NoSecondDerivativeError(ComputeError):
+    """The loss cannot be differentiated twice in what it receives: there is no Gauss-Newton matrix."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(
+            f"the loss {name} has no second derivative in the output, so that there is no Gauss-Newton matrix: {why}.",
+            "--operator hessian, whose products are differences then",
+        )
+
+
+@dataclass(frozen=True)
+class Received:
+    """What the loss receives of one batch.
+
+    Attributes:
+        output: As the loss receives it.
+        tensors: All in it that depends on parameters, with the graph that leads there.
+        build: From as many other tensors to the form in which the loss receives them.
+        target: Of the batch.
+    """
+
+    output: Any
+    tensors: tuple[Tensor, ...]
+    build: Callable[[Sequence[Tensor]], Any]
+    target: Any
 
 
 @dataclass(frozen=True)
@@ -25,23 +54,25 @@ class Sandwich:
 
     Attributes:
         problem: Whose parameters are differentiated.
-        output: z, with the graph that leads to the parameters; J is its Jacobian.
-        middle: M times each row of a tensor (k, *z.shape).
+        outputs: z, with the graph that leads to the parameters; J is the Jacobian of them all.
+        middle: M times each row of tensors (k, *z.shape), one for each output.
         differences: J v of each row, where z cannot be differentiated twice.
     """
 
     problem: Problem
-    output: Tensor
-    middle: Callable[[Tensor], Tensor]
-    differences: Callable[[Tensor], Tensor] | None = None
+    outputs: tuple[Tensor, ...]
+    middle: Callable[[list[Tensor]], list[Tensor]]
+    differences: Callable[[Tensor], list[Tensor]] | None = None
 
     def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
         """Rows of `vectors` (k, N) times J' M J."""
+        parameters = self.problem.parameters_of(layer)
+        if not self.outputs:
+            return [None] * len(parameters)
         slopes = self._jacobian(vectors) if self.differences is None else self.differences(vectors)
-        cotangents = self.middle(slopes)
-        return batched_grad([self.output], self.problem.parameters_of(layer), [cotangents])
+        return batched_grad(self.outputs, parameters, self.middle(slopes))
 
-    def _jacobian(self, vectors: Tensor) -> Tensor:
+    def _jacobian(self, vectors: Tensor) -> list[Tensor]:
         """J v of each row, (k, *output.shape).
 
         It is the derivative, in u, of u'J: reverse over reverse. Forward mode would be one pass fewer, but in torch
@@ -54,19 +85,22 @@ class Sandwich:
                 raise
             raise NoDoubleBackwardError(reason(error)) from error
 
-    def _twice_backwards(self, vectors: Tensor) -> Tensor:
-        u = torch.zeros_like(self.output, requires_grad=True)
-        slopes = torch.autograd.grad(self.output, self.problem.parameters, u, create_graph=True, allow_unused=True)
+    def _twice_backwards(self, vectors: Tensor) -> list[Tensor]:
+        duals = [torch.zeros_like(output, requires_grad=True) for output in self.outputs]
+        slopes = torch.autograd.grad(self.outputs, self.problem.parameters, duals, create_graph=True, allow_unused=True)
         pairs = [
             (slope, vectors[:, place].view(-1, *slope.shape).to(slope.dtype))
             for slope, place in zip(slopes, self.problem.places(), strict=True)
             if slope is not None and slope.requires_grad
         ]
-        if not pairs:
-            return u.new_zeros(len(vectors), *u.shape)
-        outputs, cotangents = zip(*pairs, strict=True)
-        product = batched_grad(outputs, [u], cotangents)[0]
-        return u.new_zeros(len(vectors), *u.shape) if product is None else product
+        found: list[Tensor | None] = [None] * len(duals)
+        if pairs:
+            outputs, cotangents = zip(*pairs, strict=True)
+            found = batched_grad(outputs, duals, cotangents)
+        return [
+            dual.new_zeros(len(vectors), *dual.shape) if part is None else part
+            for part, dual in zip(found, duals, strict=True)
+        ]
 
 
 class OutputSpaceOperator(CurvatureOperator[Sandwich]):
@@ -93,20 +127,21 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         self._sandwich = sandwich
 
     def _forward(self, batch: Any) -> Any:
-        return output_of(self.problem, batch)
+        with evaluated(self.problem):
+            return output_of(self.problem, batch)
 
     def _graph(self, batch: Any) -> Sandwich:
         sandwich, moved = self._sandwich(self.problem, batch), self._moved
         if moved is not None:
             there = moved.batch(batch)
 
-            def differences(vectors: Tensor) -> Tensor:
-                zero = [torch.zeros_like(sandwich.output)]
-                return moved.products(vectors, lambda: [self._sandwich(moved.problem, there).output], zero)[0]
+            def differences(vectors: Tensor) -> list[Tensor]:
+                zero = [torch.zeros_like(output) for output in sandwich.outputs]
+                return moved.products(vectors, lambda: self._sandwich(moved.problem, there).outputs, zero)
 
             return replace(sandwich, differences=differences)
         if not self._examined:
-            refuse_cut([sandwich.output])
+            refuse_cut(sandwich.outputs)
             self._examined = True
         return sandwich
 
@@ -162,42 +197,85 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
         problem: What is differentiated.
         batch: Of its data.
         function: From the loss to what is differentiated twice in the output.
-    """
-    output, target = output_of(problem, batch)
-    assert problem._loss is not None
-    curved = function(problem._loss)
-    leaf = output.detach().requires_grad_()
-    value = curved(leaf, target)
-    try:
-        refuse_cut([value])
-    except NoDoubleBackwardError as error:
-        raise ComputeError(f"the loss has no second derivative: {error}.", "--operator hessian") from error
-    slope = torch.autograd.grad(value, leaf, create_graph=True)[0] if value.requires_grad else torch.zeros_like(leaf)
-
-    def middle(vectors: Tensor) -> Tensor:
-        product = batched_grad([slope], [leaf], [vectors])[0] if slope.requires_grad else None
-        return torch.zeros_like(vectors) if product is None else product  # a loss that is linear in the output
-
-    return Sandwich(problem, output, middle)
-
-
-def output_of(problem: Problem, batch: Any) -> tuple[Tensor, Any]:
-    """The model's output with its graph, and the target.
 
     Raises:
-        ComputeError: if model and batch do not fit.
-        LoadError: if the batch has no target, or the output is no tensor.
+        NoSecondDerivativeError: if that cannot be differentiated twice.
+    """
+    assert problem._loss is not None
+    name = problem._loss.name
+    with evaluated(problem):
+        z = output_of(problem, batch)
+        leaves = [tensor.detach().requires_grad_() for tensor in z.tensors]
+        value = scalar(function(problem._loss), z, leaves)
+    slopes: tuple[Tensor | None, ...] = (None,) * len(leaves)
+    try:
+        if value.requires_grad:
+            refuse_cut([value])
+            slopes = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
+            refuse_cut(slope for slope in slopes if slope is not None)
+    except (NoDoubleBackwardError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and out_of_memory(error):
+            raise
+        raise NoSecondDerivativeError(name, reason(error)) from error
+    used = [place for place, slope in enumerate(slopes) if slope is not None]  # of what the loss may ignore
+    inputs = [leaves[place] for place in used]
+    curved = [
+        (at, slope)
+        for at, slope in enumerate(slopes[place] for place in used)
+        if slope is not None and slope.requires_grad
+    ]
+
+    def middle(vectors: list[Tensor]) -> list[Tensor]:
+        found: list[Tensor | None] = [None] * len(vectors)
+        if curved:  # else the loss is linear in all that it receives
+            try:
+                found = batched_grad([slope for _, slope in curved], inputs, [vectors[at] for at, _ in curved])
+            except RuntimeError as error:
+                if len(vectors[0]) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+                    raise
+                raise NoSecondDerivativeError(name, reason(error)) from error
+        return [torch.zeros_like(like) if part is None else part for part, like in zip(found, vectors, strict=True)]
+
+    return Sandwich(problem, tuple(z.tensors[place] for place in used), middle)
+
+
+def scalar(function: Function, z: Received, tensors: Sequence[Tensor]) -> Tensor:
+    """The loss of other tensors in the place of those that were received; the loss may write to them."""
+    return function(z.build([tensor.clone() for tensor in tensors]), z.target)
+
+
+@contextmanager
+def evaluated(problem: Problem) -> Iterator[None]:
+    """An evaluation of model and loss, from whose errors one sentence is made.
+
+    Raises:
+        ComputeError: if model, batch and loss do not fit.
+    """
+    try:
+        with problem.evaluation():
+            yield
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ComputeError(f"model, batch and loss do not fit: {reason(error)}") from error
+
+
+def output_of(problem: Problem, batch: Any) -> Received:
+    """What the loss receives of the model's output, with its graph; to be called in `evaluated`.
+
+    Raises:
+        ComputeError: if nothing in the output depends on a parameter.
+        LoadError: if the batch has no target, or the loss wants one tensor and the output holds none.
     """
     inputs, target = batches.split(batch)
     if target is None:
         raise LoadError("the batch has no target: Gauss-Newton and Fisher matrices need one.", "--operator hessian")
-    try:
-        with problem.evaluation():
-            output = batches.output_tensor(batches.forward(problem.model, inputs))
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ComputeError(f"model and batch do not fit: {(str(error).splitlines() or [''])[0]}") from error
-    if not output.requires_grad:
-        raise ComputeError("the output does not depend on any trainable parameter.")
-    return output, target
+    assert problem._loss is not None
+    output = problem._loss.received(batches.forward(problem.model, inputs))
+    tensors, build = structure.flatten(output)
+    if not tensors:
+        raise ComputeError(
+            f"the output, a {type(output).__name__}, holds no tensor that depends on a trainable parameter.",
+            "--operator hessian",
+        )
+    return Received(output, tensors, build, target)

@@ -276,12 +276,12 @@ class _Graph:
             [
                 found if found is not None else units.new_zeros(last - first, *other.shape)
                 for found, other in zip(
-                    batched_or_refuse(self.cotangents[lower], self.shifts[lower:], units),
+                    batched_or_refuse([self.cotangents[lower]], self.shifts[lower:], [units]),
                     self.shifts[lower:],
                     strict=True,
                 )
             ],
-            batched_or_refuse(self.pulled[lower], self.duals[lower:], units),
+            batched_or_refuse([self.pulled[lower]], self.duals[lower:], [units]),
         )
 
 
@@ -314,16 +314,23 @@ def shifted(
     return value, inputs, shifts
 
 
-def batched_or_refuse(output: Tensor | None, inputs: Any, cotangents: Tensor) -> list[Tensor | None]:
-    """As `batched_grad` for one output; `None` for each input where it depends on none.
+def batched_or_refuse(
+    outputs: Sequence[Tensor | None], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """As `batched_grad`, where outputs may be constant; `None` for each input on which none depends.
 
     Raises:
         NotInNeuronSpaceError: if an operation cannot be batched.
     """
-    if output is None or not output.requires_grad:
+    pairs = [
+        (output, cotangent)
+        for output, cotangent in zip(outputs, cotangents, strict=True)
+        if output is not None and output.requires_grad
+    ]
+    if not pairs:
         return [None] * len(inputs)
     try:
-        return batched_grad([output], inputs, [cotangents])
+        return batched_grad([output for output, _ in pairs], inputs, [cotangent for _, cotangent in pairs])
     except RuntimeError as error:
         raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
 
