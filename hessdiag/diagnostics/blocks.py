@@ -45,9 +45,11 @@ class Blocks(Measured):
     Standard errors are `None` where numbers are exact; everything about G and R is where the problem has no such split.
 
     Attributes:
-        names: The L layers.
+        names: The L layers, in the order in which they are executed.
         kinds: Their classes.
         sizes: Their numbers of parameters.
+        depths: How many layers that multiply by a matrix the data has passed with this one; `None` for those that are
+            not on the longest way from the data to the loss (norms, scalars of the loss, shortcuts).
         parameters: N.
         frobenius: |H_lm|, (L, L), symmetric.
         gauss_newton: |G_lm|.
@@ -76,6 +78,7 @@ class Blocks(Measured):
     names: list[str]
     kinds: list[str]
     sizes: list[int]
+    depths: list[int | None]
     parameters: int
     frobenius: Matrix
     frobenius_stderr: Matrix | None
@@ -183,11 +186,12 @@ def _by_pairs(
 
 def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: bool) -> dict[str, Any]:
     """From samples of squares to norms, shares, their errors, and what follows from them."""
-    layers = problem.layer_slices
+    layers = problem.executed_layers
     values: dict[str, Any] = {
         "names": [layer.name for layer in layers],
         "kinds": [layer.kind for layer in layers],
         "sizes": [layer.size for layer in layers],
+        "depths": list(problem.depths),
         "parameters": problem.n_parameters,
         "method": "exact" if exact else "probes",
         "probes": 0 if exact else len(squares.parts),

@@ -33,7 +33,8 @@ class Squares:
 
     Attributes:
         parts: [s, k, m, l] is |K_lm|_F^2 as sample s sees it from layer m, with K = H, G, H - G for k = 0, 1, 2 (or H
-            alone), shape (samples, kinds, L, L). Samples of different s or m are independent.
+            alone), shape (samples, kinds, L, L). Samples of different s or m are independent. Layers are in the order
+            of execution.
         traces: tr H_mm likewise, (samples, L).
         products: Hessian-vector products spent.
         interrupted: Whether a keyboard interrupt ended the sampling.
@@ -47,7 +48,7 @@ class Squares:
 
 def exact(problem: Problem, gauss_newton: GaussNewtonOperator | None, report: Progress) -> tuple[Squares, Floats]:
     """All squares from the dense Hessian and the columns of G, and the sum of |H_ii| of each layer."""
-    layers, n = problem.layer_slices, problem.n_parameters
+    layers, n = problem.executed_layers, problem.n_parameters
     H = hessian(problem)
     parts = np.zeros((1, 1 if gauss_newton is None else 3, len(layers), len(layers)))
     done = 0
@@ -89,7 +90,7 @@ def by_pairs(
         NotInNeuronSpaceError: with the reason, if the problem has no such space, or samples cancel in it.
     """
     problem = operator.problem
-    layers, n = problem.layer_slices, problem.n_parameters
+    layers, n = problem.executed_layers, problem.n_parameters
     space = exact_rows.neuron_space(operator)
     outputs = None
     if gauss_newton is not None:
@@ -134,7 +135,7 @@ def sampled(
     Raises:
         KeyboardInterrupt: if it comes before two probes per layer are complete.
     """
-    layers = operator.problem.layer_slices
+    layers = operator.problem.executed_layers
     count = len(layers)
     mine = [(r, m) for r in range(probes) if parallel.is_own(r) for m in range(count)]
     own: dict[int, tuple[Floats, float]] = {}
@@ -175,7 +176,7 @@ def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Fl
         np.arange(stop - parameter.numel(), stop) for parameter, stop in zip(problem.parameters, stops, strict=True)
     ]
     masses, variances, products = [], [], 0
-    for layer in problem.layer_slices:
+    for layer in problem.executed_layers:
         strata = [indices for indices in tensors if layer.start <= indices[0] < layer.stop]
         counts = sampling.allocate(strata, np.ones(problem.n_parameters), rows)
         mass = variance = 0.0

@@ -184,22 +184,26 @@ def _dominant(blocks: "Blocks") -> list[Finding]:
 
 
 def _depth(blocks: "Blocks") -> list[Finding]:
-    """A rate per layer of the diagonal blocks, where they follow one. Norm layers are of another kind and left out."""
-    norms = [
-        (name, block)
-        for name, kind, block in zip(blocks.names, blocks.kinds, np.diagonal(blocks.frobenius), strict=True)
-        if "Norm" not in kind and block > 0
-    ]
-    if len(norms) < LEAST_LAYERS:
+    """A rate per layer of the diagonal blocks, where they follow one.
+
+    Of layers that follow each other on the way from the data to the loss, in the order of execution. Norms, scalars of
+    the loss and shortcuts are of other kinds.
+    """
+    norms = sorted(
+        (depth, name, float(block))
+        for name, depth, block in zip(blocks.names, blocks.depths, np.diagonal(blocks.frobenius), strict=True)
+        if depth is not None and block > 0
+    )
+    places = np.array([depth for depth, _, _ in norms])
+    if len(set(places)) < LEAST_LAYERS:
         return []
-    logs = np.log([block for _, block in norms])
-    places = np.arange(len(logs))
+    logs = np.log([block for _, _, block in norms])
     rate, start = np.polyfit(places, logs, 1)
     left = float(np.square(logs - start - rate * places).sum())
     spread = float(np.square(logs - logs.mean()).sum())
-    if abs(rate) * (len(logs) - 1) < math.log(STEEP) or left > (1 - REGULAR) * spread:
+    if abs(rate) * (places[-1] - places[0]) < math.log(STEEP) or left > (1 - REGULAR) * spread:
         return []
-    (first, early), (last, late) = norms[0], norms[-1]
+    (_, first, early), (_, last, late) = norms[0], norms[-1]
     word = "grow" if rate > 0 else "shrink"
     return [
         Finding(

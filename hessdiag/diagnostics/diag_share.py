@@ -70,7 +70,7 @@ class DiagShare(Measured):
         layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
         layer_block_share_stderr: Its standard error; `None` when exact.
         layer_block_matrix: Share of each pair of layers, (L, L); sums to 1.
-        layers: One entry per layer.
+        layers: One entry per layer, in the order in which they are executed.
         baselines: What random matrices have.
         hvps: Hessian-vector products spent, self-checks not counted.
         engine: How the products were computed.
@@ -363,6 +363,8 @@ def _summarize(
     matrix = np.array(
         [sampling.totals(np.where((owner == index)[:, None], rows.sums, 0.0), strata) for index in range(len(layers))]
     )
+    order = [layers.index(layer) for layer in problem.executed_layers]
+    shown = (matrix / mass if mass > 0 else np.full_like(matrix, np.nan))[np.ix_(order, order)]
     negative = sampling.total((rows.diagonal < 0).astype(float), strata)
     vanishing = sampling.total((whole == 0).astype(float), strata)
     return {
@@ -379,7 +381,7 @@ def _summarize(
         "zero_rows": zero_rows + vanishing / problem.n_parameters if strata else 1.0,
         "layer_block_share": inside.value,
         "layer_block_share_stderr": None if complete else inside.stderr,
-        "layer_block_matrix": (matrix / mass).tolist() if mass > 0 else np.full_like(matrix, np.nan).tolist(),
+        "layer_block_matrix": shown.tolist(),
         "layers": tuple(
             _layer_share(
                 layer,
@@ -391,7 +393,7 @@ def _summarize(
                 complete,
                 float(matrix[index, index]),
             )
-            for index, layer in enumerate(layers)
+            for index, layer in ((index, layers[index]) for index in order)
         ),
     }
 

@@ -57,7 +57,8 @@ def effective_widths(problem: Problem) -> dict[str, EffectiveWidth]:
 def _watched(model: nn.Module, found: dict[str, EffectiveWidth]) -> Iterator[None]:
     def watch(name: str, layer: Weighted) -> torch.utils.hooks.RemovableHandle:
         def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            width = stable_rank_width(layer, arguments[0][:SAMPLES].double()) if arguments else None
+            plain = bool(arguments) and not arguments[0].is_nested
+            width = stable_rank_width(layer, arguments[0][:SAMPLES].double()) if plain else None
             if width is not None:
                 found[name] = EffectiveWidth(float(layer.weight[0].numel()), width)
 

@@ -181,7 +181,9 @@ def _measured(layers: Mapping[str, WeightLayer]) -> Iterator[dict[str, tuple[flo
 
     def add(name: str, signal: Tensor) -> None:
         total, count = squares.get(name, (0.0, 0))
-        squares[name] = (total + float(signal.double().square().sum()), count + signal.numel())
+        for part in signal.unbind() if signal.is_nested else (signal,):
+            total, count = total + float(part.double().square().sum()), count + part.numel()
+        squares[name] = (total, count)
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def measure(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:

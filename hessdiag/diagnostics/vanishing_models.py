@@ -40,13 +40,15 @@ class Survey:
 
     Attributes:
         depth: As the function that builds it takes it.
-        layers: Those with parameters.
+        layers: Those with parameters, as they are executed.
+        depths: How deep each lies; `None` for what is not on the way from the data to the loss.
         parameters: Their number.
         forward: Floating-point operations of one forward pass, roughly.
     """
 
     depth: int
     layers: Sequence[Layer]
+    depths: Sequence[int | None]
     parameters: int
     forward: int
 
@@ -221,7 +223,7 @@ def _survey(problem: Problem, depth: int) -> Survey:
         for batch in problem.data:
             problem.evaluate(batch)
     forward = max(counter.get_total_flops(), problem.n_parameters)  # the counter does not know every operation
-    return Survey(depth, problem.layer_slices, problem.n_parameters, forward)
+    return Survey(depth, problem.executed_layers, problem.depths, problem.n_parameters, forward)
 
 
 def _affordable(surveys: Sequence[Survey]) -> int:
@@ -275,16 +277,23 @@ def _joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple
     blocks = [norm_statistics(diagonal[:, index], curved) for index in range(len(layers))]
     gradients = [norm_statistics(gradient[:, index], alive) for index in range(len(layers))]
     return entry, tuple(
-        _layer(*of, found) for of in zip(range(1, len(layers) + 1), layers, gradients, blocks, strict=True)
+        _layer(number, layer, depth, gradients[number - 1], blocks[number - 1], found)
+        for number, (layer, depth) in enumerate(zip(layers, survey.depths, strict=True), start=1)
     )
 
 
 def _layer(
-    number: int, layer: Layer, gradient: NormStatistics, block: NormStatistics, found: Sequence[Network]
+    number: int,
+    layer: Layer,
+    depth: int | None,
+    gradient: NormStatistics,
+    block: NormStatistics,
+    found: Sequence[Network],
 ) -> LayerNorms:
     seen = [network.widths[layer.path] for network in found if layer.path in network.widths]
     width, stderr = _harmonic([width.stable_rank for width in seen])
-    return LayerNorms(number, gradient, block, layer.name, layer.size, seen[0].path if seen else None, width, stderr)
+    path = seen[0].path if seen else None
+    return LayerNorms(number, gradient, block, layer.name, layer.size, path, width, stderr, depth)
 
 
 def _over_layers(

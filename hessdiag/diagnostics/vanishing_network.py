@@ -98,7 +98,7 @@ def measure(problem: Problem, seed: int, *, curved: bool) -> Network:
     if not curved:
         problem = problem.as_written()
     operator = HessianOperator(problem)
-    gradient = blocks_squares.by_layer(operator.gradient().double()[:, None], problem.layer_slices)[:, 0]
+    gradient = blocks_squares.by_layer(operator.gradient().double()[:, None], problem.executed_layers)[:, 0]
     if not np.isfinite(gradient).all():
         raise ComputeError(
             "the gradient is NaN or infinite, or its square is beyond float64.",
@@ -115,7 +115,7 @@ def measure(problem: Problem, seed: int, *, curved: bool) -> Network:
 
 def _exact(problem: Problem) -> Curvature:
     H = hessian(problem).double()
-    own = [H[layer.start : layer.stop, layer.start : layer.stop].square().sum() for layer in problem.layer_slices]
+    own = [H[layer.start : layer.stop, layer.start : layer.stop].square().sum() for layer in problem.executed_layers]
     mass = float(H.abs().sum())
     share = float(H.diagonal().abs().sum()) / mass if mass else 0.0
     return Curvature(float(H.square().sum()), torch.stack(own).cpu().numpy(), share, None)

@@ -87,7 +87,7 @@ class LayerNorms:
     """Norms of one layer's gradient and of its diagonal Hessian block, in the deepest network.
 
     Attributes:
-        layer: Counted from 1 at the input.
+        layer: Counted from 1 at the input, in the order of execution.
         gradient_norm: Of its gradient.
         hessian_block_norm: Of its diagonal block.
         name: In the model; `None` for the fully connected networks, whose layers have none.
@@ -95,6 +95,8 @@ class LayerNorms:
         path_width: Its inputs per neuron; `None` unless measured.
         effective_width: See `effective_widths`; harmonic mean over networks.
         effective_width_stderr: Its standard error.
+        depth: How many layers that multiply by a matrix the data has passed with this one; `None` for those that are
+            not on the longest way from the data to the loss, and for the fully connected networks.
     """
 
     layer: int
@@ -105,6 +107,7 @@ class LayerNorms:
     path_width: float | None = None
     effective_width: float | None = None
     effective_width_stderr: float | None = None
+    depth: int | None = None
 
 
 def statistics_of(entry: DepthNorms, quantity: str) -> NormStatistics | None:

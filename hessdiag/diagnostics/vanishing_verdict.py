@@ -189,11 +189,14 @@ def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
 
 
 def _uneven(measured: "Vanishing") -> list[Finding]:
-    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone."""
+    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone.
+
+    Of layers on the way from the data to the loss: a scalar of the loss has a gradient of another kind.
+    """
     typical = [
         (layer.gradient_norm.median / math.sqrt(layer.parameters), layer)
         for layer in measured.layers
-        if layer.parameters and layer.gradient_norm.median > 0
+        if layer.parameters and layer.depth is not None and layer.gradient_norm.median > 0
     ]
     if not typical:
         return []

@@ -46,6 +46,18 @@ def plain_weight_norm() -> Iterator[None]:
             home._weight_norm = fused
 
 
+@contextmanager
+def plain_transformer() -> Iterator[None]:
+    """In eval mode a frozen `TransformerEncoder` skips its own modules, and hands on nested tensors for padding."""
+    mha = torch.backends.mha
+    enabled = mha.get_fastpath_enabled()
+    try:
+        mha.set_fastpath_enabled(False)
+        yield
+    finally:
+        mha.set_fastpath_enabled(enabled)
+
+
 @dataclass(frozen=True)
 class _Convolution:
     """How a tensor came to be, as long as nothing was changed in place."""

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
 from hessdiag.problem import batch as batches
-from hessdiag.problem import kernels
+from hessdiag.problem import kernels, order
 from hessdiag.problem import loss as losses
 
 
@@ -187,6 +187,34 @@ class Problem:
         return tuple(layers)
 
     @cached_property
+    def _order(self) -> order.Order:
+        """In which order the first batch meets the layers; one evaluation, watched."""
+        owner = [index for index, layer in enumerate(self.layer_slices) for _ in self.parameters_of(layer)]
+        batch = self.data[0]
+        try:
+            with self._evaluation(fold=False):  # folding would mix layers
+                buffers = [
+                    buffer for module in self._modules for buffer in module._buffers.values() if buffer is not None
+                ]
+                pairs = zip(owner, self.parameters, strict=True)
+                return order.observed(pairs, buffers, batches.tensors(batch), lambda: self._value(batch))
+        except (HessdiagError, RuntimeError, NotImplementedError, TypeError, AttributeError, AssertionError):
+            return order.by_registration(len(self.layer_slices))  # what fails here is said where it is needed
+
+    @cached_property
+    def executed_layers(self) -> tuple[Layer, ...]:
+        """The layers of `layer_slices` in the order of their first use, those that are never used last."""
+        return tuple(self.layer_slices[index] for index in self._order.sequence)
+
+    @cached_property
+    def depths(self) -> tuple[int | None, ...]:
+        """How deep each of `executed_layers` lies, counted in layers that multiply by a matrix, from 1.
+
+        `None` for what is not on the longest way from the data to the loss: norms, scalars of the loss, shortcuts.
+        """
+        return tuple(self._order.depths[index] for index in self._order.sequence)
+
+    @cached_property
     def n_samples(self) -> int:
         """Samples in all batches."""
         return sum(batches.samples(batch) for batch in self.data)
@@ -244,6 +272,8 @@ class Problem:
     def kernels_forced(self) -> tuple[str, ...]:
         """What is switched off because it has no second derivative."""
         forced = ["attention: math kernel (the fused ones have no double backward)"]
+        if any(isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer)) for module in self._modules):
+            forced.append("transformer encoder: layer by layer (the fused path has no derivatives, and drops padding)")
         if any(name.endswith(("weight_g", "weight.original0")) for name, _ in self.model.named_parameters()):
             forced.append("weight_norm: plain formula (the fused one has a wrong second derivative)")
         if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
@@ -297,6 +327,7 @@ class Problem:
             stack.enter_context(kernels.plain_weight_norm())
             stack.enter_context(kernels.plain_batch_norm(fold=fold))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(kernels.plain_transformer())
             if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it; by itself it takes a second
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
             if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):

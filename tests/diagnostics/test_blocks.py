@@ -338,6 +338,51 @@ def test_blocks_that_change_with_depth_are_noticed(gain, noticed):
     assert noticed is None or noticed in said[0]
 
 
+class Backwards(nn.Module):
+    """The network above, registered from its last layer to its first behind scalars of the loss, with a shortcut."""
+
+    def __init__(self, gain):
+        super().__init__()
+        self.temperature = nn.Parameter(torch.tensor(1.0))
+        self.layers = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(6))
+        for index, layer in enumerate(self.layers):
+            layer.weight.data = gain ** (5 - index) * torch.eye(4)
+        self.short = nn.Linear(4, 4, bias=False)
+        nn.init.zeros_(self.short.weight)
+
+    def forward(self, x):
+        first = self.short(x)
+        for layer in reversed(self.layers):
+            x = layer(x)
+        return self.temperature * x + first
+
+
+@pytest.mark.parametrize(("gain", "noticed"), [(0.3, "grow with depth, by a factor of 11.1 per"), (1.0, None)])
+def test_depth_is_the_order_of_execution(gain, noticed):
+    data = [(_x(8, 4), _x(8, 4))]
+    problem = Problem(Backwards(gain).double(), data=data, loss="mse")
+    for found in (blocks(problem), blocks(problem, probes=4)):
+        inner = [f"layers.{index}" for index in range(5, -1, -1)]
+        assert found.names == ["short", *inner, "temperature"]
+        assert found.depths == [None, 1, 2, 3, 4, 5, 6, None]
+    layers = [nn.Linear(4, 4, bias=False) for _ in range(6)]
+    for index, layer in enumerate(layers):
+        layer.weight.data = gain**index * torch.eye(4)
+    plain_network = blocks(Problem(nn.Sequential(*layers).double(), data=data, loss="mse"))
+    found = blocks(problem)
+    assert np.allclose(np.array(found.frobenius)[1:7, 1:7], plain_network.frobenius, rtol=1e-12)
+    assert np.allclose(found.trace[1:7], plain_network.trace, rtol=1e-12)
+    H = brute_force_hessian(problem)
+    slices = [problem.executed_layers[index] for index in range(8)]
+    for i, row in enumerate(slices):
+        for j, column in enumerate(slices):
+            expected = float(H[row.start : row.stop, column.start : column.stop].norm())
+            assert found.frobenius[i][j] == pytest.approx(expected, rel=1e-9, abs=1e-12)
+    said = [item["says"] for item in found.verdict if "with depth" in item["says"]]
+    assert len(said) == (noticed is not None)
+    assert noticed is None or noticed in said[0]
+
+
 def test_the_result_is_plain():
     for options in ({}, {"probes": 3}):
         result = blocks(SPLIT["conv, relu, mse"](), **options).to_result()

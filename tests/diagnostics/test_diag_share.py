@@ -277,3 +277,33 @@ def test_rows_must_be_positive(rows):
 
 def test_result_is_json():
     assert json.loads(json.dumps(diag_share(_pixels(), rows=60).to_result()))["method"] == "rows"
+
+
+@pytest.mark.parametrize("rows", ["all", 12])
+def test_layers_are_shown_as_they_are_executed(rows):
+    """The same network, registered forwards and backwards: the same rows, in the same order, with the same numbers."""
+
+    class Chain(nn.Module):
+        def __init__(self, order):
+            super().__init__()
+            torch.manual_seed(0)
+            made = {"first": nn.Linear(2, 3), "second": nn.Linear(3, 3), "third": nn.Linear(3, 1)}
+            for name in order:
+                self.add_module(name, made[name])
+
+        def forward(self, x):
+            return self.third(torch.tanh(self.second(torch.tanh(self.first(x)))))
+
+    names = ["first", "second", "third"]
+    torch.manual_seed(1)
+    data = [(torch.randn(5, 2).double(), torch.randn(5, 1).double())]
+    forwards, backwards = (
+        diag_share(Problem(Chain(order).double(), data=data, loss="mse"), rows=rows) for order in (names, names[::-1])
+    )
+    assert [layer.name for layer in backwards.layers] == [layer.name for layer in forwards.layers] == names
+    assert [layer.parameters for layer in backwards.layers] == [9, 12, 4]
+    if rows == "all":
+        assert backwards.diag_share == pytest.approx(forwards.diag_share, rel=1e-12)
+        assert np.allclose(backwards.layer_block_matrix, forwards.layer_block_matrix, rtol=1e-10)
+        for mine, other in zip(backwards.layers, forwards.layers, strict=True):
+            assert mine.diag_share == pytest.approx(other.diag_share, rel=1e-10)

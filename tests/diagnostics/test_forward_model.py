@@ -144,3 +144,83 @@ def test_a_loaded_problem_is_measured():
     problem = load_problem(ProblemRequest("builtin:convnet(size=8)", device="cpu"))
     measured = forward_model(problem, init=["lecun", "he_uniform"], seeds=4)
     assert [entry.name for entry in measured.inits[1].layers] == ["conv1", "conv2", "fc"]
+
+
+class Encoder(nn.Module):
+    """torch's own encoder, which in eval mode hands nested tensors to its layers where tokens are padding."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(9, 8, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, dropout=0.1)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+        self.head = nn.Linear(8, 2)
+
+    def forward(self, tokens):
+        hidden = self.encoder(self.table(tokens), src_key_padding_mask=tokens == 0)
+        return self.head(hidden[:, 0])
+
+
+def test_an_encoder_with_padding_is_measured_layer_by_layer():
+    """Every position counts, as in training mode without dropout, where torch has no fast path."""
+    torch.manual_seed(0)
+    model = Encoder().double()
+    tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
+    problem = Problem(model, data=[(tokens, torch.tensor([0, 1]))], loss="ce")
+    layers = weight_layers(model)
+    names, logs = model_log_ratios(
+        problem, layers, [scales_of("he_normal", layers, None)], "normal", seeds=2, seed=0, advance=lambda count: None
+    )
+    assert torch.backends.mha.get_fastpath_enabled()
+    twin, sizes = copy.deepcopy(model), {}
+    for module in twin.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+    scales, unit = scales_of("he_normal", layers, None), unit_weights(layers, "normal", 0, 1)
+    for name, layer in weight_layers(twin).items():
+        with torch.no_grad():
+            layer.weight.copy_(unit[name] * scales[name])
+            layer.bias.zero_()
+
+        def keep(_, inputs, output, name=name):
+            sizes.setdefault("", inputs[0].square().mean())
+            sizes[name] = output.square().mean()
+
+        layer.register_forward_hook(keep)
+    twin.train()(tokens)
+    expected = [0.5 * float((sizes[name] / sizes[""]).log()) for name in names]
+    assert len(names) == 5
+    assert np.allclose(logs[0, 1], expected, rtol=0, atol=1e-12)
+
+
+def test_nested_tensors_of_the_users_own_are_measured():
+    """Sums over the parts of a nested tensor."""
+
+    class Ragged(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(3, 3)
+
+        def forward(self, *parts):
+            return self.a(torch.nested.nested_tensor(list(parts))).to_padded_tensor(0.0).sum()
+
+    model = Ragged().double()
+    parts = (torch.randn(2, 3).double(), torch.randn(5, 3).double())
+    ragged, plain = (
+        forward_model(
+            Problem(m, data=[(x, torch.zeros(1))], objective=lambda m, b: m(*b[0])), seeds=3, init="he_normal"
+        )
+        for m, x in ((model, parts), (_Flat(model.a), (torch.cat(parts),)))
+    )
+    assert ragged.inits[0].layers[0].ratio.median == pytest.approx(plain.inits[0].layers[0].ratio.median, rel=1e-12)
+
+
+class _Flat(nn.Module):
+    def __init__(self, a):
+        super().__init__()
+        self.a = a
+
+    def forward(self, x):
+        return self.a(x).sum()

@@ -253,3 +253,30 @@ def test_layers_that_little_comes_back_to_are_named():
     assert not any(
         "not reached alike" in finding.says for finding in vanishing_of(random_mlp, seeds=3, depth=4).findings
     )
+
+
+def test_layers_are_counted_as_they_are_executed():
+    """A scalar of the loss with a gradient of another size, registered first, is no layer that is not reached."""
+
+    class Backwards(nn.Module):
+        def __init__(self, depth):
+            super().__init__()
+            self.scale = nn.Parameter(torch.tensor(1e4))
+            self.layers = nn.ModuleList(nn.Linear(4, 4, bias=False) for _ in range(depth))
+
+        def forward(self, x):
+            for layer in reversed(self.layers):
+                x = layer(x)
+            return x * self.scale
+
+    def build(depth, seed):
+        torch.manual_seed(seed)
+        x = torch.randn(6, 4).double()
+        return Problem(Backwards(depth).double(), [(x, x)], "mse")
+
+    measured = vanishing_of(build, depth=[2, 3], seeds=3)
+    assert [layer.name for layer in measured.layers] == ["layers.2", "layers.1", "layers.0", "scale"]
+    assert [(layer.layer, layer.depth) for layer in measured.layers] == [(1, 1), (2, 2), (3, 3), (4, None)]
+    assert not any("not reached alike" in finding.says for finding in measured.findings)
+    scale, first = measured.layers[3].gradient_norm.median, measured.layers[0].gradient_norm.median
+    assert first / 4 > 100 * scale  # so that it would have been one
