@@ -15,7 +15,8 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import operators
-from hessdiag.diagnostics.bounds_verdict import certificate, contradicted, findings
+from hessdiag.diagnostics.bounds_verdict import contradicted, excluded, findings, witnesses
+from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
@@ -45,14 +46,6 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """Whether negative curvature is proven, and why or why not."""
-
-    certain: bool
-    why: str
-
-
-@dataclass(frozen=True)
 class Bounds(Measured):
     """Intervals that hold every eigenvalue of a Hessian. One that needs more of H than was computed is `None`.
 
@@ -65,7 +58,8 @@ class Bounds(Measured):
         frobenius: From trace and Frobenius norm alone (Wolkowicz and Styan).
         inner: What the matrix's own entries and blocks prove from inside: an eigenvalue at or below the first, and
             one at or above the second.
-        measured: Lowest and highest Ritz value.
+        measured: Lowest and highest Ritz value. One that has not converged is a bound: the lowest eigenvalue is at or
+            below it, or the highest at or above.
         measured_residuals: Their true residuals: an eigenvalue lies within each of its Ritz value.
         measured_converged: Whether each reached the relative residual 1e-3.
         method: "exact", or "sketch": the largest row sums come from random products and are estimates.
@@ -142,6 +136,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     else:
         rows = _sketched(products, seed, report)
     measured = _measured(products if matrix is None else matrix, seed, operator.precision, report)
+    ritz: Witness | None = measured.pop("witness")
     whole = _whole(problem, matrix) if matrix is not None else {}
     everywhere = bool(rows.exact.all())
     known = rows.diagonal[rows.exact]
@@ -164,11 +159,14 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         **whole,
         **measured,
     }
-    if values["status"] == "ok" and (operators.failed(problem, checks) or contradicted(values)):
+    trusted = not operators.failed(problem, checks) and not contradicted(values)
+    if values["status"] == "ok" and not trusted:
         values["status"] = "inexact"
     rounding = ROUNDING * operator.precision * max(map(abs, values["gershgorin"]))
-    proof = certificate(known, rows.radii if everywhere else None, values, rounding)
-    values["negative_certificate"] = Certificate(*proof)
+    reasons = witnesses(known, rows.radii if everywhere else None, values["inner"], rounding)
+    values["negative_certificate"] = certificate(
+        [*reasons, ritz] if ritz is not None else reasons, trusted=trusted, otherwise=excluded(values)
+    )
     return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))
 
 
@@ -260,15 +258,16 @@ def _measured(operator: SymmetricOperator, seed: int, precision: float, report: 
         )
     except KeyboardInterrupt:
         missing = dict.fromkeys(("measured", "measured_residuals", "measured_converged"))
-        return {**missing, "products": 0, "status": "interrupted"}
+        return {**missing, "witness": None, "products": 0, "status": "interrupted"}
     report(1, 1, "")
     found = pairs.interrupted, bool(pairs.converged.all())
     products = 0 if isinstance(operator, Tensor) else pairs.products
-    ends = [0, len(pairs.values) - 1]
+    ends, low = [0, len(pairs.values) - 1], pairs.ritz_range[0]
     return {
         "measured": tuple(pairs.values[ends].tolist()),
         "measured_residuals": tuple(pairs.residuals[ends].tolist()),
         "measured_converged": tuple(pairs.converged[ends].tolist()),
+        "witness": Witness(low, f"the Ritz value {low:.4g} is v'Hv of a unit vector v", pairs.rounding),
         "products": products,
         "status": "interrupted" if found[0] else "ok" if found[1] else "inexact",
     }

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.diagnostics.certificate import SLACK, Witness, share_witness
 from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, times
 from hessdiag.problem.problem import Problem
 
@@ -23,38 +24,39 @@ NAMES = {
     "block_norm": "the layers' block norms",
     "frobenius": "trace and Frobenius norm",
 }
-SLACK = 1e-5  # relative: what rounding in float32 may do to a bound or a share
 LOOSE = 3.0  # times the measured reach
 
 
-def certificate(diagonal: Floats, radii: Floats | None, known: Mapping[str, Any], rounding: float) -> tuple[bool, str]:
-    """Whether H certainly has a negative eigenvalue, and the cheapest reason.
+def witnesses(
+    diagonal: Floats, radii: Floats | None, inner: tuple[float, float] | None, rounding: float
+) -> list[Witness]:
+    """What entries, rows and blocks say of the smallest eigenvalue, the cheapest reason first.
 
     Args:
         diagonal: The exact entries of the diagonal.
         radii: Off-diagonal absolute row sums, where all are exact.
-        known: The fields of a `Bounds`.
+        inner: As in `Bounds`.
         rounding: Magnitude below which a number cannot be told from zero.
     """
-    if diagonal.min() < -rounding:
-        return True, f"the diagonal has the entry {diagonal.min():.4g}, the curvature along one parameter"
-    if radii is not None and (mass := float(diagonal.sum() + radii.sum())) > 0:
-        share = float(diagonal.sum()) / mass
-        if share < (1 - SLACK) / len(diagonal):
-            return True, f"the diagonal share {share:.3g} is below 1/N, which no positive semidefinite matrix is"
-    if known["inner"] is not None and known["inner"][0] < -rounding:
-        return True, f"the layers' blocks prove an eigenvalue at or below {known['inner'][0]:.4g}"
-    if known["measured"] is not None and known["measured"][0] + known["measured_residuals"][0] < -rounding:
-        theta, residual = known["measured"][0], known["measured_residuals"][0]
-        return (
-            True,
-            f"the Ritz value {theta:.4g} has a true residual of {residual:.1e}, and an eigenvalue lies no further from it",
-        )
-    exact = known["method"] == "exact"
+    lowest = float(diagonal.min())
+    found = [Witness(lowest, f"the diagonal has the entry {lowest:.4g}, the curvature along one parameter", rounding)]
+    if radii is not None and len(diagonal) > 1:
+        found.append(share_witness(len(diagonal), float(diagonal.sum()), float(np.abs(diagonal).sum() + radii.sum())))
+    if inner is not None:
+        found.append(Witness(inner[0], f"the layers' blocks prove an eigenvalue at or below {inner[0]:.4g}", rounding))
+    return found
+
+
+def excluded(known: Mapping[str, Any]) -> str:
+    """Whether a bound excludes a negative eigenvalue, in words.
+
+    Args:
+        known: The fields of a `Bounds`.
+    """
     for name, words in NAMES.items():
-        if exact and known[name] is not None and known[name][0] >= 0:
-            return False, f"{words} exclude it: no eigenvalue is below {known[name][0]:.4g}"
-    return False, "neither the entries nor the lowest Ritz value prove a negative eigenvalue"
+        if known["method"] == "exact" and known[name] is not None and known[name][0] >= 0:
+            return f"{words} exclude it: no eigenvalue is below {known[name][0]:.4g}, but for rounding"
+    return "neither the entries nor the lowest Ritz value prove a negative eigenvalue"
 
 
 def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
@@ -105,7 +107,7 @@ def _unconverged(bounds: "Bounds") -> list[Finding]:
     return [
         Finding(
             "warn",
-            "A measured extreme did not converge.",
+            "A measured extreme did not converge: the spectrum reaches at least that far, and perhaps further.",
             f"residuals {bounds.measured_residuals[0]:.1e} and {bounds.measured_residuals[1]:.1e}",
             "hessdiag eigs with a larger --max-basis; --dtype float64",
         )
@@ -124,11 +126,12 @@ def _certificate(bounds: "Bounds") -> Finding:
     if "exclude" in proof.why:
         return Finding(
             "ok",
-            "The Hessian is certainly positive semidefinite here.",
+            "The Hessian is certainly positive semidefinite here, up to rounding.",
             proof.why,
             "Newton steps are descent steps at this point",
         )
-    return Finding("note", "Negative curvature is neither proven nor excluded.", proof.why, "hessdiag eigs --tol 1e-6")
+    remedy = "see the failed self-check" if proof.bound is None else "hessdiag eigs --tol 1e-6"
+    return Finding("note", "Negative curvature is neither proven nor excluded.", proof.why, remedy)
 
 
 def _tightness(bounds: "Bounds") -> list[Finding]:
@@ -145,10 +148,11 @@ def _tightness(bounds: "Bounds") -> list[Finding]:
     widths = {name: (end - start) / span for name, (start, end) in _intervals(bounds).items()}
     best = min(widths, key=lambda name: widths[name])
     discs = widths["gershgorin"]
+    most = "" if all(bounds.measured_converged or ()) else "at most "  # the eigenvalues may span more
     found = Finding(
         "ok" if discs < LOOSE else "note",
-        f"Gershgorin's discs span {times(discs)} what the eigenvalues do.",
-        f"the tightest bound is that of {NAMES[best]}: {times(widths[best])} the measured span",
+        f"Gershgorin's discs span {most}{times(discs)} what the eigenvalues do.",
+        f"the tightest bound is that of {NAMES[best]}: {most}{times(widths[best])} the measured span",
         "take Gershgorin's radii as they are: the matrix is near diagonal"
         if discs < LOOSE
         else "for a step size or damping use the measured extremes; row sums alone would be over-cautious",

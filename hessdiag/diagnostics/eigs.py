@@ -12,6 +12,7 @@ from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.verdict import Status
@@ -19,6 +20,7 @@ from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
     BLOCK,
     LARGEST_BASIS,
+    ROUNDING,
     Eigenpairs,
     dense_eigenpairs,
     extreme_eigenpairs,
@@ -41,6 +43,8 @@ class Eigenpair:
         eigenvalue: The Ritz value.
         residual: |Hv - theta v|: an eigenvalue lies within this distance.
         converged: Whether the residual is within the tolerance, or at the level of rounding.
+        bound: What a Ritz value that has not converged is, by Cauchy's interlacing: the k-th lowest an "upper" bound of
+            the k-th smallest eigenvalue, the k-th highest a "lower" one of the k-th largest. `None` if converged.
         gradient_overlap: |cos| of the angle between eigenvector and gradient; `None` where the gradient vanishes.
         layer_weights: Share of the eigenvector's squared norm in each layer; sums to 1.
     """
@@ -48,6 +52,7 @@ class Eigenpair:
     eigenvalue: float
     residual: float
     converged: bool
+    bound: Literal["lower", "upper"] | None
     gradient_overlap: float | None
     layer_weights: tuple[float, ...]
 
@@ -63,15 +68,6 @@ class Inertia:
 
 
 @dataclass(frozen=True)
-class Certificate:
-    """Whether a negative eigenvalue is proven: there is one at or below `bound`, the lowest Ritz value + residual."""
-
-    certain: bool
-    bound: float
-    why: str
-
-
-@dataclass(frozen=True)
 class Eigs(Measured):
     """Both ends of a Hessian's spectrum.
 
@@ -83,12 +79,15 @@ class Eigs(Measured):
         layers: Names of the layers that `layer_weights` counts.
         tol: Relative residual asked for.
         rounding: Residual and eigenvalue below which rounding rules.
+        ritz_range: Smallest and largest Ritz value of the whole run, wanted or not: the spectrum reaches that far.
         inertia: Signs of all eigenvalues; `None` unless exact.
         spectrum: All eigenvalues, ascending; `None` unless exact.
-        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature.
+        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature. If
+            the largest Ritz value has not converged, it is an upper bound of that limit.
         gradient_norm: |g|.
         gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes.
-        negative_certificate: Whether negative curvature is proven.
+        negative_certificate: Whether negative curvature is proven: by a Ritz vector of either end, the gradient, or the
+            whole spectrum.
         hvps: Hessian-vector products spent, self-checks not counted; a whole Hessian counts as N, by whatever route.
         basis: The most vectors held.
         restarts: How often the basis was compressed.
@@ -104,6 +103,7 @@ class Eigs(Measured):
     layers: tuple[str, ...]
     tol: float
     rounding: float
+    ritz_range: tuple[float, float]
     inertia: Inertia | None
     spectrum: tuple[float, ...] | None
     largest_step: float | None
@@ -120,9 +120,13 @@ class Eigs(Measured):
         """The document's "result"."""
         numbers = Measured.to_result(replace(self, vectors=None))  # with them, a copy of all eigenvectors would be made
         del numbers["vectors"]
+        bounded = bool(self.highest) and self.highest[-1].bound is not None
         ends = {
             "smallest": self.lowest[0].eigenvalue if self.lowest else None,
+            "smallest_is_bound": bool(self.lowest) and self.lowest[0].bound is not None,
             "largest": self.highest[-1].eigenvalue if self.highest else None,
+            "largest_is_bound": bounded,
+            "largest_step_is_bound": bounded and self.largest_step is not None,
         }
         return numbers | ends
 
@@ -204,10 +208,14 @@ def eigs(
             precision=products.precision,
             progress=lambda spent, converged: report(converged, wanted, ""),
         )
-    failed = operators.failed(problem, checks) or not bool(pairs.converged.all())
+    trusted = not operators.failed(problem, checks)
+    failed = not trusted or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
     found = _pairs(pairs, direction if size else None, problem.layer_slices)
     top = float(pairs.values[-1])
+    curvature = float(direction @ along.double()) if size else None
+    noise = max(pairs.rounding, ROUNDING * products.precision * safe_norm(along.double()))
+    along_gradient = None if curvature is None else Witness(curvature, "g'Hg < 0 for the gradient g", noise)
     measured = Eigs(
         lowest=found[: pairs.lowest],
         highest=found[len(found) - pairs.highest :],
@@ -216,12 +224,13 @@ def eigs(
         layers=tuple(layer.name for layer in problem.layer_slices),
         tol=tol,
         rounding=pairs.rounding,
+        ritz_range=pairs.ritz_range,
         inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding),
         spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
         largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
         gradient_norm=size,
-        gradient_curvature=float(direction @ along.double()) if size else None,
-        negative_certificate=_certificate(pairs),
+        gradient_curvature=curvature,
+        negative_certificate=_certificate(pairs, along_gradient, trusted=trusted),
         hvps=pairs.products + (0 if exact else 1),
         basis=pairs.basis,
         restarts=pairs.restarts,
@@ -267,6 +276,7 @@ def _pairs(pairs: Eigenpairs, direction: Tensor | None, layers: tuple[Layer, ...
             eigenvalue=float(pairs.values[index]),
             residual=float(pairs.residuals[index]),
             converged=bool(pairs.converged[index]),
+            bound=None if bool(pairs.converged[index]) else "upper" if index < pairs.lowest else "lower",
             gradient_overlap=None if cosines is None else float(cosines[index]),
             layer_weights=tuple(weights[index].tolist()),
         )
@@ -285,14 +295,13 @@ def _inertia(spectrum: Tensor, tolerance: float) -> Inertia:
     return Inertia(positive, negative, len(spectrum) - positive - negative, tolerance)
 
 
-def _certificate(pairs: Eigenpairs) -> Certificate:
-    """A Ritz pair (theta, v) has an eigenvalue within |Hv - theta v| of theta."""
-    value, residual = float(pairs.values[0]), float(pairs.residuals[0])
-    bound = value + residual
-    if bound < -pairs.rounding:
-        return Certificate(True, bound, "the lowest Ritz value plus its residual is negative")
-    if value < -pairs.rounding:
-        return Certificate(False, bound, "the lowest Ritz value is negative, but its residual reaches beyond zero")
-    if pairs.spectrum is not None:
-        return Certificate(False, bound, "all eigenvalues are known, and none is negative beyond rounding")
-    return Certificate(False, bound, "no negative Ritz value was found, which does not prove that there is none")
+def _certificate(pairs: Eigenpairs, along_gradient: Witness | None, *, trusted: bool) -> Certificate:
+    """From every v'Hv that the run has formed: of all its Ritz vectors, wanted or not, and of the gradient."""
+    if pairs.spectrum is None:
+        says = "v'Hv < 0 for the lowest Ritz vector v"
+        otherwise = "no v'Hv < 0 beyond rounding was found, which does not prove that there is none"
+    else:
+        says = "all eigenvalues are known"
+        otherwise = "all eigenvalues are known, and none is negative beyond rounding"
+    found = [Witness(pairs.ritz_range[0], says, pairs.rounding), along_gradient]
+    return certificate([witness for witness in found if witness is not None], trusted=trusted, otherwise=otherwise)

@@ -6,7 +6,7 @@ from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
-    from hessdiag.diagnostics.eigs import Eigenpair, Eigs
+    from hessdiag.diagnostics.eigs import Eigs
 
 COMPARABLE = 0.1  # |lambda_min| / lambda_max from which negative curvature is more than a trace
 LOCALIZED = 0.9  # weight of an eigenvector in one layer that is worth a word
@@ -18,8 +18,7 @@ def findings(eigs: "Eigs", problem: Problem, tolerance: float) -> list[Finding]:
     """The verdict on both ends, the most important sentence first."""
     found = checks_findings(eigs.checks, tolerance)
     found += _convergence(eigs)
-    top = max((abs(pair.eigenvalue) for pair in (*eigs.lowest, *eigs.highest)), default=0.0)
-    if top <= eigs.rounding:
+    if max(map(abs, eigs.ritz_range)) <= eigs.rounding:
         return [*found, _nothing_there(), *data_findings(problem)]
     found += _negative_curvature(eigs)
     found += _sharpness(eigs)
@@ -49,7 +48,7 @@ def _convergence(eigs: "Eigs") -> list[Finding]:
     return [
         Finding(
             "note" if eigs.status == "interrupted" else "bad",
-            f"{len(missed)} of {len(pairs)} eigenpairs have not converged to a relative residual of {eigs.tol:g}.",
+            f"{len(missed)} of {len(pairs)} eigenpairs have not converged to a relative residual of {eigs.tol:g}: they are bounds.",
             f"the worst residual is {worst.residual:.1e} at {worst.eigenvalue:.3g}"
             + (f", which is near rounding, {eigs.rounding:.1e}" if by_rounding else f", after {eigs.hvps:,} products"),
             "--dtype float64" if by_rounding else f"--max-products {4 * eigs.hvps}, a larger --max-basis or --tol",
@@ -57,30 +56,12 @@ def _convergence(eigs: "Eigs") -> list[Finding]:
     ]
 
 
-def _lowest(eigs: "Eigs") -> "Eigenpair":
-    return eigs.lowest[0] if eigs.lowest else eigs.highest[0]
-
-
 def _negative_curvature(eigs: "Eigs") -> list[Finding]:
-    proof, low = eigs.negative_certificate, _lowest(eigs).eigenvalue
-    if not eigs.lowest and not proof.certain:
-        return []
+    proof = eigs.negative_certificate
     if proof.certain:
-        high = eigs.highest[-1].eigenvalue if eigs.highest else None
-        strong = high is None or -low >= COMPARABLE * high
-        beside = f", {percent(-low / high)} of the largest" if high is not None and high > 0 else ""
-        return [
-            Finding(
-                "note",
-                f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {low:.3g}{beside}.",
-                f"a Ritz value and its residual prove an eigenvalue at or below {proof.bound:.4g}",
-                "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG"
-                if strong
-                else "nothing, unless the loss has stalled: then it is the way down",
-            )
-        ]
-    if eigs.inertia is not None:
-        definite = eigs.inertia.zero == 0
+        return [_proven(eigs)]
+    if eigs.inertia is not None and proof.bound is not None:
+        definite, low = eigs.inertia.zero == 0, eigs.ritz_range[0]
         return [
             Finding(
                 "ok",
@@ -89,24 +70,59 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
                 "nothing" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
             )
         ]
+    if not eigs.lowest:
+        return []
     return [
         Finding(
             "note",
             "No negative curvature is proven.",
-            f"the lowest Ritz value is {low:.3g}: {proof.why}",
-            "a smaller --tol, or another --seed",
+            proof.why if proof.bound is None else f"the lowest Ritz value is {proof.bound:.3g}: {proof.why}",
+            "see the failed self-check" if proof.bound is None else "a smaller --tol, or another --seed",
         )
     ]
+
+
+def _proven(eigs: "Eigs") -> Finding:
+    """How deep it is beside the largest eigenvalue, where both are known and not mere bounds."""
+    proof, use = (
+        eigs.negative_certificate,
+        "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
+    )
+    low = next((pair for pair in eigs.lowest[:1] if pair.bound is None), None)
+    high = next((pair for pair in eigs.highest[-1:] if pair.bound is None), None)
+    if low is None:
+        says = f"Negative curvature is proven: the lowest eigenvalue is at or below {proof.bound:.3g}."
+        return Finding("note", says, proof.why, use)
+    if high is None or high.eigenvalue <= 0:
+        return Finding("note", f"Negative curvature is proven: {low.eigenvalue:.3g}.", proof.why, use)
+    depth = -low.eigenvalue / high.eigenvalue
+    strong = depth >= COMPARABLE
+    return Finding(
+        "note",
+        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {low.eigenvalue:.3g}, {percent(depth)} of the largest.",
+        f"{proof.why}: an eigenvalue is at or below {proof.bound:.4g}",
+        use if strong else "nothing, unless the loss has stalled: then it is the way down",
+    )
 
 
 def _sharpness(eigs: "Eigs") -> list[Finding]:
     if eigs.largest_step is None:
         return []
+    top = eigs.highest[-1]
+    if top.bound is not None:
+        return [
+            Finding(
+                "note",
+                f"Plain gradient descent is unstable here for learning rates above {eigs.largest_step:.3g}; the limit may be lower.",
+                f"the largest eigenvalue is at least {top.eigenvalue:.4g}: it has not converged, and the limit is 2 / lambda_max",
+                f"--max-products {4 * eigs.hvps} for the limit itself; momentum b raises it by the factor 1 + b",
+            )
+        ]
     return [
         Finding(
             "note",
             f"Plain gradient descent is stable here only for learning rates below {eigs.largest_step:.3g}.",
-            f"the largest eigenvalue is {eigs.highest[-1].eigenvalue:.4g}, and the limit 2 / lambda_max",
+            f"the largest eigenvalue is {top.eigenvalue:.4g}, and the limit 2 / lambda_max",
             "compare with your learning rate; momentum b raises the limit by the factor 1 + b",
         )
     ]
@@ -123,7 +139,7 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
                 "another initialization, or a step along the lowest eigenvector (--save FILE.npz)",
             )
         ]
-    if curvature < 0:
+    if curvature < -eigs.rounding:
         return [
             Finding(
                 "note",
@@ -132,14 +148,16 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
                 "no step from the quadratic model alone; a line search or a trust region bounds it",
             )
         ]
+    curved = curvature > eigs.rounding
     overlaps = [pair.gradient_overlap or 0.0 for pair in eigs.highest]
     captured = sum(overlap**2 for overlap in overlaps)
-    best = f"; the best step along it is {1 / curvature:.3g}" if curvature > 0 else ""
+    vectors = "eigenvectors" if all(pair.converged for pair in eigs.highest) else "Ritz vectors"
+    best = f"; the best step along it is {1 / curvature:.3g}" if curved else ""
     if captured >= CAPTURED and len(overlaps) < eigs.parameters:
         return [
             Finding(
                 "note",
-                f"{percent(captured)} of the squared gradient lies in the top {len(overlaps)} eigenvectors.",
+                f"{percent(captured)} of the squared gradient lies in the top {len(overlaps)} {vectors}.",
                 f"the curvature along the gradient is {curvature:.3g}{best}",
                 "smaller steps or second-order steps in those directions, larger ones elsewhere",
             )
@@ -148,16 +166,16 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note",
             f"The curvature along the gradient is {curvature:.3g}.",
-            f"the top {len(overlaps)} eigenvectors hold {percent(captured)} of the squared gradient"
+            f"the top {len(overlaps)} {vectors} hold {percent(captured)} of the squared gradient"
             if overlaps
             else "g'Hg / g'g, from one product",
-            f"a step of {1 / curvature:.3g} minimizes the quadratic model along it" if curvature > 0 else "nothing",
+            f"a step of {1 / curvature:.3g} minimizes the quadratic model along it" if curved else "nothing",
         )
     ]
 
 
 def _localization(eigs: "Eigs") -> list[Finding]:
-    if len(eigs.layers) < 2 or not eigs.highest:
+    if len(eigs.layers) < 2 or not eigs.highest or not eigs.highest[-1].converged:
         return []
     weights = eigs.highest[-1].layer_weights
     place = max(range(len(weights)), key=weights.__getitem__)

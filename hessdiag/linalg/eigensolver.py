@@ -30,7 +30,9 @@ class Eigenpairs:
             for; they overlap where n is less than both together.
         vectors: Unit columns in the operator's dtype, shape (n, k).
         residuals: |A v - theta v|, formed from products with A and not estimated from the recurrence; float64, (k,).
-        converged: residual <= max(tol |theta|, rounding); bool, shape (k,).
+        converged: residual <= max(tol |theta|, rounding); bool, shape (k,). One that has not is a bound, by Cauchy's
+            interlacing: the k-th smallest Ritz value is at or above the k-th smallest eigenvalue, the k-th largest
+            at or below the k-th largest.
         lowest: How many belong to the lower end; fewer than asked for only if n is less, or after an interrupt.
         highest: How many belong to the upper end.
         rounding: 32 |A| times the relative error of products: a smaller eigenvalue cannot be told from zero, and its
@@ -40,6 +42,8 @@ class Eigenpairs:
         restarts: How often the basis was compressed.
         spectrum: All eigenvalues, ascending, where the matrix was formed; else `None`.
         interrupted: Whether the keyboard ended the iteration.
+        ritz_range: The smallest and the largest Ritz value of the whole run, wanted or not. Each is v'Av of some unit
+            vector: the smallest eigenvalue is at or below the first, the largest at or above the second.
     """
 
     values: Tensor
@@ -54,6 +58,7 @@ class Eigenpairs:
     restarts: int
     spectrum: Tensor | None
     interrupted: bool
+    ritz_range: tuple[float, float]
 
 
 def smallest_basis(lowest: int, highest: int) -> int:
@@ -171,6 +176,7 @@ def dense_eigenpairs(
         restarts=0,
         spectrum=spectrum,
         interrupted=False,
+        ritz_range=(float(spectrum[0]), float(spectrum[-1])),
     )
 
 
@@ -235,6 +241,7 @@ def _pairs(space: KrylovSpace, lowest: int, highest: int, tol: float, *, interru
         restarts=space.restarts,
         spectrum=None,
         interrupted=interrupted,
+        ritz_range=space.ritz_range,
     )
 
 

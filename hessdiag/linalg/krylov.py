@@ -1,5 +1,7 @@
 """A block Krylov space of a symmetric operator, with the operator's projection onto it."""
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -40,6 +42,7 @@ class KrylovSpace:
         self.room = capacity - widest  # rows that a restart may keep
         self.size = self.products = self.restarts = self.largest = 0
         self.norm = 0.0  # the largest |A q| so far: a lower bound of |A|
+        self.ritz_range = (math.inf, -math.inf)  # the smallest and the largest Ritz value seen, forgotten ones included
         self._capacity = capacity
         self._generator = torch.Generator().manual_seed(seed)
         self._basis = torch.empty(capacity + widest, self.n, dtype=operator.dtype, device=operator.device)
@@ -71,6 +74,7 @@ class KrylovSpace:
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values in ascending order, their coefficients (columns), and residuals by the recurrence."""
         values, vectors = torch.linalg.eigh(self._projected[: self.size, : self.size])
+        self.ritz_range = min(self.ritz_range[0], float(values[0])), max(self.ritz_range[1], float(values[-1]))
         last = vectors[self.size - len(self._coupling) :]
         residuals: Tensor = torch.linalg.vector_norm(self._coupling.T @ last, dim=0)
         return values, vectors, residuals

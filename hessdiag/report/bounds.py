@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, ratio, with_error
+from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, ratio, span, with_error
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -68,8 +68,15 @@ def _headline(result: Json) -> tuple[str, str]:
     certain = (
         "holds every eigenvalue" if result["method"] == "exact" else "is where the eigenvalues are estimated to be"
     )
-    measured = f"; measured: {interval(result['measured'])}" if _interval(result, "measured") else ""
+    ends = _interval(result, "measured")
+    measured = f"; measured: {span(ends, *_bounds(result))}" if ends is not None else ""
     return interval(tightest), f"{certain} ({NAMES[name][0]}){measured}"
+
+
+def _bounds(result: Json) -> tuple[bool, bool]:
+    """Whether the measured ends have not converged, so that the eigenvalues reach at least so far."""
+    low, high = result.get("measured_converged") or (True, True)
+    return not low, not high
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
@@ -110,15 +117,17 @@ def _intervals(result: Json) -> Dots | None:
     if not rows:
         return None
     errors = _interval(result, "measured_residuals") or (None, None)
+    signs = tuple(sign if bound else None for sign, bound in zip(("upper", "lower"), _bounds(result), strict=True))
+    most = "≤ " * any(signs)
     cells = tuple(
         (
             name,
             meaning,
             *(
-                with_error(end, error, 5) if name == "measured" else number(end, 5)
-                for end, error in zip(ends, errors, strict=True)
+                bounded(end, sign, 5) if name != "measured" or sign else with_error(end, error, 5)
+                for end, error, sign in zip(ends, errors, signs if name == "measured" else (None, None), strict=True)
             ),
-            ratio(_width(ends), _width(measured)) if measured else MISSING,
+            most + ratio(_width(ends), _width(measured)) if measured else MISSING,
         )
         for name, meaning, ends in rows
     )
@@ -137,7 +146,8 @@ def _intervals(result: Json) -> Dots | None:
     return Dots(
         title="Bounds beside the measured extremes",
         caption=(
-            "Each bar is an interval that holds every eigenvalue; the top one is what they do span. Perron's bar lies "
+            "Each bar is an interval that holds every eigenvalue; the top one is what they "
+            f"{'at least' if most else 'do'} span. Perron's bar lies "
             "within Brauer's, and that within Gershgorin's. A bar much longer than the top one is a bound that is too "
             "cautious to set a step size by; a lower end that is not negative proves convexity."
         ),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, signs
+from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, signs, span
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -21,6 +21,11 @@ from hessdiag.report.view import (
 CHARTED = 20  # eigenvalues of each end in the chart
 FULL_TABLE = 12  # layers up to which the table of weights names all; beyond, those that hold most
 DECADES = 4  # of the axis on either side of zero, below the largest eigenvalue
+
+_BOUNDS = (
+    " A pair that has not converged is a bound: the k-th smallest eigenvalue is at or below the k-th lowest Ritz "
+    "value, the k-th largest at or above the k-th highest."
+)
 
 Json = Mapping[str, Any]
 
@@ -49,21 +54,44 @@ def _pairs(result: Json) -> list[tuple[str, Json]]:
     return low + high
 
 
+def _bounded(result: Json) -> tuple[bool, bool]:
+    """Whether the smallest and the largest Ritz value are bounds and no eigenvalues yet."""
+    return bool(result.get("smallest_is_bound")), bool(result.get("largest_is_bound"))
+
+
 def _headline(result: Json) -> tuple[str, str]:
     low, high = result["smallest"], result["largest"]
+    low_bound, high_bound = _bounded(result)
     if low is None or high is None:
-        known = number(low, 4) if high is None else number(high, 4)
-        return known, f"is the {'lowest' if high is None else 'highest'} eigenvalue of the Hessian"
+        known = (
+            bounded(low, "upper" if low_bound else None)
+            if high is None
+            else bounded(high, "lower" if high_bound else None)
+        )
+        which = "lowest" if high is None else "highest"
+        return (
+            known,
+            f"is the {which} eigenvalue of the Hessian{', which has not converged' * (low_bound or high_bound)}",
+        )
+    if low_bound or high_bound:
+        return (
+            span([low, high], low_bound, high_bound),
+            "is the least that the Hessian's eigenvalues span: an end marked ≤ or ≥ has not converged",
+        )
     return interval([low, high]), "is the span of the Hessian's eigenvalues; its upper end is the sharpness"
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
     proof, inertia = result["negative_certificate"], result["inertia"]
     certain = f"certain: an eigenvalue ≤ {number(proof['bound'], 4)}"
+    step_bound = "upper" if result.get("largest_step_is_bound") else None
     facts = [
         Fact("negative curvature", certain if proof["certain"] else "not proven", proof["why"]),
         Fact(
-            "largest stable step", number(result["largest_step"], 4), "2 / λ_max: the limit for plain gradient descent"
+            "largest stable step",
+            bounded(result["largest_step"], step_bound),
+            "2 / λ_max: the limit for plain gradient descent"
+            + (", or less: λ_max has not converged" if step_bound else ""),
         ),
         Fact("along the gradient", number(result["gradient_curvature"], 4), "g'Hg / g'g"),
         Fact("gradient norm", number(result["gradient_norm"], 4), "Euclidean"),
@@ -90,7 +118,7 @@ def _eigenvalues(result: Json) -> Dots:
     rows = tuple(
         (
             name,
-            number(pair["eigenvalue"], 5),
+            bounded(pair["eigenvalue"], pair.get("bound"), 5),
             number(pair["residual"], 2),
             "yes" if pair["converged"] else "NO",
             number(pair["gradient_overlap"], 2),
@@ -108,7 +136,7 @@ def _eigenvalues(result: Json) -> Dots:
             "Each mark is a Ritz value, with its residual as a bar where that is wide enough to see: an eigenvalue "
             "lies within it. The axis is logarithmic on both sides of zero. Marks left of zero are directions in which "
             "the loss curves down; the rightmost mark limits the learning rate. The overlap is |cos| of the angle "
-            "between eigenvector and gradient."
+            "between eigenvector and gradient." + (_BOUNDS if any(pair.get("bound") for _, pair in pairs) else "")
         ),
         alt=f"{len(drawn)} eigenvalues from {number(result['smallest'])} to {number(result['largest'])}.",
         table=Table(

@@ -57,6 +57,26 @@ def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:
     return f"[{low}, {high}]"
 
 
+def bounded(value: float | None, bound: str | None, digits: int = 4) -> str:
+    """A number, or what it bounds from below ("lower") or from above ("upper").
+
+    >>> bounded(3.2, "lower"), bounded(3.2, "upper"), bounded(3.2, None)
+    ('≥ 3.200', '≤ 3.200', '3.200')
+    """
+    sign = {"lower": "≥ ", "upper": "≤ "}.get(bound or "", "") if value is not None else ""
+    return sign + number(value, digits)
+
+
+def span(bounds: Sequence[float], low_bound: bool, high_bound: bool, digits: int = 4) -> str:
+    """An interval whose ends may lie further out.
+
+    >>> span([-1.0, 2.0], False, True), span([-1.0, 2.0], False, False)
+    ('[-1.000, ≥ 2.000]', '[-1.000, 2.000]')
+    """
+    low, high = interval(bounds, digits)[1:-1].split(", ")
+    return f"[{'≤ ' * low_bound}{low}, {'≥ ' * high_bound}{high}]"
+
+
 def signs(inertia: Mapping[str, Any] | None) -> str:
     """How many eigenvalues have each sign.
 

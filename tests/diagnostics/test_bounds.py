@@ -8,7 +8,9 @@ from torch import nn
 from hessdiag.curvature.dense import hessian
 from hessdiag.diagnostics import bounds as module
 from hessdiag.diagnostics.bounds import bounds
+from hessdiag.diagnostics.certificate import share_witness
 from hessdiag.problem.problem import Problem
+from hessdiag.report.bounds import view
 from tests.curvature.test_hessian import CASES
 from tests.reference import cosine_problem, net_a, quadratic
 
@@ -122,7 +124,10 @@ def test_negative_curvature_is_proven_by_the_cheapest_means(A, certain, why):
     found = bounds(quadratic(A.double())).negative_certificate
     assert found.certain is certain
     assert why in found.why
-    assert found.certain is bool(torch.linalg.eigvalsh(A.double())[0] < -1e-9)
+    lowest = float(torch.linalg.eigvalsh(A.double())[0])
+    assert found.certain is (lowest < -1e-9)
+    assert found.bound >= lowest - 1e-12
+    assert (found.bound < 0) is found.certain or abs(found.bound) < 1e-12
 
 
 def test_a_ritz_value_proves_what_row_sums_cannot(monkeypatch):
@@ -161,7 +166,7 @@ def test_result_is_json():
     found = json.loads(json.dumps(bounds(_network()).to_result()))
     keys = {"gershgorin", "brauer", "perron", "block_norm", "measured", "method", "components", "negative_certificate"}
     assert keys <= set(found)
-    assert set(found["negative_certificate"]) == {"certain", "why"}
+    assert set(found["negative_certificate"]) == {"certain", "bound", "why"}
 
 
 def test_spans_in_the_verdict_are_those_of_the_table():
@@ -179,3 +184,45 @@ def test_spans_in_the_verdict_are_those_of_the_table():
 def test_a_multiple_of_the_identity_has_no_span_to_compare_with():
     found = bounds(quadratic(2 * torch.eye(4, dtype=torch.float64)))
     assert not any("span" in finding.says for finding in found.findings)
+
+
+def test_extremes_that_have_not_converged_are_bounds(monkeypatch):
+    plain = module.extreme_eigenpairs
+    monkeypatch.setattr(module, "extreme_eigenpairs", lambda matrix, **o: plain(matrix, **(o | {"max_products": 16})))
+    values = torch.cat([torch.linspace(-2, -1, 100), torch.linspace(1, 4, 100)]).double()
+    problem = quadratic(torch.diag(values))
+    found = bounds(problem)
+    assert found.status == "inexact"
+    assert found.measured_converged == (False, False)
+    assert -2 < found.measured[0] < found.measured[1] < 4
+    said = " ".join(finding.says for finding in found.findings)
+    assert "at least that far" in said
+    assert "span at most" in said
+    document = {"result": found.to_result(), "problem": {}, "checks": {}, "theory": None, "status": "ok", "verdict": []}
+    page = view(document)
+    assert "measured: [≤ -" in page.headline[1]
+    assert page.blocks[0].table.rows[0][2].startswith("≤ -")
+    assert page.blocks[0].table.rows[0][3].startswith("≥ ")
+    assert page.blocks[0].table.rows[0][4] == "≤ ×1.00"
+
+
+def test_nothing_is_proven_where_a_self_check_failed(monkeypatch):
+    monkeypatch.setattr(module, "self_checks", lambda *args, **kwargs: {"hvp_symmetry": 0.3})
+    for A in (torch.diag(torch.tensor([1.0, -1.0])), torch.tensor([[2.0, 1.0], [1.0, 2.0]])):
+        found = bounds(quadratic(A.double()))
+        assert (found.status, found.negative_certificate.certain) == ("inexact", False)
+        assert "self-check" in found.negative_certificate.why
+        assert not any("certain" in finding.says for finding in found.findings)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_share_proves_no_more_than_is_true(seed):
+    """For matrices of any signature: what the share says is at or above the lowest eigenvalue."""
+    generator = np.random.default_rng(seed)
+    n = int(generator.integers(2, 9))
+    A = generator.normal(size=(n, n)) * generator.choice([0.1, 1, 10])
+    A = A + A.T + np.diag(generator.normal(size=n) * generator.choice([0, 1, 30]))
+    witness = share_witness(n, float(np.trace(A)), float(np.abs(A).sum()))
+    assert witness.value >= np.linalg.eigvalsh(A)[0] - 1e-12
+    hollow = np.ones((n, n)) - np.eye(n)  # lowest eigenvalue -1, and the bound is sharp
+    assert share_witness(n, 0.0, float(hollow.sum())).value == pytest.approx(-1)

@@ -1,6 +1,5 @@
 """Both ends of the Hessian's spectrum: exact for small networks, Lanczos for others, and what is made of them."""
 
-import dataclasses
 import math
 
 import pytest
@@ -12,6 +11,7 @@ from hessdiag.diagnostics import eigs as room
 from hessdiag.diagnostics.eigs import eigs
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem.problem import Problem
+from hessdiag.report.eigs import view
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic
 
 NET_B, NET_C = [3, 4, 3, 2], [6, 6, 6, 6, 6]
@@ -127,12 +127,66 @@ def test_nothing_is_proven_by_a_positive_ritz_value(iterative):
     assert "No negative curvature is proven" in says(found)
 
 
-def test_a_residual_that_reaches_beyond_zero_proves_nothing():
-    pairs = room.dense_eigenpairs(torch.diag(torch.tensor([-1e-3, 1.0, 2.0]).double()), lowest=1, highest=1)
-    loose = dataclasses.replace(pairs, residuals=torch.tensor([1e-2, 0.0]).double())
-    assert room._certificate(pairs).certain
-    assert not room._certificate(loose).certain
-    assert "reaches beyond zero" in room._certificate(loose).why
+def test_a_direction_of_descending_slope_proves_negative_curvature_whichever_end_was_asked_for(iterative):
+    """The gradient is the eigenvector of the negative eigenvalue: g'Hg < 0 with no pair asked for below."""
+    values = torch.cat([torch.tensor([-0.25]), torch.linspace(1, 3, 149)]).double()
+    problem = quadratic(torch.diag(values))
+    nn.init.zeros_(problem.model.weight)
+    with torch.no_grad():
+        problem.model.weight.view(-1)[0] = 2.0
+    found = eigs(problem, lowest=0, highest=1)
+    assert found.gradient_curvature == pytest.approx(-0.25, rel=1e-6)
+    assert found.negative_certificate.certain
+    assert -0.25 * (1 + 1e-5) <= found.negative_certificate.bound < 0
+    assert "Negative curvature is proven" in says(found)
+
+
+def test_ritz_values_below_prove_it_although_only_the_upper_end_was_asked_for(iterative):
+    """Half of the spectrum is negative, and the gradient points up: the random start is proof enough."""
+    A = torch.diag(torch.cat([torch.linspace(-1, -0.5, 100), torch.linspace(0.5, 1, 99), torch.tensor([5.0])]).double())
+    problem = quadratic(A)
+    with torch.no_grad():
+        problem.model.weight.zero_().view(-1)[-1] = 1.0
+    found = eigs(problem, lowest=0, highest=1)
+    assert found.gradient_curvature == pytest.approx(5, rel=1e-9)
+    assert found.negative_certificate.certain
+    assert -1 - 1e-9 <= found.negative_certificate.bound < -0.5
+    assert not found.lowest
+
+
+def test_rounding_of_a_semidefinite_matrix_proves_nothing(iterative):
+    """X'X of rank 5 in float32: products with null vectors are noise of either sign."""
+    torch.manual_seed(0)
+    for seed in range(5):
+        X = torch.randn(5, 120, generator=torch.Generator().manual_seed(seed))
+        found = eigs(Problem(nn.Linear(120, 1, bias=False), data=[(X, torch.randn(5, 1))], loss="mse"), lowest=3)
+        assert not found.negative_certificate.certain
+        assert "positive semidefinite" not in says(found), "which only all eigenvalues prove"
+
+
+def test_nothing_is_proven_where_a_self_check_failed(monkeypatch):
+    monkeypatch.setattr(room, "self_checks", lambda *args, **kwargs: {"hvp_symmetry": 0.3})
+    values = torch.linspace(1, 3, 8, dtype=torch.float64)
+    for low in (-1.0, 0.5):
+        values[0] = low
+        found = eigs(quadratic(torch.diag(values)), lowest=1, highest=1)
+        assert (found.status, found.negative_certificate.certain, found.negative_certificate.bound) == (
+            "inexact",
+            False,
+            None,
+        )
+        assert "self-check" in found.negative_certificate.why
+        assert "is proven" not in says(found).replace("No negative curvature is proven", "")
+        assert "definite" not in says(found)
+
+
+def test_a_negative_spectrum_is_not_called_zero_for_its_upper_end(iterative):
+    A = torch.zeros(200, 200, dtype=torch.float64)
+    A[0, 0] = -3.0
+    found = eigs(quadratic(A), lowest=0, highest=2)
+    assert [pair.eigenvalue for pair in found.highest] == pytest.approx([0, 0], abs=1e-12)
+    assert "The Hessian is zero" not in says(found)
+    assert found.negative_certificate.bound == pytest.approx(-3, rel=1e-9)
 
 
 def test_a_run_that_does_not_converge_is_inexact_and_says_so(iterative):
@@ -143,6 +197,63 @@ def test_a_run_that_does_not_converge_is_inexact_and_says_so(iterative):
     assert any(not pair.converged for pair in found.lowest)
     assert "have not converged" in says(found)
     assert "--max-products" in found.findings[0].remedy
+
+
+def _interlaced(found, values):
+    """The k-th Ritz value from either end is a bound of the k-th eigenvalue, and says which."""
+    for rank, pair in enumerate(found.lowest):
+        assert pair.bound == (None if pair.converged else "upper")
+        assert pair.eigenvalue >= values[rank] - 1e-12
+    for rank, pair in enumerate(reversed(found.highest)):
+        assert pair.bound == (None if pair.converged else "lower")
+        assert pair.eigenvalue <= values[-1 - rank] + 1e-12
+
+
+@pytest.mark.parametrize("interrupted", [False, True], ids=["max products", "interrupted"])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_has_not_converged_is_a_bound_in_every_sentence(iterative, interrupted, seed):
+    values = torch.cat([torch.linspace(-2, -1, 200), torch.linspace(1, 4, 200)]).double()
+
+    def stop(done, total, what):
+        if not what and interrupted:
+            raise KeyboardInterrupt
+
+    found = eigs(quadratic(torch.diag(values)), lowest=2, highest=2, max_products=30, seed=seed, progress=stop)
+    assert found.status == ("interrupted" if interrupted else "inexact")
+    _interlaced(found, values.tolist())
+    result = found.to_result()
+    assert not found.lowest[0].converged
+    assert not found.highest[-1].converged
+    assert (result["smallest_is_bound"], result["largest_is_bound"], result["largest_step_is_bound"]) == (True,) * 3
+    assert found.largest_step >= 2 / float(values[-1])
+    assert "may be lower" in says(found)
+    assert "stable here only" not in says(found)
+    assert "at or below" in says(found)
+    assert float(values[0]) <= found.negative_certificate.bound <= found.lowest[0].eigenvalue + 1e-12
+    page = view(
+        {
+            "result": result,
+            "problem": {},
+            "verdict": found.verdict,
+            "checks": {},
+            "theory": None,
+            "status": found.status,
+        }
+    )
+    assert page.headline[0].startswith("[≤ -")
+    assert ", ≥ " in page.headline[0]
+    assert "not converged" in page.headline[1]
+    step = next(fact for fact in page.facts if fact.name == "largest stable step")
+    assert step.value.startswith("≤ ")
+
+
+def test_converged_pairs_are_no_bounds(iterative):
+    found = eigs(mlp(), lowest=2, highest=2)
+    result = found.to_result()
+    assert {pair["bound"] for pair in result["lowest"] + result["highest"]} == {None}
+    assert not result["smallest_is_bound"]
+    assert not result["largest_is_bound"]
+    assert not result["largest_step_is_bound"]
 
 
 def test_the_keyboard_keeps_what_was_found(iterative):
@@ -179,7 +290,7 @@ def test_the_document_is_plain_and_complete():
     found = eigs(problem, lowest=2, highest=3)
     result = found.to_result()
     assert [set(pair) for pair in result["lowest"]] == [
-        {"eigenvalue", "residual", "converged", "gradient_overlap", "layer_weights"}
+        {"eigenvalue", "residual", "converged", "bound", "gradient_overlap", "layer_weights"}
     ] * 2
     assert {"lowest", "highest", "hvps", "inertia", "smallest", "largest"} <= set(result)
     assert "vectors" not in result
