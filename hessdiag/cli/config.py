@@ -29,6 +29,7 @@ PROBLEM_KEYS = (
     "seed",
     "layers",
     "train_mode",
+    "strict",
 )
 SPECS = ("model", "weights", "data", "loss", "objective")
 _NEVER = ("trust_code", "config", "no_config", "traceback", "model", "models")

@@ -82,6 +82,11 @@ _MODEL = (
     click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="For all that is drawn."),
     click.option("--layers", metavar="GLOB", help="Only the parameters whose names match."),
     click.option("--train-mode", is_flag=True, help="Evaluate as in training: BatchNorm by batch, dropout on."),
+    click.option(
+        "--strict/--no-strict",
+        default=True,
+        help="Whether --weights must fit by all names and shapes. Without: what does not is left out, and said.",
+    ),
     click.option("--trust-code", is_flag=True, help="Run code that lies inside the named files."),
 )
 

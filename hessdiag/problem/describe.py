@@ -33,6 +33,7 @@ def describe(problem: Problem) -> dict[str, Any]:
         "model": type(model).__name__,
         "spec": source.get("model"),
         "weights": source.get("weights"),
+        "weights_left_out": dict(source.get("weights_left_out", {})),
         "data": source.get("data"),
         "parameters": problem.n_parameters,
         "parameters_total": sum(parameter.numel() for parameter in unique.values()),

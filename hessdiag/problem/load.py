@@ -2,7 +2,7 @@
 
 import contextlib
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
@@ -53,6 +53,7 @@ class ProblemRequest:
         layers: Glob over parameter names; only the matching ones are differentiated.
         train_mode: Evaluate in training mode.
         trust_code: Let files run code of their own.
+        strict: Refuse weights of other names or shapes than the model's; else leave out what does not fit, and say so.
     """
 
     model: str
@@ -68,6 +69,7 @@ class ProblemRequest:
     layers: str | None = None
     train_mode: bool = False
     trust_code: bool = False
+    strict: bool = True
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class _Session:
     shared: Shared
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def scripts(self) -> dict[Path, ModuleType]:
@@ -333,9 +336,10 @@ def _weights(session: _Session, model: nn.Module) -> None:
     session.files.append(path)
     if spec.key is not None:
         content = weights.pick(content, spec.key, spec.source)
-    state, notes = weights.find_state_dict(content, spec.source)
-    session.notes += notes
-    session.notes += weights.load_into(model, state, spec.source)
+    where = spec.source if spec.key is None else f"{spec.source}#{spec.key}"
+    loaded = weights.load_content(model, content, where, strict=session.request.strict)
+    session.notes += loaded.notes
+    session.left_out = loaded.left_out
 
 
 def _dtype(name: str | None) -> torch.dtype | None:
@@ -366,6 +370,7 @@ def _source(session: _Session, *, synthetic_data: bool) -> dict[str, Any]:
     return {
         "model": request.model,
         "weights": request.weights,
+        "weights_left_out": {name: list(names) for name, names in session.left_out.items()},
         "data": request.data,
         "loss": request.loss or request.objective,
         "files": checkpoint.hashes([*session.scripts, *session.files]),

@@ -1,13 +1,15 @@
 """What a pickle would import, which of that is data or stock torch.nn, and refusal of the rest."""
 
-import argparse
 import contextlib
+import importlib
 import inspect
+import logging
 import pickle
 import pickletools
 import sys
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -21,6 +23,12 @@ from hessdiag.problem import plain_pickle
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what torch.save wrote first before it wrote zips
 _LEGACY_PICKLES = 4  # that one, protocol version, system information, the object
+
+SAVED_ALONE = "'train.py:build_model' --weights FILE, with a state_dict that was saved alone"
+WHOLE = (
+    "torch.save(get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)), FILE) "
+    "in the training run, from torch.distributed.checkpoint.state_dict"
+)
 
 _PLAIN = (
     "collections.OrderedDict",
@@ -112,27 +120,57 @@ def load(path: Path, *, trust_code: bool = False) -> Any:
     """
     names = globals_in(path)
     allowed = {name: found for name in names if (found := stock(name)) is not None}
+    why = None
     if is_torch(path):
+        allowed |= {name: found for name, found in _beside_weights().items() if name in names}
         try:
-            with path.open("rb") as stream, warnings.catch_warnings():
+            with path.open("rb") as stream, warnings.catch_warnings(), _distributed_tensors(names):
                 warnings.simplefilter("ignore")
-                with torch.serialization.safe_globals([argparse.Namespace, *allowed.values()]):
+                with torch.serialization.safe_globals([(found, name) for name, found in allowed.items()]):
                     return torch.load(stream, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
             pass  # not data alone
+        except plain_pickle.NotPlainError as error:
+            why = str(error)
         except Exception as error:
             raise _damaged(path, error) from error
     elif plain_pickle.NAMES.issuperset(names):
         try:
             with path.open("rb") as stream:
                 return plain_pickle.load(stream)
-        except plain_pickle.NotPlainError:
-            pass
+        except plain_pickle.NotPlainError as error:
+            why = str(error)
         except Exception as error:
             raise _damaged(path, error) from error
     if not trust_code:
-        refuse(path, [name for name in names if name not in allowed and not _is_plain(name)])
+        known = allowed.keys() | (plain_pickle.NAMES if not is_torch(path) else set())
+        foreign = [name for name in names if name not in known and not _is_plain(name)]
+        sharded = any(name.startswith("torch.distributed._shard.") for name in foreign)
+        refuse(path, foreign, "file of one process's shards" if sharded else "pickle", why, WHOLE if sharded else None)
     return _load_trusted(path)
+
+
+def _beside_weights() -> dict[str, Any]:
+    """Stand-ins for what trainers save beside weights; what torch takes by itself stays torch's."""
+    found = plain_pickle.stand_ins(beside_weights=True)
+    return {name: value for name, value in found.items() if name not in _PLAIN}
+
+
+@contextlib.contextmanager
+def _distributed_tensors(names: list[str]) -> Iterator[None]:
+    """Let torch take its own distributed tensors, without a word of the processes that are not there."""
+    if not any(name.startswith("torch.distributed.tensor.") for name in names):
+        yield
+        return
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.distributed.tensor")
+    logger = logging.getLogger("torch.distributed.device_mesh")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _damaged(path: Path, error: BaseException) -> LoadError:
@@ -145,18 +183,27 @@ def is_torch(path: Path) -> bool:
         return _starts(stream, ZIP_MAGIC) or _starts(stream, LEGACY_MAGIC)
 
 
-def refuse(path: Path, names: list[str], form: str = "pickle") -> NoReturn:
+def refuse(
+    path: Path, names: list[str], form: str = "pickle", why: str | None = None, instead: str | None = None
+) -> NoReturn:
     """Refuse a file that would run code.
+
+    Args:
+        path: The file.
+        names: What it would import.
+        form: What it is.
+        why: What it holds, where it imports nothing.
+        instead: What works without trust; by default a state_dict that was saved alone.
 
     Raises:
         UntrustedFileError: always.
     """
     listed = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
-    imports = f"it would import {listed}" if names else "it is more than tensors and stock torch.nn layers"
+    other = f"it holds {why}" if why else "it is more than tensors and stock torch.nn layers"
+    imports = f"it would import {listed}" if names else other
     raise UntrustedFileError(
         f"{path} is a {form}, which can run code when it is loaded ({imports}); nothing of it was run.",
-        f"'train.py:build_model' --weights FILE, with a state_dict that was saved alone; "
-        f"or --trust-code, if you trust {path.name}",
+        f"{instead or SAVED_ALONE}; or --trust-code, if you trust {path.name}",
     )
 
 

@@ -1,214 +1,187 @@
-"""State dicts: found inside what wraps them, fitted to a model by the usual prefixes, loaded strictly."""
+"""Weights of a file into a model: the one state dict that fits is chosen, torch loads it, and what was done is said."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import LoadError, SpecError
+from hessdiag.errors import LoadError
+from hessdiag.problem import fitting
+from hessdiag.problem.fitting import View
 from hessdiag.problem.problem import uncompiled
-
-WRAPPERS = (
-    *(
-        "state_dict",
-        "model",
-        "model_state_dict",
-        "net",
-        "network",
-        "params",
-        "weights",
-        "generator",
-        "backbone",
-        "encoder",
-    ),
-    *("state_dict_ema", "model_ema", "ema", "ema_state_dict", "params_ema", "teacher", "student"),
+from hessdiag.problem.state_dicts import (
+    Candidate,
+    candidates,
+    describe,
+    find_module,
+    find_state_dict,
+    found_at,
+    none_found,
+    pick,
+    several,
+    some,
+    whole,
 )
-PREFIXES = ("module.", "_orig_mod.", "model.", "net.")
 
-_LISTED = 3
+__all__ = ["Loaded", "describe", "find_module", "find_state_dict", "load_content", "load_into", "pick"]
 
-
-def is_state_dict(value: Any) -> bool:
-    """Whether this maps names to tensors, and to nothing nested."""
-    return (
-        isinstance(value, Mapping)
-        and all(isinstance(key, str) and not isinstance(item, (Mapping, nn.Module)) for key, item in value.items())
-        and any(isinstance(item, Tensor) for item in value.values())
-    )
+_TRIALS = 16
 
 
-def describe(state: Mapping[str, Any]) -> str:
-    """A state dict in a few words: tensors, parameters, first key."""
-    tensors = [value for value in state.values() if isinstance(value, Tensor)]
-    return (
-        f"{len(tensors)} tensors, {count(sum(value.numel() for value in tensors))} parameters; "
-        f"first key {next(iter(state))}"
-    )
+@dataclass(frozen=True)
+class Loaded:
+    """What became of a file's weights.
 
-
-def count(number: int) -> str:
-    """A count for people.
-
-    >>> count(950), count(11_689_512)
-    ('950', '11.7 M')
+    Attributes:
+        notes: Sentences for the reader: where they were, what was stripped, converted or left out.
+        left_out: Names that are `missing` in the file, `unexpected` by the model, or `mismatched` in shape.
     """
-    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.1f} {name}"
-    return str(number)
+
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def pick(content: Any, key: str, where: str) -> Any:
-    """The part of a file's content under a dotted key; a key may itself have dots.
-
-    Raises:
-        LoadError: naming the keys that are there.
-    """
-    if isinstance(content, Mapping):
-        if key in content:
-            return content[key]
-        for head in content:
-            if isinstance(head, str) and key.startswith(f"{head}."):
-                return pick(content[head], key[len(head) + 1 :], where)
-        raise LoadError(f"{where} has no key {key!r}; it has {_some(list(map(str, content)), 8)}.")
-    raise LoadError(f"{where} has no key {key!r}: there is a {type(content).__name__}.")
-
-
-def find_module(content: Any) -> nn.Module | None:
-    """The one module in a file's content, itself or under a key of a mapping."""
-    if isinstance(content, nn.Module):
-        return content
-    modules = [item for item in content.values() if isinstance(item, nn.Module)] if isinstance(content, Mapping) else []
-    return modules[0] if len(modules) == 1 else None
-
-
-def find_state_dict(content: Any, where: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in a file's content, and notes on where it was.
+def load_content(model: nn.Module, content: Any, where: str, *, strict: bool = True) -> Loaded:
+    """Load the one state dict in a file's content that fits the model.
 
     Args:
+        model: Its parameters and buffers are overwritten.
         content: A module, a state dict, or mappings around one.
         where: The file, for messages.
+        strict: Refuse names that are missing or unexpected and shapes that differ; else leave them out, and say so.
 
     Raises:
-        SpecError: if several would do: which one is meant changes the result.
-        LoadError: if there is none.
+        SpecError: if several state dicts fit: which one is meant changes the result.
+        LoadError: if none does, naming what is missing, unexpected or of another shape in the closest.
     """
-    if isinstance(content, nn.Module):
-        return dict(content.state_dict()), (f"weights: state_dict of the {type(content).__name__} in {where}",)
-    found = dict(_candidates(content))
-    usual = {key: state for key, state in found.items() if key.rpartition(".")[2] in WRAPPERS} or found
-    if not usual:
-        raise LoadError(
-            f"{where} holds no state_dict: there is a {_content(content)}.",
-            "torch.save(model.state_dict(), FILE)",
-        )
-    if len(usual) > 1:
-        raise SpecError(
-            f"{where} holds several state_dicts: {', '.join(usual)}.",
-            " or ".join(f"{where}#{key}" for key in usual),
-        )
-    ((key, state),) = usual.items()
-    lightning = (
-        ", a Lightning checkpoint" if isinstance(content, Mapping) and "pytorch-lightning_version" in content else ""
-    )
-    notes = (f"weights: found under {key!r} in {where}{lightning}",) if key else ()
-    return {name: value for name, value in state.items() if isinstance(value, Tensor)}, notes
+    found = candidates(content)
+    if not found:
+        raise none_found(content, where)
+    model = uncompiled(model)
+    expected = fitting.expected_of(model)
+    if len(found) > _TRIALS:
+        found.sort(key=lambda candidate: -max(fitting.counts(candidate.state, expected).values()))
+    views = [view for candidate in found[:_TRIALS] for view in fitting.views(model, candidate, expected)]
+    view = _chosen(views, where, strict)
+    loaded = _load(model, view, expected, where, strict)
+    return replace(loaded, notes=(*found_at(view.candidate, content, where), *loaded.notes))
 
 
-def _candidates(content: Any, prefix: str = "", depth: int = 3) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    if is_state_dict(content):
-        yield prefix, content
-    elif isinstance(content, nn.Module):
-        yield prefix, content.state_dict()
-    elif isinstance(content, Mapping) and depth:
-        for key, value in content.items():
-            yield from _candidates(value, f"{prefix}.{key}" if prefix else str(key), depth - 1)
-
-
-def _content(content: Any) -> str:
-    kind = type(content).__name__
-    return f"{kind} with keys {_some(list(map(str, content)), 8)}" if isinstance(content, Mapping) else kind
-
-
-def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str) -> tuple[str, ...]:
-    """Load a state dict strictly, after the usual prefixes are stripped where that makes keys match.
+def load_into(model: nn.Module, state: Mapping[str, Tensor], where: str, *, strict: bool = True) -> tuple[str, ...]:
+    """Load a state dict, after the usual prefixes are stripped where that makes names match.
 
     Args:
         model: Its parameters and buffers are overwritten.
         state: Names and tensors.
         where: The file, for messages.
+        strict: As for `load_content`.
 
     Returns:
-        Notes: what was stripped or converted.
+        Notes: what was stripped, converted or left out.
 
     Raises:
         LoadError: naming missing and unexpected keys and shapes that differ.
     """
-    model = uncompiled(model)
-    expected = {name: value for name, value in model.state_dict(keep_vars=True).items() if isinstance(value, Tensor)}
-    state, notes = strip(state, expected.keys())
-    missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
-    tied = {_place(expected[name]) for name in state if name in expected}
-    absent = [name for name in missing if _place(expected[name]) not in tied]
-    unexpected = [name for name in state if name not in expected]
-    shapes = [
-        f"{name} {tuple(value.shape)} in the file, {tuple(expected[name].shape)} in the model"
-        for name, value in state.items()
-        if name in expected and value.shape != expected[name].shape
-    ]
-    problems = [
-        f"{len(names)} {what}: {_some(names)}"
-        for what, names in (("missing", absent), ("unexpected", unexpected), ("of another shape", shapes))
-        if names
-    ]
-    if problems:
-        raise LoadError(
-            f"{where} does not fit the model: {'; '.join(problems)}.",
-            "build the model as it was trained, or name another part of the file with #KEY",
-        )
-    if missing:
-        notes += (f"weights: {_some(missing)} not in {where}, tied to weights that are",)
-    other = sorted({str(value.dtype) for name, value in state.items() if value.dtype != expected[name].dtype})
-    if other:
-        notes += (f"weights: {', '.join(other)} in {where}, converted to the model's dtype",)
-    with torch.no_grad():
-        model.load_state_dict(dict(state), strict=False)
-    return notes
+    return load_content(model, state, where, strict=strict).notes
 
 
-def strip(state: Mapping[str, Tensor], expected: Collection[str]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """Strip the usual prefixes, repeatedly, as long as more names match.
+def _chosen(views: Sequence[View], where: str, strict: bool) -> View:
+    """The one view that is meant.
 
-    >>> strip({"module.model.w": torch.ones(1)}, ["w"])
-    ({'w': tensor([1.])}, ("weights: prefix 'module.model.' stripped",))
+    Raises:
+        SpecError: if several fit as well.
+        LoadError: if none fits.
     """
-    names = best = list(state)
-    stripped = chosen = ""
-    while prefix := _common_prefix(names):
-        names = [name.removeprefix(prefix) for name in names]
-        stripped += prefix
-        if len(set(names)) == len(names) and _matches(names, expected) > _matches(best, expected):
-            best, chosen = names, stripped
-    notes = (f"weights: prefix {chosen!r} stripped",) if chosen else ()
-    return dict(zip(best, state.values(), strict=True)), notes
+    fitting_ones = [view for view in views if view.report.fits and not _shadowed(view, views)]
+    models = [view for view in fitting_ones if not view.candidate.beside] or fitting_ones
+    distinct = [view for index, view in enumerate(models) if not any(_same(view, other) for other in models[:index])]
+    if len(distinct) == 1:
+        return distinct[0]
+    if distinct:
+        raise several([view.named for view in distinct], where)
+    unfit = [view for view in views if not view.report.fits] or views
+    best = max(unfit, key=lambda view: (view.report.matched, not view.candidate.beside, -view.report.problems))
+    if strict or not best.report.matched:
+        raise _misfit(best, views, where)
+    rivals = [
+        view.candidate
+        for view in views
+        if view.candidate is not best.candidate
+        and view.candidate.beside <= best.candidate.beside
+        and 2 * view.report.matched >= best.report.matched
+    ]
+    if rivals:
+        raise several(_distinct([best.candidate, *rivals]), where)
+    return best
 
 
-def _common_prefix(names: Sequence[str]) -> str | None:
-    """The usual prefix that most names have: a Lightning module's metrics, say, lie outside of `model.`."""
-    return next(
-        (prefix for prefix in PREFIXES if 2 * sum(name.startswith(prefix) for name in names) > len(names)),
-        None,
+def _shadowed(view: View, views: Sequence[View]) -> bool:
+    """Whether the same mapping holds the model under a shorter prefix too: then the longer one is a copy beside it."""
+    return any(
+        other.candidate is view.candidate
+        and other.report.complete
+        and view.prefix.startswith(other.prefix)
+        and other.prefix != view.prefix
+        for other in views
     )
 
 
-def _matches(names: Sequence[str], expected: Collection[str]) -> int:
-    return len(set(names) & set(expected))
+def _same(left: View, right: View) -> bool:
+    """Whether it makes no difference which one is taken."""
+    return left.state.keys() == right.state.keys() and all(
+        _equal(value, right.state[name]) for name, value in left.state.items()
+    )
 
 
-def _place(tensor: Tensor) -> tuple[int, torch.Size]:
-    return tensor.data_ptr(), tensor.shape
+def _equal(left: Any, right: Any) -> bool:
+    if left is right:
+        return True
+    tensors = type(left) is type(right) and isinstance(left, Tensor)
+    return tensors and left.shape == right.shape and left.dtype == right.dtype and bool(torch.equal(left, right))
 
 
-def _some(names: Sequence[str], most: int = _LISTED) -> str:
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+def _distinct(found: Sequence[Candidate]) -> list[Candidate]:
+    return list({candidate.key: candidate for candidate in found}.values())
+
+
+def _misfit(best: View, views: Sequence[View], where: str) -> LoadError:
+    matched, places = best.report.matched, _distinct([view.candidate for view in views])
+    closest = f" It is the closest of {', '.join(place.key or where for place in places)}." if len(places) > 1 else ""
+    hint = "build the model as it was trained, or name another part of the file with #KEY"
+    if copies := [view.named.at(where) for view in views if view.report.fits]:
+        hint = f"{' or '.join(copies)}, which fits"
+    elif not matched:
+        hint = "build the model as it was trained: no name of the file with its shape is one of the model's"
+    elif not best.report.errors:
+        hint += ", or --no-strict to leave these out"
+    return LoadError(f"{best.named.at(where)} does not fit the model: {best.report}.{closest}", hint)
+
+
+def _load(model: nn.Module, view: View, expected: Mapping[str, Tensor], where: str, strict: bool) -> Loaded:
+    state, notes = whole(view.state, where), list(view.notes())
+    both = [
+        (name, value, expected[name]) for name, value in state.items() if name in expected and isinstance(value, Tensor)
+    ]
+    turned = [name for name, value, target in both if value.is_complex() and not target.is_complex()]
+    if turned:
+        raise LoadError(f"{some(turned)} in {where} complex, and real in the model.", "weights of the same kind")
+    report = fitting.load(model, state, expected)
+    if report.errors or (strict and not report.fits):
+        raise LoadError(f"{where} does not fit the model: {report}.", "build the model as it was trained")
+    renamed = [name for name in state if name not in expected and name not in report.unexpected]
+    if renamed:
+        notes.append(f"weights: {some(renamed)} in {where} renamed by the model's own loading hooks")
+    if report.tied:
+        notes.append(f"weights: {some(report.tied)} not in {where}, tied to weights that are")
+    other = sorted({str(value.dtype) for _, value, target in both if value.dtype != target.dtype})
+    if other:
+        notes.append(f"weights: {', '.join(other)} in {where}, converted to the model's dtype")
+    if report.fits:
+        return Loaded(tuple(notes))
+    share = f"{report.matched} of the model's {report.entries} entries were loaded"
+    notes.append(f"weights: --no-strict left out {report}; {share}")
+    mismatched = [name for name, _ in report.mismatched]
+    left_out = {"missing": report.missing, "unexpected": report.unexpected, "mismatched": mismatched}
+    return Loaded(tuple(notes), left_out)
