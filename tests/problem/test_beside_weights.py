@@ -143,7 +143,9 @@ def test_no_allowed_name_does_anything(name, argument, folder):
     """Each is called with arguments that a file may make up, and has its attributes set by one."""
     found = plain_pickle.stand_ins(beside_weights=True)[name]
     before = set(os.listdir())
-    with contextlib.suppress(TypeError, ValueError, AttributeError, KeyError, OverflowError, plain_pickle.NotPlainError):
+    with contextlib.suppress(
+        TypeError, ValueError, AttributeError, KeyError, OverflowError, plain_pickle.NotPlainError
+    ):
         value = found(argument)
         value.__setstate__({"__class__": "x"})
     assert set(os.listdir()) == before
