@@ -56,7 +56,10 @@ class FisherOperator(OutputSpaceOperator):
     matrix = "the Fisher matrix"
 
     def __init__(self, problem: Problem, *, empirical: bool = False) -> None:
-        super().__init__(problem, _empirical if empirical else partial(gauss_newton, function=natural_loss))
+        if empirical:
+            super().__init__(problem, _empirical, None, semidefinite=True)
+        else:
+            super().__init__(problem, partial(gauss_newton, function=natural_loss), natural_loss, semidefinite=True)
         if not empirical and not is_likelihood(problem):
             raise SpecError(
                 f"the loss {problem.loss_name} is not known to be a likelihood, so its Fisher matrix is not defined.",

@@ -21,14 +21,16 @@ from hessdiag.problem.problem import Layer, Problem
 Function = Callable[[Any, Any], Tensor]
 
 
-class NoSecondDerivativeError(ComputeError):
-    """The loss cannot be differentiated twice in what it receives: there is no Gauss-Newton matrix."""
+class NoGaussNewtonError(ComputeError):
+    """There is no Gauss-Newton matrix, though there may be a Hessian."""
 
-    def __init__(self, name: str, why: str) -> None:
-        super().__init__(
-            f"the loss {name} has no second derivative in the output, so that there is no Gauss-Newton matrix: {why}.",
-            "--operator hessian, whose products are differences then",
-        )
+
+def _no_second_derivative(name: str, why: str) -> NoGaussNewtonError:
+    return NoGaussNewtonError(
+        f"the loss {name} has no second derivative in the output, so that there is no Gauss-Newton matrix: "
+        f"{why.rstrip('.')}.",
+        "--operator hessian, whose products are differences then",
+    )
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,10 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     Args:
         problem: What is differentiated; it needs a loss of the output.
         sandwich: From the problem and a batch to its part.
+        function: From the loss to the function whose Hessian M is; `None` if M is none.
+
+    Attributes:
+        semidefinite: Whether it is known to have no negative eigenvalue, whatever the point.
 
     Raises:
         SpecError: if the problem has an objective, or a loss that the model itself computes.
@@ -117,14 +123,21 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     method = "reverse over reverse"
     differences = "central differences of outputs"
 
-    def __init__(self, problem: Problem, sandwich: Callable[[Problem, Any], Sandwich]) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        sandwich: Callable[[Problem, Any], Sandwich],
+        function: Callable[[losses.Loss], Function] | None,
+        *,
+        semidefinite: bool,
+    ) -> None:
         if problem._loss is None:
             raise SpecError(
                 "Gauss-Newton and Fisher matrices need a loss of the model's output; an objective has no such split.",
                 "--operator hessian, or --loss ce|mse|bce|nll|FILE.py:f",
             )
         super().__init__(problem)
-        self._sandwich = sandwich
+        self._sandwich, self.function, self.semidefinite = sandwich, function, semidefinite
 
     def _forward(self, batch: Any) -> Any:
         with evaluated(self.problem):
@@ -149,8 +162,9 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
 class GaussNewtonOperator(OutputSpaceOperator):
     """The generalized Gauss-Newton matrix G = J' B J of a problem, (N, N), positive semidefinite for convex losses.
 
-    J is the Jacobian of the model's output z in the parameters and B the Hessian of the loss in z (Schraudolph 2002):
-    the Hessian without the curvature of the model itself. For cross-entropy, z are the logits. The loss named `nll` is
+    J is the Jacobian in the parameters of z, all that the loss receives of the model's output, and B the Hessian of the
+    loss in z (Schraudolph 2002): the Hessian without the curvature of the model itself. Several tensors, in whatever
+    structure, are one z, and B has blocks between them. For cross-entropy, z are the logits. The loss named `nll` is
     linear in the log-probabilities that it takes; they are taken for logits, which they are, so that nll and ce agree.
     torch's `NLLLoss` and `nll_loss` are taken as they are: linear in the output, so that G is zero.
 
@@ -172,7 +186,8 @@ class GaussNewtonOperator(OutputSpaceOperator):
     matrix = "the Gauss-Newton matrix"
 
     def __init__(self, problem: Problem) -> None:
-        super().__init__(problem, gauss_newton)
+        convex = problem._loss is not None and problem._loss.is_convex
+        super().__init__(problem, gauss_newton, output_loss, semidefinite=convex)
 
 
 def output_loss(loss: losses.Loss) -> Function:
@@ -199,7 +214,7 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
         function: From the loss to what is differentiated twice in the output.
 
     Raises:
-        NoSecondDerivativeError: if that cannot be differentiated twice.
+        NoGaussNewtonError: if that cannot be differentiated twice.
     """
     assert problem._loss is not None
     name = problem._loss.name
@@ -216,7 +231,7 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
     except (NoDoubleBackwardError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and out_of_memory(error):
             raise
-        raise NoSecondDerivativeError(name, reason(error)) from error
+        raise _no_second_derivative(name, reason(error)) from error
     used = [place for place, slope in enumerate(slopes) if slope is not None]  # of what the loss may ignore
     inputs = [leaves[place] for place in used]
     curved = [
@@ -233,7 +248,7 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
             except RuntimeError as error:
                 if len(vectors[0]) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
                     raise
-                raise NoSecondDerivativeError(name, reason(error)) from error
+                raise _no_second_derivative(name, reason(error)) from error
         return [torch.zeros_like(like) if part is None else part for part, like in zip(found, vectors, strict=True)]
 
     return Sandwich(problem, tuple(z.tensors[place] for place in used), middle)
@@ -264,7 +279,7 @@ def output_of(problem: Problem, batch: Any) -> Received:
     """What the loss receives of the model's output, with its graph; to be called in `evaluated`.
 
     Raises:
-        ComputeError: if nothing in the output depends on a parameter.
+        NoGaussNewtonError: if nothing in the output depends on a parameter.
         LoadError: if the batch has no target, or the loss wants one tensor and the output holds none.
     """
     inputs, target = batches.split(batch)
@@ -274,7 +289,7 @@ def output_of(problem: Problem, batch: Any) -> Received:
     output = problem._loss.received(batches.forward(problem.model, inputs))
     tensors, build = structure.flatten(output)
     if not tensors:
-        raise ComputeError(
+        raise NoGaussNewtonError(
             f"the output, a {type(output).__name__}, holds no tensor that depends on a trainable parameter.",
             "--operator hessian",
         )

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.curvature.checks import self_checks
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator, NoGaussNewtonError
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
 from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.operators import LossInOutput
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
@@ -57,6 +58,9 @@ class Blocks(Measured):
         trace: tr H_ll per layer.
         diagonal_mass: Sum of |H_ii| per layer; `None` if interrupted before.
         norm: |H|.
+        split_missing: Why there is no G; `None` where there is.
+        loss_in_output: What is known of the loss in what it receives: "convex", so that G is positive semidefinite;
+            "linear" at this point, so that G is zero; or "unknown". `None` without G.
         gauss_newton_norm: |G|.
         residual_norm: |R|.
         between_layers: Share of |H|^2 outside the layer-diagonal blocks.
@@ -86,6 +90,8 @@ class Blocks(Measured):
     gauss_newton_stderr: Matrix | None
     residual: Matrix | None
     residual_stderr: Matrix | None
+    split_missing: str | None
+    loss_in_output: LossInOutput | None
     trace: list[float]
     trace_stderr: list[float] | None
     diagonal_mass: list[float] | None
@@ -143,13 +149,14 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     n, count = problem.n_parameters, len(problem.layer_slices)
     report = progress or (lambda done, total, what: None)
     operator = HessianOperator(problem)
-    splits = problem._loss is not None
-    gauss_newton = GaussNewtonOperator(problem) if splits else None
     checks = self_checks(operator, seed, squared=True)
+    split = _split(problem, seed)
+    gauss_newton = split.operator
+    checks |= split.checks
     precision = operator.precision
     whole = probes is None and n <= EXACT_UP_TO
     wanted = probes or PROBES
-    both = "Hessian and Gauss-Newton matrix" if splits else "Hessian"
+    both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
     pairs = None if whole or probes is not None else _by_pairs(operator, gauss_newton, report)
     if whole:
         report(0, n, f"{n:,} parameters: the whole {both}")
@@ -169,7 +176,29 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     failed = operators.failed(problem, checks)
     status: Status = "interrupted" if squares.interrupted else "inexact" if failed else "ok"
     measured |= {"engine": engine, "checks": checks, "status": status}
+    measured |= {"split_missing": split.missing, "loss_in_output": split.loss}
     return Blocks(**measured, findings=tuple(findings(Blocks(**measured), problem)))
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The Gauss-Newton matrix, checked; or why there is none."""
+
+    operator: GaussNewtonOperator | None
+    checks: dict[str, float | None]
+    loss: LossInOutput | None
+    missing: str | None
+
+
+def _split(problem: Problem, seed: int) -> _Split:
+    if problem._loss is None:
+        return _Split(None, {}, None, "an objective is no loss of the model's output")
+    operator = GaussNewtonOperator(problem)
+    try:
+        found = operators.output_checks(operator, seed)
+    except NoGaussNewtonError as error:
+        return _Split(None, {}, None, error.what.rstrip("."))
+    return _Split(operator, found.checks, found.loss, None)
 
 
 def _by_pairs(
@@ -302,6 +331,6 @@ def _bounds(problem: Problem, matrices: dict[str, Floats]) -> tuple[float, float
     """The norm-matrix bound. For a convex loss no eigenvalue of H_ll is below -|R_ll|."""
     norms = matrices["frobenius"]
     below = norms.diagonal()
-    if _convex(problem):
+    if _convex(problem) and "residual" in matrices:
         below = np.minimum(below, matrices["residual"].diagonal())
     return norm_matrix(-below, norms.diagonal(), norms)

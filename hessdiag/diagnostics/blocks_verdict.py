@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.diagnostics import output_verdict
 from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times
 from hessdiag.problem.problem import Problem
 
@@ -23,12 +24,17 @@ LEAST_LAYERS = 4
 
 def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
     """The verdict on measured block norms, the most important sentence first."""
-    found = checks_findings(blocks.checks, TOLERANCE[problem.dtype])
+    tolerance = TOLERANCE[problem.dtype]
+    found = checks_findings(blocks.checks, tolerance) + output_verdict.check_findings(blocks.checks, tolerance)
     if blocks.norm == 0:
         return [*found, _nothing_there()]
     found += _between(blocks)
-    found.append(_residual(blocks) if blocks.residual_share is not None else _no_split())
-    found += _within(blocks)
+    if blocks.residual_share is None:
+        found.append(_no_split(blocks))
+    elif blocks.loss_in_output == "linear":
+        found.append(output_verdict.linear_finding(problem))
+    else:
+        found += [_residual(blocks), *_within(blocks)]
     found += _indefinite(blocks)
     found += _dominant(blocks)
     found += _depth(blocks)
@@ -80,11 +86,12 @@ def _residual(blocks: "Blocks") -> Finding:
     share = percent(blocks.residual_share) + _error(blocks.residual_share_stderr)
     because = f"the residual's norm is {blocks.residual_norm:.4g}, the Gauss-Newton matrix's {blocks.gauss_newton_norm:.4g} (shares are of the sum of both squares)"
     if blocks.residual_share >= MUCH:
+        nothing_negative = ", and no negative curvature" if blocks.loss_in_output == "convex" else ""
         return Finding(
             "warn",
             f"Gauss-Newton is not the Hessian here: the residual holds {share} of the squared norms.",
             because,
-            "methods that use the whole Hessian; Gauss-Newton, Fisher and K-FAC see only the smaller part, and no negative curvature",
+            f"methods that use the whole Hessian; Gauss-Newton, Fisher and K-FAC see only the smaller part{nothing_negative}",
         )
     if blocks.residual_share < LITTLE:
         return Finding(
@@ -101,12 +108,12 @@ def _residual(blocks: "Blocks") -> Finding:
     )
 
 
-def _no_split() -> Finding:
+def _no_split(blocks: "Blocks") -> Finding:
     return Finding(
         "note",
-        "An objective has no Gauss-Newton part: only the Hessian's blocks are given.",
-        "the split needs a loss of the model's output",
-        "--loss ce|mse|bce|nll|FILE.py:f instead of --objective",
+        f"Only the Hessian's blocks are given: {blocks.split_missing}.",
+        "the split into Gauss-Newton part and residual needs a loss of the model's output that can be differentiated twice in it",
+        "--loss ce|mse|bce|nll|FILE.py:f",
     )
 
 
@@ -116,11 +123,21 @@ def _within(blocks: "Blocks") -> list[Finding]:
     if blocks.residual_diagonal_vanishes:
         alone = len(blocks.names) == 1
         where = "there is no negative curvature" if alone else "negative curvature can only come from between layers"
+        vanish = f"the residual's layer-diagonal blocks are {blocks.residual_diagonal:.1g} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters"
+        if blocks.loss_in_output != "convex":
+            return [
+                Finding(
+                    "note",
+                    "Blocks within layers are pure Gauss-Newton, of a loss that is not known to be convex in what it receives.",
+                    vanish,
+                    "hessdiag spectrum --operator ggn, which says whether Gauss-Newton curves down",
+                )
+            ]
         return [
             Finding(
                 "note",
                 f"Blocks within layers are pure Gauss-Newton: with a convex loss, {where}.",
-                f"the residual's layer-diagonal blocks are {blocks.residual_diagonal:.1g} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters",
+                vanish,
                 "layer-wise methods need no safeguard against negative curvature here, and cannot use it either",
             )
         ]

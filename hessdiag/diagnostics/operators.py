@@ -1,11 +1,13 @@
 """The matrices that can be asked about by name, with their self-checks, and how much of them fits in memory."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from hessdiag.curvature import checks, parallel
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.linearization import linearization
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import SpecError
@@ -14,6 +16,8 @@ from hessdiag.problem.problem import Problem
 
 OperatorName = Literal["hessian", "ggn", "fisher"]
 NAMES = ("hessian", "ggn", "fisher")
+
+LossInOutput = Literal["convex", "linear", "unknown"]
 
 Operator = HessianOperator | OutputSpaceOperator
 Products = CurvatureOperator[Any] | parallel.SharedOperator
@@ -32,6 +36,31 @@ def operator(problem: Problem, name: OperatorName) -> Operator:
     if name == "fisher":
         return FisherOperator(problem)
     raise SpecError(f"unknown operator {name!r}: not one of {', '.join(NAMES)}.", "--operator hessian")
+
+
+@dataclass(frozen=True)
+class OutputChecks:
+    """What one comparison with the linearized model tells of a Gauss-Newton or Fisher matrix.
+
+    Attributes:
+        checks: `ggn_quadratic_form`, the relative error of v'Gv.
+        loss: What is known of the loss in what it receives: that it is convex, or that it is linear here.
+    """
+
+    checks: dict[str, float | None]
+    loss: LossInOutput
+
+
+def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
+    """Compare a product with the loss along the linearized model.
+
+    Raises:
+        ComputeError: if products cannot be computed.
+    """
+    found = linearization(matrix, seed)
+    linear = found is not None and found.linear
+    known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
+    return OutputChecks({"ggn_quadratic_form": None if found is None else found.error}, known)
 
 
 def failed(problem: Problem, measured: dict[str, float | None]) -> bool:

@@ -15,7 +15,7 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.measured import Measured
-from hessdiag.diagnostics.operators import Operator, OperatorName, Products
+from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
 from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
@@ -101,6 +101,8 @@ class Spectrum(Measured):
 
     Attributes:
         operator: "hessian", "ggn" or "fisher".
+        loss_in_output: Of the latter two, what is known of the loss in what it receives: "convex", so that no
+            eigenvalue is negative; "linear" at this point, so that all are zero; or "unknown". `None` of the Hessian.
         method: "exact" (all eigenvalues) or "slq" (stochastic Lanczos quadrature).
         parameters: N.
         probes: Random vectors; 0 if exact.
@@ -126,6 +128,7 @@ class Spectrum(Measured):
     """
 
     operator: OperatorName
+    loss_in_output: LossInOutput | None
     method: Literal["exact", "slq"]
     parameters: int
     probes: int
@@ -199,13 +202,17 @@ def spectrum(
     matrix = operators.operator(problem, operator)
     report = progress or (lambda done, total, what: None)
     checks = self_checks(matrix, seed, squared=True)
+    output = None if isinstance(matrix, HessianOperator) else operators.output_checks(matrix, seed)
+    if output is not None:
+        checks |= output.checks
+    semidefinite = output is not None and output.loss == "convex"
     exact = problem.n_parameters <= EXACT_UP_TO
     products = matrix if exact else parallel.shared(matrix)
     if exact:
         measured = _exact(problem, matrix, operator, steps, report)
     else:
-        measured = _sampled(products, operator, probes, steps, seed, report)
-    measured |= {"checks": checks, "engine": products.engine}
+        measured = _sampled(products, operator, semidefinite, probes, steps, seed, report)
+    measured |= {"checks": checks, "engine": products.engine, "loss_in_output": output and output.loss}
     if measured["status"] == "ok" and operators.failed(problem, checks):
         measured["status"] = "inexact"
     found = Spectrum(**measured)
@@ -260,7 +267,13 @@ def _condition(magnitudes: Floats, zero: float) -> float | None:
 
 
 def _sampled(
-    matrix: Products, name: OperatorName, probes: int, steps: int, seed: int, report: Progress
+    matrix: Products,
+    name: OperatorName,
+    semidefinite: bool,
+    probes: int,
+    steps: int,
+    seed: int,
+    report: Progress,
 ) -> dict[str, Any]:
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
@@ -274,7 +287,7 @@ def _sampled(
     report(0, probes * steps, f"{n:,} parameters: {probes} x {steps} products, after the extreme eigenpairs")
     pairs = extreme_eigenpairs(
         matrix,
-        lowest=ENDS if name == "hessian" else 0,  # the others are semidefinite: nothing is below zero
+        lowest=0 if semidefinite else ENDS,  # nothing is below zero then
         highest=ENDS,
         tol=TOLERANCE,
         max_basis=min(LARGEST_BASIS, max(fitting, 4 * ENDS)),

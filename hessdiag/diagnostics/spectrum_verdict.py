@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from hessdiag.curvature.checks import TOLERANCE
+from hessdiag.diagnostics import output_verdict
 from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times
 from hessdiag.problem.problem import Problem
 
@@ -20,11 +21,14 @@ WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher m
 def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     """The verdict on a measured spectrum, the most important sentence first."""
     passed: dict[str, float | None] = {"hvp_finite_difference": 0.0}  # there is no such check beside the Hessian's
-    found = checks_findings(passed | spectrum.checks, TOLERANCE[problem.dtype])
+    tolerance = TOLERANCE[problem.dtype]
+    found = checks_findings(passed | spectrum.checks, tolerance)
+    found += output_verdict.check_findings(spectrum.checks, tolerance)
     if spectrum.frobenius == 0:
-        return [*found, _nothing_there(spectrum)]
+        linear = spectrum.loss_in_output == "linear"
+        return [*found, output_verdict.linear_finding(problem) if linear else _nothing_there(spectrum)]
     found += _ends(spectrum)
-    found.append(_signs(spectrum) if spectrum.operator == "hessian" else _semidefinite(spectrum))
+    found.append(_signs(spectrum) if spectrum.operator == "hessian" else _gauss_newton_signs(spectrum))
     found += _resolution(spectrum)
     found += _outliers(spectrum)
     found += _flat(spectrum)
@@ -58,10 +62,7 @@ def _ends(spectrum: "Spectrum") -> list[Finding]:
 
 
 def _signs(spectrum: "Spectrum") -> Finding:
-    mass, share = percent(spectrum.negative_mass), percent(spectrum.negative_fraction)
-    bounds = spectrum.negative_fraction_bounds
-    if bounds is not None and bounds[1] - bounds[0] >= UNSURE:
-        share = f"between {percent(bounds[0])} and {percent(bounds[1])}"
+    mass, share = percent(spectrum.negative_mass), _negative_share(spectrum)
     if spectrum.negative_fraction == 0:
         return Finding(
             "ok",
@@ -86,6 +87,32 @@ def _signs(spectrum: "Spectrum") -> Finding:
     )
 
 
+def _negative_share(spectrum: "Spectrum") -> str:
+    """The share of negative eigenvalues, as the interval it lies in where a single number would mislead."""
+    bounds = spectrum.negative_fraction_bounds
+    if bounds is not None and bounds[1] - bounds[0] >= UNSURE:
+        return f"between {percent(bounds[0])} and {percent(bounds[1])}"
+    return percent(spectrum.negative_fraction)
+
+
+def _gauss_newton_signs(spectrum: "Spectrum") -> Finding:
+    if spectrum.loss_in_output == "convex":
+        return _semidefinite(spectrum)
+    if spectrum.negative_fraction == 0:
+        return Finding(
+            "note",
+            f"No negative eigenvalue of the {WORDS[spectrum.operator]} was found; nothing promises that there is none.",
+            f"the loss is not known to be convex in what it receives; the smallest is {spectrum.lowest:.4g}",
+            "--operator hessian for the whole curvature",
+        )
+    return Finding(
+        "warn",
+        f"The {WORDS[spectrum.operator]} is indefinite, for the loss is not convex in what it receives: {_negative_share(spectrum)} of its eigenvalues are negative.",
+        f"the lowest is {spectrum.lowest:.4g}, the highest {spectrum.highest:.4g}",
+        "damping beyond the lowest, or a loss that is convex in the output: Gauss-Newton steps, K-FAC and Cholesky take this matrix to be semidefinite",
+    )
+
+
 def _semidefinite(spectrum: "Spectrum") -> Finding:
     return Finding(
         "note",
@@ -97,7 +124,7 @@ def _semidefinite(spectrum: "Spectrum") -> Finding:
 
 def _resolution(spectrum: "Spectrum") -> list[Finding]:
     bounds = spectrum.negative_fraction_bounds
-    if bounds is None or spectrum.operator != "hessian" or bounds[1] - bounds[0] < UNSURE:
+    if bounds is None or spectrum.loss_in_output == "convex" or bounds[1] - bounds[0] < UNSURE:
         return []
     return [
         Finding(

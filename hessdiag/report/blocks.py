@@ -36,9 +36,15 @@ MATRICES = {
     "residual": (
         "Residual",
         "|H_lm - G_lm|",
-        "The curvature of the output itself. For piecewise-linear networks its diagonal is zero, and all negative "
-        "curvature comes from the other cells.",
+        "The curvature of the output itself. For piecewise-linear networks its diagonal is zero; with a convex loss, "
+        "all negative curvature comes from the other cells.",
     ),
+}
+
+OF_GAUSS_NEWTON = {
+    "convex": "its positive semidefinite part, where the loss is convex",
+    "linear": "the loss is linear in what it receives of the output",
+    "unknown": "the loss is not known to be convex in what it receives: it may curve down",
 }
 
 Json = Mapping[str, Any]
@@ -91,7 +97,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "of Gauss-Newton",
             with_error(result["gauss_newton_norm"], result["gauss_newton_norm_stderr"]),
-            "its positive semidefinite part, where the loss is convex",
+            OF_GAUSS_NEWTON[result.get("loss_in_output") or "convex"],
         ),
         Fact(
             "of the residual",

@@ -94,7 +94,7 @@ def test_gauss_newton_has_no_negative_part(sampled, monkeypatch, name):
     found = spectrum(problem, operator=name, steps=40)
     assert found.negative_fraction == found.negative_mass == 0
     assert found.negative_fraction_bounds == (0.0, 0.0)
-    assert set(found.checks) == {"hvp_symmetry"}
+    assert set(found.checks) == {"hvp_symmetry", "ggn_quadratic_form"}
     assert "positive semidefinite by construction" in " ".join(finding.says for finding in found.findings)
     monkeypatch.setattr(module, "EXACT_UP_TO", 1000)
     exact = spectrum(problem, operator=name)

@@ -1,0 +1,150 @@
+"""An independent route to the Gauss-Newton matrix: v'Gv is the loss's second derivative along the linearized model.
+
+Outputs z along v move with u = J v, here a central difference; u'Bu is a difference of the loss's gradients along u. No
+second derivative by automatic differentiation is used, and no product with J'.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.checks import TOLERANCE, _movable
+from hessdiag.curvature.differences import Moved, movable, wide
+from hessdiag.curvature.gauss_newton import Function, OutputSpaceOperator, Received, evaluated, output_of, scalar
+from hessdiag.errors import ComputeError
+from hessdiag.problem.problem import Problem
+
+# Relative steps of the outputs' difference, likely ones first. A step can cross a kink or drown in rounding: the best
+# one counts, and the first that is far better than needed ends the search.
+_STEPS = (3e-6, 1e-7, 1e-8, 1e-5, 1e-4)
+_FAR_BETTER = 0.1
+_LEAST = 1e-3  # size per output below which the loss's own scale is taken for 1
+
+
+@dataclass(frozen=True)
+class Linearization:
+    """What the loss does along the linearized model, for one random direction v.
+
+    Attributes:
+        error: Relative distance of v'Gv from the second derivative of the loss there.
+        moves: Whether any output moves along v.
+        curves: Whether the loss curves along the outputs' way.
+    """
+
+    error: float
+    moves: bool
+    curves: bool
+
+    @property
+    def linear(self) -> bool:
+        """Whether the loss is linear in what it receives, which makes G zero though the outputs move."""
+        return self.moves and not self.curves
+
+
+def linearization(operator: OutputSpaceOperator, seed: int = 0) -> Linearization | None:
+    """Compare one product with the loss along the linearized model, in float64 where the model can be evaluated in it.
+
+    It takes one product, and for each step three forward passes, of which the first nearly always does.
+
+    Args:
+        operator: A Gauss-Newton matrix, or a Fisher matrix that is one of another function.
+        seed: Of the direction.
+
+    Returns:
+        The comparison; `None` where no copy of the model can be made and moved.
+
+    Raises:
+        ComputeError: if the product cannot be computed.
+
+    >>> from hessdiag.curvature.gauss_newton import GaussNewtonOperator
+    >>> model = torch.nn.Linear(2, 1).double()
+    >>> data = [(torch.ones(3, 2).double(), torch.zeros(3, 1).double())]
+    >>> found = linearization(GaussNewtonOperator(Problem(model, data=data, loss="mse")))
+    >>> found.error < 1e-8, found.moves, found.curves
+    (True, True, True)
+    """
+    problem, function = operator.problem, operator.function
+    assert function is not None
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(operator.shape[0], generator=generator) * _movable(problem)
+    v = v.to(operator.device, operator.dtype)
+    form = float(v.double() @ (operator @ v).double())
+    try:
+        moved = movable(problem)
+    except ComputeError:
+        return None
+    error, moves, curves = math.inf, False, False
+    for step in _STEPS:
+        along = _along(moved, v, function, moved.step(v, step))
+        scale = max(abs(form), abs(along.second), along.size)
+        error = min(error, abs(form - along.second) / scale if scale else 0.0)
+        moves, curves = moves or along.moves, curves or along.size > 0
+        if error <= _FAR_BETTER * TOLERANCE[problem.dtype]:
+            break
+    return Linearization(error, moves, curves)
+
+
+@dataclass(frozen=True)
+class _Along:
+    """u'Bu over all batches, the sum of the magnitudes that it is made of, and whether u is not zero."""
+
+    second: float
+    size: float
+    moves: bool
+
+
+def _along(moved: Moved, v: Tensor, function: Callable[[Any], Function], step: float) -> _Along:
+    problem = moved.problem
+    second, size, moves = 0.0, 0.0, False
+    assert problem._loss is not None
+    for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
+        directions = moved.difference(v, step, partial(_tensors, problem, batch))
+        moved.to(v, 0.0)
+        z = _outputs(problem, batch)
+        start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
+        reach, length = _norm(start, _LEAST), _norm(directions)
+        if not length:
+            continue
+        k = torch.finfo(start[0].dtype).eps ** (1 / 3) * reach / length
+        ends = [
+            _slopes(
+                problem, function(problem._loss), z, [s + side * k * u for s, u in zip(start, directions, strict=True)]
+            )
+            for side in (1, -1)
+        ]
+        parts = [u * (ahead - behind) / (2 * k) for u, ahead, behind in zip(directions, *ends, strict=True)]
+        second += weight * math.fsum(float(part.sum()) for part in parts)
+        size += weight * math.fsum(float(part.abs().sum()) for part in parts)
+        moves = True
+    return _Along(second, size, moves)
+
+
+def _outputs(problem: Problem, batch: Any) -> Received:
+    with evaluated(problem):
+        return output_of(problem, batch)
+
+
+def _tensors(problem: Problem, batch: Any) -> tuple[Tensor, ...]:
+    return _outputs(problem, batch).tensors
+
+
+def _slopes(problem: Problem, loss: Function, z: Received, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The gradient of the loss with other tensors in the place of those received."""
+    leaves = [tensor.to(like.dtype).requires_grad_() for tensor, like in zip(tensors, z.tensors, strict=True)]
+    with evaluated(problem):
+        value = scalar(loss, z, leaves)
+        if not value.requires_grad:
+            return [torch.zeros_like(tensor) for tensor in tensors]
+        found = torch.autograd.grad(value, leaves, materialize_grads=True)
+    return [part.to(tensor.dtype) for part, tensor in zip(found, tensors, strict=True)]
+
+
+def _norm(tensors: Sequence[Tensor], least: float = 0.0) -> float:
+    """The Euclidean norm of all, but at least `least` for each number."""
+    numbers = sum(tensor.numel() for tensor in tensors)
+    return max(math.hypot(*(float(tensor.norm()) for tensor in tensors)), least * math.sqrt(numbers))

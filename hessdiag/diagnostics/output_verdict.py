@@ -1,0 +1,53 @@
+"""What is said of a Gauss-Newton matrix, whatever the question: whether it is right, and why it may be zero."""
+
+from collections.abc import Mapping
+
+from hessdiag.diagnostics.verdict import Finding
+from hessdiag.problem.problem import Problem
+
+_CURES = {
+    "nll": "--loss nll, which takes log-probabilities for logits; or logits and --loss ce; --operator fisher, which is not zero",
+    "kl_div": "logits instead of log-probabilities, and cross-entropy with the other distribution as its target",
+    "l1": "--loss mse, or torch.nn:HuberLoss, which curve; --operator hessian for what the model itself curves",
+}
+_OTHER_CURE = (
+    "logits and --loss ce, if the outputs are log-probabilities; --operator hessian for all the curvature there is"
+)
+
+
+def check_findings(checks: Mapping[str, float | None], tolerance: float) -> list[Finding]:
+    """Findings for the comparison of a Gauss-Newton product with the linearized model, where it failed or is missing."""
+    if "ggn_quadratic_form" not in checks:
+        return []
+    error = checks["ggn_quadratic_form"]
+    if error is None:
+        return [
+            Finding(
+                "note",
+                "The Gauss-Newton products could not be checked against the linearized model.",
+                "the model cannot be copied",
+                "give the model as a function that builds it",
+            )
+        ]
+    if error <= tolerance:
+        return []
+    return [
+        Finding(
+            "bad",
+            "The Gauss-Newton products are not the loss's curvature along the linearized model: they cannot be trusted.",
+            f"relative error of v'Gv {error:.1e}, allowed {tolerance:.0e}",
+            "--dtype float64; if that does not mend it, model or loss draw random numbers, detach a part of what they compute, or have a kink at this point",
+        )
+    ]
+
+
+def linear_finding(problem: Problem) -> Finding:
+    """Why a Gauss-Newton matrix is zero though the outputs depend on the parameters."""
+    kind = problem._loss.kind if problem._loss is not None else None
+    between = " between its kinks" if kind == "l1" else ""
+    return Finding(
+        "warn",
+        f"The Gauss-Newton matrix is zero because the loss {problem.loss_name} is linear in what it receives{between}.",
+        "its second derivative in the output vanishes there, as that of every likelihood of log-probabilities does; the outputs do depend on the parameters",
+        _CURES.get(kind or "", _OTHER_CURE),
+    )

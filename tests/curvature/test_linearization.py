@@ -1,0 +1,145 @@
+"""v'Gv against the loss along the linearized model: right where G is, and far off where G is not."""
+
+import dataclasses
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from hessdiag.curvature.fisher import FisherOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator, NoGaussNewtonError, Sandwich
+from hessdiag.curvature.linearization import linearization
+from hessdiag.problem.problem import Problem
+from tests.curvature.test_hessian import CASES
+from tests.curvature.test_output_structures import LOSSES, _data, _problem
+
+D = torch.float64
+
+
+def _net(loss, *, relu=False, dtype=D, **options):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 5), nn.ReLU() if relu else nn.Tanh(), nn.Linear(5, 2))
+    data = [tuple(tensor.to(dtype) for tensor in batch) for batch in _data()]
+    return Problem(model.to(dtype), data=data, loss=loss, **options)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_agrees_on_several_outputs(name):
+    found = linearization(GaussNewtonOperator(_problem("nested", name)))
+    assert found.error < 1e-8
+    assert (found.moves, found.linear) == (True, False)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name != "mapping, own loss"])
+def test_agrees_on_architectures(name):
+    assert linearization(GaussNewtonOperator(CASES[name]())).error < 1e-8
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize(
+    "loss",
+    ["mse", F.l1_loss, F.huber_loss, F.smooth_l1_loss, nn.PoissonNLLLoss(), lambda z, t: (z - t).abs().pow(1.5).sum()],
+)
+def test_agrees_beside_kinks_and_in_single_precision(loss, relu):
+    assert linearization(GaussNewtonOperator(_net(loss, relu=relu))).error < 1e-7
+    assert linearization(GaussNewtonOperator(_net(loss, relu=relu, dtype=torch.float32))).error < 1e-3
+
+
+def test_fisher_is_compared_with_its_own_function():
+    model = nn.Sequential(nn.Linear(3, 4), nn.LogSoftmax(-1)).double()
+    problem = Problem(model, data=[(torch.randn(5, 3, dtype=D), torch.arange(5) % 4)], loss=F.nll_loss)
+    found = linearization(FisherOperator(problem))
+    assert found.error < 1e-8
+    assert not found.linear
+    assert linearization(GaussNewtonOperator(problem)).linear
+
+
+@pytest.mark.parametrize("factor", [2.0, 0.5, -1.0, 1.001])
+def test_a_wrong_factor_is_seen(monkeypatch, factor):
+    plain = Sandwich.products
+
+    def wrong(self, vectors, layer):
+        return [None if part is None else factor * part for part in plain(self, vectors, layer)]
+
+    monkeypatch.setattr(Sandwich, "products", wrong)
+    error = linearization(GaussNewtonOperator(_problem("tuple", "gaussian"))).error
+    assert error == pytest.approx(abs(factor - 1) / max(factor, 1), rel=0.5)  # relative to what the parts are of
+
+
+def test_the_first_tensor_alone_is_seen(monkeypatch):
+    """What was computed before: J and B of the first output only."""
+    operator = GaussNewtonOperator(_problem("tuple", "gaussian"))
+    whole = operator._sandwich
+
+    def first(problem, batch):
+        sandwich = whole(problem, batch)
+
+        def middle(vectors):
+            return [sandwich.middle([vectors[0], *(torch.zeros_like(o)[None] for o in sandwich.outputs[1:])])[0]]
+
+        return dataclasses.replace(sandwich, outputs=sandwich.outputs[:1], middle=middle)
+
+    operator._sandwich = first
+    assert linearization(operator).error > 0.1
+
+
+def test_a_detached_part_of_the_loss_is_seen():
+    found = linearization(GaussNewtonOperator(_net(lambda z, t: ((z - t).detach().square() * (z - t).square()).mean())))
+    assert found.error > 0.1
+
+
+def test_a_dead_output_is_not_a_linear_loss():
+    problem = _net("mse", relu=True)
+    nn.init.constant_(problem.model[0].bias, -100.0)
+    nn.init.zeros_(problem.model[2].weight)
+    dead = Problem(problem.model, data=problem.data, loss="mse", layers="0.*")
+    found = linearization(GaussNewtonOperator(dead))
+    assert (found.moves, found.curves, found.linear, found.error) == (False, False, False, 0.0)
+    alive = linearization(GaussNewtonOperator(_net(lambda z, t: (z * t).sum())))
+    assert (alive.moves, alive.curves, alive.linear, alive.error) == (True, False, True, 0.0)
+
+
+def test_a_model_that_cannot_be_copied_has_no_comparison():
+    problem = _net("mse")
+    problem.model.lock = (item for item in ())  # a generator
+    assert linearization(GaussNewtonOperator(problem)) is None
+
+
+class _Once(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.exp()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, cotangent):
+        (x,) = ctx.saved_tensors
+        return cotangent * x.exp()
+
+
+def test_a_model_that_is_differentiable_once_has_a_gauss_newton_matrix_and_such_a_loss_has_none():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
+
+        def forward(self, x):
+            return self.b(_Once.apply(self.a(x))), self.a(x)
+
+    def loss(output, target):
+        return ((output[0] - target) ** 2).mean() + output[1].cosh().mean()
+
+    torch.manual_seed(0)
+    operator = GaussNewtonOperator(Problem(Model().double(), data=_data(), loss=loss))
+    assert linearization(operator).error < 1e-7
+    assert "central differences of outputs" in operator.engine
+    for second in (lambda z, t: _Once.apply(z - t).mean(), _ctc):
+        with pytest.raises(NoGaussNewtonError, match="no second derivative in the output"):
+            GaussNewtonOperator(_net(second)) @ torch.ones(32, dtype=D)
+
+
+def _ctc(output, target):
+    scores = F.pad(output, (0, 1)).log_softmax(-1)[:, None]
+    return F.ctc_loss(scores, torch.ones(1, 1, dtype=torch.long), torch.tensor([len(scores)]), torch.tensor([1]))

@@ -1,0 +1,167 @@
+"""What commands say of Gauss-Newton matrices that are wrong, zero, indefinite or not there."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+from hessdiag.cli.main import run
+from hessdiag.curvature.fisher import FisherOperator
+from hessdiag.diagnostics import spectrum as module
+from hessdiag.diagnostics.blocks import blocks
+from hessdiag.diagnostics.spectrum import spectrum
+from hessdiag.errors import ComputeError
+from hessdiag.problem.problem import Problem
+from tests.curvature.test_linearization import _ctc, _net
+
+D = torch.float64
+
+
+def _says(found):
+    return " ".join(finding.says for finding in found.findings)
+
+
+def _tries(found):
+    return " ".join(finding.remedy for finding in found.findings)
+
+
+def _indefinite(output, target):
+    return torch.sin(2 * output - target).mean()
+
+
+def test_both_ends_are_searched_where_the_loss_is_not_known_to_be_convex(monkeypatch):
+    problem = _net(_indefinite)
+    exact = spectrum(problem, operator="ggn")
+    assert exact.lowest < -0.1
+    assert exact.loss_in_output == "unknown"
+    assert "is indefinite, for the loss is not convex" in _says(exact)
+    assert "by construction" not in _says(exact)
+    monkeypatch.setattr(module, "EXACT_UP_TO", 0)
+    sampled = spectrum(problem, operator="ggn", steps=20)
+    assert sampled.lowest == pytest.approx(exact.lowest, rel=1e-6)
+    assert sampled.highest == pytest.approx(exact.highest, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["mse", nn.SmoothL1Loss(), F.mse_loss])
+def test_a_convex_loss_is_searched_at_one_end(monkeypatch, loss):
+    monkeypatch.setattr(module, "EXACT_UP_TO", 0)
+    found = spectrum(_net(loss), operator="ggn", steps=10)
+    assert found.loss_in_output == "convex"
+    assert "positive semidefinite by construction" in _says(found)
+    assert all(outlier.eigenvalue > 0 for outlier in found.outliers)
+
+
+def test_nothing_is_promised_of_an_own_loss_even_where_it_is_convex():
+    found = spectrum(_net(lambda z, t: (z - t).square().mean()), operator="ggn")
+    assert "nothing promises that there is none" in _says(found)
+    assert "by construction" not in _says(found)
+    blocks_said = _says(blocks(_net(lambda z, t: (z - t).square().mean(), relu=True)))
+    assert "not known to be convex in what it receives" in blocks_said
+    assert "negative curvature can only come" not in blocks_said
+
+
+def _log_probabilities(loss):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 3), nn.LogSoftmax(-1)).double()
+    target = torch.arange(6) % 3 if loss is not F.kl_div else torch.softmax(torch.randn(6, 3, dtype=D), -1)
+    return Problem(model, data=[(torch.randn(6, 3, dtype=D), target)], loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("loss", "cure"),
+    [
+        (F.nll_loss, "--loss nll"),
+        (nn.NLLLoss(), "--loss nll"),
+        (F.kl_div, "cross-entropy with the other distribution"),
+        (lambda z, t: -z.gather(1, t[:, None]).mean(), "logits and --loss ce"),
+    ],
+)
+@pytest.mark.parametrize("sampled", [False, True])
+def test_a_linear_loss_is_named_and_not_dead_units(monkeypatch, loss, cure, sampled):
+    if sampled:
+        monkeypatch.setattr(module, "EXACT_UP_TO", 0)
+    problem = _log_probabilities(loss)
+    for found in (spectrum(problem, operator="ggn", steps=10), blocks(problem)):
+        assert found.loss_in_output == "linear"
+        assert "is linear in what it receives" in _says(found)
+        assert cure in _tries(found)
+        assert "dead" not in _says(found) + " ".join(finding.because for finding in found.findings)
+        assert found.status == "ok"
+    assert (found.gauss_newton_norm, found.residual_share) == (0.0, 1.0)
+
+
+def test_the_cure_works():
+    """--loss nll has the Gauss-Newton matrix of the logits; the Fisher matrix of nll_loss is the same."""
+    named, torchs = _log_probabilities("nll"), _log_probabilities(F.nll_loss)
+    found = blocks(named)
+    assert found.loss_in_output == "convex"
+    logits = Problem(torchs.model[:-1], data=torchs.data, loss="ce")
+    assert found.gauss_newton_norm == pytest.approx(blocks(logits).gauss_newton_norm, rel=1e-9)
+    unit = torch.eye(torchs.n_parameters, dtype=D)
+    assert float((FisherOperator(torchs) @ unit).norm()) == pytest.approx(found.gauss_newton_norm, rel=1e-9)
+
+
+@pytest.mark.parametrize("probes", [None, 8])
+def test_a_loss_without_second_derivative_leaves_the_hessians_blocks(probes):
+    problem = _net(_ctc)
+    found = blocks(problem, probes=probes)
+    assert (found.gauss_newton, found.residual, found.loss_in_output, found.status) == (None, None, None, "ok")
+    assert "has no second derivative in the output" in found.split_missing
+    assert found.norm > 0
+    assert "ggn_quadratic_form" not in found.checks
+    assert "Only the Hessian's blocks are given" in _says(found)
+    with pytest.raises(ComputeError, match="has no second derivative") as error:
+        spectrum(problem, operator="ggn")
+    assert error.value.hint.startswith("--operator hessian")
+
+
+SCRIPT = """
+import torch
+from torch import nn
+
+torch.manual_seed(0)
+
+
+def build(loss):
+    model = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    return model, [(torch.randn(6, 3).double(), torch.rand(6, 2).double())], loss
+
+
+def detached():
+    return build(lambda z, t: ((z - t).detach() ** 2 * (z - t) ** 2).mean())
+
+
+def pair():
+    model, data, _ = build(None)
+    model.append(nn.Module())
+    model[-1].forward = lambda z: {"mean": z[:, :1], "spread": z[:, 1:]}
+    return model, data, lambda out, t: (out["mean"] * out["spread"].exp() - t[:, :1]).square().mean()
+"""
+
+
+def _document(capsys, *argv):
+    code = run([*argv, "--json"])
+    return code, json.loads(capsys.readouterr().out or "null")
+
+
+def test_a_comparison_that_fails_ends_with_four(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    for command in (["spectrum", "train.py:detached", "--operator", "ggn"], ["blocks", "train.py:detached"]):
+        code, document = _document(capsys, *command)
+        assert (code, document["status"]) == (4, "inexact")
+        assert document["checks"]["ggn_quadratic_form"] > 0.1
+        said = " ".join(item["says"] for item in document["verdict"])
+        assert "not the loss's curvature along the linearized model" in said
+
+
+def test_several_outputs_from_the_command_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "train.py").write_text(SCRIPT)
+    for command in (["spectrum", "train.py:pair", "--operator", "ggn"], ["blocks", "train.py:pair"]):
+        code, document = _document(capsys, *command)
+        assert (code, document["status"], document["problem"]["loss_kind"]) == (0, "ok", None)
+        assert document["checks"]["ggn_quadratic_form"] < 1e-8
+        assert document["result"]["loss_in_output"] == "unknown"
