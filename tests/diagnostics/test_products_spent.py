@@ -11,6 +11,7 @@ from hessdiag.diagnostics import blocks as blocks_room
 from hessdiag.diagnostics import bounds as bounds_room
 from hessdiag.diagnostics import diag_share as share_room
 from hessdiag.diagnostics import eigs as eigs_room
+from hessdiag.diagnostics import operators
 from hessdiag.diagnostics import spectrum as spectrum_room
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_differences import Call, Sine
@@ -100,6 +101,7 @@ def spent(monkeypatch):
     monkeypatch.setattr(HessianOperator, "rows", counted(rows, len))
     for room in ROOMS:
         monkeypatch.setattr(room, "self_checks", uncounted(room.self_checks))
+    monkeypatch.setattr(operators, "output_checks", uncounted(operators.output_checks))
     return counts
 
 
