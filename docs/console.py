@@ -42,6 +42,7 @@ _NUMBER = re.compile(
 _BAR = re.compile("[█▏▎▍▌▋▊▉]+")
 _PLOT = re.compile(r"^(?P<label>\s*\S*\s*[┤│])(?P<plot>.*)$")
 _SPACE, _RULE = re.compile(r"\s+"), re.compile("─+")
+RELATIVE = 1e-5  # of single precision, however many digits are printed
 TIMES = 5.0  # by how much a time or a size of memory may differ
 DRAWN = 0.8  # share of a plot's characters that are the same: a last digit can move a point
 
@@ -176,7 +177,7 @@ def differences(text: str, block: Block, lines: Sequence[str]) -> list[str]:
     """Where a block of a page is not what is printed, as sentences that name the page's line.
 
     Words are the same. So are numbers to the precision that is printed (whole numbers exactly, others within one unit
-    of the last digit), times and memory in size, and what the block's remark allows.
+    of the last digit, or of single precision), times and memory in size, and what the block's remark allows.
 
     Args:
         text: The page.
@@ -239,7 +240,7 @@ def _alike(old: re.Match[str], new: re.Match[str], block: Block) -> bool:
         return abs(a - b) <= block.about * larger
     if not re.search("[.e]", "".join(texts)):
         return False
-    return abs(a - b) <= 1.01 * min(map(_last_digit, texts))
+    return abs(a - b) <= max(1.01 * min(map(_last_digit, texts)), RELATIVE * larger)
 
 
 def _last_digit(number: str) -> float:
