@@ -36,22 +36,27 @@ SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
 
 @dataclass(frozen=True)
 class LayerShare:
-    """Diagonal share of one layer's own block, beside the baselines of a matrix of its size."""
+    """Diagonal share of one layer's own block, beside the baselines of a matrix of its size.
+
+    What was not measured is `None`: of a layer of which an interrupt left rows out that nothing stands for. A block
+    that vanishes has the share NaN.
+    """
 
     name: str
     kind: str
     parameters: int
     rows: int
-    diag_share: float
+    diag_share: float | None
     diag_share_stderr: float | None
+    diag_share_interval: tuple[float, float] | None
     wigner: float
     ols_gaussian: float
-    abs_sum: float
+    abs_sum: float | None
 
 
 @dataclass(frozen=True)
 class DiagShare(Measured):
-    """How diagonal a Hessian is.
+    """How diagonal a Hessian is. What an interrupt left unmeasured is `None`.
 
     Attributes:
         diag_share: sum_i |H_ii| / sum_ij |H_ij|, in [0, 1]; NaN where H vanishes.
@@ -69,6 +74,7 @@ class DiagShare(Measured):
         zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
         layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
         layer_block_share_stderr: Its standard error; `None` when exact.
+        layer_block_share_interval: 95 % interval; `None` likewise.
         layer_block_matrix: Share of each pair of layers, (L, L); sums to 1.
         layers: One entry per layer, in the order in which they are executed.
         baselines: What random matrices have.
@@ -77,21 +83,22 @@ class DiagShare(Measured):
         status: "ok", "inexact" (a self-check failed) or "interrupted".
     """
 
-    diag_share: float
+    diag_share: float | None
     diag_share_stderr: float | None
     diag_share_interval: tuple[float, float] | None
     method: Literal["exact", "rows"]
     rows: int
     parameters: int
-    abs_diag_sum: float
-    abs_sum: float
+    abs_diag_sum: float | None
+    abs_sum: float | None
     trace: float | None
-    negative_diagonal_fraction: float
+    negative_diagonal_fraction: float | None
     negative_entry: float | None
-    zero_rows: float
-    layer_block_share: float
+    zero_rows: float | None
+    layer_block_share: float | None
     layer_block_share_stderr: float | None
-    layer_block_matrix: list[list[float]]
+    layer_block_share_interval: tuple[float, float] | None
+    layer_block_matrix: list[list[float]] | None
     layers: tuple[LayerShare, ...]
     baselines: Baselines
     hvps: int
@@ -171,11 +178,11 @@ def diag_share(
         engine = f"neuron space (linear layers), {operator.engine} (others)"
         return _finished(problem, computed, groups, 0.0, checks, engine, products, complete=True, interrupted=False)
     if exact:
-        strata, order = groups, sampling.exhaustive_order(groups, rng)
+        strata, order = groups, sampling.spread_order(groups, rng, sampling.LEAST_PER_STRATUM)
     else:
         scale = _row_scales(operator, seed)
         zero_rows = float((scale == 0).mean())
-        strata = sampling.strata_by_scale(groups, scale)
+        strata = sampling.strata_by_scale(groups, scale, wanted)
         order = _sample(strata, scale, wanted, rng)
     computed, interrupted = _compute(operator, problem.layer_slices, order, report)
     complete = exact and not interrupted
@@ -202,7 +209,7 @@ def _finished(
     interrupted: bool,
 ) -> DiagShare:
     """From rows to the measurement with its verdict."""
-    summary = _summarize(problem, computed, _drawn(strata, computed.indices), zero_rows, complete)
+    summary = _summarize(problem, computed, strata, zero_rows, complete)
     tolerance = TOLERANCE[problem.dtype]
     failed = any(value is not None and not value <= tolerance for value in checks.values())
     status: Status = "interrupted" if interrupted else "inexact" if failed else "ok"
@@ -290,7 +297,7 @@ def _sample(strata: list[NDArray[np.int64]], scale: Floats, rows: int, rng: np.r
         return np.array([], dtype=np.int64)
     counts = sampling.allocate(strata, scale, rows)
     drawn = [rng.choice(stratum, count, replace=False) for stratum, count in zip(strata, counts, strict=True)]
-    return sampling.exhaustive_order(drawn, rng)
+    return sampling.spread_order(drawn, rng)
 
 
 def _compute(
@@ -336,87 +343,78 @@ def _passes(operator: HessianOperator, order: NDArray[np.int64]) -> Iterator[tor
 
 
 def _drawn(strata: list[NDArray[np.int64]], computed: NDArray[np.int64]) -> list[Stratum]:
-    """Match computed rows to the strata that they stand for; a stratum that was not reached joins the one before it."""
+    """Match computed rows to the strata that they stand for; a stratum that was not reached has none."""
     place = np.full(max((int(stratum.max()) for stratum in strata), default=0) + 1, -1)
     place[computed] = np.arange(len(computed))
-    found: list[Stratum] = []
-    for stratum in strata:
-        drawn = place[stratum][place[stratum] >= 0]
-        if len(drawn) >= min(2, len(stratum)) or not found:
-            found.append(Stratum(len(stratum), drawn))
-        else:
-            last = found.pop()
-            found.append(Stratum(last.size + len(stratum), np.concatenate([last.drawn, drawn])))
-    return [stratum for stratum in found if len(stratum.drawn)]
+    return [Stratum(len(stratum), place[stratum][place[stratum] >= 0]) for stratum in strata]
 
 
-def _summarize(
-    problem: Problem, rows: _Rows, strata: list[Stratum], zero_rows: float, complete: bool
-) -> dict[str, Any]:
-    layers = problem.layer_slices
-    magnitude, whole = np.abs(rows.diagonal), rows.sums.sum(1)
-    owner = np.searchsorted([layer.stop for layer in layers], rows.indices, side="right")
-    own = np.take_along_axis(rows.sums, owner[:, None], axis=1)[:, 0] if len(rows.indices) else whole
-    share = sampling.ratio(magnitude, whole, strata)
-    inside = sampling.ratio(own, whole, strata)
-    mass = sampling.total(whole, strata)
-    matrix = np.array(
-        [sampling.totals(np.where((owner == index)[:, None], rows.sums, 0.0), strata) for index in range(len(layers))]
-    )
-    order = [layers.index(layer) for layer in problem.executed_layers]
-    shown = (matrix / mass if mass > 0 else np.full_like(matrix, np.nan))[np.ix_(order, order)]
-    negative = sampling.total((rows.diagonal < 0).astype(float), strata)
-    vanishing = sampling.total((whole == 0).astype(float), strata)
+def _share(numerator: Floats, denominator: Floats, strata: list[Stratum]) -> Ratio | None:
+    """As `sampling.ratio`, and `None` where all computed rows vanish but others may not: that is no number either."""
+    found = sampling.ratio(numerator, denominator, strata)
+    census = all(len(stratum.drawn) == stratum.size for stratum in strata)
+    return None if found is None or (math.isnan(found.value) and not census) else found
+
+
+def _described(name: str, share: Ratio | None, complete: bool) -> dict[str, Any]:
+    """A share with its error and interval, which are `None` where it is exact, and all of them where it is unknown."""
+    sampled = None if complete else share
     return {
-        "diag_share": share.value,
-        "diag_share_stderr": None if complete else share.stderr,
-        "diag_share_interval": None if complete else share.interval,
-        "method": "exact" if complete else "rows",
-        "rows": len(rows.indices),
-        "parameters": problem.n_parameters,
-        "abs_diag_sum": sampling.total(magnitude, strata),
-        "abs_sum": mass,
-        "trace": float(rows.diagonal.sum()) if complete else None,
-        "negative_diagonal_fraction": negative / problem.n_parameters,
-        "zero_rows": zero_rows + vanishing / problem.n_parameters if strata else 1.0,
-        "layer_block_share": inside.value,
-        "layer_block_share_stderr": None if complete else inside.stderr,
-        "layer_block_matrix": shown.tolist(),
-        "layers": tuple(
-            _layer_share(
-                layer,
-                owner == index,
-                magnitude,
-                own,
-                strata,
-                problem.n_samples,
-                complete,
-                float(matrix[index, index]),
-            )
-            for index, layer in ((index, layers[index]) for index in order)
-        ),
+        name: share and share.value,
+        f"{name}_stderr": sampled and sampled.stderr,
+        f"{name}_interval": sampled and sampled.interval,
     }
 
 
-def _layer_share(
-    layer: Layer,
-    mine: NDArray[np.bool_],
-    magnitude: Floats,
-    own: Floats,
-    strata: list[Stratum],
-    n: int,
-    complete: bool,
-    mass: float,
-) -> LayerShare:
-    share: Ratio = sampling.ratio(np.where(mine, magnitude, 0.0), np.where(mine, own, 0.0), strata)
-    return LayerShare(
-        name=layer.name,
-        kind=layer.kind,
-        parameters=layer.size,
-        rows=int(mine.sum()),
-        diag_share=share.value,
-        diag_share_stderr=None if complete else share.stderr,
-        wigner=wigner_ols.wigner_share(layer.size),
-        ols_gaussian=wigner_ols.ols_share_gaussian(n, layer.size),
-        abs_sum=mass,
+def _summarize(
+    problem: Problem, rows: _Rows, places: list[NDArray[np.int64]], zero_rows: float, complete: bool
+) -> dict[str, Any]:
+    """From rows to shares and totals. Nothing is said of a total whose rows are not all stood for."""
+    layers, n = problem.layer_slices, problem.n_parameters
+    strata = _drawn(places, rows.indices)
+    magnitude, whole = np.abs(rows.diagonal), rows.sums.sum(1)
+    stops = [layer.stop for layer in layers]
+    owner = np.searchsorted(stops, rows.indices, side="right")
+    own = np.take_along_axis(rows.sums, owner[:, None], axis=1)[:, 0] if len(rows.indices) else whole
+    owners = [int(np.searchsorted(stops, stratum[0], side="right")) for stratum in places]
+    by_layer = [[s for s, other in zip(strata, owners, strict=True) if other == index] for index in range(len(layers))]
+    reached = all(len(stratum.drawn) for stratum in strata)
+    executed = [layers.index(layer) for layer in problem.executed_layers]
+    values: dict[str, Any] = dict.fromkeys(
+        ("abs_diag_sum", "abs_sum", "negative_diagonal_fraction", "zero_rows", "layer_block_matrix")
     )
+    if reached:
+        mass = sampling.total(whole, strata)
+        matrix = np.array([sampling.totals(rows.sums, mine) if mine else np.zeros(len(layers)) for mine in by_layer])
+        vanishing = sampling.total((whole == 0).astype(float), strata)
+        values = {
+            "abs_diag_sum": sampling.total(magnitude, strata),
+            "abs_sum": mass,
+            "negative_diagonal_fraction": sampling.total((rows.diagonal < 0).astype(float), strata) / n,
+            "zero_rows": zero_rows + vanishing / n if strata else 1.0,
+            "layer_block_matrix": (matrix / mass if mass > 0 else np.full_like(matrix, np.nan))[
+                np.ix_(executed, executed)
+            ].tolist(),
+        }
+    return {
+        **_described("diag_share", _share(magnitude, whole, strata), complete),
+        **_described("layer_block_share", _share(own, whole, strata), complete),
+        **values,
+        "method": "exact" if complete else "rows",
+        "rows": len(rows.indices),
+        "parameters": n,
+        "trace": float(rows.diagonal.sum()) if complete else None,
+        "layers": tuple(
+            LayerShare(
+                name=layer.name,
+                kind=layer.kind,
+                parameters=layer.size,
+                rows=int((owner == index).sum()),
+                **_described("diag_share", _share(magnitude, own, mine), complete),
+                wigner=wigner_ols.wigner_share(layer.size),
+                ols_gaussian=wigner_ols.ols_share_gaussian(problem.n_samples, layer.size),
+                abs_sum=sampling.total(own, mine) if all(len(stratum.drawn) for stratum in mine) else None,
+            )
+            for index, layer, mine in ((index, layers[index], by_layer[index]) for index in executed)
+        ),
+    }

@@ -1,5 +1,6 @@
 """What a diagonal share means, and what a person can do about it."""
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +22,12 @@ NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Finding]:
     """The verdict on a measured share, the most important sentence first."""
     found = checks_findings(share.checks, tolerance)
-    if share.abs_sum == 0 or share.diag_share != share.diag_share:
+    if share.diag_share is None:
+        return [*found, _too_early(share), *_negative_curvature(share), *data_findings(problem)]
+    if share.abs_sum == 0 or math.isnan(share.diag_share):
         return [*found, _nothing_there()]
     found += _still_layers(share)
-    found.append(_headline(share))
+    found.append(_headline(share, share.diag_share))
     found += _negative_curvature(share)
     found.append(_blocks(share))
     found += _precision(share, problem)
@@ -32,6 +35,16 @@ def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Fin
     found += _inputs(share)
     found += data_findings(problem)
     return found
+
+
+def _too_early(share: "DiagShare") -> Finding:
+    missing = sum(layer.diag_share is None for layer in share.layers)
+    return Finding(
+        "warn",
+        "The run ended before the share of the whole could be told.",
+        f"{share.rows:,} rows were computed; {missing} of {len(share.layers)} layers are not measured",
+        "let it run longer, or ask for fewer rows: --rows",
+    )
 
 
 def _nothing_there() -> Finding:
@@ -44,7 +57,11 @@ def _nothing_there() -> Finding:
 
 
 def _still_layers(share: "DiagShare") -> list[Finding]:
-    still = [layer.name for layer, row in zip(share.layers, share.layer_block_matrix, strict=True) if not any(row)]
+    still = [
+        layer.name
+        for layer, row in zip(share.layers, share.layer_block_matrix or (), strict=True)
+        if layer.diag_share is not None and math.isnan(layer.diag_share) and not any(row)
+    ]
     if not still:
         return []
     which = ", ".join(still[:NAMED]) + (", ..." if len(still) > NAMED else "")
@@ -59,39 +76,39 @@ def _still_layers(share: "DiagShare") -> list[Finding]:
     ]
 
 
-def _bounds(share: "DiagShare") -> tuple[float, float]:
-    return share.diag_share_interval or (share.diag_share, share.diag_share)
+def _bounds(share: "DiagShare", value: float) -> tuple[float, float]:
+    return share.diag_share_interval or (value, value)
 
 
-def _headline(share: "DiagShare") -> Finding:
-    low, high = _bounds(share)
+def _headline(share: "DiagShare", value: float) -> Finding:
+    low, high = _bounds(share, value)
     base = share.baselines
     if high < base.wigner:
         return Finding(
             "warn",
-            f"The Hessian is hollow: its diagonal holds {percent(share.diag_share)} of its absolute mass, less than a random symmetric matrix.",
+            f"The Hessian is hollow: its diagonal holds {percent(value)} of its absolute mass, less than a random symmetric matrix.",
             f"1/d = {percent(base.wigner)}; no positive semidefinite matrix falls below it, so this Hessian has negative eigenvalues",
             "methods that use negative curvature (trust region, Newton-CG); diagonal preconditioners see almost nothing here",
         )
-    against_wigner = f"{times(share.diag_share / base.wigner)} Wigner's 1/d = {percent(base.wigner)}"
-    against_ols = f"{times(share.diag_share / base.ols_gaussian)} a Gaussian least-squares Hessian's {percent(base.ols_gaussian)} (n = {base.n:,}, d = {base.d:,})"
+    against_wigner = f"{times(value / base.wigner)} Wigner's 1/d = {percent(base.wigner)}"
+    against_ols = f"{times(value / base.ols_gaussian)} a Gaussian least-squares Hessian's {percent(base.ols_gaussian)} (n = {base.n:,}, d = {base.d:,})"
     if low > (1 + ALIKE) * base.ols_gaussian:
         return Finding(
             "ok",
-            f"The Hessian is more diagonal than random baselines: {percent(share.diag_share)} of its absolute mass is on the diagonal.",
+            f"The Hessian is more diagonal than random baselines: {percent(value)} of its absolute mass is on the diagonal.",
             f"{against_wigner}; {against_ols}",
             "diagonal preconditioning (Adam, RMSprop, ellipsoidal trust regions) has something to work with here",
         )
     if high < base.ols_gaussian / (1 + ALIKE):
         return Finding(
             "note",
-            f"The Hessian is less diagonal than least squares on Gaussian data: {percent(share.diag_share)} of its absolute mass is on the diagonal.",
+            f"The Hessian is less diagonal than least squares on Gaussian data: {percent(value)} of its absolute mass is on the diagonal.",
             f"{against_ols}; {against_wigner}, which any positive semidefinite matrix reaches by itself",
             "expect little from diagonal preconditioning alone; block or Kronecker-factored methods see the correlations",
         )
     return Finding(
         "note",
-        f"The Hessian is about as diagonal as least squares on Gaussian data: {percent(share.diag_share)} of its absolute mass is on the diagonal.",
+        f"The Hessian is about as diagonal as least squares on Gaussian data: {percent(value)} of its absolute mass is on the diagonal.",
         f"{against_ols}; {against_wigner}, which any positive semidefinite matrix reaches by itself",
         "diagonal preconditioning does here what it does for least squares; block or Kronecker-factored methods see more",
     )
@@ -100,11 +117,13 @@ def _headline(share: "DiagShare") -> Finding:
 def _negative_curvature(share: "DiagShare") -> list[Finding]:
     if share.negative_entry is None:
         return []
+    fraction = share.negative_diagonal_fraction
+    some = "some" if fraction is None else percent(fraction)
     if share.negative_entry > -NOISE:
         return [
             Finding(
                 "note",
-                f"{percent(share.negative_diagonal_fraction)} of the diagonal is negative by rounding: no proof of negative curvature.",
+                f"{some[0].upper()}{some[1:]} of the diagonal is negative by rounding: no proof of negative curvature.",
                 f"computed anew in float64, the entry that seemed most negative is {share.negative_entry:.1e} of its row's absolute sum",
                 "hessdiag eigs, which measures the lowest eigenvalue",
             )
@@ -112,7 +131,7 @@ def _negative_curvature(share: "DiagShare") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"Negative curvature is certain: {percent(share.negative_diagonal_fraction)} of the diagonal is negative.",
+            f"Negative curvature is certain: {some} of the diagonal is negative.",
             f"a negative H_ii is the curvature along one parameter: down to {share.negative_entry:.2g} of its row's absolute sum",
             "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
         )
@@ -120,15 +139,15 @@ def _negative_curvature(share: "DiagShare") -> list[Finding]:
 
 
 def _blocks(share: "DiagShare") -> Finding:
-    sampled = share.layer_block_share_stderr is not None
-    error = f" (standard error {percent(share.layer_block_share_stderr or 0.0)})" if sampled else ""
+    inside, bounds = share.layer_block_share or 0.0, share.layer_block_share_interval
+    error = f" (95 %: {percent(bounds[0])} to {percent(bounds[1])})" if bounds else ""
     if len(share.layers) == 1:
         return Finding("note", "There is one layer only: layer blocks are the whole Hessian.", "1 layer", "nothing")
-    level: Level = "ok" if share.layer_block_share >= 0.5 else "note"
+    level: Level = "ok" if inside >= 0.5 else "note"
     return Finding(
         level,
-        f"Blocks within layers hold {percent(share.layer_block_share)} of the absolute mass{error}.",
-        f"the rest, {percent(1 - share.layer_block_share)}, couples different layers and is invisible to K-FAC, Shampoo and layer-wise methods",
+        f"Blocks within layers hold {percent(inside)} of the absolute mass{error}.",
+        f"the rest, {percent(1 - inside)}, couples different layers and is invisible to K-FAC, Shampoo and layer-wise methods",
         "layer-wise curvature methods are well founded here"
         if level == "ok"
         else "methods that see across layers: Newton-CG, trust region, L-BFGS",
@@ -137,7 +156,7 @@ def _blocks(share: "DiagShare") -> Finding:
 
 def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
     found = []
-    low, high = _bounds(share)
+    low, high = _bounds(share, share.diag_share or 0.0)
     if share.diag_share and (high - low) / 2 > WIDE_INTERVAL * share.diag_share:
         found.append(
             Finding(
@@ -147,7 +166,7 @@ def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
                 f"--rows {min(4 * share.rows, share.parameters)}",
             )
         )
-    typical = share.abs_sum / share.parameters**2
+    typical = (share.abs_sum or 0.0) / share.parameters**2
     floor = torch.finfo(problem.dtype).tiny / torch.finfo(problem.dtype).eps
     if 0 < typical < floor:
         found.append(
@@ -162,7 +181,7 @@ def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
 
 
 def _zero_rows(share: "DiagShare") -> list[Finding]:
-    if share.zero_rows < MANY_ZERO_ROWS:
+    if share.zero_rows is None or share.zero_rows < MANY_ZERO_ROWS:
         return []
     return [
         Finding(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -20,6 +20,7 @@ from hessdiag.report.view import (
 
 FULL_MATRIX = 12  # layers up to which the block matrix is printed whole; beyond, its largest entries
 LARGEST = 20
+NOT_MEASURED = "not measured"
 
 Json = Mapping[str, Any]
 
@@ -33,15 +34,18 @@ def view(doc: Json) -> View:
         _blocks(result),
         _trajectory(result),
     )
-    share = with_error(result["diag_share"], result["diag_share_stderr"])
+    share = with_interval(result["diag_share"], result["diag_share_interval"])
     wigner = result["baselines"]["wigner"]
+    measured = result["diag_share"] is not None
     return View(
         question="How diagonal is the Hessian?",
         subject=subject(doc["problem"]),
         warnings=warnings(doc),
         headline=(
-            share,
-            f"of Σ|H_ij| is on the diagonal: {ratio(result['diag_share'], wigner)} the Wigner value 1/d",
+            share if measured else NOT_MEASURED,
+            f"of Σ|H_ij| is on the diagonal: {ratio(result['diag_share'], wigner)} the Wigner value 1/d"
+            if measured
+            else "before the interrupt: some rows stand for nothing yet",
         ),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
@@ -56,11 +60,10 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
     how = "every row was computed" if exact else "rows drawn without replacement, stratified by layer"
     facts = [
-        Fact("95 % interval", interval(result["diag_share_interval"], 3), "of the share, from the sampled rows"),
         Fact("Hessian rows", rows, how),
         Fact(
             "inside layer blocks",
-            with_error(result["layer_block_share"], result["layer_block_share_stderr"], 3),
+            with_interval(result["layer_block_share"], result.get("layer_block_share_interval"), 3),
             "share of Σ|H_ij| where both parameters belong to one layer",
         ),
         Fact("trace", number(result["trace"], 4), "sum of the diagonal, and of the eigenvalues"),
@@ -149,25 +152,24 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
         "parameters",
         *(("rows",) if sampled else ()),
         "share",
-        *(("±",) if sampled else ()),
+        *(("95 % interval",) if sampled else ()),
     )
+    bounds = [layer.get("diag_share_interval") for layer in layers]
     rows = tuple(
         (
             layer["name"],
             layer["kind"],
             number(layer["parameters"]),
             *((number(layer["rows"]),) if sampled else ()),
-            number(layer["diag_share"]),
-            *((number(layer["diag_share_stderr"], 2),) if sampled else ()),
+            NOT_MEASURED if layer["diag_share"] is None else number(layer["diag_share"]),
+            *((interval(ends, 3),) if sampled else ()),
             number(layer["wigner"]),
             number(layer["ols_gaussian"]),
             ratio(layer["diag_share"], layer["wigner"]),
         )
-        for layer in layers
+        for layer, ends in zip(layers, bounds, strict=True)
     )
-    errors = [layer["diag_share_stderr"] for layer in layers]
     shares = [layer["diag_share"] for layer in layers]
-    spread = [(None if s is None or e is None else 1.96 * e) for s, e in zip(shares, errors, strict=True)]
     return Dots(
         title="Per layer",
         caption=(
@@ -181,7 +183,7 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
             (*columns, "Wigner", "OLS", "/ Wigner"),
             rows,
             2,
-            ("kind", "rows", "±"),
+            ("kind", "rows", "95 % interval"),
         ),
         text="table",
         labels=tuple(layer["name"] for layer in layers),
@@ -189,12 +191,8 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
             Series(
                 "this layer",
                 tuple(shares),
-                tuple(None if e is None else max(s - e, 0.0) for s, e in zip(shares, spread, strict=True))
-                if sampled
-                else (),
-                tuple(None if e is None else min(s + e, 1.0) for s, e in zip(shares, spread, strict=True))
-                if sampled
-                else (),
+                tuple(ends[0] if ends else None for ends in bounds) if sampled else (),
+                tuple(ends[1] if ends else None for ends in bounds) if sampled else (),
             ),
             Series("Wigner, 1/d", tuple(layer["wigner"] for layer in layers), role="reference", group=1),
             Series("OLS, Gaussian data", tuple(layer["ols_gaussian"] for layer in layers), role="theory", group=2),
@@ -248,12 +246,13 @@ def _trajectory(result: Json) -> Lines | None:
     rows = tuple(
         (
             point["label"],
-            with_error(point["diag_share"], point["diag_share_stderr"]),
+            NOT_MEASURED if point["diag_share"] is None else number(point["diag_share"]),
+            *((interval(ends, 3),) if any(bounds) else ()),
             ratio(point["diag_share"], point["wigner"]),
             number(point["ols_gaussian"]),
             number(point["layer_block_share"]),
         )
-        for point in points
+        for point, ends in zip(points, bounds, strict=True)
     )
     return Lines(
         title="Along the checkpoints",
@@ -265,8 +264,9 @@ def _trajectory(result: Json) -> Lines | None:
         alt=f"Diagonal share at {len(points)} checkpoints with its baselines.",
         table=Table(
             "Diagonal share along the checkpoints",
-            ("checkpoint", "share", "/ Wigner", "OLS", "in layer blocks"),
+            ("checkpoint", "share", *(("95 % interval",) if any(bounds) else ()), "/ Wigner", "OLS", "in layer blocks"),
             rows,
+            optional=("95 % interval",),
         ),
         text="table",
         x=tuple(float(index) for index in range(len(points))),

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -5,9 +7,9 @@ from hessdiag.curvature import sampling
 from hessdiag.curvature.sampling import Stratum
 
 
-def _population(rng, size=600):
-    """Row sums over three decades with a tenth of zero rows, and numerators that are a noisy share of them."""
-    denominator = np.exp(rng.normal(0, 1.5, size)) * (rng.random(size) > 0.1)
+def _population(rng, size=600, decades=1.5):
+    """Row sums over some decades with a tenth of zero rows, and numerators that are a noisy share of them."""
+    denominator = np.exp(rng.normal(0, decades, size)) * (rng.random(size) > 0.1)
     return denominator * rng.uniform(0.001, 0.03, size), denominator
 
 
@@ -25,7 +27,7 @@ def test_interval_covers_and_is_no_wider_than_it_must_be():
     top, bottom = _population(rng)
     truth = top.sum() / bottom.sum()
     guess = bottom * np.exp(rng.normal(0, 0.5, len(bottom)))
-    strata = sampling.strata_by_scale([np.arange(400), np.arange(400, 600)], guess)
+    strata = sampling.strata_by_scale([np.arange(400), np.arange(400, 600)], guess, 80)
     counts = sampling.allocate(strata, guess, 80)
     inside, errors, stderrs = 0, [], []
     for _ in range(500):
@@ -57,13 +59,80 @@ def test_nothing_to_divide_by_is_nan():
 def test_strata_partition_the_rows_that_are_not_zero():
     rng = np.random.default_rng(2)
     scale = np.where(rng.random(200) < 0.3, 0.0, rng.lognormal(size=200))
-    strata = sampling.strata_by_scale([np.arange(150), np.arange(150, 200)], scale)
+    strata = sampling.strata_by_scale([np.arange(150), np.arange(150, 200)], scale, 100)
     assert sorted(np.concatenate(strata).tolist()) == np.flatnonzero(scale).tolist()
     assert all((stratum < 150).all() or (stratum >= 150).all() for stratum in strata)
 
 
+def test_no_more_strata_than_rows_can_fill():
+    groups = [np.arange(100 * i, 100 * (i + 1)) for i in range(5)]
+    scale = np.exp(np.linspace(0, 3, 500))
+    few, many = (sampling.strata_by_scale(groups, scale, rows) for rows in (40, 1000))
+    assert (len(few), len(many)) == (10, 20)
+    assert sampling.allocate(few, scale, 40).sum() <= 5 * 2 * 8 + 40
+
+
+def test_interval_by_hand():
+    """Four of ten rows with denominators of 1: mean, finite population, Student's t with three degrees, logit."""
+    shares = np.array([0.1, 0.2, 0.4, 0.5])
+    found = sampling.ratio(shares, np.ones(4), [Stratum(10, np.arange(4))])
+    variance = ((0.2**2 + 0.1**2 + 0.1**2 + 0.2**2) / 3) / 4 * (1 - 4 / 10)
+    assert found.value == pytest.approx(0.3, rel=1e-12)
+    assert found.stderr == pytest.approx(math.sqrt(variance), rel=1e-12)
+    reach = 3.182446305284263 * math.sqrt(variance) / (0.3 * 0.7)  # a table's t(0.975, 3)
+    middle = math.log(0.3 / 0.7)
+    assert found.interval == pytest.approx([1 / (1 + math.exp(-middle + side * reach)) for side in (1, -1)], rel=1e-9)
+
+
+def test_one_row_of_a_stratum_counts_with_its_squared_deviation():
+    shares, whole = np.array([0.2, 0.4, 0.9]), np.ones(3)
+    found = sampling.ratio(shares, whole, [Stratum(20, np.array([0, 1])), Stratum(5, np.array([2]))])
+    value = (20 * 0.3 + 5 * 0.9) / 25
+    variance = 20**2 * (1 - 2 / 20) / 2 * 0.02 + 5**2 * (1 - 1 / 5) * (0.9 - value) ** 2
+    assert found.value == pytest.approx(value)
+    assert found.stderr == pytest.approx(math.sqrt(variance) / 25, rel=1e-12)
+
+
+def test_a_stratum_without_rows_leaves_no_ratio():
+    assert sampling.ratio(np.ones(4), np.ones(4), [Stratum(9, np.arange(4)), Stratum(3, np.zeros(0, int))]) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+def test_rows_that_are_alike_are_no_proof_for_the_rest(value):
+    """With 5 % of the rows different, 20 alike are drawn by luck in one of three samples."""
+    low, high = sampling.ratio(np.full(20, value), np.ones(20), [Stratum(1000, np.arange(20))]).interval
+    assert high - low > 0.1
+    assert low <= value <= high
+
+
+def test_a_single_row_that_holds_the_mass_says_nothing():
+    whole = np.array([1e6, 1.0, 1.0, 1.0, 1.0, 1.0])
+    assert sampling.ratio(whole * 0.1, whole, [Stratum(100, np.arange(6))]).interval == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.6, 1.0])
+def test_intervals_of_a_beginning_cover(part):
+    rng = np.random.default_rng(5)
+    top, bottom = _population(rng, 1500, decades=1.0)
+    truth = top.sum() / bottom.sum()
+    groups = np.split(np.arange(1500), [40, 700, 720, 1300])
+    inside = 0
+    for _ in range(400):
+        order = sampling.spread_order(groups, rng, sampling.LEAST_PER_STRATUM)[: int(1500 * part)]
+        place = np.full(1500, -1)
+        place[order] = np.arange(len(order))
+        strata = [Stratum(len(group), place[group][place[group] >= 0]) for group in groups]
+        low, high = sampling.ratio(top[order], bottom[order], strata).interval
+        inside += low - 1e-12 <= truth <= high + 1e-12
+    assert 0.92 <= inside / 400 <= (0.99 if part < 1 else 1.0)
+
+
 def test_stopping_early_leaves_every_group_represented():
-    order = sampling.exhaustive_order([np.arange(1000), np.arange(1000, 1010)], np.random.default_rng(3))
-    assert sorted(order.tolist()) == list(range(1010))
-    assert (order[:4] >= 1000).sum() == 2
-    assert ((order[:505] >= 1000).sum()) in (4, 5, 6)
+    groups = [np.arange(1000), np.arange(1000, 1010), np.arange(1010, 1400)]
+    order = sampling.spread_order(groups, np.random.default_rng(3), 8)
+    assert sorted(order.tolist()) == list(range(1400))
+    first = np.digitize(order[:24], [1000, 1010])
+    assert first.tolist() == [0, 1, 2] * 8
+    half = np.digitize(order[:700], [1000, 1010])
+    assert 485 <= (half == 0).sum() <= 505
+    assert 185 <= (half == 2).sum() <= 200

@@ -12,6 +12,8 @@ from hessdiag.diagnostics import diag_share as module
 from hessdiag.diagnostics.diag_share import diag_share
 from hessdiag.errors import SpecError
 from hessdiag.problem.problem import Problem
+from hessdiag.report.diag_share import view
+from hessdiag.report.document import document
 from tests.curvature.test_hessian import CASES
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic, share
 
@@ -185,6 +187,111 @@ def test_interrupt_keeps_an_honest_estimate(monkeypatch):
     assert found.method == "rows"
     assert 128 <= found.rows < problem.n_parameters
     assert found.diag_share_interval[0] < truth < found.diag_share_interval[1]
+
+
+def _after(rows):
+    def progress(done, total, what):
+        if done >= rows:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.6])
+def test_intervals_after_an_interrupt_cover(part):
+    """Of the whole share and of each layer's, over 300 orders, with the rows of the true Hessian."""
+    problem = _pixels()
+    H = brute_force_hessian(problem).abs().numpy()
+    layers = problem.layer_slices
+    sums = np.stack([H[:, layer.start : layer.stop].sum(1) for layer in layers], axis=1)
+    truth = [np.trace(H) / H.sum()] + [
+        np.trace(block) / block.sum()
+        for block in (H[layer.start : layer.stop, layer.start : layer.stop] for layer in layers)
+    ]
+    groups, count, inside, asked = module._groups(problem), int(part * len(H)), np.zeros(4), np.zeros(4)
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        order = module.sampling.spread_order(groups, rng, module.sampling.LEAST_PER_STRATUM)[:count]
+        rows = module._Rows(order, H.diagonal()[order], sums[order])
+        found = module._summarize(problem, rows, groups, 0.0, False)
+        intervals = [found["diag_share_interval"], *(layer.diag_share_interval for layer in found["layers"])]
+        for index, interval in enumerate(intervals):
+            if interval is not None:
+                asked[index] += 1
+                inside[index] += interval[0] - 1e-12 <= truth[index] <= interval[1] + 1e-12
+    assert asked[0] == 300
+    assert (inside[0] / asked[0]) >= 0.91  # 92 % less what 300 orders may be off
+    assert inside[1:].sum() / asked[1:].sum() >= 0.91
+
+
+def test_what_an_interrupt_left_out_is_not_measured(monkeypatch):
+    """Twelve layers, and a keyboard that stops after one pass of four rows: no share, no dead layer, no NaN."""
+    _by_products(monkeypatch)
+    torch.manual_seed(0)
+    blocks = [layer for _ in range(11) for layer in (nn.Linear(4, 4), nn.Tanh())]
+    problem = Problem(
+        nn.Sequential(*blocks, nn.Linear(4, 2)).double(),
+        data=[(torch.randn(8, 4).double(), torch.randn(8, 2).double())],
+        loss="mse",
+    )
+    monkeypatch.setattr(module.HessianOperator, "chunk", 4, raising=False)
+    found = diag_share(problem, rows="all", progress=_after(4))
+    assert (found.status, found.rows, found.diag_share, found.diag_share_interval) == ("interrupted", 4, None, None)
+    assert found.layer_block_matrix is None
+    assert [layer.diag_share is None for layer in found.layers] == [False] * 2 + [True] * 10
+    assert found.abs_sum is None
+    assert found.zero_rows is None
+    first = next(finding for finding in found.findings if "hvp" not in finding.because)
+    assert "ended before" in first.says
+    assert "no curvature" not in " ".join(finding.says for finding in found.findings)
+    shown = view(
+        document(
+            "diag-share",
+            status=found.status,
+            problem={"loss": "mse"},
+            result=found.to_result(),
+            theory=found.theory,
+            checks=found.checks,
+            verdict=found.verdict,
+            provenance={},
+        )
+    )
+    assert shown.headline[0] == "not measured"
+    assert str(shown).count("not measured") >= 11
+    assert "NaN" not in str(shown)
+    later = diag_share(problem, rows="all", progress=_after(120))
+    truth = diag_share(problem, rows="all")
+    assert later.diag_share_interval[0] < truth.diag_share < later.diag_share_interval[1]
+    inside = [
+        mine.diag_share_interval[0] <= exact.diag_share <= mine.diag_share_interval[1]
+        for mine, exact in zip(later.layers, truth.layers, strict=True)
+    ]
+    assert sum(inside) >= 10
+
+
+def test_rows_of_zeros_so_far_make_no_dead_layer(monkeypatch):
+    """A layer with one live row in a hundred: what was computed of it vanishes, what was not may not."""
+    diagonal = torch.zeros(400).double()
+    diagonal[:200] = 1.0
+    diagonal[399] = 1.0
+
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(200, 1, bias=False), nn.Linear(200, 1, bias=False)
+
+    problem = Problem(
+        Two().double(),
+        data=[torch.zeros(1)],
+        objective=lambda m, _: 0.5 * (diagonal * torch.cat([m.first.weight[0], m.second.weight[0]]) ** 2).sum(),
+    )
+    _by_products(monkeypatch)
+    monkeypatch.setattr(module.HessianOperator, "chunk", 16, raising=False)
+    found = diag_share(problem, rows="all", progress=_after(40), seed=1)
+    assert found.layers[1].rows >= 8
+    assert found.layers[1].diag_share is None
+    assert not any("no curvature" in finding.says for finding in found.findings)
+    assert not found.layers[1].diag_share_interval
 
 
 def test_many_parameters_are_sampled_by_default(monkeypatch):

@@ -37,6 +37,7 @@ def diag_share(
             "rows": 40 if sampled else 1000,
             "diag_share": 0.02 / (index + 1),
             "diag_share_stderr": 0.001 if sampled else None,
+            "diag_share_interval": [0.018 / (index + 1), 0.022 / (index + 1)] if sampled else None,
             "wigner": 0.001,
             "ols_gaussian": 0.007,
             "abs_sum": 12.0 + index,
@@ -88,6 +89,7 @@ def diag_share(
         "layers": entries,
         "layer_block_share": 0.52,
         "layer_block_share_stderr": 0.01 if sampled else None,
+        "layer_block_share_interval": [0.5, 0.541] if sampled else None,
         "layer_block_matrix": [[value / total for value in row] for row in weight],
         "trajectory": points if trajectory else None,
     }
