@@ -290,7 +290,7 @@ def output_of(problem: Problem, batch: Any) -> Received:
     tensors, build = structure.flatten(output)
     if not tensors:
         raise NoGaussNewtonError(
-            f"the output, a {type(output).__name__}, holds no tensor that depends on a trainable parameter.",
-            "--operator hessian",
+            f"no tensor that depends on a trainable parameter was found in the output, a {type(output).__name__}.",
+            "--operator hessian, or a model that returns tensors in tuples, lists, mappings or attributes",
         )
     return Received(output, tensors, build, target)

@@ -34,11 +34,13 @@ class Linearization:
         error: Relative distance of v'Gv from the second derivative of the loss there.
         moves: Whether any output moves along v.
         curves: Whether the loss curves along the outputs' way.
+        elsewhere: Whether the loss also depends on parameters by another way than the tensors that it receives.
     """
 
     error: float
     moves: bool
     curves: bool
+    elsewhere: bool
 
     @property
     def linear(self) -> bool:
@@ -78,29 +80,31 @@ def linearization(operator: OutputSpaceOperator, seed: int = 0) -> Linearization
         moved = movable(problem)
     except ComputeError:
         return None
-    error, moves, curves = math.inf, False, False
+    error, moves, curves, elsewhere = math.inf, False, False, False
+    watched: set[Tensor] = {*problem.parameters, *moved.problem.parameters}
     for step in _STEPS:
-        along = _along(moved, v, function, moved.step(v, step))
+        along = _along(moved, v, function, moved.step(v, step), watched)
         scale = max(abs(form), abs(along.second), along.size)
         error = min(error, abs(form - along.second) / scale if scale else 0.0)
-        moves, curves = moves or along.moves, curves or along.size > 0
+        moves, curves, elsewhere = moves or along.moves, curves or along.size > 0, elsewhere or along.elsewhere
         if error <= _FAR_BETTER * TOLERANCE[problem.dtype]:
             break
-    return Linearization(error, moves, curves)
+    return Linearization(error, moves, curves, elsewhere)
 
 
 @dataclass(frozen=True)
 class _Along:
-    """u'Bu over all batches, the sum of the magnitudes that it is made of, and whether u is not zero."""
+    """u'Bu over all batches, the sum of the magnitudes that it is made of, whether u is not zero, and `elsewhere`."""
 
     second: float
     size: float
     moves: bool
+    elsewhere: bool
 
 
-def _along(moved: Moved, v: Tensor, function: Callable[[Any], Function], step: float) -> _Along:
+def _along(moved: Moved, v: Tensor, function: Callable[[Any], Function], step: float, watched: set[Tensor]) -> _Along:
     problem = moved.problem
-    second, size, moves = 0.0, 0.0, False
+    second, size, moves, elsewhere = 0.0, 0.0, False, False
     assert problem._loss is not None
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
         directions = moved.difference(v, step, partial(_tensors, problem, batch))
@@ -108,6 +112,7 @@ def _along(moved: Moved, v: Tensor, function: Callable[[Any], Function], step: f
         z = _outputs(problem, batch)
         start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
         reach, length = _norm(start, _LEAST), _norm(directions)
+        elsewhere = elsewhere or _depends(problem, function(problem._loss), z, watched)
         if not length:
             continue
         k = torch.finfo(start[0].dtype).eps ** (1 / 3) * reach / length
@@ -121,7 +126,7 @@ def _along(moved: Moved, v: Tensor, function: Callable[[Any], Function], step: f
         second += weight * math.fsum(float(part.sum()) for part in parts)
         size += weight * math.fsum(float(part.abs().sum()) for part in parts)
         moves = True
-    return _Along(second, size, moves)
+    return _Along(second, size, moves, elsewhere)
 
 
 def _outputs(problem: Problem, batch: Any) -> Received:
@@ -142,6 +147,22 @@ def _slopes(problem: Problem, loss: Function, z: Received, tensors: Sequence[Ten
             return [torch.zeros_like(tensor) for tensor in tensors]
         found = torch.autograd.grad(value, leaves, materialize_grads=True)
     return [part.to(tensor.dtype) for part, tensor in zip(found, tensors, strict=True)]
+
+
+def _depends(problem: Problem, loss: Function, z: Received, watched: set[Tensor]) -> bool:
+    """Whether the loss reaches a parameter though all that it receives is cut off from them."""
+    with evaluated(problem):
+        ahead: list[Any] = [scalar(loss, z, [tensor.detach() for tensor in z.tensors]).grad_fn]
+    seen = set()
+    while ahead:
+        node = ahead.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) in watched:
+            return True
+        seen.add(node)
+        ahead += [successor for successor, _ in node.next_functions]
+    return False
 
 
 def _norm(tensors: Sequence[Tensor], least: float = 0.0) -> float:

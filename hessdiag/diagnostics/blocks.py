@@ -61,6 +61,8 @@ class Blocks(Measured):
         split_missing: Why there is no G; `None` where there is.
         loss_in_output: What is known of the loss in what it receives: "convex", so that G is positive semidefinite;
             "linear" at this point, so that G is zero; or "unknown". `None` without G.
+        loss_uses_parameters: Whether the loss depends on parameters by another way than the output, too: that part is
+            in R. `None` without G.
         gauss_newton_norm: |G|.
         residual_norm: |R|.
         between_layers: Share of |H|^2 outside the layer-diagonal blocks.
@@ -92,6 +94,7 @@ class Blocks(Measured):
     residual_stderr: Matrix | None
     split_missing: str | None
     loss_in_output: LossInOutput | None
+    loss_uses_parameters: bool | None
     trace: list[float]
     trace_stderr: list[float] | None
     diagonal_mass: list[float] | None
@@ -176,7 +179,7 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     failed = operators.failed(problem, checks)
     status: Status = "interrupted" if squares.interrupted else "inexact" if failed else "ok"
     measured |= {"engine": engine, "checks": checks, "status": status}
-    measured |= {"split_missing": split.missing, "loss_in_output": split.loss}
+    measured |= {"split_missing": split.missing, "loss_in_output": split.loss, "loss_uses_parameters": split.elsewhere}
     return Blocks(**measured, findings=tuple(findings(Blocks(**measured), problem)))
 
 
@@ -187,18 +190,19 @@ class _Split:
     operator: GaussNewtonOperator | None
     checks: dict[str, float | None]
     loss: LossInOutput | None
+    elsewhere: bool | None
     missing: str | None
 
 
 def _split(problem: Problem, seed: int) -> _Split:
     if problem._loss is None:
-        return _Split(None, {}, None, "an objective is no loss of the model's output")
+        return _Split(None, {}, None, None, "an objective is no loss of the model's output")
     operator = GaussNewtonOperator(problem)
     try:
         found = operators.output_checks(operator, seed)
     except NoGaussNewtonError as error:
-        return _Split(None, {}, None, error.what.rstrip("."))
-    return _Split(operator, found.checks, found.loss, None)
+        return _Split(None, {}, None, None, error.what.rstrip("."))
+    return _Split(operator, found.checks, found.loss, found.elsewhere, None)
 
 
 def _by_pairs(

@@ -35,6 +35,7 @@ def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
         found.append(output_verdict.linear_finding(problem))
     else:
         found += [_residual(blocks), *_within(blocks)]
+    found += output_verdict.elsewhere_findings(blocks.loss_uses_parameters)
     found += _indefinite(blocks)
     found += _dominant(blocks)
     found += _depth(blocks)

@@ -45,10 +45,12 @@ class OutputChecks:
     Attributes:
         checks: `ggn_quadratic_form`, the relative error of v'Gv.
         loss: What is known of the loss in what it receives: that it is convex, or that it is linear here.
+        elsewhere: Whether the loss uses parameters by another way than what it receives.
     """
 
     checks: dict[str, float | None]
     loss: LossInOutput
+    elsewhere: bool
 
 
 def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
@@ -60,7 +62,8 @@ def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
     found = linearization(matrix, seed)
     linear = found is not None and found.linear
     known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
-    return OutputChecks({"ggn_quadratic_form": None if found is None else found.error}, known)
+    error, elsewhere = (None, False) if found is None else (found.error, found.elsewhere)
+    return OutputChecks({"ggn_quadratic_form": error}, known, elsewhere)
 
 
 def failed(problem: Problem, measured: dict[str, float | None]) -> bool:

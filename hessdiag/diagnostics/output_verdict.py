@@ -41,6 +41,20 @@ def check_findings(checks: Mapping[str, float | None], tolerance: float) -> list
     ]
 
 
+def elsewhere_findings(uses_parameters: bool | None) -> list[Finding]:
+    """What a Gauss-Newton matrix leaves out, where the loss does not see the parameters through the output alone."""
+    if not uses_parameters:
+        return []
+    return [
+        Finding(
+            "note",
+            "The loss also uses parameters by another way than the model's output: the Gauss-Newton matrix leaves that part out.",
+            "with all tensors of the output cut off from the parameters, the loss still depends on some of them, as a penalty on weights does",
+            "nothing, if that is meant; the Hessian and the residual hold it",
+        )
+    ]
+
+
 def linear_finding(problem: Problem) -> Finding:
     """Why a Gauss-Newton matrix is zero though the outputs depend on the parameters."""
     kind = problem._loss.kind if problem._loss is not None else None

@@ -103,6 +103,8 @@ class Spectrum(Measured):
         operator: "hessian", "ggn" or "fisher".
         loss_in_output: Of the latter two, what is known of the loss in what it receives: "convex", so that no
             eigenvalue is negative; "linear" at this point, so that all are zero; or "unknown". `None` of the Hessian.
+        loss_uses_parameters: Of the latter two, whether the loss depends on parameters by another way than the output,
+            too, which they leave out.
         method: "exact" (all eigenvalues) or "slq" (stochastic Lanczos quadrature).
         parameters: N.
         probes: Random vectors; 0 if exact.
@@ -129,6 +131,7 @@ class Spectrum(Measured):
 
     operator: OperatorName
     loss_in_output: LossInOutput | None
+    loss_uses_parameters: bool | None
     method: Literal["exact", "slq"]
     parameters: int
     probes: int
@@ -212,7 +215,11 @@ def spectrum(
         measured = _exact(problem, matrix, operator, steps, report)
     else:
         measured = _sampled(products, operator, semidefinite, probes, steps, seed, report)
-    measured |= {"checks": checks, "engine": products.engine, "loss_in_output": output and output.loss}
+    measured |= {"checks": checks, "engine": products.engine}
+    measured |= {
+        "loss_in_output": None if output is None else output.loss,
+        "loss_uses_parameters": None if output is None else output.elsewhere,
+    }
     if measured["status"] == "ok" and operators.failed(problem, checks):
         measured["status"] = "inexact"
     found = Spectrum(**measured)

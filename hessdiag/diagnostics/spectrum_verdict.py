@@ -24,6 +24,7 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     tolerance = TOLERANCE[problem.dtype]
     found = checks_findings(passed | spectrum.checks, tolerance)
     found += output_verdict.check_findings(spectrum.checks, tolerance)
+    found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
     if spectrum.frobenius == 0:
         linear = spectrum.loss_in_output == "linear"
         return [*found, output_verdict.linear_finding(problem) if linear else _nothing_there(spectrum)]

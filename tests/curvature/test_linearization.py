@@ -100,6 +100,20 @@ def test_a_dead_output_is_not_a_linear_loss():
     assert (alive.moves, alive.curves, alive.linear, alive.error) == (True, False, True, 0.0)
 
 
+def test_a_penalty_in_the_loss_is_seen_and_left_to_the_residual():
+    plain = _net("mse")
+
+    def penalized(output, target):
+        return F.mse_loss(output, target) + plain.model[0].weight.square().sum()
+
+    problem = Problem(plain.model, data=plain.data, loss=penalized)
+    found, without = linearization(GaussNewtonOperator(problem)), linearization(GaussNewtonOperator(plain))
+    assert (found.elsewhere, without.elsewhere) == (True, False)
+    unit = torch.eye(plain.n_parameters, dtype=D)
+    torch.testing.assert_close(GaussNewtonOperator(problem) @ unit, GaussNewtonOperator(plain) @ unit)
+    assert found.error < 1e-8
+
+
 def test_a_model_that_cannot_be_copied_has_no_comparison():
     problem = _net("mse")
     problem.model.lock = (item for item in ())  # a generator

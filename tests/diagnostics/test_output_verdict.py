@@ -117,6 +117,19 @@ def test_a_loss_without_second_derivative_leaves_the_hessians_blocks(probes):
     assert error.value.hint.startswith("--operator hessian")
 
 
+def test_a_penalty_in_the_loss_is_said():
+    plain = _net("mse")
+    penalized = Problem(
+        plain.model,
+        data=plain.data,
+        loss=lambda z, t: F.mse_loss(z, t) + sum(p.square().sum() for p in plain.model.parameters()),
+    )
+    for problem, expected in ((penalized, True), (plain, False)):
+        for found in (blocks(problem), spectrum(problem, operator="ggn")):
+            assert found.loss_uses_parameters is expected
+            assert ("by another way than the model's output" in _says(found)) is expected
+
+
 SCRIPT = """
 import torch
 from torch import nn
