@@ -6,15 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.gauss_newton import (
-    OutputSpaceOperator,
-    Received,
-    Sandwich,
-    evaluated,
-    gauss_newton,
-    natural_loss,
-    output_of,
-)
+from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, natural_loss
+from hessdiag.curvature.received import Received, evaluated, output_of
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses

@@ -1,7 +1,6 @@
 """The Gauss-Newton matrix of a problem as a linear operator: curvature of the loss seen through the output."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -12,17 +11,10 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
-from hessdiag.errors import ComputeError, LoadError, SpecError
-from hessdiag.problem import batch as batches
+from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
+from hessdiag.errors import SpecError
 from hessdiag.problem import loss as losses
-from hessdiag.problem import structure
 from hessdiag.problem.problem import Layer, Problem
-
-Function = Callable[[Any, Any], Tensor]
-
-
-class NoGaussNewtonError(ComputeError):
-    """There is no Gauss-Newton matrix, though there may be a Hessian."""
 
 
 def _no_second_derivative(name: str, why: str) -> NoGaussNewtonError:
@@ -31,23 +23,6 @@ def _no_second_derivative(name: str, why: str) -> NoGaussNewtonError:
         f"{why.rstrip('.')}.",
         "--operator hessian, whose products are differences then",
     )
-
-
-@dataclass(frozen=True)
-class Received:
-    """What the loss receives of one batch.
-
-    Attributes:
-        output: As the loss receives it.
-        tensors: All in it that depends on parameters, with the graph that leads there.
-        build: From as many other tensors to the form in which the loss receives them.
-        target: Of the batch.
-    """
-
-    output: Any
-    tensors: tuple[Tensor, ...]
-    build: Callable[[Sequence[Tensor]], Any]
-    target: Any
 
 
 @dataclass(frozen=True)
@@ -252,45 +227,3 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
         return [torch.zeros_like(like) if part is None else part for part, like in zip(found, vectors, strict=True)]
 
     return Sandwich(problem, tuple(z.tensors[place] for place in used), middle)
-
-
-def scalar(function: Function, z: Received, tensors: Sequence[Tensor]) -> Tensor:
-    """The loss of other tensors in the place of those that were received; the loss may write to them."""
-    return function(z.build([tensor.clone() for tensor in tensors]), z.target)
-
-
-@contextmanager
-def evaluated(problem: Problem) -> Iterator[None]:
-    """An evaluation of model and loss, from whose errors one sentence is made.
-
-    Raises:
-        ComputeError: if model, batch and loss do not fit.
-    """
-    try:
-        with problem.evaluation():
-            yield
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ComputeError(f"model, batch and loss do not fit: {reason(error)}") from error
-
-
-def output_of(problem: Problem, batch: Any) -> Received:
-    """What the loss receives of the model's output, with its graph; to be called in `evaluated`.
-
-    Raises:
-        NoGaussNewtonError: if nothing in the output depends on a parameter.
-        LoadError: if the batch has no target, or the loss wants one tensor and the output holds none.
-    """
-    inputs, target = batches.split(batch)
-    if target is None:
-        raise LoadError("the batch has no target: Gauss-Newton and Fisher matrices need one.", "--operator hessian")
-    assert problem._loss is not None
-    output = problem._loss.received(batches.forward(problem.model, inputs))
-    tensors, build = structure.flatten(output)
-    if not tensors:
-        raise NoGaussNewtonError(
-            f"no tensor that depends on a trainable parameter was found in the output, a {type(output).__name__}.",
-            "--operator hessian, or a model that returns tensors in tuples, lists, mappings or attributes",
-        )
-    return Received(output, tensors, build, target)

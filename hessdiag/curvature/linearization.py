@@ -8,15 +8,17 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from hessdiag.curvature.checks import TOLERANCE, _movable
 from hessdiag.curvature.differences import Moved, movable, wide
-from hessdiag.curvature.gauss_newton import Function, OutputSpaceOperator, Received, evaluated, output_of, scalar
+from hessdiag.curvature.received import Function, Received, evaluated, output_of, scalar
 from hessdiag.errors import ComputeError
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.problem.loss import Loss
 from hessdiag.problem.problem import Problem
 
 # Relative steps of the outputs' difference, likely ones first. A step can cross a kink or drown in rounding: the best
@@ -48,7 +50,14 @@ class Linearization:
         return self.moves and not self.curves
 
 
-def linearization(operator: OutputSpaceOperator, seed: int = 0) -> Linearization | None:
+class OutputMatrix(SymmetricOperator, Protocol):
+    """J' M J of a problem, with M the Hessian of a function of what the loss receives."""
+
+    problem: Problem
+    function: Callable[[Loss], Function] | None
+
+
+def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None:
     """Compare one product with the loss along the linearized model, in float64 where the model can be evaluated in it.
 
     It takes one product, and for each step three forward passes, of which the first nearly always does.
@@ -102,7 +111,7 @@ class _Along:
     elsewhere: bool
 
 
-def _along(moved: Moved, v: Tensor, function: Callable[[Any], Function], step: float, watched: set[Tensor]) -> _Along:
+def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> _Along:
     problem = moved.problem
     second, size, moves, elsewhere = 0.0, 0.0, False, False
     assert problem._loss is not None

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.curvature.checks import self_checks
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator, NoGaussNewtonError
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.diagnostics import blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings

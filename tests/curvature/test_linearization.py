@@ -8,8 +8,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from hessdiag.curvature.fisher import FisherOperator
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator, NoGaussNewtonError, Sandwich
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator, Sandwich
 from hessdiag.curvature.linearization import linearization
+from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_hessian import CASES
 from tests.curvature.test_output_structures import LOSSES, _data, _problem
