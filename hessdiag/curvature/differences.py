@@ -123,7 +123,8 @@ class Moved:
         ends = []
         for side in (1, -1):
             self.to(v, side * h)
-            ends.append([tensor.detach().to(dtype=wide(tensor.device)) for tensor in function()])
+            # Copied, for an output may be a parameter, which moves on.
+            ends.append([tensor.detach().to(dtype=wide(tensor.device), copy=True) for tensor in function()])
         return [(ahead - behind) / (2 * h) for ahead, behind in zip(*ends, strict=True)]
 
     def gradient(self, batch: Any, layer: Layer | None = None) -> Sequence[Tensor]:

@@ -58,7 +58,7 @@ def _watched(model: nn.Module, found: dict[str, EffectiveWidth]) -> Iterator[Non
     def watch(name: str, layer: Weighted) -> torch.utils.hooks.RemovableHandle:
         def look(_: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             plain = bool(arguments) and not arguments[0].is_nested
-            width = stable_rank_width(layer, arguments[0][:SAMPLES].double()) if plain else None
+            width = stable_rank_width(layer, _batched(layer, arguments[0])[:SAMPLES].double()) if plain else None
             if width is not None:
                 found[name] = EffectiveWidth(float(layer.weight[0].numel()), width)
 
@@ -90,6 +90,12 @@ def stable_rank_width(layer: Weighted, inputs: Tensor) -> float | None:
     outputs = layer.weight.shape[0] / patches.shape[1]  # of one group
     inverse = (gram / trace.clamp_min(torch.finfo(trace.dtype).tiny)[:, None, None, None]).square().sum((1, 2, 3))
     return outputs / float(inverse[alive].mean())
+
+
+def _batched(layer: Weighted, inputs: Tensor) -> Tensor:
+    """Inputs with a dimension for samples, without which layers take a single one too."""
+    dimensions = 2 if isinstance(layer, nn.Linear) else 2 + len(layer.kernel_size)
+    return inputs if inputs.ndim >= dimensions else inputs[None]
 
 
 def _patches(layer: Weighted, inputs: Tensor) -> Tensor:

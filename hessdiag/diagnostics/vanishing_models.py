@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from hessdiag.curvature.checks import TOLERANCE, self_checks
 from hessdiag.curvature.hessian import HessianOperator
@@ -218,11 +219,24 @@ def _check(
         raise SpecError("--distribution changes an initialization, and none was given.", "--init he_uniform")
 
 
+class _Flops(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Floating-point operations by torch's formulas. Its own counter cannot look into a derivative inside the model."""
+
+    total = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        count = flop_registry.get(function._overloadpacket)
+        if count is not None:
+            self.total += int(count(*args, **(kwargs or {}), out_val=found))
+        return found
+
+
 def _survey(problem: Problem, depth: int) -> Survey:
-    with FlopCounterMode(display=False) as counter:
+    with _Flops() as counter:  # type: ignore[no-untyped-call]
         for batch in problem.data:
             problem.evaluate(batch)
-    forward = max(counter.get_total_flops(), problem.n_parameters)  # the counter does not know every operation
+    forward = max(counter.total, problem.n_parameters)  # the counter does not know every operation
     return Survey(depth, problem.executed_layers, problem.depths, problem.n_parameters, forward)
 
 

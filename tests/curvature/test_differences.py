@@ -8,6 +8,7 @@ from torch import nn
 
 from hessdiag.curvature import checks, exact
 from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.differences import movable
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
@@ -153,7 +154,7 @@ def test_a_loss_without_curvature_of_its_own():
 
     assert blocks(_problem(torch.sin, "mse"), probes=2).status == "ok"
     problem = _problem(torch.sin, loss)
-    with pytest.raises(ComputeError, match="the loss has no second derivative: the function Square"):
+    with pytest.raises(ComputeError, match="has no second derivative in the output.*: the function Square"):
         GaussNewtonOperator(problem) @ torch.ones(problem.n_parameters).double()
     assert _distance(hessian(problem), hessian(_problem(torch.sin, "mse"))) < 1e-9
 
@@ -206,3 +207,12 @@ def test_the_step_grows_with_the_parameters_and_not_with_the_vector(scale, lengt
     assert _distance(operator @ V, -theta.double().sin()[:, None] * V) < 1e-3
     assert "in float32" in operator.engine
     assert operator.precision < 1e-3
+
+
+def test_an_output_that_is_a_parameter_moves_with_it():
+    """Its difference is the direction, although both ends lie in one place."""
+    model = torch.nn.Linear(2, 3).double()
+    moved = movable(Problem(model, data=[(torch.ones(1, 2).double(), torch.ones(1, 3).double())], loss="mse"))
+    v = torch.arange(1.0, 10.0).double()
+    found = moved.difference(v, moved.step(v), lambda: moved.problem.parameters)
+    torch.testing.assert_close(torch.cat([part.reshape(-1) for part in found]), v, rtol=1e-9, atol=0)

@@ -55,3 +55,11 @@ def test_networks_without_convolutions_are_as_wide_as_they_look():
     assert {name: width.path for name, width in found.items()} == {"0": 9.0, "3": 20.0}
     assert found["3"].stable_rank == pytest.approx(3)
     assert not net[0]._forward_pre_hooks
+
+
+def test_a_single_image_without_a_batch_is_one_sample():
+    image = torch.randn(2, 6, 5)
+    conv = nn.Conv2d(2, 5, 3)
+    alone = effective_widths(Problem(conv, [(image, torch.zeros(5, 4, 3))], "mse"))
+    batched = effective_widths(Problem(conv, [(image[None], torch.zeros(1, 5, 4, 3))], "mse"))
+    assert alone[""] == batched[""]

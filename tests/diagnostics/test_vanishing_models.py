@@ -280,3 +280,21 @@ def test_layers_are_counted_as_they_are_executed():
     assert not any("not reached alike" in finding.says for finding in measured.findings)
     scale, first = measured.layers[3].gradient_norm.median, measured.layers[0].gradient_norm.median
     assert first / 4 > 100 * scale  # so that it would have been one
+
+
+def test_a_model_that_differentiates_in_its_forward_pass():
+    """Forces of an energy: torch's counter of operations cannot look into a derivative inside a module."""
+
+    class Forces(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.energy = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1)).double()
+
+        def forward(self, x):
+            x = x.detach().requires_grad_()
+            return -torch.autograd.grad(self.energy(x).sum(), x, create_graph=True)[0]
+
+    torch.manual_seed(0)
+    problem = Problem(Forces(), [(torch.randn(5, 2).double(), torch.randn(5, 2).double())], "mse")
+    found = vanishing_of(lambda depth, seed: problem, depth=[1], seeds=2).depths[0]
+    assert found.hessian_norm.median == pytest.approx(float(hessian(problem).norm()), rel=1e-10)
