@@ -154,7 +154,7 @@ def test_a_loss_without_curvature_of_its_own():
 
     assert blocks(_problem(torch.sin, "mse"), probes=2).status == "ok"
     problem = _problem(torch.sin, loss)
-    with pytest.raises(ComputeError, match="has no second derivative in the output.*: the function Square"):
+    with pytest.raises(ComputeError, match=r"has no second derivative in the output.*: the function Square"):
         GaussNewtonOperator(problem) @ torch.ones(problem.n_parameters).double()
     assert _distance(hessian(problem), hessian(_problem(torch.sin, "mse"))) < 1e-9
 
