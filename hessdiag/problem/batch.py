@@ -73,6 +73,21 @@ def output_tensor(output: Any) -> Tensor:
     )
 
 
+def which_output(output: Any) -> str | None:
+    """Which of several tensors `output_tensor` takes, in words; `None` where there is one.
+
+    >>> which_output((torch.zeros(2, 3), torch.zeros(2)))
+    'the first of 2 tensors, of shape (2, 3)'
+    """
+    parts = output if isinstance(output, (Mapping, tuple, list)) else getattr(output, "__dict__", {})
+    count = len(list(tensors(parts)))
+    if isinstance(output, Tensor) or count < 2:
+        return None
+    taken = output_tensor(output)
+    named = taken is getattr(output, "logits", None) or (isinstance(output, Mapping) and taken is output.get("logits"))
+    return f"{'.logits, one' if named else 'the first'} of {count} tensors, of shape {tuple(taken.shape)}"
+
+
 def tensors(batch: Any) -> Iterator[Tensor]:
     """All tensors of a batch, in a fixed order."""
     if isinstance(batch, Tensor):

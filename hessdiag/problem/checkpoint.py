@@ -16,11 +16,12 @@ import numpy as np
 import torch
 
 from hessdiag.errors import LoadError, UntrustedFileError
+from hessdiag.problem import foreign
 from hessdiag.problem.trust import LEGACY_MAGIC, load, refuse, said
 
 Format = Literal["torch", "pickle", "safetensors", "npz", "idx", "torchscript", "pt2", "dcp", "sharded", "folder"]
 
-_INDEX = ".safetensors.index.json"
+_INDEX = ".index.json"  # of safetensors, and of shards of torch.save
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _GZIP = b"\x1f\x8b"
 _CODE = {"torchscript": "TorchScript archive", "pt2": "torch.export archive", "dcp": "distributed checkpoint"}
@@ -68,9 +69,13 @@ def _sniff_folder(path: Path) -> Format:
 def _sniff_file(path: Path) -> Format:
     size = path.stat().st_size
     with path.open("rb") as stream:
-        head = stream.read(64)
+        head = stream.read(foreign.HEAD)
     if not head:
         raise LoadError(f"{path} is empty.")
+    if path.suffix == ".distcp" and (path.parent / ".metadata").is_file():
+        raise LoadError(
+            f"{path} is one piece of a distributed checkpoint, which is the whole folder.", f"--weights {path.parent}"
+        )
     if head.startswith(b"PK"):
         return _sniff_zip(path)
     if head.startswith(_GZIP):
@@ -98,6 +103,8 @@ def _sniff_file(path: Path) -> Format:
         raise LoadError(f"{path} is a single numpy array, without a name.", "numpy.savez('batch.npz', x=x, y=y)")
     if head.startswith(b"version https://git-lfs"):
         raise LoadError(f"{path} is a Git LFS pointer, not the file itself.", "git lfs pull")
+    if (other := foreign.answer(path, head)) is not None:
+        raise other
     raise LoadError(
         f"{path} is no model, weights or data file that hessdiag knows (it starts with {head[:8]!r}).",
         "a file of torch.save, safetensors or numpy.savez; it may be damaged",
@@ -121,7 +128,7 @@ def _sniff_zip(path: Path) -> Format:
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    raise LoadError(f"{path} is a zip file, but neither of torch.save nor of numpy.savez.")
+    raise foreign.zipped(path, tails)
 
 
 def _sniff_gzip(path: Path) -> Format:
@@ -156,7 +163,7 @@ def read(path: Path, *, trust_code: bool = False) -> Any:
     """
     form = sniff(path)
     if form in _CODE and not trust_code:
-        refuse(path, [], _CODE[form])
+        refuse(path, [], _CODE[form], instead=_joined(path) if form == "dcp" else None)
     if form in ("torch", "pickle"):
         return load(path, trust_code=trust_code)
     readers = {
@@ -232,6 +239,13 @@ def _read_pt2(path: Path) -> torch.nn.Module:
     return module
 
 
+def _joined(path: Path) -> str:
+    return (
+        f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {path} {path.name}.pt, if you trust it, "
+        f"then --weights {path.name}.pt"
+    )
+
+
 def _read_dcp(path: Path) -> Any:
     from torch.distributed.checkpoint.format_utils import dcp_to_torch_save
 
@@ -247,7 +261,10 @@ def _read_sharded(path: Path) -> dict[str, torch.Tensor]:
     for shard in _shards(index):
         if not shard.is_file():
             raise LoadError(f"{shard} does not exist, though {index.name} names it.")
-        state |= _read_safetensors(shard)
+        content = read(shard) if sniff(shard) in ("safetensors", "torch") else None
+        if not isinstance(content, dict):
+            raise LoadError(f"{shard} holds no tensors by name, though {index.name} names it.")
+        state |= content
     return state
 
 
@@ -264,11 +281,13 @@ def _read_folder(path: Path) -> Any:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
             return read(path / name)
-    raise LoadError(
-        f"{path} is a folder without model.safetensors, a sharded index or .metadata.",
-        f"hf:{path} for a Hugging Face model, or one of its files"
-        if (path / "config.json").exists()
-        else "one of its files",
+    raise (
+        foreign.folder(path)
+        or foreign.model_folder(path)
+        or LoadError(
+            f"{path} is a folder without model.safetensors, a sharded index or .metadata.",
+            "one of its files; or --data 'FILE.py:f', where f() returns a DataLoader, if it holds data",
+        )
     )
 
 

@@ -52,8 +52,11 @@ def flattened(model: nn.Module, batches: list[Any]) -> tuple[list[Any], tuple[st
     return [forms.map_tensors(flat, batch) for batch in batches], (note,)
 
 
-def check(problem: Problem) -> None:
+def check(problem: Problem) -> tuple[str, ...]:
     """Find out now, on one batch, what would fail later: shapes that do not fit, no memory.
+
+    Returns:
+        A note, if the model puts out several tensors and the loss takes one of them.
 
     Raises:
         LoadError: in terms of the shapes, or of the memory.
@@ -61,10 +64,20 @@ def check(problem: Problem) -> None:
     """
     try:
         check_fit(problem)
+        which = _which_output(problem)
     except torch.OutOfMemoryError as error:
         raise LoadError(
             f"one batch does not fit the memory of {problem.device}.", "--batch-size 8, or --device cpu"
         ) from error
+    return (f"output: the loss takes {which}; --loss FILE.py:f of (output, target) takes all",) if which else ()
+
+
+def _which_output(problem: Problem) -> str | None:
+    """Which of several tensors a loss takes that wants one."""
+    if problem._loss is None or not problem._loss.of_tensor:
+        return None
+    with problem.evaluation():
+        return forms.which_output(forms.forward(problem.model, forms.split(problem.data[0])[0]))
 
 
 def check_fit(problem: Problem) -> None:

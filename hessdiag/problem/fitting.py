@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -145,7 +146,9 @@ def _is_copy(left: Mapping[str, Tensor], right: Mapping[str, Tensor]) -> bool:
 def load(model: nn.Module, state: "OrderedDict[str, Tensor]", expected: Mapping[str, Tensor]) -> Report:
     """Let torch load what fits, with all hooks of the model, and report."""
     seen: list[Any] = []
-    handle = model.register_load_state_dict_post_hook(lambda _, keys: seen.append(keys))  # type: ignore[no-untyped-call]
+    hook = None
+    if not isinstance(model, torch.jit.ScriptModule):  # which takes no hooks, and runs none
+        hook = model.register_load_state_dict_post_hook(lambda _, keys: seen.append(keys))  # type: ignore[no-untyped-call]
     messages: list[str] = []
     try:
         seen.append(model.load_state_dict(_fresh(state), strict=False))
@@ -153,10 +156,11 @@ def load(model: nn.Module, state: "OrderedDict[str, Tensor]", expected: Mapping[
         lines = str(error).split("\n\t")[1:] if isinstance(error, RuntimeError) else []
         messages = [line.strip() for line in lines] or [said(error)]
     finally:
-        handle.remove()
+        if hook is not None:
+            hook.remove()
     keys = next((item for item in reversed(seen) if hasattr(item, "missing_keys")), None)
-    missing = list(keys.missing_keys) if keys is not None else []
-    unexpected = tuple(keys.unexpected_keys) if keys is not None else ()
+    missing = list(keys.missing_keys if keys is not None else (name for name in expected if name not in state))
+    unexpected = tuple(keys.unexpected_keys if keys is not None else (name for name in state if name not in expected))
     matches = [(message, _MISMATCH.fullmatch(message)) for message in messages]
     mismatched = tuple(
         (found[1], f"{_shape(found[2])} in the file, {_shape(found[3])} in the model") for _, found in matches if found

@@ -11,6 +11,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
+from hessdiag.problem import foreign
 from hessdiag.problem.checkpoint import existing
 from hessdiag.problem.images import Images, digits
 from hessdiag.problem.python import call
@@ -79,6 +80,8 @@ def _refuse_remote_code(folder: Path) -> None:
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if (other := foreign.folder(folder)) is not None:
+            raise other from None
         raise LoadError(f"{folder} has no config.json: it is not a folder of a transformers model.") from None
     except (OSError, ValueError) as error:
         raise LoadError(f"{folder / 'config.json'} cannot be read: {said(error)}") from error

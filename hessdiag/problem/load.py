@@ -14,7 +14,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import batch as batch_forms
-from hessdiag.problem import checkpoint, data, fit, hub, python, synthetic, weights
+from hessdiag.problem import checkpoint, data, fit, foreign, hub, python, synthetic, weights
 from hessdiag.problem import loss as losses
 from hessdiag.problem.data import ALL
 from hessdiag.problem.device import device_named
@@ -167,8 +167,8 @@ def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) ->
         _source(session, synthetic_data=parts.data is None),
         tuple(session.notes),
     )
-    fit.check(problem)
-    return problem
+    notes = fit.check(problem)
+    return replace(problem, notes=(*problem.notes, *notes)) if notes else problem
 
 
 def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[Any], Any]:
@@ -237,6 +237,8 @@ def _parts(value: Any, spec: Spec) -> _Parts:
 
 def _model_file(session: _Session, spec: Spec) -> nn.Module:
     path = checkpoint.existing(spec.source)
+    if path.is_dir() and (other := foreign.folder(path) or foreign.model_folder(path)) is not None:
+        raise other
     content = checkpoint.read(path, trust_code=session.request.trust_code)
     session.files.append(path)
     if spec.key is not None:
@@ -245,16 +247,22 @@ def _model_file(session: _Session, spec: Spec) -> nn.Module:
     if module is not None:
         return module
     try:
-        what = f"a state_dict ({weights.describe(weights.find_state_dict(content, spec.source)[0])})"
+        state = weights.find_state_dict(content, spec.source)[0]
+        what = f"a state_dict ({weights.describe(state)})"
     except SpecError:
-        what = "a checkpoint with several state_dicts"
+        state, what = {}, "a checkpoint with several state_dicts"
     except LoadError as error:
         raise LoadError(
             f"{spec.source} holds no model.", "a file of torch.save(model, FILE), or 'train.py:build_model'"
         ) from error
+    if foreign.is_adapter(state):
+        raise foreign.adapter(path)
+    if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
+        what = f"a Lightning checkpoint, {what}"
+    beside = foreign.model_folder(path.parent)
     raise SpecError(
         f"{spec.source} is {what}: it has no architecture, data or loss.",
-        f"hessdiag ... 'train.py:build_model' --weights {spec.text}",
+        (beside and beside.hint) or f"hessdiag ... 'train.py:build_model' --weights {spec.text}",
     )
 
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem import fitting
+from hessdiag.problem import fitting, foreign
 from hessdiag.problem.fitting import View
 from hessdiag.problem.problem import uncompiled
 from hessdiag.problem.state_dicts import (
@@ -24,6 +25,7 @@ from hessdiag.problem.state_dicts import (
     some,
     whole,
 )
+from hessdiag.problem.trust import WHOLE
 
 __all__ = ["Loaded", "describe", "find_module", "find_state_dict", "load_content", "load_into", "pick"]
 
@@ -152,11 +154,28 @@ def _misfit(best: View, views: Sequence[View], where: str) -> LoadError:
     hint = "build the model as it was trained, or name another part of the file with #KEY"
     if copies := [view.named.at(where) for view in views if view.report.fits]:
         hint = f"{' or '.join(copies)}, which fits"
+    elif own := _needs(best, where):
+        return own
     elif not matched:
         hint = "build the model as it was trained: no name of the file with its shape is one of the model's"
     elif not best.report.errors:
         hint += ", or --no-strict to leave these out"
     return LoadError(f"{best.named.at(where)} does not fit the model: {best.report}.{closest}", hint)
+
+
+def _needs(view: View, where: str) -> LoadError | None:
+    """What the file needs to be done with first, where its names or shapes show it."""
+    state = view.candidate.state
+    if foreign.is_adapter(state):
+        return foreign.adapter(Path(where.rpartition("#")[0] or where))
+    if any("_flat_param" in name for name in state):
+        return LoadError(f"{where} holds the flat parameters of one FSDP process, and no layers.", WHOLE)
+    if any(shapes.startswith("(0,) in the file") for _, shapes in view.report.mismatched):
+        return LoadError(
+            f"{where} holds empty tensors in the place of weights, as one process of DeepSpeed ZeRO-3 writes them.",
+            "python zero_to_fp32.py FOLDER WHOLE, with the script in the checkpoint's folder, then --weights WHOLE",
+        )
+    return None
 
 
 def _load(model: nn.Module, view: View, expected: Mapping[str, Tensor], where: str, strict: bool) -> Loaded:

@@ -294,6 +294,44 @@ class TestChoice:
         assert same(model.state_dict(), source.state_dict())
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+class TestTorchScript:
+    def test_weights(self):
+        source, model = net(1), torch.jit.script(net())
+        weights.load_content(model, {"model": prefixed(source.state_dict(), "module.")}, "c.pt")
+        assert same(model.state_dict(), source.state_dict())
+        with pytest.raises(LoadError, match=r"1 missing: 0\.bias; 1 of another shape: 0\.weight"):
+            weights.load_content(model, {"0.weight": torch.ones(2, 2)} | without(source.state_dict(), "0."), "c.pt")
+
+    def test_a_model_whose_own_loading_fails(self):
+        class Own(nn.Linear):
+            def load_state_dict(self, state, strict=True):
+                raise ValueError("not like this")
+
+        with pytest.raises(LoadError, match="not like this"):
+            weights.load_content(Own(3, 2), nn.Linear(3, 2).state_dict(), "c.pt")
+
+    def test_a_model_that_loads_by_itself(self):
+        class Own(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.inner = nn.Linear(3, 2)
+
+            def state_dict(self, **options):
+                return self.inner.state_dict(**options)
+
+            def load_state_dict(self, state, strict=True):
+                return self.inner.load_state_dict(state, strict)
+
+        source, model = nn.Linear(3, 2), Own()
+        weights.load_content(model, {"model": source.state_dict()}, "c.pt")
+        assert torch.equal(model.inner.weight, source.weight)
+
+
+def without(state, prefix):
+    return {name: value for name, value in state.items() if not name.startswith(prefix)}
+
+
 class TestStrict:
     def test_close_names_are_said(self):
         state = net(1).state_dict()
