@@ -197,7 +197,8 @@ class _Split:
 
 def _split(problem: Problem, seed: int) -> _Split:
     if problem._loss is None:
-        return _Split(None, {}, None, None, "an objective is no loss of the model's output")
+        whole = "an objective" if problem.objective is not None else "a loss that the model itself computes"
+        return _Split(None, {}, None, None, f"{whole} is no function of the model's output alone")
     operator = GaussNewtonOperator(problem)
     try:
         found = operators.output_checks(operator, seed)
