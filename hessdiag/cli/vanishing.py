@@ -125,7 +125,7 @@ def command(
         common["seeds"] = seeds
     _refuse_strangers(model)
     if model is not None:
-        request = {"batch_size": batch, "device": device, **of_model}
+        request = {"samples": batch, "device": device, **of_model}
         return _of_model(model, request, common, out, clock)
     from hessdiag.diagnostics.vanishing import vanishing
 

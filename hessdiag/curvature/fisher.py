@@ -9,9 +9,8 @@ from torch import Tensor
 from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, natural_loss
 from hessdiag.curvature.received import Received, evaluated, output_of
 from hessdiag.errors import ComputeError, SpecError
+from hessdiag.problem import averages, structure
 from hessdiag.problem import batch as batches
-from hessdiag.problem import loss as losses
-from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
 
 
@@ -77,7 +76,7 @@ def _empirical(problem: Problem, batch: Any) -> Sandwich:
         for index in range(n):
             one = partial(_rows, slice(index, index + 1), n)
             output, own = build([one(tensor) for tensor in tensors]), batches.map_tensors(one, z.target)
-            if count := losses.batch_weight(loss, (output, own)):
+            if count := averages.of_loss(loss, (None, own), output).count:
                 values.append(loss.function(output, own).reshape(()))
                 counts.append(count)
         whole = float(loss.function(z.output, z.target).detach())

@@ -5,9 +5,9 @@ Without `torchrun` there is one process, and everything here does nothing.
 """
 
 import atexit
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
@@ -18,9 +18,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from hessdiag.curvature.operator import CurvatureOperator
-from hessdiag.errors import ComputeError
+from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.problem import batch as batches
-from hessdiag.problem import loss as losses
 
 T = TypeVar("T")
 
@@ -99,7 +98,7 @@ def is_own(index: int) -> bool:
     return index % size == rank
 
 
-@contextmanager
+@contextlib.contextmanager
 def _peers() -> Iterator[None]:
     """Turn the many errors of a lost connection into one sentence."""
     try:
@@ -137,28 +136,37 @@ class SharedOperator:
         """Relative error of products."""
         return self._part.precision
 
+    def own(self, vectors: Tensor) -> Tensor:
+        """What this process adds to a product."""
+        return self._share * (self._part @ vectors)
+
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The whole matrix times v of shape (N,), or V of shape (N, k)."""
-        return total(self._share * (self._part @ vectors))
+        return total(self.own(vectors))
 
 
 def shared(operator: CurvatureOperator[Any]) -> CurvatureOperator[Any] | SharedOperator:
     """The same matrix, shared by all processes, where samples can be split, and as it is otherwise.
 
-    Samples can be split where the products of the parts add up to those of the whole: not with batch statistics, and
-    not with an objective that is no mean over samples. One product with a random vector tells.
+    Samples can be split where the products of the parts add up to those of the whole: not with batch statistics or
+    graphs, and not with an objective that is no mean over samples. One product with a random vector tells.
     """
     if ranks()[1] == 1:
         return operator
     join(operator.device)
     v = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     v = v.to(operator.device, operator.dtype)
-    split = SharedOperator(*_own_part(operator))
-    whole, parts = operator @ v, split @ v
+    split = None
+    own = torch.full_like(v, torch.nan)
+    with contextlib.suppress(HessdiagError, RuntimeError, ValueError, TypeError, LookupError):  # no batch, perhaps
+        split = SharedOperator(*_own_part(operator))
+        own = split.own(v)
+    whole, parts = operator @ v, total(own)
     distance = float((whole - parts).norm() / whole.norm().clamp_min(torch.finfo(whole.dtype).tiny))
     allowed = max(SPLIT_TOLERANCE.get(operator.problem.dtype, 1e-2), 10 * operator.precision)
     apart = not distance <= allowed
-    return operator if float(total(torch.tensor([float(apart)], device=operator.device))) else split
+    refused = float(total(torch.tensor([float(apart)], device=operator.device)))
+    return operator if refused or split is None else split
 
 
 def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any], float]:
@@ -169,14 +177,13 @@ def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any],
     for batch in problem.data:
         n = batches.samples(batch)
         part = batches.map_tensors(partial(_rows, slice(rank * n // size, (rank + 1) * n // size), n), batch)
-        weight = losses.batch_weight(problem._loss, part) if (rank + 1) * n // size > rank * n // size else 0.0
+        weight = problem.terms(part).count if (rank + 1) * n // size > rank * n // size else 0.0
         if weight:  # a mean over ignored targets alone is no number
             parts.append(part)
             own += weight
     if not parts:
         return operator, 0.0
-    everything = sum(losses.batch_weight(problem._loss, batch) for batch in problem.data)
-    share = 1.0 if problem.loss_reduction == "sum" else own / everything
+    share = 1.0 if problem.loss_reduction == "sum" else own / problem.averaged.count
     return operator.on(replace(problem, data=parts)), share
 
 

@@ -17,9 +17,9 @@ class Baselines:
         wigner: Independent entries of one variance: 1 / d.
         ols_gaussian: Least squares on n Gaussian samples of d features: exact.
         ols_clt: The same by the central limit theorem.
-        n: Samples.
+        n: Targets: samples, but of cross-entropy each token, node or pixel that has a target.
         d: Parameters.
-        ols_gaussian_outputs: As `ols_gaussian` with n = samples x outputs, the largest rank of a Gauss-Newton matrix.
+        ols_gaussian_outputs: As `ols_gaussian` with n = targets x outputs, the largest rank of a Gauss-Newton matrix.
         ols_clt_outputs: As `ols_clt`, likewise.
         n_outputs: That n.
         ols_data: Share of X^T X of the actual inputs.
@@ -50,11 +50,12 @@ def baselines(problem: Problem) -> Baselines:
     >>> round(baselines(Problem(model, data=[(torch.randn(8, 10), torch.randn(8, 1))], loss="mse")).wigner, 6)
     0.1
     """
-    n, d = problem.n_samples, problem.n_parameters
+    n, d = problem.n_targets, problem.n_parameters
     outputs = problem.n_outputs
     X = batches.flat_inputs(problem.data)
     cheap = X is not None and (X.shape[1] <= LARGEST_SIGNED or bool((X >= 0).all()))
     data = X.numpy() if X is not None and X.shape[1] > 1 and cheap else None
+    columns = None if data is None else wigner_ols.ols_share_columns(len(data), data.mean(0), (data**2).mean(0))
     return Baselines(
         wigner=wigner_ols.wigner_share(d),
         ols_gaussian=wigner_ols.ols_share_gaussian(n, d),
@@ -67,5 +68,5 @@ def baselines(problem: Problem) -> Baselines:
         ols_data=wigner_ols.data_share(data) if data is not None else None,
         ols_data_d=data.shape[1] if data is not None else None,
         ols_data_gaussian=wigner_ols.ols_share_gaussian(*data.shape) if data is not None else None,
-        ols_columns=wigner_ols.ols_share_columns(n, data.mean(0), (data**2).mean(0)) if data is not None else None,
+        ols_columns=columns,
     )

@@ -412,7 +412,7 @@ def _summarize(
                 rows=int((owner == index).sum()),
                 **_described("diag_share", _share(magnitude, own, mine), complete),
                 wigner=wigner_ols.wigner_share(layer.size),
-                ols_gaussian=wigner_ols.ols_share_gaussian(problem.n_samples, layer.size),
+                ols_gaussian=wigner_ols.ols_share_gaussian(problem.n_targets, layer.size),
                 abs_sum=sampling.total(own, mine) if all(len(stratum.drawn) for stratum in mine) else None,
             )
             for index, layer, mine in ((index, layers[index], by_layer[index]) for index in executed)

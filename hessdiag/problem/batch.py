@@ -1,14 +1,17 @@
 """Batches: how they split into inputs and target, how many samples they hold, whether they are finite."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from hessdiag.errors import LoadError
 
+MOST_CHANNELS = 4  # of images, whose first dimension is not one of samples
 TARGET_KEYS = ("labels", "label", "targets", "target", "y")
 
 
@@ -45,7 +48,7 @@ def forward(model: torch.nn.Module, inputs: Any) -> Any:
     """Call the model as the form of its inputs asks: `model(x)`, `model(*xs)` or `model(**mapping)`."""
     if isinstance(inputs, Mapping):
         return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
+    if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
         return model(*inputs)
     return model(inputs)
 
@@ -104,6 +107,11 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
     """The same batch with `function` applied to each tensor."""
     if isinstance(batch, Tensor):
         return function(batch)
+    if isinstance(batch, PackedSequence):  # its lengths stay on the CPU, and torch puts it together
+        data = function(batch.data)
+        orders = {name: getattr(batch, name) for name in ("sorted_indices", "unsorted_indices")}
+        moved = {name: order.to(data.device) for name, order in orders.items() if order is not None}
+        return batch._replace(data=data, **moved)
     if isinstance(batch, Mapping):
         return {key: map_tensors(function, value) for key, value in batch.items()}
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
@@ -123,12 +131,48 @@ def to(batch: Any, device: torch.device | None = None, dtype: torch.dtype | None
 
 
 def samples(batch: Any) -> int:
-    """Number of samples: the length of the first tensor that has one.
+    """Number of samples: the length of the target, or, without one, that of most tensors (of the last, in a tie).
 
-    >>> samples((torch.zeros(5, 3), torch.zeros(5)))
+    Inputs do not tell: recurrent layers take (time, batch, features), graphs begin with edges (2, E).
+
+    >>> samples((torch.zeros(9, 2, 3), torch.zeros(2)))
+    2
+    >>> samples({"edges": torch.zeros(2, 7), "nodes": torch.zeros(5, 3), "degrees": torch.zeros(5)})
     5
     """
-    return next((int(tensor.shape[0]) for tensor in tensors(batch) if tensor.ndim), 1)
+    try:
+        _, target = split(batch)
+    except LoadError:
+        target = None
+    found = _lengths(target) or _lengths(batch)
+    most = Counter(found)
+    return max(reversed(found), key=lambda length: most[length], default=1)
+
+
+def _lengths(part: Any) -> list[int]:
+    """Of each part of a batch, how many samples it seems to hold; nothing for scalars."""
+    if isinstance(part, PackedSequence):
+        return [int(part.batch_sizes[0])]
+    if isinstance(part, Tensor):
+        return [part.shape[0]] if part.ndim else []
+    if isinstance(part, list) and len(part) > 1 and _is_one_per_sample(part):
+        return [len(part)]
+    if isinstance(part, Mapping):
+        part = list(part.values())
+    return [length for item in part for length in _lengths(item)] if isinstance(part, (tuple, list)) else []
+
+
+def _is_one_per_sample(items: list[Any]) -> bool:
+    """Whether a list holds one item for each sample, as detectors take images and boxes, and not one tensor for all."""
+    if all(isinstance(item, Mapping) for item in items):
+        return True
+    if not all(isinstance(item, Tensor) for item in items):
+        return False
+    shapes = [tuple(item.shape) for item in items]
+    if len({len(shape) for shape in shapes}) > 1:
+        return False
+    images = len(shapes[0]) == 3 and shapes[0][0] <= MOST_CHANNELS and len(set(shapes)) > 1
+    return images or len({shape[:1] for shape in shapes}) > 1
 
 
 def check_finite(batches: Sequence[Any]) -> None:
@@ -157,11 +201,21 @@ def flat_inputs(batches: Sequence[Any]) -> Tensor | None:
         except LoadError:
             return None
         real = [tensor for tensor in tensors(inputs) if tensor.is_floating_point()]
-        if len(real) != 1 or real[0].ndim < 2:
+        axis = sample_axis(real[0], samples(batch)) if len(real) == 1 else None
+        if axis is None or real[0].ndim < 2:
             return None
-        rows.append(real[0].detach().to("cpu", torch.float64).flatten(1))
+        rows.append(real[0].detach().to("cpu", torch.float64).movedim(axis, 0).flatten(1))
     same_width = len({row.shape[1] for row in rows}) == 1
     return torch.cat(rows) if rows and same_width else None
+
+
+def sample_axis(tensor: Tensor, samples: int) -> int | None:
+    """The dimension of a tensor that runs over samples: the first of that length; `None` if there is none.
+
+    >>> sample_axis(torch.zeros(9, 2, 3), 2)
+    1
+    """
+    return next((axis for axis, length in enumerate(tensor.shape) if length == samples), None)
 
 
 def sha256(batches: Sequence[Any]) -> str:

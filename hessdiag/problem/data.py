@@ -1,7 +1,7 @@
 """`--data`: batches from files and from the user's code, taken and cut to size."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter, length_hint
 from typing import Any
 
@@ -72,7 +72,12 @@ def _named(content: Any, name: str, path: str) -> Any:
 
 
 def as_batches(
-    value: Any, *, batches: int | None = None, batch_size: int | None = None, free_form: bool = False
+    value: Any,
+    *,
+    batches: int | None = None,
+    batch_size: int | None = None,
+    free_form: bool = False,
+    cut: Callable[[Any, int], Iterable[Any]] | None = None,
 ) -> tuple[list[Any], tuple[str, ...]]:
     """Normalize whatever holds batches to a list of them.
 
@@ -84,6 +89,7 @@ def as_batches(
         batches: How many to take, `ALL` for all; by default the first of an iterable, all of a list.
         batch_size: Cut batches to at most so many samples.
         free_form: Whether an objective will take batches of any form.
+        cut: Cuts a batch to parts of at most so many samples; by default along the first dimension.
 
     Returns:
         Batches of tensors, and notes on how many were taken.
@@ -108,7 +114,11 @@ def as_batches(
         )
     whole = isinstance(value, (tuple, list, Mapping, Tensor))
     wanted = batches if batches is not None else ALL if whole else 1
-    pieces = (piece for batch in stream for piece in _cut(_as_tensors(batch), batch_size))
+    whole_batches = (_as_tensors(batch) for batch in stream)
+    divide = cut or _cut
+    pieces = (
+        piece for batch in whole_batches for piece in ([batch] if batch_size is None else divide(batch, batch_size))
+    )
     taken = list(pieces if wanted == ALL else itertools.islice(pieces, wanted))
     if not taken:
         raise LoadError("the data holds no batch.")
@@ -116,7 +126,7 @@ def as_batches(
         more = f" of {count}" if (count := length_hint(value)) else ""
         notes += (f"data: the first batch{more} was taken; --batches N or all takes more",)
     elif len(taken) > 1 or wanted not in (ALL, 1):
-        notes += (f"data: {len(taken)} batches were taken, averaged by samples",)
+        notes += (f"data: {len(taken)} batches were taken",)
     return taken, notes
 
 
@@ -140,10 +150,10 @@ def _as_tensors(batch: Any) -> Any:
     return batch
 
 
-def _cut(batch: Any, size: int | None) -> Iterator[Any]:
+def _cut(batch: Any, size: int) -> Iterator[Any]:
     """The batch in pieces of at most `size` samples."""
     total = samples(batch)
-    if size is None or size >= total:
+    if size >= total:
         yield batch
         return
     if any(tensor.ndim == 0 or tensor.shape[0] != total for tensor in tensors(batch)):

@@ -45,7 +45,9 @@ def describe(problem: Problem) -> dict[str, Any]:
         "layers_glob": problem.layers,
         "samples": problem.n_samples,
         "batches": len(problem.data),
+        "targets": problem.n_targets,
         "batch_weights": list(problem.batch_weights),
+        "averaged_over": {"what": problem.averaged.what, "count": problem.averaged.count},
         "input_shape": _input_shape(problem.data[0]),
         "outputs": problem.n_outputs,
         "synthetic": bool(source.get("synthetic", False)),
@@ -74,11 +76,22 @@ def _whole(problem: Problem) -> str:
 
 def _input_shape(batch: Any) -> Any:
     """Shape of one sample: a list, a list of them for several inputs, a mapping of them for a mapping."""
+    n = batches.samples(batch)
     try:
         inputs, _ = batches.split(batch)
     except LoadError:
         inputs = batch
     if isinstance(inputs, Mapping):
-        return {str(name): list(value.shape[1:]) for name, value in inputs.items() if isinstance(value, Tensor)}
-    shapes = [list(tensor.shape[1:]) for tensor in batches.tensors(inputs)]
+        found = {str(name): _of_one(value, n) for name, value in inputs.items() if isinstance(value, Tensor)}
+        return {name: shape for name, shape in found.items() if shape is not None}
+    if isinstance(inputs, list) and len({tensor.shape for tensor in inputs if isinstance(tensor, Tensor)}) > 1:
+        return []  # one per sample, of several shapes
+    tensors = list(batches.tensors(inputs))
+    shapes = [shape for tensor in tensors if (shape := _of_one(tensor, n)) is not None]
     return shapes[0] if len(shapes) == 1 else shapes
+
+
+def _of_one(tensor: Tensor, samples: int) -> list[int] | None:
+    """The shape of a tensor without the dimension that runs over samples; `None` if there is none, as of edges."""
+    axis = batches.sample_axis(tensor, samples)
+    return None if axis is None else [length for other, length in enumerate(tensor.shape) if other != axis]

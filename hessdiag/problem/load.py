@@ -14,7 +14,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import batch as batch_forms
-from hessdiag.problem import checkpoint, data, fit, foreign, hub, python, synthetic, weights
+from hessdiag.problem import checkpoint, cutting, data, fit, foreign, hub, python, synthetic, weights
 from hessdiag.problem import loss as losses
 from hessdiag.problem.data import ALL
 from hessdiag.problem.device import device_named
@@ -46,7 +46,8 @@ class ProblemRequest:
         loss: A name (`ce`, `mse`, `bce`, `nll`, `output`) or the spec of a function of (output, target).
         objective: Spec of a function of (model, batch) that returns a scalar; instead of `loss`.
         batches: How many batches to take, `ALL` for all; by default the first of an iterable, else all.
-        batch_size: Cut batches to at most so many samples.
+        batch_size: Cut batches to parts of at most so many samples, where these make the whole.
+        samples: Take only the first so many samples of each batch, or draw so many; instead of `batch_size`.
         device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: A key of `DTYPES`; by default the model's own.
         seed: Of initialization, synthetic data and the dropout mask.
@@ -63,6 +64,7 @@ class ProblemRequest:
     objective: str | None = None
     batches: int | None = None
     batch_size: int | None = None
+    samples: int | None = None
     device: str = "auto"
     dtype: str | None = None
     seed: int = 0
@@ -131,7 +133,11 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     """
     dtype = _dtype(request.dtype)
     device = device_named(request.device, dtype)
-    for name, value in (("batches", request.batches), ("batch-size", request.batch_size)):
+    for name, value in (
+        ("batches", request.batches),
+        ("batch-size", request.batch_size),
+        ("batch", request.samples),
+    ):
         if value is not None and value < 1 and (name, value) != ("batches", ALL):
             raise SpecError(f"--{name} must be at least 1, not {value}.", f"--{name} 1")
     if request.loss is not None and request.objective is not None:
@@ -178,10 +184,16 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
     if parts.data is None:
         loss = "mse" if loss is None and not free_form else loss
         count = None if request.batches == ALL else request.batches
-        taken, notes = synthetic.make(model, loss, batch_size=request.batch_size, batches=count, seed=request.seed)
+        taken, notes = synthetic.make(
+            model, loss, batch_size=request.batch_size or request.samples, batches=count, seed=request.seed
+        )
     else:
         taken, notes = data.as_batches(
-            parts.data, batches=request.batches, batch_size=request.batch_size, free_form=free_form
+            parts.data,
+            batches=request.batches,
+            batch_size=request.batch_size or request.samples,
+            free_form=free_form,
+            cut=_first_rows if request.samples else _Cutter(parts, model, request.seed),
         )
     session.notes += notes
     taken = _moved(taken, model)
@@ -193,6 +205,44 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
     if loss is not parts.loss:
         session.notes.append(f"loss: {loss}, assumed; --loss {'|'.join(losses.NAMES)} changes it")
     return taken, loss
+
+
+def _first_rows(batch: Any, size: int) -> list[Any]:
+    """At most so many samples of a batch; the others are left."""
+    return [next(cutting.CUTS[0].parts(batch, size))]
+
+
+@dataclass
+class _Cutter:
+    """Cuts batches to size, once it is proven on the first that is too long that its parts make the whole."""
+
+    parts: _Parts
+    model: nn.Module
+    seed: int
+    cut: cutting.Cut | None = None
+
+    def __call__(self, batch: Any, size: int) -> Iterator[Any]:
+        if self.cut is None and cutting.CUTS[0].length(batch) > size:
+            self.cut = self._proven(batch, size)
+        return (self.cut or cutting.CUTS[0]).parts(batch, size)
+
+    def _proven(self, batch: Any, size: int) -> cutting.Cut:
+        """The cut for this model and loss. What does not fit even as a whole is said first, and in other words."""
+        parts = self.parts
+        whole = _moved([batch], self.model)
+        if isinstance(parts.data, Images):
+            whole, _ = fit.flattened(self.model, whole)
+        loss = parts.loss
+        if loss is None and parts.objective is None:
+            loss = fit.default_loss(self.model, whole[0])
+        seed = self.seed if parts.seed is None else parts.seed
+        problem = Problem(
+            self.model, whole, loss, parts.objective, parts.reduction, parts.layers, parts.train_mode, seed
+        )
+        if sum(tensor.numel() for tensor in batch_forms.tensors(batch)) <= cutting.WHOLE_NUMBERS:
+            with contextlib.suppress(torch.OutOfMemoryError):
+                fit.check_fit(problem)
+        return cutting.proven(problem, size)
 
 
 def _model(session: _Session, spec: Spec) -> _Parts:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import criteria
-from hessdiag.problem.batch import forward, output_tensor, samples, split
+from hessdiag.problem.batch import forward, output_tensor, split
 
 Reduction = Literal["mean", "sum", "unknown"]
 Objective = Callable[[torch.nn.Module, Any], Tensor]
@@ -28,7 +28,6 @@ class Loss:
         function: `(output, target) -> scalar`.
         reduction: How it joins samples. "unknown" is treated as a mean, and said.
         definition: One line for the report.
-        weigh_targets: Of a batch's targets, what its mean was divided by; `None` where that is its samples.
         kind: What it is, where it is one of ours or torch's own; `None` for a user's own function, whatever its name.
         options: The settings of a loss of torch's, by keyword, defaults included; empty otherwise.
         of_tensor: Whether it receives the one tensor of the output that matters (`batch.output_tensor`), as ours do.
@@ -39,7 +38,6 @@ class Loss:
     function: Callable[[Any, Any], Tensor]
     reduction: Reduction
     definition: str
-    weigh_targets: Callable[[Tensor], float] | None = None
     kind: criteria.Kind | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     of_tensor: bool = False
@@ -61,10 +59,6 @@ class Loss:
     def is_likelihood(self) -> bool:
         """Whether it is known to be a negative log-likelihood of an exponential family in natural parameters."""
         return self.kind is not None and criteria.is_likelihood(self.kind, self.options)
-
-
-def _not_ignored(target: Tensor) -> float:
-    return float((target != IGNORED).sum())
 
 
 def _classes_second(output: Tensor, target: Tensor) -> Tensor:
@@ -110,7 +104,6 @@ NAMED = {
         _cross_entropy,
         "mean",
         "cross-entropy of logits, mean over targets",
-        _not_ignored,
         kind="ce",
         of_tensor=True,
     ),
@@ -119,7 +112,6 @@ NAMED = {
         _nll,
         "mean",
         f"negative log-likelihood of log-probabilities, mean over targets; {_OF_LOGITS}",
-        _not_ignored,
         kind="nll",
         of_tensor=True,
     ),
@@ -176,8 +168,7 @@ def resolve(loss: Any) -> Loss:
     reduction = _REDUCTIONS.get(stated, "unknown") if isinstance(stated, str) else "unknown"
     said = reduction if reduction != "unknown" else "reduction unknown, taken as a mean"
     whose = "torch's" if known else "your own"
-    weigh = _class_weights(options) if kind in ("ce", "nll") else None
-    return Loss(name, loss, reduction, f"{whose} {name} ({said})", weigh, kind, options)
+    return Loss(name, loss, reduction, f"{whose} {name} ({said})", kind, options)
 
 
 _REDUCTIONS: dict[str, Reduction] = {"mean": "mean", "batchmean": "mean", "sum": "sum"}
@@ -187,17 +178,6 @@ def _name(loss: Any) -> str:
     """What people call a function or a criterion; a `functools.partial` is called like its function."""
     named = loss.func if isinstance(loss, functools.partial) else loss
     return str(getattr(named, "__name__", type(named).__name__))
-
-
-def _class_weights(options: Mapping[str, Any]) -> Callable[[Tensor], float]:
-    """What torch divides by for a mean: the weights of the targets' classes, without ignored ones."""
-    weight, ignored = options["weight"], options["ignore_index"]
-
-    def weigh(target: Tensor) -> float:
-        counted = target[target != ignored]
-        return float(len(counted) if weight is None else weight[counted.to(weight.device)].sum())
-
-    return weigh
 
 
 def objective(loss: Loss) -> Objective:
@@ -231,12 +211,3 @@ def output_loss(model: torch.nn.Module, batch: Any) -> Tensor:
             "--loss ce, mse, bce or nll",
         )
     return value
-
-
-def batch_weight(loss: Loss | None, batch: Any) -> float:
-    """What a batch counts for in the average over batches: its samples, or the weight of its targets."""
-    if loss is not None and loss.weigh_targets is not None:
-        _, target = split(batch)
-        if isinstance(target, Tensor) and not target.is_floating_point():
-            return loss.weigh_targets(target)
-    return samples(batch)

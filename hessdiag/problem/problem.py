@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
+from hessdiag.problem import averages, kernels, order
 from hessdiag.problem import batch as batches
-from hessdiag.problem import kernels, order
 from hessdiag.problem import loss as losses
 
 
@@ -47,7 +47,8 @@ class Layer:
 class Problem:
     """A model, batches and an objective: the function of the parameters whose Hessian is measured.
 
-    The function is the average of the objective over the batches, weighted by their samples (a sum, if the loss sums).
+    The function is the average of the objective over the batches, weighted by what the loss averages over: targets that
+    are not ignored, elements of the output, or samples (a sum, if the loss sums).
     Parameters are the model's trainable ones, in the order of `model.parameters()`; tied ones count once.
 
     Args:
@@ -89,6 +90,7 @@ class Problem:
         if not self.data:
             raise LoadError("a problem needs at least one batch; none was given.")
         batches.check_finite(self.data)
+        self._leave_out_uncounted()
         object.__setattr__(self, "model", uncompiled(self.model))
         self._refuse_odd_parameters()
         if not self.named_parameters:
@@ -99,6 +101,16 @@ class Problem:
                     "--layers '*'",
                 )
             raise LoadError("the model has no trainable parameter: all are frozen, or there are none.")
+
+    def _leave_out_uncounted(self) -> None:
+        """Batches in which no target counts: their mean is over nothing, NaN, and their weight is zero."""
+        if len(self.data) == 1 or self._loss is None or self._loss.kind not in averages.CLASSES:
+            return
+        counted = [batch for batch in self.data if self.terms(batch).count]
+        if left := len(self.data) - len(counted):
+            note = f"data: {left} of {len(self.data)} batches are left out, for all their targets are ignored"
+            object.__setattr__(self, "data", counted or self.data[:1])
+            object.__setattr__(self, "notes", (*self.notes, note))
 
     def _refuse_odd_parameters(self) -> None:
         for name, parameter in self.model.named_parameters():
@@ -214,21 +226,46 @@ class Problem:
         """
         return tuple(self._order.depths[index] for index in self._order.sequence)
 
+    def terms(self, batch: Any) -> averages.Terms:
+        """What the loss of a batch is a mean of, of this problem or of another of the same form."""
+        if self._loss is None:
+            if self.objective is not None:
+                return averages.of_batch(batch)
+            return averages.of_labels(batch, lambda other: self.evaluate(other).detach())
+        asked = averages.may_broadcast(self._loss) and len(self.data) > 1  # else nothing hangs on it
+        return averages.of_loss(self._loss, batch, self._output(batch) if asked else None)
+
+    def _output(self, batch: Any) -> Any:
+        with self.evaluation():  # gradients stay on: a model may need them in its forward pass
+            return batches.forward(self.model, batches.split(batch)[0])
+
+    @cached_property
+    def averaged(self) -> averages.Terms:
+        """What the loss is a mean of, in all batches."""
+        return averages.joined(self._terms)
+
+    @cached_property
+    def _terms(self) -> tuple[averages.Terms, ...]:
+        return tuple(self.terms(batch) for batch in self.data)
+
     @cached_property
     def n_samples(self) -> int:
-        """Samples in all batches."""
+        """Samples in all batches, see `batch.samples`."""
         return sum(batches.samples(batch) for batch in self.data)
 
     @cached_property
+    def n_targets(self) -> int:
+        """Targets in all batches: samples, but of cross-entropy each token, node or pixel that has a target."""
+        return self.averaged.positions
+
+    @cached_property
     def n_outputs(self) -> int | None:
-        """Numbers that the model puts out per sample; `None` where only an objective is known."""
+        """Numbers that the model puts out per target; `None` where only an objective is known."""
         if self._loss is None:
             return None
-        with self.evaluation():  # gradients stay on: a model may need them in its forward pass
-            inputs, _ = batches.split(self.data[0])
-            output = batches.forward(self.model, inputs)
+        output = self._output(self.data[0])
         try:
-            return batches.output_tensor(output).numel() // batches.samples(self.data[0])
+            return batches.output_tensor(output).numel() // max(self._terms[0].positions, 1)
         except LoadError:
             return None
 
@@ -246,14 +283,12 @@ class Problem:
 
     @cached_property
     def batch_weights(self) -> tuple[float, ...]:
-        """Weight of each batch's objective in the whole: 1 for a sum, its share of the samples otherwise."""
+        """Weight of each batch's objective in the whole: 1 for a sum, else its share of what the loss averages over."""
         if self.loss_reduction == "sum":
             return (1.0,) * len(self.data)
-        counts = [losses.batch_weight(self._loss, batch) for batch in self.data]
-        total = sum(counts)
-        if not total:
+        if not self.averaged.count:
             raise LoadError("every target is ignored (-100): the loss is a mean over nothing.")
-        return tuple(count / total for count in counts)
+        return tuple(terms.count / self.averaged.count for terms in self._terms)
 
     @property
     def device(self) -> torch.device:

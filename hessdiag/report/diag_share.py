@@ -89,10 +89,10 @@ def _baselines(result: Json) -> list[tuple[str, float, str]]:
         (
             f"OLS, n = {number(n)}",
             "ols_gaussian",
-            f"least squares on Gaussian data, n = samples, d = {number(d)}",
+            f"least squares on Gaussian data, n = targets, d = {number(d)}",
         ),
         (f"OLS, n = {number(n)}, CLT", "ols_clt", "the same with Gaussian sums, as for large n"),
-        (f"OLS, n = {number(n_outputs)}", "ols_gaussian_outputs", "least squares, n = samples × outputs"),
+        (f"OLS, n = {number(n_outputs)}", "ols_gaussian_outputs", "least squares, n = targets × outputs"),
         (f"OLS, n = {number(n_outputs)}, CLT", "ols_clt_outputs", "the same with Gaussian sums"),
         ("OLS on the inputs", "ols_data", f"XᵀX of the actual inputs, d = {number(d_data)}"),
         (

@@ -1,9 +1,13 @@
 """What was measured, in a few words: the head of every report about one model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.numbers import MISSING, number
+
+COUNTED = ("targets", "targets, by class weight", "labels")  # which may be fewer, or more, than samples
+FEW = 4  # weights that are all named
+ALIKE = 1e-3  # relative difference of weights that goes without saying
 
 
 def subject(problem: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -28,12 +32,40 @@ def subject(problem: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
             number(problem.get("parameters")) + (", training mode" if problem.get("train_mode") else ""),
         ),
         ("batch", batch),
-        ("loss", f"{loss} ({reduction})" if reduction else str(loss)),
+        ("loss", f"{loss} ({_average(problem, reduction)})" if reduction else str(loss)),
         (
             "computed",
             f"{problem.get('dtype', '')} on {problem.get('device', '')}, seed {problem.get('seed', MISSING)}",
         ),
     )
+
+
+def _average(problem: Mapping[str, Any], reduction: str) -> str:
+    """How the loss joins what it is a mean of, and batches, where there is more to say than its reduction.
+
+    >>> over = {"what": "targets", "count": 18.0}
+    >>> _average({"samples": 8, "batches": 2, "batch_weights": [0.25, 0.75], "averaged_over": over}, "mean")
+    'mean over 18 targets in 2 batches, which weigh 0.25 and 0.75'
+    """
+    over, batches = problem.get("averaged_over"), problem.get("batches", 1)
+    if not over or reduction == "sum":
+        return reduction if batches == 1 else f"{reduction} over {batches} batches"
+    if batches == 1 and (over["what"] not in COUNTED or over["count"] == problem.get("samples")):
+        return reduction
+    said = f"{reduction}, averaged" if reduction != "mean" else reduction
+    count = over["count"]
+    said += f" over {number(int(count) if count == int(count) else count, 4)} {over['what']}"
+    return said if batches == 1 else f"{said} in {batches} batches{_weights(problem['batch_weights'])}"
+
+
+def _weights(weights: Sequence[float]) -> str:
+    low, high = min(weights), max(weights)
+    if high - low <= ALIKE * high:
+        return ""
+    if len(weights) > FEW:
+        return f", which weigh {low:.3g} to {high:.3g}"
+    *most, last = (f"{weight:.3g}" for weight in weights)
+    return f", which weigh {', '.join(most)} and {last}"
 
 
 def _shape(shape: Any) -> str:

@@ -27,6 +27,22 @@ def conv():
     return model, [(torch.randn(5, 2, 6).double(), torch.randn(5, 2, 1).double())], "mse"
 
 
+class Graph(nn.Module):  # edges come first, and connect all nodes: no part of them is a graph
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(2, 3)
+
+    def forward(self, edges, x):
+        h = torch.tanh(self.a(x))
+        return h.index_add(0, edges[1], h[edges[0]])
+
+
+def graph():
+    torch.manual_seed(0)
+    edges = torch.tensor([[0, 1, 2, 3, 4, 5], [5, 4, 3, 2, 1, 0]])
+    return Graph().double(), [((edges, torch.randn(6, 2).double()), torch.arange(6) % 3)], "ce"
+
+
 def slow(model, batch):
     import time
     time.sleep(0.2)
@@ -37,7 +53,7 @@ PRODUCTS = """
 import json, sys
 import torch
 sys.path.insert(0, ".")
-from net import conv, mlp
+from net import conv, graph, mlp
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
@@ -52,6 +68,7 @@ summed = Problem(model, data, torch.nn.CrossEntropyLoss(reduction="sum"))
 ignored = Problem(model, [(data[0][0], torch.tensor([-100, -100, -100, 0, 1, 2, 0]))], "ce")  # nothing for the first of two
 cases = [HessianOperator(problem) for problem in (Problem(*conv()), Problem(*mlp()), summed, ignored, statistics)]
 cases += [GaussNewtonOperator(problem) for problem in (Problem(*conv()), Problem(*mlp()), summed, ignored, statistics)]
+cases += [HessianOperator(Problem(*graph())), GaussNewtonOperator(Problem(*graph()))]
 cases += [FisherOperator(Problem(*mlp())), FisherOperator(Problem(*mlp()), empirical=True)]
 found = []
 for operator in map(shared, cases):
@@ -144,7 +161,8 @@ def test_products_split_samples_where_they_can(folder):
         assert run.returncode == 0, run.stderr
         found.append(json.loads((folder / f"{processes}.json").read_text()))
     split = ["SharedOperator"] * 4
-    assert [case[0] for case in found[1]] == [*split, "HessianOperator", *split, "GaussNewtonOperator", *split[:2]]
+    whole = ["HessianOperator", "GaussNewtonOperator"]  # batch statistics, and a graph
+    assert [case[0] for case in found[1]] == [*split, whole[0], *split, whole[1], *whole, *split[:2]]
     for one, two in zip(*found, strict=True):
         assert list(_numbers(two)) == pytest.approx(list(_numbers(one)), rel=1e-10, abs=1e-13)
 

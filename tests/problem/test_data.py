@@ -59,7 +59,7 @@ def test_cutting_keeps_pairs_together():
     taken, notes = as_batches(((X, X + 1), Y), batch_size=3)
     assert torch.equal(torch.cat([batch[0][1] for batch in taken]), X + 1)
     assert torch.equal(torch.cat([batch[1] for batch in taken]), Y)
-    assert notes == ("data: 4 batches were taken, averaged by samples",)
+    assert notes == ("data: 4 batches were taken",)
 
 
 def test_the_first_batch_is_said():
