@@ -180,6 +180,7 @@ def test_small_matrices(n):
     ends = expected(spectrum, 5, 5) if n >= 10 else spectrum
     assert pairs.values.tolist() == pytest.approx(ends.tolist(), abs=2e-3)
     assert (pairs.spectrum is not None) is (n <= 3 * smallest_basis(5, 5))
+    assert pairs.interrupted is False
 
 
 @pytest.mark.parametrize(("lowest", "highest"), [(0, 0), (-1, 2)])

@@ -138,3 +138,56 @@ def test_sketch_wants_three_probes_and_fresh_seeds():
         gershgorin.sketch_row_sums(MAT_1, 2)
     first, second = (gershgorin.sketch_row_sums(MAT_1, 4).sums for _ in range(2))
     assert (first != second).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_radii_are_sums_off_the_diagonal(dtype):
+    """Also of more rows than are looked at together, of rows without any, and far below one."""
+    A = torch.randn(600, 600, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 1e-4
+    A = (A + A.T).to(dtype)
+    A[3] = A[:, 3] = 0.0
+    A[3, 3] = -5.0
+    diagonal, radii = gershgorin.radii(A)
+    off = A.double().numpy().copy()
+    np.fill_diagonal(off, 0.0)
+    assert (diagonal.dtype, radii.dtype) == (np.float64, np.float64)
+    np.testing.assert_array_equal(diagonal, A.diagonal().double().numpy())
+    np.testing.assert_allclose(radii, np.abs(off).sum(1), rtol=1e-12, atol=1e-14)
+    assert radii[3] == 0
+
+
+def test_bounds_by_blocks_do_not_look_at_the_diagonal_of_norms():
+    norms = [[9, 2, 0], [2, -7, 1], [0, 1, 5]]
+    assert blocks.feingold_varga([0, -1, 3], [1, 4, 6], norms) == (-4.0, 7.0)
+    expected = [np.linalg.eigvalsh([[0, -2, 0], [-2, -1, -1], [0, -1, 3]])[0]]
+    expected.append(np.linalg.eigvalsh([[1, 2, 0], [2, 4, 1], [0, 1, 6]])[-1])
+    assert blocks.norm_matrix([0, -1, 3], [1, 4, 6], norms) == pytest.approx(tuple(expected), rel=1e-12)
+    assert norms == [[9, 2, 0], [2, -7, 1], [0, 1, 5]]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_bounds_from_trace_and_norm_are_reached(n):
+    """By one eigenvalue apart from all others, at either end; and a matrix of one entry is known."""
+    values = np.full(n, 2.0)
+    for end in (-3.0, 7.0):
+        values[0] = end
+        low, high = gershgorin.wolkowicz_styan(n, values.sum(), np.linalg.norm(values))
+        reached = low[0] if end < 2 else high[1]
+        assert reached == pytest.approx(end, rel=1e-12)
+        near = high[0] if end < 2 else low[1]
+        assert near == pytest.approx(2.0 if n > 1 else end, rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [3, 16, 25])
+def test_a_sketch_takes_a_product_for_each_probe(count):
+    class Counting:
+        shape, dtype, device, spent = MAT_1.shape, MAT_1.dtype, MAT_1.device, 0
+
+        def __matmul__(self, vectors):
+            self.spent += vectors.shape[1]
+            return MAT_1 @ vectors
+
+    matrix = Counting()
+    found = gershgorin.sketch_row_sums(matrix, count, seed=0)
+    assert found.products == matrix.spent == count
+    assert found.relative_stderr == gershgorin.sketch_relative_stderr(count)

@@ -134,3 +134,11 @@ def test_a_full_run_is_a_similarity(n, seed, scale):
     T = tridiagonalize(torch.from_numpy(A), torch.from_numpy(rng.standard_normal(n)), n)
     expected = scipy.linalg.eigvalsh(A)
     assert torch.linalg.eigvalsh(T.matrix()).numpy() == pytest.approx(expected, abs=1e-9 * np.abs(expected).max())
+
+
+def test_a_start_in_another_dtype_runs_in_that_of_the_operator():
+    A = rotated(torch.linspace(-1, 2, 30), torch.float32)
+    v = torch.randn(30, 2, dtype=torch.float64)
+    found, expected = (tridiagonalize(A, start, 6, keep_basis=True) for start in (v, v.float()))
+    torch.testing.assert_close(found.alphas, expected.alphas, rtol=0, atol=0)
+    assert found.basis.dtype == torch.float32

@@ -199,3 +199,16 @@ def test_a_time_beyond_all_numbers_is_infinite():
 def test_refusals(wrong):
     with pytest.raises(SpecError):
         wrong()
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+@pytest.mark.parametrize("length", [1, 2])
+@pytest.mark.parametrize("scale", [0.6, 1.0, 2.5])
+def test_excess_is_the_integral_of_the_density(distribution, length, scale):
+    law = Law(length, scale, distribution)
+    ends = np.log([1e-3, 0.2, 0.9])
+    found = np.exp(law.log_excess(ends))
+    top = law.log_scale if distribution == "uniform" else 5.0
+    for end, excess in zip(ends, found, strict=True):
+        expected, _ = quad(lambda y: np.exp(y + law.log_density(y)), min(end, top), top, epsabs=1e-12, limit=400)
+        assert excess == pytest.approx(expected, rel=1e-7)

@@ -46,3 +46,13 @@ def test_random_networks_have_the_expected_energy(gain, relu):
 def test_wrong_sizes(resolution, kernel):
     with pytest.raises(ValueError, match="odd kernel"):
         padding_matrix(resolution, kernel)
+
+
+@pytest.mark.parametrize("kernel", [1, 5, 7])
+def test_other_windows(kernel):
+    energy = torch.rand(6, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    window = torch.ones(1, 1, kernel, kernel, dtype=torch.float64) / kernel**2
+    once = F.conv2d(energy[None, None], window, padding=kernel // 2)
+    twice = F.conv2d(once, window, padding=kernel // 2)
+    assert energy_map(energy.numpy(), 1, kernel) == pytest.approx(once[0, 0].numpy(), rel=1e-12)
+    assert energy_map(energy.numpy(), 2, kernel) == pytest.approx(twice[0, 0].numpy(), rel=1e-12)
