@@ -14,8 +14,9 @@ from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.support import support
 from hessdiag.diagnostics import operators
-from hessdiag.diagnostics.bounds_verdict import contradicted, excluded, findings, witnesses
+from hessdiag.diagnostics.bounds_verdict import NAMES, contradicted, excluded, findings, witnesses
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.linalg import blocks, gershgorin
@@ -66,6 +67,8 @@ class Bounds(Measured):
         relative_stderr: Relative standard error of sketched row sums; `None` when exact.
         components: Connected parts of the union of discs, ascending; `None` if sketched.
         parameters: N.
+        zero_rows: Rows of parameters that the batches do not touch: they are zero, were left out, and their eigenvalues
+            are in every interval; 0 unless they are a tenth of more than 5,000.
         negative_certificate: Whether H certainly has a negative eigenvalue.
         hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
@@ -86,6 +89,7 @@ class Bounds(Measured):
     relative_stderr: float | None
     components: tuple[Component, ...] | None
     parameters: int
+    zero_rows: int
     negative_certificate: Certificate
     hvps: int
     engine: str
@@ -121,15 +125,16 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     >>> found.gershgorin, [round(end, 6) + 0.0 for end in found.brauer]
     ((-2.0, 12.0), [0.0, 10.0])
     """
-    n = problem.n_parameters
-    operator = HessianOperator(problem)
+    part = support(problem, DENSE_UP_TO, seed=seed, numeric=False)
+    n = part.size
+    operator = HessianOperator(part.problem)
     report = progress or (lambda done, total, what: None)
     checks = self_checks(operator, seed, squared=True)
     products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
         report(0, n, f"{n:,} parameters: the whole Hessian")
-        matrix = hessian(problem)
+        matrix = hessian(part.problem)
         rows = _Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
     elif n <= EXACT_UP_TO:
         rows = _streamed(operator, report)
@@ -137,10 +142,11 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         rows = _sketched(products, seed, report)
     measured = _measured(products if matrix is None else matrix, seed, operator.precision, report)
     ritz: Witness | None = measured.pop("witness")
-    whole = _whole(problem, matrix) if matrix is not None else {}
+    whole = _whole(part.problem, matrix) if matrix is not None else {}
     everywhere = bool(rows.exact.all())
     known = rows.diagonal[rows.exact]
-    parts = gershgorin.components(rows.diagonal, rows.radii) if everywhere else None
+    inner = whole.get("inner")
+    parts = _components(rows, part.zeros) if everywhere else None
     values: dict[str, Any] = {
         "gershgorin": gershgorin.discs(rows.diagonal, rows.radii),
         "brauer": gershgorin.brauer(rows.diagonal, rows.radii),
@@ -151,23 +157,41 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         "inner": None,
         "method": "exact" if everywhere else "sketch",
         "relative_stderr": None if everywhere else gershgorin.sketch_relative_stderr(SKETCHES),
-        "components": parts and tuple(Component(part.interval, part.count) for part in parts),
-        "parameters": n,
+        "components": parts,
+        "parameters": problem.n_parameters,
+        "zero_rows": part.zeros,
         "hvps": rows.products + measured.pop("products"),
         "engine": products.engine,
         "checks": checks,
         **whole,
         **measured,
     }
+    if part.zeros:
+        values |= {name: _with_zero(values[name]) for name in (*NAMES, "inner", "measured")}
     trusted = not operators.failed(problem, checks) and not contradicted(values)
     if values["status"] == "ok" and not trusted:
         values["status"] = "inexact"
     rounding = ROUNDING * operator.precision * max(map(abs, values["gershgorin"]))
-    reasons = witnesses(known, rows.radii if everywhere else None, values["inner"], rounding)
+    reasons = witnesses(known, rows.radii if everywhere else None, inner, rounding)
     values["negative_certificate"] = certificate(
         [*reasons, ritz] if ritz is not None else reasons, trusted=trusted, otherwise=excluded(values)
     )
     return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))
+
+
+def _with_zero(ends: Interval | None) -> Interval | None:
+    """The interval that reaches to the zero eigenvalues of rows that were left out."""
+    return None if ends is None else (min(ends[0], 0.0), max(ends[1], 0.0))
+
+
+def _components(rows: _Rows, zeros: int) -> tuple[Component, ...]:
+    """Connected discs; those of the rows that were left out are the point zero."""
+    own = np.zeros(min(zeros, 1))
+    parts = gershgorin.components(np.append(rows.diagonal, own), np.append(rows.radii, own))
+    return tuple(
+        Component(part.interval, part.count + (zeros - 1) * (part.interval[0] <= 0 <= part.interval[1]) * bool(zeros))
+        for part in parts
+    )
 
 
 def _whole(problem: Problem, matrix: Tensor) -> dict[str, Interval]:

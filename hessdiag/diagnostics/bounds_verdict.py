@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature.checks import TOLERANCE
 from hessdiag.diagnostics.certificate import SLACK, Witness, share_witness
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, times, zero_rows_findings
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     found += _tightness(bounds)
     found += _components(bounds)
     found += _sketch(bounds)
+    found += zero_rows_findings(bounds.zero_rows, bounds.zero_rows, bounds.parameters)
     found += data_findings(problem)
     return found
 

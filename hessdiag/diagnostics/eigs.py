@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import TOLERANCE, self_checks
-from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
@@ -24,10 +24,11 @@ from hessdiag.linalg.eigensolver import (
     Eigenpairs,
     dense_eigenpairs,
     extreme_eigenpairs,
+    padded,
     smallest_basis,
 )
 from hessdiag.linalg.lanczos import safe_norm
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.problem import Problem
 
 Progress = Callable[[int, int, str], None]
 
@@ -76,12 +77,15 @@ class Eigs(Measured):
         highest: The highest eigenpairs, ascending: the last is the largest.
         method: "exact" (all eigenvalues, by LAPACK) or "lanczos".
         parameters: N.
+        zero_rows: Rows of H that are exactly zero, left out of all vectors and counted as zero eigenvalues; 0 unless
+            they are a tenth of more than 2,000.
+        untouched: How many of them belong to parameters that the batches do not touch.
         layers: Names of the layers that `layer_weights` counts.
         tol: Relative residual asked for.
         rounding: Residual and eigenvalue below which rounding rules.
         ritz_range: Smallest and largest Ritz value of the whole run, wanted or not: the spectrum reaches that far.
         inertia: Signs of all eigenvalues; `None` unless exact.
-        spectrum: All eigenvalues, ascending; `None` unless exact.
+        spectrum: All eigenvalues but those of `zero_rows`, ascending; `None` unless exact.
         largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature. If
             the largest Ritz value has not converged, it is an upper bound of that limit.
         gradient_norm: |g|.
@@ -100,6 +104,8 @@ class Eigs(Measured):
     highest: tuple[Eigenpair, ...]
     method: Literal["exact", "lanczos"]
     parameters: int
+    zero_rows: int
+    untouched: int
     layers: tuple[str, ...]
     tol: float
     rounding: float
@@ -175,22 +181,24 @@ def eigs(
     (10.0, 1, 1)
     """
     _refuse(lowest, highest, tol, max_basis, max_products, block)
-    n = problem.n_parameters
-    operator = HessianOperator(problem)
+    part = support(problem, DENSE_UP_TO, seed=seed)
+    n = part.size
+    operator = HessianOperator(part.problem)
     report = progress or (lambda done, total, what: None)
     exact = n <= DENSE_UP_TO
     wanted = n if exact else lowest + highest
     fitting = max(operators.vectors_that_fit(operator) // 2, smallest_basis(lowest, highest))  # vectors and images
     basis = min(max_basis or LARGEST_BASIS, fitting, n)
-    report(0, wanted, _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
+    report(0, wanted, _untouched(part) + _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
 
     checks = self_checks(operator, seed, squared=True)
-    gradient = operator.gradient()
+    gradient = part.shorten(operator.gradient())
     size = safe_norm(gradient.double())
     direction = gradient.double() / size if size else gradient.double()
-    products = operator if exact else parallel.shared(operator)
+    shared = operator if exact else parallel.shared(operator)
+    products = part.restrict(shared, operator.chunk)
     if exact:
-        matrix = hessian(problem)
+        matrix = part.dense()
         pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol, precision=operator.precision)
         along = matrix @ direction.to(matrix)
         report(n, n, "")
@@ -205,27 +213,38 @@ def eigs(
             max_products=max_products,
             block=block,
             seed=seed,
-            precision=products.precision,
+            precision=shared.precision,
             progress=lambda spent, converged: report(converged, wanted, ""),
         )
     trusted = not operators.failed(problem, checks)
+    places = torch.arange(n)
+    if part.zeros:
+        nulls = min(part.zeros, lowest + highest)
+        places = part.places(nulls)
+        pairs = padded(pairs, nulls, lowest=lowest, highest=highest)
+        direction = torch.cat([direction, direction.new_zeros(nulls)])
+        along = torch.cat([along, along.new_zeros(nulls)])
     failed = not trusted or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
-    found = _pairs(pairs, direction if size else None, problem.layer_slices)
+    stops = torch.tensor([layer.stop for layer in problem.layer_slices])
+    owner = torch.searchsorted(stops, places, right=True)
+    found = _pairs(pairs, direction if size else None, owner, len(stops))
     top = float(pairs.values[-1])
     curvature = float(direction @ along.double()) if size else None
-    noise = max(pairs.rounding, ROUNDING * products.precision * safe_norm(along.double()))
+    noise = max(pairs.rounding, ROUNDING * shared.precision * safe_norm(along.double()))
     along_gradient = None if curvature is None else Witness(curvature, "g'Hg < 0 for the gradient g", noise)
     measured = Eigs(
         lowest=found[: pairs.lowest],
         highest=found[len(found) - pairs.highest :],
         method="exact" if exact else "lanczos",
-        parameters=n,
+        parameters=problem.n_parameters,
+        zero_rows=part.zeros,
+        untouched=part.untouched,
         layers=tuple(layer.name for layer in problem.layer_slices),
         tol=tol,
         rounding=pairs.rounding,
         ritz_range=pairs.ritz_range,
-        inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding),
+        inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding, part.zeros),
         spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
         largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
         gradient_norm=size,
@@ -234,10 +253,10 @@ def eigs(
         hvps=pairs.products + (0 if exact else 1),
         basis=pairs.basis,
         restarts=pairs.restarts,
-        engine=products.engine,
+        engine=shared.engine,
         checks=checks,
         status=status,
-        vectors=_columns(pairs) if keep_vectors else None,
+        vectors=_columns(pairs, places, problem.n_parameters) if keep_vectors else None,
     )
     return replace(measured, findings=tuple(findings(measured, problem, TOLERANCE[problem.dtype])))
 
@@ -266,9 +285,13 @@ def _cost(n: int, lowest: int, highest: int, exact: bool, basis: int, itemsize: 
     )
 
 
-def _pairs(pairs: Eigenpairs, direction: Tensor | None, layers: tuple[Layer, ...]) -> tuple[Eigenpair, ...]:
+def _untouched(part: Support) -> str:
+    return f"{part.zeros:,} of {part.whole.n_parameters:,} rows are zero and left out; " if part.zeros else ""
+
+
+def _pairs(pairs: Eigenpairs, direction: Tensor | None, owner: Tensor, layers: int) -> tuple[Eigenpair, ...]:
     squares = pairs.vectors.double().square()
-    weights = torch.stack([squares[layer.start : layer.stop].sum(0) for layer in layers], dim=1)
+    weights = squares.new_zeros(layers, squares.shape[1]).index_add_(0, owner.to(squares.device), squares).T
     weights = (weights / weights.sum(1, keepdim=True)).cpu()
     cosines = None if direction is None else (direction @ pairs.vectors.double()).abs().clamp(max=1).cpu()
     return tuple(
@@ -284,15 +307,20 @@ def _pairs(pairs: Eigenpairs, direction: Tensor | None, layers: tuple[Layer, ...
     )
 
 
-def _columns(pairs: Eigenpairs) -> Tensor:
-    """Vectors in the order of the result: lowest, then highest; where they overlap, some twice."""
+def _columns(pairs: Eigenpairs, places: Tensor, parameters: int) -> Tensor:
+    """Vectors of all parameters in the order of the result: lowest, then highest; where they overlap, some twice."""
     total = pairs.vectors.shape[1]
-    return torch.cat([pairs.vectors[:, : pairs.lowest], pairs.vectors[:, total - pairs.highest :]], dim=1)
+    columns = torch.cat([pairs.vectors[:, : pairs.lowest], pairs.vectors[:, total - pairs.highest :]], dim=1)
+    if len(places) == parameters:
+        return columns
+    wide = columns.new_zeros(parameters, columns.shape[1])
+    wide[places.to(wide.device)] = columns
+    return wide
 
 
-def _inertia(spectrum: Tensor, tolerance: float) -> Inertia:
+def _inertia(spectrum: Tensor, tolerance: float, zeros: int) -> Inertia:
     positive, negative = int((spectrum > tolerance).sum()), int((spectrum < -tolerance).sum())
-    return Inertia(positive, negative, len(spectrum) - positive - negative, tolerance)
+    return Inertia(positive, negative, len(spectrum) - positive - negative + zeros, tolerance)
 
 
 def _certificate(pairs: Eigenpairs, along_gradient: Witness | None, *, trusted: bool) -> Certificate:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, zero_rows_findings
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ def findings(eigs: "Eigs", problem: Problem, tolerance: float) -> list[Finding]:
     found += _gradient(eigs)
     found += _localization(eigs)
     found += _inertia(eigs)
+    found += zero_rows_findings(eigs.zero_rows, eigs.untouched, eigs.parameters)
     found += data_findings(problem)
     return found
 

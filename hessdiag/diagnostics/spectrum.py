@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import self_checks
-from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.support import Restricted, Support, support
 from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
 from hessdiag.diagnostics.spectrum_verdict import findings
@@ -33,15 +34,23 @@ ENDS = 5  # eigenpairs at each end that are taken out of the density
 TOLERANCE = 1e-3  # relative residual of those pairs
 LARGEST_BASIS = 400  # vectors that the eigensolver may hold
 NEAR_ZERO = 0.01  # of the norm: what is called near zero
+_NOT_FOUND = {
+    True: "all eigenvalues are known, and none is negative beyond rounding",
+    False: "no v'Hv < 0 beyond rounding was found, which does not prove that there is none",
+}
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """An extreme eigenvalue that was computed by itself; its residual is `None` where all were."""
+    """An extreme eigenvalue that was computed by itself; its residual is `None` where all were.
+
+    One that has not converged is a `bound` of the eigenvalue of its rank, as in `eigs`: "upper" below, "lower" above.
+    """
 
     eigenvalue: float
     residual: float | None
     converged: bool
+    bound: Literal["lower", "upper"] | None
 
 
 @dataclass(frozen=True)
@@ -111,8 +120,13 @@ class Spectrum(Measured):
         steps: Lanczos steps from each.
         trace: Sum of the eigenvalues.
         frobenius: Root of the sum of their squares.
-        lowest: Smallest eigenvalue found.
+        zero_rows: Rows of the matrix that are exactly zero, left out of all vectors and counted as zero eigenvalues; 0
+            unless they are a tenth of more than 1,500.
+        untouched: How many of them belong to parameters that the batches do not touch.
+        lowest: Smallest eigenvalue found: a Ritz value.
+        lowest_is_bound: Whether it has not converged, so that the smallest eigenvalue is at or below it.
         highest: Largest.
+        highest_is_bound: Likewise; the largest eigenvalue is at or above it.
         density: Smoothed density.
         log_density: The same over the logarithm of the magnitude.
         moments: Averages of powers.
@@ -120,10 +134,11 @@ class Spectrum(Measured):
         negative_fraction_bounds: Between what it lies given the same probes; wide where many eigenvalues are near zero.
         negative_mass: Share of the sum of |eigenvalues| that negative ones hold.
         near_zero_fraction: Share of eigenvalues below 1 % of the largest magnitude.
+        negative_certificate: Whether negative curvature is proven: by all eigenvalues, or by a Ritz vector.
         inertia: Counts by sign; `None` unless exact.
         condition: Largest magnitude over the smallest that is not zero to rounding; `None` unless exact.
         outliers: Extreme eigenpairs taken out of the density and put back exactly, ascending.
-        eigenvalues: All of them; `None` unless exact.
+        eigenvalues: All but those of `zero_rows`; `None` unless exact.
         hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
         status: "ok", "inexact" (a self-check failed, or an end of the spectrum is not found) or "interrupted".
@@ -140,8 +155,12 @@ class Spectrum(Measured):
     trace_stderr: float | None
     frobenius: float
     frobenius_stderr: float | None
+    zero_rows: int
+    untouched: int
     lowest: float
+    lowest_is_bound: bool
     highest: float
+    highest_is_bound: bool
     density: Curve
     log_density: LogCurve
     moments: tuple[Moment, ...]
@@ -152,6 +171,7 @@ class Spectrum(Measured):
     negative_mass_stderr: float | None
     near_zero_fraction: float
     near_zero_fraction_stderr: float | None
+    negative_certificate: Certificate
     inertia: Inertia | None
     condition: float | None
     outliers: tuple[Outlier, ...]
@@ -202,50 +222,57 @@ def spectrum(
     """
     if probes < 2 or steps < 2:
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
-    matrix = operators.operator(problem, operator)
+    part = support(problem, EXACT_UP_TO, seed=seed, numeric=operator == "hessian")
+    matrix = operators.operator(part.problem, operator)
     report = progress or (lambda done, total, what: None)
     checks = self_checks(matrix, seed, squared=True)
     output = None if isinstance(matrix, HessianOperator) else operators.output_checks(matrix, seed)
     if output is not None:
         checks |= output.checks
     semidefinite = output is not None and output.loss == "convex"
-    exact = problem.n_parameters <= EXACT_UP_TO
+    exact = part.size <= EXACT_UP_TO
     products = matrix if exact else parallel.shared(matrix)
     if exact:
-        measured = _exact(problem, matrix, operator, steps, report)
+        measured = _exact(part, matrix, operator, steps, report)
     else:
-        measured = _sampled(products, operator, semidefinite, probes, steps, seed, report)
-    measured |= {"checks": checks, "engine": products.engine}
+        shortened = part.restrict(products, matrix.chunk)
+        measured = _sampled(shortened, part.zeros, operator, semidefinite, probes, steps, seed, report)
+    trusted = not operators.failed(problem, checks)
     measured |= {
+        "checks": checks,
+        "engine": products.engine,
+        "zero_rows": part.zeros,
+        "untouched": part.untouched,
+        "negative_certificate": certificate([measured.pop("witness")], trusted=trusted, otherwise=_NOT_FOUND[exact]),
         "loss_in_output": None if output is None else output.loss,
         "loss_uses_parameters": None if output is None else output.elsewhere,
     }
-    if measured["status"] == "ok" and operators.failed(problem, checks):
+    if measured["status"] == "ok" and not trusted:
         measured["status"] = "inexact"
     found = Spectrum(**measured)
     return Spectrum(**measured, findings=tuple(findings(found, problem)))
 
 
-def _exact(problem: Problem, matrix: Operator, name: OperatorName, steps: int, report: Progress) -> dict[str, Any]:
+def _exact(part: Support, matrix: Operator, name: OperatorName, steps: int, report: Progress) -> dict[str, Any]:
     """All eigenvalues by LAPACK, in float64."""
-    n = matrix.shape[0]
-    report(0, 1, f"{n:,} parameters: the whole matrix and all its eigenvalues")
+    m, n = part.size, part.whole.n_parameters
+    report(0, 1, f"{m:,} parameters: the whole matrix and all its eigenvalues")
     if isinstance(matrix, HessianOperator):
-        dense = hessian(problem).double()
+        dense = part.dense().double()
     else:
-        dense = (matrix @ torch.eye(n, dtype=matrix.dtype, device=matrix.device)).double()
+        dense = (matrix @ torch.eye(m, dtype=matrix.dtype, device=matrix.device)).double()
     values = torch.linalg.eigvalsh((dense + dense.T).cpu() / 2).numpy()
     report(1, 1, "")
-    ends = min(ENDS, (n - 1) // 2)
-    outliers = np.concatenate([values[:ends], values[n - ends :]])
-    bulk = values[ends : n - ends]
+    ends = min(ENDS, (m - 1) // 2)
+    outliers = np.concatenate([values[:ends], values[m - ends :]])
+    bulk = values[ends : m - ends]
     width = slq.default_width(bulk, outliers, steps)
-    density = Density(bulk[None], np.full((1, len(bulk)), 1 / n), outliers, n, width, n)
+    density = Density(bulk[None], np.full((1, len(bulk)), 1 / n), outliers, n, width, m, part.zeros)
     zero = _zero(matrix, density.scale)
     counts = Inertia(
         positive=int((values > zero).sum()),
         negative=int((values < -zero).sum()),
-        zero=int((np.abs(values) <= zero).sum()),
+        zero=int((np.abs(values) <= zero).sum()) + part.zeros,
         tolerance=zero,
     )
     return _common(density, name, zero) | {
@@ -258,13 +285,16 @@ def _exact(problem: Problem, matrix: Operator, name: OperatorName, steps: int, r
         "frobenius_stderr": None,
         "negative_fraction": counts.negative / n,
         "negative_fraction_bounds": None,
-        "near_zero_fraction": float((np.abs(values) <= NEAR_ZERO * density.scale).mean()),
+        "near_zero_fraction": float((np.abs(values) <= NEAR_ZERO * density.scale).sum() + part.zeros) / n,
         "inertia": counts,
         "condition": _condition(np.abs(values), zero),
-        "outliers": tuple(Outlier(float(value), None, True) for value in outliers),
+        "outliers": tuple(Outlier(float(value), None, True, None) for value in outliers),
         "eigenvalues": values.tolist(),
-        "hvps": n,
+        "hvps": m,
         "status": "ok",
+        "lowest_is_bound": False,
+        "highest_is_bound": False,
+        "witness": Witness(float(values[0]), "all eigenvalues are known", zero),
     }
 
 
@@ -274,7 +304,8 @@ def _condition(magnitudes: Floats, zero: float) -> float | None:
 
 
 def _sampled(
-    matrix: Products,
+    matrix: Products | Restricted,
+    zeros: int,
     name: OperatorName,
     semidefinite: bool,
     probes: int,
@@ -312,6 +343,7 @@ def _sampled(
         steps=steps,
         seed=seed + 1,
         deflate=(values, vectors),
+        zeros=zeros,
         at_once=at_once,
         progress=lambda count: report(count * steps, probes * steps, ""),
     )
@@ -324,7 +356,8 @@ def _sampled(
         interrupted = True
         moments = density.moments(2)
         trace, square = (
-            Estimate(n * moments.value[p] - float(values.pow(p + 1).sum()), n * moments.stderr[p], 0) for p in (0, 1)
+            Estimate(density.n * moments.value[p] - float(values.pow(p + 1).sum()), density.n * moments.stderr[p], 0)
+            for p in (0, 1)
         )
     # |A|_F^2 = |P A P|^2 + 2 |P A U|^2 + |U'A U|^2, and the residuals are the columns of P A U.
     square = Estimate(
@@ -335,7 +368,10 @@ def _sampled(
     norm = estimators.root(square)
     status: Status = "interrupted" if interrupted else "ok" if _ends_found(pairs, density) else "inexact"
     zero = _zero(matrix, density.scale)
-    return _common(density, name, zero) | {
+    common = _common(density, name, zero)
+    loose = pairs.values[~done].tolist()  # left in the density, which may not reach as far
+    common |= {"lowest": min(common["lowest"], *loose, math.inf), "highest": max(common["highest"], *loose, -math.inf)}
+    return common | {
         "method": "slq",
         "probes": len(density.nodes),
         "steps": density.nodes.shape[1],
@@ -347,12 +383,24 @@ def _sampled(
         "inertia": None,
         "condition": None,
         "outliers": tuple(
-            Outlier(float(value), float(residual), bool(converged))
-            for value, residual, converged in zip(pairs.values, pairs.residuals, pairs.converged, strict=True)
+            Outlier(
+                eigenvalue=float(pairs.values[index]),
+                residual=float(pairs.residuals[index]),
+                converged=bool(done[index]),
+                bound=None if bool(done[index]) else "upper" if index < pairs.lowest else "lower",
+            )
+            for index in range(len(pairs.values))
         ),
         "eigenvalues": None,
         "hvps": pairs.products + density.products + trace.products + square.products,
         "status": status,
+        "lowest_is_bound": not (pairs.lowest and bool(done[0])),
+        "highest_is_bound": not bool(done[-1]),
+        "witness": Witness(
+            min(pairs.ritz_range[0], float(np.nanmin(density.nodes, initial=math.inf))),
+            "v'Hv < 0 for the lowest Ritz vector v",
+            zero,
+        ),
     }
 
 
@@ -362,7 +410,7 @@ def _ends_found(pairs: Eigenpairs, density: Density) -> bool:
     return all(bool(pairs.converged[end]) or float(pairs.residuals[end]) <= density.width for end in ends)
 
 
-def _zero(matrix: Products, scale: float) -> float:
+def _zero(matrix: Products | Restricted, scale: float) -> float:
     """Magnitude below which an eigenvalue cannot be told from zero: the error of products with the largest."""
     return ROUNDING * matrix.precision * scale
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from hessdiag.curvature.checks import TOLERANCE
 from hessdiag.diagnostics import output_verdict
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times, zero_rows_findings
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     found += _resolution(spectrum)
     found += _outliers(spectrum)
     found += _flat(spectrum)
+    found += zero_rows_findings(spectrum.zero_rows, spectrum.untouched, spectrum.parameters)
     found += _precision(spectrum)
     found += data_findings(problem)
     return found
@@ -55,25 +56,35 @@ def _ends(spectrum: "Spectrum") -> list[Finding]:
     return [
         Finding(
             "warn" if spectrum.status == "inexact" else "note",
-            f"{len(loose)} of {len(spectrum.outliers)} extreme eigenpairs did not converge and were left in the density.",
+            f"{len(loose)} of {len(spectrum.outliers)} extreme eigenpairs did not converge: they are bounds, and were left in the density.",
             f"the largest residual is {worst.residual or 0.0:.2g} at the eigenvalue {worst.eigenvalue:.4g}",
             "a larger --steps, which also gives the eigensolver more products; --dtype float64",
         )
     ]
 
 
+def _end(spectrum: "Spectrum", which: str) -> str:
+    """The smallest or the largest eigenvalue, or how far the spectrum reaches at least."""
+    if which == "lowest":
+        return f"{'at or below ' * spectrum.lowest_is_bound}{spectrum.lowest:.4g}"
+    return f"{'at or above ' * spectrum.highest_is_bound}{spectrum.highest:.4g}"
+
+
 def _signs(spectrum: "Spectrum") -> Finding:
+    proof, ends = spectrum.negative_certificate, f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
+    if not proof.certain:
+        return _no_negative(spectrum, ends)
     mass, share = percent(spectrum.negative_mass), _negative_share(spectrum)
-    if spectrum.negative_fraction == 0:
+    because = f"they hold {mass} of the sum of |eigenvalues|; the lowest is {ends}"
+    if spectrum.highest <= 0:
         return Finding(
-            "ok",
-            "No negative eigenvalue was found: the loss is convex to second order here.",
-            f"the smallest is {spectrum.lowest:.4g}, beside a largest of {spectrum.highest:.4g}",
-            "any second-order step is a descent step here; damp it for the flat directions",
+            "warn",
+            f"The Hessian curves down: {share} of its eigenvalues are negative, and none is found to be positive.",
+            because,
+            "gradient steps, which leave such a point by themselves; second-order steps would climb",
         )
-    depth = -spectrum.lowest / max(abs(spectrum.highest), 1e-300)
-    because = f"they hold {mass} of the sum of |eigenvalues|; the lowest is {spectrum.lowest:.4g}, the highest {spectrum.highest:.4g}"
-    if depth >= 0.5:
+    depth = -spectrum.lowest / spectrum.highest
+    if depth >= 0.5 and not (spectrum.lowest_is_bound or spectrum.highest_is_bound):
         return Finding(
             "warn",
             f"The Hessian curves down about as much as up: {share} of the eigenvalues are negative, down to {times(depth)} the largest.",
@@ -99,7 +110,7 @@ def _negative_share(spectrum: "Spectrum") -> str:
 def _gauss_newton_signs(spectrum: "Spectrum") -> Finding:
     if spectrum.loss_in_output == "convex":
         return _semidefinite(spectrum)
-    if spectrum.negative_fraction == 0:
+    if not spectrum.negative_certificate.certain:
         return Finding(
             "note",
             f"No negative eigenvalue of the {WORDS[spectrum.operator]} was found; nothing promises that there is none.",
@@ -111,6 +122,23 @@ def _gauss_newton_signs(spectrum: "Spectrum") -> Finding:
         f"The {WORDS[spectrum.operator]} is indefinite, for the loss is not convex in what it receives: {_negative_share(spectrum)} of its eigenvalues are negative.",
         f"the lowest is {spectrum.lowest:.4g}, the highest {spectrum.highest:.4g}",
         "damping beyond the lowest, or a loss that is convex in the output: Gauss-Newton steps, K-FAC and Cholesky take this matrix to be semidefinite",
+    )
+
+
+def _no_negative(spectrum: "Spectrum", ends: str) -> Finding:
+    """Convexity is a matter of all eigenvalues: random vectors do not prove it."""
+    if spectrum.inertia is not None and spectrum.negative_certificate.bound is not None:
+        return Finding(
+            "ok",
+            "No negative eigenvalue was found: the loss is convex to second order here.",
+            f"all were computed; the smallest is {ends}, rounding {spectrum.inertia.tolerance:.1e}",
+            "any second-order step is a descent step here; damp it for the flat directions",
+        )
+    return Finding(
+        "note",
+        "No negative eigenvalue is proven.",
+        f"{spectrum.negative_certificate.why}; the smallest is {ends}",
+        "hessdiag eigs, which looks for the lowest eigenvalue",
     )
 
 
@@ -143,14 +171,15 @@ def _outliers(spectrum: "Spectrum") -> list[Finding]:
     reach = max(spectrum.highest - (high - radius), (low + radius) - spectrum.lowest)
     if radius <= 0 or reach < STANDS_OUT * radius:
         return []
+    bound = spectrum.lowest_is_bound or spectrum.highest_is_bound
     known = [outlier.eigenvalue for outlier in spectrum.outliers if outlier.converged]
     held = sum(eigenvalue**2 for eigenvalue in known) / spectrum.frobenius**2
     return [
         Finding(
             "note",
-            f"A few eigenvalues stand out: the furthest lies at {times(reach / radius)} the radius that a structureless matrix of this norm would have.",
+            f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
             f"{len(known)} extreme eigenvalues hold {percent(min(held, 1.0))} of the squared norm",
-            f"the largest stable gradient step is 2/{spectrum.highest:.4g} = {2 / spectrum.highest:.3g}; methods of low rank (L-BFGS, Lanczos) capture these directions"
+            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{spectrum.highest:.4g} = {2 / spectrum.highest:.3g}; methods of low rank (L-BFGS, Lanczos) capture these directions"
             if spectrum.highest > 0
             else "methods of low rank (L-BFGS, Lanczos) capture these directions",
         )

@@ -110,6 +110,30 @@ def agreement_finding(
     )
 
 
+def zero_rows_findings(zero_rows: int, untouched: int, parameters: int) -> list[Finding]:
+    """What was left out of all vectors: rows of parameters that no batch touches, and others that are exactly zero."""
+    found = []
+    if untouched:
+        found.append(
+            Finding(
+                "note",
+                f"{untouched:,} of {parameters:,} parameters are not touched by these batches: their rows are zero.",
+                "rows of tables that no batch looks up, or parameters that the loss does not reach; they were left out of the computation, and count as zero",
+                "nothing; more --batches touch more",
+            )
+        )
+    if zero_rows > untouched:
+        found.append(
+            Finding(
+                "note",
+                f"{zero_rows - untouched:,} of the Hessian's {parameters:,} rows are exactly zero here.",
+                "their products with random vectors vanish, as those of dead units and of inputs that are always zero do; they were left out of the computation, and count as zero",
+                "drop constant inputs; for dead units, wider layers or leaky ReLU",
+            )
+        )
+    return found
+
+
 def data_findings(problem: "Problem") -> list[Finding]:
     """What to keep in mind of the data."""
     if not problem.source.get("synthetic"):

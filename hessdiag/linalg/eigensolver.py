@@ -1,7 +1,7 @@
 """Both ends of the spectrum of a symmetric operator: block Lanczos with thick restarts, in one Krylov space."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -177,6 +177,49 @@ def dense_eigenpairs(
         spectrum=spectrum,
         interrupted=False,
         ritz_range=(float(spectrum[0]), float(spectrum[-1])),
+    )
+
+
+def padded(pairs: Eigenpairs, zeros: int, *, lowest: int, highest: int) -> Eigenpairs:
+    """The pairs of a matrix with rows and columns of zeros added, from those of the matrix without.
+
+    Args:
+        pairs: Of the (m, m) matrix.
+        zeros: How many rows and columns of zeros come behind it, at least lowest + highest.
+        lowest: Pairs wanted at the lower end.
+        highest: Pairs wanted at the upper end.
+
+    Returns:
+        Pairs with vectors of m + lowest + highest entries, for no more zeros than that can be among them; `spectrum`
+        stays that of the matrix. A zero at an end that has not converged counts as not converged either: what is not
+        known yet may be further out.
+
+    >>> found = dense_eigenpairs(torch.diag(torch.tensor([3.0, -1.0])), lowest=2, highest=2)
+    >>> padded(found, 10, lowest=2, highest=2).values
+    tensor([-1.,  0.,  0.,  3.], dtype=torch.float64)
+    """
+    k, held = len(pairs.values), lowest + highest
+    m = len(pairs.vectors)
+    vectors = pairs.vectors.new_zeros(m + held, k + held)
+    vectors[:m, :k] = pairs.vectors
+    vectors[m:, k:] = torch.eye(held, dtype=vectors.dtype, device=vectors.device)
+    values, residuals = (torch.cat([of, torch.zeros(held, dtype=of.dtype)]) for of in (pairs.values, pairs.residuals))
+    known = [bool(pairs.converged[:1].all()) or not pairs.lowest, bool(pairs.converged[-1:].all()) or not pairs.highest]
+    converged = torch.cat([pairs.converged, torch.tensor([known[0]] * lowest + [known[1]] * highest, dtype=torch.bool)])
+    low = torch.tensor([*range(pairs.lowest), *range(k, k + lowest)], dtype=torch.int64)
+    high = torch.tensor([*range(k + lowest, k + held), *range(k - pairs.highest, k)], dtype=torch.int64)
+    low = low[values[low].argsort(stable=True)][:lowest]
+    high = high[values[high].argsort(stable=True)][len(high) - highest :]
+    order = torch.cat([low, high])
+    return replace(
+        pairs,
+        values=values[order],
+        vectors=vectors[:, order.to(vectors.device)],
+        residuals=residuals[order],
+        converged=converged[order],
+        lowest=lowest,
+        highest=highest,
+        ritz_range=(min(pairs.ritz_range[0], 0.0), max(pairs.ritz_range[1], 0.0)),
     )
 
 

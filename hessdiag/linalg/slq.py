@@ -45,6 +45,7 @@ class Density:
         n: Dimension of the matrix.
         width: Standard deviation of the Gaussian that `density` smooths with.
         products: Products with vectors spent.
+        zeros: How many eigenvalues are known to be exactly zero; they are among the n, and in no quadrature.
     """
 
     nodes: Floats
@@ -53,16 +54,17 @@ class Density:
     n: int
     width: float
     products: int
+    zeros: int = 0
 
     @property
     def bulk(self) -> float:
-        """Share of the spectrum that is not among the outliers."""
-        return 1.0 - len(self.outliers) / self.n
+        """Share of the spectrum that is neither among the outliers nor known to be zero."""
+        return 1.0 - (len(self.outliers) + self.zeros) / self.n
 
     @property
     def support(self) -> tuple[float, float]:
         """Smallest and largest node or outlier."""
-        values = np.concatenate([self.nodes[~np.isnan(self.nodes)], self.outliers])
+        values = np.concatenate([self.nodes[~np.isnan(self.nodes)], self.outliers, np.zeros(min(self.zeros, 1))])
         return float(values.min()), float(values.max())
 
     @property
@@ -81,6 +83,8 @@ class Density:
             values = function(nodes[alive])
             per_probe.append(np.tensordot(weights[alive], values, axes=1))
         exact = function(self.outliers).sum(0) / self.n if len(self.outliers) else 0.0
+        if self.zeros:
+            exact = exact + function(np.zeros(1))[0] * (self.zeros / self.n)
         return _average(np.array(per_probe) + exact)
 
     def moments(self, count: int = MOMENTS) -> Average:
@@ -92,7 +96,7 @@ class Density:
         """Points fine enough for `width`, wherever there is mass: the bulk, and around each outlier."""
         nodes = self.nodes[~np.isnan(self.nodes)]
         pieces = [(nodes.min(), nodes.max())] if len(nodes) else []
-        pieces += [(value, value) for value in self.outliers]
+        pieces += [(value, value) for value in (*self.outliers, *(0.0,) * min(self.zeros, 1))]
         merged: list[tuple[float, float]] = []
         for low, high in sorted((a - REACH * self.width, b + REACH * self.width) for a, b in pieces):
             if merged and low <= merged[-1][1]:
@@ -139,7 +143,7 @@ class Density:
             per_probe.append(
                 np.zeros(len(points)) if empty else np.interp(points, nodes[alive], middle, 0.0, self.bulk)
             )
-        exact = (self.outliers[:, None] < points).sum(0) / self.n
+        exact = ((self.outliers[:, None] < points).sum(0) + self.zeros * (points > 0)) / self.n
         return _average(np.array(per_probe) + exact)
 
     def cumulative_bounds(self, point: float) -> tuple[float, float]:
@@ -158,7 +162,7 @@ class Density:
             below = int((nodes[alive] < point).sum())
             least.append(weights[: below if exhausted else max(below - 1, 0)].sum())
             most.append(weights[: below if exhausted else below + 1].sum())
-        exact = float((self.outliers < point).sum()) / self.n
+        exact = float((self.outliers < point).sum() + self.zeros * (point > 0)) / self.n
         return float(np.mean(least)) + exact, float(np.mean(most)) + exact
 
     def share(self, low: float, high: float) -> Average:
@@ -199,6 +203,7 @@ def spectral_density(
     steps: int = 80,
     seed: int | None = None,
     deflate: tuple[Tensor, Tensor] | None = None,
+    zeros: int = 0,
     width: float | None = None,
     at_once: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
@@ -212,6 +217,7 @@ def spectral_density(
         seed: `None` for fresh randomness.
         deflate: Converged eigenvalues (r,) and orthonormal eigenvectors (n, r). The probes are orthogonal to them, and
             they return as point masses 1 / n: nothing of an outlier depends on chance.
+        zeros: Rows and columns of zeros that the operator leaves out: the density is that of n + zeros eigenvalues.
         width: Of the Gaussian that smooths. Default: the bulk's range over the steps, the distance of nodes.
         at_once: Probes per lockstep, where the bases of all do not fit: they hold k (m + 1) n numbers.
         progress: Called with the number of probes done. A keyboard interrupt after the second keeps what is there.
@@ -229,7 +235,7 @@ def spectral_density(
     outliers = deflate[0].double().cpu().numpy() if deflate is not None else np.zeros(0)
     free = estimators.Deflated(operator, vectors)
     starts = free.project(free.project(estimators.probes(operator, probes, seed)))
-    bulk = 1.0 - len(outliers) / n
+    bulk = 1.0 - (len(outliers) + zeros) / (n + zeros)
     steps = min(steps, n - len(outliers))
     nodes, weights = np.full((probes, steps), np.nan), np.zeros((probes, steps))
     products = done = 0
@@ -247,7 +253,8 @@ def spectral_density(
         if done < 2:
             raise
         nodes, weights = nodes[:done], weights[:done]
-    return Density(nodes, weights, outliers, n, width or default_width(nodes, outliers, steps), products)
+    width = width or default_width(nodes, outliers, steps)
+    return Density(nodes, weights, outliers, n + zeros, width, products, zeros)
 
 
 def gaussian(grid: Floats, centres: Floats, width: float) -> Floats:

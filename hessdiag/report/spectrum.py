@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, signs, with_error
+from hessdiag.report.numbers import MISSING, bounded, drawable, number, percent, signs, span, with_error
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Fact,
@@ -37,16 +37,23 @@ def view(doc: Json) -> View:
         question=f"How are the {WORDS[result['operator']]}'s eigenvalues distributed?",
         subject=subject(doc["problem"]),
         warnings=warnings(doc),
-        headline=(
-            interval((result["lowest"], result["highest"])),
-            f"holds all {number(result['parameters'])} eigenvalues; {_negative(result)} of them are negative",
-        ),
+        headline=_headline(result),
         facts=_facts(result),
         blocks=(*(chart for chart in charts if chart is not None), _outliers(result)),
         verdict=findings(doc),
         notes=tuple(doc["problem"].get("notes", ())),
         extra=(_moments(result["moments"]), *side_tables(doc)),
     )
+
+
+def _headline(result: Json) -> tuple[str, str]:
+    low, high = bool(result.get("lowest_is_bound")), bool(result.get("highest_is_bound"))
+    ends = span((result["lowest"], result["highest"]), low, high)
+    count, negative = number(result["parameters"]), _negative(result)
+    if low or high:
+        where = f"is the least that the {count} eigenvalues span: an end marked ≤ or ≥ may be further out"
+        return ends, f"{where}; {negative} of them are negative"
+    return ends, f"holds all {count} eigenvalues; {negative} of them are negative"
 
 
 def _negative(result: Json) -> str:
@@ -222,7 +229,7 @@ def _log_density(result: Json) -> Lines | None:
 def _outliers(result: Json) -> Table:
     rows = tuple(
         (
-            number(outlier["eigenvalue"], 6),
+            bounded(outlier["eigenvalue"], outlier.get("bound"), 6),
             number(outlier["residual"], 2) if outlier["residual"] is not None else "exact",
             "yes" if outlier["converged"] else "no",
         )
