@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, kernels, order
+from hessdiag.problem import averages, kernels, order, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 
@@ -260,14 +260,17 @@ class Problem:
 
     @cached_property
     def n_outputs(self) -> int | None:
-        """Numbers that the model puts out per target; `None` where only an objective is known."""
+        """Numbers that the loss receives of the model per target; `None` where only an objective is known."""
         if self._loss is None:
             return None
         output = self._output(self.data[0])
+        whole = not (self._loss.of_tensor or hasattr(output, "logits"))  # beside logits, models return what they cached
         try:
-            return batches.output_tensor(output).numel() // max(self._terms[0].positions, 1)
+            taken = structure.flatten(output)[0] if whole else (batches.output_tensor(output),)
         except LoadError:
             return None
+        numbers = sum(tensor.numel() for tensor in taken)
+        return numbers // max(self._terms[0].positions, 1) if numbers else None
 
     @cached_property
     def loss_name(self) -> str:

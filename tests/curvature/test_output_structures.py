@@ -219,6 +219,12 @@ def test_one_tensor_of_several_counts_where_the_loss_takes_one():
     torch.testing.assert_close(GaussNewtonOperator(wrapped) @ unit, GaussNewtonOperator(plain) @ unit)
 
 
+def test_outputs_count_everything_that_is_received():
+    """The largest rank that a Gauss-Newton matrix can have: here 2 + 2 numbers of each sample, and one of all 5."""
+    assert _problem("nested", "gaussian").n_outputs == (5 * 4 + 1) // 5
+    assert Problem(Heads(lambda a, b, c: (a, b, c)).double(), data=_data(), loss="mse").n_outputs == 2
+
+
 def test_a_loss_may_ignore_an_output_and_write_to_another():
     def loss(output, target):
         output[0].sub_(target)
