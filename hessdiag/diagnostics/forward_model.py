@@ -168,10 +168,7 @@ def _placed(layers: Mapping[str, WeightLayer], unit: Mapping[str, Tensor], facto
 
 
 def _call(model: nn.Module, weights: dict[str, Tensor], inputs: Any) -> None:
-    if isinstance(inputs, Mapping):
-        functional_call(model, weights, (), dict(inputs))
-    else:
-        functional_call(model, weights, tuple(inputs) if isinstance(inputs, (tuple, list)) else (inputs,))
+    functional_call(model, weights, *batches.arguments(model, inputs))
 
 
 @contextmanager

@@ -1,8 +1,10 @@
 """Batches: how they split into inputs and target, how many samples they hold, whether they are finite."""
 
 import hashlib
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from inspect import Parameter
 from typing import Any
 
 import torch
@@ -45,12 +47,32 @@ def split(batch: Any) -> tuple[Any, Any]:
 
 
 def forward(model: torch.nn.Module, inputs: Any) -> Any:
-    """Call the model as the form of its inputs asks: `model(x)`, `model(*xs)` or `model(**mapping)`."""
+    """Call the model as the form of its inputs asks: see `arguments`."""
+    args, keywords = arguments(model, inputs)
+    return model(*args, **keywords)
+
+
+def arguments(model: torch.nn.Module, inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What the model is called with: `model(x)`, `model(*xs)`, `model(**mapping)`.
+
+    A list goes to a model that takes one argument as it is, as detectors take images of several sizes.
+    """
     if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence):
-        return model(*inputs)
-    return model(inputs)
+        return (), dict(inputs)
+    several = isinstance(inputs, (tuple, list)) and not isinstance(inputs, PackedSequence)
+    if not several or (isinstance(inputs, list) and len(inputs) > 1 and _takes_one(model)):
+        return (inputs,), {}
+    return tuple(inputs), {}
+
+
+def _takes_one(model: torch.nn.Module) -> bool:
+    """Whether a model's forward pass has one positional argument."""
+    try:
+        given = inspect.signature(model.forward).parameters.values()
+    except (AttributeError, TypeError, ValueError):
+        return False
+    kinds = [argument.kind for argument in given if argument.kind != Parameter.KEYWORD_ONLY]
+    return kinds in ([Parameter.POSITIONAL_ONLY], [Parameter.POSITIONAL_OR_KEYWORD])
 
 
 def output_tensor(output: Any) -> Tensor:

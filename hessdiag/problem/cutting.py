@@ -57,8 +57,8 @@ class Cut:
                 name: _rows(value, own, n, self.target if name == key else self.inputs) for name, value in batch.items()
             }
         if _target(batch) is not None:
-            x, y = batch
-            return type(batch)((_rows(x, own, n, self.inputs), _rows(y, own, n, self.target)))
+            x, y = _rows(batch[0], own, n, self.inputs), _rows(batch[1], own, n, self.target)
+            return type(batch)(x, y) if hasattr(batch, "_fields") else type(batch)((x, y))
         return _rows(batch, own, n, self.inputs)
 
 

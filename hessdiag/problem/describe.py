@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from hessdiag.errors import LoadError
 from hessdiag.problem import batch as batches
@@ -84,6 +85,8 @@ def _input_shape(batch: Any) -> Any:
     if isinstance(inputs, Mapping):
         found = {str(name): _of_one(value, n) for name, value in inputs.items() if isinstance(value, Tensor)}
         return {name: shape for name, shape in found.items() if shape is not None}
+    if isinstance(inputs, PackedSequence):
+        return list(inputs.data.shape[1:])
     if isinstance(inputs, list) and len({tensor.shape for tensor in inputs if isinstance(tensor, Tensor)}) > 1:
         return []  # one per sample, of several shapes
     tensors = list(batches.tensors(inputs))

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.diagnostics.baselines import baselines
+from hessdiag.diagnostics.forward_model import forward_model
 from hessdiag.errors import LoadError
 from hessdiag.problem.batch import samples
 from hessdiag.problem.describe import describe
@@ -188,13 +189,20 @@ class Pooled(nn.Module):
         return torch.stack([torch.tanh(self.c(image[None])).mean((0, 2, 3)) for image in images])
 
 
-def _image_lists():
-    model = Pooled().double()
+class Listed(Pooled):
+    """The same, of a list as its one argument."""
+
+    def forward(self, images):
+        return super().forward(*images)
+
+
+def _image_lists(as_one):
+    model = (Listed if as_one else Pooled)().double()
     sizes = [(4, 5), (3, 3)], [(2, 4), (5, 5), (3, 4), (4, 4)]
     data = [([_normal(3, *size) for size in some], torch.randint(2, (len(some),))) for some in sizes]
 
     def whole():
-        return F.cross_entropy(torch.cat([model(*x) for x, _ in data]), torch.cat([y for _, y in data]))
+        return F.cross_entropy(torch.cat([Pooled.forward(model, *x) for x, _ in data]), torch.cat([y for _, y in data]))
 
     return model, data, nn.CrossEntropyLoss(), whole, [2 / 6, 4 / 6]
 
@@ -283,7 +291,8 @@ CASES = {
     "time-major": _time_major,
     "broadcast targets": _broadcast,
     "graphs": _graphs,
-    "lists of images": _image_lists,
+    "lists of images": functools.partial(_image_lists, False),
+    "lists of images for one argument": functools.partial(_image_lists, True),
     "packed sequences": _packed,
     "mappings": _mappings,
     "next tokens": functools.partial(_language, True),
@@ -363,6 +372,9 @@ def test_packed_sequences_stay_packed():
     packed = pack_sequence(rows, enforce_sorted=False)
     problem = Problem(Packed(), data=[(packed, torch.zeros(2, 1))], loss="mse")
     assert describe(problem)["samples"] == 2
+    assert describe(problem)["input_shape"] == [2]
+    measured = forward_model(problem, seeds=2, init="he_normal")  # which calls the model in its own way
+    assert [layer.name for layer in measured.inits[0].layers] == ["o"]
     padded, lengths = pad_packed_sequence(problem.data[0][0], batch_first=True)
     assert lengths.tolist() == [3, 1]
     assert torch.equal(padded[0], rows[0])
