@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hessdiag.errors import LoadError
 from hessdiag.problem import images
-from hessdiag.problem.batch import TARGET_KEYS, map_tensors, samples, tensors
+from hessdiag.problem.batch import TARGET_KEYS, from_numpy, map_tensors, samples, tensors
 from hessdiag.problem.checkpoint import existing, read, sniff
 
 ALL = -1
@@ -142,7 +142,7 @@ def _stream(value: Any, free_form: bool) -> Iterator[Any] | None:
 def _as_tensors(batch: Any) -> Any:
     """The batch with numpy arrays as tensors."""
     if isinstance(batch, np.ndarray):
-        return torch.from_numpy(batch)
+        return from_numpy(batch)
     if isinstance(batch, Mapping):
         return {key: _as_tensors(item) for key, item in batch.items()}
     if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):

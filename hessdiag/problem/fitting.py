@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from hessdiag.problem.state_dicts import Candidate, some, under, with_versions
+from hessdiag.problem.state_dicts import Candidate, shown, some, under, with_versions
 from hessdiag.problem.trust import said
 
 # What a wrapper, a trainer or a module of two networks puts before the names of the one network that is meant.
@@ -22,6 +22,7 @@ _KNOWN = {
 # What wrappers of single layers put into the middle of names.
 _INSIDE = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module|_forward_module)\.")
 _MOST_PREFIXES = 8
+_LONGEST = 400
 
 _MISMATCH = re.compile(
     r"size mismatch for (.+): copying a param with shape torch\.Size\(\[(.*)\]\) from checkpoint, "
@@ -71,7 +72,7 @@ class Report:
         parts = (
             ("missing", [_with_near(name, self.unexpected) for name in self.missing[:10]] + [*self.missing[10:]]),
             ("unexpected", self.unexpected),
-            ("of another shape", [f"{name} {shapes}" for name, shapes in self.mismatched]),
+            ("of another shape", [f"{shown(name)} {shapes}" for name, shapes in self.mismatched]),
         )
         return "; ".join([*(f"{len(names)} {what}: {some(names)}" for what, names in parts if names), *self.errors[:1]])
 
@@ -165,7 +166,7 @@ def load(model: nn.Module, state: "OrderedDict[str, Tensor]", expected: Mapping[
     mismatched = tuple(
         (found[1], f"{_shape(found[2])} in the file, {_shape(found[3])} in the model") for _, found in matches if found
     )
-    errors = tuple(message.splitlines()[0].rstrip(" .") for message, found in matches if not found)
+    errors = tuple(message.splitlines()[0].rstrip(" .")[:_LONGEST] for message, found in matches if not found)
     lacking = {*missing, *(name for name, _ in mismatched)}
     got = {_place(value) for name, value in expected.items() if name not in lacking}
     tied = tuple(name for name in missing if name in expected and _place(expected[name]) in got)
@@ -241,4 +242,4 @@ def _common(names: Sequence[str]) -> Iterable[str]:
 
 def _with_near(name: str, others: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, others[:1000], n=1, cutoff=0.75)
-    return f"{name} (the file has {near[0]})" if near else name
+    return f"{shown(name)} (the file has {shown(near[0])})" if near else shown(name)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem.batch import from_numpy
 from hessdiag.problem.trust import WHOLE, said
 
 WRAPPERS = (
@@ -26,6 +27,8 @@ _OF_TRAINING = {  # words in the names of what a trainer keeps beside the model
 _AVERAGE = ("decay", "num_updates")  # what an exponential moving average says of itself
 _DEPTH = 4
 _LISTED = 3
+_LONGEST = 200
+_LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Candidate:
 
     def at(self, where: str) -> str:
         """How a command line names it."""
-        return f"{where}#{self.key}" if self.key else where
+        return f"{where}#{shown(self.key)}" if self.key else where
 
 
 def items(mapping: Mapping[Any, Any]) -> list[tuple[Any, Any]]:
@@ -128,15 +131,11 @@ def _others(mapping: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _tensors(mapping: Mapping[Any, Any]) -> "OrderedDict[str, Tensor]":
     state = OrderedDict(
-        (name, _from_numpy(value) if isinstance(value, np.ndarray) else value)
+        (name, from_numpy(value) if isinstance(value, np.ndarray) and _is_array(value) else value)
         for name, value in items(mapping)
         if isinstance(name, str) and (_is_array(value) or _is_extra(name))
     )
     return with_versions(state, getattr(mapping, "_metadata", None))
-
-
-def _from_numpy(array: Any) -> Tensor:
-    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("=")))
 
 
 def with_versions(state: "OrderedDict[str, Tensor]", versions: Any) -> "OrderedDict[str, Tensor]":
@@ -158,13 +157,18 @@ def whole(state: "OrderedDict[str, Tensor]", where: str) -> "OrderedDict[str, Te
         LoadError: naming a tensor that is one process's shard, quantized, or without values.
     """
     dense = OrderedDict(
-        (name, _dense(value, f"{name} in {where}") if isinstance(value, Tensor) else value)
+        (name, _dense(value, f"{shown(name)} in {where}") if isinstance(value, Tensor) else value)
         for name, value in state.items()
     )
     return with_versions(dense, getattr(state, "_metadata", None))
 
 
 def _dense(value: Tensor, name: str) -> Tensor:
+    if isinstance(value, _LAZY):
+        raise LoadError(
+            f"{name} was saved before it had a shape: the model is lazy, and was never called.",
+            "the weights of a model that was called",
+        )
     tensor = value.detach()
     if type(tensor).__name__ == "DTensor":
         from torch.distributed.tensor import DTensor
@@ -190,10 +194,8 @@ def _dense(value: Tensor, name: str) -> Tensor:
 def describe(state: Mapping[str, Any]) -> str:
     """A state dict in a few words: tensors, parameters, first key."""
     tensors = [value for _, value in items(state) if isinstance(value, Tensor)]
-    return (
-        f"{len(tensors)} tensors, {count(sum(value.numel() for value in tensors))} parameters; "
-        f"first key {next(iter(items(state)))[0]}"
-    )
+    parameters = sum(value.numel() for value in tensors if not isinstance(value, _LAZY))
+    return f"{len(tensors)} tensors, {count(parameters)} parameters; first key {shown(items(state)[0][0])}"
 
 
 def count(number: int) -> str:
@@ -283,7 +285,7 @@ def none_found(content: Any, where: str) -> LoadError:
 def several(found: Sequence[Candidate], where: str) -> SpecError:
     """That the user must say which one is meant."""
     return SpecError(
-        f"{where} holds several state_dicts: {', '.join(candidate.key for candidate in found)}.",
+        f"{where} holds several state_dicts: {', '.join(shown(candidate.key) for candidate in found)}.",
         " or ".join(candidate.at(where) for candidate in found),
     )
 
@@ -292,7 +294,9 @@ def found_at(candidate: Candidate, content: Any, where: str) -> tuple[str, ...]:
     """A note on where the state dict was, if it was not the whole file."""
     lightning = isinstance(content, Mapping) and "pytorch-lightning_version" in content
     kind = ", a Lightning checkpoint" if lightning else ""
-    notes: tuple[str, ...] = (f"weights: found under {candidate.key!r} in {where}{kind}",) if candidate.key else ()
+    notes: tuple[str, ...] = (
+        (f"weights: found under {shown(candidate.key)!r} in {where}{kind}",) if candidate.key else ()
+    )
     if candidate.others:
         notes += (f"weights: {some(candidate.others)} in {where} no tensors, left out",)
     return notes
@@ -307,6 +311,16 @@ def _content(content: Any) -> str:
     return kind
 
 
+def shown(name: str) -> str:
+    r"""A name from a file on one line of a terminal: nothing in it moves the cursor.
+
+    >>> shown("0.weight"), shown("a" + chr(27))
+    ('0.weight', "'a\\x1b'")
+    """
+    short = name if len(name) <= _LONGEST else f"{name[: _LONGEST - 3]}..."
+    return short if short.isprintable() and short else repr(short)
+
+
 def some(names: Sequence[str], most: int = _LISTED) -> str:
     """The first names, and how many there are."""
-    return ", ".join(names[:most]) + (f", ... ({len(names)} in all)" if len(names) > most else "")
+    return ", ".join(map(shown, names[:most])) + (f", ... ({len(names)} in all)" if len(names) > most else "")

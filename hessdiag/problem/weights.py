@@ -1,5 +1,6 @@
 """Weights of a file into a model: the one state dict that fits is chosen, torch loads it, and what was done is said."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from hessdiag.problem.state_dicts import (
     none_found,
     pick,
     several,
+    shown,
     some,
     whole,
 )
@@ -140,8 +142,10 @@ def _same(left: View, right: View) -> bool:
 def _equal(left: Any, right: Any) -> bool:
     if left is right:
         return True
-    tensors = type(left) is type(right) and isinstance(left, Tensor)
-    return tensors and left.shape == right.shape and left.dtype == right.dtype and bool(torch.equal(left, right))
+    with contextlib.suppress(Exception):  # tensors without values, of several processes, of odd layouts
+        tensors = type(left) is type(right) and isinstance(left, Tensor)
+        return tensors and left.shape == right.shape and left.dtype == right.dtype and bool(torch.equal(left, right))
+    return False
 
 
 def _distinct(found: Sequence[Candidate]) -> list[Candidate]:
@@ -150,7 +154,11 @@ def _distinct(found: Sequence[Candidate]) -> list[Candidate]:
 
 def _misfit(best: View, views: Sequence[View], where: str) -> LoadError:
     matched, places = best.report.matched, _distinct([view.candidate for view in views])
-    closest = f" It is the closest of {', '.join(place.key or where for place in places)}." if len(places) > 1 else ""
+    closest = (
+        f" It is the closest of {', '.join(shown(place.key) if place.key else where for place in places)}."
+        if len(places) > 1
+        else ""
+    )
     hint = "build the model as it was trained, or name another part of the file with #KEY"
     if copies := [view.named.at(where) for view in views if view.report.fits]:
         hint = f"{' or '.join(copies)}, which fits"
