@@ -215,6 +215,22 @@ def _is_one_per_sample(items: list[Any]) -> bool:
     return images or len({shape[:1] for shape in shapes}) > 1
 
 
+def _stored(tensor: Tensor) -> Sequence[Tensor]:
+    """What a tensor stores: itself, or the indices and values of a sparse one, or the rows of a nested one."""
+    if tensor.is_nested:
+        return tensor.unbind()
+    if tensor.layout is torch.strided:
+        return (tensor,)
+    if tensor.layout is torch.sparse_coo:
+        whole = tensor.coalesce()
+        return whole.indices(), whole.values()
+    if tensor.layout in (torch.sparse_csr, torch.sparse_bsr):
+        return tensor.crow_indices(), tensor.col_indices(), tensor.values()
+    if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
+        return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
+    return (tensor.to_dense(),)
+
+
 def check_finite(batches: Sequence[Any]) -> None:
     """Refuse batches with a NaN or an infinity in them.
 
@@ -223,8 +239,12 @@ def check_finite(batches: Sequence[Any]) -> None:
     """
     for index, batch in enumerate(batches):
         for tensor in tensors(batch):
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                bad = int((~torch.isfinite(tensor)).sum())
+            bad = sum(
+                int((~torch.isfinite(part)).sum())
+                for part in _stored(tensor)
+                if part.is_floating_point() and not bool(torch.isfinite(part).all())
+            )
+            if bad:
                 raise LoadError(
                     f"batch {index} holds {bad} NaN or infinite of {tensor.numel()} entries "
                     f"(tensor of shape {tuple(tensor.shape)}): no derivative of it means anything.",
@@ -268,7 +288,8 @@ def hash_tensors(values: Iterator[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in values:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-        if flat.numel():
-            digest.update(flat.view(torch.uint8).numpy().tobytes())
+        for part in _stored(tensor.detach().to("cpu")):
+            flat = part.contiguous().resolve_conj().resolve_neg().reshape(-1)
+            if flat.numel():
+                digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -143,6 +143,14 @@ def _as_tensors(batch: Any) -> Any:
     """The batch with numpy arrays as tensors."""
     if isinstance(batch, np.ndarray):
         return from_numpy(batch)
+    if isinstance(batch, Tensor):
+        kinds = {
+            "without values, on the device meta": batch.is_meta,
+            "quantized": batch.is_quantized,
+            "nested": batch.is_nested and batch.layout is torch.strided,  # its shape cannot be asked for
+        }
+        if odd := [kind for kind, is_so in kinds.items() if is_so]:
+            raise LoadError(f"the data holds a tensor that is {odd[0]}.", "plain tensors, padded where lengths differ")
     if isinstance(batch, Mapping):
         return {key: _as_tensors(item) for key, item in batch.items()}
     if isinstance(batch, (tuple, list)) and not hasattr(batch, "_fields"):

@@ -16,6 +16,7 @@ from hessdiag.problem.checkpoint import existing
 from hessdiag.problem.images import Images, digits
 from hessdiag.problem.python import call
 from hessdiag.problem.spec import Spec
+from hessdiag.problem.state_dicts import some
 from hessdiag.problem.trust import said
 
 DATA_SETS = {"digits": digits}
@@ -50,8 +51,11 @@ def load_builtin_data(spec: Spec) -> Images:
     return images
 
 
-def load_hf(spec: Spec, *, trust_code: bool) -> nn.Module:
+def load_hf(spec: Spec, *, trust_code: bool) -> tuple[nn.Module, tuple[str, ...]]:
     """A transformers model with the head that its config names; from a local folder nothing is downloaded.
+
+    Returns:
+        The model, and a note on weights that its files lack, which are random then.
 
     Raises:
         UntrustedFileError: if the model brings code of its own.
@@ -67,13 +71,16 @@ def load_hf(spec: Spec, *, trust_code: bool) -> nn.Module:
         config = transformers.AutoConfig.from_pretrained(source, **common)
         names = [name for name in config.architectures or () if hasattr(transformers, name)]
         head = getattr(transformers, names[0]) if names else transformers.AutoModel
-        model = head.from_pretrained(source, attn_implementation="eager", **common, **spec.keywords)
+        options = {"attn_implementation": "eager", "output_loading_info": True, **common, **spec.keywords}
+        model, loaded = head.from_pretrained(source, **options)
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _remote_code(spec.source) from error
         hint = None if local else f"hf:./FOLDER, with {spec.source} downloaded into it"
         raise LoadError(f"transformers cannot load {spec.source}: {said(error)}", hint) from error
-    return _module(spec, model)
+    lacking = sorted(map(str, loaded.get("missing_keys", ())))
+    note = f"weights: {some(lacking)} not in {spec.source}, drawn at random"
+    return _module(spec, model), (note,) if lacking else ()
 
 
 def _refuse_remote_code(folder: Path) -> None:

@@ -255,7 +255,8 @@ def _model(session: _Session, spec: Spec) -> _Parts:
     if spec.kind == "hf":
         folder = Path(spec.source).expanduser()
         session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-        return _Parts(hub.load_hf(spec, trust_code=trust))
+        model, notes = hub.load_hf(spec, trust_code=trust)
+        return _Parts(model, notes=notes)
     by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
     return _Parts(by_name[spec.kind](spec))
 

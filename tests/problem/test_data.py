@@ -155,3 +155,60 @@ def test_number_types():
     assert x.dtype == torch.int64
     assert y.dtype == torch.float32
     assert notes == ()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (torch.ones(4, 3, device="meta"), "without values"),
+        (torch.quantize_per_tensor(torch.ones(4, 3), 0.1, 0, torch.qint8), "quantized"),
+        (torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]), "nested"),
+        (np.array(["cat", "dog"]), "an array of <U3"),
+        (np.ones(3, dtype=np.longdouble), "an array of"),
+    ],
+)
+def test_batches_without_plain_numbers(value, said):
+    with pytest.raises(LoadError, match=said) as caught:
+        as_batches((value, torch.ones(4)))
+    assert "\n" not in caught.value.what
+
+
+def test_arrays_of_any_order_and_stride():
+    array = np.arange(6.0).reshape(2, 3)
+    frozen = array.copy()
+    frozen.flags.writeable = False
+    for given in (array.astype(">f8"), array[::-1][::-1], np.flip(np.flip(array, 1).copy(), 1), frozen):
+        ((x, _),), _ = as_batches((given, array))
+        assert x.tolist() == array.tolist()
+        assert x.dtype == torch.float64
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("form", [torch.Tensor.to_sparse, torch.Tensor.to_sparse_csr, torch.Tensor.to_sparse_csc])
+def test_sparse_inputs_are_as_dense_ones(form):
+    """The adjacency matrix of a graph: checked, hashed and differentiated without being made dense."""
+    from hessdiag import Problem, hessian
+    from hessdiag.problem.describe import describe
+
+    class Graph(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.a = torch.nn.Linear(3, 2).double()
+
+        def forward(self, x, edges):
+            return edges @ torch.tanh(self.a(x))
+
+    torch.manual_seed(1)
+    x, edges, y = torch.randn(5, 3).double(), (torch.rand(5, 5) < 0.5).double(), torch.arange(5) % 2
+    dense = Problem(Graph(), [((x, edges), y)], "ce")
+    sparse = Problem(Graph(), [((x, form(edges)), y)], "ce")
+    assert torch.allclose(hessian(sparse), hessian(dense), rtol=1e-12, atol=1e-15)
+    assert (
+        describe(sparse)["data_sha256"] != describe(Problem(Graph(), [((x, form(2 * edges)), y)], "ce"))["data_sha256"]
+    )
+    bad = torch.zeros(5, 5).double()
+    bad[0, :3] = torch.nan
+    with pytest.raises(LoadError, match="batch 0 holds 3 NaN"):
+        Problem(Graph(), [((x, form(bad)), y)], "ce")

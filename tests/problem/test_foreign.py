@@ -198,6 +198,15 @@ class TestFolders:
         problem = load_problem(ProblemRequest("b.py:f", weights="./bert", device="cpu"))
         assert torch.equal(problem.model.classifier.weight, bert.classifier.weight)
 
+    def test_weights_that_its_files_lack_are_random_and_said(self, bert, here):
+        bert.bert.save_pretrained(here / "base")
+        config = json.loads((here / "base" / "config.json").read_text())
+        config["architectures"] = ["BertForSequenceClassification"]
+        (here / "base" / "config.json").write_text(json.dumps(config))
+        notes = load_problem(ProblemRequest("hf:./base", device="cpu")).notes
+        assert "weights: classifier.bias, classifier.weight not in ./base, drawn at random" in notes
+        assert not any("drawn at random" in note for note in load_problem(ProblemRequest("hf:./bert")).notes)
+
     def test_a_timm_folder(self, here):
         (here / "t").mkdir()
         (here / "t" / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 3}))

@@ -1,6 +1,8 @@
 """Weights load as torch loads them: hooks first, then names; one state dict that fits, and what was done is said."""
 
+import contextlib
 import json
+import random
 from collections import OrderedDict
 
 import numpy as np
@@ -10,7 +12,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 from hessdiag.cli import main
-from hessdiag.errors import LoadError, SpecError
+from hessdiag.errors import HessdiagError, LoadError, SpecError
 from hessdiag.problem import weights
 from hessdiag.problem.checkpoint import read
 from hessdiag.problem.load import ProblemRequest, load_problem
@@ -530,3 +532,51 @@ def test_files_as_trainers_write_them(kind, folder):
     x = torch.randn(6, 4)
     assert torch.equal(problem.model(x), model(x))
     assert main.run(["diag-share", spec, "--weights", "c.pt", "--json"]) == 0
+
+
+def test_names_stay_on_one_line_of_the_terminal():
+    names = ["a\nb", "\x1b[2J", "x" * 5000, ""]
+    state = net(1).state_dict() | {name: torch.ones(1) for name in names}
+    with pytest.raises(LoadError) as caught:
+        weights.load_content(net(), {"mo\ndel": state}, "c.pt")
+    assert caught.value.what.isprintable()
+    assert len(caught.value.what) < 700
+
+
+LEAVES = (
+    lambda: torch.ones(4, 3).to_sparse_csr(),
+    lambda: torch.ones(4, 3, device="meta"),
+    lambda: nn.UninitializedParameter(),
+    lambda: torch.ones(4, 3, dtype=torch.int8),
+    lambda: np.array(["a"]),
+    lambda: np.ones((4, 3), dtype=">f8"),
+    lambda: {"a": torch.ones(1)},
+    lambda: None,
+    lambda: net(),
+    lambda: torch._neg_view(torch.ones(4, 3)),
+)
+NAMES = ("x", "0", ".", "0.", "0.weight", "1.bias", "0._extra_state", "", "a." * 500 + "w", 3, None, (1, 2), b"q")
+WRAPS = (
+    lambda c: {"model": c},
+    lambda c: {"a.b": c, "": c},
+    lambda c: {"ema": {"decay": 0.9, "s": c}},
+    lambda c: {1: c, "optimizer": {"state": {}, "param_groups": []}},
+    lambda c: [c],
+    lambda c: {f"module.{name}": value for name, value in c.items()} if isinstance(c, dict) else c,
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(150))
+def test_odd_contents_load_or_end_in_an_error_of_ours(seed):
+    chosen = random.Random(seed)
+    content = net(1).state_dict()
+    for _ in range(chosen.randrange(3)):
+        content[chosen.choice(NAMES)] = chosen.choice(LEAVES)()
+    content._metadata = chosen.choice([None, 3, {}, {"1": {"version": "x"}}, {"1": None}, {1: {"version": 2}}])
+    for _ in range(chosen.randrange(3)):
+        content = chosen.choice(WRAPS)(content)
+    model = net()
+    with contextlib.suppress(HessdiagError):  # its being one line is tested above
+        weights.load_content(model, content, "c.pt", strict=chosen.random() < 0.5)
+    assert all(value.layout is torch.strided and not value.is_meta for value in model.state_dict().values())
