@@ -17,8 +17,10 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.sampling import Ratio, Stratum
+from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics.baselines import Baselines, baselines
-from hessdiag.diagnostics.diag_share_verdict import findings
+from hessdiag.diagnostics.certificate import Certificate, Witness, certificate, share_witness
+from hessdiag.diagnostics.diag_share_verdict import NOISE, findings
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
@@ -71,6 +73,9 @@ class DiagShare(Measured):
         negative_diagonal_fraction: Fraction of negative entries on the diagonal, those of rounding included.
         negative_entry: The most negative H_ii over its row's absolute sum, computed anew in float64 (or the widest
             dtype that the model takes); `None` where no entry is negative.
+        negative_certificate: Whether negative curvature is proven: by that entry, or by a share below 1/N of all rows.
+        untouched: Parameters that the batches do not touch, whose rows are zero and were left out; 0 unless they are a
+            tenth of more than 10,000.
         zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
         layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
         layer_block_share_stderr: Its standard error; `None` when exact.
@@ -94,6 +99,8 @@ class DiagShare(Measured):
     trace: float | None
     negative_diagonal_fraction: float | None
     negative_entry: float | None
+    negative_certificate: Certificate
+    untouched: int
     zero_rows: float | None
     layer_block_share: float | None
     layer_block_share_stderr: float | None
@@ -159,24 +166,25 @@ def diag_share(
     """
     if rows is not None and rows != "all" and rows < 1:
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
-    n = problem.n_parameters
-    operator = HessianOperator(problem)
+    part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
+    n = part.size
+    operator = HessianOperator(part.problem)
     checks = self_checks(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
     whole = rows == "all" or rows is None or rows >= n
     space, reason = _neuron_space(operator) if whole else (None, None)
-    exact = whole and (rows is not None or _affordable(problem, space))
+    exact = whole and (rows is not None or _affordable(part.problem, space))
     wanted = n if exact else min(n, rows if isinstance(rows, int) else SAMPLED_ROWS)
     report = progress or (lambda done, total, what: None)
     what = "all" if exact else f"{wanted:,} of"
     report(0, wanted, f"{n:,} parameters: {what} {n:,} Hessian rows, {operator.chunk} a pass")
 
     rng = np.random.default_rng(seed)
-    groups = _groups(problem)
+    groups = _groups(part.problem)
     zero_rows, products = 0.0, SKETCHES if not exact else 0
     if exact and space is not None:
         computed, products = _stream(operator, space, report)
         engine = f"neuron space (linear layers), {operator.engine} (others)"
-        return _finished(problem, computed, groups, 0.0, checks, engine, products, complete=True, interrupted=False)
+        return _finished(part, computed, groups, 0.0, checks, engine, products, complete=True, interrupted=False)
     if exact:
         strata, order = groups, sampling.spread_order(groups, rng, sampling.LEAST_PER_STRATUM)
     else:
@@ -184,7 +192,7 @@ def diag_share(
         zero_rows = float((scale == 0).mean())
         strata = sampling.strata_by_scale(groups, scale, wanted)
         order = _sample(strata, scale, wanted, rng)
-    computed, interrupted = _compute(operator, problem.layer_slices, order, report)
+    computed, interrupted = _compute(operator, part.problem.layer_slices, order, report)
     complete = exact and not interrupted
     if complete:
         ascending = np.argsort(computed.indices)
@@ -192,12 +200,12 @@ def diag_share(
     products += len(computed.indices)
     engine = operator.engine if reason is None else f"{operator.engine}; not in neuron space: {reason}"
     return _finished(
-        problem, computed, strata, zero_rows, checks, engine, products, complete=complete, interrupted=interrupted
+        part, computed, strata, zero_rows, checks, engine, products, complete=complete, interrupted=interrupted
     )
 
 
 def _finished(
-    problem: Problem,
+    part: Support,
     computed: _Rows,
     strata: list[NDArray[np.int64]],
     zero_rows: float,
@@ -209,13 +217,18 @@ def _finished(
     interrupted: bool,
 ) -> DiagShare:
     """From rows to the measurement with its verdict."""
-    summary = _summarize(problem, computed, strata, zero_rows, complete)
+    problem = part.whole
+    entry = _negative_entry(part.problem, computed)
+    zero_rows = (zero_rows * part.size + part.untouched) / problem.n_parameters
+    summary = _summarize(problem, *_among_all(part, computed, strata), zero_rows, complete)
     tolerance = TOLERANCE[problem.dtype]
     failed = any(value is not None and not value <= tolerance for value in checks.values())
     status: Status = "interrupted" if interrupted else "inexact" if failed else "ok"
     measured = DiagShare(
         **summary,
-        negative_entry=_negative_entry(problem, computed),
+        negative_entry=entry and entry[1],
+        negative_certificate=_certificate(entry, summary, part.size, trusted=not failed),
+        untouched=part.untouched,
         baselines=baselines(problem),
         hvps=products,
         engine=engine,
@@ -225,8 +238,34 @@ def _finished(
     return replace(measured, findings=tuple(findings(measured, problem, tolerance)))
 
 
-def _negative_entry(problem: Problem, rows: _Rows) -> float | None:
-    """The most negative entry beside its row, anew in float64: in a coarse dtype rounding makes some too.
+def _among_all(part: Support, rows: _Rows, strata: list[NDArray[np.int64]]) -> tuple[_Rows, list[NDArray[np.int64]]]:
+    """Rows and strata by their places among all parameters, and columns among all layers."""
+    if not part.zeros:
+        return rows, strata
+    places = part.kept.numpy()
+    names = [layer.name for layer in part.whole.layer_slices]
+    sums = np.zeros((len(rows.indices), len(names)))
+    sums[:, [names.index(layer.name) for layer in part.problem.layer_slices]] = rows.sums
+    return _Rows(places[rows.indices], rows.diagonal, sums), [places[stratum] for stratum in strata]
+
+
+def _certificate(
+    entry: tuple[float, float] | None, summary: dict[str, Any], size: int, *, trusted: bool
+) -> Certificate:
+    """From the most negative entry of the diagonal and, where all rows are known, from the share."""
+    witnesses = []
+    if entry is not None:
+        value, ratio = entry
+        says = f"the diagonal has the entry {value:.4g}, the curvature along one parameter"
+        witnesses.append(Witness(value, says, NOISE * abs(value / ratio) if ratio else 0.0))
+    if summary["trace"] is not None and size > 1:
+        witnesses.append(share_witness(size, summary["trace"], summary["abs_sum"]))
+    otherwise = "no entry of the diagonal is negative beyond rounding, which does not exclude negative curvature"
+    return certificate(witnesses, trusted=trusted, otherwise=otherwise)
+
+
+def _negative_entry(problem: Problem, rows: _Rows) -> tuple[float, float] | None:
+    """The most negative entry, and its share of its row, anew in float64: in a coarse dtype rounding makes some too.
 
     Not the one that is most negative beside its row: where a row vanishes but for rounding, as that of an attention's
     key bias does, such a ratio is noise in any dtype.
@@ -234,15 +273,15 @@ def _negative_entry(problem: Problem, rows: _Rows) -> float | None:
     if not len(rows.diagonal) or rows.diagonal.min() >= 0:
         return None
     worst = int(rows.diagonal.argmin())
-    ratio = float(rows.diagonal[worst] / rows.sums[worst].sum())
+    known = float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum())
     if problem.dtype == torch.float64:
-        return ratio
+        return known
     index = int(rows.indices[worst])
     try:
         row = HessianOperator(movable(problem).problem).rows(torch.tensor([index]))[0]
     except ComputeError:
-        return ratio
-    return float(row[index] / row.abs().sum())
+        return known
+    return float(row[index]), float(row[index] / row.abs().sum())
 
 
 def _neuron_space(operator: HessianOperator) -> tuple[NeuronSpace | None, str | None]:

@@ -1,11 +1,20 @@
 """What a diagonal share means, and what a person can do about it."""
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
-from hessdiag.diagnostics.verdict import Finding, Level, checks_findings, data_findings, percent, times
+from hessdiag.diagnostics.verdict import (
+    Finding,
+    Level,
+    checks_findings,
+    data_findings,
+    percent,
+    times,
+    zero_rows_findings,
+)
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -84,10 +93,11 @@ def _headline(share: "DiagShare", value: float) -> Finding:
     low, high = _bounds(share, value)
     base = share.baselines
     if high < base.wigner:
+        has = "has" if share.negative_certificate.certain else "very likely has"  # rows may be a sample
         return Finding(
             "warn",
             f"The Hessian is hollow: its diagonal holds {percent(value)} of its absolute mass, less than a random symmetric matrix.",
-            f"1/d = {percent(base.wigner)}; no positive semidefinite matrix falls below it, so this Hessian has negative eigenvalues",
+            f"1/d = {percent(base.wigner)}; no positive semidefinite matrix falls below it, so this Hessian {has} negative eigenvalues",
             "methods that use negative curvature (trust region, Newton-CG); diagonal preconditioners see almost nothing here",
         )
     against_wigner = f"{times(value / base.wigner)} Wigner's 1/d = {percent(base.wigner)}"
@@ -115,8 +125,9 @@ def _headline(share: "DiagShare", value: float) -> Finding:
 
 
 def _negative_curvature(share: "DiagShare") -> list[Finding]:
-    if share.negative_entry is None:
-        return []
+    proof = share.negative_certificate
+    if share.negative_entry is None or (not proof.certain and share.negative_entry <= -NOISE):
+        return []  # of what the share itself proves, the headline tells
     fraction = share.negative_diagonal_fraction
     some = "some" if fraction is None else percent(fraction)
     if share.negative_entry > -NOISE:
@@ -181,6 +192,13 @@ def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
 
 
 def _zero_rows(share: "DiagShare") -> list[Finding]:
+    if share.untouched:
+        found = zero_rows_findings(share.untouched, share.untouched, share.parameters)
+        left = share.parameters - share.untouched
+        because = (
+            f"{found[0].because}; d = {share.parameters:,} counts them, and without them 1/d is {percent(1 / left)}"
+        )
+        return [replace(found[0], because=because)]
     if share.zero_rows is None or share.zero_rows < MANY_ZERO_ROWS:
         return []
     return [

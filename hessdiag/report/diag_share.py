@@ -58,7 +58,8 @@ def view(doc: Json) -> View:
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
-    how = "every row was computed" if exact else "rows drawn without replacement, stratified by layer"
+    every = "every row was computed" + (", but for those of untouched parameters" if result.get("untouched") else "")
+    how = every if exact else "rows drawn without replacement, stratified by layer"
     facts = [
         Fact("Hessian rows", rows, how),
         Fact(

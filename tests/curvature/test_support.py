@@ -9,6 +9,7 @@ import hessdiag
 from hessdiag.curvature import support as room
 from hessdiag.curvature.support import support
 from hessdiag.diagnostics import bounds as bounds_room
+from hessdiag.diagnostics import diag_share as share_room
 from hessdiag.diagnostics import eigs as eigs_room
 from hessdiag.diagnostics import spectrum as spectrum_room
 from hessdiag.linalg import gershgorin
@@ -298,3 +299,43 @@ def test_bounds_hold_the_zeros_too(monkeypatch, name):
     for ends in (found.perron, found.block_norm, found.feingold_varga, found.frobenius):
         assert ends[0] <= float(values[0]) + 1e-12
         assert ends[1] >= float(values[-1]) - 1e-12
+
+
+@pytest.mark.parametrize("name", ["looked up", "unreached"])
+def test_an_exact_share_is_that_of_the_whole(monkeypatch, name):
+    make = CASES[name][0]
+    H = brute_force_hessian(make())
+    monkeypatch.setattr(share_room, "EXACT_UP_TO", 100)
+    found = hessdiag.diag_share(make())
+    assert (found.method, found.parameters, found.untouched) == ("exact", len(H), len(H) - CASES[name][1])
+    assert found.diag_share == pytest.approx(float(H.diagonal().abs().sum() / H.abs().sum()), rel=1e-9)
+    assert found.trace == pytest.approx(float(H.trace()), rel=1e-9)
+    assert found.zero_rows == pytest.approx(float((H.abs().sum(1) == 0).double().mean()))
+    assert found.negative_diagonal_fraction == pytest.approx(float((H.diagonal() < 0).double().mean()))
+    assert found.baselines.d == len(H)
+    layers = {layer.name: layer for layer in make().layer_slices}
+    assert [layer.name for layer in found.layers] == [layer.name for layer in make().executed_layers]
+    for layer in found.layers:
+        where = slice(layers[layer.name].start, layers[layer.name].stop)
+        block = H[where, where].abs()
+        assert layer.parameters == len(block)
+        assert layer.abs_sum == pytest.approx(float(block.sum()), rel=1e-9)
+        if block.any():
+            assert layer.diag_share == pytest.approx(float(block.diagonal().sum() / block.sum()), rel=1e-9)
+    low = float(torch.linalg.eigvalsh(H)[0])
+    assert found.negative_certificate.bound >= low - 1e-12
+    said = " ".join(finding.says for finding in found.findings)
+    assert f"of {len(H)} parameters are not touched by these batches" in said
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sampled_share_is_that_of_the_whole_within_its_error(monkeypatch, seed):
+    make = CASES["looked up"][0]
+    H = brute_force_hessian(make())
+    monkeypatch.setattr(share_room, "EXACT_UP_TO", 10)
+    found = hessdiag.diag_share(make(), rows=30, seed=seed)
+    assert (found.method, found.parameters) == ("rows", 211)
+    assert 30 <= found.rows < 46
+    assert abs(found.diag_share - float(H.diagonal().abs().sum() / H.abs().sum())) < 5 * found.diag_share_stderr
+    assert found.zero_rows == pytest.approx(165 / 211)
+    assert found.abs_sum == pytest.approx(float(H.abs().sum()), rel=0.5)

@@ -414,3 +414,22 @@ def test_layers_are_shown_as_they_are_executed(rows):
         assert np.allclose(backwards.layer_block_matrix, forwards.layer_block_matrix, rtol=1e-10)
         for mine, other in zip(backwards.layers, forwards.layers, strict=True):
             assert mine.diag_share == pytest.approx(other.diag_share, rel=1e-10)
+
+
+def test_negative_curvature_is_certain_only_where_it_is_proven(monkeypatch):
+    """A negative entry proves it; so does a share below 1/N of all rows; a failed self-check proves nothing."""
+    for A, certain in (
+        (torch.diag(torch.tensor([1.0, -0.5, 2.0])), True),
+        (torch.ones(4, 4) - torch.eye(4), True),
+        (torch.ones(4, 4), False),
+        (torch.tensor([[1.0, 2.0], [2.0, 3.0]]), False),  # indefinite, which neither entry nor share tells
+    ):
+        found = diag_share(quadratic(A.double())).negative_certificate
+        assert found.certain is certain
+        if certain:
+            lowest = float(torch.linalg.eigvalsh(A.double())[0])
+            assert lowest - 1e-9 <= found.bound < 0
+    monkeypatch.setattr(module, "self_checks", lambda *args, **kwargs: {"hvp_symmetry": 0.3})
+    found = diag_share(quadratic(torch.diag(torch.tensor([1.0, -0.5])).double()))
+    assert not found.negative_certificate.certain
+    assert not any("certain" in finding.says for finding in found.findings)
