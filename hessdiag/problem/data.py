@@ -114,7 +114,7 @@ def as_batches(
         )
     whole = isinstance(value, (tuple, list, Mapping, Tensor))
     wanted = batches if batches is not None else ALL if whole else 1
-    whole_batches = (_as_tensors(batch) for batch in stream)
+    whole_batches = (_plain(batch) for batch in stream)
     divide = cut or _cut
     pieces = (
         piece for batch in whole_batches for piece in ([batch] if batch_size is None else divide(batch, batch_size))
@@ -137,6 +137,13 @@ def _stream(value: Any, free_form: bool) -> Iterator[Any] | None:
     if isinstance(value, (tuple, Mapping, Tensor, np.ndarray)):
         return iter([value])
     return iter(value) if isinstance(value, Iterable) and not isinstance(value, (str, bytes)) else None
+
+
+def _plain(batch: Any) -> Any:
+    try:
+        return _as_tensors(batch)
+    except RecursionError:
+        raise LoadError("the data is nested too deep: a list or mapping may hold itself.", "(x, y)") from None
 
 
 def _as_tensors(batch: Any) -> Any:

@@ -296,7 +296,7 @@ def _model_file(session: _Session, spec: Spec) -> nn.Module:
         content = weights.pick(content, spec.key, spec.source)
     module = weights.find_module(content)
     if module is not None:
-        return module
+        return weights.sound(module)
     try:
         state = weights.find_state_dict(content, spec.source)[0]
         what = f"a state_dict ({weights.describe(state)})"

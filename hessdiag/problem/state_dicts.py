@@ -125,6 +125,18 @@ def state_of(module: nn.Module) -> Mapping[str, Any]:
     return state
 
 
+def sound(module: nn.Module) -> nn.Module:
+    """The module, if its parts are what they should be.
+
+    Raises:
+        LoadError: if they are not: no constructor of a pickled module has run, so that a file may set them to anything.
+    """
+    state_of(module)
+    if not all(isinstance(part, Tensor) for part in module.parameters()):
+        raise LoadError(f"the {type(module).__name__} in the file is damaged: it has parameters that are no tensors.")
+    return module
+
+
 def _others(mapping: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name, value in items(mapping) if not _is_array(value) and not _is_extra(name))
 

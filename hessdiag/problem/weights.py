@@ -25,11 +25,12 @@ from hessdiag.problem.state_dicts import (
     several,
     shown,
     some,
+    sound,
     whole,
 )
 from hessdiag.problem.trust import WHOLE
 
-__all__ = ["Loaded", "describe", "find_module", "find_state_dict", "load_content", "load_into", "pick"]
+__all__ = ["Loaded", "describe", "find_module", "find_state_dict", "load_content", "load_into", "pick", "sound"]
 
 _TRIALS = 16
 

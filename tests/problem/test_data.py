@@ -212,3 +212,11 @@ def test_sparse_inputs_are_as_dense_ones(form):
     bad[0, :3] = torch.nan
     with pytest.raises(LoadError, match="batch 0 holds 3 NaN"):
         Problem(Graph(), [((x, form(bad)), y)], "ce")
+
+
+@pytest.mark.parametrize("kind", ["list", "mapping"])
+def test_data_that_holds_itself(kind):
+    circular = [] if kind == "list" else {}
+    circular.append(circular) if kind == "list" else circular.update(me=circular)
+    with pytest.raises(LoadError, match="hold itself"):
+        as_batches((circular, torch.ones(2)))

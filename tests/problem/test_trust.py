@@ -15,6 +15,7 @@ from torch import nn
 from hessdiag.errors import LoadError, UntrustedFileError
 from hessdiag.problem import trust
 from hessdiag.problem.checkpoint import read
+from hessdiag.problem.load import ProblemRequest, load_problem
 
 STOCK = {
     "sequential": lambda: nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)),
@@ -227,3 +228,28 @@ def test_allowed_globals_do_not_stay(tmp_path):
     torch.save(STOCK["encoder"](), tmp_path / "m.pt")
     read(tmp_path / "m.pt")
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+def break_module(module, how):
+    """A pickled module gets whatever attributes the file says: no constructor runs."""
+    if how == "empty":
+        vars(module).clear()
+    elif how == "no mapping":
+        vars(module)["_parameters"] = "x"
+    elif how == "number":
+        module._parameters["weight"] = 3.0
+    elif how == "child":
+        module._modules["a"] = 3
+    elif how == "itself":
+        module._modules["me"] = module
+    elif how == "method":
+        vars(module)["state_dict"] = F.relu
+    return module
+
+
+@pytest.mark.parametrize("how", ["empty", "no mapping", "number", "child", "itself", "method"])
+def test_damaged_modules_end_in_one_line(how, folder):
+    torch.save(break_module(nn.Linear(4, 2), how), "m.pt")
+    with pytest.raises(LoadError, match="in the file is damaged") as caught:
+        load_problem(ProblemRequest("./m.pt", device="cpu"))
+    assert "\n" not in caught.value.what
