@@ -16,11 +16,13 @@ from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.diagnostics import blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
+from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
+from hessdiag.linalg.eigensolver import ROUNDING as NOISE
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -73,6 +75,7 @@ class Blocks(Measured):
         residual_diagonal_vanishes: Whether it is.
         indefinite_pair: The pair of layers that proves negative curvature most clearly; `None` where none does, or if
             norms are estimates.
+        negative_certificate: Whether negative curvature is proven: by that pair, or by the trace of a block.
         eigenvalue_bounds: An interval from the matrices of norms alone that holds every eigenvalue; an estimate of it
             where norms are estimates.
         method: "exact" or "probes".
@@ -113,6 +116,7 @@ class Blocks(Measured):
     residual_diagonal: float | None
     residual_diagonal_vanishes: bool | None
     indefinite_pair: IndefinitePair | None
+    negative_certificate: Certificate
     eigenvalue_bounds: tuple[float, float]
     method: Literal["exact", "probes"]
     probes: int
@@ -178,6 +182,11 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     if pairs is not None:
         engine = f"pairs of samples in neuron space (linear layers); {engine} (others, and to certify)"
     failed = operators.failed(problem, checks)
+    measured["negative_certificate"] = certificate(
+        _witnesses(measured, squares.traces, precision),
+        trusted=not failed,
+        otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
+    )
     status: Status = "interrupted" if squares.interrupted else "inexact" if failed else "ok"
     measured |= {"engine": engine, "checks": checks, "status": status}
     measured |= {"split_missing": split.missing, "loss_in_output": split.loss, "loss_uses_parameters": split.elsewhere}
@@ -331,6 +340,33 @@ def _indefinite(names: list[str], norms: Floats, rounding: float) -> IndefiniteP
     below = float(own[row, column])
     ratio = float(norms[row, column]) ** 2 / below if below else math.inf
     return IndefinitePair((names[min(row, column)], names[max(row, column)]), ratio)
+
+
+def _witnesses(measured: dict[str, Any], traces: Floats, precision: float) -> list[Witness]:
+    """What norms and traces of the blocks say of the smallest eigenvalue.
+
+    With M = H - lambda_min positive semidefinite, |H_lm|^2 <= |M_ll| |M_mm|, and |M_ll| is at most |H_ll| - lambda_min
+    sqrt(n_l): the root of a quadratic. The mean of a block's diagonal, and v'Hv of random signs v on the layer over
+    their number, are Rayleigh quotients or means of some.
+    """
+    found = []
+    names, sizes, pair = measured["names"], np.array(measured["sizes"], dtype=float), measured["indefinite_pair"]
+    if pair is not None:
+        first, second = (names.index(name) for name in pair.layers)
+        norms = np.array(measured["frobenius"])
+        a, b, c = norms[first, first], norms[second, second], norms[first, second]
+        left, right = np.sqrt(sizes[[first, second]])
+        linear, square = a * right + b * left, left * right
+        depth = 2 * (c * c - a * b) / (linear + math.sqrt(linear**2 + 4 * square * (c * c - a * b)))
+        says = f"layers {pair.layers[0]} and {pair.layers[1]} couple more strongly than a semidefinite matrix allows"
+        found.append(Witness(-float(depth), says, 0.0))
+    if traces.size:
+        means = traces.min(0) / sizes
+        lowest = int(np.argmin(means))
+        what = "the mean of the diagonal" if measured["method"] == "exact" else "v'Hv / v'v, for random signs v,"
+        says = f"{what} of layer {names[lowest]} is {means[lowest]:.4g}"
+        found.append(Witness(float(means[lowest]), says, NOISE * precision * measured["norm"]))
+    return found
 
 
 def _bounds(problem: Problem, matrices: dict[str, Floats]) -> tuple[float, float]:

@@ -121,9 +121,15 @@ def _no_split(blocks: "Blocks") -> Finding:
 def _within(blocks: "Blocks") -> list[Finding]:
     if blocks.residual_diagonal is None:
         return []
+    if blocks.residual_diagonal_vanishes and blocks.negative_certificate.bound is None:
+        return []  # a self-check failed
     if blocks.residual_diagonal_vanishes:
         alone = len(blocks.names) == 1
-        where = "there is no negative curvature" if alone else "negative curvature can only come from between layers"
+        where = (
+            "there is no negative curvature beyond rounding"
+            if alone
+            else "negative curvature can only come from between layers"
+        )
         vanish = f"the residual's layer-diagonal blocks are {blocks.residual_diagonal:.1g} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters"
         if blocks.loss_in_output != "convex":
             return [
@@ -153,26 +159,28 @@ def _within(blocks: "Blocks") -> list[Finding]:
 
 
 def _indefinite(blocks: "Blocks") -> list[Finding]:
-    if len(blocks.names) == 1:  # whose norm says nothing of signs
-        return []
+    proof, pair = blocks.negative_certificate, blocks.indefinite_pair
     low, high = blocks.eigenvalue_bounds
     estimated = " (estimated)" if blocks.method == "probes" else ""
     interval = f"block norms alone keep all eigenvalues within {low:.4g} and {high:.4g}{estimated}"
-    if blocks.indefinite_pair is None:
+    if not proof.certain:
+        if len(blocks.names) == 1:  # whose norm says nothing of signs
+            return []
         return [
             Finding(
                 "note",
                 "The block norms alone do not settle whether the Hessian has negative eigenvalues.",
-                interval,
+                interval if proof.bound is not None else proof.why,
                 "hessdiag eigs, or hessdiag bounds, which see more than norms",
             )
         ]
-    first, second = blocks.indefinite_pair.layers
     return [
         Finding(
             "note",
-            f"Negative curvature is certain: layers {first} and {second} couple more strongly than a semidefinite matrix allows.",
-            f"|H_lm|^2 is {times(blocks.indefinite_pair.ratio)} |H_ll| |H_mm|; {interval}",
+            f"Negative curvature is certain: {proof.why}.",
+            f"|H_lm|^2 is {times(pair.ratio)} |H_ll| |H_mm|; {interval}"
+            if pair is not None
+            else f"the smallest eigenvalue is at or below {proof.bound:.4g}; {interval}",
             "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG; hessdiag eigs for the directions",
         )
     ]
