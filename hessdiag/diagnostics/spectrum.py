@@ -1,4 +1,4 @@
-"""What is the spectrum? Density, trace, Frobenius norm and moments, each with its error; outliers exact."""
+"""What is the spectrum? Density, trace, Frobenius norm and moments, each with its interval; outliers exact."""
 
 import math
 from collections.abc import Callable
@@ -20,13 +20,17 @@ from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName,
 from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
-from hessdiag.linalg import estimators, slq
+from hessdiag.linalg import estimators, intervals, slq
 from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
-from hessdiag.linalg.slq import Average, Density
+from hessdiag.linalg.intervals import Average
+from hessdiag.linalg.slq import Density
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
+Interval = tuple[float, float]
+Values = list[float | None]
+Ends = tuple[Values, Values]
 Progress = Callable[[int, int, str], None]
 
 EXACT_UP_TO = 1_500  # parameters: all eigenvalues by LAPACK
@@ -55,12 +59,13 @@ class Outlier:
 
 @dataclass(frozen=True)
 class Curve:
-    """A smoothed density; `stderr` is `None` where all eigenvalues are known.
+    """A smoothed density; errors are `None` where all eigenvalues are known.
 
     Attributes:
         grid: Eigenvalues, ascending; fine where there is mass.
         values: Density there; its integral is 1.
         stderr: Standard error of each value.
+        interval: 95 % interval of each: lower ends, upper ends.
         width: Standard deviation of the Gaussian that smooths.
         one_eigenvalue: Height of a single eigenvalue's bump: nothing below it is more than a tail.
     """
@@ -68,21 +73,38 @@ class Curve:
     grid: list[float]
     values: list[float]
     stderr: list[float] | None
+    interval: Ends | None
     width: float
     one_eigenvalue: float
 
 
 @dataclass(frozen=True)
 class LogCurve:
-    """Densities per decade of positive and of negative eigenvalues, over log10 of the magnitude."""
+    """Densities per decade of positive and of negative eigenvalues, over log10 of the magnitude.
+
+    Where Ritz values are too far apart to tell, entries are `None`.
+
+    Attributes:
+        grid: log10 of the magnitude.
+        positive: Density of positive eigenvalues, with `positive_stderr` and `positive_interval`.
+        negative: That of negative ones, likewise.
+        width: Standard deviation of the Gaussian that smooths, in decades.
+        one_eigenvalue: Height of a single eigenvalue's bump.
+        unresolved_below: Magnitude below which nothing is resolved; `None` where everything is.
+        unresolved_share: Share of the eigenvalues of smaller magnitude, 95 % bounds.
+    """
 
     grid: list[float]
-    positive: list[float]
-    positive_stderr: list[float] | None
-    negative: list[float]
-    negative_stderr: list[float] | None
+    positive: Values
+    positive_stderr: Values | None
+    positive_interval: Ends | None
+    negative: Values
+    negative_stderr: Values | None
+    negative_interval: Ends | None
     width: float
     one_eigenvalue: float
+    unresolved_below: float | None
+    unresolved_share: Interval | None
 
 
 @dataclass(frozen=True)
@@ -92,6 +114,7 @@ class Moment:
     order: int
     value: float
     stderr: float | None
+    interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -106,7 +129,10 @@ class Inertia:
 
 @dataclass(frozen=True)
 class Spectrum(Measured):
-    """The spectrum of a Hessian, Gauss-Newton or Fisher matrix. A standard error is `None` where the number is exact.
+    """The spectrum of a Hessian, Gauss-Newton or Fisher matrix.
+
+    A standard error and a 95 % interval are `None` where the number is exact; the error also where none can be given.
+    Intervals are not symmetric: they are not twice the error.
 
     Attributes:
         operator: "hessian", "ggn" or "fisher".
@@ -118,7 +144,7 @@ class Spectrum(Measured):
         parameters: N.
         probes: Random vectors; 0 if exact.
         steps: Lanczos steps from each.
-        trace: Sum of the eigenvalues.
+        trace: Sum of the eigenvalues, with `trace_stderr` and `trace_interval`; so also below.
         frobenius: Root of the sum of their squares.
         zero_rows: Rows of the matrix that are exactly zero, left out of all vectors and counted as zero eigenvalues; 0
             unless they are a tenth of more than 1,500.
@@ -130,10 +156,11 @@ class Spectrum(Measured):
         density: Smoothed density.
         log_density: The same over the logarithm of the magnitude.
         moments: Averages of powers.
-        negative_fraction: Share of negative eigenvalues, beyond rounding.
-        negative_fraction_bounds: Between what it lies given the same probes; wide where many eigenvalues are near zero.
+        negative_fraction: Share of negative eigenvalues, beyond rounding; it has bounds but no standard error.
+        negative_fraction_interval: Between what it lies; wide where many eigenvalues are near zero.
+        negative_fraction_bounds: The same.
         negative_mass: Share of the sum of |eigenvalues| that negative ones hold.
-        near_zero_fraction: Share of eigenvalues below 1 % of the largest magnitude.
+        near_zero_fraction: Share of eigenvalues below 1 % of the largest magnitude; bounds likewise.
         negative_certificate: Whether negative curvature is proven: by all eigenvalues, or by a Ritz vector.
         inertia: Counts by sign; `None` unless exact.
         condition: Largest magnitude over the smallest that is not zero to rounding; `None` unless exact.
@@ -153,8 +180,10 @@ class Spectrum(Measured):
     steps: int
     trace: float
     trace_stderr: float | None
+    trace_interval: Interval | None
     frobenius: float
     frobenius_stderr: float | None
+    frobenius_interval: Interval | None
     zero_rows: int
     untouched: int
     lowest: float
@@ -165,12 +194,15 @@ class Spectrum(Measured):
     log_density: LogCurve
     moments: tuple[Moment, ...]
     negative_fraction: float
-    negative_fraction_stderr: float | None
-    negative_fraction_bounds: tuple[float, float] | None
+    negative_fraction_stderr: None
+    negative_fraction_interval: Interval | None
+    negative_fraction_bounds: Interval | None
     negative_mass: float
     negative_mass_stderr: float | None
+    negative_mass_interval: Interval | None
     near_zero_fraction: float
-    near_zero_fraction_stderr: float | None
+    near_zero_fraction_stderr: None
+    near_zero_fraction_interval: Interval | None
     negative_certificate: Certificate
     inertia: Inertia | None
     condition: float | None
@@ -199,8 +231,8 @@ def spectrum(
     """Measure the spectrum of a problem's Hessian, Gauss-Newton or Fisher matrix.
 
     Up to 1,500 parameters all eigenvalues are computed. Beyond, the extreme eigenpairs are computed first and taken
-    out; the rest of the density comes from stochastic Lanczos quadrature, trace and Frobenius norm from XTrace and
-    random products on what is left, each with its standard error over probes.
+    out; the rest of the density and the Frobenius norm come from stochastic Lanczos quadrature, the trace from random
+    signs (Hutchinson, after a sketch where eigenvalues decay), each with an interval that is measured to cover.
 
     Args:
         problem: What is differentiated.
@@ -281,10 +313,11 @@ def _exact(part: Support, matrix: Operator, name: OperatorName, steps: int, repo
         "steps": 0,
         "trace": float(values.sum()),
         "trace_stderr": None,
+        "trace_interval": None,
         "frobenius": float(np.sqrt((values**2).sum())),
         "frobenius_stderr": None,
+        "frobenius_interval": None,
         "negative_fraction": counts.negative / n,
-        "negative_fraction_bounds": None,
         "near_zero_fraction": float((np.abs(values) <= NEAR_ZERO * density.scale).sum() + part.zeros) / n,
         "inertia": counts,
         "condition": _condition(np.abs(values), zero),
@@ -348,24 +381,18 @@ def _sampled(
         progress=lambda count: report(count * steps, probes * steps, ""),
     )
     interrupted = len(density.nodes) < probes
-    left = estimators.Deflated(matrix, vectors)
+    moments = density.moments(2)
+    counted = 4 * probes
     try:
-        trace = estimators.trace(left, 2 * probes, seed + 2)
-        square = estimators.frobenius_squared(left, 2 * probes, seed + 3)
+        left = estimators.Deflated(matrix, vectors)
+        rest = estimators.trace(left, counted, seed + 2, sketch=density.sketch_size(counted))
+        trace = rest.shifted(float(values.sum()))
     except KeyboardInterrupt:
         interrupted = True
-        moments = density.moments(2)
-        trace, square = (
-            Estimate(density.n * moments.value[p] - float(values.pow(p + 1).sum()), density.n * moments.stderr[p], 0)
-            for p in (0, 1)
-        )
+        trace = _of_moment(moments, 0, density.n)
     # |A|_F^2 = |P A P|^2 + 2 |P A U|^2 + |U'A U|^2, and the residuals are the columns of P A U.
-    square = Estimate(
-        square.value + float(values.square().sum() + 2 * pairs.residuals[done].square().sum()),
-        square.stderr,
-        square.products,
-    )
-    norm = estimators.root(square)
+    square = _of_moment(moments, 1, density.n, 2 * float(pairs.residuals[done].square().sum()))
+    norm = math.sqrt(max(square.value, 0.0))
     status: Status = "interrupted" if interrupted else "ok" if _ends_found(pairs, density) else "inexact"
     zero = _zero(matrix, density.scale)
     common = _common(density, name, zero)
@@ -375,11 +402,12 @@ def _sampled(
         "method": "slq",
         "probes": len(density.nodes),
         "steps": density.nodes.shape[1],
-        "trace": trace.value + float(values.sum()),
+        "trace": trace.value,
         "trace_stderr": trace.stderr,
-        "frobenius": norm.value,
-        "frobenius_stderr": norm.stderr,
-        "negative_fraction_bounds": density.cumulative_bounds(-zero),
+        "trace_interval": trace.interval,
+        "frobenius": norm,
+        "frobenius_stderr": square.stderr / (2 * norm) if norm else 0.0,  # the delta method
+        "frobenius_interval": intervals.root(square.interval),
         "inertia": None,
         "condition": None,
         "outliers": tuple(
@@ -392,7 +420,7 @@ def _sampled(
             for index in range(len(pairs.values))
         ),
         "eigenvalues": None,
-        "hvps": pairs.products + density.products + trace.products + square.products,
+        "hvps": pairs.products + density.products + trace.products,
         "status": status,
         "lowest_is_bound": not (pairs.lowest and bool(done[0])),
         "highest_is_bound": not bool(done[-1]),
@@ -402,6 +430,13 @@ def _sampled(
             zero,
         ),
     }
+
+
+def _of_moment(moments: Average, index: int, n: int, more: float = 0.0) -> Estimate:
+    """A moment times n, and a known number: the trace, or the squared norm, at no further product."""
+    found = moments.shifted(more / n)
+    low, high = (n * float(end[index]) for end in (found.low, found.high))
+    return Estimate(n * float(found.value[index]), n * float(found.stderr[index]), (low, high), 0)
 
 
 def _ends_found(pairs: Eigenpairs, density: Density) -> bool:
@@ -417,41 +452,77 @@ def _zero(matrix: Products | Restricted, scale: float) -> float:
 
 def _common(density: Density, name: OperatorName, zero: float) -> dict[str, Any]:
     """What follows from the nodes and weights alone."""
-    exact = len(density.nodes) == 1
     low, high = density.support
     grid, log_grid = density.grid(), density.log_grid()
-    curve, (positive, negative) = density.density(grid), density.log_density(log_grid)
+    curve, decades = density.density(grid), density.log_density(log_grid)
     moments = density.moments()
-    below, mass = density.negative(zero), density.negative_mass()
     near = density.share(-NEAR_ZERO * density.scale, NEAR_ZERO * density.scale)
-    bump = 1 / (density.n * math.sqrt(2 * math.pi))
-
-    def error(average: Average) -> Any:
-        return None if exact else average.stderr.tolist()
-
+    below, bump = density.negative(zero), 1 / (density.n * math.sqrt(2 * math.pi))
     return {
         "operator": name,
         "parameters": density.n,
         "lowest": low,
         "highest": high,
-        "density": Curve(grid.tolist(), curve.value.tolist(), error(curve), density.width, bump / density.width),
+        "density": Curve(
+            grid=grid.tolist(),
+            values=curve.value.tolist(),
+            stderr=None if density.exact else curve.stderr.tolist(),
+            interval=None if density.exact else (_plain(curve.low), _plain(curve.high)),
+            width=density.width,
+            one_eigenvalue=bump / density.width,
+        ),
         "log_density": LogCurve(
             grid=log_grid.tolist(),
-            positive=positive.value.tolist(),
-            positive_stderr=error(positive),
-            negative=negative.value.tolist(),
-            negative_stderr=error(negative),
+            **_decade("positive", decades.positive, density.exact),
+            **_decade("negative", decades.negative, density.exact),
             width=slq.LOG_WIDTH,
             one_eigenvalue=bump / slq.LOG_WIDTH,
+            unresolved_below=decades.unresolved_below or None,
+            unresolved_share=decades.unresolved_share if decades.unresolved_below else None,
         ),
         "moments": tuple(
-            Moment(order, float(value), None if exact else float(stderr))
-            for order, (value, stderr) in enumerate(zip(moments.value, moments.stderr, strict=True), start=1)
+            Moment(
+                order, float(moments.value[order - 1]), _number(moments.stderr[order - 1]), _pair(moments, order - 1)
+            )
+            for order in range(1, slq.MOMENTS + 1)
         ),
         "negative_fraction": float(below.value),
-        "negative_fraction_stderr": error(below),
-        "negative_mass": float(mass.value),
-        "negative_mass_stderr": error(mass),
+        "negative_fraction_stderr": None,
+        "negative_fraction_interval": _pair(below),
+        "negative_fraction_bounds": _pair(below),
+        **_described("negative_mass", density.negative_mass()),
         "near_zero_fraction": float(near.value),
-        "near_zero_fraction_stderr": error(near),
+        "near_zero_fraction_stderr": None,
+        "near_zero_fraction_interval": _pair(near),
     }
+
+
+def _described(name: str, average: Average) -> dict[str, Any]:
+    """A number with its error and interval."""
+    return {
+        name: float(average.value),
+        f"{name}_stderr": _number(average.stderr),
+        f"{name}_interval": _pair(average),
+    }
+
+
+def _decade(name: str, average: Average, exact: bool) -> dict[str, Any]:
+    """A curve with its errors and intervals, `None` where they are unknown."""
+    return {
+        name: _plain(average.value),
+        f"{name}_stderr": None if exact else _plain(average.stderr),
+        f"{name}_interval": None if exact else (_plain(average.low), _plain(average.high)),
+    }
+
+
+def _number(value: Any) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _plain(values: Floats) -> Values:
+    return [_number(value) for value in values]
+
+
+def _pair(average: Average, index: Any = ()) -> Interval | None:
+    low, high = float(average.low[index]), float(average.high[index])
+    return None if math.isnan(low) else (low, high)

@@ -10,7 +10,7 @@ from hessdiag.problem.problem import Problem
 if TYPE_CHECKING:
     from hessdiag.diagnostics.spectrum import Spectrum
 
-ROUGH = 0.25  # relative standard error beyond which more probes are advised
+ROUGH = 0.25  # a quarter of the trace's interval, relative to it, beyond which more probes are advised
 UNSURE = 0.2  # width of the bracket around the negative fraction that is worth a word
 STANDS_OUT = 3.0  # times the semicircle's radius
 FLAT = 0.5  # share of eigenvalues near zero
@@ -187,13 +187,16 @@ def _outliers(spectrum: "Spectrum") -> list[Finding]:
 
 
 def _flat(spectrum: "Spectrum") -> list[Finding]:
-    if spectrum.near_zero_fraction - (spectrum.near_zero_fraction_stderr or 0.0) < FLAT:
+    share, bounds = percent(spectrum.near_zero_fraction), spectrum.near_zero_fraction_interval
+    if (bounds[0] if bounds else spectrum.near_zero_fraction) < FLAT:
         return []
+    if bounds and bounds[1] - bounds[0] > UNSURE / 2:
+        share = f"{percent(bounds[0])} to {percent(bounds[1])}"
     zero = f"; {spectrum.inertia.zero:,} are zero to rounding" if spectrum.inertia and spectrum.inertia.zero else ""
     return [
         Finding(
             "note",
-            f"Most directions are flat: {percent(spectrum.near_zero_fraction)} of the eigenvalues are below 1 % of the largest.",
+            f"Most directions are flat: {share} of the eigenvalues are below 1 % of the largest.",
             f"N = {spectrum.parameters:,}, and the norm is {times(spectrum.frobenius / max(abs(spectrum.lowest), abs(spectrum.highest)))} the largest eigenvalue{zero}",
             "damping decides what happens along them; the effective number of curved directions is far below N",
         )
@@ -201,13 +204,14 @@ def _flat(spectrum: "Spectrum") -> list[Finding]:
 
 
 def _precision(spectrum: "Spectrum") -> list[Finding]:
-    if spectrum.trace_stderr is None or spectrum.trace_stderr <= ROUGH * abs(spectrum.trace):
+    bounds = spectrum.trace_interval
+    if bounds is None or bounds[1] - bounds[0] <= 4 * ROUGH * abs(spectrum.trace):
         return []
     return [
         Finding(
             "note",
-            f"The trace is rough: {spectrum.trace:.3g}, with a standard error of {spectrum.trace_stderr:.2g}.",
-            f"{2 * spectrum.probes} random vectors were used; positive and negative eigenvalues may also cancel",
+            f"The trace is rough: {spectrum.trace:.3g}, between {bounds[0]:.3g} and {bounds[1]:.3g} at 95 %.",
+            f"{4 * spectrum.probes} random products were used; positive and negative eigenvalues may also cancel",
             f"--probes {4 * spectrum.probes}",
         )
     ]

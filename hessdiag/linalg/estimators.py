@@ -1,4 +1,4 @@
-"""Trace and Frobenius norm of an operator from a few products, each with its standard error."""
+"""Trace of an operator from a few products, with its error: Hutchinson's estimator, after a sketch of what is large."""
 
 import math
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.linalg import intervals
 from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.linalg.operator import SymmetricOperator
 
@@ -17,12 +18,19 @@ class Estimate:
     Attributes:
         value: The estimate.
         stderr: Its standard error.
+        interval: At 95 %.
         products: Products with vectors spent on it.
     """
 
     value: float
     stderr: float
+    interval: tuple[float, float]
     products: int
+
+    def shifted(self, by: float) -> "Estimate":
+        """The same with a known number added."""
+        low, high = self.interval
+        return Estimate(self.value + by, self.stderr, (low + by, high + by), self.products)
 
 
 class Deflated:
@@ -69,75 +77,47 @@ def probes(operator: SymmetricOperator, count: int, seed: int | None, *, signs: 
     return drawn.to(operator.device, operator.dtype)
 
 
-def trace(operator: SymmetricOperator, count: int, seed: int | None = None) -> Estimate:
-    """Trace by XTrace: each probe corrects the trace on the range that the other probes see.
+def trace(operator: SymmetricOperator, count: int, seed: int | None = None, *, sketch: int = 0) -> Estimate:
+    """Trace by random signs, exactly on the range of a sketch and by chance on the rest.
 
-    Epperly, Tropp and Webber, "XTrace: making the most of every sample in stochastic trace estimation" (2024),
-    Algorithm 2.1, with the leave-one-out error of their section 2.4. Exact where the rank is below the probes.
+    Without a sketch, Hutchinson's estimator (1990); with one, Hutch++ (Meyer, Musco, Musco and Woodruff 2021). Its
+    variance is 2 (|B|^2 - sum B_ii^2) over the number of signs, B the rest. Both sums are estimated from the same
+    products: the second from pairs of them, where the error of one does not square.
 
     Args:
         operator: Symmetric, (n, n).
-        count: Probes, at least 2; each costs two products. With n or more, the diagonal is computed instead.
+        count: Products to spend, at least 2 `sketch` + 2. With n or more, the diagonal is computed instead.
         seed: `None` for fresh randomness.
+        sketch: Random vectors for the range; each costs two products. Worth it where eigenvalues decay.
 
     Returns:
-        An unbiased estimate with its standard error.
+        An unbiased estimate with its standard error and interval.
 
     >>> A = torch.outer(torch.arange(5.0), torch.arange(5.0)).double()
-    >>> round(trace(A, 3, seed=0).value, 9)
+    >>> round(trace(A, 4, seed=0, sketch=1).value, 9)
     30.0
     """
-    k, n = max(count, 2), operator.shape[0]
-    if k >= n:
+    n = operator.shape[0]
+    if count >= n:
         diagonal = (operator @ torch.eye(n, dtype=operator.dtype, device=operator.device)).diagonal()
-        return Estimate(float(diagonal.double().sum()), 0.0, n)
-    omega = probes(operator, k, seed, signs=True)
-    Y = (operator @ omega).double()
-    Q, R = torch.linalg.qr(Y)
-    Z = (operator @ Q.to(omega.dtype)).double()
-    omega = omega.double()
-    # The range of the other probes is that of Q without s_i, the i-th column of R^-T made a unit vector. A rank below
-    # k makes R singular; the added rounding error sends s_i into the part of Q that the operator does not see.
-    floor = torch.finfo(operator.dtype).eps * (float(R.abs().max()) or 1.0)
-    S = torch.linalg.solve_triangular(
-        (R + floor * torch.eye(k, dtype=R.dtype, device=R.device)).T, torch.eye(k, dtype=R.dtype, device=R.device),
-        upper=False,
-    )  # fmt: skip
-    S = S / S.norm(dim=0)
-    H, W = Q.T @ Z, Q.T @ omega
-    X = W - S * (S * W).sum(0)
-    rest = ((omega - Q @ X) * (Y - Z @ X)).sum(0)
-    return _mean(H.trace() - (S * (H @ S)).sum(0) + rest, 2 * k)
-
-
-def frobenius_squared(operator: SymmetricOperator, count: int, seed: int | None = None) -> Estimate:
-    """Square of the Frobenius norm as the mean of |A v|^2 over normal v: unbiased, of variance 2 tr A^4 per probe.
-
-    Args:
-        operator: Symmetric, (n, n).
-        count: Probes, at least 2; each costs one product.
-        seed: `None` for fresh randomness.
-    """
-    products = operator @ probes(operator, max(count, 2), seed)
-    return _mean(products.double().square().sum(0), products.shape[1])
-
-
-def frobenius(operator: SymmetricOperator, count: int, seed: int | None = None) -> Estimate:
-    """Frobenius norm: the root of `frobenius_squared`, with its error by the delta method.
-
-    >>> abs(frobenius(torch.eye(400).double(), 100, seed=0).value - 20) < 0.2
-    True
-    """
-    return root(frobenius_squared(operator, count, seed))
-
-
-def root(square: Estimate) -> Estimate:
-    """The root of an estimated square: its error is that of the square over twice the root (delta method)."""
-    value = math.sqrt(max(square.value, 0.0))
-    return Estimate(value, square.stderr / (2 * value) if value else 0.0, square.products)
-
-
-def _mean(samples: Tensor, products: int) -> Estimate:
-    mean, k = samples.mean(), len(samples)
-    stderr = safe_norm(samples - mean) / math.sqrt(k * (k - 1))
-    return Estimate(float(mean), stderr, products)
+        value = float(diagonal.double().sum())
+        return Estimate(value, 0.0, (value, value), n)
+    seeds: list[int | None] = [None, None] if seed is None else [seed, seed + 1_000_003]
+    known, rest = 0.0, Deflated(operator, torch.zeros(n, 0, dtype=operator.dtype))
+    if sketch:
+        Q = torch.linalg.qr((operator @ probes(operator, sketch, seeds[1])).double())[0].to(operator.dtype)
+        known = float((Q * (operator @ Q)).double().sum())
+        rest = Deflated(operator, Q)
+    h = max(count - 2 * sketch, 2)
+    signs = probes(operator, h, seeds[0], signs=True)
+    B = (rest @ signs).double()
+    W = signs.double()
+    samples = (W * B).sum(0)
+    largest = float(B.abs().max()) or 1.0
+    spread, pairs = B / largest, W * B / largest
+    norm = float(spread.square().sum()) / h
+    diagonal_norm = (float(pairs.sum(1).square().sum()) - float(pairs.square().sum())) / (h * (h - 1))
+    plugged = largest * math.sqrt(max(2 * (norm - diagonal_norm) / h, 0.0))
+    sampled = safe_norm(samples - samples.mean()) / math.sqrt(h * (h - 1))
+    value, stderr = known + float(samples.mean()), max(plugged, sampled)
+    return Estimate(value, stderr, intervals.normal(value, stderr), 2 * sketch + h)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, bounded, drawable, number, percent, signs, span, with_error
+from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, signs, span, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Fact,
@@ -58,14 +58,27 @@ def _headline(result: Json) -> tuple[str, str]:
 
 def _negative(result: Json) -> str:
     """The share of negative eigenvalues, as the interval it lies in where a single number would mislead."""
-    bounds = result["negative_fraction_bounds"]
-    wide = bounds is not None and all(drawable(end, log=False) for end in bounds) and bounds[1] - bounds[0] > WIDE
-    return f"between {_bracket(result)}" if wide else _share(result, "negative")
+    bounds = _bounds(result, "negative_fraction")
+    wide = bounds is not None and bounds[1] - bounds[0] > WIDE
+    return f"between {_range(bounds, 'and')}" if wide else _share(result, "negative_fraction")
 
 
-def _share(result: Json, which: str) -> str:
-    share, error = result[f"{which}_fraction"], result[f"{which}_fraction_stderr"]
-    return percent(share) if not error else f"{percent(share)} (± {percent(error)})"
+def _bounds(result: Json, name: str) -> Sequence[float] | None:
+    """The 95 % interval of a share, where there is one to show; older documents have it of one share only."""
+    bounds = result.get(f"{name}_interval") or result.get(f"{name}_bounds")
+    return bounds if bounds is not None and all(drawable(end, log=False) for end in bounds) else None
+
+
+def _share(result: Json, name: str) -> str:
+    bounds = _bounds(result, name)
+    share = percent(result[name])
+    if bounds is None or bounds[0] == bounds[1]:
+        return share
+    return f"{share} (95 %: {_range(bounds, 'to')})"
+
+
+def _range(bounds: Sequence[float] | None, word: str) -> str:
+    return MISSING if bounds is None else f"{percent(bounds[0])} {word} {percent(bounds[1])}"
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
@@ -79,10 +92,10 @@ def _facts(result: Json) -> tuple[Fact, ...]:
             if exact
             else "random vectors × Lanczos steps; the extreme eigenvalues by themselves",
         ),
-        Fact("trace", with_error(result["trace"], result["trace_stderr"]), "sum of the eigenvalues"),
+        Fact("trace", with_interval(result["trace"], result.get("trace_interval")), "sum of the eigenvalues"),
         Fact(
             "Frobenius norm",
-            with_error(result["frobenius"], result["frobenius_stderr"]),
+            with_interval(result["frobenius"], result.get("frobenius_interval")),
             "root of the sum of their squares",
         ),
         Fact("signs", signs(inertia), "of all eigenvalues; zero is to rounding"),
@@ -91,37 +104,60 @@ def _facts(result: Json) -> tuple[Fact, ...]:
             number(result.get("condition"), 4),
             "largest |λ| over the smallest that is not zero to rounding",
         ),
-        Fact("negative, between", _bracket(result), "the share of negative eigenvalues, as far as it can be resolved"),
-        Fact("negative mass", percent(result["negative_mass"]), "of the sum of |λ| belongs to negative eigenvalues"),
-        Fact("near zero", _share(result, "near_zero"), "of the eigenvalues are below 1 % of the largest in magnitude"),
+        Fact(
+            "negative, between",
+            _range(_bounds(result, "negative_fraction"), "and"),
+            "the share of negative eigenvalues, as far as it can be resolved",
+        ),
+        Fact("negative mass", _share(result, "negative_mass"), "of the sum of |λ| belongs to negative eigenvalues"),
+        Fact("near zero", _near_zero(result), "of the eigenvalues are below 1 % of the largest in magnitude"),
+        Fact("unresolved", *_unresolved(result["log_density"])),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
-def _bracket(result: Json) -> str:
-    bounds = result["negative_fraction_bounds"]
-    return MISSING if bounds is None else f"{percent(bounds[0])} and {percent(bounds[1])}"
+def _near_zero(result: Json) -> str:
+    bounds = _bounds(result, "near_zero_fraction")
+    wide = bounds is not None and bounds[1] - bounds[0] > WIDE
+    return _range(bounds, "to") if wide else _share(result, "near_zero_fraction")
 
 
-def _drawn(curve: Json, *names: str, start: float = -math.inf) -> tuple[list[float], list[list[float | None]]]:
-    """The grid of a curve from `start` on, and the named columns there; nothing where it does not spread."""
+def _unresolved(curve: Json) -> tuple[str, str]:
+    """What is known of the eigenvalues that are too small for so many steps: how many they are."""
+    share, below = curve.get("unresolved_share"), curve.get("unresolved_below")
+    if share is None or below is None or not all(drawable(end, log=False) for end in (*share, below)) or not share[1]:
+        return MISSING, ""
+    return _range(share, "to"), f"of the eigenvalues have |λ| < {number(below, 2)}: sign and shape are not told"
+
+
+def _drawn(curve: Json, *names: str) -> tuple[list[float], list[list[float | None]]]:
+    """The grid of a curve, and the named columns there; nothing where it does not spread."""
     grid = curve["grid"]
-    keep = [index for index, x in enumerate(grid) if drawable(x, log=False) and x >= start]
+    keep = [index for index, x in enumerate(grid) if drawable(x, log=False)]
     xs = [grid[index] for index in keep]
     if not xs or not min(xs) < max(xs):
         return [], []
-    return xs, [[curve[name][index] if curve[name] else None for index in keep] for name in names]
+    return xs, [[curve[name][index] for index in keep] for name in names]
 
 
-def _band(name: str, values: Column, errors: Column, floor: float, group: int) -> Series:
-    """A curve wherever it is more than the tail of its smoothing, with two standard errors around it."""
+def _ends(curve: Json, name: str) -> list[list[float | None]] | None:
+    """Lower and upper ends of a curve's intervals, where `_drawn` has its points."""
+    ends = curve.get(name)
+    if ends is None or any(column is None for column in ends):
+        return None
+    keep = [index for index, x in enumerate(curve["grid"]) if drawable(x, log=False)]
+    return [[column[index] for index in keep] for column in ends]
+
+
+def _band(name: str, values: Column, ends: Sequence[Column] | None, floor: float, group: int) -> Series:
+    """A curve wherever it is known and more than the tail of its smoothing, within its 95 % intervals."""
     shown = tuple(value if value is not None and value >= floor and math.isfinite(value) else None for value in values)
-    if all(error is None for error in errors):
+    if ends is None:
         return Series(name, shown, group=group)
-    pairs = [(value, error if value is not None else None) for value, error in zip(shown, errors, strict=True)]
-    low = tuple(None if v is None or e is None else max(v - 2 * e, floor) for v, e in pairs)
-    high = tuple(None if v is None or e is None else v + 2 * e for v, e in pairs)
-    return Series(name, shown, low, high, group=group)
+    low, high = (
+        tuple(None if v is None or e is None else e for v, e in zip(shown, column, strict=True)) for column in ends
+    )
+    return Series(name, shown, tuple(None if e is None else max(e, floor) for e in low), high, group=group)
 
 
 def _floor(curve: Json) -> float:
@@ -136,11 +172,11 @@ def _thinned(count: int) -> list[int]:
 
 def _density(result: Json, theory: Json) -> Lines | None:
     curve = result["density"]
-    grid, columns = _drawn(curve, "values", "stderr")
+    grid, columns = _drawn(curve, "values")
     if not grid:
         return None
-    values, errors = columns
-    series = [_band("density", values, errors, _floor(curve), 0)]
+    (values,), ends = columns, _ends(curve, "interval")
+    series = [_band("density", values, ends, _floor(curve), 0)]
     outliers = [outlier["eigenvalue"] for outlier in result["outliers"] if outlier["converged"]]
     marked = {
         min(range(len(grid)), key=lambda index: abs(grid[index] - value))
@@ -153,16 +189,19 @@ def _density(result: Json, theory: Json) -> Lines | None:
     semicircle = _semicircle(grid, theory)
     if semicircle:
         series.append(Series("semicircle of the same trace and norm", semicircle, role="theory", group=2))
-    sampled = curve["stderr"] is not None
     rows = tuple(
-        (number(grid[index], 4), number(values[index]), *((number(errors[index], 2),) if sampled else ()))
+        (
+            number(grid[index], 4),
+            number(values[index]),
+            *((interval([end[index] or 0.0 for end in ends], 3),) if ends else ()),
+        )
         for index in _thinned(len(grid))
     )
     return Lines(
         title="Spectral density",
         caption=(
             f"Share of eigenvalues per unit, on a logarithmic axis, smoothed with a Gaussian of width "
-            f"{number(curve['width'])}{', with a band of two standard errors' if sampled else ''}. Triangles are "
+            f"{number(curve['width'])}{', within its 95 % intervals' if ends else ''}. Triangles are "
             "extreme eigenvalues, each drawn where it was computed and never left to chance. The dash-dotted "
             "semicircle is what a random symmetric matrix of the same trace and norm would have: a peak above it near "
             "zero is flatness, tails beyond it are directions that stand out."
@@ -170,7 +209,7 @@ def _density(result: Json, theory: Json) -> Lines | None:
         alt=f"Density of eigenvalues between {number(result['lowest'])} and {number(result['highest'])}.",
         table=Table(
             "Spectral density",
-            ("eigenvalue", "density", *(("±",) if sampled else ())),
+            ("eigenvalue", "density", *(("95 % interval",) if ends else ())),
             rows,
             text_columns=0,
         ),
@@ -193,16 +232,18 @@ def _semicircle(grid: Sequence[float], theory: Json) -> Values:
 
 def _log_density(result: Json) -> Lines | None:
     curve = result["log_density"]
-    exact, width = result["method"] == "exact", result["density"]["width"]
-    resolved = -math.inf if exact or not drawable(width, log=True) else math.log10(width)
-    grid, columns = _drawn(curve, "positive", "positive_stderr", "negative", "negative_stderr", start=resolved)
+    grid, columns = _drawn(curve, "positive", "negative")
     if not grid:
         return None
-    positive, above, negative, below = columns
+    positive, negative = columns
+    named = (
+        ("positive", positive, _ends(curve, "positive_interval")),
+        ("negative", negative, _ends(curve, "negative_interval")),
+    )
     series = [
         found
-        for group, (name, values, errors) in enumerate((("positive", positive, above), ("negative", negative, below)))
-        if any((found := _band(f"{name} eigenvalues", values, errors, _floor(curve), group)).values)
+        for group, (name, values, ends) in enumerate(named)
+        if any((found := _band(f"{name} eigenvalues", values, ends, _floor(curve), group)).values)
     ]
     if not series:
         return None
@@ -214,7 +255,7 @@ def _log_density(result: Json) -> Lines | None:
         caption=(
             "The same eigenvalues by the logarithm of their size, positive and negative ones apart: share per decade. "
             "Where both curves lie on each other, curvature up and down are alike."
-            + ("" if exact else f" Sizes below {number(width)} are beyond what so many steps resolve, and not drawn.")
+            + (" Gaps are beyond what so many steps resolve." if any(v is None for v in positive + negative) else "")
         ),
         alt="Density of positive and of negative eigenvalues over the logarithm of their magnitude.",
         table=Table("Density per decade", ("log10 |λ|", "positive", "negative"), rows, text_columns=0),
@@ -239,5 +280,7 @@ def _outliers(result: Json) -> Table:
 
 
 def _moments(moments: Sequence[Json]) -> Table:
-    rows = tuple((str(moment["order"]), with_error(moment["value"], moment["stderr"], 5)) for moment in moments)
+    rows = tuple(
+        (str(moment["order"]), with_interval(moment["value"], moment.get("interval"), 5)) for moment in moments
+    )
     return Table("Moments: averages of powers of the eigenvalues", ("power", "average"), rows)

@@ -71,14 +71,25 @@ def test_estimates_agree_with_exact_values_within_their_errors(sampled, batches,
     for estimate, stderr, truth in (
         (found.trace, found.trace_stderr, values.sum()),
         (found.frobenius, found.frobenius_stderr, np.linalg.norm(values)),
-        (found.negative_fraction, found.negative_fraction_stderr, (values < 0).mean()),
         (found.negative_mass, found.negative_mass_stderr, -values[values < 0].sum() / np.abs(values).sum()),
         *((moment.value, moment.stderr, np.mean(values**moment.order)) for moment in found.moments),
     ):
         assert abs(estimate - truth) < 5 * stderr
         assert stderr < 0.4 * max(abs(truth), 0.1)
-    low, high = found.negative_fraction_bounds
-    assert low - 0.05 < (values < 0).mean() < high + 0.05
+    assert (found.negative_fraction_stderr, found.near_zero_fraction_stderr) == (None, None)
+    assert found.negative_fraction_bounds == found.negative_fraction_interval
+    for (low, high), truth in (
+        (found.negative_fraction_interval, (values < 0).mean()),
+        (found.near_zero_fraction_interval, (np.abs(values) < 0.01 * np.abs(values).max()).mean()),
+    ):
+        assert low <= truth <= high
+    for estimate, stderr, (low, high) in (
+        (found.trace, found.trace_stderr, found.trace_interval),
+        (found.frobenius, found.frobenius_stderr, found.frobenius_interval),
+        (found.negative_mass, found.negative_mass_stderr, found.negative_mass_interval),
+    ):
+        assert low < estimate < high
+        assert high - low == pytest.approx(4 * stderr, rel=0.25)
     assert [outlier.eigenvalue for outlier in found.outliers] == pytest.approx([*values[:5], *values[-5:]], rel=1e-4)
     assert all(outlier.converged for outlier in found.outliers)
     assert (found.lowest, found.highest) == pytest.approx((values[0], values[-1]), rel=1e-4)
@@ -151,7 +162,7 @@ def test_dead_network():
 
 
 def test_interrupt_after_the_density_keeps_it(sampled, monkeypatch):
-    def stop(*_):
+    def stop(*_, **options):
         raise KeyboardInterrupt
 
     problem = _network()

@@ -3,6 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from hessdiag.linalg import slq
 from hessdiag.linalg.slq import Density, spectral_density
@@ -49,13 +50,38 @@ def test_cumulative_distribution_lies_within_its_brackets(name):
     found = spectral_density(A, probes=20, steps=60, seed=2)
     for point in np.quantile(values, [0.1, 0.3, 0.5, 0.8]) + 1e-7:
         truth = (values < point).mean()
-        low, high = found.cumulative_bounds(point)
+        low, high = found.share_bounds(-math.inf, point)
         sampling = math.sqrt(2 * truth * (1 - truth) / N / 20)
-        assert low - 4 * sampling <= truth <= high + 4 * sampling
+        assert low - 2 * sampling <= truth <= high + 2 * sampling
         share = found.share(-math.inf, point)
-        assert abs(share.value - truth) < 4 * share.stderr + 1e-12
-    assert found.cumulative_bounds(values.min() - 1) == (0.0, 0.0)
-    assert found.cumulative_bounds(values.max() + 1) == (1.0, 1.0)
+        assert (share.low, share.high) == (low, high)
+        assert low - sampling <= share.value <= high + sampling
+        assert math.isnan(share.stderr)
+    assert found.share_bounds(-math.inf, values.min() - 1) == (0.0, 0.0)
+    assert found.share_bounds(-math.inf, values.max() + 1) == (1.0, 1.0)
+
+
+def test_shares_by_hand():
+    """Nodes 0, 1, 2 with weights 1/4, 1/2, 1/4: half of a node's weight is below it, and straight lines between."""
+    nodes, weights = np.array([[0.0, 1.0, 2.0]]), np.array([[0.25, 0.5, 0.25]])
+    found = Density(nodes, weights, np.zeros(0), 1000, 0.1, 3, anti=(nodes, weights))
+    points = np.array([-1.0, 0.0, 0.5, 1.0, 1.5, 2.0, 2.5])
+    np.testing.assert_allclose(found.cumulative(points), [0, 0.125, 0.3125, 0.5, 0.6875, 0.875, 1])
+    slack = 1.959963984540054 * math.sqrt(2 * 0.25 / 1002)  # of a share of a half, one probe
+    assert found.share_bounds(-math.inf, 0.5) == pytest.approx((0.0, 0.75 + slack))
+    assert found.share_bounds(-math.inf, 1.5) == pytest.approx((0.25 - slack, 1.0))
+    assert found.share_bounds(0.5, 1.5) == pytest.approx((0.0, 1.0))
+
+
+def test_zeros_and_outliers_are_known_shares():
+    """Half of 1,000 eigenvalues are zero, 100 are 5: the probes see 400, and their sphere has that dimension."""
+    nodes, weights = np.tile([1.0, 2.0], (2, 1)), np.full((2, 2), 0.2)
+    found = Density(nodes, weights, np.full(100, 5.0), 1000, 0.1, 3, zeros=500, anti=(nodes, weights))
+    assert found.dimension == 400
+    assert found.share(-1.0, 0.5).value == pytest.approx(0.5)
+    assert found.moments(1).value[0] == pytest.approx(0.4 * 1.5 + 0.1 * 5)
+    assert found.moments(1).stderr[0] == pytest.approx(0.4 * math.sqrt(2 / 402 * 0.25 / 2))
+    assert found.share_bounds(-1.0, 0.5)[0] == pytest.approx(0.5)
 
 
 def test_quadrature_is_exact_up_to_degree_2m_minus_1():
@@ -121,8 +147,9 @@ def test_negative_fraction_and_mass(share):
     A, _ = with_spectrum(values)
     found = spectral_density(A, probes=20, steps=80, seed=0)
     negative = found.negative(1e-10)
-    assert abs(negative.value - share) <= 4 * negative.stderr + 1e-12
-    assert negative.stderr < 0.05
+    assert negative.low - 1e-12 <= share <= negative.high + 1e-12
+    assert negative.high - negative.low < 0.1
+    assert negative.value == pytest.approx(share, abs=0.02)
     mass = found.negative_mass()
     truth = -values[values < 0].sum() / np.abs(values).sum()
     assert mass.value == pytest.approx(truth, abs=4 * float(mass.stderr) + 1e-9)
@@ -140,11 +167,16 @@ def test_logarithmic_density_keeps_signs_and_decades_apart():
     A, _ = with_spectrum(values)
     found = spectral_density(A, probes=20, steps=80, seed=0)
     grid = found.log_grid()
-    positive, negative = found.log_density(grid)
-    assert np.trapezoid(positive.value, grid) == pytest.approx(0.75, abs=0.02)
-    assert np.trapezoid(negative.value, grid) == pytest.approx(0.25, abs=0.02)
+    decades = found.log_density(grid)
+    positive, negative = decades.positive, decades.negative
+    for curve, sign, share in ((positive, 1, 0.75), (negative, -1, 0.25)):
+        logs = np.log10(sign * values[sign * values > 0])
+        truth = share * slq.gaussian(grid, logs, slq.LOG_WIDTH).mean(0)
+        known = ~np.isnan(curve.value)
+        assert np.trapezoid(np.where(known, truth, 0.0), grid) > 0.7 * share
+        assert np.trapezoid(np.where(known, curve.value - truth, 0.0), grid) == pytest.approx(0, abs=0.02)
     assert positive.value[np.abs(grid - 0.5).argmin()] == pytest.approx(0.75, rel=0.15)
-    assert positive.value[np.abs(grid + 0.5).argmin()] < 0.02
+    assert not positive.value[np.abs(grid + 0.5).argmin()] >= 0.02  # nothing, or not resolved
 
 
 @pytest.mark.parametrize("A", [torch.zeros(5, 5), torch.eye(6) * 3.0, torch.tensor([[2.0]]), torch.ones(8, 8)])
@@ -155,9 +187,10 @@ def test_degenerate_matrices(A):
     assert found.support == pytest.approx((values[0], values[-1]), abs=1e-9)
     grid = found.grid()
     assert np.trapezoid(found.density(grid).value, grid) == pytest.approx(1.0, abs=1e-4)
-    positive, negative = found.log_density(found.log_grid())
-    assert np.isfinite(positive.value).all()
-    assert not negative.value.any()
+    decades = found.log_density(found.log_grid())
+    assert np.isfinite(decades.positive.value).all()
+    assert not decades.negative.value.any()
+    assert decades.unresolved_below == 0
 
 
 def test_everything_may_be_deflated():
@@ -202,6 +235,46 @@ def test_exact_eigenvalues_make_a_density_too():
     found = Density(values[None], np.full((1, 50), 1 / 50), np.zeros(0), 50, 0.05, 50)
     assert np.isnan(found.moments().stderr).all()
     assert found.moments(1).value == pytest.approx([0.5])
+
+
+def test_what_nodes_do_not_resolve_is_unknown():
+    """Eigenvalues of 1e-3 to 1e-6 of the norm and both signs, between nodes that are farther apart."""
+    values = np.r_[
+        np.linspace(-1, -0.1, 100), -np.logspace(-6, -3, 100), np.logspace(-6, -3, 100), np.linspace(0.1, 1, 100)
+    ]
+    A = torch.diag(torch.tensor(values))
+    found = spectral_density(A, probes=10, steps=30, seed=0)
+    grid = found.log_grid()
+    decades = found.log_density(grid)
+    inside = 10**grid < 1e-4
+    assert np.isnan(decades.positive.value[inside]).all()
+    assert np.isnan(decades.negative.low[inside]).all()
+    assert 1e-3 < decades.unresolved_below < 0.3
+    low, high = decades.unresolved_share
+    assert low <= (np.abs(values) < decades.unresolved_below).mean() <= high
+    outside = np.abs(10**grid - 0.5).argmin()
+    assert decades.positive.low[outside] < decades.positive.value[outside] < decades.positive.high[outside]
+
+
+def test_plug_in_variance_by_hand():
+    """For v on the unit sphere, v'Av has the variance 2 / (n + 2) (mean of squares - square of mean)."""
+    values = np.linspace(-1, 2, 50)
+    nodes, weights = np.tile(values, (4, 1)), np.full((4, 50), 1 / 50)
+    found = Density(nodes, weights, np.zeros(0), 50, 0.1, 0, anti=(nodes, weights)).moments(2)
+    for index, f in enumerate((values, values**2)):
+        assert found.stderr[index] == pytest.approx(math.sqrt(2 / 52 * f.var() / 4), rel=1e-12)
+    nu = 2 * np.mean(values**2) ** 2 / found.stderr[1] ** 2
+    ends = [nu * found.value[1] / quantile for quantile in stats.chi2.ppf([0.975, 0.025], nu)]
+    assert (found.low[1], found.high[1]) == pytest.approx(ends, rel=1e-9)
+
+
+def test_deflation_counts_in_the_plug_in_variance():
+    values = np.linspace(0.5, 2, 40)
+    nodes, weights = np.tile(values, (3, 1)), np.full((3, 40), 1 / 50)
+    outliers = np.linspace(5, 6, 10)
+    found = Density(nodes, weights, outliers, 50, 0.1, 0, anti=(nodes, weights)).moments(1)
+    assert found.value[0] == pytest.approx((values.sum() + outliers.sum()) / 50)
+    assert found.stderr[0] == pytest.approx(0.8 * math.sqrt(2 / 42 * values.var() / 3), rel=1e-12)
 
 
 @pytest.mark.parametrize("size", [1e-100, 1e100])

@@ -514,6 +514,16 @@ def spectrum(*, exact: bool = False, name: str = "hessian") -> dict[str, Any]:
     def error(values: list[float]) -> list[float] | None:
         return None if exact else [0.1 * value for value in values]
 
+    def ends(values: list[float]) -> list[list[float]] | None:
+        return None if exact else [[0.8 * value for value in values], [1.3 * value for value in values]]
+
+    unresolved = 0 if exact else 40
+    for sign in signs:
+        signs[sign][:unresolved] = [None] * unresolved
+
+    def known(values: list[float | None], factor: float) -> list[float | None]:
+        return [None if value is None else factor * value for value in values]
+
     outliers = [
         {"eigenvalue": value, "residual": None if exact else 1e-4 * abs(value), "converged": value != 0.6}
         for value in (-0.5, -0.25, 0.6, 2.0)
@@ -529,37 +539,53 @@ def spectrum(*, exact: bool = False, name: str = "hessian") -> dict[str, Any]:
         "steps": 0 if exact else 80,
         "trace": trace,
         "trace_stderr": None if exact else 0.05,
+        "trace_interval": None if exact else [trace - 0.11, trace + 0.1],
         "frobenius": math.sqrt(square),
         "frobenius_stderr": None if exact else 0.01,
+        "frobenius_interval": None if exact else [math.sqrt(square) - 0.018, math.sqrt(square) + 0.023],
         "lowest": -0.5,
         "highest": 2.0,
         "density": {
             "grid": grid,
             "values": values,
             "stderr": error(values),
+            "interval": ends(values),
             "width": width,
             "one_eigenvalue": 1 / (count * width * math.sqrt(2 * math.pi)),
         },
         "log_density": {
             "grid": decades,
             "positive": signs["positive"],
-            "positive_stderr": error(signs["positive"]),
+            "positive_stderr": None if exact else known(signs["positive"], 0.1),
+            "positive_interval": None if exact else [known(signs["positive"], factor) for factor in (0.8, 1.3)],
             "negative": signs["negative"],
-            "negative_stderr": error(signs["negative"]),
+            "negative_stderr": None if exact else known(signs["negative"], 0.1),
+            "negative_interval": None if exact else [known(signs["negative"], factor) for factor in (0.8, 1.3)],
             "width": 0.1,
             "one_eigenvalue": 1 / (count * 0.1 * math.sqrt(2 * math.pi)),
+            "unresolved_below": None if exact else 10 ** decades[40],
+            "unresolved_share": None if exact else [0.04, 0.21],
         },
         "moments": [
-            {"order": p, "value": sum(x**p for x in nodes) / count, "stderr": None if exact else 0.01}
+            {
+                "order": p,
+                "value": m,
+                "stderr": None if exact else 0.01,
+                "interval": None if exact else [m - 0.02, m + 0.02],
+            }
             for p in range(1, 5)
+            for m in (sum(x**p for x in nodes) / count,)
         ],
         "negative_fraction": 10 / count,
-        "negative_fraction_stderr": None if exact else 0.02,
+        "negative_fraction_stderr": None,
+        "negative_fraction_interval": None if exact else [0.35, 0.5],
         "negative_fraction_bounds": None if exact else [0.35, 0.5],
         "negative_mass": 0.25,
         "negative_mass_stderr": None if exact else 0.01,
+        "negative_mass_interval": None if exact else [0.23, 0.27],
         "near_zero_fraction": 0.2,
-        "near_zero_fraction_stderr": None if exact else 0.02,
+        "near_zero_fraction_stderr": None,
+        "near_zero_fraction_interval": None if exact else [0.17, 0.25],
         "inertia": {"positive": 13, "negative": 10, "zero": 1, "tolerance": 1e-12} if exact else None,
         "outliers": outliers,
         "eigenvalues": nodes if exact else None,
