@@ -80,9 +80,10 @@ def proven(problem: Problem, size: int) -> Cut:
         try:
             whole = _evaluable(problem, cut, size)
             parts = problem.as_written(data=list(cut.parts(whole.data[0], size)))
-            if _agree(whole, parts):
+            value, slope = _agreement(whole, parts)
+            if value and slope:
                 return cut
-            said = _reason(whole, parts)
+            said = _reason(whole, parts) if not value else "the value comes apart, but its gradient does not"
         except _IMPOSSIBLE as error:
             said = _no_batch(problem, cut, error)
         reason = said if cut is CUTS[0] else reason
@@ -105,11 +106,14 @@ def _evaluable(problem: Problem, cut: Cut, size: int) -> Problem:
     return problem.as_written()
 
 
-def _agree(whole: Problem, parts: Problem) -> bool:
+def _agreement(whole: Problem, parts: Problem) -> tuple[bool, bool]:
     """Whether value and gradient of the parts are those of the whole, beside the sizes of the parts' own."""
     (expected, _), (found, scale) = _value_and_gradient(whole), _value_and_gradient(parts)
     tolerance = TOLERANCE.get(whole.dtype, COARSE)
-    return all(float((a - b).norm()) <= tolerance * size for a, b, size in zip(expected, found, scale, strict=True))
+    value, slope = (
+        float((a - b).norm()) <= tolerance * size for a, b, size in zip(expected, found, scale, strict=True)
+    )
+    return value, slope
 
 
 def _value_and_gradient(problem: Problem) -> tuple[tuple[Tensor, Tensor], tuple[float, float]]:
@@ -148,7 +152,7 @@ def _apart(batch: Any, cut: Cut) -> list[tuple[int, ...]]:
 def _reason(whole: Problem, parts: Problem) -> str:
     """Why the parts do not make the whole."""
     named = list(whole.model.named_modules())
-    if not _agree(whole, whole.as_written()):
+    if not all(_agreement(whole, whole.as_written())):
         return "the forward pass is random: two evaluations of the same batch differ"
     for name, module in named:
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (whole.train_mode or module.running_mean is None):

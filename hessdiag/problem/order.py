@@ -10,7 +10,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 _PRODUCTS = re.compile(r"linear|conv|mm|mul_?mat|matmul|mv|^dot$|einsum|tensordot|embedding|lstm|gru|rnn|attention")
-_IN_PLACE = re.compile(r"[a-z0-9]_$|^__i[a-z]+__$|^__setitem__$")
 
 
 @dataclass(frozen=True)
@@ -53,17 +52,16 @@ class _Signal:
 class _Trace(TorchFunctionMode):
     """Follows parameters and data through every function of torch that one evaluation calls.
 
-    A tensor without a record came out of something that is not seen (an autograd function of the user's), or is made
-    anew. With a graph it counts as data that has passed all that was passed so far; without one, as a constant, or,
-    in a product with a parameter, as data.
+    A tensor that came out of something that is not seen (an autograd function of the user's, an assignment) is known by
+    its graph. Without one it is a constant, or, in a product with a parameter, data.
     """
 
-    signals: MutableMapping[Tensor, _Signal]
+    signals: MutableMapping[Tensor, tuple[_Signal, Any]]  # beside each, the node of the graph that it was recorded at
+    nodes: dict[Any, _Signal] = field(default_factory=dict)
     met: list[int] = field(default_factory=list)  # groups whose parameters met data, in order
     used: list[int] = field(default_factory=list)  # groups that were used at all
     levels: dict[int, int] = field(default_factory=dict)
     before: dict[int, frozenset[int]] = field(default_factory=dict)
-    deepest: _Signal = _Signal(level=0)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -72,28 +70,48 @@ class _Trace(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        given = list(_tensors((args, list(kwargs.values()))))
+        signals = [(tensor, self.signal(tensor)) for tensor in _tensors((args, list(kwargs.values())))]
         result = func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
         outputs = list(_tensors(result))
-        if _IN_PLACE.search(name) and given:
-            outputs.append(given[0])
-        if given and outputs:
-            signal = self._passed(name, given)
+        if signals and outputs:
+            signal = self._passed(getattr(func, "__name__", ""), signals)
             if signal is not None:
-                self.signals.update((tensor, signal) for tensor in outputs)
+                for tensor in outputs:
+                    self.record(tensor, signal)
         return result
+
+    def record(self, tensor: Tensor, signal: _Signal) -> None:
+        """Keep where a tensor comes from."""
+        self.signals[tensor] = (signal, tensor.grad_fn)
+        if tensor.grad_fn is not None:
+            self.nodes[tensor.grad_fn] = signal
 
     def signal(self, tensor: Tensor) -> _Signal | None:
         """Where a tensor comes from, if that is known."""
-        found = self.signals.get(tensor)
-        if found is None and tensor.grad_fn is not None:
-            return self.deepest
-        return found
+        entry = self.signals.get(tensor)
+        if entry is not None and (tensor.grad_fn is None or tensor.grad_fn is entry[1]):
+            return entry[0]
+        return None if tensor.grad_fn is None else self._behind(tensor.grad_fn)
 
-    def _passed(self, name: str, given: Sequence[Tensor]) -> _Signal | None:
+    def _behind(self, node: Any) -> _Signal | None:
+        """What the graph of a tensor that was not seen to be made leads back to."""
+        ahead, seen, known = [node], set(), []
+        while ahead:
+            node = ahead.pop()
+            if node is None or node in seen:
+                continue
+            seen.add(node)
+            leaf = self.signals.get(node.variable) if hasattr(node, "variable") else None
+            found = self.nodes.get(node) if leaf is None else leaf[0]
+            if found is None:
+                ahead += [successor for successor, _ in node.next_functions]
+            else:
+                known.append(found)
+        level = max((signal.level for signal in known if signal.level is not None), default=None)
+        return _joined(known, level) if known else None
+
+    def _passed(self, name: str, signals: Sequence[tuple[Tensor, _Signal | None]]) -> _Signal | None:
         """Where the result of a function comes from; `None` if that is not known."""
-        signals = [(tensor, self.signal(tensor)) for tensor in given]
         known = [signal for _, signal in signals if signal is not None]
         groups = [group for signal in known for group in sorted(signal.parameters)]
         product = _PRODUCTS.search(name) is not None
@@ -106,7 +124,7 @@ class _Trace(TorchFunctionMode):
             return None if unknown and not groups else _Signal(frozenset(groups))
         self.met += [group for group in groups if group not in self.met]
         level = max(signal.level or 0 for signal in data)
-        through = frozenset().union(*(signal.through for signal in data if signal.level == level))
+        through = _joined(data, level).through
         for tensor, signal in signals if product else ():  # attention takes two layers in one call, in order
             own = signal.parameters if signal is not None and tensor.ndim > 1 else frozenset()
             reached = max((self.levels.get(group, level + 1) for group in own), default=level)
@@ -115,10 +133,7 @@ class _Trace(TorchFunctionMode):
             for group in own - self.levels.keys():
                 self.levels[group], self.before[group] = reached, through
             level, through = reached, own
-        signal = _Signal(level=level, through=through)
-        if level > (self.deepest.level or 0):
-            self.deepest = signal
-        return signal
+        return _Signal(level=level, through=through)
 
     def order(self, groups: int, value: Tensor) -> Order:
         """What was seen, with the layers on the longest way to `value`."""
@@ -131,6 +146,13 @@ class _Trace(TorchFunctionMode):
             depths |= {group: self.levels[group] for group in ahead}
             ahead = {group for last in ahead for group in self.before[last]} - depths.keys()
         return Order((*first, *rest), tuple(depths.get(group) for group in range(groups)))
+
+
+def _joined(signals: Sequence[_Signal], level: int | None) -> _Signal:
+    """What comes of several tensors together: the longest way of the data in them, or their parameters."""
+    if level is None:
+        return _Signal(frozenset().union(*(signal.parameters for signal in signals)))
+    return _Signal(level=level, through=frozenset().union(*(s.through for s in signals if s.level == level)))
 
 
 def observed(
@@ -159,11 +181,11 @@ def observed(
     trace = _Trace(WeakTensorKeyDictionary())
     pairs = list(parameters)
     for tensor in data:
-        trace.signals[tensor] = _Signal(level=0)
+        trace.record(tensor, _Signal(level=0))
     for tensor in constants:
-        trace.signals[tensor] = _Signal()
+        trace.record(tensor, _Signal())
     for group, tensor in pairs:
-        trace.signals[tensor] = _Signal(frozenset({group}))
+        trace.record(tensor, _Signal(frozenset({group})))
     with trace:
         value = evaluate()
     return trace.order(1 + max(group for group, _ in pairs), value)

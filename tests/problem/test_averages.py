@@ -327,6 +327,22 @@ def test_gauss_newton_matrices_are_averaged_alike(loss):
     assert (found - expected).abs().max() <= 1e-12
 
 
+@pytest.mark.parametrize(("reduction", "weights"), [("batchmean", [2 / 7, 5 / 7]), ("mean", [12 / 22, 10 / 22])])
+def test_divergences_are_means_of_samples_or_of_elements(reduction, weights):
+    data = [(_normal(2, 3), _normal(2, 6).softmax(1)), (_normal(5, 3), _normal(5, 2).softmax(1))]
+    objective = functools.partial(F.kl_div, reduction=reduction)
+    problem = Problem(nn.Linear(3, 2).double(), data=[(x, y) for x, y in data], loss=objective)
+    vars(problem)["_output"] = lambda batch: batch[1]  # outputs of the targets' shapes
+    assert problem.batch_weights == pytest.approx(weights)
+
+
+def test_labels_are_targets_wherever_they_stand():
+    torch.manual_seed(0)
+    model, data, loss, _, _ = _language(True)
+    problem = Problem(model, data=data, loss=loss)
+    assert (problem.averaged.count, problem.n_targets) == (7, 14)
+
+
 def test_sums_are_added():
     torch.manual_seed(0)
     model = LastStep().double()

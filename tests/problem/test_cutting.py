@@ -96,6 +96,18 @@ class Centred(nn.Module):
         return y - y.mean(0)
 
 
+class Secret(nn.Module):
+    """Samples see each other in the gradient alone."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(2, 3)
+
+    def forward(self, x):
+        y = self.a(x)
+        return y + y.mean(0) - y.mean(0).detach()
+
+
 class Noisy(nn.Module):
     def __init__(self):
         super().__init__()
@@ -124,6 +136,7 @@ REFUSED = {
     "graph": (lambda: (Graph(3), ((torch.randint(6, (2, 9)), _normal(6, 2)), _labels()), {"loss": "ce"}), r"shape \(2, 9\) does not run over samples, as edges"),
     "in-batch negatives": (lambda: (_mlp(), (_normal(6, 2), _labels()), {"loss": _contrast}), "_contrast is no mean over samples"),
     "samples that see each other": (lambda: (Centred(), (_normal(6, 2), _labels()), {"loss": "ce"}), "the model mixes samples"),
+    "gradients that see each other": (lambda: (Secret(), (_normal(6, 2), _labels()), {"loss": "ce"}), "the value comes apart, but its gradient does not"),
     "random": (lambda: (Noisy(), (_normal(6, 2), _labels()), {"loss": "ce"}), "the forward pass is random"),
     "an objective": (lambda: (_mlp(), (_normal(6, 2), _labels()), {"objective": _penalized}), "the objective is no mean"),
     "unknown function with ignored targets": (lambda: (_mlp(), (_normal(6, 2), torch.tensor([0, 1, 2, -100, -100, 1])), {"loss": lambda z, y: F.cross_entropy(z, y)}), "no mean over samples"),

@@ -1,5 +1,6 @@
 """Layers in the order in which they are executed, and how deep each lies, of models that register them otherwise."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -128,11 +129,11 @@ def test_a_shared_layer_in_two_branches():
 
 
 class Odd(torch.autograd.Function):
-    """Torch's functions are not called around it, only its graph tells that its result depends on parameters."""
+    """No function of torch's makes its result: only the graph tells that it depends on parameters."""
 
     @staticmethod
     def forward(ctx, x):
-        return x.sin()
+        return torch.from_numpy(np.sin(x.detach().numpy()))
 
     @staticmethod
     def backward(ctx, g):
@@ -163,6 +164,45 @@ def test_derived_weights_custom_functions_and_recurrent_layers():
         "d",
     ]
     assert depths == {"a.parametrizations.weight": 1, "b.parametrizations.weight": 2, "c": 3, "d": 4}
+
+
+class Written(nn.Module):
+    """A short branch is written into a tensor that was made for it, after a long branch was passed."""
+
+    def __init__(self):
+        super().__init__()
+        self.last, self.short = nn.Linear(4, 3), nn.Linear(4, 4)
+        self.long = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 3))
+
+    def forward(self, x):
+        y = self.long(x)
+        place = torch.zeros(2, 4)
+        place[:, :] = self.short(x)
+        return y + self.last(place)
+
+
+def test_what_is_written_in_place_is_followed():
+    names, depths = _seen(Written(), torch.randn(2, 4))
+    assert names == ["long.0", "long.1", "long.2", "short", "last"]
+    assert depths == {"long.0": 1, "long.1": 2, "long.2": 3}
+
+
+class Vectors(nn.Module):
+    """Weights and biases are parameters of the model itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.phi = nn.Tanh()
+        self.c, self.b, self.a, self.w = (nn.Parameter(torch.randn(n)) for n in ((3,), (4,), (4, 4), (3, 4)))
+
+    def forward(self, x):
+        return F.linear(self.phi(F.linear(x, self.a, self.b)), self.w, self.c)
+
+
+def test_a_bias_of_its_own_adds_no_depth():
+    names, depths = _seen(Vectors(), torch.randn(2, 4))
+    assert names == ["a", "b", "w", "c"]
+    assert depths == {"a": 1, "w": 2}
 
 
 def test_an_encoder_counts_both_matrices_of_its_attention():
