@@ -185,40 +185,45 @@ def padded(pairs: Eigenpairs, zeros: int, *, lowest: int, highest: int) -> Eigen
 
     Args:
         pairs: Of the (m, m) matrix.
-        zeros: How many rows and columns of zeros come behind it, at least lowest + highest.
+        zeros: How many rows and columns of zeros come behind it.
         lowest: Pairs wanted at the lower end.
         highest: Pairs wanted at the upper end.
 
     Returns:
-        Pairs with vectors of m + lowest + highest entries, for no more zeros than that can be among them; `spectrum`
-        stays that of the matrix. A zero at an end that has not converged counts as not converged either: what is not
-        known yet may be further out.
+        Pairs with vectors of m + min(zeros, lowest + highest) entries, for no more zeros than that can be among them;
+        `spectrum` stays that of the matrix. A zero at an end that has not converged counts as not converged either:
+        what is not known yet may be further out.
 
     >>> found = dense_eigenpairs(torch.diag(torch.tensor([3.0, -1.0])), lowest=2, highest=2)
     >>> padded(found, 10, lowest=2, highest=2).values
     tensor([-1.,  0.,  0.,  3.], dtype=torch.float64)
     """
-    k, held = len(pairs.values), lowest + highest
+    k, held = len(pairs.values), min(zeros, lowest + highest)
     m = len(pairs.vectors)
     vectors = pairs.vectors.new_zeros(m + held, k + held)
     vectors[:m, :k] = pairs.vectors
     vectors[m:, k:] = torch.eye(held, dtype=vectors.dtype, device=vectors.device)
     values, residuals = (torch.cat([of, torch.zeros(held, dtype=of.dtype)]) for of in (pairs.values, pairs.residuals))
-    known = [bool(pairs.converged[:1].all()) or not pairs.lowest, bool(pairs.converged[-1:].all()) or not pairs.highest]
-    converged = torch.cat([pairs.converged, torch.tensor([known[0]] * lowest + [known[1]] * highest, dtype=torch.bool)])
-    low = torch.tensor([*range(pairs.lowest), *range(k, k + lowest)], dtype=torch.int64)
-    high = torch.tensor([*range(k + lowest, k + held), *range(k - pairs.highest, k)], dtype=torch.int64)
+    # Both ends may draw on the same few zeros: no more than there are can be wanted.
+    low = torch.tensor([*range(pairs.lowest), *range(k, k + min(lowest, held))], dtype=torch.int64)
+    high = torch.tensor(
+        [*range(k + held - min(highest, held), k + held), *range(k - pairs.highest, k)], dtype=torch.int64
+    )
     low = low[values[low].argsort(stable=True)][:lowest]
-    high = high[values[high].argsort(stable=True)][len(high) - highest :]
+    high = high[values[high].argsort(stable=True)][max(len(high) - highest, 0) :]
     order = torch.cat([low, high])
+    known = [bool(pairs.converged[:1].all()) or not pairs.lowest, bool(pairs.converged[-1:].all()) or not pairs.highest]
+    converged = torch.cat(
+        [torch.cat([pairs.converged, torch.full((held,), end)])[at] for at, end in zip((low, high), known, strict=True)]
+    )
     return replace(
         pairs,
         values=values[order],
         vectors=vectors[:, order.to(vectors.device)],
         residuals=residuals[order],
-        converged=converged[order],
-        lowest=lowest,
-        highest=highest,
+        converged=converged,
+        lowest=len(low),
+        highest=len(high),
         ritz_range=(min(pairs.ritz_range[0], 0.0), max(pairs.ritz_range[1], 0.0)),
     )
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 
 from hessdiag.linalg import eigensolver
-from hessdiag.linalg.eigensolver import dense_eigenpairs, extreme_eigenpairs, smallest_basis
+from hessdiag.linalg.eigensolver import dense_eigenpairs, extreme_eigenpairs, padded, smallest_basis
 from hessdiag.linalg.krylov import KrylovSpace
 from tests.linalg.test_lanczos import Counting, rotated
 
@@ -243,3 +243,19 @@ def test_the_basis_stays_orthogonal_through_restarts_and_a_wider_block(name, blo
     while space.grow():
         pass
     check()
+
+
+@pytest.mark.parametrize("zeros", [1, 2, 3, 7])
+@pytest.mark.parametrize("signs", [(1, 1, 1, 1), (-1, -1, -1, -1), (1, -1, 1, -1)])
+@pytest.mark.parametrize(("lowest", "highest"), [(2, 3), (4, 1), (0, 4), (1, 2)])
+def test_fewer_zero_rows_than_pairs_are_wanted(zeros, signs, lowest, highest):
+    diagonal = torch.tensor([4.0, 3.0, 2.0, 1.0]).double() * torch.tensor(signs)
+    found = padded(
+        dense_eigenpairs(torch.diag(diagonal), lowest=lowest, highest=highest), zeros, lowest=lowest, highest=highest
+    )
+    everything = torch.cat([diagonal, torch.zeros(zeros).double()]).sort().values
+    expected = torch.cat([everything[:lowest], everything[len(everything) - highest :]])
+    torch.testing.assert_close(found.values, expected)
+    assert found.vectors.shape == (4 + min(zeros, lowest + highest), lowest + highest)
+    if lowest + highest <= len(everything):
+        torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(lowest + highest).double())
