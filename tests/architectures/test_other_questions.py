@@ -1,0 +1,32 @@
+"""Questions that re-initialize or rebuild a model, on architectures that are unlike a stack of layers."""
+
+import pytest
+
+from hessdiag.diagnostics.forward_model import forward_model
+from hessdiag.diagnostics.vanishing_models import vanishing_of
+from hessdiag.errors import LoadError, SpecError
+from tests.architectures import oracle
+from tests.architectures.case import CASES
+from tests.architectures.table import REGULAR
+
+ODD = ("list_of_images_of_different_sizes", "packed_sequences", "transformer_encoder_with_padding", "tiny_gpt2")
+UNLIKE = [name for name in REGULAR if name in ODD or CASES[name].__module__.endswith("structured")]
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_norms_of_a_model_as_it_was_built(name):
+    case = oracle.built(name)
+    found = vanishing_of(lambda depth, seed: oracle.fresh(name).problem, depth=[1], seeds=2).depths[0]
+    assert found.gradient_norm.median == pytest.approx(float(oracle.gradient(name).norm()), rel=10 * case.allowed)
+    assert found.hessian_norm.median == pytest.approx(float(oracle.hessian(name).norm()), rel=10 * case.allowed)
+
+
+@pytest.mark.parametrize("name", UNLIKE)
+def test_signals_through_a_model(name):
+    """Every layer that is called has a positive ratio of norms, or the refusal says what is missing."""
+    try:
+        found = forward_model(oracle.fresh(name).problem, seeds=3, init="he_normal")
+    except (SpecError, LoadError):  # no such layer, or a batch that only an objective understands
+        return
+    assert found.status == "ok"
+    assert all(layer.ratio.rms > 0 for layer in found.inits[0].layers)
