@@ -276,8 +276,9 @@ def test_a_sampled_spectrum_is_that_of_the_whole_within_its_errors(monkeypatch, 
     assert abs(found.trace - values.sum()) <= 5 * found.trace_stderr + 1e-9
     for moment in found.moments:
         assert abs(moment.value - np.mean(values**moment.order)) <= 5 * moment.stderr + 1e-9
-    assert abs(found.negative_fraction - (values < -1e-9).mean()) <= 5 * found.negative_fraction_stderr + 1e-9
-    assert found.negative_fraction_bounds[1] <= 46 / 211 + 1e-12, "no zero row can be negative"
+    low, high = found.negative_fraction_bounds
+    assert low - 0.02 <= (values < -1e-9).mean() <= high + 0.02
+    assert high <= 46 / 211 + 1e-12, "no zero row can be negative"
     assert found.near_zero_fraction > 165 / 211
 
 

@@ -12,6 +12,7 @@ from hessdiag.diagnostics.spectrum import spectrum
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import estimators, slq
 from hessdiag.problem.problem import Problem
+from hessdiag.report.spectrum import view
 from tests.reference import cosine_problem, net_a, quadratic
 
 
@@ -209,3 +210,38 @@ def test_result_is_json(sampled):
         found
     )
     assert {"grid", "values", "stderr"} <= set(found["density"])
+
+
+def test_ends_that_have_not_converged_are_bounds(sampled, monkeypatch):
+    plain = module.extreme_eigenpairs
+    monkeypatch.setattr(module, "extreme_eigenpairs", lambda matrix, **o: plain(matrix, **(o | {"max_products": 24})))
+    values = torch.cat([torch.linspace(-2, -1, 200), torch.linspace(1, 4, 200)]).double()
+    found = spectrum(quadratic(torch.diag(values)), probes=2, steps=20)
+    assert (found.lowest_is_bound, found.highest_is_bound) == (True, True)
+    assert -2 - 1e-9 <= found.lowest <= min(outlier.eigenvalue for outlier in found.outliers)
+    assert 4 + 1e-9 >= found.highest >= max(outlier.eigenvalue for outlier in found.outliers)
+    assert {outlier.bound for outlier in found.outliers if not outlier.converged} <= {"lower", "upper"}
+    assert found.negative_certificate.certain
+    assert -2 - 1e-9 <= found.negative_certificate.bound <= found.lowest + 1e-12
+    assert "at or below" in " ".join(finding.because for finding in found.findings)
+    document = {"result": found.to_result(), "problem": {}, "checks": {}, "theory": None, "status": "ok", "verdict": []}
+    assert view(document).headline[0].startswith("[≤ -")
+    assert "is the least that" in view(document).headline[1]
+
+
+def test_random_vectors_do_not_prove_convexity(sampled):
+    found = spectrum(quadratic(torch.diag(torch.linspace(1, 3, 300).double())), probes=4, steps=30)
+    assert not found.negative_certificate.certain
+    said = " ".join(finding.says for finding in found.findings)
+    assert "No negative eigenvalue is proven" in said
+    assert "convex" not in said
+
+
+def test_nothing_is_proven_where_a_self_check_failed(monkeypatch):
+    monkeypatch.setattr(module, "self_checks", lambda *args, **kwargs: {"hvp_symmetry": 0.3})
+    for low in (-1.0, 1.0):
+        found = spectrum(quadratic(torch.diag(torch.tensor([low, 2.0, 3.0]).double())))
+        said = " ".join(finding.says for finding in found.findings)
+        assert (found.status, found.negative_certificate.certain) == ("inexact", False)
+        assert "indefinite" not in said
+        assert "convex" not in said
