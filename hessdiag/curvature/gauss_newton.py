@@ -74,10 +74,6 @@ class Sandwich:
         if pairs:
             outputs, cotangents = zip(*pairs, strict=True)
             found = batched_grad(outputs, duals, cotangents)
-        if not torch.cuda.is_current_stream_capturing() and any(
-            part is not None and not bool(part.isfinite().all()) for part in found
-        ):  # smooth where autograd divides zero by zero, differences of outputs are finite
-            raise NoDoubleBackwardError("the output's derivative by autograd is NaN or infinite here")
         return [
             dual.new_zeros(len(vectors), *dual.shape) if part is None else part
             for part, dual in zip(found, duals, strict=True)
