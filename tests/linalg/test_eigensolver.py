@@ -259,3 +259,29 @@ def test_fewer_zero_rows_than_pairs_are_wanted(zeros, signs, lowest, highest):
     assert found.vectors.shape == (4 + min(zeros, lowest + highest), lowest + highest)
     if lowest + highest <= len(everything):
         torch.testing.assert_close(found.vectors.T @ found.vectors, torch.eye(lowest + highest).double())
+
+
+def test_restarts_are_counted(monkeypatch):
+    calls = []
+    restart = KrylovSpace.restart
+
+    def counted(self, *arguments):
+        calls.append(len(arguments[0]))
+        restart(self, *arguments)
+
+    monkeypatch.setattr(KrylovSpace, "restart", counted)
+    pairs = extreme_eigenpairs(rotated(torch.linspace(-1, 2, 400)), lowest=1, highest=1, tol=1e-8, max_basis=20)
+    assert bool(pairs.converged.all())
+    assert pairs.restarts == len(calls) > 1
+    assert max(calls) < pairs.basis <= 20
+
+
+@pytest.mark.parametrize("n", [20, 400])
+def test_the_precision_of_products_sets_what_counts_as_rounding(n):
+    """In matrices that are formed and in those that are not."""
+    A = torch.diag(torch.linspace(-1, 2, n, dtype=torch.float64))
+    for precision in (1e-3, 1e-9):
+        pairs = extreme_eigenpairs(A, lowest=1, highest=1, precision=precision)
+        assert 0.6 < pairs.rounding / (32 * precision * 2) < 1.001  # of a lower bound of the norm
+        assert (pairs.spectrum is not None) is (n == 20)
+    assert extreme_eigenpairs(A, lowest=1, highest=1).rounding == pytest.approx(64 * 2.2e-16, rel=0.05)
