@@ -74,6 +74,10 @@ class Sandwich:
         if pairs:
             outputs, cotangents = zip(*pairs, strict=True)
             found = batched_grad(outputs, duals, cotangents)
+        recorded = self.outputs[0].is_cuda and torch.cuda.is_current_stream_capturing()  # nothing may be asked for then
+        if not recorded and any(part is not None and not bool(part.isfinite().all()) for part in found):
+            # Where autograd divides zero by zero and the output is smooth, its differences are finite.
+            raise NoDoubleBackwardError("the output's derivative by autograd is NaN or infinite here")
         return [
             dual.new_zeros(len(vectors), *dual.shape) if part is None else part
             for part, dual in zip(found, duals, strict=True)

@@ -228,3 +228,23 @@ def test_what_cannot_be_batched_goes_one_by_one(monkeypatch):
     operator = GaussNewtonOperator(problem)
     torch.testing.assert_close(dense(operator), expected)
     assert "one vector at a time (no batching rule" in operator.engine
+
+
+def test_where_autograd_divides_zero_by_zero():
+    """sinc(f x) w at f = 0: the output is smooth there, with slopes 0 in f and 1 in w; G = 2 in w alone."""
+
+    class Sine(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.f = torch.nn.Parameter(torch.zeros(2).double())
+            self.w = torch.nn.Parameter(torch.tensor(3.0).double())
+
+        def forward(self, x):
+            return torch.sinc(x @ self.f) * self.w
+
+    data = [(torch.tensor([[1.0, 2.0], [-1.0, 0.5]]).double(), torch.tensor([1.0, 2.0]).double())]
+    operator = GaussNewtonOperator(Problem(Sine(), data=data, loss="mse"))
+    expected = torch.zeros(3, 3).double()
+    expected[2, 2] = 2.0
+    torch.testing.assert_close(dense(operator), expected, atol=1e-8, rtol=0)
+    assert "differences of outputs" in operator.engine
