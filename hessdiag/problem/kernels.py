@@ -25,6 +25,63 @@ def dense_embeddings(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
+def plain_embedding_bag() -> Iterator[None]:
+    """The fused kernel is differentiable only once. Sums and means of looked-up rows are, as often as is asked."""
+    home = torch.nn.functional
+    fused = home.embedding_bag
+
+    def plain(
+        input: Tensor,
+        weight: Tensor,
+        offsets: Tensor | None = None,
+        max_norm: float | None = None,
+        norm_type: float = 2,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        per_sample_weights: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+    ) -> Tensor:
+        flat = input.ndim == 1
+        odd = (
+            input.ndim not in (1, 2) or flat is (offsets is None) or (mode == "mean" and per_sample_weights is not None)
+        )
+        if odd or max_norm is not None or scale_grad_by_freq or mode not in ("sum", "mean"):
+            return fused(
+                *(input, weight, offsets, max_norm, norm_type, scale_grad_by_freq, mode, sparse),
+                *(per_sample_weights, include_last_offset, padding_idx),
+            )
+        counted = torch.ones_like(input, dtype=torch.bool)
+        if padding_idx is not None:
+            counted = input != padding_idx % len(weight)
+        rows = home.embedding(input, weight)
+        if per_sample_weights is not None:
+            rows = rows * per_sample_weights[..., None]
+        rows = rows.masked_fill(~counted[..., None], 0.0)
+        if offsets is None:
+            total, counts = rows.sum(1), counted.sum(1)
+        else:
+            bag, bags = _bags(offsets, len(input), include_last_offset)
+            total = rows.new_zeros(bags, weight.shape[1]).index_add(0, bag, rows)
+            counts = counted.new_zeros(bags, dtype=torch.int64).index_add(0, bag, counted.long())
+        return total if mode == "sum" else total / counts.clamp_min(1)[:, None]
+
+    try:
+        home.embedding_bag = plain
+        yield
+    finally:
+        home.embedding_bag = fused
+
+
+def _bags(offsets: Tensor, entries: int, include_last: bool) -> tuple[Tensor, int]:
+    """The bag of each entry, and how many bags there are: `offsets` say where each begins."""
+    starts = offsets[:-1] if include_last else offsets
+    ends = torch.cat([starts[1:], starts.new_tensor([int(offsets[-1]) if include_last else entries])])
+    return torch.repeat_interleave(torch.arange(len(starts), device=offsets.device), ends - starts), len(starts)
+
+
+@contextmanager
 def plain_weight_norm() -> Iterator[None]:
     """The fused kernel takes norms for constants in its second derivative, which is then not even symmetric."""
     homes: tuple[Any, ...] = (

@@ -314,6 +314,8 @@ class Problem:
             forced.append("transformer encoder: layer by layer (the fused path has no derivatives, and drops padding)")
         if any(name.endswith(("weight_g", "weight.original0")) for name, _ in self.model.named_parameters()):
             forced.append("weight_norm: plain formula (the fused one has a wrong second derivative)")
+        if any(isinstance(module, nn.EmbeddingBag) for module in self._modules):
+            forced.append("embedding_bag: plain sums of rows (the fused one is differentiable only once)")
         if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
             forced.append("cuDNN off for recurrent layers (no double backward)")
         return tuple(forced)
@@ -362,6 +364,7 @@ class Problem:
             stack.enter_context(_mode(self.model, self._modules, self.train_mode))
             stack.enter_context(_private_buffers(self._modules))
             stack.enter_context(kernels.dense_embeddings(self._modules))
+            stack.enter_context(kernels.plain_embedding_bag())
             stack.enter_context(kernels.plain_weight_norm())
             stack.enter_context(kernels.plain_batch_norm(fold=fold))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))

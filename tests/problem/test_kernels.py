@@ -82,3 +82,44 @@ def test_only_second_derivatives_of_the_problem_itself_are_folded():
 
     assert folds(problem)
     assert not folds(problem.as_written())
+
+
+@pytest.mark.parametrize("padding", [None, 2, -1])
+@pytest.mark.parametrize("mode", ["sum", "mean"])
+@pytest.mark.parametrize("form", ["rows", "offsets", "last offset", "empty bags"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_bags_of_embeddings_are_sums_that_can_be_differentiated_twice(form, mode, padding, weighted):
+    if weighted and mode == "mean":
+        pytest.skip("torch weighs sums only")
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(7, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    ids = torch.randint(7, (12,), generator=generator)
+    ids[3] = 2
+    factors = torch.rand(12, generator=generator, dtype=torch.float64)
+    offsets = {"offsets": [0, 5, 6], "last offset": [0, 5, 9, 12], "empty bags": [0, 0, 4, 4]}.get(form)
+    arguments = {"mode": mode, "padding_idx": padding, "include_last_offset": form == "last offset"}
+    if offsets is None:
+        ids, factors = ids.reshape(4, 3), factors.reshape(4, 3)
+    else:
+        arguments["offsets"] = torch.tensor(offsets)
+    if weighted:
+        arguments["per_sample_weights"] = factors
+
+    def value(weight):
+        return functional.embedding_bag(ids, weight, **arguments)
+
+    expected = value(table)
+    (slope,) = torch.autograd.grad(expected.pow(3).sum(), table)
+    with kernels.plain_embedding_bag():
+        torch.testing.assert_close(value(table), expected, rtol=1e-12, atol=1e-14)
+        torch.testing.assert_close(
+            torch.autograd.grad(value(table).pow(3).sum(), table)[0], slope, rtol=1e-12, atol=1e-13
+        )
+        H = torch.autograd.functional.hessian(lambda weight: value(weight).pow(3).sum(), table.detach())
+    step = torch.zeros_like(table).detach()
+    step[2, 1] = 1e-4
+    ends = []
+    for moved in (table.detach() + step, table.detach() - step):
+        moved.requires_grad_()
+        ends.append(torch.autograd.grad(value(moved).pow(3).sum(), moved)[0])
+    torch.testing.assert_close(H[2, 1], (ends[0] - ends[1]) / 2e-4, rtol=1e-6, atol=1e-6)
