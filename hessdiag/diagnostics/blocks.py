@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
 from hessdiag.curvature.checks import self_checks
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
@@ -23,6 +24,7 @@ from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
 from hessdiag.linalg.eigensolver import ROUNDING as NOISE
+from hessdiag.linalg.intervals import Z
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -46,7 +48,8 @@ class IndefinitePair:
 class Blocks(Measured):
     """Frobenius norms of the layer blocks of H = G + R, G the Gauss-Newton matrix and R the residual.
 
-    Standard errors are `None` where numbers are exact; everything about G and R is where the problem has no such split.
+    Standard errors are `None` where numbers are exact, and 1.96 of them cover 95 %; everything about G and R is `None`
+    where the problem has no such split.
 
     Attributes:
         names: The L layers, in the order in which they are executed.
@@ -299,8 +302,16 @@ def _convex(problem: Problem) -> bool:
 
 
 def _variance(samples: Floats) -> Floats:
-    """Variance of the mean over the first axis; zero for a single sample, which is exact."""
-    return samples.var(0, ddof=1) / len(samples) if len(samples) > 1 else np.zeros(samples.shape[1:])
+    """Variance of the mean over the first axis; zero for a single sample, which is exact.
+
+    Few samples know their own spread badly: widened as Student's t is, so that 1.96 standard errors cover 95 %.
+    """
+    count = len(samples)
+    if count == 1:
+        return np.zeros(samples.shape[1:])
+    widening = float(stats.t.ppf(0.975, count - 1)) / Z
+    found: Floats = widening**2 * samples.var(0, ddof=1) / count
+    return found
 
 
 def _root(square: Any, variance: Any) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from hessdiag.theory.chain import Size
 from hessdiag.theory.product_law import Array, Law
 
 BLOCK = 2**20  # weights drawn at once
+FEWEST_CARRIERS = 50  # chains that carry an average: with fewer its error is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +24,9 @@ class Sample:
         median_abs: Median.
         median_abs_stderr: Its standard error, from order statistics.
         mean_abs: Average; in long chains few chains set it, and the average of finitely many is too small.
-        mean_abs_stderr: Its standard error, which is too small likewise.
+        mean_abs_stderr: Its standard error; `None` where so few chains carry the average that it would be too small.
         rms: Root mean square.
-        rms_stderr: Its standard error.
+        rms_stderr: Its standard error, likewise.
         q05: 5 % quantile.
         q95: 95 % quantile.
         log_median: Natural log of the median, which does not underflow.
@@ -35,9 +36,9 @@ class Sample:
     median_abs: float
     median_abs_stderr: float
     mean_abs: float
-    mean_abs_stderr: float
+    mean_abs_stderr: float | None
     rms: float
-    rms_stderr: float
+    rms_stderr: float | None
     q05: float
     q95: float
     log_median: float
@@ -149,9 +150,9 @@ def sample(logs: Array) -> Sample:
         median_abs=_exp(log_median),
         median_abs_stderr=_exp(log_median) * stderr,
         mean_abs=mean,
-        mean_abs_stderr=mean * math.sqrt(max(_exp(m2 - 2 * m1) - 1, 0.0) / count),
+        mean_abs_stderr=_stderr(mean, m2 - 2 * m1, count),
         rms=rms,
-        rms_stderr=rms / 2 * math.sqrt(max(_exp(m4 - 2 * m2) - 1, 0.0) / count),
+        rms_stderr=_stderr(rms / 2, m4 - 2 * m2, count),
         q05=_exp(float(np.quantile(ordered, 0.05))),
         q95=_exp(float(np.quantile(ordered, 0.95))),
         log_median=log_median,
@@ -186,6 +187,14 @@ def share_stderr(share: float, count: int) -> float:
     """
     expected = (share * count + 1) / (count + 2)
     return math.sqrt(expected * (1 - expected) / (count + 3))
+
+
+def _stderr(unit: float, log_kurtosis: float, count: int) -> float | None:
+    """Standard error of an average in terms of a unit, if enough chains carry it."""
+    kurtosis = _exp(log_kurtosis)
+    if not count >= FEWEST_CARRIERS * kurtosis:
+        return None
+    return unit * math.sqrt(max(kurtosis - 1, 0.0) / count)
 
 
 def _exp(log: float) -> float:

@@ -6,6 +6,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+from hessdiag.linalg.intervals import Z
 
 Floats = NDArray[np.float64]
 
@@ -83,7 +86,8 @@ class Slope:
 def fit_slope(x: ArrayLike, y: ArrayLike, stderr: ArrayLike) -> Slope | None:
     """Weighted least-squares slope of y against x; `None` with fewer than two usable points.
 
-    The error is that of the weights, widened where the points scatter more than their errors say.
+    The error is that of the weights, or of the scatter where that is larger: beyond chance, so that few points know it
+    badly, as Student's t is wider than a normal variable.
 
     >>> fit_slope([1, 2, 3], [1.0, 3.0, 5.0], [0.1, 0.1, 0.1]).value
     2.0
@@ -97,5 +101,8 @@ def fit_slope(x: ArrayLike, y: ArrayLike, stderr: ArrayLike) -> Slope | None:
     spread = float((weights * centred**2).sum())
     value = float((weights * centred * values).sum()) / spread
     residual = values - (weights * values).sum() / weights.sum() - value * centred
-    scatter = float((weights * residual**2).sum()) / max(len(places) - 2, 1)
+    freedom = max(len(places) - 2, 1)
+    scatter = float((weights * residual**2).sum()) / freedom
+    if scatter * freedom > float(stats.chi2.ppf(0.95, freedom)):
+        scatter *= (float(stats.t.ppf(0.975, freedom)) / Z) ** 2
     return Slope(round(value, 15), math.sqrt(max(scatter, 1.0) / spread))

@@ -61,16 +61,29 @@ def test_errors_of_median_norms_are_how_medians_scatter():
 
 @pytest.mark.parametrize("points", [3, 4, 12])
 def test_slopes_of_scattered_points_are_those_of_ordinary_least_squares(points):
-    """Where points scatter far more than their errors say, these only weigh, and the scatter tells the error."""
+    """Where points scatter far more than their errors say, these only weigh, and the scatter tells the error.
+
+    It is widened by Student's t over a normal variable, so that 1.96 of it cover.
+    """
+    widening = stats.t.ppf(0.975, points - 2) / stats.norm.ppf(0.975)
     rng = np.random.default_rng(points)
     x, y = np.sort(rng.uniform(0, 9, points)), rng.normal(0, 1, points)
     expected = stats.linregress(x, y)
     found = fit_slope(x, y, np.full(points, 1e-6))
-    assert (found.value, found.stderr) == pytest.approx((expected.slope, expected.stderr), rel=1e-10)
+    assert (found.value, found.stderr) == pytest.approx((expected.slope, widening * expected.stderr), rel=1e-10)
     errors = rng.uniform(1e-6, 5e-6, points)
     (slope, _), covariance = np.polyfit(x, y, 1, w=1 / errors, cov=True)
     found = fit_slope(x, y, errors)
-    assert (found.value, found.stderr) == pytest.approx((slope, math.sqrt(covariance[0, 0])), rel=1e-8)
+    assert (found.value, found.stderr) == pytest.approx((slope, widening * math.sqrt(covariance[0, 0])), rel=1e-8)
+
+
+@pytest.mark.parametrize("points", [3, 5, 8])
+@pytest.mark.parametrize("scatter", [1, 20])
+def test_slopes_cover(points, scatter):
+    """400 lines through points that scatter as their errors say, and through points that scatter far more."""
+    rng, x = np.random.default_rng(points), np.arange(points)
+    found = [fit_slope(x, rng.normal(2.0 * x, 0.1 * scatter), np.full(points, 0.1)) for _ in range(400)]
+    assert np.mean([abs(slope.value - 2) <= 1.96 * slope.stderr for slope in found]) >= 0.92
 
 
 def test_slopes_of_points_within_their_errors_keep_these():

@@ -245,3 +245,9 @@ def test_nothing_is_proven_where_a_self_check_failed(monkeypatch):
         assert (found.status, found.negative_certificate.certain) == ("inexact", False)
         assert "indefinite" not in said
         assert "convex" not in said
+
+
+def test_semicircle_by_hand():
+    """Eigenvalues -1, 1, 3, 5: mean 2, mean square 9, so that their variance is 5 and the radius twice its root."""
+    found = spectrum(quadratic(torch.diag(torch.tensor([-1.0, 1.0, 3.0, 5.0]).double()))).theory
+    assert (found["semicircle_low"], found["semicircle_high"]) == pytest.approx((2 - 2 * 5**0.5, 2 + 2 * 5**0.5))
