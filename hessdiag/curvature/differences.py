@@ -6,6 +6,7 @@ A fallback and never a default: an operator turns to it only after double backwa
 import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -56,16 +57,20 @@ def refuse_cut(tensors: Iterable[Tensor]) -> None:
         ahead += [successor for successor, _ in node.next_functions]
 
 
+class CannotCopyError(ComputeError):
+    """The model itself cannot be copied."""
+
+
 def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
     """A copy of a problem in another dtype (`None`: in its own), whose parameters can be moved.
 
     Raises:
-        ComputeError: if the model cannot be copied.
+        CannotCopyError: if the model cannot be copied.
     """
     try:
         model = copy.deepcopy(problem.model)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
-        raise ComputeError(
+        raise CannotCopyError(
             f"the model cannot be copied: {reason(error)}", "give it as a function that builds it"
         ) from error
     data = [batches.to(batch, dtype=dtype) for batch in problem.data]
@@ -81,14 +86,31 @@ def movable(problem: Problem) -> "Moved":
     """A copy to take differences on: in float64 where the model can be evaluated in it, else in its own dtype.
 
     Raises:
-        ComputeError: if the model cannot be copied.
+        CannotCopyError: if the model cannot be copied.
     """
     try:
         moved = copied(problem, wide(problem.device))
         moved.gradient(moved.problem.data[0])
+    except CannotCopyError:
+        raise
     except (HessdiagError, RuntimeError, TypeError, NotImplementedError):
         return copied(problem, None)
     return moved
+
+
+Holding = Callable[[Any], AbstractContextManager[None]]
+
+
+def loss_and_gradient(problem: Problem, holding: Holding | None = None) -> tuple[float, Tensor]:
+    """Over all batches, in the device's widest dtype; with what is to be done around each evaluation of a batch."""
+    loss, total = 0.0, torch.zeros(problem.n_parameters, dtype=wide(problem.device), device=problem.device)
+    for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
+        with problem.evaluation(), nullcontext() if holding is None else holding(batch):
+            value = problem.evaluate(batch)
+            parts = torch.autograd.grad(value, problem.parameters, materialize_grads=True, allow_unused=True)
+        loss += weight * float(value.detach().double())
+        total += weight * torch.cat([part.reshape(-1).to(total) for part in parts])
+    return loss, total
 
 
 class Moved:
@@ -97,17 +119,23 @@ class Moved:
     Args:
         problem: The copy. Its parameters stand wherever they were moved last.
         dtype: What batches are cast to; `None` to leave them.
+
+    Attributes:
+        relative: The step of differences over |theta| / |v|.
+        holding: What is done around each evaluation of a batch, such as to hold the pieces of a kink.
     """
 
     def __init__(self, problem: Problem, dtype: torch.dtype | None) -> None:
         self.problem, self._dtype = problem, dtype
         self.factor = 1.0  # of the step; two sizes tell the error
+        self.relative = STEP * torch.finfo(problem.dtype).eps ** (1 / 3)  # step over |theta| / |v|
+        self.holding: Holding | None = None
         self._theta = [parameter.detach().clone() for parameter in problem.parameters]
         self._size = math.hypot(*(float(value.norm()) for value in self._theta)) or 1.0
 
     def step(self, v: Tensor, relative: float | None = None) -> float:
-        """The multiple of v to go: `relative`, or `STEP` times the cube root of rounding, times |theta| / |v|."""
-        best = STEP * torch.finfo(self.problem.dtype).eps ** (1 / 3) * self.factor
+        """The multiple of v to go: `relative`, or by default `STEP` cube roots of rounding, times |theta| / |v|."""
+        best = self.relative * self.factor
         return (best if relative is None else relative) * self._size / float(v.norm())
 
     def to(self, v: Tensor, h: float) -> None:
@@ -117,6 +145,10 @@ class Moved:
                 self.problem.parameters, self._theta, self.problem.places(), strict=True
             ):
                 parameter.copy_(value + h * v[place].view(value.shape).to(value))
+
+    def along(self, w: Tensor, aside: float, v: Tensor, h: float) -> None:
+        """Move to theta + aside w + h v."""
+        self.to(aside * w.to(v) + h * v, 1.0)
 
     def difference(self, v: Tensor, h: float, function: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
         """Central difference of a function of the parameters along v, in the device's widest dtype."""
@@ -129,9 +161,25 @@ class Moved:
 
     def gradient(self, batch: Any, layer: Layer | None = None) -> Sequence[Tensor]:
         """The gradient of one batch's objective where the parameters stand, without a graph."""
-        with self.problem.evaluation():
+        with self.problem.evaluation(), nullcontext() if self.holding is None else self.holding(batch):
             value = self.problem.evaluate(batch)
             return torch.autograd.grad(value, self.problem.parameters_of(layer), materialize_grads=True)
+
+    def here(self) -> tuple[float, Tensor]:
+        """Loss and gradient over all batches where the parameters stand, in the device's widest dtype."""
+        return loss_and_gradient(self.problem, self.holding)
+
+    def loss(self) -> float:
+        """Loss over all batches where the parameters stand."""
+        problem = self.problem
+        pairs = zip(problem.batch_weights, problem.data, strict=True)
+        return sum(weight * float(problem.evaluate(batch).detach().double()) for weight, batch in pairs)
+
+    def origin(self) -> None:
+        """Move back to theta."""
+        with torch.no_grad():
+            for parameter, value in zip(self.problem.parameters, self._theta, strict=True):
+                parameter.copy_(value)
 
     def batch(self, batch: Any) -> Any:
         """A batch of the original problem in the copy's dtype."""
@@ -162,8 +210,7 @@ class GradientDifferences:
 
     def flat_gradient(self) -> Tensor:
         """The gradient as one vector, (N,)."""
-        origin = torch.zeros(self._moved.problem.n_parameters, device=self._moved.problem.device)
-        self._moved.to(origin, 0.0)
+        self._moved.origin()
         return torch.cat([part.reshape(-1).to(self._dtype) for part in self._moved.gradient(self._batch)])
 
     def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:

@@ -51,6 +51,9 @@ def neuron_space(operator: HessianOperator) -> NeuronSpace:
 
 def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple[T, float]]) -> T:
     """What `compute` makes of the neuron space, if its distance from ordinary products is small enough."""
+    operator.settle()
+    if operator.missing is not None:
+        raise NotInNeuronSpaceError("the model cannot be differentiated twice here")
     if operator.problem.dtype not in CERTIFIED:
         raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
     if operator.missing is not None:

@@ -30,6 +30,7 @@ class FisherOperator(OutputSpaceOperator):
     Args:
         problem: What is differentiated; it needs a loss of the output.
         empirical: Targets from the data instead of the model.
+        check: Whether to look for random numbers and rewritten parameters before the first product.
 
     Raises:
         SpecError: if the problem has no loss of the output, or one that is no known likelihood (unless `empirical`).
@@ -47,11 +48,9 @@ class FisherOperator(OutputSpaceOperator):
 
     matrix = "the Fisher matrix"
 
-    def __init__(self, problem: Problem, *, empirical: bool = False) -> None:
-        if empirical:
-            super().__init__(problem, _empirical, None, semidefinite=True)
-        else:
-            super().__init__(problem, partial(gauss_newton, function=natural_loss), natural_loss, semidefinite=True)
+    def __init__(self, problem: Problem, *, empirical: bool = False, check: bool = True) -> None:
+        sandwich = _empirical if empirical else partial(gauss_newton, function=natural_loss)
+        super().__init__(problem, sandwich, None if empirical else natural_loss, semidefinite=True, check=check)
         if not empirical and not is_likelihood(problem):
             raise SpecError(
                 f"the loss {problem.loss_name} is not known to be a likelihood, so its Fisher matrix is not defined.",

@@ -91,6 +91,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         problem: What is differentiated; it needs a loss of the output.
         sandwich: From the problem and a batch to its part.
         function: From the loss to the function whose Hessian M is; `None` if M is none.
+        check: Whether to look for random numbers and rewritten parameters before the first product.
 
     Attributes:
         semidefinite: Whether it is known to have no negative eigenvalue, whatever the point.
@@ -109,13 +110,14 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         function: Callable[[losses.Loss], Function] | None,
         *,
         semidefinite: bool,
+        check: bool = True,
     ) -> None:
         if problem._loss is None:
             raise SpecError(
                 "Gauss-Newton and Fisher matrices need a loss of the model's output; an objective has no such split.",
                 "--operator hessian, or --loss ce|mse|bce|nll|FILE.py:f",
             )
-        super().__init__(problem)
+        super().__init__(problem, check=check)
         self._sandwich, self.function, self.semidefinite = sandwich, function, semidefinite
 
     def _forward(self, batch: Any) -> Any:
@@ -149,6 +151,7 @@ class GaussNewtonOperator(OutputSpaceOperator):
 
     Args:
         problem: What is differentiated; it needs a loss of the output.
+        check: Whether to look for random numbers and rewritten parameters before the first product.
 
     Raises:
         SpecError: if the problem has an objective, or a loss that the model itself computes.
@@ -164,9 +167,9 @@ class GaussNewtonOperator(OutputSpaceOperator):
 
     matrix = "the Gauss-Newton matrix"
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, check: bool = True) -> None:
         convex = problem._loss is not None and problem._loss.is_convex
-        super().__init__(problem, gauss_newton, output_loss, semidefinite=convex)
+        super().__init__(problem, gauss_newton, output_loss, semidefinite=convex, check=check)
 
 
 def output_loss(loss: losses.Loss) -> Function:

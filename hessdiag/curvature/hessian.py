@@ -21,8 +21,16 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
     Products are second derivatives by automatic differentiation, exact up to rounding. Where the model has none, they
     are central differences of gradients, and `engine` says so.
 
+    Before the first product the point is looked at, once for a problem and its parameters: at a smooth point where
+    autograd is wrong or NaN, differences take its place; of a kink a warning tells; and where there is no Hessian, or
+    the gradient is not the loss's, products are refused.
+
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
+        check: Whether to look at the point; it costs about four gradients and a product.
+
+    Raises:
+        NoHessianError: (a `ComputeError`) from the first product, if it cannot be trusted.
 
     Example: for half of a squared distance to the origin, H is the identity.
 
@@ -36,6 +44,7 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
     matrix = "the Hessian"
     method = "double backward"
     differences = "central differences of gradients"
+    second = True
 
     def gradient(self) -> Tensor:
         """The gradient of the problem's function, shape (N,)."""

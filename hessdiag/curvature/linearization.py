@@ -6,6 +6,7 @@ second derivative by automatic differentiation is used, and no product with J'.
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -13,8 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.checks import TOLERANCE, _movable
 from hessdiag.curvature.differences import Moved, movable, wide
+from hessdiag.curvature.point.examine import TOLERANCE, unfrozen
+from hessdiag.curvature.point.held import HeldPieces
+from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.curvature.received import Function, Received, evaluated, output_of, scalar
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.operator import SymmetricOperator
@@ -82,7 +85,7 @@ def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None
     problem, function = operator.problem, operator.function
     assert function is not None
     generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(operator.shape[0], generator=generator) * _movable(problem)
+    v = torch.randn(operator.shape[0], generator=generator) * unfrozen(problem)
     v = v.to(operator.device, operator.dtype)
     form = float(v.double() @ (operator @ v).double())
     try:
@@ -91,8 +94,12 @@ def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None
         return None
     error, moves, curves, elsewhere = math.inf, False, False, False
     watched: set[Tensor] = {*problem.parameters, *moved.problem.parameters}
-    for step in _STEPS:
-        along = _along(moved, v, function, moved.step(v, step), watched)
+    pieces = HeldPieces(moved, tight=True)  # at a kink no step is small enough
+    for step, held in (*((step, None) for step in _STEPS), (_STEPS[0], pieces)):
+        try:
+            along = _along(moved, v, function, moved.step(v, step), watched, held)
+        except OtherPathError:
+            continue
         scale = max(abs(form), abs(along.second), along.size)
         error = min(error, abs(form - along.second) / scale if scale else 0.0)
         moves, curves, elsewhere = moves or along.moves, curves or along.size > 0, elsewhere or along.elsewhere
@@ -111,12 +118,19 @@ class _Along:
     elsewhere: bool
 
 
-def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> _Along:
+def _along(
+    moved: Moved,
+    v: Tensor,
+    function: Callable[[Loss], Function],
+    step: float,
+    watched: set[Tensor],
+    held: HeldPieces | None,
+) -> _Along:
     problem = moved.problem
     second, size, moves, elsewhere = 0.0, 0.0, False, False
     assert problem._loss is not None
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
-        directions = moved.difference(v, step, partial(_tensors, problem, batch))
+        directions = moved.difference(v, step, partial(_tensors, problem, batch, held))
         moved.to(v, 0.0)
         z = _outputs(problem, batch)
         start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
@@ -143,8 +157,9 @@ def _outputs(problem: Problem, batch: Any) -> Received:
         return output_of(problem, batch)
 
 
-def _tensors(problem: Problem, batch: Any) -> tuple[Tensor, ...]:
-    return _outputs(problem, batch).tensors
+def _tensors(problem: Problem, batch: Any, held: HeldPieces | None) -> tuple[Tensor, ...]:
+    with nullcontext() if held is None else held(batch):
+        return _outputs(problem, batch).tensors
 
 
 def _slopes(problem: Problem, loss: Function, z: Received, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from hessdiag.curvature import replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
+from hessdiag.curvature.point.examine import examine, known
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
 
@@ -39,6 +40,8 @@ class CurvatureOperator(ABC, Generic[G]):
 
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
+        check: Whether to look at the point before the first product (once for a problem and its parameters), to refuse
+            products that cannot be trusted and to warn of kinks.
 
     Attributes:
         missing: What has no second derivative, once products have met it; `None` otherwise.
@@ -47,9 +50,12 @@ class CurvatureOperator(ABC, Generic[G]):
     matrix: str  # what it is called, for messages
     method: str  # how one product is computed, for the report
     differences: str  # how, where double backward is missing
+    second = False  # whether it is the whole second derivative, which differences of gradients can tell from others
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, *, check: bool = True) -> None:
         self.problem = problem
+        self._check = check
+        self._settled = False  # whether the point was looked at
         self._batched = False  # whether vectors have shared a pass
         self._unbatched: str | None = None  # why they cannot
         self._notes: list[str] = []
@@ -76,8 +82,9 @@ class CurvatureOperator(ABC, Generic[G]):
         return "; ".join([passes, *self._notes])
 
     def on(self, problem: Problem) -> "CurvatureOperator[G]":
-        """The same matrix of another problem."""
+        """The same matrix of another problem; the point is not looked at anew."""
         other = copy.copy(self)
+        other._settled = True
         other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
         other._replays = replay.Replays(self._stream)
         return other
@@ -146,7 +153,63 @@ class CurvatureOperator(ABC, Generic[G]):
         vectors = vectors.to(self.device, self.dtype).contiguous()
         if not len(vectors):
             return vectors if layer is None else vectors[:, : layer.size]
-        return self._retried(lambda: self._summed(vectors, layer))
+        self.settle()
+        total = self._retried(lambda: self._summed(vectors, layer))
+        # A sum is cheaper to look at than every number; it can overflow where no number does.
+        if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
+            raise ComputeError(
+                f"{self.matrix} has entries that are NaN or infinite{self._where(total, layer)}.",
+                "--dtype float64, or check the weights for overflow"
+                if self.problem.dtype != torch.float64
+                else "check the weights for overflow, and roots, norms and quotients at exactly zero",
+            )
+        return total
+
+    def settle(self) -> None:
+        """Look at the point, or take over what is known of it; once.
+
+        Raises:
+            NoHessianError: if products cannot be trusted, and `check` was not switched off.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        if self._check:
+            examine(self).tell()
+        elif (found := known(self.problem, self.matrix)) is not None and found.moved is not None:
+            self.turn_to(found.moved, found.reason)
+
+    def raw(self, vectors: Tensor) -> Tensor:
+        """The matrix times V of shape (N, k) as autograd gives it: NaN is no error, and the point is not looked at."""
+        rows = vectors.T.to(self.device, self.dtype).contiguous()
+        return self._retried(lambda: self._summed(rows, None)).T
+
+    def turn_to(self, moved: Moved, why: str) -> None:
+        """Take differences on this copy from now on.
+
+        Args:
+            moved: The copy.
+            why: What autograd lacks, for the report.
+        """
+        self.missing, self._moved, self._kept, self._error = why, moved, None, None
+
+    @property
+    def moved(self) -> Moved | None:
+        """The copy that differences are taken on, if they are."""
+        return self._moved
+
+    def forget(self) -> None:
+        """Drop graphs, which were made of a model that has changed or is evaluated otherwise."""
+        self._kept = None
+
+    def _where(self, total: Tensor, layer: Layer | None) -> str:
+        """The first parameter whose columns are not finite."""
+        start = 0 if layer is None else layer.start
+        for (name, _), place in zip(self.problem.named_parameters, self.problem.places(), strict=True):
+            part = total[:, max(place.start - start, 0) : max(place.stop - start, 0)]
+            if not bool(part.isfinite().all()):
+                return f", in {name} first"
+        return ""
 
     def _retried(self, compute: Callable[[], T]) -> T:
         """What `compute` returns, with differences where double backward turns out to be missing.
@@ -176,10 +239,10 @@ class CurvatureOperator(ABC, Generic[G]):
         vectors = torch.zeros(1 + UNITS, n, dtype=torch.float64)
         vectors[0] = torch.randn(n, generator=generator, dtype=torch.float64) / n**0.5
         vectors[range(1, 1 + UNITS), torch.randint(n, (UNITS,), generator=generator)] = 1.0
-        single = self._products(vectors).double()
+        single = self.raw(vectors.T).T.double()
         moved.factor = 2.0
         try:
-            double = self._products(vectors).double()
+            double = self.raw(vectors.T).T.double()
         finally:
             moved.factor = 1.0
         sizes = torch.maximum(single.norm(dim=1), double.norm(dim=1))
@@ -196,12 +259,6 @@ class CurvatureOperator(ABC, Generic[G]):
                     found *= weight
                 total = found if total is None else total.add_(found)
         assert total is not None  # a problem has at least one batch
-        # A sum is cheaper to look at than every number; it can overflow where no number does.
-        if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
-            raise ComputeError(
-                f"{self.matrix} has entries that are NaN or infinite.",
-                "--dtype float64, or check the weights for overflow",
-            )
         return total
 
     def _rows(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:

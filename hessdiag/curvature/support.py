@@ -10,6 +10,7 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.parallel import SharedOperator
+from hessdiag.errors import ComputeError
 from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.touched import touched
@@ -80,8 +81,8 @@ class Support:
             ComputeError: if it does not fit, or cannot be computed.
         """
         if self.rows is None:
-            return hessian(self.problem)
-        operator = HessianOperator(self.problem)
+            return hessian(self.problem, check=False)
+        operator = HessianOperator(self.problem, check=False)
         parts = torch.split(self.rows, operator.chunk)
         return torch.cat([operator.rows(part)[:, self.rows.to(operator.device)] for part in parts])
 
@@ -147,12 +148,12 @@ def support(problem: Problem, beyond: int, *, seed: int = 0, numeric: bool = Tru
 
 def _agrees(whole: Problem, part: Problem, kept: Tensor, seed: int) -> bool:
     """Whether gradient and product of the whole are those of the part, and exactly zero elsewhere."""
-    long, short = HessianOperator(whole), HessianOperator(part)
+    long, short = HessianOperator(whole, check=False), HessianOperator(part, check=False)
     v = _random(1, long, seed)[:, 0]
     kept = kept.to(long.device)
     try:
         pairs = [(long.gradient(), short.gradient()), (long @ v, short @ v[kept])]
-    except (RuntimeError, IndexError):
+    except (ComputeError, RuntimeError, IndexError):
         return False
     elsewhere = torch.ones(whole.n_parameters, dtype=torch.bool, device=long.device)
     elsewhere[kept] = False
@@ -165,17 +166,20 @@ def _agrees(whole: Problem, part: Problem, kept: Tensor, seed: int) -> bool:
 
 def _not_vanishing(problem: Problem, seed: int) -> Tensor | None:
     """Rows that are not exactly zero, where enough are; `None` otherwise."""
-    operator = HessianOperator(problem)
+    operator = HessianOperator(problem, check=False)
     few = LEAST * problem.n_parameters
     zero = operator.gradient() == 0
     if int(zero.sum()) < few:
         return None
-    for index in range(PROBES):
-        zero &= (operator @ _random(1, operator, seed + index)[:, 0]) == 0
-        if int(zero.sum()) < few or operator.missing is not None:
+    try:
+        for index in range(PROBES):
+            zero &= (operator @ _random(1, operator, seed + index)[:, 0]) == 0
+            if int(zero.sum()) < few or operator.missing is not None:
+                return None
+        own = _random(1, operator, seed + PROBES)[:, 0] * zero
+        if bool((operator @ own).any()) or not bool((~zero).any()):
             return None
-    own = _random(1, operator, seed + PROBES)[:, 0] * zero
-    if bool((operator @ own).any()) or not bool((~zero).any()):
+    except ComputeError:  # products that are not finite, of which the check of the point will find the cause
         return None
     return torch.nonzero(~zero)[:, 0]
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from hessdiag.curvature.checks import self_checks
+from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -159,11 +159,11 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
         raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
     n, count = problem.n_parameters, len(problem.layer_slices)
     report = progress or (lambda done, total, what: None)
-    operator = HessianOperator(problem)
-    checks = self_checks(operator, seed, squared=True)
-    split = _split(problem, seed)
+    operator = HessianOperator(problem, check=False)
+    checks = examine(operator, seed, squared=True)
+    split = _split(problem, seed, copied=checks.point.kind != "unchecked")
     gauss_newton = split.operator
-    checks |= split.checks
+    checks = checks.also(split.checks)
     precision = operator.precision
     whole = probes is None and n <= EXACT_UP_TO
     wanted = probes or PROBES
@@ -184,14 +184,15 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"
     if pairs is not None:
         engine = f"pairs of samples in neuron space (linear layers); {engine} (others, and to certify)"
-    failed = operators.failed(problem, checks)
     measured["negative_certificate"] = certificate(
         _witnesses(measured, squares.traces, precision),
-        trusted=not failed,
+        trusted=not checks.failed,
         otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
     )
-    status: Status = "interrupted" if squares.interrupted else "inexact" if failed else "ok"
-    measured |= {"engine": engine, "checks": checks, "status": status}
+    status: Status = "interrupted" if squares.interrupted else "inexact" if checks.failed else "ok"
+    measured |= {"engine": engine, "status": status, **operators.trust(checks)}
+    if checks.failed:
+        measured["indefinite_pair"] = None  # it would prove something
     measured |= {"split_missing": split.missing, "loss_in_output": split.loss, "loss_uses_parameters": split.elsewhere}
     return Blocks(**measured, findings=tuple(findings(Blocks(**measured), problem)))
 
@@ -207,16 +208,17 @@ class _Split:
     missing: str | None
 
 
-def _split(problem: Problem, seed: int) -> _Split:
+def _split(problem: Problem, seed: int, *, copied: bool) -> _Split:
     if problem._loss is None:
         whole = "an objective" if problem.objective is not None else "a loss that the model itself computes"
         return _Split(None, {}, None, None, f"{whole} is no function of the model's output alone")
-    operator = GaussNewtonOperator(problem)
+    operator = GaussNewtonOperator(problem, check=False)
     try:
         found = operators.output_checks(operator, seed)
     except NoGaussNewtonError as error:
         return _Split(None, {}, None, None, error.what.rstrip("."))
-    return _Split(operator, found.checks, found.loss, found.elsewhere, None)
+    checks: dict[str, float | None] = found.checks if copied else {"ggn_quadratic_form": None}
+    return _Split(operator, checks, found.loss, found.elsewhere, None)
 
 
 def _by_pairs(

@@ -49,7 +49,7 @@ class Squares:
 def exact(problem: Problem, gauss_newton: GaussNewtonOperator | None, report: Progress) -> tuple[Squares, Floats]:
     """All squares from the dense Hessian and the columns of G, and the sum of |H_ii| of each layer."""
     layers, n = problem.executed_layers, problem.n_parameters
-    H = hessian(problem)
+    H = hessian(problem, check=False)
     parts = np.zeros((1, 1 if gauss_newton is None else 3, len(layers), len(layers)))
     done = 0
     for index, layer in enumerate(layers):

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from hessdiag.curvature.checks import TOLERANCE
 from hessdiag.diagnostics import output_verdict
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, nothing_there, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -24,10 +23,14 @@ LEAST_LAYERS = 4
 
 def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
     """The verdict on measured block norms, the most important sentence first."""
-    tolerance = TOLERANCE[problem.dtype]
-    found = checks_findings(blocks.checks, tolerance) + output_verdict.check_findings(blocks.checks, tolerance)
+    tolerance = blocks.check_tolerance
+    found = checks_findings(blocks.checks, tolerance, blocks.point)
+    if blocks.point is None or blocks.point.trusted:  # else there is a cause already
+        found += output_verdict.check_findings(blocks.checks, tolerance)
+    if not blocks.trusted:
+        return [*found, *data_findings(problem)]
     if blocks.norm == 0:
-        return [*found, _nothing_there()]
+        return [*found, nothing_there(_nothing_there(), blocks.point)]
     found += _between(blocks)
     if blocks.residual_share is None:
         found.append(_no_split(blocks))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import exact, parallel
-from hessdiag.curvature.checks import self_checks
+from hessdiag.curvature.checks import examine
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -127,14 +127,14 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     """
     part = support(problem, DENSE_UP_TO, seed=seed, numeric=False)
     n = part.size
-    operator = HessianOperator(part.problem)
+    operator = HessianOperator(part.problem, check=False)
     report = progress or (lambda done, total, what: None)
-    checks = self_checks(operator, seed, squared=True)
+    checks = examine(operator, seed, squared=True)
     products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
         report(0, n, f"{n:,} parameters: the whole Hessian")
-        matrix = hessian(part.problem)
+        matrix = hessian(part.problem, check=False)
         rows = _Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
     elif n <= EXACT_UP_TO:
         rows = _streamed(operator, report)
@@ -162,13 +162,13 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         "zero_rows": part.zeros,
         "hvps": rows.products + measured.pop("products"),
         "engine": products.engine,
-        "checks": checks,
+        **operators.trust(checks),
         **whole,
         **measured,
     }
     if part.zeros:
         values |= {name: _with_zero(values[name]) for name in (*NAMES, "inner", "measured")}
-    trusted = not operators.failed(problem, checks) and not contradicted(values)
+    trusted = not checks.failed and not contradicted(values)
     if values["status"] == "ok" and not trusted:
         values["status"] = "inexact"
     rounding = ROUNDING * operator.precision * max(map(abs, values["gershgorin"]))

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.curvature.checks import TOLERANCE
 from hessdiag.diagnostics.certificate import SLACK, Witness, share_witness
 from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, times, zero_rows_findings
 from hessdiag.problem.problem import Problem
@@ -61,7 +60,9 @@ def excluded(known: Mapping[str, Any]) -> str:
 
 def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     """The verdict on the bounds, the most important sentence first."""
-    found = checks_findings(bounds.checks, TOLERANCE[problem.dtype])
+    found = checks_findings(bounds.checks, bounds.check_tolerance, bounds.point)
+    if not bounds.trusted:
+        return [*found, *data_findings(problem)]
     found += _contradiction(bounds)
     found += _unconverged(bounds)
     found.append(_certificate(bounds))

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature import exact as exact_rows
 from hessdiag.curvature import parallel, sampling
-from hessdiag.curvature.checks import TOLERANCE, self_checks
+from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.differences import movable
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.sampling import Ratio, Stratum
 from hessdiag.curvature.support import Support, support
+from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.baselines import Baselines, baselines
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate, share_witness
 from hessdiag.diagnostics.diag_share_verdict import NOISE, findings
@@ -168,8 +169,8 @@ def diag_share(
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
     n = part.size
-    operator = HessianOperator(part.problem)
-    checks = self_checks(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
+    operator = HessianOperator(part.problem, check=False)
+    checks = examine(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
     whole = rows == "all" or rows is None or rows >= n
     space, reason = _neuron_space(operator) if whole else (None, None)
     exact = whole and (rows is not None or _affordable(part.problem, space))
@@ -209,7 +210,7 @@ def _finished(
     computed: _Rows,
     strata: list[NDArray[np.int64]],
     zero_rows: float,
-    checks: dict[str, float | None],
+    checks: Examination,
     engine: str,
     products: int,
     *,
@@ -218,24 +219,22 @@ def _finished(
 ) -> DiagShare:
     """From rows to the measurement with its verdict."""
     problem = part.whole
-    entry = _negative_entry(part.problem, computed)
+    entry = _negative_entry(part.problem, computed, checks)
     zero_rows = (zero_rows * part.size + part.untouched) / problem.n_parameters
     summary = _summarize(problem, *_among_all(part, computed, strata), zero_rows, complete)
-    tolerance = TOLERANCE[problem.dtype]
-    failed = any(value is not None and not value <= tolerance for value in checks.values())
-    status: Status = "interrupted" if interrupted else "inexact" if failed else "ok"
+    status: Status = "interrupted" if interrupted else "inexact" if checks.failed else "ok"
     measured = DiagShare(
         **summary,
         negative_entry=entry and entry[1],
-        negative_certificate=_certificate(entry, summary, part.size, trusted=not failed),
+        negative_certificate=_certificate(entry, summary, part.size, trusted=not checks.failed),
         untouched=part.untouched,
         baselines=baselines(problem),
         hvps=products,
         engine=engine,
-        checks=checks,
         status=status,
+        **operators.trust(checks),
     )
-    return replace(measured, findings=tuple(findings(measured, problem, tolerance)))
+    return replace(measured, findings=tuple(findings(measured, problem)))
 
 
 def _among_all(part: Support, rows: _Rows, strata: list[NDArray[np.int64]]) -> tuple[_Rows, list[NDArray[np.int64]]]:
@@ -264,7 +263,7 @@ def _certificate(
     return certificate(witnesses, trusted=trusted, otherwise=otherwise)
 
 
-def _negative_entry(problem: Problem, rows: _Rows) -> tuple[float, float] | None:
+def _negative_entry(problem: Problem, rows: _Rows, checks: Examination) -> tuple[float, float] | None:
     """The most negative entry, and its share of its row, anew in float64: in a coarse dtype rounding makes some too.
 
     Not the one that is most negative beside its row: where a row vanishes but for rounding, as that of an attention's
@@ -274,11 +273,11 @@ def _negative_entry(problem: Problem, rows: _Rows) -> tuple[float, float] | None
         return None
     worst = int(rows.diagonal.argmin())
     known = float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum())
-    if problem.dtype == torch.float64:
+    if problem.dtype == torch.float64 or checks.moved is not None:  # differences are in float64 anyway
         return known
     index = int(rows.indices[worst])
     try:
-        row = HessianOperator(movable(problem).problem).rows(torch.tensor([index]))[0]
+        row = HessianOperator(movable(problem).problem, check=False).rows(torch.tensor([index]))[0]
     except ComputeError:
         return known
     return float(row[index]), float(row[index] / row.abs().sum())

@@ -11,6 +11,7 @@ from hessdiag.diagnostics.verdict import (
     Level,
     checks_findings,
     data_findings,
+    nothing_there,
     percent,
     times,
     zero_rows_findings,
@@ -28,13 +29,15 @@ NAMED = 3  # layers that a sentence names
 NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 
 
-def findings(share: "DiagShare", problem: Problem, tolerance: float) -> list[Finding]:
+def findings(share: "DiagShare", problem: Problem) -> list[Finding]:
     """The verdict on a measured share, the most important sentence first."""
-    found = checks_findings(share.checks, tolerance)
+    found = checks_findings(share.checks, share.check_tolerance, share.point)
+    if not share.trusted:
+        return [*found, *data_findings(problem)]
     if share.diag_share is None:
         return [*found, _too_early(share), *_negative_curvature(share), *data_findings(problem)]
     if share.abs_sum == 0 or math.isnan(share.diag_share):
-        return [*found, _nothing_there()]
+        return [*found, nothing_there(_nothing_there(), share.point)]
     found += _still_layers(share)
     found.append(_headline(share, share.diag_share))
     found += _negative_curvature(share)

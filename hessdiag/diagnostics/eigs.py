@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import TOLERANCE, self_checks
+from hessdiag.curvature.checks import examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import operators
@@ -183,7 +183,7 @@ def eigs(
     _refuse(lowest, highest, tol, max_basis, max_products, block)
     part = support(problem, DENSE_UP_TO, seed=seed)
     n = part.size
-    operator = HessianOperator(part.problem)
+    operator = HessianOperator(part.problem, check=False)
     report = progress or (lambda done, total, what: None)
     exact = n <= DENSE_UP_TO
     wanted = n if exact else lowest + highest
@@ -191,7 +191,7 @@ def eigs(
     basis = min(max_basis or LARGEST_BASIS, fitting, n)
     report(0, wanted, _untouched(part) + _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
 
-    checks = self_checks(operator, seed, squared=True)
+    checks = examine(operator, seed, squared=True)
     gradient = part.shorten(operator.gradient())
     size = safe_norm(gradient.double())
     direction = gradient.double() / size if size else gradient.double()
@@ -216,7 +216,7 @@ def eigs(
             precision=shared.precision,
             progress=lambda spent, converged: report(converged, wanted, ""),
         )
-    trusted = not operators.failed(problem, checks)
+    trusted = not checks.failed
     places = torch.arange(n)
     if part.zeros:
         nulls = min(part.zeros, lowest + highest)
@@ -254,11 +254,11 @@ def eigs(
         basis=pairs.basis,
         restarts=pairs.restarts,
         engine=shared.engine,
-        checks=checks,
         status=status,
+        **operators.trust(checks),
         vectors=_columns(pairs, places, problem.n_parameters) if keep_vectors else None,
     )
-    return replace(measured, findings=tuple(findings(measured, problem, TOLERANCE[problem.dtype])))
+    return replace(measured, findings=tuple(findings(measured, problem)))
 
 
 def _refuse(lowest: int, highest: int, tol: float, max_basis: int | None, max_products: int, block: int) -> None:

@@ -2,7 +2,14 @@
 
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, zero_rows_findings
+from hessdiag.diagnostics.verdict import (
+    Finding,
+    checks_findings,
+    data_findings,
+    nothing_there,
+    percent,
+    zero_rows_findings,
+)
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -14,12 +21,14 @@ CAPTURED = 0.5  # share of the squared gradient in the top eigenvectors that is 
 NEAR_ROUNDING = 30.0  # residuals within this factor of rounding are rounding's
 
 
-def findings(eigs: "Eigs", problem: Problem, tolerance: float) -> list[Finding]:
+def findings(eigs: "Eigs", problem: Problem) -> list[Finding]:
     """The verdict on both ends, the most important sentence first."""
-    found = checks_findings(eigs.checks, tolerance)
+    found = checks_findings(eigs.checks, eigs.check_tolerance, eigs.point)
+    if not eigs.trusted:
+        return [*found, *data_findings(problem)]
     found += _convergence(eigs)
     if max(map(abs, eigs.ritz_range)) <= eigs.rounding:
-        return [*found, _nothing_there(), *data_findings(problem)]
+        return [*found, nothing_there(_nothing_there(), eigs.point), *data_findings(problem)]
     found += _negative_curvature(eigs)
     found += _sharpness(eigs)
     found += _gradient(eigs)

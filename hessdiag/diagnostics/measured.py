@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hessdiag.curvature.point.result import Point
 from hessdiag.diagnostics.verdict import Finding, Status
 
 _HELD_ELSEWHERE = ("checks", "status", "findings")  # in the document, beside its "result"
@@ -15,12 +16,18 @@ class Measured:
 
     Attributes:
         checks: Relative errors of the self-checks of the products.
+        trusted: Whether they passed. Where they did not, nothing is proven by the numbers.
+        check_tolerance: Largest error that they allow.
+        point: What kind of point the parameters are at; `None` where it was not looked at.
         status: "ok", "inexact" (not to be trusted) or "interrupted" (what was complete by then).
         findings: The verdict.
     """
 
     checks: dict[str, float | None]
     status: Status
+    trusted: bool = True
+    check_tolerance: float = 0.0
+    point: Point | None = None
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -35,4 +42,11 @@ class Measured:
 
     def to_result(self) -> dict[str, Any]:
         """The document's "result"."""
-        return {key: value for key, value in asdict(self).items() if key not in _HELD_ELSEWHERE}
+        found = {key: value for key, value in asdict(self).items() if key not in _HELD_ELSEWHERE}
+        return found | ({} if self.point is None else point_result(self.point))
+
+
+def point_result(point: Point) -> dict[str, Any]:
+    """What a result document says of the point: its kind and numbers, and beside them where units lie at a kink."""
+    numbers = asdict(point)
+    return {"kinks": numbers.pop("kinks"), "point": numbers}

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import self_checks
+from hessdiag.curvature.checks import examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.support import Restricted, Support, support
 from hessdiag.diagnostics import operators
@@ -257,10 +257,10 @@ def spectrum(
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=operator == "hessian")
     matrix = operators.operator(part.problem, operator)
     report = progress or (lambda done, total, what: None)
-    checks = self_checks(matrix, seed, squared=True)
+    checks = examine(matrix, seed, squared=True)
     output = None if isinstance(matrix, HessianOperator) else operators.output_checks(matrix, seed)
     if output is not None:
-        checks |= output.checks
+        checks = checks.also(output.checks)
     semidefinite = output is not None and output.loss == "convex"
     exact = part.size <= EXACT_UP_TO
     products = matrix if exact else parallel.shared(matrix)
@@ -269,9 +269,9 @@ def spectrum(
     else:
         shortened = part.restrict(products, matrix.chunk)
         measured = _sampled(shortened, part.zeros, operator, semidefinite, probes, steps, seed, report)
-    trusted = not operators.failed(problem, checks)
+    trusted = not checks.failed
     measured |= {
-        "checks": checks,
+        **operators.trust(checks),
         "engine": products.engine,
         "zero_rows": part.zeros,
         "untouched": part.untouched,

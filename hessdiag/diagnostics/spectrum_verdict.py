@@ -2,9 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from hessdiag.curvature.checks import TOLERANCE
 from hessdiag.diagnostics import output_verdict
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, percent, times, zero_rows_findings
+from hessdiag.diagnostics.verdict import (
+    Finding,
+    checks_findings,
+    data_findings,
+    nothing_there,
+    percent,
+    times,
+    zero_rows_findings,
+)
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -20,14 +27,20 @@ WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher m
 
 def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     """The verdict on a measured spectrum, the most important sentence first."""
-    passed: dict[str, float | None] = {"hvp_finite_difference": 0.0}  # there is no such check beside the Hessian's
-    tolerance = TOLERANCE[problem.dtype]
-    found = checks_findings(passed | spectrum.checks, tolerance)
-    found += output_verdict.check_findings(spectrum.checks, tolerance)
+    found = checks_findings(spectrum.checks, spectrum.check_tolerance, spectrum.point)
+    if spectrum.point is None or spectrum.point.trusted:  # else there is a cause already
+        found += output_verdict.check_findings(spectrum.checks, spectrum.check_tolerance)
+    if not spectrum.trusted:
+        return [*found, *data_findings(problem)]
     found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
     if spectrum.frobenius == 0:
         linear = spectrum.loss_in_output == "linear"
-        return [*found, output_verdict.linear_finding(problem) if linear else _nothing_there(spectrum)]
+        return [
+            *found,
+            output_verdict.linear_finding(problem)
+            if linear
+            else nothing_there(_nothing_there(spectrum), spectrum.point),
+        ]
     found += _ends(spectrum)
     found.append(_signs(spectrum) if spectrum.operator == "hessian" else _gauss_newton_signs(spectrum))
     found += _resolution(spectrum)

@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from hessdiag.curvature.checks import TOLERANCE, self_checks
+from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics.effective_width import EffectiveWidth
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
@@ -147,18 +147,21 @@ def vanishing_of(
     report(0, sum(work), _cost(surveys, seeds, networks) + pieces.said)
 
     def measure_one(depth: int, index: int) -> Arrays:
-        return measure(network(depth, index), seed + index, curved=index < networks).arrays()
+        problem = network(depth, index)
+        if checks is not None and checks.special:  # what one network needs, others may: differences, one draw
+            examine(HessianOperator(problem, check=False), seed)
+        return measure(problem, seed + index, curved=index < networks).arrays()
 
     measured: list[DepthNorms] = []
     layers: tuple[LayerNorms, ...] = ()
-    checks: dict[str, float | None] = {}
+    checks: Examination | None = None
     interrupted, same, done = False, False, 0
     for survey in surveys:
         found: list[Network] = []
         try:
-            if not checks:
+            if checks is None:
                 first = network(survey.depth, 0)
-                checks = self_checks(HessianOperator(first), seed)
+                checks = examine(HessianOperator(first, check=False), seed)
             for index in range(seeds):
                 compute = partial(measure_one, survey.depth, index)
                 found.append(Network.of(pieces.get(f"depth-{survey.depth}-network-{index}", compute)))
@@ -177,7 +180,7 @@ def vanishing_of(
             measured.append(entry)
         if interrupted:
             break
-    if not measured:
+    if not measured or checks is None:
         raise min(failed, key=lambda failure: failure.depth).error()
     return Vanishing(
         width=None,
@@ -190,8 +193,10 @@ def vanishing_of(
         device=str(first.device),
         depths=tuple(measured),
         layers=layers,
-        checks=checks,
-        check_tolerance=TOLERANCE[first.dtype],
+        checks=checks.checks,
+        check_tolerance=checks.tolerance,
+        trusted=not checks.failed,
+        point=checks.point,
         interrupted=interrupted,
         same_weights=same,
         resumed_pieces=pieces.taken,

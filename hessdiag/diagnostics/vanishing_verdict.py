@@ -22,6 +22,8 @@ def findings(measured: "Vanishing") -> list[Finding]:
     first, last = measured.depths[0], measured.depths[-1]
     theory = measured.predict(last.width)
     found = [*_failed(measured), *_checks(measured)]
+    if not measured.trusted:
+        return found
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
     found += _identical(measured, last)
@@ -53,7 +55,7 @@ def _failed(measured: "Vanishing") -> list[Finding]:
 
 def _checks(measured: "Vanishing") -> list[Finding]:
     if "hessian_norm_z" not in measured.checks:
-        return checks_findings(measured.checks, measured.check_tolerance)
+        return checks_findings(measured.checks, measured.check_tolerance, measured.point)
     if not measured.check_failed:
         return []
     z = measured.checks["hessian_norm_z"]

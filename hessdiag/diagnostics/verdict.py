@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from hessdiag.curvature.point import words
+from hessdiag.curvature.point.result import Point
+
 if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
 
@@ -47,37 +50,45 @@ def times(value: float) -> str:
     return f"{value:,.0f} times" if value >= 100 else f"{value:.2g} times"
 
 
-def checks_findings(checks: dict[str, float | None], tolerance: float) -> list[Finding]:
-    """Findings for self-checks of Hessian products that are missing or failed, or that differences stand in for."""
-    findings = []
+def checks_findings(checks: dict[str, float | None], tolerance: float, point: Point | None = None) -> list[Finding]:
+    """Findings of what is special about the point, and of self-checks that failed or that differences stand in for.
+
+    Where a self-check failed, a verdict says no more than these: nothing is proven in such a run.
+    """
+    sentences = [] if point is None else [words.describe(point), words.drawn(point), words.coarse(point)]
+    findings = [Finding(said.level, said.says, said.because, said.remedy) for said in sentences if said is not None]
+    if any(finding.level == "bad" for finding in findings):
+        return findings
     apart = checks.get("hvp_two_steps")
-    if apart is not None:
-        checks = checks | {"hvp_finite_difference": 0.0}  # there is no other product to compare differences with
+    if apart is not None and (point is None or point.kind == "once" or not apart <= tolerance):
         findings.append(_differences(apart, tolerance))
     for name, what in (
         ("hvp_symmetry", "symmetric"),
         ("hvp_finite_difference", "the derivative of the gradient"),
     ):
         value = checks.get(name)
-        if value is None:
-            findings.append(
-                Finding(
-                    "note",
-                    f"The Hessian products could not be checked to be {what}.",
-                    "the model cannot be copied",
-                    "give the model as a function that builds it",
-                )
-            )
-        elif not value <= tolerance:
+        if value is not None and not value <= tolerance:
             findings.append(
                 Finding(
                     "bad",
                     f"The Hessian products are not {what}: no number below can be trusted.",
                     f"relative error {value:.1e}, allowed {tolerance:.0e}",
-                    "--dtype float64; if that does not mend it, the model draws random numbers, detaches a part of what it computes, or has an operation whose second derivative is missing",
+                    "--dtype float64, if the model is in another; else an operation's second derivative is wrong, or something in the model changes between passes",
                 )
             )
     return findings
+
+
+def nothing_there(usual: Finding, point: Point | None) -> Finding:
+    """What a Hessian that vanishes means: the usual, but at a kink it vanishes on one side only, for all that is known."""
+    if point is None or point.beside is None:
+        return usual
+    return Finding(
+        "warn",
+        "On this piece beside the kink every product vanishes; on another side it need not.",
+        "the parameters are at a kink, where curvature depends on the side",
+        "measure at a point beside it: small random values instead of exact zeros",
+    )
 
 
 def _differences(apart: float, tolerance: float) -> Finding:

@@ -1,5 +1,6 @@
 """The `Problem`: what every diagnostic is handed. A model, its data and a scalar objective of the two."""
 
+import copy
 import fnmatch
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, kernels, order, structure
+from hessdiag.problem import averages, guard, kernels, order, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 
@@ -62,6 +63,8 @@ class Problem:
         seed: Fixes the dropout mask.
         source: How it came to be, for the report: spec, files, what was stripped or assumed.
         notes: Sentences that a reader of the result must see.
+        one_draw: Start torch's random numbers anew from `seed` in every evaluation, so that a model that draws some in
+            its forward pass is one function: that of this draw.
 
     Raises:
         SpecError: if both or neither of `loss` and `objective` are given, or `layers` matches nothing.
@@ -83,6 +86,7 @@ class Problem:
     seed: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    one_draw: bool = False
 
     def __post_init__(self) -> None:
         if (self.loss is None) == (self.objective is None):
@@ -294,6 +298,11 @@ class Problem:
         return tuple(terms.count / self.averaged.count for terms in self._terms)
 
     @property
+    def rewritten(self) -> tuple[str, ...]:
+        """Parameters that the model's own forward pass changes; empty until one was run."""
+        return tuple(vars(self).get("_rewritten", ()))
+
+    @property
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.parameters[0].device
@@ -361,11 +370,16 @@ class Problem:
     @contextmanager
     def _evaluation(self, fold: bool) -> Iterator[None]:
         with ExitStack() as stack:
+            if not vars(self).get("_harmless"):
+                stack.enter_context(self._parameters_kept())
             stack.enter_context(_mode(self.model, self._modules, self.train_mode))
             stack.enter_context(_private_buffers(self._modules))
             stack.enter_context(kernels.dense_embeddings(self._modules))
             stack.enter_context(kernels.plain_embedding_bag())
             stack.enter_context(kernels.plain_weight_norm())
+            stack.enter_context(guard.plain_checkpoints())
+            if self.rewritten:
+                stack.enter_context(guard.idle_renorm())
             stack.enter_context(kernels.plain_batch_norm(fold=fold))
             stack.enter_context(sdpa_kernel(SDPBackend.MATH))
             stack.enter_context(kernels.plain_transformer())
@@ -373,11 +387,42 @@ class Problem:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
             if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
                 stack.enter_context(torch.backends.cudnn.flags(enabled=False))
-            if self.train_mode:
+            if self.train_mode or self.one_draw:
                 devices = [self.device] if self.device.type == "cuda" else []
                 stack.enter_context(torch.random.fork_rng(devices))
                 torch.manual_seed(self.seed)
             yield
+
+    @contextmanager
+    def _parameters_kept(self) -> Iterator[None]:
+        """Put parameters back that an evaluation changes, as embeddings with `max_norm` do; the first one is watched.
+
+        Where one changes them, a private copy of the model takes its place, so that all later numbers are of one point.
+        """
+        model = self.model
+        kept = guard.snapshot(model)
+        returned = False
+        try:
+            yield
+            returned = True
+        finally:
+            changed = guard.restore(model, kept)
+            if changed and self.model is model:
+                vars(self)["_rewritten"] = changed
+                vars(self)["_harmless"] = self._part_from(model)
+            elif returned and not self.rewritten:
+                vars(self)["_harmless"] = True
+
+    def _part_from(self, model: nn.Module) -> bool:
+        """Go on with a copy of the model; whether it can be copied."""
+        try:
+            own = copy.deepcopy(model)
+        except (RuntimeError, TypeError, AttributeError, NotImplementedError):
+            return False
+        object.__setattr__(self, "model", own)
+        for name in ("named_parameters", "parameters", "_modules"):
+            vars(self).pop(name, None)
+        return True
 
     def evaluate(self, batch: Any) -> Tensor:
         """The objective of one batch, a scalar with a graph that can be differentiated twice.
@@ -385,8 +430,10 @@ class Problem:
         Raises:
             ComputeError: if the value is not a finite scalar, or model, batch and loss do not fit.
         """
+        model = self.model
         with self.evaluation():
-            return self._value(batch)
+            value = self._value(batch)
+        return value if self.model is model else self.evaluate(batch)
 
     def _value(self, batch: Any) -> Tensor:
         try:

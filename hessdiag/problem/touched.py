@@ -49,6 +49,8 @@ def touched(problem: Problem, least: float) -> Touched | None:
         rows = _rows(problem)
     except (HessdiagError, RuntimeError):
         return None
+    if problem.rewritten:  # a copy of the model has taken its place, whose tables are written to
+        return None
     kept = torch.cat(
         [
             _places(parameter, place.start, rows[parameter])

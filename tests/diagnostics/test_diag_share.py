@@ -364,14 +364,21 @@ def test_wrong_products_make_the_result_inexact():
         @staticmethod
         def backward(ctx, grad):
             (x,) = ctx.saved_tensors
-            return grad * 3 * x.detach() * x
+            return grad * 3 * x.detach() * x + skew * torch.cumsum(x, -1)
 
     problem = Problem(
         nn.Linear(3, 1).double(),
         data=[torch.zeros(1)],
         objective=lambda m, batch: Lying.apply(m.weight).sum(),
     )
+    skew = 0.0  # a gradient that is right, and its derivative is not: differences know better
     found = diag_share(problem)
+    assert found.status == "ok"
+    assert found.diag_share == pytest.approx(1.0, abs=1e-8)
+    assert found.verdict[0]["level"] == "warn"
+    assert "central differences" in found.engine
+    skew = 1.0  # a gradient that is that of nothing
+    found = diag_share(Problem(problem.model, data=problem.data, objective=problem.objective))
     assert found.status == "inexact"
     assert found.verdict[0]["level"] == "bad"
 
@@ -429,7 +436,9 @@ def test_negative_curvature_is_certain_only_where_it_is_proven(monkeypatch):
         if certain:
             lowest = float(torch.linalg.eigvalsh(A.double())[0])
             assert lowest - 1e-9 <= found.bound < 0
-    monkeypatch.setattr(module, "self_checks", lambda *args, **kwargs: {"hvp_symmetry": 0.3})
+    examine = module.examine
+    failing = lambda *args, **kwargs: examine(*args, **kwargs).also({"hvp_symmetry": 0.3})  # noqa: E731
+    monkeypatch.setattr(module, "examine", failing)
     found = diag_share(quadratic(torch.diag(torch.tensor([1.0, -0.5])).double()))
     assert not found.negative_certificate.certain
     assert not any("certain" in finding.says for finding in found.findings)

@@ -100,7 +100,7 @@ def spent(monkeypatch):
     monkeypatch.setattr(CurvatureOperator, "__matmul__", counted(product, lambda V: 1 if V.ndim == 1 else V.shape[1]))
     monkeypatch.setattr(HessianOperator, "rows", counted(rows, len))
     for room in ROOMS:
-        monkeypatch.setattr(room, "self_checks", uncounted(room.self_checks))
+        monkeypatch.setattr(room, "examine", uncounted(room.examine))
     monkeypatch.setattr(operators, "output_checks", uncounted(operators.output_checks))
     return counts
 

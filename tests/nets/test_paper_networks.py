@@ -6,8 +6,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 from hessdiag import HessianOperator, ProblemRequest, load_problem
-from hessdiag.curvature.checks import self_checks
-from hessdiag.diagnostics import operators
+from hessdiag.curvature.checks import examine
 from hessdiag.errors import SpecError
 from hessdiag.nets.fcn import FCN
 from hessdiag.nets.mlp import MLP
@@ -119,7 +118,7 @@ def test_the_loader_gives_a_batch_and_products_are_right(spec, shape):
     assert x.shape == (6, *shape)
     assert torch.equal(x, y) == ("fcn" in spec)
     operator = HessianOperator(problem)
-    assert not operators.failed(problem, self_checks(operator, 0))
+    assert not examine(operator, 0).failed
     assert operator.engine.startswith("batched")
 
 

@@ -1,0 +1,330 @@
+"""The check that all measurements of a model share: products, their symmetry, and the point they are taken at."""
+
+import math
+import warnings
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason, wide
+from hessdiag.curvature.point import words
+from hessdiag.curvature.point.line import Place, finite
+from hessdiag.curvature.point.resolve import Found, Scene, resolve
+from hessdiag.curvature.point.result import Kind, Point
+from hessdiag.errors import ComputeError, ExitCode, HessdiagError
+from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.problem.problem import Problem
+
+# Largest relative error at which products are still believed, by dtype.
+TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
+
+SAME_GRADIENT, SAME_LOSS = 1e-6, 1e-9  # of two passes in float64; atomic additions come in any order
+SAME_COARSE = 1e3  # units of the last digit, in a coarser dtype
+ANOTHER = 0.5  # relative distance of gradients of the model and of its copy beyond which these are two functions
+_CLOSURE = "the objective reaches the model by another way than its argument, so that a copy cannot take its place"
+COMPANY = 4  # vectors that share a pass on a CPU, so that what is checked is what commands use
+
+
+class NoHessianError(ComputeError):
+    """There is no Hessian at this point, or none that can be had."""
+
+    exit_code = ExitCode.INEXACT
+
+
+class PointWarning(UserWarning):
+    """What is special about the point at which a matrix of second derivatives is taken."""
+
+
+class Matrix(Protocol):
+    """What is asked of a matrix of second derivatives."""
+
+    problem: Problem
+    matrix: str
+    second: bool
+    missing: str | None
+
+    @property
+    def chunk(self) -> int:
+        """Vectors that share a pass."""
+
+    @property
+    def precision(self) -> float:
+        """Relative error of products."""
+
+    @property
+    def moved(self) -> Moved | None:
+        """The copy that differences are taken on, if they are."""
+
+    def raw(self, vectors: Tensor) -> Tensor:
+        """Products with the columns of a matrix as autograd gives them, NaN included."""
+
+    def on(self, problem: Problem) -> "Matrix":
+        """The same matrix of another problem."""
+
+    def turn_to(self, moved: Moved, why: str) -> None:
+        """Take differences of gradients from now on."""
+
+    def forget(self) -> None:
+        """Drop graphs that were made under other circumstances."""
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the self-checks of a matrix found.
+
+    Attributes:
+        checks: Relative errors by name, as result documents hold them.
+        point: What kind of point it is taken at.
+        tolerance: What errors are allowed.
+        size: Of the largest entry of its products.
+        moved: The copy that products come from, where they are differences; `None` elsewhere.
+    """
+
+    checks: dict[str, float | None]
+    point: Point
+    tolerance: float
+    size: float
+    moved: Moved | None = None
+
+    @property
+    def reason(self) -> str:
+        """Why products are differences, for the report."""
+        return self.point.why or _reason(self.point) if self.point.kind == "once" else _reason(self.point)
+
+    @property
+    def failed(self) -> bool:
+        """Whether the numbers of this run cannot be trusted: then nothing is proven by them."""
+        errors = [value for value in self.checks.values() if value is not None]
+        return not self.point.trusted or any(not value <= self.tolerance for value in errors)
+
+    def also(self, more: dict[str, float | None]) -> "Examination":
+        """With other checks beside these."""
+        return replace(self, checks=self.checks | more)
+
+    @property
+    def special(self) -> bool:
+        """Whether this is anything but a smooth point of a function that is always the same."""
+        return self.point.kind != "smooth" or bool(self.point.draw)
+
+    def tell(self) -> None:
+        """Say what a person has to know before believing the matrix.
+
+        Raises:
+            NoHessianError: if it cannot be trusted.
+        """
+        said = words.describe(self.point)
+        if self.failed:
+            if said is None or said.level != "bad":
+                errors = ", ".join(f"{name} {value:.1e}" for name, value in self.checks.items() if value is not None)
+                raise NoHessianError(
+                    f"the products are not those of a Hessian: {errors}, allowed {self.tolerance:.0e}.",
+                    "check=False, to have them nevertheless",
+                )
+            raise NoHessianError(
+                f"{said.says[0].lower()}{said.says[1:].rstrip('.')} ({said.because}).",
+                f"{said.remedy}; check=False, to have the numbers nevertheless",
+            )
+        for sentence in (said, words.drawn(self.point)):
+            if sentence is not None and sentence.level == "warn":
+                warnings.warn(f"{sentence.says} ({sentence.because})", PointWarning, stacklevel=5)
+
+
+def examine(operator: Matrix, seed: int = 0) -> Examination:
+    """Check a matrix once for its problem and parameters, and let it take differences where autograd fails.
+
+    Args:
+        operator: The matrix. Where the point asks for it, it turns to differences.
+        seed: Of the random vectors.
+    """
+    problem = operator.problem
+    entry = _entry(problem, operator.matrix)
+    if entry is not None and entry[1] == seed:
+        found = entry[2]
+    else:
+        found = _examine(operator, seed)
+        vars(problem).setdefault("_examinations", {})[operator.matrix] = fingerprint(problem), seed, found
+    if found.moved is not None and operator.missing is None:
+        operator.turn_to(found.moved, found.reason)
+    return found
+
+
+def known(problem: Problem, matrix: str) -> Examination | None:
+    """What was found of a problem's matrix at these parameters; `None` where it was not looked at."""
+    entry = _entry(problem, matrix)
+    return None if entry is None else entry[2]
+
+
+def _entry(problem: Problem, matrix: str) -> tuple[Tensor, int, Examination] | None:
+    entry: tuple[Tensor, int, Examination] | None = vars(problem).get("_examinations", {}).get(matrix)
+    return entry if entry is not None and torch.equal(entry[0], fingerprint(problem)) else None
+
+
+def fingerprint(problem: Problem) -> Tensor:
+    """Numbers that change when parameters do."""
+    with torch.no_grad():
+        sums = torch.stack([parameter.sum().double().cpu() for parameter in problem.parameters])
+        norms = torch.stack([parameter.norm().double().cpu() for parameter in problem.parameters])
+    return torch.cat([sums, norms]).nan_to_num()
+
+
+def _reason(point: Point) -> str:
+    where = words.listed(point.parameters)
+    if point.kind == "nan":
+        return f"autograd's second derivative is not finite in {where}"
+    if point.engine == "held differences":
+        return f"the point is at a kink and autograd fails in {where}; choices are held"
+    return f"autograd's second derivative is wrong in {where}"
+
+
+def _examine(operator: Matrix, seed: int) -> Examination:
+    problem = operator.problem
+    moved, places, why = _copy(problem)
+    draw, rewritten = 0.0, problem.rewritten
+    random = False
+    if moved is not None:
+        draw = _apart(moved, places)
+        if draw:
+            places = _freeze(problem, moved)
+            operator.forget()
+            random = _apart(moved, places) > 0
+        rewritten = rewritten or moved.problem.rewritten
+    V = _vectors(operator, seed)
+    HV = operator.raw(V)
+    rewritten = rewritten or problem.rewritten
+    size = float(HV.abs().max()) if finite(HV) else math.inf
+    held = Found(Point())
+    if random:
+        point = Point("random")
+    elif rewritten:
+        point = Point("rewritten", parameters=rewritten)
+    elif operator.missing is not None:
+        point = Point("once", "differences", why=operator.missing)
+    elif not operator.second:
+        point = Point()
+    elif moved is None:
+        point = Point("unchecked" if finite(HV) else "no_hessian", error=None if finite(HV) else math.inf, why=why)
+    else:
+        held = _resolved(operator, moved, places[0], V, HV)
+        point = held.point
+    if point.kind not in ("smooth", "random", "rewritten") and moved is not None and _elsewhere(problem, places[0]):
+        point = Point("unchecked" if operator.missing is None else "unresolved", why=_CLOSURE)
+    point = replace(point, draw=draw)
+    engine = operator.moved
+    if point.engine != "autograd" and operator.missing is None and moved is not None:
+        moved.holding = held.held
+        if point.step is not None and held.held is None:
+            moved.relative = point.step
+        moved.origin()
+        operator.turn_to(moved, _reason(point))
+        engine = moved
+        V = V[:, :2]
+        HV = operator.raw(V)
+        size = float(HV.abs().max()) if finite(HV) else math.inf
+    checks: dict[str, float | None] = {"hvp_symmetry": asymmetry(V, HV)}
+    if operator.missing is not None:
+        checks["hvp_two_steps"] = operator.precision
+    elif operator.second:
+        checks["hvp_finite_difference"] = point.error
+    inside = problem.dtype if point.computes_in is None else getattr(torch, point.computes_in)
+    return Examination(checks, point, max(TOLERANCE[problem.dtype], TOLERANCE[inside]), size, engine)
+
+
+def _copy(problem: Problem) -> tuple[Moved | None, list[Place], str | None]:
+    """A copy that can be moved, in float64 where it can be evaluated in it, with two passes at theta; or why not."""
+    why = None
+    for dtype in (wide(problem.device), None):
+        try:
+            moved = copied(problem, dtype)
+            with torch.random.fork_rng([problem.device] if problem.device.type == "cuda" else []):
+                torch.manual_seed(problem.seed)  # so that how far two passes differ is the same in every run
+                return moved, [Place(*moved.here()), Place(*moved.here())], None
+        except CannotCopyError as error:
+            return None, [], error.what
+        except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+            why = f"a copy of the model cannot be evaluated: {reason(error)}"
+    return None, [], why
+
+
+def _elsewhere(problem: Problem, copy: Place) -> bool:
+    """Whether the copy is another function: one that does not reach the copied parameters."""
+    gradient = loss_and_gradient(problem)[1]
+    if not finite(gradient) or not finite(copy.gradient):
+        return False
+    size = max(safe_norm(gradient), safe_norm(copy.gradient))
+    return safe_norm(gradient - copy.gradient) > ANOTHER * size
+
+
+def _apart(moved: Moved, places: list[Place]) -> float:
+    """Relative distance of two passes; 0 where it is rounding."""
+    first, second = places
+    eps = torch.finfo(moved.problem.dtype).eps
+    size = max(safe_norm(first.gradient), safe_norm(second.gradient))
+    gradients = safe_norm(first.gradient - second.gradient) / size if size and finite(first.gradient) else 0.0
+    losses = abs(first.loss - second.loss) / (max(abs(first.loss), abs(second.loss)) or 1.0)
+    if gradients > max(SAME_GRADIENT, SAME_COARSE * eps) or losses > max(SAME_LOSS, SAME_COARSE * eps):
+        return max(gradients, losses)
+    return 0.0
+
+
+def _freeze(problem: Problem, moved: Moved) -> list[Place]:
+    """Start torch's random numbers from the same seed in every evaluation, and look again."""
+    for one in (problem, moved.problem):
+        object.__setattr__(one, "one_draw", True)
+    return [Place(*moved.here()), Place(*moved.here())]
+
+
+def _vectors(operator: Matrix, seed: int) -> Tensor:
+    """Random vectors, (N, k): one on all coordinates, one on those that are exactly zero, and company.
+
+    As many as share a pass, so that what is checked is what commands use. None moves what padding freezes.
+    """
+    problem = operator.problem
+    count = COMPANY if operator.chunk >= COMPANY else 2
+    generator = torch.Generator().manual_seed(seed)
+    V = torch.randn(count, problem.n_parameters, generator=generator)
+    mask = unfrozen(problem)
+    V[0] *= mask
+    zero = zeros(problem) * mask
+    if 0 < float(zero.sum()) < float(mask.sum()):
+        V[1] *= zero
+    return V.to(problem.device, torch.promote_types(problem.dtype, torch.float32)).T
+
+
+def zeros(problem: Problem) -> Tensor:
+    """1 for every parameter that is exactly zero."""
+    return torch.cat([(parameter.detach() == 0).reshape(-1).cpu().float() for parameter in problem.parameters])
+
+
+def unfrozen(problem: Problem) -> Tensor:
+    """1 for every parameter, but 0 for the rows of embeddings that padding freezes."""
+    masks: dict[Tensor, Tensor] = {parameter: torch.ones(parameter.shape) for parameter in problem.parameters}
+    for module in problem.model.modules():
+        if isinstance(module, torch.nn.Embedding) and module.padding_idx is not None and module.weight in masks:
+            masks[module.weight][module.padding_idx] = 0.0
+    return torch.cat([mask.reshape(-1) for mask in masks.values()])
+
+
+def asymmetry(V: Tensor, HV: Tensor) -> float:
+    """Relative asymmetry |u'Hv - v'Hu| / (|u||Hv|), the worst pair; 0 when their products vanish."""
+    HV = HV / (HV.abs().max() or 1.0)  # squares of small numbers would vanish
+    scale = V.norm(dim=0)[:, None] * HV.norm(dim=0)
+    forms = V.T @ HV
+    return float(torch.where(scale > 0, (forms - forms.T).abs() / scale, 0.0).max())
+
+
+def _resolved(operator: Matrix, moved: Moved, here: Place, V: Tensor, HV: Tensor) -> Found:
+    def product(v: Tensor) -> Tensor:
+        return operator.on(moved.problem).raw(v[:, None])[:, 0]
+
+    scene = Scene(moved, here, product, TOLERANCE)
+    if not finite(here.gradient):
+        return Found(scene.without_gradient())
+    zero = bool((V[:, 1] == 0).sum() > (V[:, 0] == 0).sum())
+    columns = (0, 1) if zero else (0,)
+    try:
+        return resolve(scene, [V[:, c] for c in columns], [HV[:, c] for c in columns], operator.problem.dtype)
+    except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        kind: Kind = "unchecked" if finite(HV) else "no_hessian"
+        return Found(Point(kind, error=None if finite(HV) else math.inf, why=f"at a step aside: {reason(error)}"))

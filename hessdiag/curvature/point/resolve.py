@@ -1,0 +1,315 @@
+"""From a product and a copy that can be moved to the kind of point, and to what gives right products there."""
+
+import math
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.differences import Moved
+from hessdiag.curvature.point.classify import CONVERGED, ONE_SIDED, Judge, Outcome, named
+from hessdiag.curvature.point.held import HeldPieces
+from hessdiag.curvature.point.line import Line, Place, Sample, finite
+from hessdiag.curvature.point.result import Kind, Kink, Point
+from hessdiag.curvature.point.sides import Kinks, Side
+from hessdiag.curvature.point.watch import OtherPathError
+from hessdiag.errors import ComputeError
+from hessdiag.linalg.lanczos import safe_norm
+
+CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
+NAMED_BY_LOSS = 64  # parameter tensors that are looked at one by one where the gradient is not the loss's
+
+Product = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The point, and the pieces that differences must hold there, if any."""
+
+    point: Point
+    held: HeldPieces | None = None
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a point is judged by.
+
+    Attributes:
+        moved: A copy of the problem, in float64 where that can be.
+        here: Loss and gradient of it at theta.
+        product: H v by autograd where the copy stands.
+        tolerance: Of products in the problem's own dtype.
+        tolerances: By dtype.
+    """
+
+    moved: Moved
+    here: Place
+    product: Product
+    tolerances: dict[torch.dtype, float]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the parameters."""
+        return tuple(name for name, _ in self.moved.problem.named_parameters)
+
+    @property
+    def eps(self) -> float:
+        """Rounding of the copy."""
+        return float(torch.finfo(self.moved.problem.dtype).eps)
+
+    def without_gradient(self) -> Point:
+        """The point where the gradient itself is not finite."""
+        gradient = self.here.gradient
+        return Point(
+            "no_hessian",
+            error=math.inf,
+            parameters=not_finite_in(self, gradient),
+            rows=_rows(self, gradient),
+            why="the gradient itself is NaN or infinite",
+        )
+
+
+def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own: torch.dtype) -> Found:
+    """The kind of point, from products along one or two directions.
+
+    Args:
+        scene: The copy, and what it gives at theta.
+        directions: Random vectors: on all coordinates, and on those that are exactly zero.
+        products: With them, in the problem's own dtype.
+        own: That dtype.
+    """
+    found = [_along(scene, v, product, own) for v, product in zip(directions, products, strict=True)]
+    worst = next((one for one in found if one.point.kind != "smooth"), None)
+    if worst is None:
+        errors = [one.point.error or 0.0 for one in found]
+        return found[errors.index(max(errors))]
+    if worst.point.kind == "kink" and len(found) > 1 and found[1].point.kind.startswith("kink_"):
+        return found[1]  # that autograd is wrong beside the kink shows best where parameters are zero
+    return worst
+
+
+def _along(scene: Scene, v: Tensor, product: Tensor, own: torch.dtype) -> Found:
+    moved, dtype = scene.moved, scene.moved.problem.dtype
+    line = Line(moved, v, scene.here, scene.eps)
+    precise = product.to(line.v)
+    if dtype != torch.float64:  # the copy is as coarse as the model: its steps cross kinks
+        return _coarse(scene, line, precise, dtype)
+    if own == dtype:
+        return _precisely(scene, line, precise, scene.tolerances[dtype])
+    first = Judge(line, precise, CLEARLY, ())
+    clean = first.clean()
+    if clean is not None:
+        return Found(Point(error=clean.error, step=clean.sample.relative))
+    precise = _at_theta(scene, line.v)
+    found = _precisely(scene, line, precise, scene.tolerances[dtype])
+    return _rounded(found, product.to(precise), precise, scene.tolerances[own])
+
+
+def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float) -> Found:
+    """The kind of point from a product in float64."""
+    judge = Judge(line, product, tolerance, scene.moved.problem.places())
+    clean = judge.clean()
+    if clean is not None:
+        return Found(Point(error=clean.error, step=clean.sample.relative))
+    kinks = Kinks(scene.moved, line)
+    if kinks.dtype != torch.float64:
+        return _coarse(scene, line, product, kinks.dtype)
+    outcome = judge.judge(lambda: bool(kinks.units()))
+    return _explained(scene, line, product, outcome, judge, kinks)
+
+
+def _at_theta(scene: Scene, v: Tensor) -> Tensor:
+    scene.moved.origin()
+    return scene.product(v).to(v)
+
+
+def _rounded(found: Found, product: Tensor, precise: Tensor, tolerance: float) -> Found:
+    """Whether a product in the model's own dtype is far from the same in float64."""
+    if not finite(precise) or found.point.engine != "autograd" or not found.point.trusted:
+        return found
+    size = safe_norm(precise)
+    apart = (
+        safe_norm(product - precise) / size if size and finite(product) else 0.0 if finite(product) else float("inf")
+    )
+    if apart > tolerance:
+        return Found(Point("rounding", error=apart, step=found.point.step))
+    return Found(replace(found.point, error=max(apart, found.point.error or 0.0)), found.held)
+
+
+def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Found:
+    """A model that computes in a coarse dtype: steps are long and cross kinks, so that pieces are held if need be."""
+    eps = float(torch.finfo(dtype).eps)
+    coarse = line.like(eps)
+    name = str(dtype).removeprefix("torch.")
+    tolerance = scene.tolerances[dtype]
+    judge = Judge(coarse, product, tolerance, (), coarse=True)
+    sample = min((coarse.sample(level) for level in (0, 1)), key=judge.error)
+    point = Point(error=judge.error(sample), step=sample.relative, computes_in=name)
+    if judge.agrees(sample):
+        return Found(point)
+    held = _held(scene, coarse, converged=False)
+    if held is not None and judge.agrees(held[1]):
+        return Found(replace(point, error=judge.error(held[1])))
+    if not finite(product):
+        return Found(_not_finite(scene, product, point))
+    return Found(replace(point, kind="rounding"))
+
+
+def _explained(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge: Judge, kinks: Kinks) -> Found:
+    sample = outcome.sample
+    point = Point(error=outcome.error, step=sample.relative)
+    if outcome.finding == "agrees":
+        return Found(point)
+    scale = judge.scale(sample)
+    if outcome.finding == "wrong":
+        names = named(scene.names, scene.moved.problem.places(), product - sample.mean, scale)
+        kind: Kind = "wrong" if finite(product) else "nan"
+        return Found(replace(point, kind=kind, engine="differences", parameters=names, rows=_rows(scene, product)))
+    if outcome.finding == "inconsistent":
+        share = abs(sample.mismatch) / sample.slope if sample.slope else float("inf")
+        return Found(
+            replace(point, kind="inconsistent", error=share, parameters=_misled(scene, line), rounds=kinks.jumping)
+        )
+    if outcome.finding == "unresolved":
+        held = _held(scene, line)
+        if held is not None and judge.agrees(held[1]) and not kinks.units():
+            return Found(replace(point, error=judge.error(held[1]), step=held[1].relative))
+        return Found(_not_finite(scene, product, point) if not finite(product) else replace(point, kind="unresolved"))
+    return _at_kink(scene, line, product, outcome, judge, kinks)
+
+
+def _at_kink(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge: Judge, kinks: Kinks) -> Found:
+    """Whose numbers autograd's are, where the gradient or the curvature jumps."""
+    sample, size = outcome.sample, safe_norm(scene.here.gradient)
+    jump = None if outcome.jump is None else safe_norm(outcome.jump) / (size or 1.0)
+    held = _held(scene, line)
+    smooth_abs = held is not None and not held[0].tight  # |p|^2 is no kink
+    where = tuple(
+        Kink(units.module, units.operation, units.at, units.at / units.of, jump)
+        for units in kinks.units(("abs", "absolute", "l1_loss") if smooth_abs else ())
+    )
+    half, squared = float(sample.half @ line.v), float(line.v @ line.v)
+    mean = float(sample.mean @ line.v)
+    point = Point(
+        "kink",
+        error=outcome.error,
+        step=sample.relative,
+        kinks=where,
+        spread=None if outcome.jump is not None else 2 * safe_norm(sample.half) / (judge.scale(sample) or 1.0),
+        one_sided=((mean - half) / squared, (mean + half) / squared),
+    )
+    places = scene.moved.problem.places()
+    if not finite(product):
+        point = _not_finite(scene, product, point)
+        if held is None:
+            return Found(point)
+        return Found(replace(point, kind="kink_and_nan", engine="held differences", beside="held"), held[0])
+    sides = _sides(scene, line, product, kinks)
+    matching = [side for side in sides if side.same]
+    right = [side.error for side in matching if side.right]
+    held_error = None if held is None else judge.error(held[1])
+    if right:
+        error = held_error if held_error is not None and held_error <= CLEARLY else min(right)
+        everywhere = len(matching) == len(sides)
+        return Found(replace(point, error=error, beside="everywhere" if everywhere else "adjacent"))
+    if held is not None and held_error is not None:
+        if held_error > CLEARLY:
+            apart = product - held[1].mean
+            names = named(scene.names, places, apart, max(safe_norm(product), held[1].size))
+            wrong = replace(point, kind="kink_and_wrong", engine="held differences", beside="held", parameters=names)
+            return Found(replace(wrong, error=held_error), held[0])
+        if kinks.unseen:
+            return Found(replace(point, error=held_error, beside="held"))
+    jumped = outcome.jump if outcome.jump is not None else sample.half
+    return Found(replace(point, kind="no_hessian", parameters=named(scene.names, places, jumped, safe_norm(jumped))))
+
+
+def _sides(scene: Scene, line: Line, product: Tensor, kinks: Kinks) -> list[Side]:
+    """What H v is on the sides that autograd took, on the opposite ones, and on a random one."""
+    candidates = [kinks.towards(1), kinks.towards(-1)]
+    generator = torch.Generator().manual_seed(1)
+    aside = torch.randn(len(line.v), generator=generator, dtype=torch.float64).to(line.v)
+    candidates.append(aside * (line.v != 0))
+    found = []
+    for w in candidates:
+        if w is not None:
+            with suppress(ComputeError):
+                found.append(kinks.side(w, product, scene.product))
+    return found
+
+
+def _held(scene: Scene, line: Line, *, converged: bool = True) -> tuple[HeldPieces, Sample] | None:
+    """Differences with all pieces held, where those are smooth along the line; `None` where they are not."""
+    moved = scene.moved
+    for tight in (False, True):
+        pieces = HeldPieces(moved, tight=tight)
+        moved.holding = pieces
+        try:
+            moved.origin()
+            held = Line(moved, line.v, Place(*moved.here()), line.eps)
+            sample = held.sample(0)
+            if not finite(sample.mean):
+                continue
+            if not converged:
+                return pieces, sample
+            finer = held.sample(1)
+        except (OtherPathError, ComputeError, RuntimeError, TypeError, ValueError):
+            continue
+        finally:
+            moved.holding = None
+        scale = max(sample.size, finer.size)
+        if (
+            safe_norm(sample.mean - finer.mean) <= CONVERGED * scale + finer.noise
+            and safe_norm(sample.half) <= ONE_SIDED * scale + sample.noise
+        ):
+            return pieces, sample
+    return None
+
+
+def _not_finite(scene: Scene, product: Tensor, point: Point) -> Point:
+    names, rows = not_finite_in(scene, product), _rows(scene, product)
+    return replace(point, kind="no_hessian", error=float("inf"), parameters=names, rows=rows)
+
+
+def not_finite_in(scene: Scene, values: Tensor) -> tuple[str, ...]:
+    """Parameters in which a vector is not finite."""
+    places = scene.moved.problem.places()
+    return tuple(name for name, place in zip(scene.names, places, strict=True) if not finite(values[place]))
+
+
+def _rows(scene: Scene, values: Tensor) -> tuple[int, int] | None:
+    """Of the first parameter in which a vector is not finite: how many of its rows are not, and of how many."""
+    parameters = scene.moved.problem.parameters
+    for parameter, place in zip(parameters, scene.moved.problem.places(), strict=True):
+        part = values[place]
+        if not finite(part):
+            rows = part.view(len(parameter), -1) if parameter.ndim else part.view(1, 1)
+            return int((~torch.isfinite(rows).all(1)).sum()), len(rows)
+    return None
+
+
+def _misled(scene: Scene, line: Line) -> tuple[str, ...]:
+    """Parameters along which the loss does not change as the gradient says, the worst first."""
+    moved, g = scene.moved, scene.here.gradient
+    places = moved.problem.places()
+    if len(places) > NAMED_BY_LOSS:
+        return ()
+    h = moved.step(line.v, line.first)
+    found = []
+    for name, place in zip(scene.names, places, strict=True):
+        part = torch.zeros_like(line.v)
+        part[place] = line.v[place]
+        if not bool(part.any()):
+            continue
+        losses = []
+        for side in (1, -1):
+            moved.to(part, side * h)
+            losses.append(moved.loss())
+        change, expected = (losses[0] - losses[1]) / (2 * h), float(g @ part)
+        apart, size = abs(change - expected), max(abs(change), abs(expected))
+        if apart > 1e-3 * size and apart > 1e-6 * abs(float(g @ line.v)):
+            found.append((apart, name))
+    moved.origin()
+    return tuple(name for _, name in sorted(found, key=lambda entry: -entry[0]))

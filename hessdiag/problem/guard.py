@@ -1,0 +1,71 @@
+"""What an evaluation must leave as it was: the parameters themselves, and graphs that can be differentiated again."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def snapshot(model: nn.Module) -> dict[str, Tensor]:
+    """Copies of all parameters, trained or not."""
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def restore(model: nn.Module, kept: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Put parameters back that have changed since the snapshot, and name them."""
+    changed = []
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            before = kept.get(name)
+            if before is None or before.shape != parameter.shape:
+                continue
+            if not bool(((parameter == before) | (before != before)).all()):  # a NaN equals nothing
+                parameter.copy_(before)
+                changed.append(name)
+    return tuple(changed)
+
+
+@contextmanager
+def idle_renorm() -> Iterator[None]:
+    """Let embeddings with `max_norm` write only where a row is too long: each write makes earlier graphs useless."""
+    home: Any = nn.functional
+    write = home._no_grad_embedding_renorm_
+
+    def renorm(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> Any:
+        sizes = weight.detach()[input.flatten()].norm(norm_type, dim=-1)
+        if bool((sizes > max_norm * (1 + 1e-5)).any()):
+            return write(weight, input, max_norm, norm_type)
+        return weight, input
+
+    try:
+        home._no_grad_embedding_renorm_ = renorm
+        yield
+    finally:
+        home._no_grad_embedding_renorm_ = write
+
+
+@contextmanager
+def plain_checkpoints() -> Iterator[None]:
+    """Run reentrant activation checkpoints as the other kind: their backward pass refuses `torch.autograd.grad`.
+
+    The reentrant kind looks its function up when it is called, wherever `checkpoint` itself was imported to.
+    """
+    home: Any = sys.modules.get("torch.utils.checkpoint")
+    if home is None:  # nobody can have called it
+        yield
+        return
+    reentrant = home.CheckpointFunction
+
+    class Plain:
+        @staticmethod
+        def apply(function: Any, preserve: bool, *args: Any) -> Any:
+            return home.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve)
+
+    try:
+        home.CheckpointFunction = Plain
+        yield
+    finally:
+        home.CheckpointFunction = reentrant
