@@ -18,7 +18,7 @@ def cell(found):
 def main():
     rows = {}
     for probes in (10, 30):
-        cells = [rates(v, probes, deflated=d) for v in spectra().values() for d in (False, True)]
+        cells = [rates(v, probes, deflated=d, pooled=400 * probes) for v in spectra().values() for d in (False, True)]
         for name in cells[0]:
             rows.setdefault(name, []).append(cell([found[name] for found in cells]))
         traces = [trace_rate(v, 4 * probes, deflated=d) for v in spectra().values() for d in (False, True)]
