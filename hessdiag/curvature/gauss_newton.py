@@ -1,5 +1,6 @@
 """The Gauss-Newton matrix of a problem as a linear operator: curvature of the loss seen through the output."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,7 +11,9 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
+from hessdiag.curvature.linearization import AT_KINK, linearization
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
+from hessdiag.curvature.point.examine import TOLERANCE, NoHessianError, PointWarning
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError
 from hessdiag.problem import loss as losses
@@ -91,7 +94,8 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         problem: What is differentiated; it needs a loss of the output.
         sandwich: From the problem and a batch to its part.
         function: From the loss to the function whose Hessian M is; `None` if M is none.
-        check: Whether to look for random numbers and rewritten parameters before the first product.
+        check: Whether to look for random numbers and rewritten parameters before the first product,
+            and to compare one with the linearized model.
 
     Attributes:
         semidefinite: Whether it is known to have no negative eigenvalue, whatever the point.
@@ -119,6 +123,28 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             )
         super().__init__(problem, check=check)
         self._sandwich, self.function, self.semidefinite = sandwich, function, semidefinite
+
+    def settle(self) -> None:
+        """Look at the point, and compare one product with the linearized model; once.
+
+        Raises:
+            NoHessianError: if products cannot be trusted, and `check` was not switched off.
+        """
+        new = not self._settled
+        super().settle()
+        found = linearization(self) if new and self._check and self.function is not None else None
+        if found is None:
+            return
+        allowed = TOLERANCE[self.problem.dtype]
+        if not found.error <= allowed:
+            raise NoHessianError(
+                f"products with {self.matrix} are not the loss's curvature along the linearized model: relative error "
+                f"{found.error:.1e}, allowed {allowed:.0e}.",
+                "a loss and a model that detach nothing and have no kink here; check=False, to have the products "
+                "nevertheless",
+            )
+        if found.held:
+            warnings.warn(f"{AT_KINK} ({self.matrix})", PointWarning, stacklevel=4)
 
     def _forward(self, batch: Any) -> Any:
         with evaluated(self.problem):
@@ -151,7 +177,8 @@ class GaussNewtonOperator(OutputSpaceOperator):
 
     Args:
         problem: What is differentiated; it needs a loss of the output.
-        check: Whether to look for random numbers and rewritten parameters before the first product.
+        check: Whether to look for random numbers and rewritten parameters before the first product,
+            and to compare one with the linearized model.
 
     Raises:
         SpecError: if the problem has an objective, or a loss that the model itself computes.

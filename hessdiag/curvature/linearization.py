@@ -6,7 +6,7 @@ second derivative by automatic differentiation is used, and no product with J'.
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import Moved, movable, wide
+from hessdiag.curvature.differences import Moved, copied, movable, wide
 from hessdiag.curvature.point.examine import TOLERANCE, unfrozen
 from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.watch import OtherPathError
@@ -24,10 +24,11 @@ from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.problem.loss import Loss
 from hessdiag.problem.problem import Problem
 
-# Relative steps of the outputs' difference, likely ones first. A step can cross a kink or drown in rounding: the best
-# one counts, and the first that is far better than needed ends the search.
-_STEPS = (3e-6, 1e-7, 1e-8, 1e-5, 1e-4)
+# Relative steps of the outputs' difference, in cube roots of rounding, likely ones first. A step can cross a kink or
+# drown in rounding: the best one counts, and the first that is far better than needed ends the search.
+_STEPS = (0.5, 0.02, 0.002, 2.0, 20.0)
 _FAR_BETTER = 0.1
+AT_KINK = "the outputs have a kink at these parameters: products are those of the piece whose slopes autograd takes"
 _LEAST = 1e-3  # size per output below which the loss's own scale is taken for 1
 
 
@@ -40,12 +41,14 @@ class Linearization:
         moves: Whether any output moves along v.
         curves: Whether the loss curves along the outputs' way.
         elsewhere: Whether the loss also depends on parameters by another way than the tensors that it receives.
+        held: Whether the outputs have a kink here along v, so that they were compared on the piece that autograd takes.
     """
 
     error: float
     moves: bool
     curves: bool
     elsewhere: bool
+    held: bool
 
     @property
     def linear(self) -> bool:
@@ -88,24 +91,27 @@ def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None
     v = torch.randn(operator.shape[0], generator=generator) * unfrozen(problem)
     v = v.to(operator.device, operator.dtype)
     form = float(v.double() @ (operator @ v).double())
-    try:
-        moved = movable(problem)
+    try:  # what is drawn at random is drawn anew in another dtype
+        moved = copied(problem, None) if problem.one_draw or problem.train_mode else movable(problem)
     except ComputeError:
         return None
-    error, moves, curves, elsewhere = math.inf, False, False, False
+    unit = torch.finfo(moved.problem.dtype).eps ** (1 / 3)
     watched: set[Tensor] = {*problem.parameters, *moved.problem.parameters}
-    pieces = HeldPieces(moved, tight=True)  # at a kink no step is small enough
-    for step, held in (*((step, None) for step in _STEPS), (_STEPS[0], pieces)):
-        try:
-            along = _along(moved, v, function, moved.step(v, step), watched, held)
-        except OtherPathError:
-            continue
-        scale = max(abs(form), abs(along.second), along.size)
-        error = min(error, abs(form - along.second) / scale if scale else 0.0)
+    allowed = TOLERANCE[problem.dtype]
+    error, moves, curves, elsewhere, held = math.inf, False, False, False, False
+    for step in _STEPS:
+        along = _along(moved, v, function, moved.step(v, step * unit), watched)
+        error = min(error, along.distance(form))
         moves, curves, elsewhere = moves or along.moves, curves or along.size > 0, elsewhere or along.elsewhere
-        if error <= _FAR_BETTER * TOLERANCE[problem.dtype]:
+        if error <= _FAR_BETTER * allowed:
             break
-    return Linearization(error, moves, curves, elsewhere)
+    if error > allowed:  # astride a kink, such as that of units that are exactly zero; the loss may have none
+        moved.holding = HeldPieces(moved, tight=True)
+        with suppress(OtherPathError):
+            along = _along(moved, v, function, moved.step(v, _STEPS[0] * unit), watched)
+            held = along.distance(form) <= allowed
+            error = min(error, along.distance(form))
+    return Linearization(error, moves, curves, elsewhere, held)
 
 
 @dataclass(frozen=True)
@@ -117,32 +123,29 @@ class _Along:
     moves: bool
     elsewhere: bool
 
+    def distance(self, form: float) -> float:
+        """Of v'Gv, relative to what either is made of."""
+        scale = max(abs(form), abs(self.second), self.size)
+        return abs(form - self.second) / scale if scale else 0.0
 
-def _along(
-    moved: Moved,
-    v: Tensor,
-    function: Callable[[Loss], Function],
-    step: float,
-    watched: set[Tensor],
-    held: HeldPieces | None,
-) -> _Along:
+
+def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> _Along:
     problem = moved.problem
     second, size, moves, elsewhere = 0.0, 0.0, False, False
     assert problem._loss is not None
+    loss = function(problem._loss)
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
-        directions = moved.difference(v, step, partial(_tensors, problem, batch, held))
-        moved.to(v, 0.0)
-        z = _outputs(problem, batch)
+        directions = moved.difference(v, step, partial(_tensors, moved, batch))
+        moved.origin()
+        z = _outputs(moved, batch)
         start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
         reach, length = _norm(start, _LEAST), _norm(directions)
-        elsewhere = elsewhere or _depends(problem, function(problem._loss), z, watched)
+        elsewhere = elsewhere or _depends(problem, loss, z, watched)
         if not length:
             continue
-        k = torch.finfo(start[0].dtype).eps ** (1 / 3) * reach / length
+        k = max(torch.finfo(tensor.dtype).eps for tensor in z.tensors) ** (1 / 3) * reach / length
         ends = [
-            _slopes(
-                problem, function(problem._loss), z, [s + side * k * u for s, u in zip(start, directions, strict=True)]
-            )
+            _slopes(moved, batch, loss, z, [s + side * k * u for s, u in zip(start, directions, strict=True)])
             for side in (1, -1)
         ]
         parts = [u * (ahead - behind) / (2 * k) for u, ahead, behind in zip(directions, *ends, strict=True)]
@@ -152,20 +155,22 @@ def _along(
     return _Along(second, size, moves, elsewhere)
 
 
-def _outputs(problem: Problem, batch: Any) -> Received:
-    with evaluated(problem):
-        return output_of(problem, batch)
+def _outputs(moved: Moved, batch: Any) -> Received:
+    with evaluated(moved.problem), nullcontext() if moved.holding is None else moved.holding(batch):
+        return output_of(moved.problem, batch)
 
 
-def _tensors(problem: Problem, batch: Any, held: HeldPieces | None) -> tuple[Tensor, ...]:
-    with nullcontext() if held is None else held(batch):
-        return _outputs(problem, batch).tensors
+def _tensors(moved: Moved, batch: Any) -> tuple[Tensor, ...]:
+    return _outputs(moved, batch).tensors
 
 
-def _slopes(problem: Problem, loss: Function, z: Received, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _slopes(moved: Moved, batch: Any, loss: Function, z: Received, tensors: Sequence[Tensor]) -> list[Tensor]:
     """The gradient of the loss with other tensors in the place of those received."""
     leaves = [tensor.to(like.dtype).requires_grad_() for tensor, like in zip(tensors, z.tensors, strict=True)]
+    problem = moved.problem
     with evaluated(problem):
+        if problem.one_draw or problem.train_mode:
+            output_of(problem, batch)  # so that the loss goes on with the same random numbers
         value = scalar(loss, z, leaves)
         if not value.requires_grad:
             return [torch.zeros_like(tensor) for tensor in tensors]

@@ -46,11 +46,13 @@ class OutputChecks:
         checks: `ggn_quadratic_form`, the relative error of v'Gv.
         loss: What is known of the loss in what it receives: that it is convex, or that it is linear here.
         elsewhere: Whether the loss uses parameters by another way than what it receives.
+        at_kink: Whether the outputs have a kink here.
     """
 
     checks: dict[str, float | None]
     loss: LossInOutput
     elsewhere: bool
+    at_kink: bool
 
 
 def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
@@ -62,8 +64,9 @@ def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
     found = linearization(matrix, seed)
     linear = found is not None and found.linear
     known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
-    error, elsewhere = (None, False) if found is None else (found.error, found.elsewhere)
-    return OutputChecks({"ggn_quadratic_form": error}, known, elsewhere)
+    if found is None:
+        return OutputChecks({"ggn_quadratic_form": None}, known, elsewhere=False, at_kink=False)
+    return OutputChecks({"ggn_quadratic_form": found.error}, known, found.elsewhere, found.held)
 
 
 def trust(found: checks.Examination) -> dict[str, Any]:

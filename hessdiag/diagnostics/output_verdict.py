@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from hessdiag.curvature.linearization import AT_KINK
 from hessdiag.diagnostics.verdict import Finding
 from hessdiag.problem.problem import Problem
 
@@ -51,6 +52,20 @@ def elsewhere_findings(uses_parameters: bool | None) -> list[Finding]:
             "The loss also uses parameters by another way than the model's output: the Gauss-Newton matrix leaves that part out.",
             "with all tensors of the output cut off from the parameters, the loss still depends on some of them, as a penalty on weights does",
             "nothing, if that is meant; the Hessian and the residual hold it",
+        )
+    ]
+
+
+def kink_findings(outputs_at_kink: bool | None) -> list[Finding]:
+    """What a matrix of slopes is where the outputs have a kink."""
+    if not outputs_at_kink:
+        return []
+    return [
+        Finding(
+            "warn",
+            f"{AT_KINK[0].upper()}{AT_KINK[1:]}.",
+            "differences of outputs agree with its slopes with all choices (of maxima, signs and gates) held as they are, and not without",
+            "hessdiag blocks, which says where; to leave it, biases of 0.01 for exact zeros and last gains of 1e-3 for zero ones",
         )
     ]
 

@@ -140,6 +140,7 @@ class Spectrum(Measured):
             eigenvalue is negative; "linear" at this point, so that all are zero; or "unknown". `None` of the Hessian.
         loss_uses_parameters: Of the latter two, whether the loss depends on parameters by another way than the output,
             too, which they leave out.
+        outputs_at_kink: Of the latter two, whether the outputs have a kink here, so that the matrix is that of a piece.
         method: "exact" (all eigenvalues) or "slq" (stochastic Lanczos quadrature).
         parameters: N.
         probes: Random vectors; 0 if exact.
@@ -174,6 +175,7 @@ class Spectrum(Measured):
     operator: OperatorName
     loss_in_output: LossInOutput | None
     loss_uses_parameters: bool | None
+    outputs_at_kink: bool | None
     method: Literal["exact", "slq"]
     parameters: int
     probes: int
@@ -278,6 +280,7 @@ def spectrum(
         "negative_certificate": certificate([measured.pop("witness")], trusted=trusted, otherwise=_NOT_FOUND[exact]),
         "loss_in_output": None if output is None else output.loss,
         "loss_uses_parameters": None if output is None else output.elsewhere,
+        "outputs_at_kink": None if output is None else output.at_kink,
     }
     if measured["status"] == "ok" and not trusted:
         measured["status"] = "inexact"

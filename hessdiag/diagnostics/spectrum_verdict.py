@@ -33,6 +33,7 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     if not spectrum.trusted:
         return [*found, *data_findings(problem)]
     found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
+    found += output_verdict.kink_findings(spectrum.outputs_at_kink)
     if spectrum.frobenius == 0:
         linear = spectrum.loss_in_output == "linear"
         return [

@@ -7,9 +7,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
+from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, Sandwich
 from hessdiag.curvature.linearization import linearization
+from hessdiag.curvature.point.examine import NoHessianError, PointWarning
 from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_hessian import CASES
@@ -64,7 +66,7 @@ def test_a_wrong_factor_is_seen(monkeypatch, factor):
         return [None if part is None else factor * part for part in plain(self, vectors, layer)]
 
     monkeypatch.setattr(Sandwich, "products", wrong)
-    error = linearization(GaussNewtonOperator(_problem("tuple", "gaussian"))).error
+    error = linearization(GaussNewtonOperator(_problem("tuple", "gaussian"), check=False)).error
     assert error == pytest.approx(abs(factor - 1) / max(factor, 1), rel=0.5)  # relative to what the parts are of
 
 
@@ -86,8 +88,10 @@ def test_the_first_tensor_alone_is_seen(monkeypatch):
 
 
 def test_a_detached_part_of_the_loss_is_seen():
-    found = linearization(GaussNewtonOperator(_net(lambda z, t: ((z - t).detach().square() * (z - t).square()).mean())))
-    assert found.error > 0.1
+    problem = _net(lambda z, t: ((z - t).detach().square() * (z - t).square()).mean())
+    assert linearization(GaussNewtonOperator(problem, check=False)).error > 0.1
+    with pytest.raises(NoHessianError, match="not the loss's curvature along the linearized model"):
+        GaussNewtonOperator(problem) @ torch.ones(problem.n_parameters, dtype=D)
 
 
 def test_a_dead_output_is_not_a_linear_loss():
@@ -158,3 +162,74 @@ def test_a_model_that_is_differentiable_once_has_a_gauss_newton_matrix_and_such_
 def _ctc(output, target):
     scores = F.pad(output, (0, 1)).log_softmax(-1)[:, None]
     return F.ctc_loss(scores, torch.ones(1, 1, dtype=torch.long), torch.tensor([len(scores)]), torch.tensor([1]))
+
+
+class _Block(nn.Module):
+    """A residual block as networks start with it: the gain of its last normalization is zero."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.norm = nn.Linear(6, 6), nn.Linear(6, 6), nn.LayerNorm(6)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x):
+        return torch.relu(x + self.norm(self.b(torch.relu(self.a(x)))))
+
+
+def _at_a_kink(loss, dtype=D):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 6), nn.ReLU(), _Block(), nn.Linear(6, 2)).to(dtype)
+    return Problem(model, data=[tuple(tensor.to(dtype) for tensor in batch) for batch in _data()], loss=loss)
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_outputs_at_a_kink_are_compared_on_one_piece(dtype):
+    problem = _at_a_kink("mse", dtype)
+    found = linearization(GaussNewtonOperator(problem, check=False))
+    assert found.held
+    assert found.error < (1e-8 if dtype == D else 1e-3)
+    with pytest.warns(PointWarning, match="the outputs have a kink at these parameters"):
+        GaussNewtonOperator(problem) @ torch.ones(problem.n_parameters, dtype=dtype)
+    wrong = _at_a_kink(lambda z, t: ((z - t).detach().square() * (z - t).square()).mean(), dtype)
+    found = linearization(GaussNewtonOperator(wrong, check=False))
+    assert not found.held
+    assert found.error > 0.1
+
+
+def test_a_loss_at_a_kink_has_no_gauss_newton_matrix():
+    """Asymmetric squares at a residual of exactly zero curve differently on either side."""
+    problem = _net(lambda z, t: (0.8 * (z - t).relu() ** 2 + 0.2 * (t - z).relu() ** 2).mean())
+    nn.init.zeros_(problem.model[2].weight)
+    nn.init.zeros_(problem.model[2].bias)
+    problem = Problem(problem.model, data=[(x, torch.zeros_like(t)) for x, t in problem.data], loss=problem.loss)
+    found = linearization(GaussNewtonOperator(problem, check=False))
+    assert (found.error, found.held) == (pytest.approx(1.0), False)
+
+
+class _Drawing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(3, 4), nn.Linear(2, 2)
+
+    def forward(self, x):
+        mean, log_variance = self.a(x).chunk(2, 1)
+        return self.b(torch.tanh(mean + torch.randn_like(mean) * log_variance.exp())), mean
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_a_random_forward_pass_and_a_random_loss_are_of_one_draw(dtype):
+    def loss(output, target):
+        noise = torch.randn_like(target)
+        return (output[0] - target + noise * output[1]).square().mean()
+
+    torch.manual_seed(0)
+    data = [tuple(tensor.to(dtype) for tensor in batch) for batch in _data()]
+    problem = Problem(_Drawing().to(dtype), data=data, loss=loss)
+    with pytest.warns(PointWarning, match="draws random numbers"):
+        G = GaussNewtonOperator(problem) @ torch.eye(problem.n_parameters, dtype=dtype)
+    assert problem.one_draw
+    assert linearization(GaussNewtonOperator(problem)).error < (1e-8 if dtype == D else 1e-3)
+    H = hessian(problem, check=False)
+    out = problem.layer_slices[1]  # the last layer is linear: its block is Gauss-Newton's
+    place = slice(out.start, out.stop)
+    torch.testing.assert_close(G[place, place], H[place, place])

@@ -14,7 +14,7 @@ from hessdiag.diagnostics.blocks import blocks
 from hessdiag.diagnostics.spectrum import spectrum
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
-from tests.curvature.test_linearization import _ctc, _net
+from tests.curvature.test_linearization import _at_a_kink, _ctc, _net
 
 D = torch.float64
 
@@ -115,6 +115,14 @@ def test_a_loss_without_second_derivative_leaves_the_hessians_blocks(probes):
     with pytest.raises(ComputeError, match="has no second derivative") as error:
         spectrum(problem, operator="ggn")
     assert error.value.hint.startswith("--operator hessian")
+
+
+def test_outputs_at_a_kink_are_said():
+    found = spectrum(_at_a_kink("mse"), operator="ggn")
+    assert (found.outputs_at_kink, found.status) == (True, "ok")
+    assert "The outputs have a kink at these parameters" in _says(found)
+    assert blocks(_at_a_kink("mse")).status == "ok"
+    assert spectrum(_net("mse"), operator="ggn").outputs_at_kink is False
 
 
 def test_a_penalty_in_the_loss_is_said():
