@@ -6,6 +6,8 @@ from hessdiag.curvature.linearization import AT_KINK
 from hessdiag.diagnostics.verdict import Finding
 from hessdiag.problem.problem import Problem
 
+FINEST = 1e-5  # tolerance in float64
+
 _CURES = {
     "nll": "--loss nll, which takes log-probabilities for logits; or logits and --loss ce; --operator fisher, which is not zero",
     "kl_div": "logits instead of log-probabilities, and cross-entropy with the other distribution as its target",
@@ -32,12 +34,13 @@ def check_findings(checks: Mapping[str, float | None], tolerance: float) -> list
         ]
     if error <= tolerance:
         return []
+    wider = "--dtype float64; if that does not mend it, " if tolerance > FINEST else ""
     return [
         Finding(
             "bad",
             "The Gauss-Newton products are not the loss's curvature along the linearized model: they cannot be trusted.",
             f"relative error of v'Gv {error:.1e}, allowed {tolerance:.0e}",
-            "--dtype float64; if that does not mend it, model or loss draw random numbers, detach a part of what they compute, or have a kink at this point",
+            f"{wider}a model and a loss that detach nothing and draw no random numbers; at a kink of the loss, such as a residual of exactly zero, there is no such matrix",
         )
     ]
 
