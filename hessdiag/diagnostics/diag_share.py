@@ -129,6 +129,7 @@ class _Rows:
     indices: NDArray[np.int64]
     diagonal: Floats  # (rows,)
     sums: Floats  # (rows, L)
+    whole: bool = True  # or only such that they add up, which is what an interrupt leaves of neuron space
 
 
 def diag_share(
@@ -183,9 +184,12 @@ def diag_share(
     groups = _groups(part.problem)
     zero_rows, products = 0.0, SKETCHES if not exact else 0
     if exact and space is not None:
-        computed, products = _stream(operator, space, report)
+        computed, products, strata = _stream(operator, space, groups, rng, report)
         engine = f"neuron space (linear layers), {operator.engine} (others)"
-        return _finished(part, computed, groups, 0.0, checks, engine, products, complete=True, interrupted=False)
+        stopped = len(computed.indices) < n
+        return _finished(
+            part, computed, strata, 0.0, checks, engine, products, complete=not stopped, interrupted=stopped
+        )
     if exact:
         strata, order = groups, sampling.spread_order(groups, rng, sampling.LEAST_PER_STRATUM)
     else:
@@ -273,7 +277,7 @@ def _negative_entry(problem: Problem, rows: _Rows, checks: Examination) -> tuple
         return None
     worst = int(rows.diagonal.argmin())
     known = float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum())
-    if problem.dtype == torch.float64 or checks.moved is not None:  # differences are in float64 anyway
+    if rows.whole and (problem.dtype == torch.float64 or checks.moved is not None):  # differences are in float64 anyway
         return known
     index = int(rows.indices[worst])
     try:
@@ -298,8 +302,17 @@ def _affordable(problem: Problem, space: NeuronSpace | None) -> bool:
     return by_products <= EXACT_UP_TO and work <= EXACT_WORK
 
 
-def _stream(operator: HessianOperator, space: NeuronSpace, report: Progress) -> tuple[_Rows, int]:
-    """All rows by way of neuron space."""
+def _stream(
+    operator: HessianOperator,
+    space: NeuronSpace,
+    groups: list[NDArray[np.int64]],
+    rng: np.random.Generator,
+    report: Progress,
+) -> tuple[_Rows, int, list[NDArray[np.int64]]]:
+    """All rows by way of neuron space, and their strata. After an interrupt, those of linear layers and some others.
+
+    Then an entry between a linear layer and another one is known from the other's row alone, and counts twice there.
+    """
     done = 0
 
     def advance(rows: int) -> None:
@@ -307,8 +320,17 @@ def _stream(operator: HessianOperator, space: NeuronSpace, report: Progress) -> 
         done += rows
         report(done, operator.shape[0], "")
 
-    found = exact_rows.row_statistics(operator, space, advance)
-    return _Rows(np.arange(operator.shape[0]), found.diagonal.numpy(), found.sums.numpy()), found.products
+    others = space.others.numpy()
+    by_products = [group for group in groups if np.isin(group[0], others)]
+    order = sampling.spread_order(by_products, rng, sampling.LEAST_PER_STRATUM)
+    found = exact_rows.row_statistics(operator, space, advance, torch.from_numpy(order))
+    computed = np.setdiff1d(np.arange(operator.shape[0]), found.missing.numpy())
+    diagonal, sums = found.diagonal.numpy()[computed], found.sums.numpy()[computed]
+    if len(found.missing):
+        linear = [neuron.layer for neuron in space.layers]
+        columns = [index for index, layer in enumerate(operator.problem.layer_slices) if layer in linear]
+        sums[np.ix_(np.flatnonzero(np.isin(computed, others)), np.array(columns))] *= 2
+    return _Rows(computed, diagonal, sums, not len(found.missing)), found.products, groups
 
 
 def _groups(problem: Problem) -> list[NDArray[np.int64]]:
@@ -424,12 +446,13 @@ def _summarize(
     if reached:
         mass = sampling.total(whole, strata)
         matrix = np.array([sampling.totals(rows.sums, mine) if mine else np.zeros(len(layers)) for mine in by_layer])
+        matrix = (matrix + matrix.T) / 2
         vanishing = sampling.total((whole == 0).astype(float), strata)
         values = {
             "abs_diag_sum": sampling.total(magnitude, strata),
             "abs_sum": mass,
             "negative_diagonal_fraction": sampling.total((rows.diagonal < 0).astype(float), strata) / n,
-            "zero_rows": zero_rows + vanishing / n if strata else 1.0,
+            "zero_rows": None if not rows.whole else zero_rows + vanishing / n if strata else 1.0,
             "layer_block_matrix": (matrix / mass if mass > 0 else np.full_like(matrix, np.nan))[
                 np.ix_(executed, executed)
             ].tolist(),

@@ -269,6 +269,27 @@ def test_what_an_interrupt_left_out_is_not_measured(monkeypatch):
     assert sum(inside) >= 10
 
 
+def test_an_interrupt_after_the_linear_layers_leaves_an_estimate(monkeypatch):
+    """Linear layers in neuron space, a convolution by products: 100 of its 500 rows, over 40 orders."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 6, 3), nn.Tanh(), nn.Conv2d(6, 8, 3), nn.Tanh(), nn.Flatten(), nn.Linear(128, 5))
+    problem = Problem(model.double(), data=[(torch.randn(12, 1, 8, 8).double(), torch.arange(12) % 5)], loss="ce")
+    truth = diag_share(problem)
+    assert "neuron space" in truth.engine
+    monkeypatch.setattr(module.HessianOperator, "chunk", 20, raising=False)
+    inside = layers = 0
+    for seed in range(40):
+        found = diag_share(problem, seed=seed, progress=_after(645 + 100))
+        assert (found.status, found.rows, found.zero_rows) == ("interrupted", 745, None)
+        inside += found.diag_share_interval[0] <= truth.diag_share <= found.diag_share_interval[1]
+        layers += found.layers[1].diag_share_interval[0] <= truth.layers[1].diag_share
+        layers -= truth.layers[1].diag_share > found.layers[1].diag_share_interval[1]
+        assert found.layers[2].diag_share == pytest.approx(truth.layers[2].diag_share, rel=1e-10)
+        np.testing.assert_allclose(found.layer_block_matrix, np.transpose(found.layer_block_matrix), rtol=1e-12)
+    assert inside >= 34
+    assert layers >= 34
+
+
 def test_rows_of_zeros_so_far_make_no_dead_layer(monkeypatch):
     """A layer with one live row in a hundred: what was computed of it vanishes, what was not may not."""
     diagonal = torch.zeros(400).double()
