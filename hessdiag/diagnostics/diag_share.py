@@ -418,7 +418,8 @@ def _share(numerator: Floats, denominator: Floats, strata: list[Stratum]) -> Rat
 
 def _described(name: str, share: Ratio | None, complete: bool) -> dict[str, Any]:
     """A share with its error and interval, which are `None` where it is exact, and all of them where it is unknown."""
-    sampled = None if complete else share
+    known = complete or (share is not None and share.interval[0] == share.interval[1])  # all of its rows are there
+    sampled = None if known else share
     return {
         name: share and share.value,
         f"{name}_stderr": sampled and sampled.stderr,
