@@ -20,7 +20,7 @@ from hessdiag.diagnostics.forward_norms import UNIT_INITS, Floats, ratio_statist
 from hessdiag.diagnostics.forward_solution import solution
 from hessdiag.diagnostics.forward_solve import FRESH
 from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
-from hessdiag.errors import ComputeError, SpecError
+from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem import batch as batches
 from hessdiag.problem.describe import describe
@@ -150,7 +150,7 @@ def _network(
         squares.clear()
         weights = _placed(layers, unit, factors)
         for batch in problem.data:
-            _call(problem.model, weights, batches.split(batch)[0])
+            _call(problem, weights, batch)
         names = [name for name in squares if name]
         logs.append([_log_ratio(squares[name], squares[""]) for name in names])
     return {"names": np.array(names, dtype=np.str_), "logs": np.array(logs)}
@@ -167,8 +167,31 @@ def _placed(layers: Mapping[str, WeightLayer], unit: Mapping[str, Tensor], facto
     return placed | {f"{name}.bias": torch.zeros_like(bias) for name, bias in biases.values()}
 
 
-def _call(model: nn.Module, weights: dict[str, Tensor], inputs: Any) -> None:
-    functional_call(model, weights, *batches.arguments(model, inputs))
+class _Objective(nn.Module):
+    """An objective as a module, for batches of which only it knows what the model takes."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__()
+        self.model, self._objective = problem.model, problem._objective
+
+    def forward(self, batch: Any) -> Tensor:
+        return self._objective(self.model, batch)
+
+
+def _call(problem: Problem, weights: dict[str, Tensor], batch: Any) -> None:
+    """One forward pass with these weights."""
+    inputs = batch
+    if problem.loss != "output":  # a model that returns its own loss takes the targets, too
+        try:
+            inputs = batches.split(batch)[0]
+        except LoadError:
+            if problem.objective is None:
+                raise
+            named = {f"model.{name}": weight for name, weight in weights.items()}
+            with torch.enable_grad():  # it may differentiate, as physics-informed ones do
+                functional_call(_Objective(problem), named, (batch,))
+            return
+    functional_call(problem.model, weights, *batches.arguments(problem.model, inputs))
 
 
 @contextmanager
