@@ -13,7 +13,7 @@ from torch import Tensor
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.linearization import AT_KINK, linearization
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
-from hessdiag.curvature.point.examine import TOLERANCE, NoHessianError, PointWarning
+from hessdiag.curvature.point.examine import TOLERANCE, NoHessianError, PointWarning, known
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError
 from hessdiag.problem import loss as losses
@@ -135,7 +135,8 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         found = linearization(self) if new and self._check and self.function is not None else None
         if found is None:
             return
-        allowed = TOLERANCE[self.problem.dtype]
+        examined = known(self.problem, self.matrix)
+        allowed = TOLERANCE[self.problem.dtype] if examined is None else examined.tolerance
         if not found.error <= allowed:
             raise NoHessianError(
                 f"products with {self.matrix} are not the loss's curvature along the linearized model: relative error "

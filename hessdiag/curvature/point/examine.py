@@ -228,7 +228,8 @@ def _examine(operator: Matrix, seed: int) -> Examination:
     elif operator.second:
         checks["hvp_finite_difference"] = point.error
     inside = problem.dtype if point.computes_in is None else getattr(torch, point.computes_in)
-    return Examination(checks, point, max(TOLERANCE[problem.dtype], TOLERANCE[inside]), size, engine)
+    tolerance = max(TOLERANCE[dtype] for dtype in (inside, *(parameter.dtype for parameter in problem.parameters)))
+    return Examination(checks, point, tolerance, size, engine)
 
 
 def _copy(problem: Problem) -> tuple[Moved | None, list[Place], str | None]:
