@@ -109,7 +109,7 @@ def _selu(x: Tensor, inplace: bool = False) -> Piece:
     return _exponential(x, scale, scale * 1.6732632423543772848170429916717, 1.0)
 
 
-@rule("threshold", "threshold_")
+@rule("threshold", "threshold_", "_threshold")
 def _threshold(x: Tensor, threshold: float, value: float, inplace: bool = False) -> Piece:
     on = x.detach() > threshold
     return Piece((Margin(x - threshold, -1),), lambda x, *rest, **named: torch.where(on, x, value))

@@ -212,7 +212,7 @@ def _at_kink(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge:
     held_error = None if held is None else judge.error(held[1])
     if right:
         error = held_error if held_error is not None and held_error <= CLEARLY else min(right)
-        everywhere = len(matching) == len(sides)
+        everywhere = len(matching) == len(sides) and not kinks.sided
         return Found(replace(point, error=error, beside="everywhere" if everywhere else "adjacent"))
     if held is not None and held_error is not None:
         if held_error > CLEARLY:
@@ -227,16 +227,17 @@ def _at_kink(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge:
 
 
 def _sides(scene: Scene, line: Line, product: Tensor, kinks: Kinks) -> list[Side]:
-    """What H v is on the sides that autograd took, on the opposite ones, and on a random one."""
-    candidates = [kinks.towards(1), kinks.towards(-1)]
+    """What H v is on the sides that autograd took, on the opposite ones, and on a random one; as many as it takes."""
     generator = torch.Generator().manual_seed(1)
     aside = torch.randn(len(line.v), generator=generator, dtype=torch.float64).to(line.v)
-    candidates.append(aside * (line.v != 0))
-    found = []
-    for w in candidates:
+    found: list[Side] = []
+    for sign in (1, -1, 0):
+        w = kinks.towards(sign) if sign else aside * (line.v != 0)
         if w is not None:
             with suppress(ComputeError):
                 found.append(kinks.side(w, product, scene.product))
+        if kinks.sided and found and found[-1].same and found[-1].right:
+            break
     return found
 
 

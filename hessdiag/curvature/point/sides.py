@@ -91,6 +91,16 @@ class Kinks:
         return tuple(Units(*key, at, of) for key, (at, of) in counts.items() if at and key[1] not in leave_out)
 
     @property
+    def sided(self) -> bool:
+        """Whether autograd takes one side of some unit at a kink: then one piece with its numbers is enough."""
+        return any(
+            margin.side and bool(mask.any())
+            for seen, masks in zip(self._here, self._masks, strict=True)
+            for call, of_call in zip(seen.calls, masks, strict=True)
+            for margin, mask in zip(call.margins, of_call, strict=True)
+        )
+
+    @property
     def unseen(self) -> bool:
         """Whether some piecewise operation has no margins: sides of its units cannot be sought."""
         return any(not call.margins and not call.piece.jumps for seen in self._here for call in seen.calls)
