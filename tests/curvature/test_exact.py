@@ -144,6 +144,16 @@ def test_gives_way(model, shape, train, match):
         torch.testing.assert_close(hessian(problem), brute_force_hessian(problem), rtol=1e-9, atol=1e-12)
 
 
+def test_the_check_by_a_random_product_is_the_same_every_time():
+    """And leaves the global random state alone, which dropout and the shuffling of batches use."""
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    problem = CASES["tanh"]()
+    torch.manual_seed(7)
+    hessian(problem)
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_tied_and_unreached_layers_are_left_to_products():
     class Tied(nn.Module):
         def __init__(self) -> None:

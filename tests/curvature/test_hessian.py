@@ -415,7 +415,12 @@ def test_loss_that_ignores_the_parameters():
 
 
 def test_dense_refuses_what_does_not_fit(monkeypatch):
+    large = Problem(
+        nn.Linear(1000, 1000).double(), data=[(torch.ones(1, 1000).double(), torch.ones(1, 1000).double())], loss="mse"
+    )
     monkeypatch.setattr("hessdiag.curvature.dense.free_bytes", lambda device: 1000)
+    with pytest.raises(ComputeError, match=r"of 1,001,000 parameters takes 7465\.5 GiB"):  # 8 bytes each
+        hessian(large)
     with pytest.raises(ComputeError, match="here 7 parameters fit"):
         hessian(cosine_problem([3, 4, 3, 2], 5, "tanh"))
 

@@ -21,8 +21,75 @@ def test_vectors_per_pass(saved, vector, free, expected, monkeypatch):
     assert memory.chunk_size(saved, vector, CPU) == expected
 
 
+@pytest.mark.parametrize(
+    ("saved", "vector", "free", "device", "expected"),
+    [
+        (100, 25, 4 * 400 * 8, "cuda", 8),  # a quarter of what is free holds eight times 3 saved + 4 vectors
+        (100, 25, 4 * 400 * 8 - 1, "cuda", 4),
+        (0, 0, 4 * 64, "cuda", 64),
+        (0, 0, 4 * 63, "cuda", 32),
+        (10**9, 3_000_000, 2**50, "cuda", 64),  # a GPU's limits are its memory's alone
+        (100, 2 * 2**20, 2**50, "cpu", 64),
+        (100, 2 * 2**20 + 1, 2**50, "cpu", 1),
+        (2**25, 100, 2**50, "cpu", 8),
+        (2**25 + 1, 100, 2**50, "cpu", 4),
+        (0, 100, 2**50, "cpu", 64),
+    ],
+)
+def test_limits_of_a_chunk_to_the_byte(saved, vector, free, device, expected, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda device: free)
+    assert memory.chunk_size(saved, vector, torch.device(device)) == expected
+
+
 def test_free_memory_is_some_of_the_machine():
     assert 2**20 < memory.free_bytes(CPU) < 2**45
+
+
+MEMINFO = "MemTotal:       4000 kB\nMemFree:         500 kB\nMemAvailable:   1000 kB\nBuffers:  7 kB\n"
+LIMIT, USED = "/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"/proc/meminfo": MEMINFO}, 1_024_000),
+        ({"/proc/meminfo": MEMINFO, LIMIT: "max\n", USED: "5\n"}, 1_024_000),
+        ({"/proc/meminfo": MEMINFO, LIMIT: "700000\n", USED: "300000\n"}, 400_000),
+        ({"/proc/meminfo": MEMINFO, LIMIT: "7000000\n", USED: "300000\n"}, 1_024_000),
+        ({"/proc/meminfo": MEMINFO, LIMIT: "700000\n", USED: "700001\n"}, 0),
+        ({"/proc/meminfo": "MemTotal: 4000 kB\n"}, 5 * 4096 // 2),  # an old kernel: half of all there is
+        ({}, 5 * 4096 // 2),
+        ({LIMIT: "9000", USED: "1000"}, 8000),
+    ],
+)
+def test_free_memory_by_what_the_system_says(files, expected, monkeypatch):
+    def read_text(path):
+        if str(path) not in files:
+            raise FileNotFoundError(path)
+        return files[str(path)]
+
+    monkeypatch.setattr(memory.Path, "read_text", read_text)
+    monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 5, "SC_PAGE_SIZE": 4096}.__getitem__)
+    assert memory.free_bytes(CPU) == expected
+
+
+def test_free_memory_where_the_system_says_nothing(monkeypatch):
+    def read_text(path):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(memory.Path, "read_text", read_text)
+    monkeypatch.delattr(memory.os, "sysconf")
+    assert memory.free_bytes(CPU) == 2**32
+
+
+def test_what_is_cached_on_a_gpu_is_free(monkeypatch):
+    def of(number):
+        return lambda device: number if device.index == 3 else pytest.fail("another device")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", of((1000, 5000)))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", of(300))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", of(70))
+    assert memory.free_bytes(torch.device("cuda", 3)) == 1230
 
 
 def test_running_out_of_memory_halves_the_chunk(monkeypatch):

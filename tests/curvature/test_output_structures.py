@@ -18,7 +18,7 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.diagnostics.blocks import blocks
-from hessdiag.errors import ComputeError, SpecError
+from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
 
@@ -259,8 +259,36 @@ def test_outputs_that_are_functions_of_each_other_are_arguments_of_their_own():
 def test_what_holds_no_tensor_is_refused():
     for output in (torch.ones(1), {"a": [None, 3]}, lambda: None):
         stuck = Problem(Heads(lambda a, b, c, o=output: o).double(), data=_data(), loss=lambda out, t: t.sum())
-        with pytest.raises(ComputeError, match="no tensor that depends on a trainable parameter was found"):
+        with pytest.raises(ComputeError, match="no tensor that depends on a trainable parameter was found") as raised:
             GaussNewtonOperator(stuck) @ torch.ones(stuck.n_parameters, dtype=D)
+        assert raised.value.hint.startswith("--operator hessian, or a model that returns tensors in ")
+
+
+def test_a_batch_without_a_target_is_refused():
+    alone = Problem(Heads(lambda a, b, c: a).double(), data=[{"x": _data()[0][0]}], loss="mse")
+    with pytest.raises(LoadError, match="the batch has no target") as raised:
+        GaussNewtonOperator(alone) @ torch.ones(alone.n_parameters, dtype=D)
+    assert raised.value.hint == "--operator hessian"
+
+
+def test_an_output_that_is_a_step_has_no_slope():
+    """Signs of one head weigh the other in the loss: J'BJ is that of constant weights, for any number of vectors."""
+
+    def loss(output, target):
+        a, b = output
+        return (a * (2 + b)).square().sum(1).mean()
+
+    def fixed(output, target):
+        return (output * (2 + target)).square().sum(1).mean()
+
+    signs = [(x, Heads(lambda a, b, c: b).double()(x).sign().detach()) for x, _ in _data()]
+    stepped = Problem(Heads(lambda a, b, c: (a, b.sign())).double(), data=_data(), loss=loss)
+    weighted = Problem(Heads(lambda a, b, c: a).double(), data=signs, loss=fixed)
+    some = torch.linspace(-1, 1, 3 * stepped.n_parameters, dtype=D).view(-1, 3).cos()
+    expected = GaussNewtonOperator(weighted) @ some
+    assert float(expected.norm()) > 1
+    torch.testing.assert_close(GaussNewtonOperator(stepped) @ some, expected, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(GaussNewtonOperator(stepped) @ some[:, 0], expected[:, 0], rtol=1e-9, atol=1e-12)
 
 
 def test_circles_and_constants_are_left_as_they_are():

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hessdiag.curvature import sampling
 from hessdiag.curvature.sampling import Stratum
@@ -82,6 +83,36 @@ def test_interval_by_hand():
     reach = 3.182446305284263 * math.sqrt(variance) / (0.3 * 0.7)  # a table's t(0.975, 3)
     middle = math.log(0.3 / 0.7)
     assert found.interval == pytest.approx([1 / (1 + math.exp(-middle + side * reach)) for side in (1, -1)], rel=1e-9)
+
+
+def _logit_interval(value, stderr, freedom):
+    reach = stats.t.ppf(0.975, freedom) * stderr / (value * (1 - value))
+    middle = math.log(value / (1 - value))
+    return [1 / (1 + math.exp(-middle + side * reach)) for side in (1, -1)]
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_degrees_of_freedom_by_hand(n):
+    """Satterthwaite's, of the deviations and of the mass, each where it is the smaller one: two strata of n rows each.
+
+    Whole strata of 20 with denominators of 1 (and of 1/2 in the second, where the mass is to differ). Deviations of
+    +-d in a stratum have the variance v = 2 d^2 / (n - 1), and the part 20^2 (1 - n / 20) / n v of the total's.
+    """
+    strata = [Stratum(20, np.arange(n)), Stratum(20, np.arange(n, 2 * n))]
+    shape = np.zeros(n)
+    shape[:2] = 1, -1
+    factor, v = 20**2 * (1 - n / 20) / n, 2 / (n - 1)
+    for mass, spread, deviations in ((1.0, 0.01, True), (0.5, 0.1, False)):
+        denominator = np.repeat([1.0, mass], n)
+        numerator = 0.3 * denominator + np.concatenate([0.1 * shape, spread * shape])
+        parts = [factor * v * 0.1**2, factor * v * spread**2]
+        masses = [n * (20 / n) ** 2, n * (20 / n * mass) ** 2]
+        by_deviations, by_mass = (sum(x) ** 2 * (n - 1) / sum(y**2 for y in x) for x in (parts, masses))
+        assert (by_deviations < by_mass) is deviations
+        found = sampling.ratio(numerator, denominator, strata)
+        assert found.stderr == pytest.approx(math.sqrt(sum(parts)) / (20 + 20 * mass), rel=1e-12)
+        expected = _logit_interval(0.3, found.stderr, min(by_deviations, by_mass))
+        assert found.interval == pytest.approx(expected, rel=1e-9)
 
 
 def test_one_row_of_a_stratum_counts_with_its_squared_deviation():

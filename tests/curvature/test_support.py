@@ -197,6 +197,28 @@ def test_rows_that_vanish_by_chance_are_kept():
     assert part.kept.tolist() == list(range(30))
 
 
+def test_a_vector_of_their_own_proves_that_rows_vanish(monkeypatch):
+    """The vectors that look for rows are blind to some of them here, as they are to what cancels by luck."""
+    model = nn.Linear(40, 1, bias=False).double()
+    nn.init.zeros_(model.weight)
+    square = Problem(model, data=[None], objective=lambda model, batch: (model.weight**2).sum())
+    drawn = room._random
+
+    def blind(count, operator, seed):
+        vectors = drawn(count, operator, seed)
+        vectors[30:] *= seed >= room.PROBES
+        return vectors
+
+    monkeypatch.setattr(room, "_random", blind)
+    assert (support(square, 10).size, support(square, 10).zeros) == (40, 0)
+
+
+def test_where_all_rows_vanish_none_is_left_out():
+    model = nn.Linear(40, 1, bias=False).double()
+    flat = Problem(model, data=[None], objective=lambda model, batch: (0 * model.weight).sum())
+    assert (support(flat, 10).size, support(flat, 10).zeros) == (40, 0)
+
+
 def test_ordinary_problems_stay_as_they_are():
     torch.manual_seed(0)
     dense = Problem(nn.Linear(30, 2), data=[(torch.randn(4, 30), torch.randn(4, 2))], loss="mse")
