@@ -36,6 +36,20 @@ def test_variance_by_hand_for_signs():
     assert stated == pytest.approx(truth, rel=0.15)
 
 
+def test_standard_error_by_hand():
+    """The larger of the samples' own error and of the plug-in, whose sum of B_ii^2 is a mean over pairs of signs."""
+    A, h, larger = symmetric(30), 6, []
+    for seed in range(8):
+        S = estimators.probes(A, h, seed, signs=True).numpy()
+        AS = A.numpy() @ S
+        pairs = [sum(S[:, p] * AS[:, p] * S[:, q] * AS[:, q]) for p in range(h) for q in range(h) if p != q]
+        plugged = 2 / h * (np.mean([AS[:, p] @ AS[:, p] for p in range(h)]) - np.mean(pairs))
+        sampled = np.var([S[:, p] @ AS[:, p] for p in range(h)], ddof=1) / h
+        assert estimators.trace(A, h, seed).stderr == pytest.approx(math.sqrt(max(plugged, sampled)), rel=1e-9)
+        larger.append(plugged > sampled)
+    assert 0 < sum(larger) < 8
+
+
 def test_a_sketch_pays_where_the_spectrum_decays():
     A = symmetric(60, decay=3.0)
     plain, sketched = (np.std([estimators.trace(A, 24, seed, sketch=r).value for seed in range(100)]) for r in (0, 8))

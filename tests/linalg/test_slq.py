@@ -256,6 +256,21 @@ def test_what_nodes_do_not_resolve_is_unknown():
     assert decades.positive.low[outside] < decades.positive.value[outside] < decades.positive.high[outside]
 
 
+def test_each_sign_is_resolved_by_its_own_nodes():
+    """Negative nodes end at -0.1, positive ones at 0.001: between them, only positive eigenvalues are resolved."""
+    row = np.r_[-np.logspace(0, -1, 30), np.logspace(-3, 0, 90)]
+    nodes, weights = np.tile(row, (2, 1)), np.full((2, 120), 1 / 120)
+    found = Density(nodes, weights, np.zeros(0), 10_000, 0.1, 0, anti=(nodes, weights))
+    grid = np.linspace(-2.5, 0, 251)
+    decades = found.log_density(grid)
+    between = (grid > -2.4) & (grid < -1.05)
+    assert np.isfinite(decades.positive.value[between]).all()
+    assert np.isnan(decades.negative.value[between]).all()
+    assert decades.unresolved_below == pytest.approx(0.1, rel=0.03)
+    assert decades.unresolved_share == found.share_bounds(-decades.unresolved_below, decades.unresolved_below)
+    assert decades.unresolved_share[0] < 60 / 120 < decades.unresolved_share[1]
+
+
 def test_plug_in_variance_by_hand():
     """For v on the unit sphere, v'Av has the variance 2 / (n + 2) (mean of squares - square of mean)."""
     values = np.linspace(-1, 2, 50)
@@ -266,6 +281,19 @@ def test_plug_in_variance_by_hand():
     nu = 2 * np.mean(values**2) ** 2 / found.stderr[1] ** 2
     ends = [nu * found.value[1] / quantile for quantile in stats.chi2.ppf([0.975, 0.025], nu)]
     assert (found.low[1], found.high[1]) == pytest.approx(ends, rel=1e-9)
+
+
+def test_error_of_the_negative_mass_by_hand():
+    """Of a ratio of two means, linearized: that of (1 - s) max(-x, 0) - s max(x, 0), over the mean of |x|."""
+    values = np.linspace(-0.3, 0.6, 50)
+    nodes, weights = np.tile(values, (4, 1)), np.full((4, 50), 1 / 50)
+    found = Density(nodes, weights, np.zeros(0), 50, 0.1, 0, anti=(nodes, weights)).negative_mass()
+    share = -values[values < 0].sum() / np.abs(values).sum()
+    f = np.where(values < 0, -(1 - share) * values, -share * values)
+    assert found.value == pytest.approx(share, rel=1e-12)
+    assert found.stderr == pytest.approx(math.sqrt(2 / 52 * f.var() / 4) / np.abs(values).mean(), rel=1e-9)
+    half = 1.959963984540054 * found.stderr
+    assert (found.low, found.high) == pytest.approx((max(share - half, 0.0), share + half), rel=1e-9)
 
 
 def test_deflation_counts_in_the_plug_in_variance():
