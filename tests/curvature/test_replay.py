@@ -125,7 +125,7 @@ def test_operators_replay_the_products_that_recur(monkeypatch, operator):
     problem = _problem("convolutions", "cpu")
     plain = operator(problem)
     _recorded_elsewhere(monkeypatch)
-    replayed = operator(problem)
+    replayed = operator(problem, check=False)
     V = torch.randn(plain.shape[0], 6, dtype=torch.float64)
     for number in range(replay.EAGER + 1):
         assert not replayed.engine.endswith("replayed as a CUDA graph")
