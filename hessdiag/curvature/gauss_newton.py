@@ -250,7 +250,10 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
         if slope is not None and slope.requires_grad
     ]
 
+    seen = False  # whether a product was looked at; one is enough, and a recorded one must not be
+
     def middle(vectors: list[Tensor]) -> list[Tensor]:
+        nonlocal seen
         found: list[Tensor | None] = [None] * len(vectors)
         if curved:  # else the loss is linear in all that it receives
             try:
@@ -259,6 +262,9 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
                 if len(vectors[0]) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
                     raise
                 raise _no_second_derivative(name, reason(error)) from error
+        if not seen and not all(part is None or bool(part.isfinite().all()) for part in found):
+            raise _no_second_derivative(name, "it is NaN or infinite at this output, as of a norm or a root at zero")
+        seen = True
         return [torch.zeros_like(like) if part is None else part for part, like in zip(found, vectors, strict=True)]
 
     return Sandwich(problem, tuple(z.tensors[place] for place in used), middle)

@@ -117,6 +117,33 @@ def test_a_loss_without_second_derivative_leaves_the_hessians_blocks(probes):
     assert error.value.hint.startswith("--operator hessian")
 
 
+def _normalized_sample_of_zeros():
+    """The output of a sample of zeros is zero whatever the weights are; normalize() has no second derivative there."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 6, bias=False), nn.Tanh(), nn.Linear(6, 3, bias=False)).double()
+    x = torch.randn(8, 4, dtype=D)
+    x[2] = 0.0
+
+    def loss(output, target):
+        return (F.normalize(output, dim=1) * F.one_hot(target, 3)).sum(1).neg().mean()
+
+    return Problem(model, data=[(x, torch.randint(3, (8,)))], loss=loss)
+
+
+def test_a_loss_whose_second_derivative_is_not_finite_leaves_the_hessians_blocks():
+    problem = _normalized_sample_of_zeros()
+    found = blocks(problem)
+    assert (found.gauss_newton, found.status) == (None, "ok")
+    assert "NaN or infinite at this output" in found.split_missing
+    x, target = problem.data[0]
+    without = Problem(
+        problem.model, data=[(x[[0, 1, 3, 4, 5, 6, 7]], target[[0, 1, 3, 4, 5, 6, 7]])], loss=problem.loss
+    )
+    assert found.norm == pytest.approx(7 / 8 * blocks(without).norm, rel=1e-8)
+    with pytest.raises(ComputeError, match="no second derivative"):
+        spectrum(problem, operator="ggn")
+
+
 def test_outputs_at_a_kink_are_said():
     found = spectrum(_at_a_kink("mse"), operator="ggn")
     assert (found.outputs_at_kink, found.status) == (True, "ok")
