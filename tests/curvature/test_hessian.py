@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 import torch.utils.checkpoint
@@ -389,6 +391,20 @@ def test_wrong_products_are_caught():
     assert found.point.error > 0.1
     expected = torch.diag(6 * model.weight.detach().flatten())
     torch.testing.assert_close(hessian(problem), expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("factor", "size", "cure"), [(1e-200, "-(199|200|201)", "199|200"), (1e200, r"\+(199|200|201)", "-200|-201")]
+)
+def test_products_whose_squares_are_beyond_float64_are_refused_on_request(factor, size, cure):
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    problem = Problem(model, data=[None], objective=lambda model, batch: factor * (model.weight**2).sum())
+    checks.examine(HessianOperator(problem))
+    checks.self_checks(HessianOperator(problem))
+    with pytest.raises(ComputeError, match=rf"are of size \de{size}: their squares are beyond float64") as raised:
+        checks.self_checks(HessianOperator(problem), squared=True)
+    assert re.search(rf"returns the loss times 1e\+?({cure})$", raised.value.hint)
 
 
 def test_asymmetric_products_are_caught():
