@@ -7,14 +7,13 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.curvature.received import NoGaussNewtonError
-from hessdiag.diagnostics import blocks_squares, operators
+from hessdiag.diagnostics import blocks_errors, blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
@@ -24,11 +23,11 @@ from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
 from hessdiag.linalg.eigensolver import ROUNDING as NOISE
-from hessdiag.linalg.intervals import Z
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
 Matrix = list[list[float]]
+Interval = tuple[float, float]
 Progress = Callable[[int, int, str], None]
 
 EXACT_UP_TO = 5_000  # parameters: the whole matrices
@@ -48,8 +47,8 @@ class IndefinitePair:
 class Blocks(Measured):
     """Frobenius norms of the layer blocks of H = G + R, G the Gauss-Newton matrix and R the residual.
 
-    Standard errors are `None` where numbers are exact, and 1.96 of them cover 95 %; everything about G and R is `None`
-    where the problem has no such split.
+    Standard errors and 95 % intervals are `None` where numbers are exact; everything about G and R is `None` where the
+    problem has no such split. Intervals of norms are not symmetric: the error is not for "plus or minus two".
 
     Attributes:
         names: The L layers, in the order in which they are executed.
@@ -58,7 +57,8 @@ class Blocks(Measured):
         depths: How many layers that multiply by a matrix the data has passed with this one; `None` for those that are
             not on the longest way from the data to the loss (norms, scalars of the loss, shortcuts).
         parameters: N.
-        frobenius: |H_lm|, (L, L), symmetric.
+        frobenius: |H_lm|, (L, L), symmetric; with `frobenius_stderr` and `frobenius_interval` (lower ends, upper ends).
+            So also below.
         gauss_newton: |G_lm|.
         residual: |R_lm|.
         trace: tr H_ll per layer.
@@ -95,23 +95,30 @@ class Blocks(Measured):
     parameters: int
     frobenius: Matrix
     frobenius_stderr: Matrix | None
+    frobenius_interval: tuple[Matrix, Matrix] | None
     gauss_newton: Matrix | None
     gauss_newton_stderr: Matrix | None
+    gauss_newton_interval: tuple[Matrix, Matrix] | None
     residual: Matrix | None
     residual_stderr: Matrix | None
+    residual_interval: tuple[Matrix, Matrix] | None
     split_missing: str | None
     loss_in_output: LossInOutput | None
     loss_uses_parameters: bool | None
     trace: list[float]
     trace_stderr: list[float] | None
+    trace_interval: tuple[list[float], list[float]] | None
     diagonal_mass: list[float] | None
     diagonal_mass_stderr: list[float] | None
     norm: float
     norm_stderr: float | None
+    norm_interval: Interval | None
     gauss_newton_norm: float | None
     gauss_newton_norm_stderr: float | None
+    gauss_newton_norm_interval: Interval | None
     residual_norm: float | None
     residual_norm_stderr: float | None
+    residual_norm_interval: Interval | None
     between_layers: float
     between_layers_stderr: float | None
     residual_share: float | None
@@ -244,8 +251,7 @@ def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: b
         "parameters": problem.n_parameters,
         "method": "exact" if exact else "probes",
         "probes": 0 if exact else len(squares.parts),
-        "trace": squares.traces.mean(0).tolist(),
-        "trace_stderr": None if exact else np.sqrt(_variance(squares.traces)).tolist(),
+        **blocks_errors.traces(squares, exact),
         "diagonal_mass": None,
         "diagonal_mass_stderr": None,
         "hvps": squares.products,
@@ -255,24 +261,29 @@ def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: b
         (("frobenius", "norm"), ("gauss_newton", "gauss_newton_norm"), ("residual", "residual_norm"))
     ):
         if kind >= squares.parts.shape[1]:
-            values |= dict.fromkeys((matrix, f"{matrix}_stderr", norm, f"{norm}_stderr"))
+            ends = (f"{key}{end}" for key in (matrix, norm) for end in ("", "_stderr", "_interval"))
+            values |= dict.fromkeys(ends)
             continue
         samples = squares.parts[:, kind]
-        matrices[matrix], errors = _norms(samples)
-        total, error = _root(samples.sum(2).mean(0).sum(), _variance(samples.sum(2)).sum())
+        own_variance = None if squares.own_variances is None else squares.own_variances[kind]
+        found = blocks_errors.norms(samples, own_variance)
+        matrices[matrix] = found.value
+        whole = blocks_errors.root(samples.sum(2).mean(0).sum(), blocks_errors.mean_variance(samples.sum(2)).sum())
         values |= {
-            matrix: matrices[matrix].tolist(),
-            f"{matrix}_stderr": None if exact else errors.tolist(),
-            norm: float(total),
-            f"{norm}_stderr": None if exact else float(error),
+            matrix: found.value.tolist(),
+            f"{matrix}_stderr": None if exact else found.stderr.tolist(),
+            f"{matrix}_interval": None if exact else (found.low.tolist(), found.high.tolist()),
+            norm: float(whole.value),
+            f"{norm}_stderr": None if exact else float(whole.stderr),
+            f"{norm}_interval": None if exact else (float(whole.low), float(whole.high)),
         }
     own = squares.parts.diagonal(axis1=2, axis2=3)  # (samples, kinds, L)
     rows = squares.parts.sum(3)
-    values["between_layers"], error = _share(rows[:, 0] - own[:, 0], rows[:, 0])
+    values["between_layers"], error = blocks_errors.share(rows[:, 0] - own[:, 0], rows[:, 0])
     values["between_layers_stderr"] = None if exact else error
     rounding = ROUNDING * precision
     if "residual" in matrices:
-        values["residual_share"], error = _share(rows[:, 2], rows[:, 1] + rows[:, 2])
+        values["residual_share"], error = blocks_errors.share(rows[:, 2], rows[:, 1] + rows[:, 2])
         values["residual_share_stderr"] = None if exact else error
         inside = matrices["residual"].diagonal()
         values["residual_diagonal"] = float(np.linalg.norm(inside)) / values["norm"] if values["norm"] else math.nan
@@ -301,43 +312,6 @@ def _sampled_mass(operator: HessianOperator, measured: dict[str, Any], rows: int
 def _convex(problem: Problem) -> bool:
     """Whether the loss is known to be convex in the output: then G is positive semidefinite."""
     return problem._loss is not None and problem._loss.is_convex
-
-
-def _variance(samples: Floats) -> Floats:
-    """Variance of the mean over the first axis; zero for a single sample, which is exact.
-
-    Few samples know their own spread badly: widened as Student's t is, so that 1.96 standard errors cover 95 %.
-    """
-    count = len(samples)
-    if count == 1:
-        return np.zeros(samples.shape[1:])
-    widening = float(stats.t.ppf(0.975, count - 1)) / Z
-    found: Floats = widening**2 * samples.var(0, ddof=1) / count
-    return found
-
-
-def _root(square: Any, variance: Any) -> tuple[Any, Any]:
-    """The root of an estimated square, and its standard error by the delta method."""
-    value = np.sqrt(square)
-    return value, np.divide(np.sqrt(variance), 2 * value, out=np.zeros_like(value), where=value > 0)
-
-
-def _norms(samples: Floats) -> tuple[Floats, Floats]:
-    """A symmetric matrix of norms from samples (samples, L, L) of its squares: each pair is seen from both sides."""
-    square, variance = samples.mean(0), _variance(samples)
-    both = (variance + variance.T) / 4
-    np.fill_diagonal(both, variance.diagonal())
-    value, error = _root((square + square.T) / 2, both)
-    return value, error
-
-
-def _share(part: Floats, whole: Floats) -> tuple[float, float]:
-    """A ratio of totals over layers, from samples (samples, L), with its linearized standard error."""
-    bottom = float(whole.mean(0).sum())
-    if not bottom > 0:
-        return math.nan, math.nan
-    value = float(part.mean(0).sum()) / bottom
-    return value, math.sqrt(float(_variance(part - value * whole).sum())) / bottom
 
 
 def _indefinite(names: list[str], norms: Floats, rounding: float) -> IndefinitePair | None:

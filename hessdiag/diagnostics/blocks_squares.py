@@ -15,6 +15,7 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError, neuron_layers
 from hessdiag.diagnostics import operators
+from hessdiag.linalg import pairs
 from hessdiag.problem.problem import Layer, Problem
 
 Floats = NDArray[np.float64]
@@ -38,12 +39,17 @@ class Squares:
         traces: tr H_mm likewise, (samples, L).
         products: Hessian-vector products spent.
         interrupted: Whether a keyboard interrupt ended the sampling.
+        own_variances: What one sample of the layers' own |K_mm|_F^2 varies by, from pairs of samples, (kinds, L);
+            `None` where all is exact.
+        trace_variances: Likewise tr H_mm, (L,).
     """
 
     parts: Floats
     traces: Floats
     products: int
     interrupted: bool = False
+    own_variances: Floats | None = None
+    trace_variances: Floats | None = None
 
 
 def exact(problem: Problem, gauss_newton: GaussNewtonOperator | None, report: Progress) -> tuple[Squares, Floats]:
@@ -138,7 +144,8 @@ def sampled(
     layers = operator.problem.executed_layers
     count = len(layers)
     mine = [(r, m) for r in range(probes) if parallel.is_own(r) for m in range(count)]
-    own: dict[int, tuple[Floats, float]] = {}
+    own: dict[int, tuple[Floats, float, Floats]] = {}
+    folds = [pairs.Fold.of(layer.size, operator.device) for layer in layers]
     interrupted, size = False, _portion(operator)
     try:
         for start in range(0, len(mine), size):
@@ -151,17 +158,29 @@ def sampled(
             squares = np.stack([by_layer(kind, layers) for kind in kinds])
             traces = (vectors.double() * product).sum(0).cpu().numpy()
             for column, (r, m) in enumerate(now):
-                own[r * count + m] = (squares[:, :, column], float(traces[column]))
+                inside = slice(layers[m].start, layers[m].stop)
+                blocks = torch.stack([kind[inside, column] for kind in kinds])
+                seen = pairs.folded(folds[m], vectors[inside, column].double(), blocks)
+                own[r * count + m] = (squares[:, :, column], float(traces[column]), seen)
             report(min(start + size, len(mine)), len(mine), "")
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
         if len(own) < 2 * count or parallel.ranks()[1] > 1:
             raise
         interrupted, found = True, list(own.values())
-    rounds = len(found) // count
-    parts, traces = (np.stack(column) for column in zip(*found[: rounds * count], strict=True))
+    rounds, products = len(found) // count, len(found)
+    found = found[: rounds * count]
+    parts, traces = (np.stack([sample[index] for sample in found]) for index in (0, 1))
+    known = [pairs.variances(folds[m], np.stack([sample[2] for sample in found[m::count]])) for m in range(count)]
     shape = (rounds, count, *parts.shape[1:])
-    return Squares(parts.reshape(shape).swapaxes(1, 2), traces.reshape(rounds, count), len(found), interrupted)
+    return Squares(
+        parts.reshape(shape).swapaxes(1, 2),
+        traces.reshape(rounds, count),
+        products,
+        interrupted,
+        own_variances=np.stack([squares for squares, _ in known], axis=1),
+        trace_variances=np.array([traces[0] for _, traces in known]),
+    )
 
 
 def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Floats, Floats, int]:

@@ -260,11 +260,12 @@ def _unreached(blocks: "Blocks") -> list[Finding]:
 
 def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
     found = []
-    if blocks.norm_stderr is not None and blocks.norm_stderr > ROUGH * blocks.norm:
+    if blocks.norm_stderr is not None and blocks.norm_interval and blocks.norm_stderr > ROUGH * blocks.norm:
+        low, high = blocks.norm_interval
         found.append(
             Finding(
                 "note",
-                f"The norms are rough: |H| is {blocks.norm:.3g} with a standard error of {blocks.norm_stderr:.2g}.",
+                f"The norms are rough: |H| is {blocks.norm:.3g}, between {low:.3g} and {high:.3g} with 95 % confidence.",
                 f"{blocks.probes} random vectors per layer were used",
                 f"--probes {4 * blocks.probes}",
             )

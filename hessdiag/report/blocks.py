@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, with_error
+from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, with_error, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Fact,
@@ -81,6 +81,12 @@ def _share(result: Json, name: str) -> str:
     return percent(share) if not error else f"{percent(share)} (± {percent(error)})"
 
 
+def _norm(result: Json, name: str) -> str:
+    """A norm with its interval; older documents have the standard error only."""
+    bounds = result.get(f"{name}_interval")
+    return with_interval(result[name], bounds) if bounds else with_error(result[name], result[f"{name}_stderr"])
+
+
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     whole = result["hvps"] >= result["parameters"]
@@ -93,15 +99,15 @@ def _facts(result: Json) -> tuple[Fact, ...]:
             "exact" if exact else f"{number(result['probes'])} per layer",
             meaning if exact else "random vectors; ± is one standard error over them",
         ),
-        Fact("norm of the Hessian", with_error(result["norm"], result["norm_stderr"]), "Frobenius"),
+        Fact("norm of the Hessian", _norm(result, "norm"), "Frobenius"),
         Fact(
             "of Gauss-Newton",
-            with_error(result["gauss_newton_norm"], result["gauss_newton_norm_stderr"]),
+            _norm(result, "gauss_newton_norm"),
             OF_GAUSS_NEWTON[result.get("loss_in_output") or "convex"],
         ),
         Fact(
             "of the residual",
-            with_error(result["residual_norm"], result["residual_norm_stderr"]),
+            _norm(result, "residual_norm"),
             "what Gauss-Newton leaves out",
         ),
         Fact(

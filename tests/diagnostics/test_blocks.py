@@ -1,15 +1,18 @@
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import nn
 
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import blocks as module
-from hessdiag.diagnostics import blocks_squares
+from hessdiag.diagnostics import blocks_errors, blocks_squares
 from hessdiag.diagnostics.blocks import blocks
 from hessdiag.errors import SpecError
+from hessdiag.linalg import pairs
 from hessdiag.problem.problem import Problem
 from hessdiag.report.document import dumps, plain
 from tests.curvature.test_hessian import CASES
@@ -253,7 +256,9 @@ def test_an_interruption_keeps_whole_rounds():
     found = blocks(problem, probes=200, progress=stop_at(100))
     assert (found.status, found.diagonal_mass) == ("interrupted", None)
     assert found.probes == 128 // 3
-    assert found.frobenius == blocks(problem, probes=found.probes).frobenius
+    same = blocks(problem, probes=found.probes)
+    assert found.frobenius == same.frobenius
+    np.testing.assert_allclose(found.trace_interval, same.trace_interval, rtol=1e-12)
     with pytest.raises(KeyboardInterrupt):
         blocks(problem, probes=200, progress=stop_at(0))
 
@@ -442,27 +447,66 @@ def test_errors_of_norms_by_hand():
     """Three samples of each square; a pair of layers is the mean of what both see of it, its variance a quarter of two."""
     own, ahead, back = np.array([4.0, 5.0, 6.0]), np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
     samples = np.stack([np.stack([own, ahead], 1), np.stack([back, own], 1)], 1)
-    value, error = module._norms(samples)
+    found = blocks_errors.norms(samples, np.array([0.0, 9.0]))
+    value, error = found.value, found.stderr
     widening = 4.302652729696142 / 1.959963984540054  # a table's t(0.975, 2) over that of a normal variable
     assert value[0] == pytest.approx([5**0.5, 3**0.5])
     assert error[0, 0] == pytest.approx(widening * (1 / 3) ** 0.5 / (2 * 5**0.5))
+    assert error[1, 1] == pytest.approx(3**0.5 / (2 * 5**0.5))  # what pairs of samples say is more
+    assert found.high[1, 1] == pytest.approx((50 / 3 * 5 / stats.chi2.ppf(0.025, 50 / 3)) ** 0.5)  # 2 5^2 / 3
     assert error[0, 1] == error[1, 0] == pytest.approx(widening * ((1 / 3 + 4 / 3) / 4) ** 0.5 / (2 * 3**0.5))
 
 
+def _variances(A, fold_at, monkeypatch, probes=1500):
+    monkeypatch.setattr(pairs, "LENGTH", fold_at)
+    fold = pairs.Fold.of(len(A), torch.device("cpu"))
+    signs = torch.randint(0, 2, (probes, len(A))) * 2.0 - 1
+    products = signs.double() @ torch.as_tensor(A)
+    seen = [pairs.folded(fold, v.double(), y[None]) for v, y in zip(signs, products, strict=True)]
+    squares, traces = pairs.variances(fold, np.stack(seen))
+    return float(squares[0]), float(traces[0])
+
+
+@pytest.mark.parametrize("fold_at", [512, 128])
+def test_pairs_of_products_tell_the_variance_of_quadratic_forms(fold_at, monkeypatch):
+    """2 (|M|^2 - sum M_ii^2), for v'Av and for |Av|^2 = v'A^2 v; of long vectors after folding."""
+    rng = np.random.default_rng(1)
+    torch.manual_seed(1)
+    root = rng.normal(size=(300, 300)) * np.linspace(0.1, 1, 300)
+    A = root @ root.T / 300 - 0.3 * np.eye(300)
+    exact = [2 * ((M**2).sum() - (M.diagonal() ** 2).sum()) for M in (A @ A, A)]
+    assert _variances(A, fold_at, monkeypatch) == pytest.approx(exact, rel=0.1)
+
+
 @pytest.mark.parametrize("probes", [8, 32])
-def test_errors_of_norms_cover(probes):
-    """1.96 standard errors over 400 groups of probes, on a Hessian of three layers of unlike sizes."""
-    rng = np.random.default_rng(0)
-    root = rng.normal(size=(90, 60)) * np.repeat([3.0, 1.0, 0.3], 30)[:, None]
-    H, parts = root @ root.T / 60, [slice(0, 10), slice(10, 60), slice(60, 90)]
-    truth = np.array([[np.linalg.norm(H[a, b]) for b in parts] for a in parts])
-    hits = np.zeros((3, 3))
+def test_intervals_of_norms_and_traces_cover(probes):
+    """400 groups of probes, on the Hessian of a deep network; neither much less nor much more than 95 %."""
+    torch.manual_seed(3)
+    widths = [8, 8, 8, 8, 8, 4]
+    layers = [part for a, b in itertools.pairwise(widths) for part in (nn.Linear(a, b), nn.Tanh())]
+    problem = Problem(nn.Sequential(*layers[:-1]).double(), data=[(_x(24, 8), torch.arange(24) % 4)], loss="ce")
+    H, count = brute_force_hessian(problem).detach(), len(problem.executed_layers)
+    true = blocks(problem)
+
+    hits, inside = np.zeros((count, count)), np.zeros(count)
+    rng, folds = np.random.default_rng(0), [pairs.Fold.of(layer.size, H.device) for layer in problem.executed_layers]
     for _ in range(400):
-        samples = np.zeros((probes, 3, 3))
-        for m, part in enumerate(parts):
-            columns = H[:, part] @ rng.choice([-1.0, 1.0], (part.stop - part.start, probes))
-            for other, rows in enumerate(parts):
-                samples[:, m, other] = (columns[rows] ** 2).sum(0)
-        value, error = module._norms(samples)
-        hits += np.abs(value - truth) <= 1.96 * error
-    assert hits.min() / 400 >= 0.91  # 92 % less what 400 groups may be off
+        parts, traces = np.zeros((probes, 1, count, count)), np.zeros((probes, count))
+        known = []
+        for m, layer in enumerate(problem.executed_layers):
+            own = slice(layer.start, layer.stop)
+            signs = torch.from_numpy(rng.choice([-1.0, 1.0], (probes, layer.size)))
+            products = signs @ H[own]
+            parts[:, 0, m] = blocks_squares.by_layer(products.T, problem.executed_layers).T
+            traces[:, m] = (signs * products[:, own]).sum(1)
+            seen = [pairs.folded(folds[m], v, y[None, own]) for v, y in zip(signs, products, strict=True)]
+            known.append(pairs.variances(folds[m], np.stack(seen)))
+        own_variances, trace_variances = np.array([k[0] for k in known]).T, np.array([k[1][0] for k in known])
+        norms = blocks_errors.norms(parts[:, 0], own_variances[0])
+        squares = blocks_squares.Squares(parts, traces, 0, False, own_variances, trace_variances)
+        low, high = np.array(blocks_errors.traces(squares, exact=False)["trace_interval"])
+        hits += (norms.low <= true.frobenius) & (true.frobenius <= norms.high)
+        inside += (low <= true.trace) & (true.trace <= high)
+    for rate in (hits / 400, inside / 400):
+        assert rate.min() >= 0.91  # 92 % less what 400 groups may be off
+        assert rate.mean() <= 0.98

@@ -1,0 +1,72 @@
+"""From samples of squared block norms to norms, traces and shares, with their errors and intervals."""
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from hessdiag.diagnostics.blocks_squares import Squares
+from hessdiag.linalg import intervals
+from hessdiag.linalg.intervals import Average, Z
+
+Floats = NDArray[np.float64]
+
+
+def mean_variance(samples: Floats) -> Floats:
+    """Variance of the mean over the first axis; zero for a single sample, which is exact.
+
+    Few samples know their own spread badly: widened as Student's t is, so that 1.96 standard errors cover 95 %.
+    """
+    count = len(samples)
+    if count == 1:
+        return np.zeros(samples.shape[1:])
+    widening = float(stats.t.ppf(0.975, count - 1)) / Z
+    found: Floats = widening**2 * samples.var(0, ddof=1) / count
+    return found
+
+
+def root(square: Any, variance: Any) -> Average:
+    """The root of an estimated square, its standard error by the delta method, and its interval by chi-square."""
+    square, variance = np.asarray(square), np.asarray(variance)
+    value = np.sqrt(square)
+    error = np.divide(np.sqrt(variance), 2 * value, out=np.zeros_like(value), where=value > 0)
+    low, high = intervals.chi_square(square, variance)
+    return Average(value, error, np.sqrt(low), np.sqrt(high))
+
+
+def norms(samples: Floats, own_variance: Floats | None) -> Average:
+    """A symmetric matrix of norms from samples (samples, L, L) of its squares: each pair is seen from both sides.
+
+    What one sample of a layer's own square varies by, (L,), is known from pairs of samples, too: the larger one counts.
+    """
+    square, variance = samples.mean(0), mean_variance(samples)
+    both = (variance + variance.T) / 4
+    within = variance.diagonal()
+    if own_variance is not None:
+        within = np.maximum(within, own_variance / len(samples))
+    np.fill_diagonal(both, within)
+    return root((square + square.T) / 2, both)
+
+
+def traces(squares: Squares, exact: bool) -> dict[str, Any]:
+    """Traces of the layers' blocks; their variance is the larger of what samples show and what pairs of them tell."""
+    value, variance = squares.traces.mean(0), mean_variance(squares.traces)
+    if squares.trace_variances is not None:
+        variance = np.maximum(variance, squares.trace_variances / len(squares.traces))
+    error = np.sqrt(variance)
+    return {
+        "trace": value.tolist(),
+        "trace_stderr": None if exact else error.tolist(),
+        "trace_interval": None if exact else ((value - Z * error).tolist(), (value + Z * error).tolist()),
+    }
+
+
+def share(part: Floats, whole: Floats) -> tuple[float, float]:
+    """A ratio of totals over layers, from samples (samples, L), with its linearized standard error."""
+    bottom = float(whole.mean(0).sum())
+    if not bottom > 0:
+        return math.nan, math.nan
+    value = float(part.mean(0).sum()) / bottom
+    return value, math.sqrt(float(mean_variance(part - value * whole).sum())) / bottom
