@@ -90,7 +90,7 @@ def _signs(spectrum: "Spectrum") -> Finding:
         return _no_negative(spectrum, ends)
     mass, share = percent(spectrum.negative_mass), _negative_share(spectrum)
     because = f"they hold {mass} of the sum of |eigenvalues|; the lowest is {ends}"
-    if spectrum.highest <= 0:
+    if spectrum.highest <= 0 or (spectrum.inertia is not None and not spectrum.inertia.positive):
         return Finding(
             "warn",
             f"The Hessian curves down: {share} of its eigenvalues are negative, and none is found to be positive.",

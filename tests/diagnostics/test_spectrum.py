@@ -253,3 +253,11 @@ def test_semicircle_by_hand():
     """Eigenvalues -1, 1, 3, 5: mean 2, mean square 9, so that their variance is 5 and the radius twice its root."""
     found = spectrum(quadratic(torch.diag(torch.tensor([-1.0, 1.0, 3.0, 5.0]).double()))).theory
     assert (found["semicircle_low"], found["semicircle_high"]) == pytest.approx((2 - 2 * 5**0.5, 2 + 2 * 5**0.5))
+
+
+@pytest.mark.parametrize("largest", [0.0, 1e-17])
+def test_a_hessian_that_only_curves_down_is_not_compared_with_a_largest_eigenvalue_of_rounding(largest):
+    found = spectrum(quadratic(torch.diag(torch.tensor([-3.0, -1.0, -1e-3, largest], dtype=torch.float64))))
+    assert found.inertia.positive == 0
+    (says,) = [finding.says for finding in found.findings if "curves down" in finding.says]
+    assert says == "The Hessian curves down: 75 % of its eigenvalues are negative, and none is found to be positive."
