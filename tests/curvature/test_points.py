@@ -1,5 +1,6 @@
 """Kinds of points, each with inputs of several forms; the truth is fourth-order differences, or the definition."""
 
+import math
 import warnings
 from itertools import pairwise
 
@@ -661,3 +662,30 @@ def test_generic_networks_raise_no_alarm_and_cost_little(dtype, monkeypatch):
         counts.append(len(calls))
     assert sorted(counts)[20] <= 4
     assert max(counts) <= 18
+
+
+@pytest.mark.parametrize(("power", "kind"), [(1.5, "no_hessian"), (3.0, "unchecked")])
+def test_where_no_step_aside_can_be_taken(power, kind, monkeypatch):
+    """Products that are not finite stay refused; those that only disagree (here by half) stay unchecked, with the cause."""
+
+    class Half(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return x.abs() ** power
+
+        @staticmethod
+        def backward(ctx, grad):
+            (x,) = ctx.saved_tensors
+            return grad * power * x.detach().abs() ** (power / 2 - 0.5) * x.abs() ** (power / 2 - 0.5) * x.sign()
+
+    def fails(*arguments):
+        raise RuntimeError("no room")
+
+    model = nn.Linear(4, 1, bias=False).double()
+    nn.init.constant_(model.weight, 0.0 if kind == "no_hessian" else 0.7)
+    problem = Problem(model, data=[None], objective=lambda model, batch: Half.apply(model.weight).sum())
+    monkeypatch.setattr("hessdiag.curvature.point.examine.resolve", fails)
+    point = _examined(problem).point
+    assert (point.kind, point.why) == (kind, "at a step aside: no room")
+    assert (point.error == math.inf) is (kind == "no_hessian")

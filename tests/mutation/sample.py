@@ -35,7 +35,7 @@ pytest_add_cli_args=
     -o
     addopts=
 {apart}
-pytest_add_cli_args_test_selection=tests/{room}
+pytest_add_cli_args_test_selection=tests/{tests}
 also_copy=
     tests
     examples
@@ -59,7 +59,7 @@ SURVIVED = (0, 5, 33)  # how the tests ended, as mutmut keeps it: passed, or non
 def main() -> None:
     """Sample, run, and print a row for each file, then the survivors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("room", help="a folder of hessdiag/ that has a folder of tests/: linalg, theory, curvature")
+    parser.add_argument("room", help="a folder of hessdiag/: linalg, theory, curvature, curvature/point")
     parser.add_argument("files", nargs="*", help="some of its modules, such as lanczos; all, if none is named")
     parser.add_argument("--each", type=int, default=40, help="mutants of a file")
     parser.add_argument("--seed", type=int, default=0)
@@ -92,7 +92,7 @@ def prepared(place: Path, room: str) -> Path:
         else:
             shutil.copy(source, place / name)
     apart = "\n".join(f"    --ignore={name}" for name in APART)
-    (place / "setup.cfg").write_text(SETTINGS.format(room=room, apart=apart), "utf-8")
+    (place / "setup.cfg").write_text(SETTINGS.format(room=room, tests=room.split("/")[0], apart=apart), "utf-8")
     return place
 
 
