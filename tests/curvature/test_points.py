@@ -12,7 +12,9 @@ from torch.nn import functional
 from hessdiag import GaussNewtonOperator, HessianOperator, Problem, blocks, bounds, diag_share, eigs, hessian, spectrum
 from hessdiag.curvature import differences
 from hessdiag.curvature.checks import examine
+from hessdiag.curvature.point import words
 from hessdiag.curvature.point.examine import NoHessianError, PointWarning
+from hessdiag.curvature.point.result import Point
 from hessdiag.errors import ComputeError, ExitCode
 
 D = torch.float64
@@ -689,3 +691,15 @@ def test_where_no_step_aside_can_be_taken(power, kind, monkeypatch):
     point = _examined(problem).point
     assert (point.kind, point.why) == (kind, "at a step aside: no room")
     assert (point.error == math.inf) is (kind == "no_hessian")
+
+
+def test_words_count_rows_and_name_what_hindered():
+    nan = [
+        words.describe(Point("nan", "differences", parameters=("table.weight",), rows=rows))
+        for rows in ((3, 1200), (1, 1))
+    ]
+    for told, expected in zip(nan, ("(3 of 1,200 rows of table.weight)", "(1 of 1 row of table.weight)"), strict=True):
+        assert any(expected in sentence for sentence in (told.says, told.because, told.remedy))
+    told = words.describe(Point("unresolved", why="it holds a generator"))
+    assert (told.level, told.because) == ("bad", "it holds a generator")
+    assert told.remedy.startswith("objective(model, batch)")
