@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from hessdiag.diagnostics.ensemble_statistics import average_stderr
 from hessdiag.theory.chain import Size
 from hessdiag.theory.product_law import Array, Law
 
 BLOCK = 2**20  # weights drawn at once
-FEWEST_CARRIERS = 50  # chains that carry an average: with fewer its error is not known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +150,9 @@ def sample(logs: Array) -> Sample:
         median_abs=_exp(log_median),
         median_abs_stderr=_exp(log_median) * stderr,
         mean_abs=mean,
-        mean_abs_stderr=_stderr(mean, m2 - 2 * m1, count),
+        mean_abs_stderr=average_stderr(mean, _exp(m2 - 2 * m1), count),
         rms=rms,
-        rms_stderr=_stderr(rms / 2, m4 - 2 * m2, count),
+        rms_stderr=average_stderr(rms / 2, _exp(m4 - 2 * m2), count),
         q05=_exp(float(np.quantile(ordered, 0.05))),
         q95=_exp(float(np.quantile(ordered, 0.95))),
         log_median=log_median,
@@ -187,14 +187,6 @@ def share_stderr(share: float, count: int) -> float:
     """
     expected = (share * count + 1) / (count + 2)
     return math.sqrt(expected * (1 - expected) / (count + 3))
-
-
-def _stderr(unit: float, log_kurtosis: float, count: int) -> float | None:
-    """Standard error of an average in terms of a unit, if enough chains carry it."""
-    kurtosis = _exp(log_kurtosis)
-    if not count >= FEWEST_CARRIERS * kurtosis:
-        return None
-    return unit * math.sqrt(max(kurtosis - 1, 0.0) / count)
 
 
 def _exp(log: float) -> float:

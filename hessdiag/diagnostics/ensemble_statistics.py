@@ -13,6 +13,7 @@ from hessdiag.linalg.intervals import Z
 Floats = NDArray[np.float64]
 
 SMALLEST_SQUARE = float(np.finfo(float).tiny / np.finfo(float).eps)  # a sum of squares below has lost digits or terms
+FEWEST_CARRIERS = 50  # that carry an average: with fewer its error is not known
 MEDIAN_TO_MEAN_STDERR = math.sqrt(math.pi / 2)  # the median's standard error over the mean's, for a normal sample
 
 
@@ -73,6 +74,22 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
     with np.errstate(over="ignore"):
         mean, rms = float(norms.sum()) / alive.size, math.sqrt(float(np.sum(norms**2)) / alive.size)
     return NormStatistics(math.exp(middle), mean, rms, math.exp(low), math.exp(high), middle, stderr, len(logs))
+
+
+def average_stderr(unit: float, kurtosis: float, count: int) -> float | None:
+    """Standard error of an average of numbers x in terms of a unit; `None` where too few carry it to know.
+
+    Args:
+        unit: The average; half of the root, if the root of one is meant.
+        kurtosis: Mean of x^2 over the squared mean of x: count / kurtosis numbers carry the average.
+        count: How many numbers.
+
+    >>> average_stderr(4.0, 1.25, 100), average_stderr(4.0, 4.0, 100)
+    (0.2, None)
+    """
+    if not count >= FEWEST_CARRIERS * kurtosis:
+        return None
+    return unit * math.sqrt(max(kurtosis - 1, 0.0) / count)
 
 
 @dataclass(frozen=True)

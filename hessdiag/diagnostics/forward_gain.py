@@ -55,7 +55,7 @@ def log_statistic(ratio: RatioStatistics, target: Target) -> tuple[float, float]
         return ratio.log_median, ratio.log_median_stderr
     if not 0 < ratio.rms < math.inf:
         return (-math.inf if ratio.rms == 0 else math.inf), math.nan
-    return math.log(ratio.rms), ratio.rms_stderr / ratio.rms
+    return math.log(ratio.rms), ratio.log_rms_stderr
 
 
 def closed_form(

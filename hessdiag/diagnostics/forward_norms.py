@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.curvature import parallel
+from hessdiag.diagnostics.ensemble_statistics import average_stderr
 from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
@@ -35,7 +36,7 @@ class RatioStatistics:
         median: Median, what a typical network has.
         median_stderr: Its standard error; NaN for fewer than two live networks.
         mean: Average, which rare networks dominate when depth exceeds width.
-        mean_stderr: Its standard error, an underestimate where the tail is heavy.
+        mean_stderr: Its standard error; `None` where so few networks carry the average that it would be too small.
         rms: Root mean square.
         rms_stderr: Its standard error, likewise.
         q05: 5 % quantile.
@@ -52,9 +53,9 @@ class RatioStatistics:
     median: float
     median_stderr: float
     mean: float
-    mean_stderr: float
+    mean_stderr: float | None
     rms: float
-    rms_stderr: float
+    rms_stderr: float | None
     q05: float
     q95: float
     log_median: float
@@ -64,6 +65,12 @@ class RatioStatistics:
     carriers: float
     kurtosis: float
     kurtosis_stderr: float
+
+    @property
+    def log_rms_stderr(self) -> float:
+        """Standard error of the log of the root mean square: an underestimate where few networks carry it."""
+        count = self.carriers * self.kurtosis
+        return math.sqrt(max(self.kurtosis - 1, 0.0) / count) / 2 if count > 1 else math.nan
 
 
 @dataclass(frozen=True)
@@ -190,14 +197,14 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
     alive = np.sort(values[np.isfinite(values)])
     if not len(alive):
         nan = math.nan
-        return RatioStatistics(nan, nan, 0.0, 0.0, 0.0, 0.0, nan, nan, nan, nan, 1.0, 0, 0.0, nan, nan)
+        return RatioStatistics(nan, nan, 0.0, None, 0.0, None, nan, nan, nan, nan, 1.0, 0, 0.0, nan, nan)
     away = 1 / math.sqrt(len(alive))
     low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
     stderr = float(high - low) / 4 if len(alive) > 1 else math.nan
     top = alive[-1]
     scaled, count = np.exp(values - top), len(values)
     root = math.sqrt(float(np.mean(scaled**2)))
-    squares = (scaled / root) ** 2
+    squares, mean = (scaled / root) ** 2, float(scaled.mean())
     kurtosis = float(np.mean(squares**2))
     with np.errstate(over="ignore"):
         unit, median = float(np.exp(top)), float(np.exp(middle))
@@ -205,10 +212,10 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
         return RatioStatistics(
             median=median,
             median_stderr=median * stderr,
-            mean=float(scaled.mean()) * unit,
-            mean_stderr=float(scaled.std()) / error * unit,
+            mean=mean * unit,
+            mean_stderr=average_stderr(mean * unit, (root / mean) ** 2, count),
             rms=root * unit,
-            rms_stderr=float((scaled**2).std()) / (2 * root * error) * unit,
+            rms_stderr=average_stderr(root * unit / 2, kurtosis, count),
             q05=float(np.exp(q05)),
             q95=float(np.exp(q95)),
             log_median=float(middle),

@@ -48,9 +48,12 @@ class Achieved:
         return float(getattr(self.ratio, self.target))
 
     @property
-    def stderr(self) -> float:
-        """Its standard error."""
-        return float(getattr(self.ratio, f"{self.target}_stderr"))
+    def stderr(self) -> float | None:
+        """Its standard error; `None` where too few networks carry a root mean square to know."""
+        return self.ratio.median_stderr if self.target == "median" else self.ratio.rms_stderr
+
+    def __str__(self) -> str:
+        return f"{self.value:.3g}" + ("" if self.stderr is None else f" ± {self.stderr:.2g}")
 
     def as_dict(self) -> dict[str, Any]:
         """The form that result documents hold."""

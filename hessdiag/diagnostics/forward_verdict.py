@@ -96,7 +96,7 @@ def _one_gain(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, st
     return (
         f"the gain {found.gain:.5g}",
         f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {KEPT[found.target]} over {entry.depth} layers.",
-        f"{growth}on fresh networks the {found.target} is {found.achieved.value:.3g} ± {found.achieved.stderr:.2g}",
+        f"{growth}on fresh networks the {found.target} is {found.achieved}",
         f"after the initialization, multiply every weight matrix by {found.gain:.5g}",
     )
 
@@ -108,7 +108,7 @@ def _gains_of_layers(entry: "InitRatios", found: "Solution") -> tuple[str, str, 
     return (
         "a gain for each layer",
         f"{entry.init}: with a gain for each layer, from {min(gains):.5g} to {max(gains):.5g}, {KEPT[found.target]} after each of {len(gains)} layers.",
-        f"on fresh networks the {found.target} is worst after layer {layer.name or layer.layer}: {layer.achieved.value:.3g} ± {layer.achieved.stderr:.2g}",
+        f"on fresh networks the {found.target} is worst after layer {layer.name or layer.layer}: {layer.achieved}",
         "after the initialization, multiply each weight matrix by its gain; --save does it",
     )
 

@@ -161,6 +161,23 @@ def test_an_interrupt_keeps_finished_distributions():
     assert [entry.init for entry in measured.inits] == ["lecun"]
 
 
+@pytest.mark.parametrize(("networks", "spread", "given"), [(1000, 0.2, True), (1000, 1.5, False)])
+def test_errors_of_averages_cover_or_are_not_given(networks, spread, given):
+    """Log-normal ratios, whose averages are known; 400 ensembles."""
+    rng, hits = np.random.default_rng(networks), {"mean": [], "rms": []}
+    for _ in range(400):
+        logs = rng.normal(0, spread, networks)
+        found = ratio_statistics(logs)
+        assert found.log_rms_stderr == pytest.approx(np.exp(2 * logs).std() / (2 * found.rms**2 * networks**0.5))
+        for name, order in (("mean", 1), ("rms", 2)):
+            error = getattr(found, f"{name}_stderr")
+            if error is not None:
+                hits[name].append(abs(getattr(found, name) - math.exp(order * spread**2 / 2)) <= 1.96 * error)
+    assert all(0.9 <= np.mean(hit) <= 0.98 for hit in hits.values() if len(hit) > 100)
+    assert (len(hits["rms"]) > 380) is given
+    assert given or len(hits["rms"]) < 20
+
+
 def test_order_statistics_give_the_error_of_a_median():
     rng = np.random.default_rng(0)
     found = [ratio_statistics(rng.standard_normal(400)) for _ in range(300)]
