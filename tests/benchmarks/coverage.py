@@ -5,7 +5,7 @@ Prints the rows of the table in docs/concepts/errors.md: least, mean and largest
 
 import numpy as np
 
-from tests.linalg.coverage import rates, spectra, trace_rate
+from tests.linalg.prescribed import rates, spectra, trace_rate
 
 
 def cell(found):

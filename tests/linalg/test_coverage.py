@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.linalg.coverage import rates, spectra, trace_rate
+from tests.linalg.prescribed import rates, spectra, trace_rate
 
 SPECTRA = ("uniform", "1/i^2", "like a network's", "lognormal, signs")
 

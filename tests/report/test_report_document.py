@@ -3,7 +3,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hessdiag.errors import LoadError
@@ -32,14 +32,14 @@ def same(left, right):
     return type(left) is type(right) and left == right
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(result=tables, theory=st.none() | tables, checks=tables)
 def test_what_is_written_is_read_back(result, theory, checks):
     doc = make(result=result, theory=theory, checks=checks)
     assert same(loads(dumps(doc)), doc)
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(result=tables)
 def test_json_is_strict(result):
     def refuse(token):
