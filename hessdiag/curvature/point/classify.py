@@ -29,6 +29,10 @@ SMALLEST = 1e-3  # size below which a tensor's part is not looked at by itself, 
 GROWS, ALIGNED, ABOVE_NOISE = 5.0, 0.98, 100.0  # of a kink's part in D from one step to the next
 SCATTERED = 0.9
 DEEPEST, DEEPEST_AT_KINKS, HIGHEST = 3, 5, -3  # levels
+CLEAR, CLEAR_NOISE = (
+    2,
+    0.1,
+)  # a level that crosses few kinks, believed at once where noise is that part of what is allowed
 
 
 @dataclass(frozen=True)
@@ -109,11 +113,18 @@ class Judge:
                 return False
         return True
 
-    def clean(self) -> Outcome | None:
-        """The verdict where one of the first two steps agrees; `None` where there is more to find out."""
-        for level in (0, 1):
+    def clean(self, likely: int | None = None) -> Outcome | None:
+        """The verdict where one of the first steps agrees; `None` where there is more to find out.
+
+        Args:
+            likely: A level to look at first, where another line needed it: what is astride kinks along one direction
+                is so along others.
+        """
+        levels = (0, CLEAR, 1)
+        for level in levels if likely is None else dict.fromkeys((likely, *levels)):
             sample = self.line.sample(level)
-            if self.agrees(sample, deep=level > 0):
+            exact = sample.noise <= CLEAR_NOISE * self.tolerance * self.scale(sample)
+            if (exact or level < CLEAR) and self.agrees(sample, deep=level > 0):
                 return self._outcome("agrees", sample)
             if not self._finite:
                 return None

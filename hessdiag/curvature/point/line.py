@@ -80,6 +80,10 @@ class Line:
             self._samples[level] = self._sample(self.first * 10.0**-level)
         return self._samples[level]
 
+    def level(self, sample: Sample) -> int:
+        """Of one of this line's samples."""
+        return next(level for level, known in self._samples.items() if known is sample)
+
     def _sample(self, relative: float) -> Sample:
         h = self.moved.step(self.v, relative)
         ahead, behind = self.place(h), self.place(-h)

@@ -26,10 +26,11 @@ Product = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Found:
-    """The point, and the pieces that differences must hold there, if any."""
+    """The point, the pieces that differences must hold there, if any, and the level at which a line was clean."""
 
     point: Point
     held: HeldPieces | None = None
+    level: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own:
         products: With them, in the problem's own dtype.
         own: That dtype.
     """
-    found = [_along(scene, v, product, own) for v, product in zip(directions, products, strict=True)]
+    found: list[Found] = []
+    for v, product in zip(directions, products, strict=True):
+        found.append(_along(scene, v, product, own, found[0].level if found else None))
     worst = next((one for one in found if one.point.kind != "smooth"), None)
     if worst is None:
         errors = [one.point.error or 0.0 for one in found]
@@ -90,29 +93,33 @@ def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own:
     return worst
 
 
-def _along(scene: Scene, v: Tensor, product: Tensor, own: torch.dtype) -> Found:
+def _along(scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: int | None) -> Found:
     moved, dtype = scene.moved, scene.moved.problem.dtype
     line = Line(moved, v, scene.here, scene.eps)
     precise = product.to(line.v)
     if dtype != torch.float64:  # the copy is as coarse as the model: its steps cross kinks
         return _coarse(scene, line, precise, dtype)
     if own == dtype:
-        return _precisely(scene, line, precise, scene.tolerances[dtype])
-    first = Judge(line, precise, CLEARLY, ())
-    clean = first.clean()
+        return _precisely(scene, line, precise, scene.tolerances[dtype], likely)
+    clean = Judge(line, precise, CLEARLY, ()).clean(likely)
     if clean is not None:
-        return Found(Point(error=clean.error, step=clean.sample.relative))
+        return _smooth(line, clean)
     precise = _at_theta(scene, line.v)
-    found = _precisely(scene, line, precise, scene.tolerances[dtype])
+    found = _precisely(scene, line, precise, scene.tolerances[dtype], likely)
     return _rounded(found, product.to(precise), precise, scene.tolerances[own])
 
 
-def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float) -> Found:
+def _smooth(line: Line, clean: Outcome) -> Found:
+    point = Point(error=clean.error, step=clean.sample.relative)
+    return Found(point, level=line.level(clean.sample))
+
+
+def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float, likely: int | None) -> Found:
     """The kind of point from a product in float64."""
     judge = Judge(line, product, tolerance, scene.moved.problem.places())
-    clean = judge.clean()
+    clean = judge.clean(likely)
     if clean is not None:
-        return Found(Point(error=clean.error, step=clean.sample.relative))
+        return _smooth(line, clean)
     kinks = Kinks(scene.moved, line)
     if kinks.dtype != torch.float64:
         return _coarse(scene, line, product, kinks.dtype)
