@@ -32,15 +32,23 @@ def infinitesimal_jackknife(statistic, values, step=1e-6):
 @pytest.mark.parametrize("name", AVERAGES)
 @pytest.mark.parametrize("scale", [1.0, 1e-200])
 def test_errors_of_averages_are_their_slopes_in_the_weights(name, scale):
-    ratios = np.random.default_rng(0).lognormal(0.5, 0.8, 40)
+    networks = 200
+    ratios = np.random.default_rng(0).lognormal(0.5, 0.4, networks)  # enough carry both averages
     ratios[:3] = 0.0  # dead networks count as zero
     with np.errstate(divide="ignore"):
         found = ratio_statistics(np.log(ratios) + math.log(scale))
     unit = 1.0 if name == "kurtosis" else scale
-    even = np.full(40, 1 / 40)
+    even = np.full(networks, 1 / networks)
     assert getattr(found, name) == pytest.approx(AVERAGES[name](ratios, even) * unit, rel=1e-12)
     expected = infinitesimal_jackknife(AVERAGES[name], ratios) * unit
     assert getattr(found, f"{name}_stderr") == pytest.approx(expected, rel=1e-7)
+
+
+def test_errors_of_averages_are_not_given_where_few_networks_carry_them():
+    logs = np.random.default_rng(0).normal(0.5, 0.8, 40)
+    found = ratio_statistics(logs)
+    assert (found.mean_stderr, found.rms_stderr) == (None, None)
+    assert found.kurtosis_stderr > 0
 
 
 def test_errors_of_averages_are_how_averages_scatter():
