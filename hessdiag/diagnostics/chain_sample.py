@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from hessdiag.diagnostics.ensemble_statistics import average_stderr
+from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few
 from hessdiag.theory.chain import Size
 from hessdiag.theory.product_law import Array, Law
 
@@ -143,7 +143,7 @@ def sample(logs: Array) -> Sample:
     log_median = float(np.median(ordered))
     # The median lies between these two order statistics with probability 0.68.
     low, high = (round((count - 1) / 2 + sign * math.sqrt(count) / 2) for sign in (-1, 1))
-    stderr = float(ordered[min(high, count - 1)] - ordered[max(low, 0)]) / 2
+    stderr = float(ordered[min(high, count - 1)] - ordered[max(low, 0)]) / 2 * of_few(count)
     m1, m2, m4 = (float(logsumexp(order * logs)) - math.log(count) for order in (1, 2, 4))
     mean, rms = _exp(m1), _exp(m2 / 2)
     return Sample(

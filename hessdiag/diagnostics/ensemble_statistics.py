@@ -76,6 +76,18 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
     return NormStatistics(math.exp(middle), mean, rms, math.exp(low), math.exp(high), middle, stderr, len(logs))
 
 
+def of_few(count: int) -> float:
+    """By what a median's standard error from order statistics is larger for few: some 2 sqrt(count) numbers tell it.
+
+    With Student's t of so many degrees of freedom, 1.96 standard errors hold the median in 92 to 97 % of all samples
+    of 20 to 1,000; without, in down to 91 %.
+
+    >>> round(of_few(20), 2), round(of_few(1000), 2)
+    (1.16, 1.02)
+    """
+    return float(stats.t.ppf(0.975, 2 * math.sqrt(count))) / Z if count else math.nan
+
+
 def average_stderr(unit: float, kurtosis: float, count: int) -> float | None:
     """Standard error of an average of numbers x in terms of a unit; `None` where too few carry it to know.
 

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.diagnostics.ensemble_statistics import average_stderr
+from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few
 from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
@@ -200,7 +200,7 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
         return RatioStatistics(nan, nan, 0.0, None, 0.0, None, nan, nan, nan, nan, 1.0, 0, 0.0, nan, nan)
     away = 1 / math.sqrt(len(alive))
     low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
-    stderr = float(high - low) / 4 if len(alive) > 1 else math.nan
+    stderr = float(high - low) / 4 * of_few(len(alive)) if len(alive) > 1 else math.nan
     top = alive[-1]
     scaled, count = np.exp(values - top), len(values)
     root = math.sqrt(float(np.mean(scaled**2)))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hessdiag.diagnostics.chain_sample import sample
 from hessdiag.diagnostics.ensemble_statistics import fit_slope, norm_statistics
 from hessdiag.diagnostics.forward_norms import ratio_statistics
 from hessdiag.diagnostics.vanishing_norms import _cannot_be_definite
@@ -65,6 +66,16 @@ def test_errors_of_median_norms_are_how_medians_scatter():
     found = [norm_statistics(np.exp(2 * rng.normal(-1, 0.7, 300)), np.ones(300, bool)) for _ in range(1500)]
     said = np.mean([each.log_median_stderr for each in found])
     assert said == pytest.approx(np.std([each.log_median for each in found]), rel=0.08)
+
+
+@pytest.mark.parametrize("networks", [20, 100])
+def test_errors_of_medians_cover(networks):
+    rng = np.random.default_rng(3)
+    logs = rng.normal(0.0, 0.7, (1500, networks))
+    for summary in (ratio_statistics, sample, lambda each: norm_statistics(np.exp(2 * each), np.ones(networks, bool))):
+        found = [summary(each) for each in logs]
+        held = np.mean([abs(each.log_median) <= 1.96 * each.log_median_stderr for each in found])
+        assert 0.918 <= held <= 0.975
 
 
 @pytest.mark.parametrize("points", [3, 4, 12])
