@@ -90,7 +90,8 @@ def _norm(result: Json, name: str) -> str:
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     whole = result["hvps"] >= result["parameters"]
-    meaning = "both matrices were computed whole" if whole else "from pairs of samples, without forming a block"
+    computed = "the Hessian was" if result["gauss_newton_norm"] is None else "both matrices were"
+    meaning = f"{computed} computed whole" if whole else "from pairs of samples, without forming a block"
     pair = result["indefinite_pair"]
     estimated = "" if exact else ", estimated"
     facts = [

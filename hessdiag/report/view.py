@@ -165,7 +165,7 @@ def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
     by_status = {
         "inexact": "NOT TRUSTWORTHY: a self-check failed, or something did not converge or could not be computed; "
         "see the verdict.",
-        "interrupted": "INTERRUPTED: these are the numbers as they stood then; the verdict says what they are worth.",
+        "interrupted": "INTERRUPTED: these are the numbers as they stood then, of what was measured by then.",
     }
     said = [by_status[doc["status"]]] if doc["status"] in by_status else []
     if doc["problem"].get("synthetic"):
