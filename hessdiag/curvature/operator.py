@@ -126,6 +126,10 @@ class CurvatureOperator(ABC, Generic[G]):
                 self._chunk = chunk_size(largest, self.shape[0] * self.dtype.itemsize, self.device)
         return self._chunk
 
+    @chunk.setter
+    def chunk(self, vectors: int) -> None:
+        self._chunk = vectors
+
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The matrix times v of shape (N,), or V of shape (N, k).
 

@@ -1,8 +1,12 @@
 """Finished pieces of a long computation, kept in a folder: a run that ended early goes on where it stopped."""
 
+import contextlib
 import hashlib
 import json
 import os
+import secrets
+import time
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,18 +25,32 @@ Arrays = Mapping[str, NDArray[Any]]
 SETTINGS = "settings.json"
 SUFFIX = ".npz"
 LONGEST = 60  # characters of a setting in a message
+STALE = 3600.0  # seconds after which an unfinished file is that of a process that was killed
+SAVE_EVERY = 0.5  # seconds of work, at least, between two states of a loop
+SAVE_SHARE = 0.05  # of the time that a loop may spend on saving its state
 CPU = torch.device("cpu")
+_CHOICE = "choice "
+_KEY, _UNITS = "hessdiag key", "hessdiag units"  # in every file, beside the arrays
+
+
+class PiecesWarning(UserWarning):
+    """Pieces are no longer kept, and the computation goes on."""
 
 
 class Pieces:
     """The pieces of one computation, as arrays by name. Without a folder nothing is kept.
 
-    A piece is written whole or not at all. The folder remembers the settings and the versions of hessdiag, torch and
-    numpy, and takes no others. Of several processes, all must see the folder; they agree on what is there at the start.
+    A piece is written whole or not at all, and bears the settings and its name: one of another run, or one that is
+    damaged, is computed again. The folder remembers the settings and the versions of hessdiag, torch and numpy, and
+    takes no others. Several runs may use it at once: each piece is that of one of them, and they are all the same. Of
+    several processes of one run, all must see the folder; they agree on what is there at the start.
+
+    Where a piece cannot be written (a full disk), a `PiecesWarning` says so once, and the computation goes on.
 
     Args:
         folder: Where pieces are kept; it is made if need be. `None` keeps nothing.
-        settings: All that the numbers depend on besides the device, in JSON's types.
+        settings: All that the numbers depend on besides the device, in JSON's types. Names that end in sha256 are
+            hashes, whose values no message shows. For a given problem, see `identity`.
         device: Where the computation runs, and processes meet.
 
     Raises:
@@ -50,18 +68,27 @@ class Pieces:
     def __init__(self, folder: str | Path | None, settings: Mapping[str, Any], device: torch.device = CPU) -> None:
         self._folder = None if folder is None else Path(folder)
         self._there: frozenset[str] = frozenset()
+        self._states = 0
+        self._key = ""
         if self._folder is not None:
             versions = {"hessdiag": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
             # Of several GPUs each process has its own: what tells numbers apart is the kind.
-            _open(self._folder, dict(settings) | versions | {"device": device.type})
-            own = {path.stem for path in self._folder.glob(f"*{SUFFIX}")}
+            every = dict(settings) | versions | {"device": device.type}
+            _open(self._folder, every)
+            self._key = hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
+            own = {path.stem for path in self._folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")}
             rank, _ = parallel.ranks()
             self._there = frozenset.intersection(*map(frozenset, parallel.merged({rank: own}, device)))
 
     @property
+    def kept(self) -> bool:
+        """Whether there is a folder."""
+        return self._folder is not None
+
+    @property
     def taken(self) -> int:
-        """How many pieces were there when the folder was opened, and could be read."""
-        return len(self._there)
+        """How many pieces were there when the folder was opened, and could be read; of a state, how many it joins."""
+        return sum(not name.startswith(_CHOICE) for name in self._there) + self._states
 
     @property
     def said(self) -> str:
@@ -69,22 +96,118 @@ class Pieces:
         return f"; {self.taken:,} finished pieces are taken up" if self.taken else ""
 
     def get(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
-        """The piece of that name: from the folder, or computed and kept.
-
-        Raises:
-            LoadError: if it cannot be written.
-        """
+        """The piece of that name: from the folder, or computed and kept."""
         if self._folder is None:
             return compute()
-        path = self._folder / f"{name}{SUFFIX}"
         if name in self._there:
-            found = _read(path)
+            found = self._read(name)
             if found is not None:
                 return found
             self._there -= {name}
         arrays = compute()
-        _write(path, lambda file: np.savez(file, **arrays))  # type: ignore[arg-type]
+        self._write(name, arrays)
         return arrays
+
+    def choice(self, name: str, choose: Callable[[], int]) -> int:
+        """A number that hangs on circumstances, such as free memory, and on which bits hang: as the first run chose it.
+
+        >>> Pieces(None, {}).choice("vectors a pass", lambda: 64)
+        64
+        """
+        return int(self.get(f"{_CHOICE}{name}", lambda: {"chosen": np.array(choose())})["chosen"])
+
+    def state(self, name: str) -> "State":
+        """The state of a loop, one file that is written anew from time to time; each process of a run has its own.
+
+        Args:
+            name: Of the loop.
+        """
+        rank, size = parallel.ranks()
+        return State(self, name if size == 1 else f"{name}-{rank}-of-{size}")
+
+    def _found(self, name: str) -> Arrays | None:
+        """What a state holds; from now on it counts by the units in it, and no longer as one piece."""
+        if name not in self._there:
+            return None
+        self._there -= {name}
+        return self._read(name)
+
+    def _read(self, name: str) -> Arrays | None:
+        """What a piece holds; `None` if it is damaged, as after a crash of the machine, or of another run."""
+        assert self._folder is not None
+        path = self._folder / f"{name}{SUFFIX}"
+        try:
+            with zipfile.ZipFile(path) as members:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in members.infolist()):
+                    return None  # none of ours; and its size would say nothing of the memory that it takes
+            with np.load(path, allow_pickle=False) as file:
+                if _KEY not in file.files or file[_KEY].tolist() != [self._key, name]:
+                    return None
+                return {member: file[member] for member in file.files if member != _KEY}
+        except (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile):
+            return None
+
+    def _write(self, name: str, arrays: Arrays) -> bool:
+        if self._folder is None:
+            return False
+        marked = {**arrays, _KEY: np.array([self._key, name])}
+        try:
+            _write(self._folder / f"{name}{SUFFIX}", lambda file: np.savez(file, **marked))  # type: ignore[arg-type]
+        except LoadError as error:
+            self._folder = None
+            warnings.warn(f"{error.what} From now on nothing is kept.", PiecesWarning, stacklevel=3)
+            return False
+        return True
+
+
+class State:
+    """How far a loop is, saved while it runs: for what is too large, or in too small parts, for one piece each.
+
+    Saving is skipped while it would take more than a twentieth of the loop's time, or where less than half a second
+    of work was done since; so much is at most computed again. A state that was saved replaces the one before.
+
+    Args:
+        pieces: Where it is kept.
+        name: Of the loop.
+
+    Attributes:
+        units: How much of the loop the state holds that was there; 0 for none.
+        arrays: That state; empty if there is none.
+    """
+
+    def __init__(self, pieces: Pieces, name: str) -> None:
+        self._pieces, self._name = pieces, name
+        found = dict(pieces._found(name) or {})
+        self.units = int(found.pop(_UNITS, np.zeros(())))
+        self.arrays: Arrays = found
+        pieces._states += self.units
+        self._next = time.monotonic() + SAVE_EVERY
+
+    def save(self, units: int, arrays: Callable[[], Arrays], *, last: bool = False) -> None:
+        """Keep the state, if it is time.
+
+        Args:
+            units: How much of the loop it holds.
+            arrays: Gives the state; called only where it is kept, and it may be a view of what goes on changing.
+            last: Whether the loop is done: then it is kept at any rate.
+        """
+        began = time.monotonic()
+        if not self._pieces.kept or (began < self._next and not last):
+            return
+        self._pieces._write(self._name, {**arrays(), _UNITS: np.array(units)})
+        ended = time.monotonic()
+        self._next = ended + max(SAVE_EVERY, (ended - began) / SAVE_SHARE)
+
+
+def below(folder: str | Path | None, index: int, count: int) -> Path | None:
+    """Where the pieces of one of several measurements are kept; those of a single one lie in the folder itself.
+
+    >>> below("kept", 1, 3).as_posix(), below("kept", 0, 1).as_posix()
+    ('kept/2', 'kept')
+    """
+    if folder is None or count == 1:
+        return None if folder is None else Path(folder)
+    return Path(folder) / str(index + 1)
 
 
 def digest(numbers: NDArray[np.float64]) -> str:
@@ -101,25 +224,25 @@ def _open(folder: Path, settings: Mapping[str, Any]) -> None:
     place, elsewhere = folder / SETTINGS, f"--resume {folder}-2, or any folder that does not exist yet"
     if folder.exists() and not folder.is_dir():
         raise SpecError(f"{folder} is a file; finished pieces are kept in a folder.", elsewhere)
-    if place.is_file():
-        change = _difference(_settings(place), json.loads(json.dumps(settings)))
-        if change is not None:
-            raise SpecError(f"{folder} holds pieces of another run: {change}.", elsewhere)
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".") and path.name != SETTINGS]
-    except OSError as error:
-        raise LoadError(f"cannot use {folder}: {error.strerror}.", "--resume with another folder") from None
-    if foreign:
-        raise SpecError(f"{folder} holds other files ({min(foreign)}), and no {SETTINGS} of a run.", elsewhere)
-    _write(place, lambda file: file.write(json.dumps(settings, indent=2).encode()))
+    if not place.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            foreign = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+        except OSError as error:
+            raise LoadError(f"cannot use {folder}: {error.strerror}.", "--resume with another folder") from None
+        if foreign and SETTINGS not in foreign:  # which another process may have written just now
+            raise SpecError(f"{folder} holds other files ({min(foreign)}), and no {SETTINGS} of a run.", elsewhere)
+        _write(place, lambda file: file.write(json.dumps(settings, indent=2).encode()), first=True)
+    change = _difference(_settings(place), json.loads(json.dumps(settings)))
+    if change is not None:
+        raise SpecError(f"{folder} holds pieces of another run: {change}.", elsewhere)
+    _tidy(folder)
 
 
 def _settings(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise SpecError(f"{path} cannot be read.", f"--resume with another folder, or delete {path.parent}")
@@ -128,31 +251,44 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str | None:
     """The first setting that differs, in words; `None` if all are the same."""
-    for name in sorted(there.keys() | here.keys()):
+    for name in [*here, *sorted(there.keys() - here.keys())]:
         values = [json.dumps(settings.get(name)) for settings in (there, here)]
         if values[0] != values[1]:
             what, (was, now) = name.replace("_", " "), values
-            return f"{what} was {was} and is {now}" if max(map(len, values)) <= LONGEST else f"other {what}"
+            hidden = name.endswith("sha256") or max(map(len, values)) > LONGEST
+            return f"other {what}" if hidden else f"{what} was {was} and is {now}"
     return None
 
 
-def _read(path: Path) -> Arrays | None:
-    """What a piece holds; `None` if it is damaged, as after a crash of the machine: then it is computed again."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
-        return None
+def _tidy(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished, but not what others are writing now."""
+    for path in folder.glob(".*.part"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > STALE:
+                path.unlink()
 
 
-def _write(path: Path, fill: Callable[[BinaryIO], object]) -> None:
-    """Write a file whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _write(path: Path, fill: Callable[[BinaryIO], object], *, first: bool = False) -> None:
+    """Write a file whole or not at all; with `first` only where no other process has done so."""
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with part.open("wb") as file:
             fill(file)
-        part.replace(path)
+        if first:
+            with contextlib.suppress(FileExistsError):
+                _link(part, path)
+        else:
+            part.replace(path)
     except OSError as error:
         raise LoadError(f"cannot write {path}: {error.strerror}.", "--resume with a folder on another disk") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _link(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        part.replace(path)
