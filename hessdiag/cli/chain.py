@@ -4,7 +4,8 @@ from typing import Literal
 
 import click
 
-from hessdiag.cli.options import SEED, Names, output_options
+from hessdiag.cli.kinds import SEED, Names
+from hessdiag.cli.options import output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect

@@ -1,4 +1,8 @@
-"""`hessdiag.toml`, or `[tool.hessdiag]` in pyproject.toml: defaults for the options of every command."""
+"""`hessdiag.toml`, or `[tool.hessdiag]` in pyproject.toml: defaults for the options of every command.
+
+A file that was merely found in the folder sets numbers and choices. What names code or files, where output goes, what
+is overwritten and what is trusted is taken from the command line, or from a file that the user named with `--config`.
+"""
 
 import difflib
 import sys
@@ -8,6 +12,7 @@ from typing import Any
 
 import click
 
+from hessdiag.cli.kinds import harmless
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
 
@@ -32,6 +37,7 @@ PROBLEM_KEYS = (
     "strict",
 )
 SPECS = ("model", "weights", "data", "loss", "objective")
+_LARGEST = 1_000_000  # bytes
 _NEVER = ("trust_code", "config", "no_config", "traceback", "model", "models")
 MODEL, SOURCE = "hessdiag.config_model", "hessdiag.config_source"
 
@@ -44,7 +50,7 @@ def option(function: Any) -> Any:
         is_eager=True,
         expose_value=False,
         callback=_apply,
-        help="Read defaults from this file instead of ./hessdiag.toml.",
+        help="Read defaults from this file, which may name code and files.",
     )
     ignore = click.option(
         "--no-config",
@@ -72,15 +78,40 @@ def _apply(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
         return
     tables = read(found)
     check(tables, _options(ctx), found.name)
-    problem = {key: _relocated(key, value, found.parent) for key, value in tables.get("problem", {}).items()}
-    if isinstance(problem.get("weights"), str):
-        problem["weights"] = [problem["weights"]]
-    defaults = tables.get(ctx.info_name or "", {})
-    if any(parameter.name == "models" for parameter in ctx.command.params):
+    problem, defaults = tables.get("problem", {}), tables.get(ctx.info_name or "", {})
+    takes_model = any(parameter.name == "models" for parameter in ctx.command.params)
+    problem = problem if takes_model else {}
+    if path is None:
+        kinds = {parameter.name or "": parameter.type for parameter in ctx.command.params}
+        problem, defaults = (_harmless(table, kinds, found.name) for table in (problem, defaults))
+    problem = {key: _relocated(key, value, found.parent) for key, value in problem.items()}
+    if takes_model:
         ctx.meta[MODEL] = problem.pop("model", None)
         defaults = problem | defaults
     ctx.meta[SOURCE] = found.name
-    ctx.default_map = defaults
+    repeated = {parameter.name for parameter in ctx.command.params if getattr(parameter, "multiple", False)}
+    ctx.default_map = {key: _shaped(key, value, key in repeated, found.name) for key, value in defaults.items()}
+
+
+def _shaped(key: str, value: Any, repeated: bool, source: str) -> Any:
+    """The value as click takes it: a list for an option that may be repeated, else no list and no table."""
+    values = value if isinstance(value, list) and repeated else [value]
+    if any(isinstance(item, (list, dict)) for item in values):
+        raise SpecError(f"{source}: `{key}` takes {'values' if repeated else 'one value'}, not {value!r:.40}.")
+    return values if repeated else value
+
+
+def _harmless(table: Mapping[str, Any], kinds: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Numbers and choices of a file that nobody named; what else it holds is left out, and said."""
+    kept = {key: value for key, value in table.items() if key in kinds and harmless(kinds[key], value)}
+    if left := [key for key in table if key not in kept]:
+        verb = "is" if len(left) == 1 else "are"
+        click.echo(
+            f"{source} was found, not named: it sets numbers and choices, and its {', '.join(left)} {verb} left out; "
+            f"--config {source} takes all of it",
+            err=True,
+        )
+    return kept
 
 
 def find(folder: Path) -> Path | None:
@@ -88,7 +119,10 @@ def find(folder: Path) -> Path | None:
     own, project = folder / "hessdiag.toml", folder / "pyproject.toml"
     if own.is_file():
         return own
-    return project if project.is_file() and "[tool.hessdiag" in project.read_text("utf-8", "replace") else None
+    try:
+        return project if project.is_file() and "[tool.hessdiag" in project.read_text("utf-8", "replace") else None
+    except OSError:
+        return None  # it is another program's, and may be closed to us
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:
@@ -98,13 +132,22 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
         SpecError: if the file is not TOML, or holds anything but tables.
     """
     try:
+        if not path.is_file():
+            raise SpecError(f"{path} is no file: a configuration is one.", "--config hessdiag.toml")
+        if path.stat().st_size > _LARGEST:
+            raise SpecError(f"{path.name} is larger than any configuration ({_LARGEST // 1000} kB).", "--no-config")
         content = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise SpecError(f"{path.name} cannot be read: {error.strerror}.", "--no-config") from None
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, digits without end
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise SpecError(
-            f"{path.name} is not valid TOML: {error}.", "hessdiag init --force writes a fresh one"
+            f"{path.name} is not valid TOML: {reason}.", "hessdiag init --force writes a fresh one"
         ) from None
     if path.name == "pyproject.toml":
-        content = content.get("tool", {}).get("hessdiag", {})
+        tool = content.get("tool")
+        content = tool.get("hessdiag", {}) if isinstance(tool, dict) else {}
+        content = content if isinstance(content, dict) else {"tool.hessdiag": content}
     for key, table in content.items():
         if not isinstance(table, dict):
             raise SpecError(f"{path.name}: `{key}` stands outside of any table.", f"[problem] above `{key} = ...`")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hessdiag.cli import crowding
-from hessdiag.cli.options import Target, count_or, model_options, output_options
+from hessdiag.cli.kinds import NumberOr
+from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 @model_options
 @click.option(
     "--rows",
-    type=count_or("all"),
+    type=NumberOr("all"),
     metavar="N|all",
     help="Hessian rows to compute. Default: all where that is quick, else a sample.",
 )

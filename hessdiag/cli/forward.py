@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hessdiag.cli.kinds import SWITCH, Names
 from hessdiag.cli.measure import Measurement, answer
-from hessdiag.cli.options import Names, Target, optional_model_options, output_options, resume_option
+from hessdiag.cli.options import Target, optional_model_options, output_options, resume_option
 from hessdiag.cli.output import Output, finish, speaks, writable
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -45,7 +46,10 @@ OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "
     "--solve", type=Names(("median", "rms")), help="Find the gain that makes this 1 at the last layer, and try it."
 )
 @click.option(
-    "--per-layer", is_flag=True, help="With --solve: a gain for each layer, so that this is 1 after every one."
+    "--per-layer",
+    is_flag=True,
+    type=SWITCH,
+    help="With --solve: a gain for each layer, so that this is 1 after every one.",
 )
 @click.option("--save", metavar="FILE.safetensors", help="Write weights drawn with the gains that --solve found.")
 @resume_option

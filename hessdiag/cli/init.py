@@ -11,18 +11,19 @@ NAME = "hessdiag.toml"
 
 TEMPLATE = """\
 # Defaults for hessdiag in this folder. The command line wins; --no-config ignores this file.
-# Paths count from this file. With a model here, `hessdiag diag-share w.pt` takes w.pt for its weights.
+# Commands find it and take its numbers and choices. Code and files (model, weights, data, output) count
+# only where you name it: `hessdiag diag-share --config hessdiag.toml`. Paths count from this file.
 
 [problem]
-# model = "train.py:build_model"     # a function that returns the network; see `hessdiag ls specs`
-# weights = "model.pt"
-# data = "train.py:val_loader"       # or batch.npz with the arrays x and y
-# loss = "ce"                        # ce, mse, bce, nll, output, or losses.py:f of (output, target)
+# loss = "ce"                        # ce, mse, bce, nll, output; with --config also losses.py:f of (output, target)
 # batches = 1                        # or "all"
 # batch_size = 64
 # dtype = "float64"
 # device = "auto"
 # seed = 0
+# model = "train.py:build_model"     # with --config; then `hessdiag diag-share w.pt --config ...` takes w.pt as weights
+# weights = "model.pt"               # with --config
+# data = "train.py:val_loader"       # with --config; or batch.npz with the arrays x and y
 
 [diag-share]
 # rows = 1000                        # or "all"

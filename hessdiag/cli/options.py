@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hessdiag.cli import config, output
+from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
 from hessdiag.report.render import FORMATS
@@ -18,33 +19,11 @@ from hessdiag.report.render import FORMATS
 if TYPE_CHECKING:
     from hessdiag.problem.load import ProblemRequest
 
+LOSS = Named("ce|mse|bce|nll|output")
+DEVICE = Named(r"auto|cpu|mps|cuda(:\d+)?")
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 Decorator = Callable[[Callable[..., int]], Callable[..., int]]
-
-
-def count_or(word: str) -> Callable[[Any], int | str]:
-    """A type for options: a positive whole number, or one word that stands for another choice."""
-
-    def convert(value: Any) -> int | str:
-        if value == word:
-            return word
-        if isinstance(value, (int, str)) and not isinstance(value, bool) and str(value).isdigit() and int(value):
-            return int(value)
-        raise click.BadParameter(f"{value!r} is neither a positive whole number nor {word!r}.")
-
-    return convert
-
-
-SEED = click.IntRange(min=0, max=2**32 - 1)  # what every generator takes
-
-
-class Names(click.Choice[str]):
-    """A choice between names with underscores, which may also be typed with dashes."""
-
-    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
-        """The form in which names are shown and compared."""
-        return str(choice).replace("-", "_")
 
 
 @dataclass(frozen=True)
@@ -71,19 +50,26 @@ _MODEL = (
         metavar="SPEC",
         help="Batches: batch.npz, data.pt, train.py:loader, a CIFAR or IDX file, builtin:digits. Without: synthetic.",
     ),
-    click.option("--loss", metavar="NAME|SPEC", help="ce, mse, bce, nll, output, or losses.py:f of (output, target)."),
+    click.option(
+        "--loss", type=LOSS, metavar="NAME|SPEC", help="ce, mse, bce, nll, output, or losses.py:f of (output, target)."
+    ),
     click.option("--objective", metavar="SPEC", help="FILE.py:f of (model, batch) -> scalar, instead of a loss."),
     click.option(
-        "--batches", type=count_or("all"), metavar="N|all", help="How many batches of --data to average over."
+        "--batches", type=NumberOr("all"), metavar="N|all", help="How many batches of --data to average over."
     ),
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Samples per batch."),
-    click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i] or mps."),
+    click.option(
+        "--device", type=DEVICE, default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i] or mps."
+    ),
     click.option("--dtype", type=Names(DTYPES), help="Default: float64 for builtins, else the model's own."),
     click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="For all that is drawn."),
     click.option("--layers", metavar="GLOB", help="Only the parameters whose names match."),
-    click.option("--train-mode", is_flag=True, help="Evaluate as in training: BatchNorm by batch, dropout on."),
+    click.option(
+        "--train-mode", is_flag=True, type=SWITCH, help="Evaluate as in training: BatchNorm by batch, dropout on."
+    ),
     click.option(
         "--strict/--no-strict",
+        type=SWITCH,
         default=True,
         help="Whether --weights must fit by all names and shapes. Without: what does not is left out, and said.",
     ),
@@ -91,12 +77,14 @@ _MODEL = (
 )
 
 _OUTPUT = (
-    click.option("--json", "as_json", is_flag=True, help="The whole result as JSON: short for --format json."),
+    click.option(
+        "--json", "as_json", is_flag=True, type=SWITCH, help="The whole result as JSON: short for --format json."
+    ),
     click.option("--format", "form", type=Names(FORMATS), help="What to print. Default: text."),
     click.option("-o", "--output", "file", metavar="FILE", help="Also write FILE: .html, .json, .md or .txt."),
     click.option("--force", is_flag=True, help="Overwrite FILE."),
     click.option("--color", type=Names(("auto", "always", "never")), default="auto", help="Colour in the text."),
-    click.option("--no-progress", is_flag=True, help="No progress on stderr."),
+    click.option("--no-progress", is_flag=True, type=SWITCH, help="No progress on stderr."),
     click.option("--allow-inexact", is_flag=True, help="Exit 0 even where the numbers are not trustworthy."),
     click.option("--fail-if", multiple=True, metavar="GATE", help="Exit 1 if METRIC OP NUMBER holds. Repeatable."),
     click.option("--baseline", metavar="FILE", help="Exit 1 if headline numbers moved away from this result."),

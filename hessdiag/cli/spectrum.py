@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hessdiag.cli.kinds import Names
 from hessdiag.cli.measure import Measurement, answer
-from hessdiag.cli.options import Names, Target, model_options, output_options
+from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hessdiag.cli.options import DTYPES, SEED, Names, count_or, output_options, resume_option
+from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers
+from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -26,19 +27,11 @@ OF_MLP = ("width", "activation")
 DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"}  # what builtins call it
 
 
-def depths(value: Any) -> int | tuple[int, ...]:
-    """The type of `--depth`: the largest one, or all of them with commas between."""
-    words = str(value).split(",")
-    if not all(word.strip().isdigit() and int(word) for word in words):
-        raise click.BadParameter(f"{value!r} is neither a positive whole number nor several with commas between.")
-    return int(words[0]) if len(words) == 1 else tuple(int(word) for word in words)
-
-
 @click.command("vanishing")
 @click.argument("model", metavar="[MODEL]", required=False)
 @click.option(
     "--depth",
-    type=depths,
+    type=Numbers(),
     metavar="N|N,N,...",
     default=32,
     show_default=True,
@@ -46,7 +39,7 @@ def depths(value: Any) -> int | tuple[int, ...]:
 )
 @click.option(
     "--width",
-    type=count_or("same"),
+    type=NumberOr("same"),
     metavar="N|same",
     default=32,
     show_default=True,
@@ -73,10 +66,10 @@ def depths(value: Any) -> int | tuple[int, ...]:
 )
 @click.option("--batch", type=click.IntRange(min=1), metavar="N", help="Samples in the batch.")
 @click.option("--data", metavar="SPEC", help="With MODEL: the batch, batch.npz or train.py:loader. Without: synthetic.")
-@click.option("--loss", metavar="NAME|SPEC", help="With MODEL: ce, mse, bce, nll, output, or losses.py:f.")
+@click.option("--loss", type=LOSS, metavar="NAME|SPEC", help="With MODEL: ce, mse, bce, nll, output, or losses.py:f.")
 @click.option("--objective", metavar="SPEC", help="With MODEL: FILE.py:f of (model, batch) -> scalar.")
 @click.option("--seed", type=SEED, metavar="N", default=0, show_default=True, help="Which random networks.")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
+@click.option("--device", type=DEVICE, default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
 @click.option("--dtype", type=Names(DTYPES), help="With MODEL. Default: float64 for builtins, else the model's own.")
 @click.option("--trust-code", is_flag=True, help="With MODEL: run code that lies inside the named files.")
 @resume_option

@@ -1,6 +1,11 @@
+import click
 import pytest
 
+from hessdiag.cli.kinds import harmless
+from hessdiag.cli.main import COMMANDS, cli
+
 MODEL = "builtin:lenet"
+NAMED = ("--config", "hessdiag.toml")
 
 
 @pytest.fixture
@@ -48,14 +53,16 @@ def test_it_can_be_ignored(hessdiag, fake, write, args):
 )
 def test_a_configured_model_takes_a_file_for_its_weights(hessdiag, fake, write, args, model, weights):
     write("[problem]\nmodel = 'train.py:f'\n")
-    outcome = hessdiag("diag-share", *args)
+    outcome = hessdiag("diag-share", *args, *NAMED)
     assert (fake.requests[0].model, fake.requests[0].weights) == (model, weights)
     assert ("using hessdiag.toml (model = train.py:f)" in outcome.err) is (model == "train.py:f")
 
 
 def test_two_sources_of_weights_are_refused(hessdiag, fake, write):
     write("[problem]\nmodel = 'train.py:f'\n")
-    assert hessdiag("diag-share", "a.pt", "--weights", "b.pt").code == 2
+    outcome = hessdiag("diag-share", "a.pt", "--weights", "b.pt", *NAMED)
+    assert outcome.code == 2
+    assert "names the model train.py:f" in outcome.err
 
 
 def test_paths_count_from_the_file(hessdiag, fake, write, tmp_path):
@@ -71,7 +78,7 @@ def test_paths_count_from_the_file(hessdiag, fake, write, tmp_path):
 
 def test_one_weights_file_may_be_a_string(hessdiag, fake, write):
     write("[problem]\nmodel = 'train.py:f'\nweights = 'a.pt'\n")
-    assert hessdiag("diag-share").code == 0
+    assert hessdiag("diag-share", *NAMED).code == 0
     assert fake.requests[0].weights == "a.pt"
 
 
@@ -103,8 +110,116 @@ def test_the_written_template_is_valid_commented_and_not_overwritten(hessdiag, f
     assert hessdiag("init", "--force").code == 0
     assert hessdiag("diag-share", MODEL).code == 0
     path = tmp_path / "hessdiag.toml"
-    path.write_text(
-        path.read_text().replace("\n# ", "\n").replace("\nDefaults", "\n# Defaults").replace("\nPaths", "\n# Paths")
-    )
-    assert hessdiag("diag-share").code == 0, "the template with all its comments taken away"
+    head, mark, rest = path.read_text().partition("[problem]")
+    path.write_text(head + mark + rest.replace("\n# ", "\n"))
+    assert hessdiag("diag-share", *NAMED).code == 0, "the template with all its comments taken away"
     assert fake.requests[-1].model == "train.py:build_model"
+    left = [line.split()[1] for line in rest.splitlines() if line.startswith("# ") and "# with --config" in line]
+    assert f"its {', '.join(left)} are left out" in hessdiag("diag-share", MODEL).err, (
+        "what the template says of itself"
+    )
+
+
+FOUND = """
+[problem]
+seed = 5
+loss = "ce"
+train_mode = true
+device = "cpu"
+dtype = "float32"
+batches = "all"
+[diag-share]
+rows = 7
+form = "json"
+"""
+HOSTILE = {
+    "model": "'evil.py:f'",
+    "weights": "'w.pt'",
+    "data": "'evil.py:data'",
+    "objective": "'evil.py:f'",
+    "loss": "'evil.py:loss'",
+    "layers": "'*'",
+    "device": "'../x'",
+}
+WRITES = {"file": "'../victim.json'", "force": "true", "baseline": "'x.json'", "allow_inexact": "true"}
+
+
+def test_a_file_that_is_found_sets_numbers_and_choices(hessdiag, fake, write):
+    write(FOUND)
+    outcome = hessdiag("diag-share", MODEL)
+    request = fake.requests[0]
+    assert (request.seed, request.loss, request.train_mode, request.batches) == (5, "ce", True, -1)
+    assert (request.device, request.dtype, fake.calls[0]["rows"]) == ("cpu", "float32", 7)
+    assert (outcome.code, outcome.out[0], "left out" in outcome.err) == (0, "{", False)
+
+
+@pytest.mark.parametrize("name", ["hessdiag.toml", "pyproject.toml", "link"])
+def test_a_file_that_is_found_names_no_code_and_no_file(hessdiag, fake, write, tmp_path, name):
+    problem = "\n".join(f"{key} = {value}" for key, value in HOSTILE.items())
+    own = "\n".join(f"{key} = {value}" for key, value in WRITES.items())
+    prefix = "tool.hessdiag." if name == "pyproject.toml" else ""
+    text = f"[{prefix}problem]\nseed = 5\n{problem}\n[{prefix}diag-share]\nrows = 7\n{own}\n"
+    write(text, "elsewhere.toml" if name == "link" else name)
+    if name == "link":
+        (tmp_path / "hessdiag.toml").symlink_to("elsewhere.toml")
+    victim = tmp_path.parent / "victim.json"
+    victim.write_text("kept")
+    outcome = hessdiag("diag-share", MODEL)
+    request = fake.requests[0]
+    assert (outcome.code, victim.read_text()) == (0, "kept")
+    assert (request.model, request.weights, request.data, request.objective) == (MODEL, None, None, None)
+    assert (request.loss, request.layers, request.device) == (None, None, "auto")
+    assert (request.seed, fake.calls[0]["rows"]) == (5, 7), "the rest counts"
+    for keys in (HOSTILE, WRITES):
+        assert f"its {', '.join(keys)} are left out" in outcome.err
+    named = "hessdiag.toml" if name == "link" else name
+    assert f"--config {named} takes all of it" in outcome.err
+
+
+def test_a_file_that_is_named_may_say_where_output_goes(hessdiag, fake, write, tmp_path):
+    write("[diag-share]\nfile = 'r.json'\n")
+    assert hessdiag("diag-share", MODEL).code == 0
+    assert not (tmp_path / "r.json").exists()
+    assert hessdiag("diag-share", MODEL, *NAMED).code == 0
+    assert (tmp_path / "r.json").exists()
+
+
+def test_what_a_found_file_may_set_is_a_short_list():
+    """A new option is refused by default; whoever adds a number or a choice adds it here."""
+    group = click.Context(cli)
+    allowed = {
+        parameter.name
+        for name in COMMANDS
+        for parameter in (cli.get_command(group, name) or pytest.fail(name)).params
+        if isinstance(parameter, click.Option) and harmless(parameter.type, 1)
+    }
+    numbers = {"seed", "seeds", "hessian_seeds", "batches", "batch_size", "batch", "rows", "depth", "width", "length"}
+    numbers |= {"lowest", "highest", "tol", "max_basis", "max_products", "block", "probes", "steps", "scale"}
+    choices = {"dtype", "form", "color", "init", "inits", "distribution", "activation", "solve", "operator"}
+    switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer"}
+    assert allowed <= numbers | choices | switches, allowed - numbers - choices - switches
+    assert {"force", "trust_code", "file", "save", "resume", "data", "weights", "fail_if"}.isdisjoint(allowed)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("x = " + "[" * 5000, "nested too deep"),
+        ("[problem]\nseed = " + "9" * 5000, "not valid TOML"),
+        ("#" * 1_000_001, "larger than any configuration"),
+        ("[problem]\nseed = [1]", "takes one value, not [1]"),
+        ("[problem]\ndtype = 1979-05-27", "is not one of"),
+    ],
+)
+def test_odd_files_end_in_one_line(hessdiag, fake, write, text, said):
+    write(text)
+    outcome = hessdiag("diag-share", MODEL)
+    assert (outcome.code, fake.requests) == (2, [])
+    assert said in outcome.err
+
+
+def test_a_configuration_is_a_file(hessdiag):
+    outcome = hessdiag("diag-share", MODEL, "--config", "/dev/full")
+    assert outcome.code == 2
+    assert "is no file" in outcome.err
+    assert "internal error" not in outcome.err

@@ -115,8 +115,8 @@ def test_each_layer_of_a_tanh_network_keeps_its_signal(hessdiag, own_mlp):
 
 def test_a_configured_model_is_taken_unless_networks_are_made_up(hessdiag, own_folder):
     (own_folder / "hessdiag.toml").write_text('[problem]\nmodel = "builtin:mlp(depth=2, width=3)"\n')
-    taken = json.loads(hessdiag("forward", "--seeds", 3, "--json").out)
-    made_up = json.loads(hessdiag("forward", "--seeds", 3, "--depth", 4, "--json").out)
+    taken = json.loads(hessdiag("forward", "--seeds", 3, "--json", "--config", "hessdiag.toml").out)
+    made_up = json.loads(hessdiag("forward", "--seeds", 3, "--depth", 4, "--json", "--config", "hessdiag.toml").out)
     assert taken["result"]["inits"][0]["width"] is None
     assert (made_up["result"]["inits"][0]["width"], made_up["result"]["inits"][0]["depth"]) == (32, 4)
 
