@@ -11,6 +11,7 @@ from hessdiag.linalg.lanczos import safe_norm
 
 ROUNDING = 30.0  # units of the last digit of a gradient that its differences may be off
 LOSS_ROUNDING = 100.0  # of a loss, likewise
+SHARP = 1e-3  # part of a gradient that differences of losses still see as missing
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,17 @@ class Line:
     def sample(self, level: int) -> Sample:
         """The step of level 0 over 10^level; larger ones where `level` is negative."""
         if level not in self._samples:
-            self._samples[level] = self._sample(self.first * 10.0**-level)
+            self._samples[level] = self._sample(self.relative(level))
         return self._samples[level]
+
+    def sharp(self, level: int) -> bool:
+        """Whether rounding will leave `mismatch` small beside `slope` at a level, from what is known at theta."""
+        noise = LOSS_ROUNDING * self.eps * abs(self.here.loss) / self.moved.step(self.v, self.relative(level))
+        return noise <= SHARP * 2 * abs(float(self.here.gradient @ self.v))
+
+    def relative(self, level: int) -> float:
+        """The relative step of a level."""
+        return self.first * 10.0**-level
 
     def level(self, sample: Sample) -> int:
         """Of one of this line's samples."""

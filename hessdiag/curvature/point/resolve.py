@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import Moved
-from hessdiag.curvature.point.classify import CONVERGED, ONE_SIDED, Judge, Outcome, named
+from hessdiag.curvature.point.classify import CLEAR, CONVERGED, ONE_SIDED, Judge, Outcome, named
 from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.line import Line, Place, Sample, finite
 from hessdiag.curvature.point.result import Kind, Kink, Point
@@ -101,12 +101,21 @@ def _along(scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: i
         return _coarse(scene, line, precise, dtype)
     if own == dtype:
         return _precisely(scene, line, precise, scene.tolerances[dtype], likely)
-    clean = Judge(line, precise, CLEARLY, ()).clean(likely)
+    clean = Judge(line, precise, CLEARLY, ()).clean(_first(line) if likely is None else likely)
     if clean is not None:
         return _smooth(line, clean)
     precise = _at_theta(scene, line.v)
     found = _precisely(scene, line, precise, scene.tolerances[dtype], likely)
     return _rounded(found, product.to(precise), precise, scene.tolerances[own])
+
+
+def _first(line: Line) -> int | None:
+    """A level that crosses few kinks, where losses still tell to first order whose gradients these are.
+
+    What a coarse dtype allows leaves room for the rounding of a small step, and a larger one would cross the kinks of
+    most piecewise-linear networks, in vain.
+    """
+    return CLEAR if line.sharp(CLEAR) else None
 
 
 def _smooth(line: Line, clean: Outcome) -> Found:
