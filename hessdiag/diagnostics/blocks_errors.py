@@ -51,15 +51,27 @@ def norms(samples: Floats, own_variance: Floats | None) -> Average:
 
 
 def traces(squares: Squares, exact: bool) -> dict[str, Any]:
-    """Traces of the layers' blocks; their variance is the larger of what samples show and what pairs of them tell."""
-    value, variance = squares.traces.mean(0), mean_variance(squares.traces)
-    if squares.trace_variances is not None:
-        variance = np.maximum(variance, squares.trace_variances / len(squares.traces))
-    error = np.sqrt(variance)
+    """Traces of the layers' blocks; their variance is the larger of what samples show and what pairs of them tell.
+
+    Where all samples of a layer have one sign, as of a semidefinite block, they are taken for sums of squares: skewed,
+    with an interval by chi-square.
+    """
+    found = squares.traces
+    value, variance = found.mean(0), mean_variance(found)
+    known = np.zeros_like(value) if squares.trace_variances is None else squares.trace_variances / len(found)
+    error = np.sqrt(np.maximum(variance, known))
+    low, high = value - Z * error, value + Z * error
+    if len(found) > 1:
+        plain = np.maximum(found.var(0, ddof=1) / len(found), known)
+        one_sign = (np.sign(found) == np.sign(found[0])).all(0) & (value != 0)
+        near, far = intervals.chi_square(np.abs(value), plain)
+        negative = value < 0
+        low = np.where(one_sign, np.where(negative, -far, near), low)
+        high = np.where(one_sign, np.where(negative, -near, far), high)
     return {
         "trace": value.tolist(),
         "trace_stderr": None if exact else error.tolist(),
-        "trace_interval": None if exact else ((value - Z * error).tolist(), (value + Z * error).tolist()),
+        "trace_interval": None if exact else (low.tolist(), high.tolist()),
     }
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few
+from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few, upper_spread
 from hessdiag.theory.chain import Size
 from hessdiag.theory.product_law import Array, Law
 
@@ -145,14 +145,14 @@ def sample(logs: Array) -> Sample:
     low, high = (round((count - 1) / 2 + sign * math.sqrt(count) / 2) for sign in (-1, 1))
     stderr = float(ordered[min(high, count - 1)] - ordered[max(low, 0)]) / 2 * of_few(count)
     m1, m2, m4 = (float(logsumexp(order * logs)) - math.log(count) for order in (1, 2, 4))
-    mean, rms = _exp(m1), _exp(m2 / 2)
+    mean, rms, spread = _exp(m1), _exp(m2 / 2), upper_spread(ordered[np.isfinite(ordered)])
     return Sample(
         median_abs=_exp(log_median),
         median_abs_stderr=_exp(log_median) * stderr,
         mean_abs=mean,
-        mean_abs_stderr=average_stderr(mean, _exp(m2 - 2 * m1), count),
+        mean_abs_stderr=average_stderr(mean, _exp(m2 - 2 * m1), count, spread),
         rms=rms,
-        rms_stderr=average_stderr(rms / 2, _exp(m4 - 2 * m2), count),
+        rms_stderr=average_stderr(rms / 2, _exp(m4 - 2 * m2), count, 2 * spread),
         q05=_exp(float(np.quantile(ordered, 0.05))),
         q95=_exp(float(np.quantile(ordered, 0.95))),
         log_median=log_median,

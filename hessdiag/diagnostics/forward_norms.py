@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few
+from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few, upper_spread
 from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
@@ -205,7 +205,7 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
     scaled, count = np.exp(values - top), len(values)
     root = math.sqrt(float(np.mean(scaled**2)))
     squares, mean = (scaled / root) ** 2, float(scaled.mean())
-    kurtosis = float(np.mean(squares**2))
+    kurtosis, spread = float(np.mean(squares**2)), upper_spread(alive)
     with np.errstate(over="ignore"):
         unit, median = float(np.exp(top)), float(np.exp(middle))
         error = math.sqrt(count) if count > 1 else math.nan
@@ -213,9 +213,9 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
             median=median,
             median_stderr=median * stderr,
             mean=mean * unit,
-            mean_stderr=average_stderr(mean * unit, (root / mean) ** 2, count),
+            mean_stderr=average_stderr(mean * unit, (root / mean) ** 2, count, spread),
             rms=root * unit,
-            rms_stderr=average_stderr(root * unit / 2, kurtosis, count),
+            rms_stderr=average_stderr(root * unit / 2, kurtosis, count, 2 * spread),
             q05=float(np.exp(q05)),
             q95=float(np.exp(q95)),
             log_median=float(middle),

@@ -161,7 +161,7 @@ def test_an_interrupt_keeps_finished_distributions():
     assert [entry.init for entry in measured.inits] == ["lecun"]
 
 
-@pytest.mark.parametrize(("networks", "spread", "given"), [(1000, 0.2, True), (1000, 1.5, False)])
+@pytest.mark.parametrize(("networks", "spread", "given"), [(1000, 0.2, True), (1000, 1.2, False), (1000, 1.5, False)])
 def test_errors_of_averages_cover_or_are_not_given(networks, spread, given):
     """Log-normal ratios, whose averages are known; 400 ensembles."""
     rng, hits = np.random.default_rng(networks), {"mean": [], "rms": []}
@@ -175,7 +175,7 @@ def test_errors_of_averages_cover_or_are_not_given(networks, spread, given):
                 hits[name].append(abs(getattr(found, name) - math.exp(order * spread**2 / 2)) <= 1.96 * error)
     assert all(0.9 <= np.mean(hit) <= 0.98 for hit in hits.values() if len(hit) > 100)
     assert (len(hits["rms"]) > 380) is given
-    assert given or len(hits["rms"]) < 20
+    assert given or len(hits["rms"]) < 4  # where an ensemble without its tail looks well known
 
 
 def test_order_statistics_give_the_error_of_a_median():
