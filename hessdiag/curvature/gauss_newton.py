@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from hessdiag.curvature import output_slopes
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
-from hessdiag.curvature.linearization import AT_KINK, linearization
+from hessdiag.curvature.linearization import AT_KINK, Linearization, linearization
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.curvature.point.examine import TOLERANCE, NoHessianError, PointWarning, known
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
@@ -123,6 +124,49 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             )
         super().__init__(problem, check=check)
         self._sandwich, self.function, self.semidefinite = sandwich, function, semidefinite
+        self._by_slopes = False  # whether M is differences of the loss's gradients
+
+    @property
+    def engine(self) -> str:
+        """How products are computed, for the report."""
+        by_slopes = "the loss by central differences of its gradients, for autograd's second derivative is wrong there"
+        return f"{super().engine}; {by_slopes}" if self._by_slopes else super().engine
+
+    @property
+    def precision(self) -> float:
+        """Relative error of products."""
+        return max(super().precision, output_slopes.PRECISION) if self._by_slopes else super().precision
+
+    def compared(self, seed: int = 0) -> Linearization | None:
+        """Compare a product with the loss along the linearized model.
+
+        Where autograd fails in the loss though the loss is smooth, its differences take over from there.
+
+        Returns:
+            The comparison; `None` where no copy of the model can be made and moved.
+
+        Raises:
+            ComputeError: if products cannot be computed.
+        """
+        failure = found = None
+        try:
+            found = linearization(self, seed)
+            if found is None or found.held or found.error <= TOLERANCE[self.problem.dtype]:
+                return found
+        except NoGaussNewtonError as error:
+            failure = error
+        if self.function is not None and self.problem._loss is not None:
+            self._by_slopes = output_slopes.loss_is_smooth(self.problem, self.function(self.problem._loss), seed)
+        if self._by_slopes:
+            self.forget()
+            again = linearization(self, seed)
+            if again is not None and again.error <= TOLERANCE[self.problem.dtype]:
+                return again
+            self._by_slopes = False
+            self.forget()
+        if failure is not None:
+            raise failure
+        return found
 
     def settle(self) -> None:
         """Look at the point, and compare one product with the linearized model; once.
@@ -132,7 +176,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         """
         new = not self._settled
         super().settle()
-        found = linearization(self) if new and self._check and self.function is not None else None
+        found = self.compared() if new and self._check and self.function is not None else None
         if found is None:
             return
         examined = known(self.problem, self.matrix)
@@ -151,14 +195,23 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         with evaluated(self.problem):
             return output_of(self.problem, batch)
 
+    def _part(self, problem: Problem, batch: Any) -> Sandwich:
+        if not self._by_slopes:
+            return self._sandwich(problem, batch)
+        assert self.function is not None
+        assert problem._loss is not None
+        with evaluated(problem):
+            z = output_of(problem, batch)
+        return Sandwich(problem, z.tensors, output_slopes.middle(problem, z, self.function(problem._loss)))
+
     def _graph(self, batch: Any) -> Sandwich:
-        sandwich, moved = self._sandwich(self.problem, batch), self._moved
+        sandwich, moved = self._part(self.problem, batch), self._moved
         if moved is not None:
             there = moved.batch(batch)
 
             def differences(vectors: Tensor) -> list[Tensor]:
                 zero = [torch.zeros_like(output) for output in sandwich.outputs]
-                return moved.products(vectors, lambda: self._sandwich(moved.problem, there).outputs, zero)
+                return moved.products(vectors, lambda: self._part(moved.problem, there).outputs, zero)
 
             return replace(sandwich, differences=differences)
         if not self._examined:

@@ -7,7 +7,6 @@ from hessdiag.curvature import checks, parallel
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.linearization import linearization
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import SpecError
@@ -61,7 +60,7 @@ def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
     Raises:
         ComputeError: if products cannot be computed.
     """
-    found = linearization(matrix, seed)
+    found = matrix.compared(seed)
     linear = found is not None and found.linear
     known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
     if found is None:
