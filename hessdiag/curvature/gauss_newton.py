@@ -140,7 +140,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     def compared(self, seed: int = 0) -> Linearization | None:
         """Compare a product with the loss along the linearized model.
 
-        Where autograd fails in the loss though the loss is smooth, its differences take over from there.
+        Where autograd is wrong in the loss though the loss is smooth, its differences take over from there.
 
         Returns:
             The comparison; `None` where no copy of the model can be made and moved.
@@ -148,11 +148,19 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         Raises:
             ComputeError: if products cannot be computed.
         """
-        failure = found = None
-        try:
-            found = linearization(self, seed)
-            if found is None or found.held or found.error <= TOLERANCE[self.problem.dtype]:
-                return found
+        found = linearization(self, seed)
+        if found is None or found.held or found.error <= TOLERANCE[self.problem.dtype]:
+            return found
+        if self.function is not None and self.problem._loss is not None:
+            self._by_slopes = output_slopes.loss_is_smooth(self.problem, self.function(self.problem._loss), seed)
+        if self._by_slopes:
+            self.forget()
+            again = linearization(self, seed)
+            if again is not None and again.error <= TOLERANCE[self.problem.dtype]:
+                return again
+            self._by_slopes = False
+            self.forget()
+        return found
         except NoGaussNewtonError as error:
             failure = error
         if self.function is not None and self.problem._loss is not None:
