@@ -161,20 +161,6 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             self._by_slopes = False
             self.forget()
         return found
-        except NoGaussNewtonError as error:
-            failure = error
-        if self.function is not None and self.problem._loss is not None:
-            self._by_slopes = output_slopes.loss_is_smooth(self.problem, self.function(self.problem._loss), seed)
-        if self._by_slopes:
-            self.forget()
-            again = linearization(self, seed)
-            if again is not None and again.error <= TOLERANCE[self.problem.dtype]:
-                return again
-            self._by_slopes = False
-            self.forget()
-        if failure is not None:
-            raise failure
-        return found
 
     def settle(self) -> None:
         """Look at the point, and compare one product with the linearized model; once.
