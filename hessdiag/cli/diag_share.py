@@ -56,7 +56,7 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
             theory=last.theory,
             checks=last.checks,
             verdict=last.verdict,
-            provenance=collect(clock, str(problem.device), problem.kernels_forced),
+            provenance=collect(clock, str(problem.device), problem.kernels_forced, cost=progress.ledger.as_dict()),
         ),
         out,
     )

@@ -85,6 +85,7 @@ def answer(
                 str(problem.device),
                 problem.kernels_forced,
                 resumed_pieces=getattr(measured, "resumed_pieces", 0),  # of commands that take --resume
+                cost=progress.ledger.as_dict(),
             ),
         ),
         out,

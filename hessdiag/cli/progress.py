@@ -1,71 +1,149 @@
-"""Progress on stderr: the cost before it is paid, then a bar with an ETA, or plain lines in a log."""
+"""Progress on stderr: the cost before it is paid, then a bar with an ETA, or sparse lines in a log."""
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from hessdiag.curvature.cost import Ledger
 
 PLAIN_EVERY = 30.0  # seconds between lines where stderr is not a terminal
+SHORT = 2.0  # seconds that nobody need be told of
+FEW, LONG = 2, 5.0  # products, or seconds of them, after which their time is known
 
 Reporter = Callable[[int, int, str], None]
 
 
 @contextmanager
-def reporter(enabled: bool = True) -> Iterator[Reporter]:
+def reporter(enabled: bool = True) -> Iterator["Telling"]:
     """A function of (done, total, what) for a diagnostic to call.
 
-    A call with `done` = 0 announces a new piece of work: its `what` is a sentence that says the cost.
+    A call with `done` = 0 announces a new piece of work: its `what` is a sentence. Later ones name the unit, as in
+    "products". Before and between them, what operators enter in the ledger of costs is told.
     """
-    if not enabled:
-        yield lambda done, total, what: None
-        return
-    bar = _bar() if sys.stderr.isatty() else None
-    announced = ""
-    started = last = time.monotonic()
+    from hessdiag.curvature import cost  # and with it torch, which whoever reports is about to need
 
-    def report(done: int, total: int, what: str) -> None:
-        nonlocal announced, started, last
-        if done == 0 and what not in ("", announced):
-            announced, started, last = what, time.monotonic(), time.monotonic()
-            if bar is None:
-                click.echo(what, err=True)
-            else:
-                bar.console.print(what, highlight=False, markup=False)
-                for task in bar.task_ids:
-                    bar.remove_task(task)
-                bar.add_task("", total=total)
-        if bar is not None and bar.task_ids:
-            bar.update(bar.task_ids[-1], completed=done, total=total)
-        elif bar is None and 0 < done < total and time.monotonic() - last >= PLAIN_EVERY:
-            last = time.monotonic()
-            left = (last - started) / done * (total - done)
-            click.echo(f"  {done:,} of {total:,}, about {duration(left)} left", err=True)
+    bar = _bar() if enabled and sys.stderr.isatty() else None
+    telling = Telling(bar, silent=not enabled)
+    with bar or nullcontext(), cost.ledger(telling.hear) as telling.ledger:
+        yield telling
 
-    with bar or nullcontext():
-        yield report
+
+class Telling:
+    """What has been said, and when the next line is due.
+
+    Args:
+        bar: Where stderr is a terminal.
+        silent: Say nothing, and keep the ledger only.
+
+    Attributes:
+        ledger: What was planned and spent.
+    """
+
+    ledger: "Ledger"
+
+    def __init__(self, bar: Progress | None = None, *, silent: bool = False) -> None:
+        self._bar, self._silent = bar, silent
+        self._announced = ""
+        self._told = False  # the cost
+        self._started = self._last = time.monotonic()
+        self._task: TaskID | None = None
+
+    def __call__(self, done: int, total: int, what: str) -> None:
+        """Tell of the work that a command counts."""
+        if self._silent:
+            return
+        if done == 0 and what not in ("", self._announced):
+            self._announced, self._started, self._last = what, time.monotonic(), time.monotonic()
+            self._say(what)
+            self._show("", total)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=done, total=total, description=what if done else "")
+        elif self._bar is None and 0 < done < total and self._due():
+            left = (self._last - self._started) / done * (total - done)
+            click.echo(f"  {done:,} of {total:,}{f' {what}' * bool(what)}, about {duration(left)} left", err=True)
+
+    def hear(self, ledger: "Ledger") -> None:
+        """Tell of products and gradients as they are finished: the cost, once they have told what one takes."""
+        if self._silent:
+            return
+        each = ledger.seconds_per_product
+        if not self._told and each is not None and (ledger.products >= FEW or ledger.seconds >= LONG):
+            self._told = ledger.plan is not None
+            if ledger.plan is not None and each * ledger.plan.products[0] >= SHORT:
+                self._say(cost_line(ledger))
+        spent = f"{ledger.products:,.0f} products and {ledger.gradients:,} gradients so far"
+        if self._bar is None:
+            if self._due():
+                click.echo(f"  {spent}" + (f", {short(each)} a product" if each else ""), err=True)
+        elif self._task is None and time.monotonic() - self._started >= SHORT:
+            self._show(spent, None)
+        elif self._task is not None and self._bar.tasks[-1].total is None:
+            self._bar.update(self._task, description=spent)
+
+    def _due(self) -> bool:
+        """Whether it is time for another line in a log; then the clock starts anew."""
+        now = time.monotonic()
+        if now - self._last < PLAIN_EVERY:
+            return False
+        self._last = now
+        return True
+
+    def _say(self, sentence: str) -> None:
+        if self._bar is None:
+            click.echo(sentence, err=True)
+        else:
+            self._bar.console.print(sentence, highlight=False, markup=False)
+
+    def _show(self, what: str, total: int | None) -> None:
+        """Draw a new bar in place of the last."""
+        if self._bar is None:
+            return
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(what, total=total)
+
+
+def cost_line(ledger: "Ledger") -> str:
+    """Products, time and memory of what is planned, in one line."""
+    from hessdiag.curvature.cost import gib
+
+    plan, each = ledger.plan, ledger.seconds_per_product
+    assert plan is not None
+    assert each is not None
+    fewest, most = plan.products
+    many = f"{fewest:,}" if fewest == most else f"{fewest:,} to at most {most:,}"
+    time_ = duration(each * fewest) if fewest == most else f"{duration(each * fewest)} to {duration(each * most)}"
+    limit = "" if plan.available is None else f" of {gib(plan.available)} that are free"
+    return f"cost: {many} products, {short(each)} each as measured: {time_}; peak memory {gib(plan.peak)}{limit}"
 
 
 def _bar() -> Progress:
     columns = (
-        TextColumn(" "),
+        TextColumn("  {task.description}", markup=False),
         BarColumn(),
-        TaskProgressColumn(),
         MofNCompleteColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
     return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def short(seconds: float) -> str:
+    """The time of one product, for people.
+
+    >>> short(0.00213), short(0.2), short(4.14), short(130.0)
+    ('2.1 ms', '0.2 s', '4.1 s', '2 min')
+    """
+    if seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
+    return f"{seconds:.2g} s" if seconds < 90 else duration(seconds)
 
 
 def duration(seconds: float) -> str:

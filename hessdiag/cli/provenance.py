@@ -3,7 +3,7 @@
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -27,7 +27,12 @@ class Clock:
 
 
 def collect(
-    clock: Clock, device: str, kernels_forced: Sequence[str] = (), *, resumed_pieces: int = 0
+    clock: Clock,
+    device: str,
+    kernels_forced: Sequence[str] = (),
+    *,
+    resumed_pieces: int = 0,
+    cost: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document's "provenance".
 
@@ -36,11 +41,14 @@ def collect(
         device: Where it was computed, such as "cpu" or "cuda:0".
         kernels_forced: What was switched off, from the problem.
         resumed_pieces: How many pieces of an earlier run were taken up.
+        cost: What was planned and spent, from the ledger; `None` where products are not what takes time.
     """
     import torch
 
     resumed = {"resumed_pieces": resumed_pieces} if resumed_pieces else {}
-    return resumed | {
+    spent = {"cost": dict(cost)} if cost else {}
+    return {
+        **resumed,
         "argv": click.get_current_context().meta.get("hessdiag.argv", []),
         "started": clock.started,
         "wall_seconds": round(clock.seconds, 3),
@@ -50,6 +58,7 @@ def collect(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "kernels_forced": list(kernels_forced),
+        **spent,
     }
 
 

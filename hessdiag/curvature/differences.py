@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hessdiag.curvature import cost
 from hessdiag.errors import ComputeError, HessdiagError
+from hessdiag.linalg.lanczos import LONG
 from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Layer, Problem
 
@@ -74,7 +76,7 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
             f"the model cannot be copied: {reason(error)}", "give it as a function that builds it"
         ) from error
     data = [batches.to(batch, dtype=dtype) for batch in problem.data]
-    return Moved(problem.as_written(model=model.to(dtype=dtype), data=data), dtype)
+    return Moved(problem.as_written(model=model.to(dtype=dtype), data=data), dtype, problem)
 
 
 def wide(device: torch.device) -> torch.dtype:
@@ -107,9 +109,11 @@ def loss_and_gradient(problem: Problem, holding: Holding | None = None) -> tuple
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
         with problem.evaluation(), nullcontext() if holding is None else holding(batch):
             value = problem.evaluate(batch)
-            parts = torch.autograd.grad(value, problem.parameters, materialize_grads=True, allow_unused=True)
+            parts = list(torch.autograd.grad(value, problem.parameters, materialize_grads=True, allow_unused=True))
         loss += weight * float(value.detach().double())
-        total += weight * torch.cat([part.reshape(-1).to(total) for part in parts])
+        for place in reversed(problem.places()):  # each part is let go once it is added: one copy fewer at the peak
+            total[place].add_(parts.pop().reshape(-1).to(total), alpha=weight)
+    cost.enter_gradient()
     return loss, total
 
 
@@ -119,18 +123,22 @@ class Moved:
     Args:
         problem: The copy. Its parameters stand wherever they were moved last.
         dtype: What batches are cast to; `None` to leave them.
+        origin: What it is a copy of.
 
     Attributes:
         relative: The step of differences over |theta| / |v|.
         holding: What is done around each evaluation of a batch, such as to hold the pieces of a kink.
     """
 
-    def __init__(self, problem: Problem, dtype: torch.dtype | None) -> None:
+    def __init__(self, problem: Problem, dtype: torch.dtype | None, origin: Problem | None = None) -> None:
         self.problem, self._dtype = problem, dtype
         self.factor = 1.0  # of the step; two sizes tell the error
         self.relative = STEP * torch.finfo(problem.dtype).eps ** (1 / 3)  # step over |theta| / |v|
         self.holding: Holding | None = None
-        self._theta = [parameter.detach().clone() for parameter in problem.parameters]
+        # Long vectors are not held twice: the original stands at theta while its copy moves.
+        there = problem.parameters if origin is None or problem.n_parameters <= LONG else origin.parameters
+        copied = there is problem.parameters
+        self._theta = [parameter.detach().clone() if copied else parameter.detach() for parameter in there]
         self._size = math.hypot(*(float(value.norm()) for value in self._theta)) or 1.0
 
     def step(self, v: Tensor, relative: float | None = None) -> float:
@@ -144,7 +152,8 @@ class Moved:
             for parameter, value, place in zip(
                 self.problem.parameters, self._theta, self.problem.places(), strict=True
             ):
-                parameter.copy_(value + h * v[place].view(value.shape).to(value))
+                moved = value.to(parameter)
+                parameter.copy_(moved + h * v[place].view(value.shape).to(moved))
 
     def along(self, w: Tensor, aside: float, v: Tensor, h: float) -> None:
         """Move to theta + aside w + h v."""

@@ -1,7 +1,9 @@
 """How much memory is free, and how many vectors may share one pass."""
 
+import contextlib
+import ctypes
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import torch
 
@@ -11,7 +13,7 @@ CPU_PASS_BYTES = 256 * 2**20
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can be taken on `device` now, in bytes; within the container's limit, where there is one."""
+    """Memory that can be taken on `device` now, in bytes; within the limits of its container and of `ulimit -v`."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -20,12 +22,70 @@ def free_bytes(device: torch.device) -> int:
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**32
+    return min([available, *_left_in_groups(), *_left_of_addresses()])
+
+
+def held_bytes(device: torch.device) -> int:
+    """Memory that this process holds on `device` now; 0 where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device))
     try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0
+
+
+def give_back() -> None:
+    """Return what was freed to the system, which the C library keeps in part: then it can be planned with."""
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _left_in_groups() -> list[int]:
+    """What the control groups of this process leave it: its own, and all around it; version 2, then 1."""
+    found = [_left("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file")]
+    try:
+        lines = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    except OSError:
+        lines = []
+    for _, controllers, path in (line for line in lines if len(line) == 3):
+        if not controllers:
+            for part in (PurePosixPath(path), *PurePosixPath(path).parents):
+                if part != PurePosixPath("/"):
+                    found.append(_left(f"/sys/fs/cgroup{part}", "memory.max", "memory.current", "inactive_file"))
+        elif "memory" in controllers.split(","):
+            home, old = "/sys/fs/cgroup/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            found += [_left(place, *old, "total_inactive_file") for place in (home, f"{home}{path}")]
+    return [left for left in found if left is not None]
+
+
+def _left(place: str, limit: str, used: str, cached: str) -> int | None:
+    """Of one group; pages of files that nobody uses are given back when memory is short."""
+    folder = Path(place)
+    try:
+        most, taken = int((folder / limit).read_text()), int((folder / used).read_text())
     except (OSError, ValueError):  # no such group, or "max"
-        return available
-    return min(available, max(limit - used, 0))
+        return None
+    try:
+        entries = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        taken -= int(entries.get(cached, "0"))
+    except (OSError, ValueError):
+        pass
+    return max(most - taken, 0)
+
+
+def _left_of_addresses() -> list[int]:
+    """What `ulimit -v` leaves this process."""
+    try:
+        import resource
+
+        limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+        if limit == resource.RLIM_INFINITY:
+            return []
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError, ValueError, IndexError):
+        return []
+    return [max(limit - pages * os.sysconf("SC_PAGE_SIZE"), 0)]
 
 
 def chunk_size(saved_bytes: int, vector_bytes: int, device: torch.device) -> int:

@@ -1,14 +1,16 @@
 """What the matrices of second derivatives have in common: products with many vectors, batch by batch, within memory."""
 
 import copy
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import replay
+from hessdiag.curvature import cost, replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
 from hessdiag.curvature.point.examine import examine, known
@@ -61,6 +63,7 @@ class CurvatureOperator(ABC, Generic[G]):
         self._notes: list[str] = []
         self._chunk: int | None = None
         self._kept: G | None = None
+        self._since = 0.0  # when the last pass ended, or the first began
         self._stream = replay.own_stream(problem.device)
         self._replays = replay.Replays(self._stream)
         self.missing: str | None = None
@@ -87,6 +90,7 @@ class CurvatureOperator(ABC, Generic[G]):
         other._settled = True
         other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
         other._replays = replay.Replays(self._stream)
+        vars(other).pop("saved_bytes", None)
         return other
 
     @property
@@ -118,12 +122,9 @@ class CurvatureOperator(ABC, Generic[G]):
     def chunk(self) -> int:
         """How many vectors share one pass, from free memory; halved when memory runs out."""
         if self._chunk is None:
-            try:
-                largest = max(self._saved_bytes(batch) for batch in self.problem.data)
-            except ComputeError:  # models that differentiate by torch.func cannot be watched
-                self._chunk = 1
-            else:
-                self._chunk = chunk_size(largest, self.shape[0] * self.dtype.itemsize, self.device)
+            largest = self.saved_bytes
+            size = self.shape[0] * self.dtype.itemsize
+            self._chunk = 1 if largest is None else chunk_size(largest, size, self.device)
         return self._chunk
 
     @chunk.setter
@@ -257,6 +258,8 @@ class CurvatureOperator(ABC, Generic[G]):
         """Products with all batches."""
         total: Tensor | None = None
         with self.problem.evaluation():  # hooks and checkpointed parts of the model run again in every product
+            self._keep_graph()
+            self._since = time.perf_counter()
             for weight, graph in self._graphs():
                 found = self._rows(graph, vectors, layer)
                 if weight != 1:
@@ -299,14 +302,19 @@ class CurvatureOperator(ABC, Generic[G]):
         return rows
 
     def _together(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
-        """Products with all vectors at once, on a GPU from a recording if that is faster."""
+        """Products with all vectors at once, on a GPU from a recording if that is faster; entered in the ledger."""
 
         def product(vectors: Tensor) -> Tensor:
             return self._joined(graph.products(vectors, layer), len(vectors), layer)
 
         if self._stream is None or graph is not self._kept or self._moved is not None:
-            return product(vectors)
-        return self._replays.run((len(vectors), layer), product, vectors)
+            found = product(vectors)
+        else:
+            found = self._replays.run((len(vectors), layer), product, vectors)
+        now = time.perf_counter()
+        cost.enter(len(vectors) / len(self.problem.batch_weights), now - self._since)
+        self._since = now
+        return found
 
     def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None) -> Tensor:
         places = self.problem.places(layer)
@@ -321,13 +329,26 @@ class CurvatureOperator(ABC, Generic[G]):
     def _graphs(self) -> Iterator[tuple[float, G]]:
         """Each batch's weight and graph. One batch's graph is kept; several are rebuilt, one at a time."""
         weights = self.problem.batch_weights
-        if len(weights) == 1:
-            if self._kept is None:
-                self._kept = self._graph(self.problem.data[0])
-            yield weights[0], self._kept
+        kept = self._keep_graph()
+        if kept is not None:
+            yield weights[0], kept
             return
         for weight, batch in zip(weights, self.problem.data, strict=True):
             yield weight, self._graph(batch)
+
+    def _keep_graph(self) -> G | None:
+        """The graph of the only batch; `None` where there are several."""
+        if self._kept is None and len(self.problem.batch_weights) == 1:
+            self._kept = self._graph(self.problem.data[0])
+        return self._kept
+
+    @cached_property
+    def saved_bytes(self) -> int | None:
+        """What a forward pass of the largest batch keeps for the backward pass; `None` where that cannot be watched."""
+        try:
+            return max(self._saved_bytes(batch) for batch in self.problem.data)
+        except ComputeError:  # models that differentiate by torch.func
+            return None
 
     def _saved_bytes(self, batch: Any) -> int:
         """Bytes that the forward pass keeps for the backward pass: the scale of what one more vector costs."""

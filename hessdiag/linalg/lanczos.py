@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hessdiag.linalg.operator import SymmetricOperator
 
+LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
 BREAKDOWN = 10.0  # units of rounding of |A| below which a remainder is taken for zero
 
 
@@ -139,6 +140,9 @@ def safe_norm(vector: Tensor) -> float:
     >>> safe_norm(torch.tensor([3e-30, 4e-30])) > 4.9e-30
     True
     """
+    if vector.numel() > LONG:  # without copies of the vector
+        parts = torch.tensor([safe_norm(part) for part in torch.split(vector.reshape(-1), LONG)], dtype=torch.float64)
+        return safe_norm(parts)
     largest = float(vector.abs().max()) if vector.numel() else 0.0
     return largest * float((vector / largest).norm()) if largest else 0.0
 

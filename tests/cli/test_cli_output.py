@@ -92,7 +92,7 @@ def test_provenance_is_an_allow_list(hessdiag, fake, monkeypatch):
     provenance = json.loads(out)["provenance"]
     assert set(provenance) == {
         "argv", "started", "wall_seconds", "peak_memory_bytes",
-        "versions", "platform", "device", "threads", "kernels_forced"
+        "versions", "platform", "device", "threads", "kernels_forced", "cost"
     }  # fmt: skip
     assert provenance["argv"] == ["hessdiag", "diag-share", MODEL, "--json", "--seed", "3"]
     assert provenance["wall_seconds"] >= 0

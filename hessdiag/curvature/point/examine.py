@@ -8,13 +8,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from hessdiag.curvature import memory
 from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason, wide
 from hessdiag.curvature.point import words
+from hessdiag.curvature.point.held import coarsest
 from hessdiag.curvature.point.line import Place, finite
 from hessdiag.curvature.point.resolve import Found, Scene, resolve
 from hessdiag.curvature.point.result import Kind, Point
 from hessdiag.errors import ComputeError, ExitCode, HessdiagError
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.lanczos import LONG, safe_norm
 from hessdiag.problem.problem import Problem
 
 # Largest relative error at which products are still believed, by dtype.
@@ -144,6 +146,8 @@ def examine(operator: Matrix, seed: int = 0) -> Examination:
         found = entry[2]
     else:
         found = _examine(operator, seed)
+        if problem.n_parameters > LONG:
+            memory.give_back()
         vars(problem).setdefault("_examinations", {})[operator.matrix] = fingerprint(problem), seed, found
     if found.moved is not None and operator.missing is None:
         operator.turn_to(found.moved, found.reason)
@@ -189,6 +193,7 @@ def _examine(operator: Matrix, seed: int) -> Examination:
             places = _freeze(problem, moved)
             operator.forget()
             random = _apart(moved, places) > 0
+        del places[1:]  # vectors can be long
         rewritten = rewritten or moved.problem.rewritten
     V = _vectors(operator, seed)
     HV = operator.raw(V)
@@ -319,7 +324,9 @@ def _resolved(operator: Matrix, moved: Moved, here: Place, V: Tensor, HV: Tensor
     def product(v: Tensor) -> Tensor:
         return operator.on(moved.problem).raw(v[:, None])[:, 0]
 
-    scene = Scene(moved, here, product, TOLERANCE)
+    # Of long vectors few samples are held and each takes long, so that it pays to know beforehand which steps to take.
+    inside = coarsest(moved) if len(V) > LONG else None
+    scene = Scene(moved, here, product, TOLERANCE, inside)
     if not finite(here.gradient):
         return Found(scene.without_gradient())
     zero = bool((V[:, 1] == 0).sum() > (V[:, 0] == 0).sum())

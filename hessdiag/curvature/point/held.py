@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hessdiag.curvature.differences import Moved
-from hessdiag.curvature.point.watch import Call, Recorded, holding, recording
+from hessdiag.curvature.point.watch import DIGITS, Call, Recorded, holding, recording
 
 
 def record(moved: Moved, batch: Any) -> Recorded:
@@ -17,6 +17,11 @@ def record(moved: Moved, batch: Any) -> Recorded:
     with torch.enable_grad(), problem.evaluation(), recording(problem.model) as found:
         problem.evaluate(batch)
     return found
+
+
+def coarsest(moved: Moved) -> torch.dtype:
+    """The coarsest dtype of anything that is differentiated, where the parameters stand."""
+    return min((record(moved, batch).dtype for batch in moved.problem.data), key=DIGITS.index)
 
 
 class HeldPieces:

@@ -1,17 +1,19 @@
 """Gradients and losses along one direction: what they say of the second derivative, and how much of it is rounding."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import STEP, Moved
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.lanczos import LONG, safe_norm
 
 ROUNDING = 30.0  # units of the last digit of a gradient that its differences may be off
 LOSS_ROUNDING = 100.0  # of a loss, likewise
 SHARP = 1e-3  # part of a gradient that differences of losses still see as missing
+HELD_WHERE_LONG = 1  # samples of long vectors that are held; an earlier one is taken anew if it is asked for
 
 
 @dataclass(frozen=True)
@@ -50,14 +52,14 @@ class Sample:
     bend: float
     curvature: float
 
-    @property
+    @cached_property
     def size(self) -> float:
         """|D|."""
         return safe_norm(self.mean)
 
 
 class Line:
-    """Samples along v from theta, each taken once.
+    """Samples along v from theta, each taken once where memory is no concern.
 
     Args:
         moved: A copy of the problem.
@@ -78,6 +80,8 @@ class Line:
     def sample(self, level: int) -> Sample:
         """The step of level 0 over 10^level; larger ones where `level` is negative."""
         if level not in self._samples:
+            while len(self.v) > LONG and len(self._samples) >= HELD_WHERE_LONG:
+                del self._samples[next(iter(self._samples))]
             self._samples[level] = self._sample(self.relative(level))
         return self._samples[level]
 
@@ -100,13 +104,15 @@ class Line:
         g = self.here.gradient
         sizes = max(safe_norm(x) for x in (g, ahead.gradient, behind.gradient))
         slopes = float(ahead.gradient @ self.v), float(behind.gradient @ self.v)
-        mean = (ahead.gradient - behind.gradient) / (2 * h)
+        # In place: vectors can be long.
+        mean = (ahead.gradient - behind.gradient).div_(2 * h)
+        half = ahead.gradient.add_(behind.gradient).sub_(g, alpha=2).div_(2 * h)
         curvature = float(mean @ self.v)
         return Sample(
             relative=relative,
             h=h,
             mean=mean,
-            half=(ahead.gradient + behind.gradient - 2 * g) / (2 * h),
+            half=half,
             mismatch=(ahead.loss - behind.loss) / h - sum(slopes),
             slope=abs(slopes[0]) + abs(slopes[1]),
             noise=ROUNDING * self.eps * sizes / h,
@@ -133,4 +139,5 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 def finite(tensor: Any) -> bool:
     """Whether every number is."""
-    return bool(torch.isfinite(tensor).all())
+    # A sum is quicker to look at, and can overflow where no number does.
+    return bool(torch.isfinite(tensor.sum())) or bool(torch.isfinite(tensor).all())

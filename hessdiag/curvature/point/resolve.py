@@ -16,7 +16,7 @@ from hessdiag.curvature.point.result import Kind, Kink, Point
 from hessdiag.curvature.point.sides import Kinks, Side
 from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.errors import ComputeError
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.lanczos import LONG, safe_norm
 
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
 NAMED_BY_LOSS = 64  # parameter tensors that are looked at one by one where the gradient is not the loss's
@@ -43,12 +43,14 @@ class Scene:
         product: H v by autograd where the copy stands.
         tolerance: Of products in the problem's own dtype.
         tolerances: By dtype.
+        inside: The coarsest dtype that the copy computes in, where that was looked at before.
     """
 
     moved: Moved
     here: Place
     product: Product
     tolerances: dict[torch.dtype, float]
+    inside: torch.dtype | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -83,7 +85,10 @@ def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own:
     """
     found: list[Found] = []
     for v, product in zip(directions, products, strict=True):
-        found.append(_along(scene, v, product, own, found[0].level if found else None))
+        inside = scene.inside
+        if found and found[0].point.computes_in is not None:
+            inside = getattr(torch, found[0].point.computes_in)
+        found.append(_along(scene, v, product, own, found[0].level if found else None, inside))
     worst = next((one for one in found if one.point.kind != "smooth"), None)
     if worst is None:
         errors = [one.point.error or 0.0 for one in found]
@@ -93,9 +98,16 @@ def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own:
     return worst
 
 
-def _along(scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: int | None) -> Found:
+def _along(
+    scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: int | None, inside: torch.dtype | None
+) -> Found:
     moved, dtype = scene.moved, scene.moved.problem.dtype
     line = Line(moved, v, scene.here, scene.eps)
+    if inside not in (None, torch.float64):  # known before: small steps would show rounding only
+        assert inside is not None
+        precise = product.to(line.v) if own == dtype else _at_theta(scene, line.v)
+        found = _coarse(scene, line, precise, inside)
+        return found if own == dtype else _rounded(found, product.to(precise), precise, scene.tolerances[own])
     precise = product.to(line.v)
     if dtype != torch.float64:  # the copy is as coarse as the model: its steps cross kinks
         return _coarse(scene, line, precise, dtype)
@@ -161,7 +173,10 @@ def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Fo
     name = str(dtype).removeprefix("torch.")
     tolerance = scene.tolerances[dtype]
     judge = Judge(coarse, product, tolerance, (), coarse=True)
-    sample = min((coarse.sample(level) for level in (0, 1)), key=judge.error)
+    if len(line.v) > LONG:
+        sample = _first_that_agrees(coarse, judge)
+    else:
+        sample = min((coarse.sample(level) for level in (0, 1)), key=judge.error)
     point = Point(error=judge.error(sample), step=sample.relative, computes_in=name)
     if judge.agrees(sample):
         return Found(point)
@@ -171,6 +186,16 @@ def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Fo
     if not finite(product):
         return Found(_not_finite(scene, product, point))
     return Found(replace(point, kind="rounding"))
+
+
+def _first_that_agrees(line: Line, judge: Judge) -> Sample:
+    """Of two steps along a long vector; where neither does, the better one, taken anew if need be."""
+    errors = []
+    for level in (0, 1):
+        if judge.agrees(line.sample(level)):
+            return line.sample(level)
+        errors.append(judge.error(line.sample(level)))
+    return line.sample(errors.index(min(errors)))
 
 
 def _explained(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge: Judge, kinks: Kinks) -> Found:

@@ -9,7 +9,7 @@ from torch import Tensor
 from hessdiag.curvature.differences import Moved
 from hessdiag.curvature.point.held import record
 from hessdiag.curvature.point.line import ROUNDING, Line, finite
-from hessdiag.curvature.point.watch import Recorded
+from hessdiag.curvature.point.watch import DIGITS, Recorded
 from hessdiag.linalg.lanczos import safe_norm
 
 ASIDE = 1e-6  # of |theta|: how far the sides are that are looked at
@@ -70,8 +70,7 @@ class Kinks:
     @property
     def dtype(self) -> torch.dtype:
         """The coarsest dtype of anything that is differentiated."""
-        order = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
-        return min((found.dtype for found in self._here), key=order.index)
+        return min((found.dtype for found in self._here), key=DIGITS.index)
 
     @property
     def jumping(self) -> tuple[tuple[str, str], ...]:

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from hessdiag.curvature.point.pieces import RULES, Margin, Piece
 
-_DIGITS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # coarsest first
+DIGITS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # coarsest first
 
 
 class OtherPathError(Exception):
@@ -80,8 +80,8 @@ class _Recording(TorchFunctionMode):
                 self.found.calls.append(Call(self._where(), name, piece))
         output = func(*args, **kwargs)
         for leaf in tree_leaves(output):
-            if isinstance(leaf, Tensor) and leaf.requires_grad and leaf.dtype in _DIGITS:
-                self.found.dtype = min(self.found.dtype, leaf.dtype, key=_DIGITS.index)
+            if isinstance(leaf, Tensor) and leaf.requires_grad and leaf.dtype in DIGITS:
+                self.found.dtype = min(self.found.dtype, leaf.dtype, key=DIGITS.index)
         return output
 
 
