@@ -22,8 +22,8 @@ SPECS = {
     "model.safetensors, ckpt.pt#ema": "weights, for --weights; #KEY picks one of several",
     "batch.npz, batch.npz#images,labels": "arrays x and y, for --data; #X,Y names others",
     "./data_batch_1, train-images-idx3-ubyte.gz": "images of CIFAR, MNIST or Fashion-MNIST, for --data",
-    "builtin:digits(size=32, channels=3)": "scikit-learn's digits, for --data (pip install 'hessdiag[digits]')",
-    "hf:NAME_OR_FOLDER[@REVISION]": "a transformers model (pip install 'hessdiag[hf]')",
+    "builtin:digits(size=32, channels=3)": "scikit-learn's digits, for --data (pip install scikit-learn)",
+    "hf:NAME_OR_FOLDER[@REVISION]": "a transformers model (pip install transformers)",
     "timm:NAME, torchvision:NAME": "a model by name, where the package is installed",
     "file:PATH": "a path that looks like something else",
 }

@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from hessdiag import __version__
+from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError
 
 # Short help stands here so that `hessdiag --help` need not import a single command.
@@ -106,7 +107,8 @@ def run(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a crash
     try:
-        code = cli.main(args=args, prog_name="hessdiag", standalone_mode=False, complete_var=COMPLETE_VARIABLE)
+        with third_parties():
+            code = cli.main(args=args, prog_name="hessdiag", standalone_mode=False, complete_var=COMPLETE_VARIABLE)
         return _interrupted(args) if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
     except SystemExit as error:
         return _left(error)

@@ -77,7 +77,7 @@ def _takes_one(model: torch.nn.Module) -> bool:
 
 
 def output_tensor(output: Any) -> Tensor:
-    """The tensor that a loss takes: the output itself, its `.logits`, or the first item of a tuple.
+    """The tensor that a loss takes: the output itself, its `.logits` or `.last_hidden_state`, or the first of a tuple.
 
     Raises:
         LoadError: if the model returns something that holds no such tensor.
@@ -86,6 +86,7 @@ def output_tensor(output: Any) -> Tensor:
         return output
     for candidate in (
         getattr(output, "logits", None),
+        getattr(output, "last_hidden_state", None),
         output[0] if isinstance(output, (tuple, list)) else None,
     ):
         if isinstance(candidate, Tensor):

@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import json
+import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -11,7 +12,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
-from hessdiag.problem import foreign
+from hessdiag.problem import foreign, online
 from hessdiag.problem.checkpoint import existing
 from hessdiag.problem.images import Images, digits
 from hessdiag.problem.python import call
@@ -63,24 +64,42 @@ def load_hf(spec: Spec, *, trust_code: bool) -> tuple[nn.Module, tuple[str, ...]
     """
     local = spec.source.startswith((".", "/", "~")) or Path(spec.source).is_dir()
     source = str(existing(spec.source)) if local else spec.source
-    transformers = _package("transformers", "hf")
-    common = {"revision": spec.revision, "trust_remote_code": trust_code, "local_files_only": local}
+    online.hide_if_broken("torchvision")
+    transformers = _package("transformers")
+    cached_only = not local and not online.hub_answers()
+    if not (local or cached_only or online.is_cached(spec.source, spec.revision)):
+        warnings.warn(f"{spec.source} is being downloaded; `hf download {spec.source}` shows how far", stacklevel=2)
+    common = {"revision": spec.revision, "trust_remote_code": trust_code, "local_files_only": local or cached_only}
     if local and not trust_code:
         _refuse_remote_code(Path(source))
     try:
-        config = transformers.AutoConfig.from_pretrained(source, **common)
-        names = [name for name in config.architectures or () if hasattr(transformers, name)]
-        head = getattr(transformers, names[0]) if names else transformers.AutoModel
-        options = {"attn_implementation": "eager", "output_loading_info": True, **common, **spec.keywords}
-        model, loaded = head.from_pretrained(source, **options)
+        with online.offline(cached_only):
+            config = transformers.AutoConfig.from_pretrained(source, **common)
+            names = [name for name in config.architectures or () if hasattr(transformers, name)]
+            head = getattr(transformers, names[0]) if names else transformers.AutoModel
+            options = {"attn_implementation": "eager", "output_loading_info": True, **common, **spec.keywords}
+            model, loaded = head.from_pretrained(source, **options)
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _remote_code(spec.source) from error
-        hint = None if local else f"hf:./FOLDER, with {spec.source} downloaded into it"
+        if cached_only and isinstance(error, OSError):
+            raise _not_cached(spec.source) from error
+        hint = None if local else f"https://huggingface.co/{spec.source} says whether it exists and who may read it"
         raise LoadError(f"transformers cannot load {spec.source}: {said(error)}", hint) from error
-    lacking = sorted(map(str, loaded.get("missing_keys", ())))
-    note = f"weights: {some(lacking)} not in {spec.source}, drawn at random"
-    return _module(spec, model), (note,) if lacking else ()
+    notes = [f"weights: from this machine's cache of {spec.source}; the hub does not answer"] if cached_only else []
+    if lacking := sorted(map(str, loaded.get("missing_keys", ()))):
+        notes.append(f"weights: {some(lacking)} not in {spec.source}, drawn at random")
+    if unused := sorted(map(str, loaded.get("unexpected_keys", ()))):
+        notes.append(f"weights: {some(unused)} of {spec.source} not used by {type(model).__name__}")
+    return _module(spec, model), tuple(notes)
+
+
+def _not_cached(name: str) -> LoadError:
+    return LoadError(
+        f"{name} is not in this machine's cache, and huggingface.co cannot be reached from here.",
+        f"hf download {name} --local-dir {name.rpartition('/')[2]}, where there is a network; "
+        f"then hf:./{name.rpartition('/')[2]}",
+    )
 
 
 def _refuse_remote_code(folder: Path) -> None:
@@ -106,32 +125,54 @@ def _remote_code(source: str, auto_map: Any = None) -> UntrustedFileError:
 
 def load_timm(spec: Spec) -> nn.Module:
     """A timm model, without pretrained weights unless the spec asks for them."""
-    timm = _package("timm", "timm")
-    return _by_name(spec, timm.create_model, pretrained=False)
+    timm = _package("timm")
+    return _by_name(spec, timm.create_model, getattr(timm, "list_models", list), pretrained=False)
 
 
 def load_torchvision(spec: Spec) -> nn.Module:
     """A torchvision model, without pretrained weights unless the spec asks for them."""
-    models = _package("torchvision.models", None)
-    return _by_name(spec, models.get_model, weights=None)
+    models = _package("torchvision.models")
+    return _by_name(spec, models.get_model, getattr(models, "list_models", list), weights=None)
 
 
-def _by_name(spec: Spec, create: Any, **defaults: Any) -> nn.Module:
+def is_classifier(spec: Spec, model: nn.Module) -> bool:
+    """Whether a model came from a library of image classifiers, with its head."""
+    return spec.kind in ("timm", "torchvision") and getattr(model, "num_classes", None) != 0
+
+
+def _by_name(spec: Spec, create: Any, known: Any, **defaults: Any) -> nn.Module:
+    options = {**defaults, **spec.keywords}
+    cached_only = bool(options.get("pretrained")) and not online.hub_answers()
     try:
-        model = create(spec.source, **{**defaults, **spec.keywords})
+        with online.offline(cached_only):
+            model = create(spec.source, **options)
     except Exception as error:
-        raise SpecError(f"{spec.kind} does not build {spec.source!r}: {said(error)}") from error
+        if cached_only and isinstance(error, OSError):
+            raise LoadError(
+                f"the pretrained weights of {spec.source} are not in this machine's cache, and huggingface.co cannot "
+                "be reached from here.",
+                f"'{spec.kind}:{spec.source}', with random weights, and --weights FILE",
+            ) from error
+        near = difflib.get_close_matches(spec.source, known(), n=1)
+        hint = f"{spec.kind}:{near[0]}" if near and near[0] != spec.source else None
+        raise SpecError(f"{spec.kind} does not build {spec.source!r}: {said(error)}", hint) from error
     return _module(spec, model)
 
 
-def _package(name: str, extra: str | None) -> ModuleType:
+def _package(name: str) -> ModuleType:
     package = name.partition(".")[0]
     try:
         return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        reason = "is not installed" if error.name in (name, package) else f"lacks {error.name}"
+        raise LoadError(
+            f"this spec needs {package}, which {reason}.", f"pip install {error.name or package}"
+        ) from error
     except Exception as error:  # a broken installation raises many things
-        command = f"pip install 'hessdiag[{extra}]'" if extra else f"pip install {package}"
-        reason = "is not installed" if isinstance(error, ModuleNotFoundError) else f"cannot be imported ({said(error)})"
-        raise LoadError(f"this spec needs {package}, which {reason}.", command) from error
+        raise LoadError(
+            f"this spec needs {package}, which cannot be imported ({said(error)}).",
+            f"pip install --force-reinstall torch {package}, both from one index: they have to fit",
+        ) from error
 
 
 def _module(spec: Spec, value: Any) -> nn.Module:

@@ -129,7 +129,7 @@ def digits(size: int = 8, channels: int = 1) -> Images:
         from sklearn.datasets import load_digits
     except ImportError as error:
         raise LoadError(
-            "builtin:digits needs scikit-learn, which is not installed.", "pip install 'hessdiag[digits]'"
+            "builtin:digits needs scikit-learn, which is not installed.", "pip install scikit-learn"
         ) from error
     pixels, labels = load_digits(return_X_y=True)
     grey = torch.from_numpy(pixels).reshape(-1, 1, 8, 8)

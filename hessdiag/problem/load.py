@@ -14,7 +14,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import batch as batch_forms
-from hessdiag.problem import checkpoint, cutting, data, fit, foreign, hub, python, synthetic, weights
+from hessdiag.problem import checkpoint, cutting, data, fit, foreign, hub, own_loss, python, synthetic, weights
 from hessdiag.problem import loss as losses
 from hessdiag.problem.data import ALL
 from hessdiag.problem.device import device_named
@@ -106,6 +106,7 @@ class _Session:
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    usual_loss: str = "mse"  # of a model that came without data, a loss and labels
 
     @property
     def scripts(self) -> dict[Path, ModuleType]:
@@ -166,7 +167,7 @@ def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) ->
         batches,
         loss,
         parts.objective,
-        parts.reduction,
+        parts.reduction or (own_loss.reduction(model) if loss == "output" else None),
         parts.layers,
         parts.train_mode,
         request.seed if parts.seed is None else parts.seed,
@@ -182,11 +183,14 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
     request, loss = session.request, parts.loss
     free_form = parts.objective is not None
     if parts.data is None:
-        loss = "mse" if loss is None and not free_form else loss
         count = None if request.batches == ALL else request.batches
-        taken, notes = synthetic.make(
-            model, loss, batch_size=request.batch_size or request.samples, batches=count, seed=request.seed
-        )
+        size = request.batch_size or request.samples
+        if loss in (None, "output") and not free_form and own_loss.takes_labels(model):
+            loss = "output"
+            taken, notes = own_loss.make(model, batch_size=size, batches=count, seed=request.seed)
+        else:
+            loss = session.usual_loss if loss is None and not free_form else loss
+            taken, notes = synthetic.make(model, loss, batch_size=size, batches=count, seed=request.seed)
     else:
         taken, notes = data.as_batches(
             parts.data,
@@ -200,10 +204,14 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
     if isinstance(parts.data, Images):
         taken, notes = fit.flattened(model, taken)
         session.notes += [parts.data.note, *notes]
+    if parts.data is not None and not free_form:
+        taken, notes = own_loss.labelled(model, loss, taken)
+        session.notes += notes
     if loss is None and not free_form:
         loss = fit.default_loss(model, taken[0])
     if loss is not parts.loss:
-        session.notes.append(f"loss: {loss}, assumed; --loss {'|'.join(losses.NAMES)} changes it")
+        why = "the model's own, of the labels" if loss == "output" else "assumed"
+        session.notes.append(f"loss: {loss}, {why}; --loss {'|'.join(losses.NAMES)} changes it")
     return taken, loss
 
 
@@ -233,6 +241,8 @@ class _Cutter:
         if isinstance(parts.data, Images):
             whole, _ = fit.flattened(self.model, whole)
         loss = parts.loss
+        if parts.objective is None:
+            whole, _ = own_loss.labelled(self.model, loss, whole)
         if loss is None and parts.objective is None:
             loss = fit.default_loss(self.model, whole[0])
         seed = self.seed if parts.seed is None else parts.seed
@@ -258,7 +268,10 @@ def _model(session: _Session, spec: Spec) -> _Parts:
         model, notes = hub.load_hf(spec, trust_code=trust)
         return _Parts(model, notes=notes)
     by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
-    return _Parts(by_name[spec.kind](spec))
+    model = by_name[spec.kind](spec)
+    if hub.is_classifier(spec, model):
+        session.usual_loss = "ce"
+    return _Parts(model)
 
 
 def _parts(value: Any, spec: Spec) -> _Parts:
