@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hessdiag.report.names import Name, shortened
 from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, with_error, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
@@ -152,7 +153,7 @@ def _scale(result: Json, known: Sequence[str]) -> tuple[float, float] | None:
 
 def _heat(result: Json, name: str, scale: tuple[float, float] | None) -> Heat:
     title, axis, meaning = MATRICES[name]
-    names, matrix = result["names"], result[name]
+    names, matrix = shortened(result["names"]), result[name]
     return Heat(
         title=title,
         caption=(
@@ -162,7 +163,7 @@ def _heat(result: Json, name: str, scale: tuple[float, float] | None) -> Heat:
         alt=f"Heat map of the {title.lower()}'s norms for {len(names)} layers, on a logarithmic colour scale.",
         table=_matrix(title, names, matrix, result[f"{name}_stderr"]),
         text="none",
-        labels=tuple(names),
+        labels=names,
         matrix=tuple(tuple(row) for row in matrix),
         axis=axis,
         scale=scale,
@@ -171,7 +172,7 @@ def _heat(result: Json, name: str, scale: tuple[float, float] | None) -> Heat:
 
 def _matrix(
     title: str,
-    names: Sequence[str],
+    names: Sequence[Name],
     matrix: Sequence[Sequence[float | None]],
     errors: Sequence[Sequence[float | None]] | None,
 ) -> Table:
@@ -204,7 +205,7 @@ def _layers(result: Json) -> Table:
     errors = {name: result[f"{name}_stderr"] for name in ("frobenius", "trace", "diagonal_mass")}
     split = result["residual"] is not None
     rows = []
-    for index, name in enumerate(result["names"]):
+    for index, name in enumerate(shortened(result["names"])):
         block, error = result["frobenius"][index], errors["frobenius"]
         rows.append(
             (
@@ -232,7 +233,7 @@ def _layers(result: Json) -> Table:
 
 def _couplings(result: Json) -> Table | None:
     """The strongest pairs of different layers."""
-    names, norms = result["names"], result["frobenius"]
+    names, norms = shortened(result["names"]), result["frobenius"]
     places = range(len(names))
     pairs = sorted((-(norms[i][j] or 0.0), i, j) for i in places for j in places if i < j)[:COUPLINGS]
     if not pairs:
@@ -240,7 +241,7 @@ def _couplings(result: Json) -> Table | None:
     errors, split = result["frobenius_stderr"], result["residual"] is not None
     rows = tuple(
         (
-            f"{names[i]} – {names[j]}",
+            names[i].and_other(names[j]),
             with_error(norms[i][j], errors[i][j] if errors else None, 3),
             *((number(result[name][i][j]) for name in ("gauss_newton", "residual")) if split else ()),
             _of_whole(result, (norms[i][j], norms[j][i])),

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
@@ -155,10 +156,11 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
         "share",
         *(("95 % interval",) if sampled else ()),
     )
+    names = shortened([layer["name"] for layer in layers])
     bounds = [layer.get("diag_share_interval") for layer in layers]
     rows = tuple(
         (
-            layer["name"],
+            name,
             layer["kind"],
             number(layer["parameters"]),
             *((number(layer["rows"]),) if sampled else ()),
@@ -168,7 +170,7 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
             number(layer["ols_gaussian"]),
             ratio(layer["diag_share"], layer["wigner"]),
         )
-        for layer, ends in zip(layers, bounds, strict=True)
+        for name, layer, ends in zip(names, layers, bounds, strict=True)
     )
     shares = [layer["diag_share"] for layer in layers]
     return Dots(
@@ -187,7 +189,7 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
             ("kind", "rows", "95 % interval"),
         ),
         text="table",
-        labels=tuple(layer["name"] for layer in layers),
+        labels=names,
         series=(
             Series(
                 "this layer",
@@ -203,7 +205,7 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
 
 
 def _blocks(result: Json) -> Heat | None:
-    matrix, names = result.get("layer_block_matrix"), [layer["name"] for layer in result["layers"]]
+    matrix, names = result.get("layer_block_matrix"), shortened([layer["name"] for layer in result["layers"]])
     if not matrix or len(names) < 2:
         return None
     if len(names) <= FULL_MATRIX:
@@ -233,7 +235,7 @@ def _blocks(result: Json) -> Heat | None:
         alt=f"Heat map of {len(names)} layers; {number(result['layer_block_share'])} lies on its diagonal.",
         table=table,
         text="none",
-        labels=tuple(names),
+        labels=names,
         matrix=tuple(tuple(row) for row in matrix),
         axis="share of Σ|H_ij|",
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, signs, span
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
@@ -213,7 +214,7 @@ def _ranks(count: int) -> list[int]:
 
 
 def _weights(result: Json) -> Heat | None:
-    names, pairs = result["layers"], _pairs(result)
+    names, pairs = shortened(result["layers"]), _pairs(result)
     if len(names) < 2 or not pairs:
         return None
     matrix = [[pair["layer_weights"][index] for _, pair in pairs] for index in range(len(names))]
@@ -235,7 +236,7 @@ def _weights(result: Json) -> Heat | None:
             optional=tuple(columns[index] for index in inner[:-2]),
         ),
         text="table",
-        labels=tuple(names),
+        labels=names,
         columns=columns,
         matrix=tuple(tuple(row) for row in matrix),
         axis="share of the squared norm",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from hessdiag.report.names import Name, shortened
 from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
 from hessdiag.report.subject import subject
 from hessdiag.report.view import Fact, Lines, Series, Table, Values, View, findings, side_tables, warnings
@@ -228,7 +229,7 @@ def _lines(
     series: Sequence[Series], inits: Sequence[Json], *, title: str, caption: str, alt: str, y_axis: str, text: Any
 ) -> Lines:
     layers = _of(inits[0], "layer")
-    names = tuple(layer.get("name") or "" for layer in inits[0]["layers"])
+    names = _names(inits[0]["layers"])
     rows = tuple(
         (number(layer), *(number(one.values[index], 4) for one in series)) for index, layer in enumerate(layers)
     )
@@ -250,7 +251,7 @@ def _table(init: Json) -> Table:
     named = _is_model([init])
     rows = tuple(
         (
-            layer["name"] if named else number(layer["layer"]),
+            name or number(layer["layer"]),
             with_error(layer["median"], layer["median_stderr"], 3),
             number(layer["theory_median"], 4),
             interval((layer["q05"], layer["q95"]), 3) if layer["q05"] is not None else MISSING,
@@ -259,7 +260,7 @@ def _table(init: Json) -> Table:
             number(layer["theory_rms"], 4),
             percent(layer["dead_fraction"]),
         )
-        for layer in _shown(init, init["layers"])
+        for name, layer in _named(init, init["layers"])
     )
     columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead")
     empty = [index for index in (2, 6) if all(row[index] == MISSING for row in rows)]
@@ -335,15 +336,25 @@ def _layer_gains(inits: Sequence[Json]) -> Iterator[Lines | Table]:
         named = _is_model([init])
         rows = tuple(
             (
-                layer["name"] if named else number(layer["layer"]),
+                name or number(layer["layer"]),
                 with_error(layer["gain"], layer["gain_stderr"], 5),
                 with_error(layer["achieved"], layer["achieved_stderr"], 3),
                 MISSING if layer["z"] is None else f"{layer['z']:+.2f}",
             )
-            for layer in _shown(init, layers)
+            for name, layer in _named(init, layers)
         )
         columns = ("layer", "scale weights by", "on fresh networks", "z")
         yield Table(f"{init['init']}: gain of each layer", columns, rows, text_columns=1 if named else 0)
+
+
+def _names(layers: Sequence[Json]) -> tuple[Name, ...]:
+    return shortened([layer.get("name") or "" for layer in layers])
+
+
+def _named(init: Json, layers: Sequence[Json]) -> list[tuple[Name | None, Json]]:
+    """The layers that a table shows, with their names where the network is the user's own."""
+    shown = _shown(init, layers)
+    return list(zip(_names(shown) if _is_model([init]) else [None] * len(shown), shown, strict=True))
 
 
 def _shown(init: Json, layers: Sequence[Json]) -> list[Json]:

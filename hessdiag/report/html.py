@@ -1,21 +1,26 @@
 """One self-contained page: opens offline, runs no script, and is the same bytes each time."""
 
 import base64
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from hessdiag.report import document, figures
+from hessdiag.report.names import Name
 from hessdiag.report.numbers import number
 from hessdiag.report.terminal import WORDS
 from hessdiag.report.view import Table, View
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+
+LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
+_AFTER = re.compile(r"(?<=[./_])(?=[^\W\d])")
 
 
 @cache
@@ -28,6 +33,8 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["image"] = _image
+    environment.filters["breaking"] = _breaking
+    environment.filters["full"] = _full
     return environment
 
 
@@ -50,6 +57,19 @@ def render(doc: Mapping[str, Any], view: View) -> str:
     )
 
 
+def _breaking(text: str) -> Markup:
+    """Text whose long words may go on in the next line after a dot, a slash or an underscore."""
+    words = (
+        _AFTER.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else escape(word) for word in text.split(" ")
+    )
+    return Markup(" ").join(Markup(word) for word in words)
+
+
+def _full(cell: str) -> str:
+    """The full name that a shortened one stands for, else nothing."""
+    return cell.full if isinstance(cell, Name) and cell.full != cell else ""
+
+
 def _image(chart: Any) -> str:
     """A chart as a data URI: within <img>, its ids stay its own and nothing in it can run."""
     return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(chart).encode()).decode()
@@ -57,8 +77,8 @@ def _image(chart: Any) -> str:
 
 def _script_json(doc: Mapping[str, Any]) -> str:
     text = document.dumps(doc, indent=None)
-    for sign, escape in _ESCAPES.items():
-        text = text.replace(sign, escape)
+    for sign, escaped in _ESCAPES.items():
+        text = text.replace(sign, escaped)
     return text
 
 

@@ -1,6 +1,7 @@
 """From a result document to text in any format."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from hessdiag.errors import LoadError
@@ -17,7 +18,8 @@ from hessdiag.report import (
     terminal,
     vanishing,
 )
-from hessdiag.report.view import View
+from hessdiag.report.names import Name
+from hessdiag.report.view import Heat, Table, View
 
 FORMATS = ("text", "json", "markdown", "html")
 SUFFIXES = {
@@ -74,6 +76,27 @@ def view_of(doc: Mapping[str, Any]) -> View:
     if layout is None:
         raise LoadError(f"no report is known for the command {doc['command']!r}.", "pip install -U hessdiag")
     try:
-        return layout(doc)
+        return _with_names(layout(doc))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise LoadError(f"the {doc['command']} document is damaged: {type(error).__name__} {error}.") from error
+
+
+def _with_names(view: View) -> View:
+    """The same, with a word on names that are shown shortened: options and the JSON have them in full."""
+    short = max(_shortened(view), key=lambda name: len(name.full) - len(name), default=None)
+    if short is None:
+        return view
+    start = short.partition(".")[0]
+    front = short.full.removesuffix(short) + start
+    rest = ".*" if start != short else ""
+    return replace(view, notes=(*view.notes, f"names of layers are shortened: {start}{rest} is {front}{rest}"))
+
+
+def _shortened(view: View) -> Iterator[Name]:
+    """The names of single layers of which a part at the front is not shown."""
+    for block in (*view.blocks, *view.extra):
+        table = block if isinstance(block, Table) else block.table
+        labels = block.labels if isinstance(block, Heat) else ()
+        cells = (cell for row in table.rows for cell in row[: table.text_columns])
+        names = (name for name in (*cells, *labels) if isinstance(name, Name) and name.full != name)
+        yield from (name for name in names if name.full.endswith(name))

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
@@ -235,15 +236,15 @@ def _widths(depths: Sequence[Json]) -> tuple[Table, ...]:
 
 def _layer_widths(layers: Sequence[Json]) -> tuple[Table, ...]:
     """Names and effective widths of the deepest network's layers, where they were measured."""
+    named = [layer for layer in layers if layer.get("name") is not None]
     rows = tuple(
         (
-            str(layer["name"]),
+            name,
             number(layer["layer"]),
             number(layer.get("path_width")),
             with_error(layer.get("effective_width"), layer.get("effective_width_stderr")),
         )
-        for layer in layers
-        if layer.get("name") is not None
+        for name, layer in zip(shortened([str(layer["name"]) for layer in named]), named, strict=True)
     )
     columns = ("name", "layer", "paths per unit", "effective width")
     return (Table("Layers of the deepest network", columns, rows),) if rows else ()

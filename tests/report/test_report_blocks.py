@@ -46,7 +46,7 @@ def test_many_layers_list_their_largest_blocks():
     assert len(chart.table.rows) == 20
     couplings = [block for block in view_of(example_documents.blocks(30)).blocks if isinstance(block, Table)][-1]
     assert len(couplings.rows) == 10
-    assert couplings.rows[0][:2] == ("blocks.0.linear – blocks.1.linear", "0.550 ± 0.028")
+    assert couplings.rows[0][:2] == ("0.linear – 1.linear", "0.550 ± 0.028")
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -57,8 +57,10 @@ def test_long_names_break_over_lines_and_lose_nothing():
     text = render(example_documents.diag_share(2, name=name), "text", width=80)
     start = text[text.index("Per layer") :]
     column = "".join(line.strip().split("  ")[0].strip() for line in start.splitlines()[3:])
-    assert name.format(0) in column
-    assert name.format(1) in column
+    short = name.removeprefix("model.encoder.layers.")
+    assert short.format(0) in column
+    assert short.format(1) in column
+    assert "names of layers are shortened: 0.* is model.encoder.layers.0.*" in text
 
 
 def test_plain_text_has_no_escape_codes_and_colour_changes_nothing_else(doc):
