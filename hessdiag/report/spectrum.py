@@ -226,7 +226,7 @@ def _semicircle(grid: Sequence[float], theory: Json) -> Values:
     if low is None or high is None or not low < high or not math.isfinite(high - low):
         return ()
     middle, radius = (low + high) / 2, (high - low) / 2
-    inside = [1 - ((x - middle) / radius) ** 2 for x in grid]
+    inside = [1 - away * away for x in grid for away in ((x - middle) / radius,)]
     return tuple(2 / (math.pi * radius) * math.sqrt(share) if share > 0 else None for share in inside)
 
 

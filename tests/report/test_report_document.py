@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from hessdiag.errors import LoadError
 from hessdiag.report.document import SCHEMA, document, dumps, loads
+from report import example_documents
 
 RESERVED = {"NaN", "Infinity", "-Infinity"}
 words = st.text().filter(lambda text: text not in RESERVED)
@@ -19,6 +20,10 @@ tables = st.dictionaries(words, values)
 def make(**parts):
     empty = {"problem": {}, "result": {}, "theory": None, "checks": {}, "verdict": [], "provenance": {}}
     return document("diag-share", status="ok", **(empty | parts))
+
+
+def nested(levels):
+    return [nested(levels - 1)] if levels else 0
 
 
 def same(left, right):
@@ -35,7 +40,8 @@ def same(left, right):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(result=tables, theory=st.none() | tables, checks=tables)
 def test_what_is_written_is_read_back(result, theory, checks):
-    doc = make(result=result, theory=theory, checks=checks)
+    doc = loads(dumps(example_documents.diag_share())) | {"theory": theory, "checks": checks}
+    doc["result"]["of a newer version"] = result
     assert same(loads(dumps(doc)), doc)
 
 
@@ -54,8 +60,11 @@ def test_non_finite_numbers_become_words():
 
 
 def test_text_outside_of_the_numbers_is_left_alone():
-    doc = make(problem={"model": "NaN"}, provenance={"argv": ["Infinity"]})
-    assert loads(dumps(doc))["problem"]["model"] == "NaN"
+    doc = example_documents.diag_share(name="NaN", model="Infinity")
+    doc["provenance"] = {"argv": ["-Infinity"]}
+    read = loads(dumps(doc))
+    assert (read["problem"]["model"], read["provenance"]["argv"]) == ("Infinity", ["-Infinity"])
+    assert [layer["name"] for layer in read["result"]["layers"]] == ["NaN"] * 3
 
 
 def test_numpy_and_tuples_become_plain():
@@ -77,8 +86,12 @@ def test_what_json_cannot_hold_is_refused():
         ('{"a": 1}', "no `schema`"),
         ('{"schema": "hessdiag/99"}', "hessdiag/99"),
         (json.dumps({"schema": SCHEMA}), "`command`"),
-        (json.dumps(make() | {"status": "fine"}), "fine"),
-        (json.dumps(make() | {"verdict": {}}), "`verdict`"),
+        ('{"a": 1, "b": {"schema": 1, "c": 2, "c": 3}}', 'the key "c" stands twice'),
+        ('{"schema": NaN}', "NaN without quotation marks"),
+        ("[" * 100_000, "nested too deeply"),
+        (json.dumps(make(problem={"a": nested(60)})), "more than 50 levels"),
+        (json.dumps(example_documents.diag_share() | {"status": "fine"}), "fine"),
+        (json.dumps(example_documents.diag_share() | {"verdict": {}}), "`verdict`"),
     ],
 )
 def test_damaged_documents_are_refused_in_one_line(text, message):

@@ -1,0 +1,45 @@
+"""The document of `bounds`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hessdiag.report.schema import parts
+from hessdiag.report.schema.parts import Certificate, Count, Interval, Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Component:
+    """A group of overlapping discs."""
+
+    interval: Interval
+    count: Count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The numbers of `bounds`."""
+
+    method: Literal["exact", "sketch"]
+    parameters: Count
+    negative_certificate: Certificate
+    gershgorin: Interval | None
+    measured: Interval | None
+    brauer: Interval | None = None
+    perron: Interval | None = None
+    block_norm: Interval | None = None
+    feingold_varga: Interval | None = None
+    frobenius: Interval | None = None
+    inner: Interval | None = None
+    measured_residuals: Interval | None = None
+    measured_converged: tuple[bool, bool] | None = None
+    relative_stderr: Number = None
+    components: list[Component] | None = None
+    zero_rows: Count | None = None
+    hvps: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(parts.Document):
+    """The whole document."""
+
+    result: Result

@@ -1,0 +1,100 @@
+"""The document of `diag-share`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hessdiag.report.schema import parts
+from hessdiag.report.schema.parts import Count, Interval, Matrix, NonEmpty, Number, square
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """One layer's own block."""
+
+    name: str
+    kind: str
+    parameters: Count
+    rows: Count
+    diag_share: Number
+    wigner: Number
+    ols_gaussian: Number
+    diag_share_stderr: Number = None
+    diag_share_interval: Interval | None = None
+    abs_sum: Number = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """Shares of random matrices."""
+
+    wigner: Number
+    ols_gaussian: Number
+    ols_clt: Number
+    n: Count
+    d: Count
+    ols_gaussian_outputs: Number = None
+    ols_clt_outputs: Number = None
+    n_outputs: Count | None = None
+    ols_data: Number = None
+    ols_data_d: Count | None = None
+    ols_data_gaussian: Number = None
+    ols_columns: Number = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerShare:
+    """A layer at one checkpoint."""
+
+    name: str
+    diag_share: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """One point of a trajectory."""
+
+    label: str
+    diag_share: Number
+    wigner: Number
+    ols_gaussian: Number
+    layer_block_share: Number = None
+    diag_share_stderr: Number = None
+    diag_share_interval: Interval | None = None
+    layers: list[LayerShare] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The numbers of `diag-share`."""
+
+    diag_share: Number
+    method: Literal["exact", "rows"]
+    rows: Count
+    parameters: Count
+    baselines: Baselines
+    layers: NonEmpty[Layer]
+    layer_block_share: Number
+    diag_share_stderr: Number = None
+    diag_share_interval: Interval | None = None
+    layer_block_share_stderr: Number = None
+    layer_block_share_interval: Interval | None = None
+    layer_block_matrix: Matrix | None = None
+    abs_diag_sum: Number = None
+    abs_sum: Number = None
+    trace: Number = None
+    negative_diagonal_fraction: Number = None
+    negative_entry: Number = None
+    zero_rows: Number = None
+    untouched: Count | None = None
+    trajectory: list[Checkpoint] | None = None
+
+    def __post_init__(self) -> None:
+        """The block matrix has a row for each layer."""
+        square(len(self.layers), layer_block_matrix=self.layer_block_matrix or None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(parts.Document):
+    """The whole document."""
+
+    result: Result

@@ -1,0 +1,61 @@
+"""The document of `eigs`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from hessdiag.report.schema import parts
+from hessdiag.report.schema.parts import Certificate, Count, Inertia, Interval, Number, Numbers, same_length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A Ritz pair."""
+
+    eigenvalue: Number
+    residual: Number
+    converged: bool
+    layer_weights: Numbers
+    gradient_overlap: Number = None
+    bound: Literal["lower", "upper"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The numbers of `eigs`."""
+
+    lowest: list[Pair]
+    highest: list[Pair]
+    smallest: Number
+    largest: Number
+    method: Literal["exact", "lanczos"]
+    parameters: Count
+    layers: list[str]
+    hvps: Count
+    basis: Count
+    negative_certificate: Certificate
+    inertia: Inertia | None = None
+    spectrum: Numbers | None = None
+    restarts: Count | None = None
+    tol: Number = None
+    rounding: Number = None
+    smallest_is_bound: bool | None = None
+    largest_is_bound: bool | None = None
+    ritz_range: Interval | None = None
+    largest_step: Number = None
+    largest_step_is_bound: bool | None = None
+    gradient_norm: Number = None
+    gradient_curvature: Number = None
+
+    def __post_init__(self) -> None:
+        """Each pair has a weight for each layer, and all eigenvalues come with what counts as zero."""
+        for pair in (*self.lowest, *self.highest):
+            same_length(layers=self.layers, layer_weights=pair.layer_weights)
+        if self.spectrum is not None and self.inertia is None:
+            raise ValueError("`inertia` is missing beside `spectrum`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(parts.Document):
+    """The whole document."""
+
+    result: Result

@@ -1,0 +1,130 @@
+"""The document of `forward`."""
+
+from dataclasses import dataclass, field
+from typing import Annotated
+
+from msgspec import Meta
+
+from hessdiag.report.schema import parts
+from hessdiag.report.schema.parts import Count, NonEmpty, Number, OwnProblem, ascending, same_length
+
+Place = Annotated[int, Meta(ge=1, le=2**31)]  # of a layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """Norm ratios after one layer."""
+
+    layer: Place
+    median: Number
+    mean: Number
+    rms: Number
+    q05: Number
+    q95: Number
+    dead_fraction: Number
+    live: Count
+    name: str | None = None
+    median_stderr: Number = None
+    mean_stderr: Number = None
+    rms_stderr: Number = None
+    log_median: Number = None
+    log_median_stderr: Number = None
+    carriers: Number = None
+    kurtosis: Number = None
+    kurtosis_stderr: Number = None
+    theory_median: Number = None
+    theory_rms: Number = None
+    theory_log_median: Number = None
+    theory_log_rms: Number = None
+    theory_kurtosis: Number = None
+    z: Number = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGain:
+    """The gain of one layer."""
+
+    layer: Place
+    gain: Number
+    achieved: Number
+    name: str | None = None
+    gain_stderr: Number = None
+    achieved_stderr: Number = None
+    z: Number = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """The gain that keeps a norm."""
+
+    target: str
+    gain: Number
+    method: str
+    achieved: Number
+    gain_stderr: Number = None
+    mean_square_growth: Number = None
+    mean_square_growth_deep: Number = None
+    achieved_stderr: Number = None
+    z: Number = None
+    layers: list[LayerGain] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Init:
+    """One initialization."""
+
+    init: str
+    distribution: str | None
+    activation: str | None
+    depth: Count
+    width: Count | None
+    seeds: Count
+    median: Number
+    rms: Number
+    layers: NonEmpty[Layer]
+    median_stderr: Number = None
+    rms_stderr: Number = None
+    log_median_per_layer: Number = None
+    log_median_per_layer_stderr: Number = None
+    solution: Solution | None = None
+
+    def __post_init__(self) -> None:
+        """Layers ascend, gains are those of the layers, and a model's layers have names."""
+        ascending(layers=[layer.layer for layer in self.layers])
+        gains = self.solution.layers if self.solution is not None else None
+        same_length(layers=self.layers, gains=gains or None)
+        if self.width is None and any(layer.name is None for layer in (*self.layers, *(gains or ()))):
+            raise ValueError("a layer has no `name`, and there is no `width`")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A log-median beside its exact value."""
+
+    init: str
+    layer: Place
+    measured_log_median: Number
+    stderr: Number
+    theory_log_median: Number
+    z: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The numbers of `forward`."""
+
+    inits: NonEmpty[Init]
+    agreement: list[Comparison] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """All initializations are of the same layers."""
+        for init in self.inits:
+            same_length(**{"layers of the first": self.inits[0].layers, "layers of another": init.layers})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document(parts.Document):
+    """The whole document."""
+
+    problem: OwnProblem  # type: ignore[assignment]
+    result: Result
