@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,8 @@ from hessdiag.errors import LoadError
 SCHEMA = "hessdiag/1"
 LEVELS = ("ok", "note", "warn", "bad")
 DEEPEST = 50  # levels of nesting; what commands write has eight
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of one: text itself holds none
 
 Document = dict[str, Any]
 
@@ -84,8 +87,6 @@ def dumps(doc: Mapping[str, Any], *, indent: int | None = 2) -> str:
 def loads(text: str) -> Document:
     """Read what `dumps` wrote, with NaN and infinities as numbers again in result, theory and checks.
 
-    Keys of the result that an older version did not write yet get the values that stand for their absence.
-
     Raises:
         LoadError: if the text is not JSON, not a document of this schema, or not as its command writes it.
     """
@@ -107,7 +108,7 @@ def loads(text: str) -> Document:
         raise LoadError(f"the document is nested more than {DEEPEST} levels deep.")
     from hessdiag.report.schema.check import checked  # only who reads a document needs its description
 
-    return checked(doc)
+    return checked(_whole_characters(doc) if _SURROGATE.search(text) else doc)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> Document:
@@ -121,6 +122,19 @@ def _object(pairs: list[tuple[str, Any]]) -> Document:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f'{name} without quotation marks; a document has the word "{name}"')
+
+
+def _whole_characters(value: Any) -> Any:
+    r"""The same with the escapes of halves of surrogate pairs, which are no characters, as text.
+
+    >>> _whole_characters(["a\ud800"])
+    ['a\\ud800']
+    """
+    if isinstance(value, dict):
+        return {_whole_characters(key): _whole_characters(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_characters(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -51,7 +51,7 @@ def with_interval(value: float | None, bounds: Sequence[float] | None, digits: i
     >>> with_interval(0.012345, (0.0115, 0.0133)), with_interval(0.012345, None)
     ('0.01235 (95 %: 0.01150 to 0.01330)', '0.01235')
     """
-    if value is None or bounds is None:
+    if value is None or bounds is None or None in bounds:
         return number(value, digits)
     ends = (value, *bounds)
     half = (bounds[1] - bounds[0]) / 2

@@ -100,11 +100,15 @@ def test_what_stands_for_a_number_is_one(value):
     assert repr(found) == {"NaN": "nan", "Infinity": "inf", "-Infinity": "-inf"}.get(value, repr(value))
 
 
-def test_keys_of_newer_versions_are_kept_and_those_of_older_ones_filled_in():
+def test_keys_of_newer_versions_are_kept():
     read = read_with(example_documents.diag_share, ("result", "layers", 0, "new"), {"a": ["NaN"]})
     assert repr(read["result"]["layers"][0]["new"]) == "{'a': [nan]}"
-    read = read_with(example_documents.diag_share, ("result", "layers", 0, "diag_share_interval"), REMOVE)
-    assert read["result"]["layers"][0]["diag_share_interval"] is None
+
+
+def test_halves_of_surrogate_pairs_are_shown_by_their_codes():
+    read = read_with(example_documents.diag_share, ("result", "layers", 1, "name"), "a\ud800")
+    assert read["result"]["layers"][1]["name"] == "a\\ud800"
+    assert read_with(example_documents.diag_share, ("result", "layers", 1, "name"), "😀") is not None
 
 
 @pytest.mark.parametrize("command", COMMANDS)

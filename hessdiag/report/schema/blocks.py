@@ -47,25 +47,25 @@ class Result:
     residual_norm: Number
     between_layers: Number
     residual_share: Number
-    frobenius_stderr: Matrix | None = None
-    gauss_newton_stderr: Matrix | None = None
-    residual_stderr: Matrix | None = None
-    trace_stderr: Numbers | None = None
-    diagonal_mass: Numbers | None = None
-    diagonal_mass_stderr: Numbers | None = None
-    norm_stderr: Number = None
+    frobenius_stderr: Matrix | None
+    gauss_newton_stderr: Matrix | None
+    residual_stderr: Matrix | None
+    trace_stderr: Numbers | None
+    diagonal_mass: Numbers | None
+    diagonal_mass_stderr: Numbers | None
+    norm_stderr: Number
     norm_interval: Interval | None = None
-    gauss_newton_norm_stderr: Number = None
+    gauss_newton_norm_stderr: Number
     gauss_newton_norm_interval: Interval | None = None
-    residual_norm_stderr: Number = None
+    residual_norm_stderr: Number
     residual_norm_interval: Interval | None = None
-    between_layers_stderr: Number = None
-    residual_share_stderr: Number = None
-    residual_diagonal: Number = None
-    residual_diagonal_vanishes: bool | None = None
+    between_layers_stderr: Number
+    residual_share_stderr: Number
+    residual_diagonal: Number
+    residual_diagonal_vanishes: bool | None
     loss_in_output: Literal["convex", "linear", "unknown"] | None = None
-    indefinite_pair: Couple | None = None
-    eigenvalue_bounds: Interval | None = None
+    indefinite_pair: Couple | None
+    eigenvalue_bounds: Interval | None
     negative_certificate: Certificate | None = None
 
     def __post_init__(self) -> None:

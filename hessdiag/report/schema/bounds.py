@@ -24,18 +24,18 @@ class Result:
     negative_certificate: Certificate
     gershgorin: Interval | None
     measured: Interval | None
-    brauer: Interval | None = None
-    perron: Interval | None = None
-    block_norm: Interval | None = None
-    feingold_varga: Interval | None = None
-    frobenius: Interval | None = None
-    inner: Interval | None = None
-    measured_residuals: Interval | None = None
-    measured_converged: tuple[bool, bool] | None = None
-    relative_stderr: Number = None
-    components: list[Component] | None = None
+    brauer: Interval | None
+    perron: Interval | None
+    block_norm: Interval | None
+    feingold_varga: Interval | None
+    frobenius: Interval | None
+    inner: Interval | None
+    measured_residuals: Interval | None
+    measured_converged: tuple[bool, bool] | None
+    relative_stderr: Number
+    components: list[Component] | None
     zero_rows: Count | None = None
-    hvps: Count | None = None
+    hvps: Count | None
 
 
 @dataclass(frozen=True, kw_only=True)

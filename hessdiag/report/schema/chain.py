@@ -9,28 +9,34 @@ from hessdiag.report.schema.parts import Count, NonEmpty, Number, OwnProblem, as
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How an absolute value is distributed over chains, beside its exact law."""
+    """How an absolute value is distributed over chains."""
 
     median_abs: Number
     mean_abs: Number
     rms: Number
     q05: Number
     q95: Number
-    median_abs_stderr: Number = None
-    mean_abs_stderr: Number = None
-    rms_stderr: Number = None
-    log_median: Number = None
-    log_median_stderr: Number = None
-    probability_above_mean: Number = None
-    probability_above_mean_stderr: Number = None
-    probability_above_rms: Number = None
-    probability_above_rms_stderr: Number = None
-    theory_median_abs: Number = None
-    theory_mean_abs: Number = None
-    theory_rms: Number = None
-    theory_log_median: Number = None
-    theory_probability_above_mean: Number = None
-    theory_probability_above_rms: Number = None
+    median_abs_stderr: Number
+    mean_abs_stderr: Number
+    rms_stderr: Number
+    log_median: Number
+    log_median_stderr: Number
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownSize(Size):
+    """The same beside its exact law."""
+
+    probability_above_mean: Number
+    probability_above_mean_stderr: Number
+    probability_above_rms: Number
+    probability_above_rms_stderr: Number
+    theory_median_abs: Number
+    theory_mean_abs: Number
+    theory_rms: Number
+    theory_log_median: Number
+    theory_probability_above_mean: Number
+    theory_probability_above_rms: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,14 +75,14 @@ class Plateau:
     output: Number
     learning_rate: Number
     theory_time: Number
-    flow_time: Number = None
-    gradient: Number = None
-    theory_time_bound: Number = None
-    theory_blow_up_time: Number = None
-    gradient_descent_steps: Number = None
-    rmsprop_steps: Number = None
-    theory_rmsprop_steps: Number = None
-    rmsprop_default_steps: Number = None
+    flow_time: Number
+    gradient: Number
+    theory_time_bound: Number
+    theory_blow_up_time: Number
+    gradient_descent_steps: Number
+    rmsprop_steps: Number
+    theory_rmsprop_steps: Number
+    rmsprop_default_steps: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,7 @@ class Length:
     """The first weights of the same chains."""
 
     length: Count
-    product: Size
+    product: KnownSize
     gradient: Size | None
     hessian_diagonal: Size | None
     hessian_offdiagonal: Size | None
@@ -103,22 +109,22 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result(Size):
+class Result(KnownSize):
     """The numbers of `chain`; those of the output stand beside the others."""
 
     length: Count
     distribution: Literal["uniform", "normal"]
     scale: Number
     seeds: Count
-    gradient: Size
-    hessian_diagonal: Size
-    hessian_offdiagonal: Size | None
+    gradient: KnownSize
+    hessian_diagonal: KnownSize
+    hessian_offdiagonal: KnownSize | None
     critical_scale: CriticalScale
     inertia: Signs
     lengths: NonEmpty[Length]
     agreement: list[Comparison]
-    plateau: Plateau | None = None
-    stabilized_order: Number = None
+    plateau: Plateau | None
+    stabilized_order: Number
 
     def __post_init__(self) -> None:
         """Lengths ascend."""

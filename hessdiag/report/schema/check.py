@@ -30,8 +30,7 @@ def description(command: str) -> type[Document]:
 def checked(doc: Mapping[str, Any]) -> dict[str, Any]:
     """The document, if it is as its command's description says.
 
-    In its result, words for numbers that are not finite become those numbers, and keys that its version did not have
-    yet get their defaults.
+    In its result, words for numbers that are not finite become those numbers.
 
     Raises:
         LoadError: naming the path at which it differs, what was expected there and what was found.
@@ -58,8 +57,7 @@ def _completed(raw: Any, read: Any) -> Any:
         return float(read.value)
     if dataclasses.is_dataclass(read):
         known = {field.name: getattr(read, field.name) for field in dataclasses.fields(read)}
-        told = {key: _completed(item, known[key]) if key in known else _decoded(item) for key, item in raw.items()}
-        return told | {key: value for key, value in known.items() if key not in raw}
+        return {key: _completed(item, known[key]) if key in known else _decoded(item) for key, item in raw.items()}
     if isinstance(read, (list, tuple)):
         return [_completed(one, other) for one, other in zip(raw, read, strict=True)]
     return raw

@@ -18,9 +18,9 @@ class Layer:
     diag_share: Number
     wigner: Number
     ols_gaussian: Number
-    diag_share_stderr: Number = None
+    diag_share_stderr: Number
     diag_share_interval: Interval | None = None
-    abs_sum: Number = None
+    abs_sum: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +32,13 @@ class Baselines:
     ols_clt: Number
     n: Count
     d: Count
-    ols_gaussian_outputs: Number = None
-    ols_clt_outputs: Number = None
-    n_outputs: Count | None = None
-    ols_data: Number = None
-    ols_data_d: Count | None = None
-    ols_data_gaussian: Number = None
-    ols_columns: Number = None
+    ols_gaussian_outputs: Number
+    ols_clt_outputs: Number
+    n_outputs: Count | None
+    ols_data: Number
+    ols_data_d: Count | None
+    ols_data_gaussian: Number
+    ols_columns: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,10 +57,10 @@ class Checkpoint:
     diag_share: Number
     wigner: Number
     ols_gaussian: Number
-    layer_block_share: Number = None
-    diag_share_stderr: Number = None
-    diag_share_interval: Interval | None = None
-    layers: list[LayerShare] | None = None
+    layer_block_share: Number
+    diag_share_stderr: Number
+    diag_share_interval: Interval | None
+    layers: list[LayerShare] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,19 +74,19 @@ class Result:
     baselines: Baselines
     layers: NonEmpty[Layer]
     layer_block_share: Number
-    diag_share_stderr: Number = None
-    diag_share_interval: Interval | None = None
-    layer_block_share_stderr: Number = None
+    diag_share_stderr: Number
+    diag_share_interval: Interval | None
+    layer_block_share_stderr: Number
     layer_block_share_interval: Interval | None = None
-    layer_block_matrix: Matrix | None = None
-    abs_diag_sum: Number = None
-    abs_sum: Number = None
-    trace: Number = None
-    negative_diagonal_fraction: Number = None
+    layer_block_matrix: Matrix | None
+    abs_diag_sum: Number
+    abs_sum: Number
+    trace: Number
+    negative_diagonal_fraction: Number
     negative_entry: Number = None
-    zero_rows: Number = None
+    zero_rows: Number
     untouched: Count | None = None
-    trajectory: list[Checkpoint] | None = None
+    trajectory: list[Checkpoint] | None
 
     def __post_init__(self) -> None:
         """The block matrix has a row for each layer."""

@@ -15,7 +15,7 @@ class Pair:
     residual: Number
     converged: bool
     layer_weights: Numbers
-    gradient_overlap: Number = None
+    gradient_overlap: Number
     bound: Literal["lower", "upper"] | None = None
 
 
@@ -33,18 +33,18 @@ class Result:
     hvps: Count
     basis: Count
     negative_certificate: Certificate
-    inertia: Inertia | None = None
-    spectrum: Numbers | None = None
-    restarts: Count | None = None
-    tol: Number = None
-    rounding: Number = None
+    inertia: Inertia | None
+    spectrum: Numbers | None
+    restarts: Count | None
+    tol: Number
+    rounding: Number
     smallest_is_bound: bool | None = None
     largest_is_bound: bool | None = None
     ritz_range: Interval | None = None
-    largest_step: Number = None
+    largest_step: Number
     largest_step_is_bound: bool | None = None
-    gradient_norm: Number = None
-    gradient_curvature: Number = None
+    gradient_norm: Number
+    gradient_curvature: Number
 
     def __post_init__(self) -> None:
         """Each pair has a weight for each layer, and all eigenvalues come with what counts as zero."""

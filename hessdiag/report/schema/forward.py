@@ -1,6 +1,6 @@
 """The document of `forward`."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated
 
 from msgspec import Meta
@@ -24,20 +24,20 @@ class Layer:
     dead_fraction: Number
     live: Count
     name: str | None = None
-    median_stderr: Number = None
-    mean_stderr: Number = None
-    rms_stderr: Number = None
-    log_median: Number = None
-    log_median_stderr: Number = None
+    median_stderr: Number
+    mean_stderr: Number
+    rms_stderr: Number
+    log_median: Number
+    log_median_stderr: Number
     carriers: Number = None
     kurtosis: Number = None
     kurtosis_stderr: Number = None
-    theory_median: Number = None
-    theory_rms: Number = None
-    theory_log_median: Number = None
-    theory_log_rms: Number = None
+    theory_median: Number
+    theory_rms: Number
+    theory_log_median: Number
+    theory_log_rms: Number
     theory_kurtosis: Number = None
-    z: Number = None
+    z: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +47,10 @@ class LayerGain:
     layer: Place
     gain: Number
     achieved: Number
-    name: str | None = None
-    gain_stderr: Number = None
-    achieved_stderr: Number = None
-    z: Number = None
+    name: str | None
+    gain_stderr: Number
+    achieved_stderr: Number
+    z: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,11 +61,11 @@ class Solution:
     gain: Number
     method: str
     achieved: Number
-    gain_stderr: Number = None
-    mean_square_growth: Number = None
-    mean_square_growth_deep: Number = None
-    achieved_stderr: Number = None
-    z: Number = None
+    gain_stderr: Number
+    mean_square_growth: Number
+    mean_square_growth_deep: Number
+    achieved_stderr: Number
+    z: Number
     layers: list[LayerGain] | None = None
 
 
@@ -82,10 +82,10 @@ class Init:
     median: Number
     rms: Number
     layers: NonEmpty[Layer]
-    median_stderr: Number = None
-    rms_stderr: Number = None
-    log_median_per_layer: Number = None
-    log_median_per_layer_stderr: Number = None
+    median_stderr: Number
+    rms_stderr: Number
+    log_median_per_layer: Number
+    log_median_per_layer_stderr: Number
     solution: Solution | None = None
 
     def __post_init__(self) -> None:
@@ -114,7 +114,7 @@ class Result:
     """The numbers of `forward`."""
 
     inits: NonEmpty[Init]
-    agreement: list[Comparison] = field(default_factory=list)
+    agreement: list[Comparison]
 
     def __post_init__(self) -> None:
         """All initializations are of the same layers."""

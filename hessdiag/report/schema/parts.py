@@ -152,7 +152,7 @@ class Inertia:
     positive: Count
     negative: Count
     zero: Count
-    tolerance: Number = None
+    tolerance: Number
 
 
 def same_length(**columns: Sequence[Any] | None) -> None:

@@ -15,9 +15,9 @@ class Density:
 
     grid: Numbers
     values: Numbers
-    width: Number = None
-    one_eigenvalue: Number = None
-    stderr: Numbers | None = None
+    width: Number
+    one_eigenvalue: Number
+    stderr: Numbers | None
     interval: Ends | None = None
 
     def __post_init__(self) -> None:
@@ -34,11 +34,11 @@ class LogDensity:
     grid: Numbers
     positive: Numbers
     negative: Numbers
-    width: Number = None
-    one_eigenvalue: Number = None
-    positive_stderr: Numbers | None = None
+    width: Number
+    one_eigenvalue: Number
+    positive_stderr: Numbers | None
     positive_interval: Ends | None = None
-    negative_stderr: Numbers | None = None
+    negative_stderr: Numbers | None
     negative_interval: Ends | None = None
     unresolved_below: Number = None
     unresolved_share: Interval | None = None
@@ -58,7 +58,7 @@ class Moment:
 
     order: Count
     value: Number
-    stderr: Number = None
+    stderr: Number
     interval: Interval | None = None
 
 
@@ -92,32 +92,32 @@ class Result:
     negative_fraction: Number
     negative_mass: Number
     near_zero_fraction: Number
-    trace_stderr: Number = None
+    trace_stderr: Number
     trace_interval: Interval | None = None
-    frobenius_stderr: Number = None
+    frobenius_stderr: Number
     frobenius_interval: Interval | None = None
     lowest_is_bound: bool | None = None
     highest_is_bound: bool | None = None
-    negative_fraction_stderr: Number = None
+    negative_fraction_stderr: Number
     negative_fraction_interval: Interval | None = None
-    negative_fraction_bounds: Interval | None = None
-    negative_mass_stderr: Number = None
+    negative_fraction_bounds: Interval | None
+    negative_mass_stderr: Number
     negative_mass_interval: Interval | None = None
-    near_zero_fraction_stderr: Number = None
+    near_zero_fraction_stderr: Number
     near_zero_fraction_interval: Interval | None = None
     negative_certificate: Certificate | None = None
-    inertia: Inertia | None = None
+    inertia: Inertia | None
     condition: Number = None
-    eigenvalues: Numbers | None = None
-    hvps: Count | None = None
+    eigenvalues: Numbers | None
+    hvps: Count | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Theory:
     """The ends of Wigner's semicircle."""
 
-    semicircle_low: Number = None
-    semicircle_high: Number = None
+    semicircle_low: Number
+    semicircle_high: Number
 
 
 @dataclass(frozen=True, kw_only=True)

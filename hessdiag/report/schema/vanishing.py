@@ -15,9 +15,9 @@ class Norm:
     mean: Number
     q05: Number
     q95: Number
-    rms: Number = None
+    rms: Number
     log_median: Number = None
-    log_median_stderr: Number = None
+    log_median_stderr: Number
     networks: Count | None = None
 
 
@@ -43,12 +43,12 @@ class Depth:
     hessian_norm: Norm
     hessian_diagonal_blocks_norm: Norm
     hessian_offdiagonal_blocks_norm: Norm
-    hessian_diag_share: Norm | Number = None
-    dead_fraction: Number = None
-    width: Count | None = None
+    hessian_diag_share: Norm | Number
+    dead_fraction: Number
+    width: Count | None
     parameters: Count | None = None
-    vjp_norm: Norm | None = None
-    theory_rms: Theory | None = None
+    vjp_norm: Norm | None
+    theory_rms: Theory | None
     hessian_probe_error: Number = None
     path_width: Number = None
     effective_width: Number = None
@@ -75,17 +75,17 @@ class Rate:
 
     per_layer: Number
     per_layer_stderr: Number
-    theory_per_layer: Number = None
+    theory_per_layer: Number
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
     """All of them, as far as they were measured."""
 
-    gradient: Rate | None = None
-    hessian: Rate | None = None
-    hessian_diagonal_blocks: Rate | None = None
-    hessian_offdiagonal_blocks: Rate | None = None
+    gradient: Rate | None
+    hessian: Rate | None
+    hessian_diagonal_blocks: Rate | None
+    hessian_offdiagonal_blocks: Rate | None
     vjp: Rate | None = None
 
 
@@ -114,7 +114,7 @@ class Result:
     depths: list[Depth]
     layers: list[Layer]
     rates: Rates
-    agreement: list[Comparison] | None = None
+    agreement: list[Comparison] | None
 
     def __post_init__(self) -> None:
         """Depths and layers ascend."""
