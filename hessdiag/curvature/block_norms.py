@@ -24,6 +24,7 @@ from hessdiag.curvature.neuron_space import (
     shifted,
     spans,
 )
+from hessdiag.curvature.pullback import pullback
 from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem.problem import Problem
 
@@ -92,9 +93,11 @@ class _OutputGraph:
             raise NotInNeuronSpaceError("the loss uses no output")
         self._weight, self._outputs, self._middle = weight, sandwich.outputs, sandwich.middle
         self._duals = [torch.zeros_like(output, requires_grad=True) for output in sandwich.outputs]
-        self._slopes = torch.autograd.grad(
-            self._outputs, self._shifts, self._duals, create_graph=True, materialize_grads=True
-        )
+        slopes = pullback(self._outputs, self._shifts, self._duals, create_graph=True)
+        self._slopes = [
+            torch.zeros_like(shift) if slope is None else slope
+            for slope, shift in zip(slopes, self._shifts, strict=True)
+        ]
 
     def tangents(self, lower: int, first: int, last: int) -> list[Tensor]:
         """As `OutputSpace.tangents`, with samples in the middle."""

@@ -15,6 +15,7 @@ from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse
 from hessdiag.curvature.linearization import AT_KINK, Linearization, linearization
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.curvature.point.examine import TOLERANCE, NoHessianError, PointWarning, known
+from hessdiag.curvature.pullback import pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError
 from hessdiag.problem import loss as losses
@@ -68,7 +69,7 @@ class Sandwich:
 
     def _twice_backwards(self, vectors: Tensor) -> list[Tensor]:
         duals = [torch.zeros_like(output, requires_grad=True) for output in self.outputs]
-        slopes = torch.autograd.grad(self.outputs, self.problem.parameters, duals, create_graph=True, allow_unused=True)
+        slopes = pullback(self.outputs, self.problem.parameters, duals, create_graph=True)
         pairs = [
             (slope, vectors[:, place].view(-1, *slope.shape).to(slope.dtype))
             for slope, place in zip(slopes, self.problem.places(), strict=True)

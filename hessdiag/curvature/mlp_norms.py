@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.operator import batched_grad
+from hessdiag.curvature.pullback import pullback
 from hessdiag.nets.activations import Activation
 
 
@@ -167,23 +169,26 @@ def hessian_norm2_by_products(
     found = []
     for _ in range(probes):
         v = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
-        products = torch.autograd.grad(gradient, leaves, v, retain_graph=True)
-        found.append(torch.stack([product.square().sum((-2, -1)) for product in products]).sum(0))
+        products = pullback(gradient, leaves, v)
+        found.append(
+            torch.stack([product.square().sum((-2, -1)) for product in products if product is not None]).sum(0)
+        )
     return torch.stack(found)
 
 
 def dense_hessians(weights: Sequence[Tensor], x: Tensor, y: Tensor, phi: Activation, scale: float) -> Tensor:
     """The Hessians themselves, (seeds, N, N), for small networks. Arguments as in `run`."""
     shapes = [weight.shape[1:] for weight in weights]
-    flat = torch.cat([weight.flatten(1) for weight in weights], dim=1)
-
-    def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        parts = torch.split(theta, [shape.numel() for shape in shapes])
-        pre, _ = forward([part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)], x, phi)
-        return scale / 2 * (pre[-1] - y).square().sum()
-
-    found: Tensor = torch.func.vmap(torch.func.hessian(loss))(flat, x, y)
-    return found
+    flat = torch.cat([weight.flatten(1) for weight in weights], dim=1).detach().requires_grad_()
+    parts = torch.split(flat, [shape.numel() for shape in shapes], dim=1)
+    pre, _ = forward([part.reshape(-1, *shape) for part, shape in zip(parts, shapes, strict=True)], x, phi)
+    loss = scale / 2 * (pre[-1] - y).square().sum()
+    gradient = torch.autograd.grad(loss, flat, create_graph=True)
+    units = torch.eye(flat.shape[1], dtype=flat.dtype, device=flat.device)[:, None].expand(-1, *flat.shape)
+    # torch.func.hessian does the same, and imports torch._dynamo for it, which takes a second.
+    (rows,) = batched_grad(gradient, [flat], [units])
+    assert rows is not None
+    return rows.transpose(0, 1)
 
 
 def exact_cost(depth: int, width: int, samples: int) -> float:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import batched_grad
+from hessdiag.curvature.pullback import pullback
 from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Layer, Problem
@@ -259,13 +260,8 @@ class _Graph:
         dependent = [upper for upper, h in enumerate(inputs) if h.requires_grad]
         self.pulled: tuple[Tensor | None, ...] = (None,) * len(layers)
         if dependent:
-            self.pulled = torch.autograd.grad(
-                [inputs[upper] for upper in dependent],
-                self.shifts,
-                [self.duals[upper] for upper in dependent],
-                create_graph=True,
-                allow_unused=True,
-            )
+            outputs, duals = ([tensors[upper] for upper in dependent] for tensors in (inputs, self.duals))
+            self.pulled = pullback(outputs, self.shifts, duals, create_graph=True)
 
     def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         """As `NeuronSpace.tangents`, for this batch and with samples in the middle."""

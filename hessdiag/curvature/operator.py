@@ -14,6 +14,7 @@ from hessdiag.curvature import cost, replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
 from hessdiag.curvature.point.examine import examine, known
+from hessdiag.curvature.pullback import pullback
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
 
@@ -384,7 +385,7 @@ def batched_grad(
     depends: list[bool] = []
 
     def pull(*one: Tensor) -> tuple[Tensor, ...]:
-        found = torch.autograd.grad(outputs, inputs, one, retain_graph=True, allow_unused=True)
+        found = pullback(outputs, inputs, one)
         depends[:] = [part is not None for part in found]
         return tuple(part for part in found if part is not None)
 

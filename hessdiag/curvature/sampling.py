@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from hessdiag.linalg import quantiles
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -130,7 +131,7 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum]) -> 
         return Ratio(value, stderr, (max(value - unseen, 0.0), min(value + unseen, 1.0)))
     # A few rows of one stratum may look alike by luck: then its mass says how much hangs on them.
     freedom = max(min(variance**2 / spread, squares**2 / mass_spread, effective - 1), 1.0)
-    reach = stats.t.ppf(0.975, freedom) * stderr / (value * (1 - value))
+    reach = quantiles.student(0.975, freedom) * stderr / (value * (1 - value))
     logit = np.log(value / (1 - value))
     low, high = (1 / (1 + np.exp(-(logit + side * reach))) for side in (-1, 1))
     return Ratio(value, stderr, (float(low), float(high)))

@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from hessdiag.diagnostics.blocks_squares import Squares
-from hessdiag.linalg import intervals
+from hessdiag.linalg import intervals, quantiles
 from hessdiag.linalg.intervals import Average, Z
 
 Floats = NDArray[np.float64]
@@ -22,7 +21,7 @@ def mean_variance(samples: Floats) -> Floats:
     count = len(samples)
     if count == 1:
         return np.zeros(samples.shape[1:])
-    widening = float(stats.t.ppf(0.975, count - 1)) / Z
+    widening = float(quantiles.student(0.975, count - 1)) / Z
     found: Floats = widening**2 * samples.var(0, ddof=1) / count
     return found
 

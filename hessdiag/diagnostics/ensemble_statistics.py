@@ -6,8 +6,9 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
+from hessdiag.linalg import quantiles
 from hessdiag.linalg.intervals import Z
 
 Floats = NDArray[np.float64]
@@ -85,7 +86,7 @@ def of_few(count: int) -> float:
     >>> round(of_few(20), 2), round(of_few(1000), 2)
     (1.16, 1.02)
     """
-    return float(stats.t.ppf(0.975, 2 * math.sqrt(count))) / Z if count else math.nan
+    return float(quantiles.student(0.975, 2 * math.sqrt(count))) / Z if count else math.nan
 
 
 def upper_spread(logs: Floats) -> float:
@@ -93,12 +94,12 @@ def upper_spread(logs: Floats) -> float:
 
     Which tail averages have shows here even in samples that miss it. What lies below the median adds little to them.
 
-    >>> round(upper_spread(stats.norm.ppf((np.arange(1000) + 0.5) / 1000)), 2)
+    >>> round(upper_spread(special.ndtri((np.arange(1000) + 0.5) / 1000)), 2)
     1.0
     """
     if not len(logs):
         return 0.0
-    middle, one, two = (float(x) for x in np.quantile(logs, stats.norm.cdf([0.0, 1.0, 2.0])))
+    middle, one, two = (float(x) for x in np.quantile(logs, special.ndtr([0.0, 1.0, 2.0])))
     return max(one - middle, (two - middle) / 2)
 
 
@@ -148,6 +149,6 @@ def fit_slope(x: ArrayLike, y: ArrayLike, stderr: ArrayLike) -> Slope | None:
     residual = values - (weights * values).sum() / weights.sum() - value * centred
     freedom = max(len(places) - 2, 1)
     scatter = float((weights * residual**2).sum()) / freedom
-    if scatter * freedom > float(stats.chi2.ppf(0.95, freedom)):
-        scatter *= (float(stats.t.ppf(0.975, freedom)) / Z) ** 2
+    if scatter * freedom > float(quantiles.chi_square(0.95, freedom)):
+        scatter *= (float(quantiles.student(0.975, freedom)) / Z) ** 2
     return Slope(round(value, 15), math.sqrt(max(scatter, 1.0) / spread))

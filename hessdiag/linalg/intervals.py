@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+
+from hessdiag.linalg import quantiles
 
 Floats = NDArray[np.float64]
 
@@ -43,7 +44,7 @@ def chi_square(mean: Floats, variance: Floats) -> tuple[Floats, Floats]:
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         freedom = np.clip(2 * mean * (mean / variance), 1.0, 1e12)
-        low, high = (freedom * mean / stats.chi2.ppf(tail, freedom) for tail in (0.975, 0.025))
+        low, high = (freedom * mean / quantiles.chi_square(tail, freedom) for tail in (0.975, 0.025))
     certain = ~(variance > 0) | ~(mean > 0)
     return np.where(certain, mean, low), np.where(certain, mean, high)
 

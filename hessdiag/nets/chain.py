@@ -1,10 +1,9 @@
 """The width-one linear network, whose output is its input times a product of scalars."""
 
 import torch
-from torch import nn
 
 from hessdiag.errors import SpecError
-from hessdiag.nets.network import Network
+from hessdiag.nets.network import Network, uninitialized
 
 
 class Chain(Network):
@@ -44,7 +43,7 @@ class Chain(Network):
             weights.uniform_(-scale, scale, generator=generator)
         else:
             weights.normal_(0.0, scale, generator=generator)
-        layers = [nn.Linear(1, 1, bias=False, dtype=dtype, device="meta").to_empty(device="cpu") for _ in weights]
+        layers = [uninitialized(1, 1, bias=False, dtype=dtype) for _ in weights]
         with torch.no_grad():
             for layer, weight in zip(layers, weights, strict=True):
                 layer.weight.fill_(weight)

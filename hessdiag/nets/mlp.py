@@ -8,7 +8,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
-from hessdiag.nets.network import Network
+from hessdiag.nets.network import Network, uninitialized
 from hessdiag.nets.residual import stack
 
 MODULES: dict[str, type[nn.Module]] = {
@@ -70,7 +70,7 @@ class MLP(Network):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
-            layer = nn.Linear(fan_in, fan_out, bias=bias, dtype=dtype, device="meta").to_empty(device="cpu")
+            layer = uninitialized(fan_in, fan_out, bias=bias, dtype=dtype)
             with torch.no_grad():
                 layer.weight.copy_(draw(init or default_init(activation), (fan_out, fan_in), generator=generator))
                 if bias:

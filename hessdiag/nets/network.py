@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import nn
 
 
@@ -19,3 +20,14 @@ class Network(nn.Sequential):
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
+
+
+def uninitialized(fan_in: int, fan_out: int, *, bias: bool, dtype: torch.dtype) -> nn.Linear:
+    """A linear layer whose numbers are yet to be written: no random number is drawn.
+
+    `to_empty` would do the same, and import sympy for it.
+    """
+    layer = nn.Linear(fan_in, fan_out, bias=bias, dtype=dtype, device="meta")
+    for name, parameter in list(layer.named_parameters()):
+        setattr(layer, name, nn.Parameter(torch.empty(parameter.shape, dtype=dtype)))
+    return layer

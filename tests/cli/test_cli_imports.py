@@ -151,3 +151,22 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait(30) == 0
+
+
+MEASURED = """
+import sys
+from hessdiag.cli.main import run
+net = "builtin:mlp(depth=3,width=6)"
+for command in ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward"):
+    assert run([command, net, "--json"]) == 0, command
+assert run(["vanishing", "--depth", "4", "--width", "4", "--seeds", "20", "--json"]) == 0
+assert run(["diag-share", net, "--rows", "50", "--json"]) == 0
+slow = [name for name in ("scipy.stats", "sympy", "torch._dynamo", "matplotlib", "transformers") if name in sys.modules]
+assert not slow, slow
+"""
+
+
+def test_measuring_imports_nothing_that_takes_longer_than_the_measurement():
+    """0.4 s for scipy.stats, 0.3 for sympy, 1 for torch._dynamo: a small network is measured in less."""
+    outcome = python(MEASURED)
+    assert outcome.returncode == 0, outcome.stderr
