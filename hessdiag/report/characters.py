@@ -109,7 +109,9 @@ def _path(points: Sequence[tuple[float, float]], place: Callable[[float, float],
 def x_labels(chart: Lines, width: int) -> str:
     """Ends and middle of the x axis, spread over `width` characters."""
     first, last = (number(int(value) if value == int(value) else value) for value in (chart.x[0], chart.x[-1]))
-    return f"{first}{chart.x_axis:^{max(width - len(first) - len(last), 1)}}{last}"
+    room = max(width - len(first) - len(last), 1)
+    axis = chart.x_axis if len(chart.x_axis) + 2 <= room else chart.x_axis.partition(",")[0].partition(" (")[0]
+    return f"{first}{axis if len(axis) <= room else '':^{room}}{last}"
 
 
 def sparkline(values: Values, width: int) -> str:

@@ -1,16 +1,15 @@
 """A report for the terminal: rich text, readable at 80 columns, with no meaning carried by colour alone."""
 
 import io
-import textwrap
-from collections.abc import Iterator
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console, RenderableType
 from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
-from hessdiag.report import characters
+from hessdiag.report import characters, columns
+from hessdiag.report.columns import GAP, wrap
 from hessdiag.report.view import Block, Dots, Finding, Lines, Table, View
 
 COLOURS = ("bright_blue", "yellow", "magenta", "green")
@@ -22,8 +21,9 @@ WORDS = {
 }
 MARGIN = 2
 WIDEST = 110
-GAP = 2
-NARROWEST = 8
+BESIDE = 26  # columns that a value wants beside its name
+SHORTEST = 8  # of a bar or a sparkline
+NARROW = 30  # columns of room that anything gets, however narrow the terminal
 
 
 def render(view: View, *, width: int = 100, color: bool = False) -> str:
@@ -36,7 +36,7 @@ def render(view: View, *, width: int = 100, color: bool = False) -> str:
     """
     console = Console(
         file=io.StringIO(),
-        width=width,
+        width=max(width, NARROW + MARGIN),
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,
@@ -45,7 +45,7 @@ def render(view: View, *, width: int = 100, color: bool = False) -> str:
         markup=False,
         legacy_windows=False,
     )
-    room = min(width, WIDEST) - MARGIN
+    room = max(min(width, WIDEST) - MARGIN, NARROW)
     for part in _parts(view, room):
         console.print(Padding(part, (0, 0, 0, MARGIN)))
     output: Any = console.file
@@ -53,21 +53,21 @@ def render(view: View, *, width: int = 100, color: bool = False) -> str:
 
 
 def _parts(view: View, room: int) -> list[RenderableType]:
-    parts: list[RenderableType] = [Text(), Text(view.question, "bold"), Text()]
-    parts.append(_pairs(view.subject))
+    parts: list[RenderableType] = [Text(), _wrapped(view.question, room, "bold"), Text()]
+    parts.append(_pairs(view.subject, room))
     parts.extend(_wrapped(f"! {warning}", room, "bold yellow", indent=2) for warning in view.warnings)
     parts.extend(_wrapped(f"• {note}", room, "dim", indent=2) for note in view.notes)
     value, sentence = view.headline
     parts += [Text(), _wrapped(f"{value}  {sentence}", room, "", bold=len(value)), Text()]
     if view.facts:
         parts += [
-            _pairs(tuple((fact.name, f"{fact.value}  ({fact.meaning})") for fact in view.facts)),
+            _pairs(tuple((fact.name, f"{fact.value}  ({fact.meaning})") for fact in view.facts), room),
             Text(),
         ]
     for block in view.blocks:
         drawn = _block(block, room)
         if drawn is not None:
-            parts += [Text(block.title, "bold underline"), drawn, Text()]
+            parts += [_wrapped(block.title, room, "bold underline"), drawn, Text()]
     if view.verdict:
         parts.append(Text("Verdict", "bold underline"))
         for finding in view.verdict:
@@ -77,18 +77,24 @@ def _parts(view: View, room: int) -> list[RenderableType]:
 
 def _wrapped(text: str, room: int, style: str, *, indent: int = 0, bold: int = 0) -> Text:
     """Text broken at words, with hanging lines indented; the first `bold` characters stand out."""
-    wrapped = Text("\n".join(textwrap.wrap(text, room, subsequent_indent=" " * indent, break_on_hyphens=False)), style)
+    wrapped = Text("\n".join(wrap(text, room, indent=indent)), style)
     wrapped.stylize("bold bright_white", 0, bold)
     return wrapped
 
 
-def _pairs(pairs: tuple[tuple[str, str], ...]) -> RichTable:
-    grid = RichTable.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
+def _pairs(pairs: tuple[tuple[str, str], ...], room: int) -> Text:
+    """Names beside their values, or above them where there is no room for both."""
+    beside = max((cell_len(name) for name, _ in pairs), default=0) + GAP
+    beside = beside if room - beside >= BESIDE else 0
+    text = Text()
     for name, value in pairs:
-        grid.add_row(Text(name), Text(value))
-    return grid
+        first, *others = wrap(value, room - (beside or GAP))
+        text.append("\n" if text else "")
+        text.append(
+            name + " " * (beside - cell_len(name) if beside else 0) + ("" if beside else f"\n{' ' * GAP}"), "dim"
+        )
+        text.append("\n".join([first, *(" " * (beside or GAP) + line for line in others)]))
+    return text
 
 
 def _finding(finding: Finding, room: int) -> list[RenderableType]:
@@ -120,41 +126,24 @@ def _block(block: Block, room: int) -> RenderableType | None:
 
 
 def _table(table: Table, room: int) -> Text:
-    """A table whose numbers are never cut: optional columns go first, then long names break over lines."""
-    keep = list(range(len(table.columns)))
-    widths = [max(len(row[index]) for row in (table.columns, *table.rows)) for index in keep]
-    for name in table.optional:
-        if sum(widths[index] + GAP for index in keep) - GAP > room:
-            keep = [index for index in keep if table.columns[index] != name]
-    excess = sum(widths[index] + GAP for index in keep) - GAP - room
-    if excess > 0 and table.text_columns:
-        widths[0] = max(widths[0] - excess, NARROWEST)
-    rule = "─" * (sum(widths[index] + GAP for index in keep) - GAP)
-    text = Text("\n".join(_row(table.columns, table, widths, keep)), "dim")
-    text.append(f"\n{rule}", "dim")
-    for row in table.rows:
-        text.append("\n" + "\n".join(_row(row, table, widths, keep)), "not dim")
-    return text
-
-
-def _row(cells: tuple[str, ...], table: Table, widths: list[int], keep: list[int]) -> Iterator[str]:
-    """Lines of one row: the first column may go on over several."""
-    first = textwrap.wrap(cells[0], widths[0], break_on_hyphens=False) or [""]
-    for number, name in enumerate(first):
-        line = (name, *cells[1:]) if number == 0 else (name, *("" for _ in cells[1:]))
-        yield (" " * GAP).join(
-            line[index].ljust(widths[index]) if index < table.text_columns else line[index].rjust(widths[index])
-            for index in keep
-        )
+    header, body = columns.lines(table, room)
+    return Text("\n".join(header), "dim").append("\n" + "\n".join(body), "not dim")
 
 
 def _bars(chart: Dots, room: int) -> Text:
     text = Text()
-    for label, bar, value, measured in characters.bars(chart, room):
+    rows = list(characters.bars(chart, room))
+    beside = len(rows[0][0]) + 2 * GAP + len(rows[0][1]) + len(rows[0][2]) <= room
+    for label, bar, value, measured in rows:
         style = COLOURS[0] if measured else "dim"
-        text.append(label, "bold" if measured else "")
-        text.append("  ").append(bar, style).append("  ").append(value + "\n", "bold" if measured else "")
-    return text.append(f"({chart.axis}; logarithmic, {characters.axis_range(chart)})", "dim")
+        if beside:
+            text.append(label, "bold" if measured else "").append("  ").append(bar, style)
+            text.append("  ").append(value + "\n", "bold" if measured else "")
+        else:  # a bar needs more room than there is: numbers alone
+            space = " " * max(room - len(label.rstrip()) - len(value.lstrip()), 1)
+            text.append(label.rstrip() + space + value.lstrip() + "\n", "bold" if measured else "")
+    said = f"({chart.axis}; logarithmic, {characters.axis_range(chart)})" if beside else f"({chart.axis})"
+    return text.append_text(_wrapped(said, room, "dim"))
 
 
 def _line_plot(chart: Lines, room: int) -> Text:
@@ -167,17 +156,25 @@ def _line_plot(chart: Lines, room: int) -> Text:
         text.append("\n")
     if not rows:
         return text.append("fewer than two positive numbers: nothing to draw", "dim")
-    margin, columns = len(rows[0][0]) + 1, len(rows[0][1])
-    text.append(" " * margin + "└" + "─" * columns + "\n", "dim")
-    text.append(" " * (margin + 1) + characters.x_labels(chart, columns) + "\n", "dim")
-    return _legend(text.append(" " * (margin + 1)), chart)
+    margin, count = len(rows[0][0]) + 1, len(rows[0][1])
+    text.append(" " * margin + "└" + "─" * count + "\n", "dim")
+    text.append(" " * (margin + 1) + characters.x_labels(chart, count) + "\n", "dim")
+    return _legend(text, chart, " " * (margin + 1), room)
 
 
-def _legend(text: Text, chart: Lines) -> Text:
-    for series in chart.series:
-        if series.role == "measured":
-            text.append(characters.MARKS[series.group], COLOURS[series.group]).append(f" {series.name}   ")
-    return text.append(f"({chart.y_axis}, logarithmic)", "dim")
+def _legend(text: Text, chart: Lines, margin: str, room: int) -> Text:
+    """Marks and names, as many on a line as fit."""
+    used = room
+    for series in (series for series in chart.series if series.role == "measured"):
+        length = len(margin) + len(series.name) + GAP
+        if used + length - len(margin) > room:
+            text.append(("" if used == room else "\n") + margin)
+            used = len(margin)
+        text.append(characters.MARKS[series.group], COLOURS[series.group]).append(f" {series.name}   ")
+        used += length - len(margin) + 3
+    said = f"({chart.y_axis}, logarithmic)"
+    text.append("" if used + len(said) <= room else f"\n{margin}")
+    return text.append(said, "dim")
 
 
 def _sparklines(chart: Lines, room: int) -> Text:
@@ -185,7 +182,9 @@ def _sparklines(chart: Lines, room: int) -> Text:
     text = Text()
     for series in chart.series:
         values = characters.value_range(series)
-        spark = characters.sparkline(series.values, min(64, room - name_width - len(values) - 4))
-        text.append(f"{series.name:<{name_width}}  ").append(spark, COLOURS[series.group]).append(f"  {values}\n")
+        left = room - name_width - len(values) - 2 * GAP
+        spark = characters.sparkline(series.values, min(64, max(left, SHORTEST)))
+        text.append(f"{series.name:<{name_width}}  ").append(spark, COLOURS[series.group])
+        text.append(("  " if left >= SHORTEST else f"\n{' ' * GAP}") + values + "\n")
     ends = f"{chart.x_axis}: {int(chart.x[0])} to {int(chart.x[-1])}"
-    return text.append(f"({ends}; logarithmic, each line on its own scale)", "dim")
+    return text.append_text(_wrapped(f"({ends}; logarithmic, each line on its own scale)", room, "dim"))

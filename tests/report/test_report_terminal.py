@@ -3,8 +3,10 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from hessdiag.errors import LoadError
+from hessdiag.report import columns
 from hessdiag.report.render import FORMATS, render, view_of
 from hessdiag.report.view import Table
 from report import example_documents
@@ -29,7 +31,7 @@ def test_text_is_as_it_was_looked_at(name, make):
     assert render(make(), "text", width=100) == (GOLDEN / f"{name}.txt").read_text("utf-8")
 
 
-@pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
 def test_no_line_is_wider_than_the_terminal(doc, width):
     assert max(map(len, render(doc, "text", width=width).splitlines())) <= width
 
@@ -50,6 +52,31 @@ def test_no_number_of_a_table_is_cut(doc, width):
             pattern = r".*\s".join(re.escape(cell) for cell in kept)
             assert re.search(rf"(^|\s){pattern}(\s|$)", text, re.M), row
     assert "…" not in text.replace(" … ", "")
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_narrow_tables_come_in_parts_and_cut_no_number(doc, width):
+    words = set(render(doc, "text", width=width).split())
+    blocks = view_of(doc).blocks
+    for table in (b if isinstance(b, Table) else b.table for b in blocks if isinstance(b, Table) or b.text == "table"):
+        start, end = columns.folded(len(table.rows))
+        for row in (*table.rows[:start], *table.rows[len(table.rows) - end :]):
+            numbers = zip(table.columns[table.text_columns :], row[table.text_columns :], strict=True)
+            assert {word for name, cell in numbers if name not in table.optional for word in cell.split()} <= words
+
+
+def test_columns_left_out_are_named_and_long_tables_say_what_is_missing():
+    text = render(example_documents.diag_share(60, sampled=True), "text", width=60)
+    assert "(left out for room: kind, rows, 95 % interval)" in " ".join(text.split())
+    assert "36 rows between" in text
+    assert len(text.splitlines()) < 100
+    assert "left out" not in render(example_documents.diag_share(3, sampled=True), "text", width=120)
+
+
+def test_wide_characters_are_counted_as_they_are_drawn():
+    doc = example_documents.diag_share(3, name="層.{}.注意の出力を線形に写すとても長い名前")
+    for width in (40, 80):
+        assert max(map(cell_len, render(doc, "text", width=width).splitlines())) <= width
 
 
 def test_long_names_break_over_lines_and_lose_nothing():
