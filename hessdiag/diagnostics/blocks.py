@@ -23,6 +23,7 @@ from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
 from hessdiag.linalg.eigensolver import ROUNDING as NOISE
+from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -351,7 +352,7 @@ def _witnesses(measured: dict[str, Any], traces: Floats, precision: float) -> li
         means = traces.min(0) / sizes
         lowest = int(np.argmin(means))
         what = "the mean of the diagonal" if measured["method"] == "exact" else "v'Hv / v'v, for random signs v,"
-        says = f"{what} of layer {names[lowest]} is {means[lowest]:.4g}"
+        says = f"{what} of layer {names[lowest]} is {number(means[lowest], 4)}"
         found.append(Witness(float(means[lowest]), says, NOISE * precision * measured["norm"]))
     return found
 

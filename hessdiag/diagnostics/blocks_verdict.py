@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from hessdiag.diagnostics import output_verdict
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, nothing_there, percent, times
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, most_severe_first, nothing_there
+from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ REGULAR = 0.6  # share of the variance of log norms that a rate per layer must e
 LEAST_LAYERS = 4
 
 
+@most_severe_first
 def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
     """The verdict on measured block norms, the most important sentence first."""
     tolerance = blocks.check_tolerance
@@ -63,9 +65,9 @@ def _nothing_there() -> Finding:
 
 def _between(blocks: "Blocks") -> list[Finding]:
     if len(blocks.names) == 1:
-        return [Finding("note", "There is one layer only: its block is the whole Hessian.", "1 layer", "nothing")]
+        return [Finding("note", "There is one layer only: its block is the whole Hessian.", "", "")]
     share = percent(blocks.between_layers) + _error(blocks.between_layers_stderr)
-    because = f"|H| = {blocks.norm:.4g}; methods that treat each layer by itself (K-FAC, Shampoo, block-diagonal Newton) take this part for zero"
+    because = f"|H| = {number(blocks.norm, 4)}; methods that treat each layer by itself (K-FAC, Shampoo, block-diagonal Newton) take this part for zero"
     if blocks.between_layers < MUCH:
         return [
             Finding(
@@ -88,7 +90,7 @@ def _between(blocks: "Blocks") -> list[Finding]:
 def _residual(blocks: "Blocks") -> Finding:
     assert blocks.residual_share is not None
     share = percent(blocks.residual_share) + _error(blocks.residual_share_stderr)
-    because = f"the residual's norm is {blocks.residual_norm:.4g}, the Gauss-Newton matrix's {blocks.gauss_newton_norm:.4g} (shares are of the sum of both squares)"
+    because = f"the residual's norm is {number(blocks.residual_norm, 4)}, the Gauss-Newton matrix's {number(blocks.gauss_newton_norm, 4)} (shares are of the sum of both squares)"
     if blocks.residual_share >= MUCH:
         nothing_negative = ", and no negative curvature" if blocks.loss_in_output == "convex" else ""
         return Finding(
@@ -133,7 +135,7 @@ def _within(blocks: "Blocks") -> list[Finding]:
             if alone
             else "negative curvature can only come from between layers"
         )
-        vanish = f"the residual's layer-diagonal blocks are {blocks.residual_diagonal:.1g} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters"
+        vanish = f"the residual's layer-diagonal blocks are {number(blocks.residual_diagonal, 1)} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters"
         if blocks.loss_in_output != "convex":
             return [
                 Finding(
@@ -165,7 +167,7 @@ def _indefinite(blocks: "Blocks") -> list[Finding]:
     proof, pair = blocks.negative_certificate, blocks.indefinite_pair
     low, high = blocks.eigenvalue_bounds
     estimated = " (estimated)" if blocks.method == "probes" else ""
-    interval = f"block norms alone keep all eigenvalues within {low:.4g} and {high:.4g}{estimated}"
+    interval = f"block norms alone keep all eigenvalues within {number(low, 4)} and {number(high, 4)}{estimated}"
     if not proof.certain:
         if len(blocks.names) == 1:  # whose norm says nothing of signs
             return []
@@ -183,7 +185,7 @@ def _indefinite(blocks: "Blocks") -> list[Finding]:
             f"Negative curvature is certain: {proof.why}.",
             f"|H_lm|^2 is {times(pair.ratio)} |H_ll| |H_mm|; {interval}"
             if pair is not None
-            else f"the smallest eigenvalue is at or below {proof.bound:.4g}; {interval}",
+            else f"the smallest eigenvalue is at or below {number(proof.bound, 4)}; {interval}",
             "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG; hessdiag eigs for the directions",
         )
     ]
@@ -237,8 +239,8 @@ def _depth(blocks: "Blocks") -> list[Finding]:
     return [
         Finding(
             "warn",
-            f"Blocks within layers {word} with depth, by a factor of {math.exp(abs(rate)):.3g} per layer.",
-            f"|H_ll| is {early:.3g} at layer {first} and {late:.3g} at layer {last}",
+            f"Blocks within layers {word} with depth, by a factor of {number(math.exp(abs(rate)))} per layer.",
+            f"|H_ll| is {number(early)} at layer {first} and {number(late)} at layer {last}",
             "step sizes per layer, or an optimizer that adapts them (Adam, trust region); hessdiag vanishing for what the initialization does with depth",
         )
     ]
@@ -251,7 +253,7 @@ def _unreached(blocks: "Blocks") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"{len(silent)} of {len(blocks.names)} layers have no curvature at all: {', '.join(silent[:4])}{', ...' if len(silent) > 4 else ''}.",
+            f"{len(silent)} of {counted(len(blocks.names), 'layer')} have no curvature at all: {', '.join(silent[:4])}{', ...' if len(silent) > 4 else ''}.",
             "all their blocks vanish: the loss does not reach them, or every unit after them is dead",
             "check that the model uses them; for dead units, wider layers or leaky ReLU",
         )
@@ -265,7 +267,7 @@ def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
         found.append(
             Finding(
                 "note",
-                f"The norms are rough: |H| is {blocks.norm:.3g}, between {low:.3g} and {high:.3g} with 95 % confidence.",
+                f"The norms are rough: |H| is {number(blocks.norm)}, between {number(low)} and {number(high)} with 95 % confidence.",
                 f"{blocks.probes} random vectors per layer were used",
                 f"--probes {4 * blocks.probes}",
             )
@@ -277,7 +279,7 @@ def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
             Finding(
                 "warn",
                 f"Entries of the Hessian are near the underflow floor of {str(problem.dtype).removeprefix('torch.')}.",
-                f"their root mean square is {typical:.1e}; below {floor:.1e} digits are lost",
+                f"their root mean square is {number(typical, 2)}; below {number(floor, 2)} digits are lost",
                 "--dtype float64",
             )
         )

@@ -22,6 +22,7 @@ from hessdiag.diagnostics.measured import Measured
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -291,7 +292,7 @@ def _measured(operator: SymmetricOperator, seed: int, precision: float, report: 
         "measured": tuple(pairs.values[ends].tolist()),
         "measured_residuals": tuple(pairs.residuals[ends].tolist()),
         "measured_converged": tuple(pairs.converged[ends].tolist()),
-        "witness": Witness(low, f"the Ritz value {low:.4g} is v'Hv of a unit vector v", pairs.rounding),
+        "witness": Witness(low, f"the Ritz value {number(low, 4)} is v'Hv of a unit vector v", pairs.rounding),
         "products": products,
         "status": "interrupted" if found[0] else "ok" if found[1] else "inexact",
     }

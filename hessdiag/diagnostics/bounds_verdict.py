@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.diagnostics.certificate import SLACK, Witness, share_witness
-from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, times, zero_rows_findings
+from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, most_severe_first, zero_rows_findings
+from hessdiag.numbers import number, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -38,11 +39,15 @@ def witnesses(
         rounding: Magnitude below which a number cannot be told from zero.
     """
     lowest = float(diagonal.min())
-    found = [Witness(lowest, f"the diagonal has the entry {lowest:.4g}, the curvature along one parameter", rounding)]
+    found = [
+        Witness(lowest, f"the diagonal has the entry {number(lowest, 4)}, the curvature along one parameter", rounding)
+    ]
     if radii is not None and len(diagonal) > 1:
         found.append(share_witness(len(diagonal), float(diagonal.sum()), float(np.abs(diagonal).sum() + radii.sum())))
     if inner is not None:
-        found.append(Witness(inner[0], f"the layers' blocks prove an eigenvalue at or below {inner[0]:.4g}", rounding))
+        found.append(
+            Witness(inner[0], f"the layers' blocks prove an eigenvalue at or below {number(inner[0], 4)}", rounding)
+        )
     return found
 
 
@@ -54,10 +59,11 @@ def excluded(known: Mapping[str, Any]) -> str:
     """
     for name, words in NAMES.items():
         if known["method"] == "exact" and known[name] is not None and known[name][0] >= 0:
-            return f"{words} exclude it: no eigenvalue is below {known[name][0]:.4g}, but for rounding"
+            return f"{words} exclude it: no eigenvalue is below {number(known[name][0], 4)}, but for rounding"
     return "neither the entries nor the lowest Ritz value prove a negative eigenvalue"
 
 
+@most_severe_first
 def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     """The verdict on the bounds, the most important sentence first."""
     found = checks_findings(bounds.checks, bounds.check_tolerance, bounds.point)
@@ -96,7 +102,7 @@ def _contradiction(bounds: "Bounds") -> list[Finding]:
         Finding(
             "bad",
             f"A measured eigenvalue lies outside of {NAMES[outside[0]]}: no number here can be trusted.",
-            f"measured {bounds.measured[0]:.6g} to {bounds.measured[1]:.6g}",
+            f"measured {number(bounds.measured[0], 6)} to {number(bounds.measured[1], 6)}",
             "--dtype float64; if that does not mend it, please report it with the command and the model",
         )
     ]
@@ -110,7 +116,7 @@ def _unconverged(bounds: "Bounds") -> list[Finding]:
         Finding(
             "warn",
             "A measured extreme did not converge: the spectrum reaches at least that far, and perhaps further.",
-            f"residuals {bounds.measured_residuals[0]:.1e} and {bounds.measured_residuals[1]:.1e}",
+            f"residuals {number(bounds.measured_residuals[0], 2)} and {number(bounds.measured_residuals[1], 2)}",
             "hessdiag eigs with a larger --max-basis; --dtype float64",
         )
     ]
@@ -171,7 +177,7 @@ def _components(bounds: "Bounds") -> list[Finding]:
         Finding(
             "note",
             f"The discs fall into {len(bounds.components):,} separate groups, each with exactly as many eigenvalues as discs.",
-            f"{len(alone):,} hold a single eigenvalue; the rightmost, {last.interval[0]:.4g} to {last.interval[1]:.4g}, holds {last.count:,}",
+            f"{len(alone):,} hold a single eigenvalue; the rightmost, {number(last.interval[0], 4)} to {number(last.interval[1], 4)}, holds {last.count:,}",
             "those eigenvalues are pinned down by the entries alone",
         )
     ]

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hessdiag.numbers import number
+
 SLACK = 1e-5  # relative: what rounding in float32 may do to a bound or a share
 UNTRUSTED = "a self-check of the products failed: nothing is proven"
 
@@ -75,8 +77,9 @@ def share_witness(n: int, trace: float, mass: float) -> Witness:
     >>> share_witness(2, 0.2, 2.2).value  # [[0.1, 1], [1, 0.1]], whose lowest eigenvalue is -0.9
     -0.9
     """
+    share = number(trace / mass if mass else 1.0)
     return Witness(
         (trace - (mass - trace) / (n - 1)) / n,
-        f"the diagonal share {trace / mass if mass else 1.0:.3g} is below 1/N, as no positive semidefinite matrix's is",
+        f"the diagonal share {share} is below 1/N, as no positive semidefinite matrix's is",
         SLACK * mass / (n * (n - 1)),
     )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
-from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few, upper_spread
+from hessdiag.diagnostics.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
 from hessdiag.theory.chain import Size
 from hessdiag.theory.product_law import Array, Law
 
@@ -27,8 +27,8 @@ class Sample:
         mean_abs_stderr: Its standard error; `None` where so few chains carry the average that it would be too small.
         rms: Root mean square.
         rms_stderr: Its standard error, likewise.
-        q05: 5 % quantile.
-        q95: 95 % quantile.
+        q05: 5 % quantile; `None` of fewer than 20 chains, which do not know it.
+        q95: 95 % quantile; likewise.
         log_median: Natural log of the median, which does not underflow.
         log_median_stderr: Its standard error.
     """
@@ -39,8 +39,8 @@ class Sample:
     mean_abs_stderr: float | None
     rms: float
     rms_stderr: float | None
-    q05: float
-    q95: float
+    q05: float | None
+    q95: float | None
     log_median: float
     log_median_stderr: float
 
@@ -153,8 +153,8 @@ def sample(logs: Array) -> Sample:
         mean_abs_stderr=average_stderr(mean, _exp(m2 - 2 * m1), count, spread),
         rms=rms,
         rms_stderr=average_stderr(rms / 2, _exp(m4 - 2 * m2), count, 2 * spread),
-        q05=_exp(float(np.quantile(ordered, 0.05))),
-        q95=_exp(float(np.quantile(ordered, 0.95))),
+        q05=None if count < FEWEST_FOR_TAILS else _exp(float(np.quantile(ordered, 0.05))),
+        q95=None if count < FEWEST_FOR_TAILS else _exp(float(np.quantile(ordered, 0.95))),
         log_median=log_median,
         log_median_stderr=stderr,
     )

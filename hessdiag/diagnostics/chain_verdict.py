@@ -3,7 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
-from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, percent, times
+from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, most_severe_first
+from hessdiag.numbers import counted, number, of_log, percent, times_of_log
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.chain import Chain
@@ -17,6 +18,7 @@ ATYPICAL = 0.25  # a mean that fewer chains reach is not typical
 HOLLOW = math.log(10)  # ratio of off-diagonal to diagonal entries
 
 
+@most_severe_first
 def findings(measured: "Chain") -> list[Finding]:
     """The verdict, the most important sentence first."""
     found = [_typical(measured)]
@@ -37,28 +39,28 @@ def _typical(measured: "Chain") -> Finding:
     """Whether a typical gradient survives: its size is that of the others' product, wherever it is small."""
     log_product, log_gradient = measured.theory_log_median, measured.gradient.theory_log_median
     because = (
-        f"{_kept(measured)}; exact medians at length {measured.length}: |v| {_power(log_product)}, an entry of the "
-        f"gradient {_power(log_gradient)}"
+        f"{_kept(measured)}; exact medians at length {measured.length}: |v| {of_log(log_product)}, an entry of the "
+        f"gradient {of_log(log_gradient)}"
     )
     if measured.length == 1:
-        return Finding("ok", "One weight: nothing can vanish.", because, "--length 10")
+        return Finding("ok", "There is one weight: no product can vanish.", because, "--length 10")
     if log_gradient < SUBTLE:
         level: Level = "bad" if log_gradient < GONE else "warn"
         word = "vanishes" if level == "bad" else "shrinks"
-        says = f"A typical chain {word}: half of all gradients are smaller than {_power(log_gradient)}."
+        says = f"A typical chain {word}: half of all gradients are smaller than {of_log(log_gradient)}."
         return Finding(level, says, because, _cure(measured))
     if log_gradient > -SUBTLE:
         level = "bad" if log_gradient > -GONE else "warn"
         word = "explodes" if level == "bad" else "grows"
-        says = f"A typical chain {word}: half of all gradients are larger than {_power(log_gradient)}."
+        says = f"A typical chain {word}: half of all gradients are larger than {of_log(log_gradient)}."
         return Finding(level, says, because, _cure(measured))
-    says = f"A typical chain keeps its size: the median gradient entry is {_power(log_gradient)}."
-    return Finding("ok", says, because, "nothing, but mind the averages, which the next lines are about")
+    says = f"A typical chain keeps its size: the median gradient entry is {of_log(log_gradient)}."
+    return Finding("ok", says, because, "judge the averages apart: the other findings are about them")
 
 
 def _kept(measured: "Chain") -> str:
     """Which moment the scale keeps."""
-    critical, scale = measured.critical_scale, f"{_name(measured)} = {measured.scale:.6g}"
+    critical, scale = measured.critical_scale, f"{_name(measured)} = {number(measured.scale, 6)}"
     for value, what in (
         (critical.rms, "the second moment, E v^2 = 1"),
         (critical.mean_abs, "the mean, E|v| = 1"),
@@ -70,15 +72,15 @@ def _kept(measured: "Chain") -> str:
     if measured.stabilized_order is None:
         fate = "every moment explodes" if measured.scale > critical.median else "every moment vanishes"
         return f"at {scale} {fate}"
-    return f"{scale} keeps the moment of order {measured.stabilized_order:.3g}"
+    return f"{scale} keeps the moment of order {number(measured.stabilized_order)}"
 
 
 def _cure(measured: "Chain") -> str:
     critical = measured.critical_scale
     return (
         f"--scale {critical.median_at_length:.5g} keeps the median at this length, {critical.median:.5g} that of long "
-        f"chains; averages then explode, since no two are kept at once (second moment {critical.rms:.5g}, mean "
-        f"{critical.mean_abs:.5g}). Width mends this: hessdiag vanishing --width same"
+        f"chains; averages then explode, since no two are kept at once (second moment {number(critical.rms, 5)}, mean "
+        f"{number(critical.mean_abs, 5)}). Width mends this: hessdiag vanishing --width same"
     )
 
 
@@ -90,7 +92,7 @@ def _mean(measured: "Chain") -> list[Finding]:
         Finding(
             "note",
             f"The average is not what a chain shows: {_share(above_mean)} of the chains reach E|v|, and {_share(above_rms)} the root mean square.",
-            f"exact: median {measured.theory_median_abs:.3g}, mean {measured.theory_mean_abs:.3g}, root mean square {measured.theory_rms:.3g}; of {measured.seeds:,} chains, {percent(measured.probability_above_mean)} and {percent(measured.probability_above_rms)}",
+            f"exact: median {number(measured.theory_median_abs)}, mean {number(measured.theory_mean_abs)}, root mean square {number(measured.theory_rms)}; of {counted(measured.seeds, 'chain')}, {percent(measured.probability_above_mean)} and {percent(measured.probability_above_rms)}",
             "judge by the median; to keep E v^2 from vanishing says nothing about one network",
         )
     ]
@@ -105,8 +107,8 @@ def _hollow(measured: "Chain") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"The Hessian is hollow: a typical entry off the diagonal is {_times(off - diagonal)} the one on it.",
-            f"exact medians: diagonal {_power(diagonal)} (it vanishes at twice the rate), off-diagonal {_power(off)}",
+            f"The Hessian is hollow: a typical entry off the diagonal is {times_of_log(off - diagonal)} the one on it.",
+            f"exact medians: diagonal {of_log(diagonal)} (it vanishes at twice the rate), off-diagonal {of_log(off)}",
             "do not scale steps by the Hessian's diagonal; it is next to nothing here",
         )
     ]
@@ -138,7 +140,7 @@ def _plateau(plateau: "Plateau | None") -> list[Finding]:
         Finding(
             "note",
             f"From equal weights of typical size, gradient descent needs about {_count(plateau.gradient_descent_steps)} steps to the steepest point, RMSprop {steps}.",
-            f"learning rate {plateau.learning_rate:g}, from {plateau.start:.4g} on; gradient flow takes {plateau.theory_time:.4g}, at least {plateau.theory_time_bound:.4g}, exponential in the length; RMSprop at most {plateau.theory_rmsprop_steps:,} steps, and below {1 / plateau.learning_rate:,.0f} at any length",
+            f"learning rate {plateau.learning_rate:g}, from {number(plateau.start, 4)} on; gradient flow takes {number(plateau.theory_time, 4)}, at least {number(plateau.theory_time_bound, 4)}, exponential in the length; RMSprop at most {plateau.theory_rmsprop_steps:,} steps, and below {1 / plateau.learning_rate:,.0f} at any length",
             "an optimizer that divides by the gradient's own size",
         )
     ]
@@ -147,7 +149,7 @@ def _plateau(plateau: "Plateau | None") -> list[Finding]:
             Finding(
                 "warn",
                 "RMSprop with its default epsilon does not leave this plateau.",
-                f"the gradient starts at {plateau.gradient:.1e}, far below epsilon = 1e-8, which then sets the step; stuck after 20,000 steps",
+                f"the gradient starts at {number(plateau.gradient, 2)}, far below epsilon = 1e-8, which then sets the step; stuck after 20,000 steps",
                 f"eps={min(plateau.gradient / 100, 1e-10):.0e} in the optimizer, float64 weights, or a larger scale",
             )
         )
@@ -162,7 +164,7 @@ def _underflow(measured: "Chain") -> list[Finding]:
         Finding(
             "bad",
             "In float32 these gradients are zero: no optimizer would move at all.",
-            f"a typical entry is {_power(log_gradient)}, float32 ends at 1.2e-38 (logs are measured here)",
+            f"a typical entry is {of_log(log_gradient)}, float32 ends at 1.2e-38 (logs are measured here)",
             "mend the scale before anything else",
         )
     ]
@@ -176,18 +178,6 @@ def _agreement(measured: "Chain") -> list[Finding]:
     return [agreement_finding(worst.z, where, len(measured.agreement), measured="Simulation", quantity="")]
 
 
-def _power(log: float) -> str:
-    """A size given by its log, also beyond the range of float64.
-
-    >>> _power(math.log(0.0153652)), _power(-2000.0)
-    ('0.0154', '2.6e-869')
-    """
-    if -700 < log < 700:
-        return f"{math.exp(log):.3g}"
-    exponent = math.floor(log / math.log(10))
-    return f"{math.exp(log - exponent * math.log(10)):.1f}e{exponent}"
-
-
 def _share(value: float) -> str:
     return percent(value) if value >= 1e-7 else "practically none"
 
@@ -197,8 +187,4 @@ def _all_but(share: float) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
-
-
-def _times(log: float) -> str:
-    return times(math.exp(log)) if log < 700 else f"{_power(log)} times"
+    return f"{value:,.0f}" if value < 1e6 else f"{number(value, 2)}"

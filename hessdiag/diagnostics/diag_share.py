@@ -25,6 +25,7 @@ from hessdiag.diagnostics.diag_share_verdict import NOISE, findings
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
+from hessdiag.numbers import number
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.theory import wigner_ols
 
@@ -259,7 +260,7 @@ def _certificate(
     witnesses = []
     if entry is not None:
         value, ratio = entry
-        says = f"the diagonal has the entry {value:.4g}, the curvature along one parameter"
+        says = f"the diagonal has the entry {number(value, 4)}, the curvature along one parameter"
         witnesses.append(Witness(value, says, NOISE * abs(value / ratio) if ratio else 0.0))
     if summary["trace"] is not None and size > 1:
         witnesses.append(share_witness(size, summary["trace"], summary["abs_sum"]))

@@ -11,11 +11,11 @@ from hessdiag.diagnostics.verdict import (
     Level,
     checks_findings,
     data_findings,
+    most_severe_first,
     nothing_there,
-    percent,
-    times,
     zero_rows_findings,
 )
+from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ NAMED = 3  # layers that a sentence names
 NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 
 
+@most_severe_first
 def findings(share: "DiagShare", problem: Problem) -> list[Finding]:
     """The verdict on a measured share, the most important sentence first."""
     found = checks_findings(share.checks, share.check_tolerance, share.point)
@@ -54,7 +55,7 @@ def _too_early(share: "DiagShare") -> Finding:
     return Finding(
         "warn",
         "The run ended before the share of the whole could be told.",
-        f"{share.rows:,} rows were computed; {missing} of {len(share.layers)} layers are not measured",
+        f"{share.rows:,} rows were computed; {missing} of {counted(len(share.layers), 'layer')} are not measured",
         "let it run longer, or ask for fewer rows: --rows",
     )
 
@@ -81,7 +82,7 @@ def _still_layers(share: "DiagShare") -> list[Finding]:
     return [
         Finding(
             "bad",
-            f"{len(still)} of {len(share.layers)} layers {have} no curvature at all: the share is that of the rest.",
+            f"{len(still)} of {counted(len(share.layers), 'layer')} {have} no curvature at all: the share is that of the rest.",
             f"every Hessian row is zero in {which}; a layer whose units are all dead also stills those before it; or the loss does not use its output",
             "a larger gain, smaller biases, leaky ReLU; hessdiag forward MODEL shows where the signal ends",
         )
@@ -138,7 +139,7 @@ def _negative_curvature(share: "DiagShare") -> list[Finding]:
             Finding(
                 "note",
                 f"{some[0].upper()}{some[1:]} of the diagonal is negative by rounding: no proof of negative curvature.",
-                f"computed anew in float64, the entry that seemed most negative is {share.negative_entry:.1e} of its row's absolute sum",
+                f"computed anew in float64, the entry that seemed most negative is {number(share.negative_entry, 2)} of its row's absolute sum",
                 "hessdiag eigs, which measures the lowest eigenvalue",
             )
         ]
@@ -146,7 +147,7 @@ def _negative_curvature(share: "DiagShare") -> list[Finding]:
         Finding(
             "note",
             f"Negative curvature is certain: {some} of the diagonal is negative.",
-            f"a negative H_ii is the curvature along one parameter: down to {share.negative_entry:.2g} of its row's absolute sum",
+            f"a negative H_ii is the curvature along one parameter: down to {number(share.negative_entry, 2)} of its row's absolute sum",
             "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
         )
     ]
@@ -156,7 +157,7 @@ def _blocks(share: "DiagShare") -> Finding:
     inside, bounds = share.layer_block_share or 0.0, share.layer_block_share_interval
     error = f" (95 %: {percent(bounds[0])} to {percent(bounds[1])})" if bounds else ""
     if len(share.layers) == 1:
-        return Finding("note", "There is one layer only: layer blocks are the whole Hessian.", "1 layer", "nothing")
+        return Finding("note", "There is one layer only: layer blocks are the whole Hessian.", "", "")
     level: Level = "ok" if inside >= 0.5 else "note"
     return Finding(
         level,
@@ -187,7 +188,7 @@ def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
             Finding(
                 "warn",
                 f"Entries of the Hessian are near the underflow floor of {str(problem.dtype).removeprefix('torch.')}.",
-                f"mean |H_ij| is {typical:.1e}; below {floor:.1e} digits are lost",
+                f"mean |H_ij| is {number(typical, 2)}; below {number(floor, 2)} digits are lost",
                 "--dtype float64",
             )
         )

@@ -6,10 +6,11 @@ from hessdiag.diagnostics.verdict import (
     Finding,
     checks_findings,
     data_findings,
+    most_severe_first,
     nothing_there,
-    percent,
     zero_rows_findings,
 )
+from hessdiag.numbers import counted, number, percent
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ CAPTURED = 0.5  # share of the squared gradient in the top eigenvectors that is 
 NEAR_ROUNDING = 30.0  # residuals within this factor of rounding are rounding's
 
 
+@most_severe_first
 def findings(eigs: "Eigs", problem: Problem) -> list[Finding]:
     """The verdict on both ends, the most important sentence first."""
     found = checks_findings(eigs.checks, eigs.check_tolerance, eigs.point)
@@ -59,8 +61,12 @@ def _convergence(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note" if eigs.status == "interrupted" else "bad",
             f"{len(missed)} of {len(pairs)} eigenpairs have not converged to a relative residual of {eigs.tol:g}: they are bounds.",
-            f"the worst residual is {worst.residual:.1e} at {worst.eigenvalue:.3g}"
-            + (f", which is near rounding, {eigs.rounding:.1e}" if by_rounding else f", after {eigs.hvps:,} products"),
+            f"the worst residual is {number(worst.residual, 2)} at {number(worst.eigenvalue)}"
+            + (
+                f", which is near rounding, {number(eigs.rounding, 2)}"
+                if by_rounding
+                else f", after {counted(eigs.hvps, 'product')}"
+            ),
             "--dtype float64" if by_rounding else f"--max-products {4 * eigs.hvps}, a larger --max-basis or --tol",
         )
     ]
@@ -76,8 +82,8 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
             Finding(
                 "ok",
                 f"The Hessian is positive {'definite' if definite else 'semidefinite'} here: the loss curves up in every direction it feels.",
-                f"all {eigs.parameters:,} eigenvalues were computed; the lowest is {low:.3g}, rounding is {eigs.rounding:.1e}",
-                "nothing" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
+                f"all {eigs.parameters:,} eigenvalues were computed; the lowest is {number(low)}, rounding is {number(eigs.rounding, 2)}",
+                "" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
             )
         ]
     if not eigs.lowest:
@@ -86,7 +92,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note",
             "No negative curvature is proven.",
-            proof.why if proof.bound is None else f"the lowest Ritz value is {proof.bound:.3g}: {proof.why}",
+            proof.why if proof.bound is None else f"the lowest Ritz value is {number(proof.bound)}: {proof.why}",
             "see the failed self-check" if proof.bound is None else "a smaller --tol, or another --seed",
         )
     ]
@@ -101,17 +107,17 @@ def _proven(eigs: "Eigs") -> Finding:
     low = next((pair for pair in eigs.lowest[:1] if pair.bound is None), None)
     high = next((pair for pair in eigs.highest[-1:] if pair.bound is None), None)
     if low is None:
-        says = f"Negative curvature is proven: the lowest eigenvalue is at or below {proof.bound:.3g}."
+        says = f"Negative curvature is proven: the lowest eigenvalue is at or below {number(proof.bound)}."
         return Finding("note", says, proof.why, use)
     if high is None or high.eigenvalue <= 0:
-        return Finding("note", f"Negative curvature is proven: {low.eigenvalue:.3g}.", proof.why, use)
+        return Finding("note", f"Negative curvature is proven: {number(low.eigenvalue)}.", proof.why, use)
     depth = -low.eigenvalue / high.eigenvalue
     strong = depth >= COMPARABLE
     return Finding(
         "note",
-        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {low.eigenvalue:.3g}, {percent(depth)} of the largest.",
-        f"{proof.why}: an eigenvalue is at or below {proof.bound:.4g}",
-        use if strong else "nothing, unless the loss has stalled: then it is the way down",
+        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {number(low.eigenvalue)}, {percent(depth)} of the largest.",
+        f"{proof.why}: an eigenvalue is at or below {number(proof.bound, 4)}",
+        use if strong else "follow it if the loss has stalled: then it is the way down",
     )
 
 
@@ -123,16 +129,16 @@ def _sharpness(eigs: "Eigs") -> list[Finding]:
         return [
             Finding(
                 "note",
-                f"Plain gradient descent is unstable here for learning rates above {eigs.largest_step:.3g}; the limit may be lower.",
-                f"the largest eigenvalue is at least {top.eigenvalue:.4g}: it has not converged, and the limit is 2 / lambda_max",
+                f"Plain gradient descent is unstable here for learning rates above {number(eigs.largest_step)}; the limit may be lower.",
+                f"the largest eigenvalue is at least {number(top.eigenvalue, 4)}: it has not converged, and the limit is 2 / lambda_max",
                 f"--max-products {4 * eigs.hvps} for the limit itself; momentum b raises it by the factor 1 + b",
             )
         ]
     return [
         Finding(
             "note",
-            f"Plain gradient descent is stable here only for learning rates below {eigs.largest_step:.3g}.",
-            f"the largest eigenvalue is {top.eigenvalue:.4g}, and the limit 2 / lambda_max",
+            f"Plain gradient descent is stable here only for learning rates below {number(eigs.largest_step)}.",
+            f"the largest eigenvalue is {number(top.eigenvalue, 4)}, and the limit 2 / lambda_max",
             "compare with your learning rate; momentum b raises the limit by the factor 1 + b",
         )
     ]
@@ -154,7 +160,7 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
             Finding(
                 "note",
                 "Along the gradient the loss curves down: gradient steps grow at first.",
-                f"g'Hg / g'g is {curvature:.3g}",
+                f"g'Hg / g'g is {number(curvature)}",
                 "no step from the quadratic model alone; a line search or a trust region bounds it",
             )
         ]
@@ -162,24 +168,24 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
     overlaps = [pair.gradient_overlap or 0.0 for pair in eigs.highest]
     captured = sum(overlap**2 for overlap in overlaps)
     vectors = "eigenvectors" if all(pair.converged for pair in eigs.highest) else "Ritz vectors"
-    best = f"; the best step along it is {1 / curvature:.3g}" if curved else ""
+    best = f"; the best step along it is {number(1 / curvature)}" if curved else ""
     if captured >= CAPTURED and len(overlaps) < eigs.parameters:
         return [
             Finding(
                 "note",
                 f"{percent(captured)} of the squared gradient lies in the top {len(overlaps)} {vectors}.",
-                f"the curvature along the gradient is {curvature:.3g}{best}",
+                f"the curvature along the gradient is {number(curvature)}{best}",
                 "smaller steps or second-order steps in those directions, larger ones elsewhere",
             )
         ]
     return [
         Finding(
             "note",
-            f"The curvature along the gradient is {curvature:.3g}.",
+            f"The curvature along the gradient is {number(curvature)}.",
             f"the top {len(overlaps)} {vectors} hold {percent(captured)} of the squared gradient"
             if overlaps
             else "g'Hg / g'g, from one product",
-            f"a step of {1 / curvature:.3g} minimizes the quadratic model along it" if curved else "nothing",
+            f"a step of {number(1 / curvature)} minimizes the quadratic model along it" if curved else "",
         )
     ]
 
@@ -209,7 +215,7 @@ def _inertia(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note",
             f"Of {eigs.parameters:,} eigenvalues {signs.positive:,} are positive, {signs.negative:,} negative and {signs.zero:,} zero.",
-            f"the whole spectrum was computed; |lambda| up to {signs.tolerance:.1e} counts as zero",
-            "nothing",
+            f"the whole spectrum was computed; |lambda| up to {number(signs.tolerance, 2)} counts as zero",
+            "",
         )
     ]

@@ -14,6 +14,7 @@ from hessdiag.linalg.intervals import Z
 Floats = NDArray[np.float64]
 
 SMALLEST_SQUARE = float(np.finfo(float).tiny / np.finfo(float).eps)  # a sum of squares below has lost digits or terms
+FEWEST_FOR_TAILS = 20  # networks: of fewer, not even one is expected beyond a 5 % quantile
 FEWEST_CARRIERS = 50  # that carry an average: with fewer its error is not known
 MEDIAN_TO_MEAN_STDERR = math.sqrt(math.pi / 2)  # the median's standard error over the mean's, for a normal sample
 
@@ -29,8 +30,8 @@ class NormStatistics:
         median: Median, what a typical network has.
         mean: Average, which rare networks dominate when depth exceeds width.
         rms: Root mean square.
-        q05: 5 % quantile.
-        q95: 95 % quantile.
+        q05: 5 % quantile; `None` of fewer than 20 networks, which do not know it.
+        q95: 95 % quantile; likewise.
         log_median: Natural log of the median.
         log_median_stderr: Its standard error; NaN for fewer than two networks.
         networks: How many were live.
@@ -39,8 +40,8 @@ class NormStatistics:
     median: float
     mean: float
     rms: float
-    q05: float
-    q95: float
+    q05: float | None
+    q95: float | None
     log_median: float
     log_median_stderr: float
     networks: int
@@ -64,7 +65,7 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
         logs = np.log(np.where(values < SMALLEST_SQUARE, 0.0, values)) / 2
     if not len(logs):
         nan = float("nan")
-        return NormStatistics(nan, 0.0, 0.0, nan, nan, nan, nan, 0)
+        return NormStatistics(nan, 0.0, 0.0, None, None, nan, nan, 0)
     method: Literal["linear", "lower"] = (
         "linear" if np.isfinite(logs).all() else "lower"
     )  # no interpolation between minus infinities
@@ -74,7 +75,8 @@ def norm_statistics(squared: ArrayLike, live: ArrayLike) -> NormStatistics:
     norms = np.exp(logs)
     with np.errstate(over="ignore"):
         mean, rms = float(norms.sum()) / alive.size, math.sqrt(float(np.sum(norms**2)) / alive.size)
-    return NormStatistics(math.exp(middle), mean, rms, math.exp(low), math.exp(high), middle, stderr, len(logs))
+    q05, q95 = (None if len(logs) < FEWEST_FOR_TAILS else math.exp(end) for end in (low, high))
+    return NormStatistics(math.exp(middle), mean, rms, q05, q95, middle, stderr, len(logs))
 
 
 def of_few(count: int) -> float:

@@ -12,6 +12,7 @@ from scipy.optimize import brentq
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
 from hessdiag.errors import ComputeError
 from hessdiag.nets.initializers import WeightLaw
+from hessdiag.numbers import counted, of_log
 from hessdiag.theory.gaussian_nets import gate_moments, median_stabilizing_variance
 
 Target = Literal["median", "rms"]
@@ -143,7 +144,7 @@ def _search(
             reach = min(4 * reach, WIDEST)
         else:
             raise ComputeError(
-                f"no gain makes the {target} of the ratio 1 after {depth} layers: between {math.exp(grid[0]):.3g} and "
-                f"{math.exp(grid[-1]):.3g} it reaches {math.exp(min(max(values), BEYOND - 36)):.3g}.",
+                f"no gain makes the {target} of the ratio 1 after {counted(depth, 'layer')}: between "
+                f"{of_log(grid[0])} and {of_log(grid[-1])} it reaches {of_log(min(max(values), BEYOND - 36))}.",
                 "more width, or more seeds",
             )

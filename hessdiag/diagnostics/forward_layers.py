@@ -16,6 +16,7 @@ from hessdiag.diagnostics.forward_theory import unit_log_medians
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
+from hessdiag.numbers import of_log
 from hessdiag.theory.gaussian_nets import gate_moments
 
 NUDGE = 0.02  # of a log gain, over which the response of a layer's norm is measured
@@ -122,8 +123,8 @@ def sequential_layer_gains(
         least, most = statistic(-WIDEST), statistic(WIDEST)
         if not least < 0 <= most < math.inf:
             raise ComputeError(
-                f"no gain makes the {target} of the ratio 1 after layer {layer + 1}: between {math.exp(-WIDEST):.3g} "
-                f"and {math.exp(WIDEST):.3g} it goes from {math.exp(least):.3g} to {math.exp(most):.3g}.",
+                f"no gain makes the {target} of the ratio 1 after layer {layer + 1}: between "
+                f"{of_log(-WIDEST)} and {of_log(WIDEST)} it goes from {of_log(least)} to {of_log(most)}.",
                 "more width, or more seeds",
             )
         root = float(brentq(statistic, -WIDEST, WIDEST, xtol=1e-12))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.diagnostics.ensemble_statistics import average_stderr, of_few, upper_spread
+from hessdiag.diagnostics.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
 from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
 from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
@@ -39,8 +39,8 @@ class RatioStatistics:
         mean_stderr: Its standard error; `None` where so few networks carry the average that it would be too small.
         rms: Root mean square.
         rms_stderr: Its standard error, likewise.
-        q05: 5 % quantile.
-        q95: 95 % quantile.
+        q05: 5 % quantile; `None` of fewer than 20 networks, which do not know it.
+        q95: 95 % quantile; likewise.
         log_median: Natural log of the median, which exists where the median has left float64.
         log_median_stderr: Its standard error, from order statistics.
         dead_fraction: Share of networks whose layer is zero.
@@ -56,8 +56,8 @@ class RatioStatistics:
     mean_stderr: float | None
     rms: float
     rms_stderr: float | None
-    q05: float
-    q95: float
+    q05: float | None
+    q95: float | None
     log_median: float
     log_median_stderr: float
     dead_fraction: float
@@ -197,7 +197,7 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
     alive = np.sort(values[np.isfinite(values)])
     if not len(alive):
         nan = math.nan
-        return RatioStatistics(nan, nan, 0.0, None, 0.0, None, nan, nan, nan, nan, 1.0, 0, 0.0, nan, nan)
+        return RatioStatistics(nan, nan, 0.0, None, 0.0, None, None, None, nan, nan, 1.0, 0, 0.0, nan, nan)
     away = 1 / math.sqrt(len(alive))
     low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
     stderr = float(high - low) / 4 * of_few(len(alive)) if len(alive) > 1 else math.nan
@@ -216,8 +216,8 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
             mean_stderr=average_stderr(mean * unit, (root / mean) ** 2, count, spread),
             rms=root * unit,
             rms_stderr=average_stderr(root * unit / 2, kurtosis, count, 2 * spread),
-            q05=float(np.exp(q05)),
-            q95=float(np.exp(q95)),
+            q05=None if len(alive) < FEWEST_FOR_TAILS else float(np.exp(q05)),
+            q95=None if len(alive) < FEWEST_FOR_TAILS else float(np.exp(q95)),
             log_median=float(middle),
             log_median_stderr=stderr,
             dead_fraction=1 - len(alive) / count,

@@ -10,6 +10,7 @@ import numpy as np
 from hessdiag.diagnostics.forward_gain import Gain, Target, log_statistic
 from hessdiag.diagnostics.forward_layers import LayerGains
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
+from hessdiag.numbers import number
 
 FEWEST_CARRIERS = 30  # networks on which a root mean square must rest for its error to be believed
 
@@ -53,7 +54,7 @@ class Achieved:
         return self.ratio.median_stderr if self.target == "median" else self.ratio.rms_stderr
 
     def __str__(self) -> str:
-        return f"{self.value:.3g}" + ("" if self.stderr is None else f" ± {self.stderr:.2g}")
+        return f"{number(self.value)}" + ("" if self.stderr is None else f" ± {number(self.stderr, 2)}")
 
     def as_dict(self) -> dict[str, Any]:
         """The form that result documents hold."""

@@ -4,7 +4,8 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory
-from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Level, agreement_finding, percent, times
+from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Level, agreement_finding, most_severe_first
+from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.forward import Forward, InitRatios
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
 SUBTLE = math.log(2)
+MANY_DEAD = 0.05  # share of networks
 FLOAT32_FLOOR = math.log(1.2e-38)
 KEPT = {"median": "a typical network keeps its norm", "rms": "the mean square is kept"}
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
+@most_severe_first
 def findings(measured: "Forward") -> list[Finding]:
     """The verdict, one sentence for each initialization first."""
     found = [finding for entry in measured.inits for finding in (_signal(entry), *_solution(entry))]
@@ -31,10 +34,10 @@ def _signal(entry: "InitRatios") -> Finding:
         return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds} of {entry.seeds} at layer {entry.depth}", "leaky ReLU, a wider layer, or --dtype float64 if a model's numbers underflow")  # fmt: skip
     log, theory = ratio.log_median, entry.prediction
     because = (
-        f"median of the output's norm over the input's {_number(log)} (± {100 * ratio.log_median_stderr:.1f} %), "
-        f"{math.exp(log / entry.depth):.4f} per layer{_cause(entry, theory)}"
+        f"median of the output's norm over the input's {of_log(log)} (± {percent(ratio.log_median_stderr, 2)}), "
+        f"{factor(math.exp(log / entry.depth), 4)} per layer{_cause(entry, theory)}"
     )
-    change = f"a typical network's is {_times(abs(log))} {'smaller' if log < 0 else 'larger'} after {entry.depth} layers than at the input"
+    change = f"a typical network's is {times_of_log(abs(log))} {'smaller' if log < 0 else 'larger'} after {counted(entry.depth, 'layer')} than at the input"
     if log < -GONE:
         return Finding("bad", f"{entry.init}: the signal vanishes, {change}.", because, _cure(entry, theory))
     if log > GONE:
@@ -42,16 +45,18 @@ def _signal(entry: "InitRatios") -> Finding:
     if abs(log) > SUBTLE:
         word = "shrinks" if log < 0 else "grows"
         return Finding("warn", f"{entry.init}: the signal {word}, {change}.", because, _cure(entry, theory))
-    says = f"{entry.init}: the signal holds, a typical network's changes by a factor of {math.exp(log):.2g} over {entry.depth} layers."
-    return Finding("ok", says, because, "nothing")
+    says = f"{entry.init}: the signal holds, a typical network's changes by a factor of {of_log(log)} over {counted(entry.depth, 'layer')}."
+    if ratio.dead_fraction > MANY_DEAD:
+        return Finding("note", says, f"{because}; of the networks that live", "mend the dead networks first")
+    return Finding("ok", says, because, "")
 
 
 def _cause(entry: "InitRatios", theory: Theory | None) -> str:
     if theory is None:
         return ""
     if abs(math.log(theory.mean_square_growth)) > CRITICAL:
-        return f"; a layer multiplies the mean square by {theory.mean_square_growth:.3g}, and 1 would keep it"
-    return f"; the mean square is kept, but width {entry.width} is too narrow for {entry.depth} layers: the log of the norm falls by {-math.log(theory.typical_growth):.4f} per layer"
+        return f"; a layer multiplies the mean square by {number(theory.mean_square_growth)}, and 1 would keep it"
+    return f"; the mean square is kept, but width {entry.width} is too narrow for {counted(entry.depth, 'layer')}: the log of the norm falls by {number(-math.log(theory.typical_growth), 4)} per layer"
 
 
 def _cure(entry: "InitRatios", theory: Theory | None) -> str:
@@ -61,13 +66,15 @@ def _cure(entry: "InitRatios", theory: Theory | None) -> str:
         if entry.solution is not None:
             return "the gain below; else normalization, or residual connections"
         return "--solve median gives the gain that keeps it; else normalization, or residual connections"
-    step = f"scale the weights by {math.exp(-gain):.4f}, which keeps the median"
+    step = f"scale the weights by {number(math.exp(-gain), 5)}, which keeps the median"
     if theory.critical_width_per_depth > 0:
         width = math.ceil(theory.critical_width_per_depth * entry.depth)
         critical = theory.mean_square_growth**-0.5
         if abs(math.log(theory.mean_square_growth)) <= CRITICAL:
             return f"width {width:,} at this depth keeps half of a typical network's norm; or {step}"
-        return f"{step}; or scale them by {critical:.4f}, which keeps the mean square, with width {width:,} or more"
+        return (
+            f"{step}; or scale them by {number(critical, 5)}, which keeps the mean square, with width {width:,} or more"
+        )
     return step
 
 
@@ -77,27 +84,29 @@ def _solution(entry: "InitRatios") -> list[Finding]:
         return []
     name, says, because, cure = _gains_of_layers(entry, found) if found.layers else _one_gain(entry, found)
     if not found.tried:
-        because += f", which rests on {found.achieved.ratio.carriers:.0f} of {entry.seeds:,} networks and cannot tell"
+        because += (
+            f", which rests on {found.achieved.ratio.carriers:.0f} of {counted(entry.seeds, 'network')} and cannot tell"
+        )
         if found.method != "exact":
             return [Finding("bad", f"{entry.init}: {name} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
     elif found.z is not None and abs(found.z) > Z_ALLOWED:
-        return [Finding("warn", f"{entry.init}: {name} misses on fresh networks.", f"{because}: {found.z:+.1f} standard errors", "more --seeds")]  # fmt: skip
+        return [Finding("warn", f"{entry.init}: {name} misses on fresh networks.", f"{because}: {deviation(found.z)} standard errors", "more --seeds")]  # fmt: skip
     return [Finding("ok", says, because, cure)]
 
 
 def _one_gain(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, str]:
     """What the gain is called, what it does, why that is known, and how to use it."""
-    error = "" if found.gain_stderr is None else f" (± {found.gain_stderr:.1g})"
+    error = "" if found.gain_stderr is None else f" (± {number(found.gain_stderr, 1)})"
     growth = (
         ""
         if found.mean_square_growth is None
-        else f"a layer then multiplies the mean square by {found.mean_square_growth:.6g}; "
+        else f"a layer then multiplies the mean square by {number(found.mean_square_growth, 5)}; "
     )
     return (
-        f"the gain {found.gain:.5g}",
-        f"{entry.init}: with weights scaled by {found.gain:.5g}{error}, {KEPT[found.target]} over {entry.depth} layers.",
+        f"the gain {number(found.gain, 5)}",
+        f"{entry.init}: with weights scaled by {number(found.gain, 5)}{error}, {KEPT[found.target]} over {counted(entry.depth, 'layer')}.",
         f"{growth}on fresh networks the {found.target} is {found.achieved}",
-        f"after the initialization, multiply every weight matrix by {found.gain:.5g}",
+        f"after the initialization, multiply every weight matrix by {number(found.gain, 5)}",
     )
 
 
@@ -107,7 +116,7 @@ def _gains_of_layers(entry: "InitRatios", found: "Solution") -> tuple[str, str, 
     layer = found.worst or found.layers[-1]
     return (
         "a gain for each layer",
-        f"{entry.init}: with a gain for each layer, from {min(gains):.5g} to {max(gains):.5g}, {KEPT[found.target]} after each of {len(gains)} layers.",
+        f"{entry.init}: with a gain for each layer, from {number(min(gains), 5)} to {number(max(gains), 5)}, {KEPT[found.target]} after each of {counted(len(gains), 'layer')}.",
         f"on fresh networks the {found.target} is worst after layer {layer.name or layer.layer}: {layer.achieved}",
         "after the initialization, multiply each weight matrix by its gain; --save does it",
     )
@@ -121,14 +130,16 @@ def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
     median = ratio.log_median if last.theory_log_median is None else last.theory_log_median
     if not rms - median > SUBTLE:
         return []
+    known = ratio.q05 is not None
+    tails = f"; 90 % of networks between {number(ratio.q05)} and {number(ratio.q95)}" if known else ""
     sources = [
         "in theory" if exact is not None else "measured" for exact in (last.theory_log_rms, last.theory_log_median)
     ]
     return [
         Finding(
             "note",
-            f"{entry.init}: averages mislead, a typical network is {_times(rms - median)} smaller than the average says.",
-            f"at layer {entry.depth} root mean square {_number(rms)} ({sources[0]}), median {_number(median)} ({sources[1]}); 90 % of networks between {ratio.q05:.1e} and {ratio.q95:.1e}",
+            f"{entry.init}: averages mislead, a typical network is {times_of_log(rms - median)} smaller than the average says.",
+            f"at layer {entry.depth} root mean square {of_log(rms)} ({sources[0]}), median {of_log(median)} ({sources[1]}){tails}",
             "judge an initialization by its median",
         )
     ]
@@ -138,7 +149,7 @@ def _dead(entry: "InitRatios") -> list[Finding]:
     ratio = entry.last.ratio
     if not ratio.dead_fraction or not ratio.live:
         return []
-    level: Level = "bad" if ratio.dead_fraction > 0.05 else "warn"
+    level: Level = "bad" if ratio.dead_fraction > MANY_DEAD else "warn"
     return [
         Finding(
             level,
@@ -156,7 +167,7 @@ def _underflow(entry: "InitRatios") -> list[Finding]:
         Finding(
             "bad",
             f"{entry.init}: in float32 the output of a typical network is zero.",
-            f"its norm is {_number(entry.last.ratio.log_median)} times the input's, and float32 ends at 1.2e-38",
+            f"its norm is {of_log(entry.last.ratio.log_median)} times the input's, and float32 ends at 1.2e-38",
             "mend the scale before anything else",
         )
     ]
@@ -169,14 +180,3 @@ def _agreement(measured: "Forward") -> list[Finding]:
     init, worst = max(compared, key=lambda pair: abs(pair[1].z or 0.0))
     count = sum(len(entry.compared) for entry in measured.inits)
     return [agreement_finding(worst.z or 0.0, f"{init}, layer {worst.layer}", count)]
-
-
-def _number(log: float) -> str:
-    """exp(log) in three digits, also beyond the range of float64."""
-    decades = log / math.log(10)
-    exponent = math.floor(decades)
-    return f"{math.exp(log):.3g}" if -3 <= decades < 5 else f"{10 ** (decades - exponent):.2f}e{exponent}"
-
-
-def _times(log: float) -> str:
-    return times(math.exp(log)) if log < 700 else f"{_number(log)} times"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from hessdiag.curvature.linearization import AT_KINK
 from hessdiag.diagnostics.verdict import Finding
+from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 
 FINEST = 1e-5  # tolerance in float64
@@ -39,7 +40,7 @@ def check_findings(checks: Mapping[str, float | None], tolerance: float) -> list
         Finding(
             "bad",
             "The Gauss-Newton products are not the loss's curvature along the linearized model: they cannot be trusted.",
-            f"relative error of v'Gv {error:.1e}, allowed {tolerance:.0e}",
+            f"relative error of v'Gv {number(error, 2)}, allowed {number(tolerance, 1)}",
             f"{wider}a model and a loss that detach nothing and draw no random numbers; at a kink of the loss, such as a residual of exactly zero, there is no such matrix",
         )
     ]
@@ -54,7 +55,7 @@ def elsewhere_findings(uses_parameters: bool | None) -> list[Finding]:
             "note",
             "The loss also uses parameters by another way than the model's output: the Gauss-Newton matrix leaves that part out.",
             "with all tensors of the output cut off from the parameters, the loss still depends on some of them, as a penalty on weights does",
-            "nothing, if that is meant; the Hessian and the residual hold it",
+            "check that this is meant; the Hessian and the residual hold it",
         )
     ]
 

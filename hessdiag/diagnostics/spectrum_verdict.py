@@ -7,11 +7,11 @@ from hessdiag.diagnostics.verdict import (
     Finding,
     checks_findings,
     data_findings,
+    most_severe_first,
     nothing_there,
-    percent,
-    times,
     zero_rows_findings,
 )
+from hessdiag.numbers import number, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ FLAT = 0.5  # share of eigenvalues near zero
 WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 
 
+@most_severe_first
 def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     """The verdict on a measured spectrum, the most important sentence first."""
     found = checks_findings(spectrum.checks, spectrum.check_tolerance, spectrum.point)
@@ -71,7 +72,7 @@ def _ends(spectrum: "Spectrum") -> list[Finding]:
         Finding(
             "warn" if spectrum.status == "inexact" else "note",
             f"{len(loose)} of {len(spectrum.outliers)} extreme eigenpairs did not converge: they are bounds, and were left in the density.",
-            f"the largest residual is {worst.residual or 0.0:.2g} at the eigenvalue {worst.eigenvalue:.4g}",
+            f"the largest residual is {number(worst.residual or 0.0, 2)} at the eigenvalue {number(worst.eigenvalue, 4)}",
             "a larger --steps, which also gives the eigensolver more products; --dtype float64",
         )
     ]
@@ -80,8 +81,8 @@ def _ends(spectrum: "Spectrum") -> list[Finding]:
 def _end(spectrum: "Spectrum", which: str) -> str:
     """The smallest or the largest eigenvalue, or how far the spectrum reaches at least."""
     if which == "lowest":
-        return f"{'at or below ' * spectrum.lowest_is_bound}{spectrum.lowest:.4g}"
-    return f"{'at or above ' * spectrum.highest_is_bound}{spectrum.highest:.4g}"
+        return f"{'at or below ' * spectrum.lowest_is_bound}{number(spectrum.lowest, 4)}"
+    return f"{'at or above ' * spectrum.highest_is_bound}{number(spectrum.highest, 4)}"
 
 
 def _signs(spectrum: "Spectrum") -> Finding:
@@ -128,13 +129,13 @@ def _gauss_newton_signs(spectrum: "Spectrum") -> Finding:
         return Finding(
             "note",
             f"No negative eigenvalue of the {WORDS[spectrum.operator]} was found; nothing promises that there is none.",
-            f"the loss is not known to be convex in what it receives; the smallest is {spectrum.lowest:.4g}",
+            f"the loss is not known to be convex in what it receives; the smallest is {number(spectrum.lowest, 4)}",
             "--operator hessian for the whole curvature",
         )
     return Finding(
         "warn",
         f"The {WORDS[spectrum.operator]} is indefinite, for the loss is not convex in what it receives: {_negative_share(spectrum)} of its eigenvalues are negative.",
-        f"the lowest is {spectrum.lowest:.4g}, the highest {spectrum.highest:.4g}",
+        f"the lowest is {number(spectrum.lowest, 4)}, the highest {number(spectrum.highest, 4)}",
         "damping beyond the lowest, or a loss that is convex in the output: Gauss-Newton steps, K-FAC and Cholesky take this matrix to be semidefinite",
     )
 
@@ -145,7 +146,7 @@ def _no_negative(spectrum: "Spectrum", ends: str) -> Finding:
         return Finding(
             "ok",
             "No negative eigenvalue was found: the loss is convex to second order here.",
-            f"all were computed; the smallest is {ends}, rounding {spectrum.inertia.tolerance:.1e}",
+            f"all were computed; the smallest is {ends}, rounding {number(spectrum.inertia.tolerance, 2)}",
             "any second-order step is a descent step here; damp it for the flat directions",
         )
     return Finding(
@@ -193,7 +194,7 @@ def _outliers(spectrum: "Spectrum") -> list[Finding]:
             "note",
             f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
             f"{len(known)} extreme eigenvalues hold {percent(min(held, 1.0))} of the squared norm",
-            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{spectrum.highest:.4g} = {2 / spectrum.highest:.3g}; methods of low rank (L-BFGS, Lanczos) capture these directions"
+            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(spectrum.highest, 4)} = {number(2 / spectrum.highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
             if spectrum.highest > 0
             else "methods of low rank (L-BFGS, Lanczos) capture these directions",
         )
@@ -224,7 +225,7 @@ def _precision(spectrum: "Spectrum") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"The trace is rough: {spectrum.trace:.3g}, between {bounds[0]:.3g} and {bounds[1]:.3g} at 95 %.",
+            f"The trace is rough: {number(spectrum.trace)}, between {number(bounds[0])} and {number(bounds[1])} at 95 %.",
             f"{4 * spectrum.probes} random products were used; positive and negative eigenvalues may also cancel",
             f"--probes {4 * spectrum.probes}",
         )

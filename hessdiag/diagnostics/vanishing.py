@@ -1,18 +1,19 @@
 """How gradient and Hessian norms change with depth, over many random fully connected networks."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 import torch
 
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.point.result import Point
-from hessdiag.diagnostics.ensemble_statistics import fit_slope
+from hessdiag.diagnostics.ensemble_statistics import NormStatistics
 from hessdiag.diagnostics.measured import point_result
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing_norms import (
@@ -37,6 +38,7 @@ Progress = Callable[[int, int, str], None]
 WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
 SMALL_WIDTH = 64
 SAMPLES = 16  # default batch
+DEEP = 1 / 8  # of the deepest network: what is shallower has not settled to a rate
 SEEDS = 200  # default number of networks for gradients
 LARGEST_Z = 5.0  # standard errors between exact norms and their check by random products
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
@@ -46,11 +48,18 @@ QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiag
 
 @dataclass(frozen=True)
 class Rate:
-    """Change of a log-median per layer (natural log), fitted, beside the asymptotic theory."""
+    """Change of a log-median per layer (natural log) from one depth to another, beside the asymptotic theory."""
 
     per_layer: float
     per_layer_stderr: float
     theory_per_layer: float | None
+    from_depth: int
+    to_depth: int
+
+
+def _known(norm: NormStatistics | None) -> TypeGuard[NormStatistics]:
+    """Whether a log-median has an error."""
+    return norm is not None and math.isfinite(norm.log_median) and 0 < norm.log_median_stderr < math.inf
 
 
 @dataclass(frozen=True)
@@ -117,22 +126,32 @@ class Vanishing:
 
     @cached_property
     def rates(self) -> dict[str, Rate]:
-        """Rate of every quantity over the deeper half of the grid (by log depth); empty for width = depth."""
-        if self.width == "same":
+        """Change per layer of every quantity's log-median between two depths; empty for width = depth.
+
+        Two medians of the table give each rate, so that a reader can do it again; a line through all medians between
+        them would know it little better.
+        """
+        ends = self.ends
+        if ends is None or self.width == "same":
             return {}
-        theory = self.predict(self.width)
-        deep = [entry for entry in self.depths if entry.depth >= self.depths[-1].depth / 8 and entry.depth >= 2]
+        theory, layers = self.predict(self.width), ends[1].depth - ends[0].depth
         found = {}
         for quantity in QUANTITIES:
-            norms = [(entry.depth, norm) for entry in deep if (norm := statistics_of(entry, quantity)) is not None]
-            slope = fit_slope(
-                [depth for depth, _ in norms],
-                [n.log_median for _, n in norms],
-                [n.log_median_stderr for _, n in norms],
-            )
-            if slope is not None:
-                found[quantity] = Rate(slope.value, slope.stderr, theory.rates.get(quantity) if theory else None)
+            first, last = (statistics_of(entry, quantity) for entry in ends)
+            if not (_known(first) and _known(last)):
+                continue
+            change = last.log_median - first.log_median
+            stderr = math.hypot(first.log_median_stderr, last.log_median_stderr)
+            limit = theory.rates.get(quantity) if theory else None
+            found[quantity] = Rate(change / layers, stderr / layers, limit, ends[0].depth, ends[1].depth)
         return found
+
+    @property
+    def ends(self) -> tuple[DepthNorms, DepthNorms] | None:
+        """The depths between which all rates are taken: the deepest, and the first from an eighth of it on."""
+        known = [entry for entry in self.depths if _known(entry.gradient_norm)]
+        deep = [entry for entry in known if entry.depth >= max(DEEP * known[-1].depth, 2)]
+        return (deep[0], deep[-1]) if len(deep) > 1 else None
 
     @cached_property
     def agreement(self) -> tuple[Agreement, ...]:

@@ -4,7 +4,9 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory
-from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, checks_findings, percent, times
+from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, checks_findings, most_severe_first
+from hessdiag.linalg.intervals import Z
+from hessdiag.numbers import counted, factor, factor_per_layer, number, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.vanishing import Vanishing
@@ -17,23 +19,23 @@ OVERSTATED = 1.5  # path count over effective width that is worth a word
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
+@most_severe_first
 def findings(measured: "Vanishing") -> list[Finding]:
     """The verdict, the most important sentence first."""
     first, last = measured.depths[0], measured.depths[-1]
-    theory = measured.predict(last.width)
     found = [*_failed(measured), *_checks(measured)]
     if not measured.trusted:
         return found
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
-    found += _identical(measured, last)
-    found += _uneven(measured)
-    found.append(_gradient(measured, first, last, theory))
-    found += _hessian(measured, first, last)
+    found += [*_identical(measured, last), *_uneven(measured), *_dead(last), *_underflow(last)]
+    start = _start(measured)
+    found.append(_gradient(measured, start, last, sound=all(finding.level != "bad" for finding in found)))
+    if first is not last:
+        found += _hessian(start, last)
+    found += _indefinite(last)
     found += _effective_width(last)
     found += _typical_against_mean(last)
-    found += _dead(last)
-    found += _underflow(last)
     found += _agreement(measured)
     return found
 
@@ -63,15 +65,30 @@ def _checks(measured: "Vanishing") -> list[Finding]:
     return [Finding("bad", says, f"{z:.1f} standard errors apart", "report this with the command line above")]
 
 
-def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", theory: Theory | None) -> Finding:
-    sizes = [_per_layer(entry) for entry in measured.depths]
-    peak = measured.depths[sizes.index(max(sizes))]
-    falls = _per_layer(peak) / _per_layer(last) if _per_layer(last) else math.inf
-    rises = _per_layer(last) / _per_layer(first) if _per_layer(first) else math.nan
-    start = peak if falls > 1 / SUBTLE else first
+def _start(measured: "Vanishing") -> "DepthNorms":
+    """Where sentences about the change with depth start: where rates do, or earlier if most was lost before."""
+    live = [entry for entry in measured.depths if entry.gradient_norm.networks]
+    start = measured.ends[0] if measured.ends is not None else live[0]
+    peak = max(live, key=lambda entry: entry.gradient_norm.median)
+    return peak if peak.depth < start.depth and _falls(peak, start) > 1 / SUBTLE else start
+
+
+def _falls(start: "DepthNorms", last: "DepthNorms") -> float:
+    return start.gradient_norm.median / last.gradient_norm.median if last.gradient_norm.median else math.inf
+
+
+def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *, sound: bool) -> Finding:
+    """What becomes of the norm of the whole gradient.
+
+    With as much gradient in every parameter it grows as the root of their number, which is no explosion.
+    """
+    theory, between = measured.predict(last.width), f"at depth {last.depth} than at depth {start.depth}"
+    falls, more = _falls(start, last), math.sqrt(last.parameters / start.parameters)
+    if start is last:
+        says = "One depth was measured: how norms change with it is not told."
+        return Finding("note", says, _median(last), "a larger --depth")
     because = (
-        f"median gradient norm of one layer {_per_layer(start):.2e} at depth {start.depth}, "
-        f"{_per_layer(last):.2e} at depth {last.depth}{_change(start, last)}"
+        f"{_median(start)}, {number(last.gradient_norm.median)} at depth {last.depth}{_rate(measured, start, last)}"
     )
     if not last.gradient_norm.median:
         says = (
@@ -83,35 +100,38 @@ def _gradient(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms", th
             f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth}."
         )
         return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
-    if falls > 1 / GONE:
-        says = f"Gradients vanish with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
-        return Finding("bad", says, because, _cure(measured, last, theory, explodes=False))
     if falls > 1 / SUBTLE:
-        says = f"Gradients shrink with depth: a typical network's is {times(falls)} smaller at depth {last.depth} than at its peak."
-        return Finding("warn", says, because, _cure(measured, last, theory, explodes=False))
-    if not rises <= 1 / GONE:
-        says = f"Gradients explode with depth: by {times(rises)} at depth {last.depth}."
+        gone = falls * more > 1 / GONE  # of one parameter, whose share of the whole falls with their number
+        says = f"Gradients {'vanish' if gone else 'shrink'} with depth: a typical network's norm is {times(falls)} smaller {between}."
+        return Finding("bad" if gone else "warn", says, because, _cure(measured, last, theory, explodes=False))
+    rises = 1 / falls if falls else math.inf
+    if not rises <= more / GONE:
+        says = f"Gradients explode with depth: a typical network's norm is {times(rises)} larger {between}."
         return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
-    if rises > 1 / SUBTLE:
-        says = f"Gradients grow with depth: {times(rises)} by depth {last.depth}."
+    if rises > more / SUBTLE:
+        says = f"Gradients grow with depth: a typical network's norm is {times(rises)} larger {between}."
         return Finding("note", says, because, "gradient clipping or a slightly smaller gain, if training diverges")
-    says = f"Gradients hold: depth {last.depth} changes a typical one by a factor of {rises:.2g}."
-    return Finding("ok", says, because, "nothing: any optimizer can start here")
+    says = f"Gradients hold: a typical network's norm is {times(rises)} as large {between}."
+    if rises > 1:
+        because += f"; {times(more**2)} as many parameters, with as much in each, would alone give {times(more)}"
+    if not sound:
+        return Finding("note", says, because, "mend the other findings first: a norm that holds is not enough")
+    return Finding("ok", says, because, "any optimizer can start here")
 
 
-def _per_layer(entry: "DepthNorms") -> float:
-    """Root mean square over layers of the typical gradient: the whole gradient's norm grows with depth by itself."""
-    return entry.gradient_norm.median / math.sqrt(entry.depth)
+def _median(entry: "DepthNorms") -> str:
+    return f"median gradient norm {number(entry.gradient_norm.median)} at depth {entry.depth}"
 
 
-def _change(start: "DepthNorms", last: "DepthNorms") -> str:
-    """The factor per layer between the same two depths, with its standard error."""
-    layers, sizes = last.depth - start.depth, (_per_layer(start), _per_layer(last))
-    if not layers or not all(0 < size < math.inf for size in sizes):
+def _rate(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms") -> str:
+    """The factor per layer between the same two depths, where that is the measured rate."""
+    rate = measured.rates.get("gradient")
+    if rate is None or (rate.from_depth, rate.to_depth) != (start.depth, last.depth):
         return ""
-    factor = (sizes[1] / sizes[0]) ** (1 / layers)
-    stderr = factor * math.hypot(start.gradient_norm.log_median_stderr, last.gradient_norm.log_median_stderr) / layers
-    return f": a factor of {factor:.4f} for each further layer" + (f" (± {stderr:.4f})" if stderr > 0 else "")
+    limit = ""
+    if rate.theory_per_layer is not None:
+        limit = f"; {factor(math.exp(rate.theory_per_layer), 4)} in theory at large depth"
+    return f": {factor_per_layer(rate.per_layer, rate.per_layer_stderr)} for each further layer{limit}"
 
 
 def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
@@ -130,51 +150,64 @@ def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, e
         return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
     gain = theory.mean_square_growth**-0.5
     if abs(math.log(theory.mean_square_growth)) > CRITICAL:
-        step = f"scale the weights by {gain:.3g}, for a layer multiplies the mean square by {theory.mean_square_growth:.3g}"
+        step = f"scale the weights by {number(gain, 5)}, for a layer multiplies the mean square by {number(theory.mean_square_growth)}"
         return step if explodes else f"{step}; then width {_width(last, theory)} or more at this depth"
-    return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {1 / theory.typical_growth:.4f}; or {adaptive}"
+    return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {number(1 / theory.typical_growth, 5)}; or {adaptive}"
 
 
 def _width(last: "DepthNorms", theory: Theory) -> str:
     return f"{math.ceil(theory.critical_width_per_depth * last.depth):,}"
 
 
-def _hessian(measured: "Vanishing", first: "DepthNorms", last: "DepthNorms") -> list[Finding]:
-    total, diagonal = last.hessian_norm.median, last.hessian_diagonal_blocks_norm.median
-    off = last.hessian_offdiagonal_blocks_norm.median
-    if not total > 0 or last.depth == 1:
+def _hessian(start: "DepthNorms", last: "DepthNorms") -> list[Finding]:
+    """What becomes of the Hessian's norm between the depths that the gradient's sentence is about.
+
+    With as much curvature in every entry it grows as the number of parameters.
+    """
+    before, after = start.hessian_norm, last.hessian_norm
+    if not (0 < after.median < math.inf and 0 < before.median < math.inf):
         return []
-    peak = max(measured.depths, key=lambda entry: entry.hessian_norm.median)
-    falls, rises = peak.hessian_norm.median / total, total / first.hessian_norm.median
-    found = []
-    if falls > 1 / GONE:
-        found.append(
+    change, error = (
+        math.log(after.median / before.median),
+        math.hypot(before.log_median_stderr, after.log_median_stderr),
+    )
+    because = f"median Frobenius norm {number(before.median)} at depth {start.depth}, {number(after.median)} at depth {last.depth}"
+    between = f"at depth {last.depth} than at depth {start.depth}"
+    if change < math.log(SUBTLE) and not abs(change) <= Z * error:
+        gone = change < math.log(GONE)
+        return [
             Finding(
-                "bad",
-                f"Curvature vanishes too: a typical Hessian is {times(falls)} smaller at depth {last.depth} than at its peak.",
-                f"median Frobenius norm {total:.2e} at depth {last.depth}, {peak.hessian_norm.median:.2e} at depth {peak.depth}: the loss is a plateau, and Newton steps are no better conditioned than gradient steps",
+                "bad" if gone else "warn",
+                f"Curvature {'vanishes' if gone else 'shrinks'} too: a typical Hessian is {times(math.exp(-change))} smaller {between}.",
+                f"{because}: Newton steps are no better conditioned than gradient steps",
                 "mend the gradient's decay first; curvature follows",
             )
-        )
-    elif rises > 1 / GONE:
-        found.append(
+        ]
+    if change > math.log(last.parameters / start.parameters / GONE):
+        return [
             Finding(
                 "bad",
-                f"Curvature explodes with depth: {times(rises)} by depth {last.depth}.",
-                f"median Frobenius norm {total:.2e}; a stable learning rate is below 2 / largest eigenvalue",
+                f"Curvature explodes with depth: a typical Hessian is {times(math.exp(change))} larger {between}.",
+                f"{because}; a stable learning rate is below 2 / largest eigenvalue",
                 "a smaller gain, or normalization",
             )
+        ]
+    return []
+
+
+def _indefinite(last: "DepthNorms") -> list[Finding]:
+    if not last.certified_indefinite:
+        return []
+    diagonal, off = last.hessian_diagonal_blocks_norm.median, last.hessian_offdiagonal_blocks_norm.median
+    count = round(last.certified_indefinite * last.hessian_seeds)
+    return [
+        Finding(
+            "note",
+            f"{count:,} of {counted(last.hessian_seeds, 'Hessian')} {'is' if count == 1 else 'are'} certainly indefinite: diagonal blocks are too small for what couples the layers.",
+            f"diagonal blocks {number(diagonal)}, off-diagonal {number(off)} at depth {last.depth} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
+            "negative curvature is the way out of a plateau: perturbed or adaptive steps find it, layer-wise preconditioners do not see it",
         )
-    if last.certified_indefinite:
-        found.append(
-            Finding(
-                "note",
-                f"{100 * last.certified_indefinite:.3g} % of the Hessians are certainly indefinite: their diagonal blocks are too small for what couples the layers.",
-                f"diagonal blocks {diagonal:.2e}, off-diagonal {off:.2e} at depth {last.depth} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
-                "negative curvature is the way out of a plateau: perturbed or adaptive steps find it, layer-wise preconditioners do not see it",
-            )
-        )
-    return found
+    ]
 
 
 def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
@@ -184,7 +217,7 @@ def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
         Finding(
             "warn",
             "All networks have the same weights: this is one network, not what is typical.",
-            f"{last.seeds} networks at depth {last.depth}; what builds them does not draw from torch's global generator",
+            f"{counted(last.seeds, 'network')} at depth {last.depth}; what builds them does not draw from torch's global generator",
             "--init NAME, or a function without a seed of its own",
         )
     ]
@@ -210,7 +243,7 @@ def _uneven(measured: "Vanishing") -> list[Finding]:
         Finding(
             "bad",
             f"Layers are not reached alike: a typical parameter of {weakest.name} gets a gradient {times(high / low)} smaller than one of {strongest.name}.",
-            f"{low:.2e} against {high:.2e} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth}",
+            f"{number(low)} against {number(high)} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth}",
             "an optimizer that scales each parameter by itself (RMSprop, Adam); the norm of the whole gradient hides this",
         )
     ]
@@ -219,12 +252,12 @@ def _uneven(measured: "Vanishing") -> list[Finding]:
 def _effective_width(last: "DepthNorms") -> list[Finding]:
     if last.effective_width is None or last.path_width is None or last.path_width < OVERSTATED * last.effective_width:
         return []
-    error = f" ± {last.effective_width_stderr:.2g}" if last.effective_width_stderr else ""
+    error = f" ± {number(last.effective_width_stderr, 2)}" if last.effective_width_stderr else ""
     return [
         Finding(
             "note",
-            f"The layers average like fully connected ones of {last.effective_width:.3g} units, not of {last.path_width:.4g}.",
-            f"effective width {last.effective_width:.3g}{error} by the stable rank of their inputs, {last.path_width:.4g} by counting paths (k^2 c), harmonic means over the layers at depth {last.depth}",
+            f"The layers average like fully connected ones of {number(last.effective_width)} units, not of {number(last.path_width, 4)}.",
+            f"effective width {number(last.effective_width)}{error} by the stable rank of their inputs, {number(last.path_width, 4)} by counting paths (k^2 c), harmonic means over the layers at depth {last.depth}",
             "judge depth by the former: weights that are shared over an image are fewer independent terms than its paths",
         )
     ]
@@ -234,11 +267,13 @@ def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
     norm = last.gradient_norm
     if not norm.median > 0 or not 2 * norm.median <= norm.mean < math.inf:
         return []
+    known = norm.q05 is not None
+    tails = f", 90 % of networks between {number(norm.q05)} and {number(norm.q95)}" if known else ""
     return [
         Finding(
             "note",
             f"Averages mislead here: a typical network's gradient is {times(norm.mean / norm.median)} smaller than the average says.",
-            f"at depth {last.depth} median {norm.median:.2e}, mean {norm.mean:.2e}, 90 % of networks between {norm.q05:.1e} and {norm.q95:.1e}",
+            f"at depth {last.depth} median {number(norm.median)}, mean {number(norm.mean)}{tails}",
             "judge an initialization by its median; try several seeds",
         )
     ]
@@ -266,7 +301,7 @@ def _underflow(last: "DepthNorms") -> list[Finding]:
         Finding(
             "bad",
             "In float32 these gradients are zero: no optimizer would move at all.",
-            f"a typical entry is {per_weight:.1e}, float32 ends at {FLOAT32_FLOOR:.1e} (this measurement is in float64)",
+            f"a typical entry is {number(per_weight)}, the median norm over the root of {counted(last.parameters, 'parameter')}; float32 ends at {number(FLOAT32_FLOOR, 2)} (this measurement is in float64)",
             "mend the scale before anything else",
         )
     ]

@@ -1,10 +1,13 @@
 """Verdicts: what a measurement means, why, and what to do about it."""
 
+import functools
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, ParamSpec
 
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.result import Point
+from hessdiag.numbers import counted, deviation, number
 
 if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
@@ -12,12 +15,15 @@ if TYPE_CHECKING:
 Level = Literal["ok", "note", "warn", "bad"]
 Status = Literal["ok", "inexact", "interrupted"]
 
+P = ParamSpec("P")
+
+SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
 Z_ALLOWED = 4.0  # standard errors from exact theory
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence of a verdict with the number behind it and what a person can do."""
+    """One sentence of a verdict with the number behind it and what a person can do; empty where that is nothing."""
 
     level: Level
     says: str
@@ -29,25 +35,23 @@ class Finding:
         return {"level": self.level, "says": self.says, "because": self.because, "try": self.remedy}
 
 
-def percent(value: float) -> str:
-    """A share for people: three significant digits.
+def most_severe_first(write: Callable[P, list[Finding]]) -> Callable[P, list[Finding]]:
+    """Order the findings that a function gives by their level; those of one level stay as they were."""
 
-    >>> percent(0.004429), percent(0.5), percent(1.2e-6)
-    ('0.443 %', '50 %', '0.00012 %')
+    @functools.wraps(write)
+    def ordered(*args: P.args, **kwargs: P.kwargs) -> list[Finding]:
+        return by_severity(write(*args, **kwargs))
+
+    return ordered
+
+
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
+    """The most severe first, and otherwise in the order given.
+
+    >>> by_severity([Finding("ok", "A", "", ""), Finding("bad", "B", "", "")])[0].says
+    'B'
     """
-    digits = f"{100 * value:.3g}"
-    return f"{float(digits):.5f}".rstrip("0").rstrip(".") + " %" if 0 < 100 * value < 1e-3 else f"{digits} %"
-
-
-def times(value: float) -> str:
-    """A factor for people.
-
-    >>> times(6.5641), times(0.031), times(1234.4), times(2.35e14)
-    ('6.6 times', '0.031 times', '1,234 times', '2.4e+14 times')
-    """
-    if value >= 1e5:
-        return f"{value:.1e} times"
-    return f"{value:,.0f} times" if value >= 100 else f"{value:.2g} times"
+    return sorted(findings, key=lambda finding: SEVERITY.index(finding.level))
 
 
 def checks_findings(checks: dict[str, float | None], tolerance: float, point: Point | None = None) -> list[Finding]:
@@ -72,7 +76,7 @@ def checks_findings(checks: dict[str, float | None], tolerance: float, point: Po
                 Finding(
                     "bad",
                     f"The Hessian products are not {what}: no number below can be trusted.",
-                    f"relative error {value:.1e}, allowed {tolerance:.0e}",
+                    f"relative error {number(value, 2)}, allowed {number(tolerance, 1)}",
                     "--dtype float64, if the model is in another; else an operation's second derivative is wrong, or something in the model changes between passes",
                 )
             )
@@ -97,13 +101,13 @@ def _differences(apart: float, tolerance: float) -> Finding:
         return Finding(
             "bad",
             "The model cannot be differentiated twice, and central differences depend on their step: no number below can be trusted.",
-            f"products of two step sizes differ by {apart:.1e}, allowed {tolerance:.0e}; a kink at the parameters themselves does this",
+            f"products of two step sizes differ by {number(apart, 2)}, allowed {number(tolerance, 1)}; a kink at the parameters themselves does this",
             remedy,
         )
     return Finding(
         "note",
         "The model cannot be differentiated twice: products are central differences, and not exact.",
-        f"products of two step sizes differ by a relative {apart:.1e}",
+        f"products of two step sizes differ by a relative {number(apart, 2)}",
         remedy,
     )
 
@@ -116,8 +120,8 @@ def agreement_finding(
     return Finding(
         "ok" if agrees else "warn",
         f"{measured} and exact theory {'agree' if agrees else 'disagree'}.",
-        f"largest deviation{quantity} {z:+.1f} standard errors ({where}), {compared} compared",
-        "nothing" if agrees else "more --seeds; if it stays, report it",
+        f"largest deviation{quantity} {deviation(z)} standard errors ({where}), {compared} compared",
+        "" if agrees else "more --seeds; if it stays, report it",
     )
 
 
@@ -125,19 +129,21 @@ def zero_rows_findings(zero_rows: int, untouched: int, parameters: int) -> list[
     """What was left out of all vectors: rows of parameters that no batch touches, and others that are exactly zero."""
     found = []
     if untouched:
+        are, rows = ("is", "its row is") if untouched == 1 else ("are", "their rows are")
         found.append(
             Finding(
                 "note",
-                f"{untouched:,} of {parameters:,} parameters are not touched by these batches: their rows are zero.",
+                f"{untouched:,} of {counted(parameters, 'parameter')} {are} not touched by these batches: {rows} zero.",
                 "rows of tables that no batch looks up, or parameters that the loss does not reach; they were left out of the computation, and count as zero",
-                "nothing; more --batches touch more",
+                "more --batches touch more",
             )
         )
-    if zero_rows > untouched:
+    if (still := zero_rows - untouched) > 0:
+        are = "is" if still == 1 else "are"
         found.append(
             Finding(
                 "note",
-                f"{zero_rows - untouched:,} of the Hessian's {parameters:,} rows are exactly zero here.",
+                f"{still:,} of the Hessian's {counted(parameters, 'row')} {are} exactly zero here.",
                 "their products with random vectors vanish, as those of dead units and of inputs that are always zero do; they were left out of the computation, and count as zero",
                 "drop constant inputs; for dead units, wider layers or leaky ReLU",
             )

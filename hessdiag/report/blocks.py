@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.names import Name, shortened
-from hessdiag.report.numbers import MISSING, drawable, interval, number, percent, with_error, with_interval
+from hessdiag.report.numbers import MISSING, counted, drawable, interval, number, percent, with_error, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Fact,
@@ -160,7 +160,7 @@ def _heat(result: Json, name: str, scale: tuple[float, float] | None) -> Heat:
             f"{meaning} Each cell is the Frobenius norm of one pair of layers; all maps share one logarithmic scale of "
             "colours."
         ),
-        alt=f"Heat map of the {title.lower()}'s norms for {len(names)} layers, on a logarithmic colour scale.",
+        alt=f"Heat map of the {title.lower()}'s norms for {counted(len(names), 'layer')}, on a logarithmic scale.",
         table=_matrix(title, names, matrix, result[f"{name}_stderr"]),
         text="none",
         labels=names,

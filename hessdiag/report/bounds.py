@@ -3,7 +3,18 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, ratio, span, with_error
+from hessdiag.report.numbers import (
+    MISSING,
+    bounded,
+    counted,
+    drawable,
+    interval,
+    number,
+    percent,
+    ratio,
+    span,
+    with_error,
+)
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -151,7 +162,7 @@ def _intervals(result: Json) -> Dots | None:
             "within Brauer's, and that within Gershgorin's. A bar much longer than the top one is a bound that is too "
             "cautious to set a step size by; a lower end that is not negative proves convexity."
         ),
-        alt=f"{len(known)} intervals that contain all eigenvalues, beside the measured extremes.",
+        alt=f"{counted(len(known), 'interval')} that contain all eigenvalues, beside the measured extremes.",
         table=Table(
             "Bounds and measured extremes",
             ("bound", "which is", "low", "high", "/ measured"),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from hessdiag.report.numbers import MISSING, number, percent, ratio, with_error
+from hessdiag.report.numbers import MISSING, counted, deviation, number, percent, ratio, with_error
 from hessdiag.report.view import Dots, Fact, Lines, Series, Table, View, findings, side_tables, warnings
 
 Json = Mapping[str, Any]
@@ -86,8 +86,8 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     ]
     largest = max((abs(row["z"]) for row in result["agreement"] if row["z"] is not None), default=None)
     if largest is not None:
-        meaning = f"standard errors, in {len(result['agreement'])} comparisons with exact values"
-        facts.append(Fact("agreement with theory", f"|z| ≤ {number(largest, 2)}", meaning))
+        meaning = f"standard errors, in {counted(len(result['agreement']), 'comparison')} with exact values"
+        facts.append(Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning))
     return tuple(facts)
 
 
@@ -111,7 +111,7 @@ def _output(lengths: Sequence[Json]) -> Lines:
             "dashed lines are exact. Where median and mean part, the mean is of ever rarer chains: in long chains even "
             "its measured value falls short, because no chain that makes it was drawn."
         ),
-        alt=f"Median, mean and root mean square of |v| at {len(lengths)} lengths, measured and exact.",
+        alt=f"Median, mean and root mean square of |v| at {counted(len(lengths), 'length')}, measured and exact.",
         series=series,
         text="chart",
     )
@@ -129,7 +129,7 @@ def _derivatives(lengths: Sequence[Json]) -> Lines:
             "Measured medians with a 90 % band. While outputs vanish, diagonal entries of the Hessian do so at twice "
             "the rate of the others, which leaves it hollow: eigenvalues of both signs, and no diagonal to scale by."
         ),
-        alt=f"Median sizes of gradient and Hessian entries at {len(lengths)} lengths.",
+        alt=f"Median sizes of gradient and Hessian entries at {counted(len(lengths), 'length')}.",
         series=series,
         text="none",
     )
@@ -273,7 +273,7 @@ def _agreement(rows: Sequence[Json]) -> tuple[Table, ...]:
             row["statistic"],
             with_error(row["measured"], row["stderr"]),
             number(row["theory"], 4),
-            MISSING if row["z"] is None else f"{row['z']:+.2f}",
+            deviation(row["z"]),
         )
         for row in rows
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.names import shortened
-from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_interval
+from hessdiag.report.numbers import MISSING, counted, interval, number, percent, ratio, with_interval
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -124,7 +124,7 @@ def _comparison(result: Json) -> Dots:
             "semi-definite matrix can never fall below 1/d, so being above Wigner says little by itself; OLS "
             "is the harder comparison."
         ),
-        alt=f"Diagonal share {number(share, 4)} on a logarithmic axis beside {len(baselines)} baselines.",
+        alt=f"Diagonal share {number(share, 4)} on a logarithmic axis beside {counted(len(baselines), 'baseline')}.",
         table=Table(
             "Diagonal share and baselines",
             ("what", "which is", "share", "measured / it"),
@@ -180,7 +180,7 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
             "above their OLS mark are where a diagonal preconditioner sees most of the curvature; layers "
             "near Wigner are where it sees least."
         ),
-        alt=f"Diagonal share of each of {len(layers)} layers with the Wigner and OLS values of its size.",
+        alt=f"Diagonal share of each of {counted(len(layers), 'layer')} with the Wigner and OLS values of its size.",
         table=Table(
             "Diagonal share per layer",
             (*columns, "Wigner", "OLS", "/ Wigner"),
@@ -232,7 +232,7 @@ def _blocks(result: Json) -> Heat | None:
             "diagonal means that layers hardly interact, and that a layer-block approximation (such as "
             "K-FAC's) loses little."
         ),
-        alt=f"Heat map of {len(names)} layers; {number(result['layer_block_share'])} lies on its diagonal.",
+        alt=f"Heat map of {counted(len(names), 'layer')}; {number(result['layer_block_share'])} lies on its diagonal.",
         table=table,
         text="none",
         labels=names,
@@ -264,7 +264,7 @@ def _trajectory(result: Json) -> Lines | None:
             "the other lines are the random baselines. Training that moves away from Wigner is training that "
             "makes the Hessian more diagonal."
         ),
-        alt=f"Diagonal share at {len(points)} checkpoints with its baselines.",
+        alt=f"Diagonal share at {counted(len(points), 'checkpoint')} with its baselines.",
         table=Table(
             "Diagonal share along the checkpoints",
             ("checkpoint", "share", *(("95 % interval",) if any(bounds) else ()), "/ Wigner", "OLS", "in layer blocks"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.names import shortened
-from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, signs, span
+from hessdiag.report.numbers import MISSING, bounded, counted, drawable, interval, number, percent, signs, span
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -110,8 +110,8 @@ def _facts(result: Json) -> tuple[Fact, ...]:
 def _how(result: Json) -> str:
     if result["method"] == "exact":
         return "the whole matrix was formed"
-    restarts = f", {number(result['restarts'])} restarts" if result["restarts"] else ""
-    return f"Lanczos, {number(result['basis'])} vectors{restarts}"
+    restarts = f", {counted(result['restarts'], 'restart')}" if result["restarts"] else ""
+    return f"Lanczos, {counted(result['basis'], 'vector')}{restarts}"
 
 
 def _eigenvalues(result: Json) -> Dots:
@@ -228,10 +228,10 @@ def _weights(result: Json) -> Heat | None:
             "Each column is an eigenvector; its cells are the shares of its squared norm in each layer, and sum to 1. "
             "A bright cell is a direction that belongs to one layer, an even column one that moves the whole network."
         ),
-        alt=f"Heat map of {len(names)} layers by {len(pairs)} eigenvectors.",
+        alt=f"Heat map of {counted(len(names), 'layer')} by {len(pairs)} eigenvectors.",
         table=Table(
             "Weight of each eigenvector in each layer",
-            ("layer" if all_shown else f"{len(shown)} of {len(names)} layers", *columns),
+            ("layer" if all_shown else f"{len(shown)} of {counted(len(names), 'layer')}", *columns),
             tuple((names[index], *(percent(weight) for weight in matrix[index])) for index in shown),
             optional=tuple(columns[index] for index in inner[:-2]),
         ),

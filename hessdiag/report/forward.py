@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.names import Name, shortened
-from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.numbers import MISSING, counted, deviation, interval, number, percent, ratio, with_error
 from hessdiag.report.subject import subject
 from hessdiag.report.view import Fact, Lines, Series, Table, Values, View, findings, side_tables, warnings
 
@@ -48,7 +48,7 @@ def _subject(problem: Json, inits: Sequence[Json]) -> tuple[tuple[str, str], ...
         return (
             *subject(problem),
             ("inits", named),
-            ("averaged over", f"{first['seeds']:,} networks for each; biases zero, all else as it was"),
+            ("averaged over", f"{counted(first['seeds'], 'network')} for each; biases zero, all else as it was"),
             (
                 "norm",
                 "root mean square of a layer's output, before its activation, over that of the first layer's input",
@@ -57,7 +57,7 @@ def _subject(problem: Json, inits: Sequence[Json]) -> tuple[tuple[str, str], ...
     return (
         ("network", f"fully connected, depth {first['depth']}, width {first['width']}, {first['activation']}"),
         ("inits", named),
-        ("averaged over", f"{first['seeds']:,} networks for each, inputs uniform on the unit sphere"),
+        ("averaged over", f"{counted(first['seeds'], 'network')} for each, inputs uniform on the unit sphere"),
         ("computed", f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}"),
     )
 
@@ -91,8 +91,8 @@ def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
         yield Fact(init["init"], with_error(init["median"], init["median_stderr"], 3), meaning)
     largest = max((abs(row["z"]) for row in agreement if row["z"] is not None), default=None)
     if largest is not None:
-        meaning = f"standard errors, in {len(agreement)} comparisons of a log-median with its exact value"
-        yield Fact("agreement with theory", f"|z| ≤ {number(largest, 2)}", meaning)
+        meaning = f"standard errors, in {counted(len(agreement), 'comparison')} of a log-median with its exact value"
+        yield Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning)
     dead = max(init["layers"][-1]["dead_fraction"] or 0.0 for init in inits)
     if dead:
         yield Fact("dead networks", percent(dead), "output exactly zero; medians are those of the others")
@@ -120,7 +120,7 @@ def _norms(inits: Sequence[Json]) -> Lines:
             "dash-dotted lines their exact values. A straight line is exponential decay or growth. Where root mean "
             "square and median part, a few networks carry the average, and the median is what one network will show."
         ),
-        alt=f"Median, 90 % band and root mean square of the norm ratio in every layer, {len(inits)} initializations.",
+        alt=f"Median, 90 % band and root mean square of norms, by layer: {counted(len(inits), 'initialization')}.",
         y_axis="over the input's",
         text="chart",
     )
@@ -281,11 +281,11 @@ def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
     rows = tuple(
         (
             name,
-            with_error(found["gain"], found["gain_stderr"], 6),
-            number(found["mean_square_growth"], 6),
-            number(found["mean_square_growth_deep"], 6),
+            with_error(found["gain"], found["gain_stderr"], 5),
+            number(found["mean_square_growth"], 5),
+            number(found["mean_square_growth_deep"], 5),
             with_error(found["achieved"], found["achieved_stderr"], 3),
-            MISSING if found["z"] is None else f"{found['z']:+.2f}",
+            deviation(found["z"]),
             found["method"],
         )
         for name, found in solved
@@ -339,7 +339,7 @@ def _layer_gains(inits: Sequence[Json]) -> Iterator[Lines | Table]:
                 name or number(layer["layer"]),
                 with_error(layer["gain"], layer["gain_stderr"], 5),
                 with_error(layer["achieved"], layer["achieved_stderr"], 3),
-                MISSING if layer["z"] is None else f"{layer['z']:+.2f}",
+                deviation(layer["z"]),
             )
             for name, layer in _named(init, layers)
         )
@@ -373,7 +373,7 @@ def _agreement(rows: Sequence[Json]) -> tuple[Table, ...]:
             number(row["layer"]),
             with_error(row["measured_log_median"], row["stderr"]),
             number(row["theory_log_median"], 4),
-            MISSING if row["z"] is None else f"{row['z']:+.2f}",
+            deviation(row["z"]),
         )
         for row in rows
     )

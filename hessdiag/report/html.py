@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from hessdiag.report import document, figures
 from hessdiag.report.names import Name
-from hessdiag.report.numbers import number
+from hessdiag.report.numbers import counted, number
 from hessdiag.report.terminal import WORDS
 from hessdiag.report.view import Table, View
 
@@ -92,7 +92,7 @@ def _reproduce(doc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     versions = provenance.get("versions", {})
     yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
     machine = (provenance.get("platform", "?"), provenance.get("device", "?"))
-    yield "machine", f"{', '.join(machine)}, {provenance.get('threads', '?')} threads"
+    yield "machine", f"{', '.join(machine)}, {counted(provenance.get('threads'), 'thread')}"
     yield "dtype and seed", f"{problem.get('dtype', '')}, seed {problem.get('seed', '')}"
     for name in ("weights_sha256", "data_sha256"):
         if problem.get(name):

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, number
+from hessdiag.report.numbers import MISSING, counted, number
 
 COUNTED = ("targets", "targets, by class weight", "labels")  # which may be fewer, or more, than samples
 FEW = 4  # weights that are all named
@@ -17,7 +17,9 @@ def subject(problem: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     if problem.get("weights"):
         origin.append(f"weights {problem['weights']}")
     batches = problem.get("batches", 1)
-    batch = f"{number(problem.get('samples'))} samples" + (f" in {batches} batches" if batches != 1 else "")
+    batch = f"{counted(problem.get('samples'), 'sample')}" + (
+        f" in {counted(batches, 'batch', 'batches')}" if batches != 1 else ""
+    )
     if problem.get("input_shape"):
         batch += f" of {_shape(problem['input_shape'])}"
     if problem.get("synthetic"):

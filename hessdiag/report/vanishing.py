@@ -5,7 +5,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hessdiag.report.names import shortened
-from hessdiag.report.numbers import MISSING, interval, number, percent, ratio, with_error
+from hessdiag.report.numbers import (
+    MISSING,
+    counted,
+    deviation,
+    drawable,
+    factor,
+    factor_per_layer,
+    interval,
+    number,
+    percent,
+    ratio,
+    with_error,
+)
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Dots,
@@ -29,7 +41,7 @@ QUANTITIES = {  # rate, key in a depth's entry, name
 NORMS = {  # which norms share a figure, with its title and how to read it
     ("gradient", "hessian"): (
         "Norms against depth",
-        "Bold lines are medians over seeds, bands hold 90 % of the networks, dashed lines are means. A "
+        "Bold lines are medians over networks, dashed lines are means. A "
         "straight line is exponential decay or growth. Where mean and median part, the mean is carried by a "
         "few networks, and the median is what one network will show.",
     ),
@@ -41,6 +53,10 @@ NORMS = {  # which norms share a figure, with its title and how to read it
     ),
 }
 
+BANDS = " Bands hold 90 % of the networks, where there are enough to know that."
+STATS = {"median": "median", "q05": "5 %", "q95": "95 %"}
+KEPT = ("depth", "median", "mean")  # columns that stay though nothing is known in them
+
 Json = Mapping[str, Any]
 
 
@@ -49,7 +65,7 @@ def view(doc: Json) -> View:
     result = doc["result"]
     depths = result["depths"]
     norms = [_norms(depths, pair, *words) for pair, words in NORMS.items()]
-    rates = _rates(result["rates"])
+    rates = _rates(result["rates"], depths)
     layers = _layers(result["layers"])
     tables = tuple(_table(depths, quantity) for quantity in QUANTITIES if quantity != "vjp")
     widths = _widths(depths)
@@ -78,12 +94,12 @@ def _subject(problem: Json, result: Json) -> tuple[tuple[str, str], ...]:
     if result["width"] is None:
         law = f" ({result['distribution']})" if result["distribution"] else ""
         init = f"{result['init']}{law}" if result["init"] else "as the model draws its weights"
-        seeds = f"{number(result['seeds'])} seeds"
+        seeds = f"{counted(result['seeds'], 'seed')}"
         return (("depths", span), ("init", init), ("averaged over", seeds), *subject(problem))
     return (
         ("network", f"fully connected, {span}, {_width(result['width'])}, {result['activation']}"),
         ("init", f"{result['init']} ({result['distribution']})"),
-        ("averaged over", f"{number(result['seeds'])} seeds, batch of {number(result['batch'])}"),
+        ("averaged over", f"{counted(result['seeds'], 'seed')}, batch of {number(result['batch'])}"),
         (
             "computed",
             f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}",
@@ -92,23 +108,42 @@ def _subject(problem: Json, result: Json) -> tuple[tuple[str, str], ...]:
 
 
 def _headline(result: Json) -> tuple[str, str]:
-    depths = result["depths"]
-    rate = (result["rates"].get("gradient") or {}).get("per_layer")
+    """What becomes of the norms between the depths that the rates are taken between, or the first and the last."""
+    depths, rates = result["depths"], result["rates"]
     if not depths:
         return MISSING, "no depth was finished"
-    first, last = depths[0], depths[-1]
-    span = (
+    first, last = _ends(depths, rates)
+    gradient, hessian = rates.get("gradient"), rates.get("hessian")
+    if first is last:
+        return number(_median(last["gradient_norm"])), f"is the median gradient norm at depth {last['depth']}"
+    said = (
         f"from depth {first['depth']} to {last['depth']} the median gradient norm goes from "
-        f"{number(first['gradient_norm']['median'])} to {number(last['gradient_norm']['median'])}"
+        f"{_change(first, last, 'gradient_norm')}, and the Hessian's from {_change(first, last, 'hessian_norm')}"
     )
-    return (
-        (_factor(rate), f"per layer: {span}") if rate is not None else (number(last["gradient_norm"]["median"]), span)
-    )
+    if gradient is None:
+        return ratio(_median(last["gradient_norm"]), _median(first["gradient_norm"])), f"is what is left: {said}"
+    if hessian is not None:
+        said += f" ({_factor(hessian)} per layer)"
+    return _factor(gradient), f"per layer: {said}"
 
 
-def _factor(rate: float | None) -> str:
-    """The factor per layer of a rate, which is a natural logarithm per layer."""
-    return MISSING if rate is None else f"×{number(math.exp(min(rate, 700.0)))}"
+def _ends(depths: Sequence[Json], rates: Json) -> tuple[Json, Json]:
+    """The depths between which rates are taken; of a document without any, the first and the last."""
+    known = next((rate for rate in rates.values() if rate and rate.get("from_depth") is not None), None)
+    if known is not None:
+        ends = [entry for entry in depths if entry["depth"] in (known["from_depth"], known["to_depth"])]
+        if len(ends) == 2:
+            return ends[0], ends[1]
+    return depths[0], depths[-1]
+
+
+def _change(first: Json, last: Json, key: str) -> str:
+    return f"{number(_median(first[key]))} to {number(_median(last[key]))}"
+
+
+def _factor(rate: Json) -> str:
+    """The factor per layer of a rate, which is a natural logarithm per layer, with its standard error."""
+    return MISSING if rate["per_layer"] is None else factor_per_layer(rate["per_layer"], rate["per_layer_stderr"])
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
@@ -116,7 +151,13 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         return ()
     deepest = result["depths"][-1]
     gradient = deepest["gradient_norm"]
+    limit = (result["rates"].get("gradient") or {}).get("theory_per_layer")
     facts = [
+        Fact(
+            "gradient in theory",
+            MISSING if limit is None else factor(math.exp(min(limit, 700.0)), 4),
+            "per layer, in the limit of large depth",
+        ),
         Fact(
             "median Hessian norm",
             number(deepest["hessian_norm"]["median"]),
@@ -147,12 +188,13 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
     ]
     if deepest.get("hessian_probe_error") is not None:
-        meaning = "standard error of one network's Hessian norm from random products, at the deepest; the bands hold it"
+        meaning = "standard error of one deepest network's Hessian norm; the errors of medians hold it"
         facts.append(Fact("probe error", percent(deepest["hessian_probe_error"]), meaning))
     largest = max((abs(row["z"]) for row in result.get("agreement") or () if row["z"] is not None), default=None)
     if largest is not None:
-        meaning = f"standard errors, in {len(result['agreement'])} comparisons of a log-median with its exact value"
-        facts.append(Fact("agreement with theory", f"|z| ≤ {number(largest, 2)}", meaning))
+        compared = counted(len(result["agreement"]), "comparison")
+        meaning = f"standard errors, in {compared} of a log-median with its exact value"
+        facts.append(Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning))
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
@@ -175,14 +217,15 @@ def _norms(depths: Sequence[Json], pair: tuple[str, str], title: str, caption: s
         if any(value is not None for value in theory):
             series.append(Series(f"{name}: rms in theory", theory, role="theory", group=group))
     names = [QUANTITIES[quantity][1] for quantity in pair]
+    banded = any(drawable(value, log=True) for one in series for value in one.low)
     rows = tuple(
-        (number(entry["depth"]), *(number(value[index], 4) for value in (s.values for s in series)))
+        (number(entry["depth"]), *(number(value[index]) for value in (s.values for s in series)))
         for index, entry in enumerate(depths)
     )
     return Lines(
         title=title,
-        caption=caption,
-        alt=f"Median, mean and 5 to 95 % band of the norms of {' and '.join(names)} at {len(depths)} depths.",
+        caption=caption + BANDS * banded,
+        alt=f"{'Median, mean and 90 % band' if banded else 'Median and mean'} of the norms of {' and '.join(names)}.",
         table=Table("Norms against depth", ("depth", *(s.name for s in series)), rows, text_columns=0),
         text="chart" if "gradient" in pair else "none",
         x=tuple(float(entry["depth"]) for entry in depths),
@@ -198,6 +241,7 @@ def _table(depths: Sequence[Json], quantity: str) -> Table:
         (
             number(entry["depth"]),
             number(norm.get("median")),
+            _error(norm),
             interval((norm["q05"], norm["q95"]), 3) if norm.get("q05") is not None else MISSING,
             number(norm.get("mean")),
             ratio(norm.get("mean"), norm.get("median")),
@@ -207,10 +251,21 @@ def _table(depths: Sequence[Json], quantity: str) -> Table:
         for entry in depths
         for norm in (entry.get(key) or {},)
     )
-    columns = ("depth", "median", "5 % to 95 %", "mean", "/ median", "seeds", "theory rms")
-    if all(row[-1] == MISSING for row in rows):
-        return Table(f"Norm of the {name}", columns[:-1], tuple(row[:-1] for row in rows), text_columns=0)
-    return Table(f"Norm of the {name}", columns, rows, text_columns=0, optional=("theory rms", "seeds"))
+    columns = ("depth", "median", "± error", "5 % to 95 %", "mean", "/ median", "networks", "theory rms")
+    keep = [index for index, name in enumerate(columns) if name in KEPT or any(row[index] != MISSING for row in rows)]
+    return Table(
+        f"Norm of the {name}",
+        tuple(columns[index] for index in keep),
+        tuple(tuple(row[index] for index in keep) for row in rows),
+        text_columns=0,
+        optional=("theory rms", "networks", "± error"),
+    )
+
+
+def _error(norm: Json) -> str:
+    """The standard error of a median, relative to it."""
+    error = norm.get("log_median_stderr")
+    return MISSING if not drawable(error, log=True) else f"± {percent(error, 2)}"
 
 
 def _vjp(depths: Sequence[Json]) -> tuple[Table, ...]:
@@ -250,36 +305,46 @@ def _layer_widths(layers: Sequence[Json]) -> tuple[Table, ...]:
     return (Table("Layers of the deepest network", columns, rows),) if rows else ()
 
 
-def _rates(rates: Mapping[str, Json]) -> Dots | None:
-    found = [
-        (QUANTITIES[key][1], rates[key]) for key in QUANTITIES if (rates.get(key) or {}).get("per_layer") is not None
-    ]
+def _rates(rates: Mapping[str, Json], depths: Sequence[Json]) -> Dots | None:
+    found = [(name, key, rate) for quantity, (key, name) in QUANTITIES.items() if (rate := rates.get(quantity))]
+    found = [entry for entry in found if entry[2].get("per_layer") is not None]
     if not found:
         return None
+    first, last = _ends(depths, rates)
     rows = tuple(
         (
             name,
-            _factor(rate["per_layer"]),
+            *(number(_median(entry.get(key))) for entry in (first, last)),
+            _factor(rate),
+            factor(math.exp(min(limit, 700.0)), 4) if (limit := rate["theory_per_layer"]) is not None else MISSING,
             with_error(rate["per_layer"], rate["per_layer_stderr"]),
-            number(rate["theory_per_layer"], 4),
         )
-        for name, rate in found
+        for name, key, rate in found
     )
-    measured = tuple(rate["per_layer"] for _, rate in found)
-    theory = tuple(rate["theory_per_layer"] for _, rate in found)
+    measured = tuple(rate["per_layer"] for _, _, rate in found)
+    theory = tuple(rate["theory_per_layer"] for _, _, rate in found)
     known = any(rate is not None for rate in theory)
     beside = " Theory is the large-depth limit; at finite depth a small difference is expected." if known else ""
-    spread = [2 * (rate["per_layer_stderr"] or 0.0) for _, rate in found]
+    spread = [2 * (rate["per_layer_stderr"] or 0.0) for _, _, rate in found]
+    layers = last["depth"] - first["depth"]
+    columns = ("norm", f"depth {first['depth']}", f"depth {last['depth']}", "per layer", "in theory", "log per layer")
     return Dots(
         title="Rates per layer",
         caption=(
             "By how much the logarithm of the median norm changes with each further layer (natural "
             f"logarithm), with two standard errors; 0 neither vanishes nor explodes.{beside}"
         ),
-        alt=f"Measured rates per layer of {len(found)} norms{' beside their theoretical values' if known else ''}.",
-        table=Table("Rates of the median per layer", ("norm", "per layer", "log per layer", "deep limit"), rows),
+        alt=f"Measured rates per layer of {counted(len(found), 'norm')}{' beside theory' if known else ''}.",
+        table=Table(
+            f"Medians at both depths and their change per layer: the {layers}-th root of second over first"
+            if layers > 1
+            else "Medians at both depths and their change per layer",
+            columns,
+            rows,
+            optional=("log per layer", "in theory"),
+        ),
         text="table",
-        labels=tuple(name for name, _ in found),
+        labels=tuple(name for name, _, _ in found),
         series=(
             Series(
                 "measured",
@@ -298,22 +363,24 @@ def _layers(layers: Sequence[Json]) -> Lines | None:
     if not layers:
         return None
     names = (("gradient_norm", "gradient"), ("hessian_block_norm", "Hessian block"))
+    banded = any(drawable(_stat(layers, key, "q05")[0], log=True) for key, _ in names)
+    stats = tuple(STATS) if banded else ("median",)
     rows = tuple(
         (
             number(layer["layer"]),
-            *(number((layer.get(key) or {}).get(stat)) for key, _ in names for stat in ("median", "q05", "q95")),
+            *(number((layer.get(key) or {}).get(stat)) for key, _ in names for stat in stats),
         )
         for layer in layers
     )
-    columns = ("layer", *(f"{name} {stat}" for _, name in names for stat in ("median", "5 %", "95 %")))
+    columns = ("layer", *(f"{name} {STATS[stat]}" for _, name in names for stat in stats))
     return Lines(
         title="Layer by layer in the deepest network",
         caption=(
-            "Norm of each layer's gradient and of its diagonal Hessian block: median over seeds with a 90 % "
-            "band. A level line means that every layer gets the same signal, so that vanishing is a matter "
-            "of the whole depth and not of the distance from the loss."
+            "Norm of each layer's gradient and of its diagonal Hessian block: median over networks. A level line "
+            "means that every layer gets the same signal, so that vanishing is a matter of the whole depth "
+            "and not of the distance from the loss." + BANDS * banded
         ),
-        alt=f"Median gradient and Hessian block norms of {len(layers)} layers, logarithmic.",
+        alt=f"Median gradient and Hessian block norms of {counted(len(layers), 'layer')}, logarithmic.",
         table=Table("Norms per layer", columns, rows, text_columns=0),
         text="spark",
         x=tuple(float(layer["layer"]) for layer in layers),
@@ -341,7 +408,7 @@ def _agreement(rows: Sequence[Json] | None) -> tuple[Table, ...]:
             number(row["depth"]),
             with_error(row["measured_log_median"], row["stderr"]),
             number(row["theory_log_median"], 4),
-            MISSING if row["z"] is None else f"{row['z']:+.2f}",
+            deviation(row["z"]),
         )
         for row in rows
     )

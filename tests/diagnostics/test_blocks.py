@@ -326,7 +326,7 @@ def test_a_coupling_counts_with_both_of_its_blocks():
 
     found = blocks(Problem(model, data=[(_x(1, 1), _x(1, 1))], objective=objective))
     because = next(item["because"] for item in found.verdict if "takes part in most" in item["says"])
-    assert "the coupling of layers a and b, with 36 %" in because
+    assert "the coupling of layers a and b, with 36.0 %" in because
 
 
 @pytest.mark.parametrize(

@@ -242,8 +242,8 @@ def test_what_has_not_converged_is_a_bound_in_every_sentence(iterative, interrup
             "status": found.status,
         }
     )
-    assert page.headline[0].startswith("[≤ -")
-    assert ", ≥ " in page.headline[0]
+    assert page.headline[0].startswith("≤ -")
+    assert " to ≥ " in page.headline[0]
     assert "not converged" in page.headline[1]
     step = next(fact for fact in page.facts if fact.name == "largest stable step")
     assert step.value.startswith("≤ ")

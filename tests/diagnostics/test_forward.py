@@ -86,7 +86,7 @@ def test_medians_have_tabulated_values_and_are_measured(init, name, depth, width
     assert last.theory_rms == pytest.approx(1.0, rel=1e-12)
     assert abs(last.z) < 4
     assert abs(measured.inits[0].worst.z) < 4
-    assert measured.verdict[-1]["says"] == "Measurement and exact theory agree."
+    assert "Measurement and exact theory agree." in [finding["says"] for finding in measured.verdict]
 
 
 @pytest.mark.parametrize(("init", "name"), [("he_uniform", "relu"), ("xavier_uniform", "linear")])
@@ -143,7 +143,7 @@ def test_same_seed_same_bits():
 
 def test_verdict_names_the_gap_the_width_and_the_gain():
     said = forward(depth=128, width=32, init="he_normal", seeds=60).verdict
-    assert "193 times smaller than the average says" in said[1]["says"]
+    assert any("193 times smaller than the average says" in finding["says"] for finding in said)
     assert "width 244" in said[0]["try"]
     assert "1.0420" in said[0]["try"]
 
@@ -271,7 +271,7 @@ def test_a_search_agrees_with_the_closed_form_where_there_is_one():
 def test_a_gain_that_rests_on_a_few_networks_is_not_trusted():
     measured = forward(depth=48, width=4, init="he_normal", activation="gelu", seeds=60, solve="rms")
     assert measured.status == "inexact"
-    assert "not to be trusted" in measured.verdict[1]["says"]
+    assert any("not to be trusted" in finding["says"] for finding in measured.verdict if finding["level"] == "bad")
 
 
 def test_what_no_gain_can_do_is_said():

@@ -44,7 +44,7 @@ def test_diagonal_blocks_of_a_users_network_vanish_at_the_squared_rate_under_lec
     measured = vanishing_of(
         lambda depth, seed: problem(f"builtin:mlp(depth={depth}, width=8, activation='linear', init='lecun')", seed),
         depth=[4, 8, 16],
-        seeds=8,
+        seeds=16,
     )
     rates = measured.rates
     ratio = rates["hessian_diagonal_blocks"].per_layer / rates["hessian_offdiagonal_blocks"].per_layer

@@ -260,4 +260,4 @@ def test_a_hessian_that_only_curves_down_is_not_compared_with_a_largest_eigenval
     found = spectrum(quadratic(torch.diag(torch.tensor([-3.0, -1.0, -1e-3, largest], dtype=torch.float64))))
     assert found.inertia.positive == 0
     (says,) = [finding.says for finding in found.findings if "curves down" in finding.says]
-    assert says == "The Hessian curves down: 75 % of its eigenvalues are negative, and none is found to be positive."
+    assert says == "The Hessian curves down: 75.0 % of its eigenvalues are negative, and none is found to be positive."

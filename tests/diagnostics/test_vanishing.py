@@ -226,13 +226,39 @@ def test_networks_that_cannot_fit_are_refused_at_once():
 
 def test_the_verdict_speaks_of_one_number():
     """The factor per layer is that between the two norms which the sentence names."""
-    said = vanishing(depth=32, width=8, seeds=100, hessian_seeds=2, batch=2).verdict[0]
-    found = re.search(r"layer (\S+) at depth (\d+), (\S+) at depth (\d+): a factor of (\S+) for", said["because"])
-    start, depth, last, deepest, factor = map(float, found.groups())
+    verdict = vanishing(depth=32, width=8, seeds=100, hessian_seeds=2, batch=2).verdict
+    said = next(finding for finding in verdict if finding["says"].startswith("Gradients"))
+    found = re.search(r"norm (\S+) at depth (\d+), (\S+) at depth (\d+): ×(\S+) ± (\S+) for each", said["because"])
+    start, depth, last, deepest, factor, error = map(float, found.groups())
     assert factor == pytest.approx((last / start) ** (1 / (deepest - depth)), rel=1e-3)
     assert factor < 1
+    assert 0 < error < 0.02
+    falls, later, sooner = re.search(
+        r"is (\S+) times smaller at depth (\d+) than at depth (\d+)", said["says"]
+    ).groups()
+    assert (float(later), float(sooner)) == (deepest, depth)
+    assert float(falls) == pytest.approx(start / last, rel=0.01)
     assert "shrink" in said["says"] or "vanish" in said["says"]
-    assert 0 < float(re.search(r"\(± (\S+)\)", said["because"])[1]) < 0.02
+
+
+def test_rates_are_those_of_two_medians_of_the_table():
+    measured = vanishing(depth=64, width=8, seeds=40, hessian_seeds=8, batch=2)
+    by_depth = {entry.depth: entry for entry in measured.depths}
+    for quantity, rate in measured.rates.items():
+        first, last = (statistics_of(by_depth[depth], quantity) for depth in (rate.from_depth, rate.to_depth))
+        layers = rate.to_depth - rate.from_depth
+        assert (rate.from_depth, rate.to_depth) == (8, 64)
+        assert math.exp(rate.per_layer) == pytest.approx((last.median / first.median) ** (1 / layers), rel=1e-12)
+        assert rate.per_layer_stderr * layers == pytest.approx(
+            math.hypot(first.log_median_stderr, last.log_median_stderr), rel=1e-12
+        )
+
+
+def test_few_networks_get_no_tails():
+    few, many = (norm_statistics(np.arange(1.0, n + 1), np.ones(n, bool)) for n in (19, 20))
+    assert (few.q05, few.q95) == (None, None)
+    assert 1 < many.q05 < many.median < many.q95 < math.sqrt(20)
+    assert norm_statistics(np.arange(1.0, 31), np.arange(30) < 19).q05 is None, "of the live ones alone"
 
 
 @pytest.mark.parametrize(("activation", "init"), [("tanh", "lecun"), ("gelu", "he_normal")])

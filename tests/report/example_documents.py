@@ -201,6 +201,8 @@ def vanishing(deepest: int = 128, rate: float = -0.55) -> dict[str, Any]:
                 "per_layer": rate * (2 if "_diagonal" in name else 1),
                 "per_layer_stderr": 0.004,
                 "theory_per_layer": rate * (2 if "_diagonal" in name else 1) - 0.005,
+                "from_depth": max(2, last // 8),
+                "to_depth": last,
             }
             for name in names
         },

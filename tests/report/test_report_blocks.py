@@ -54,7 +54,7 @@ def test_the_certificate_and_the_bounds_are_named(exact):
     text = " ".join(render(example_documents.blocks(3, exact=exact), "text").split())
     assert ("certain: blocks.0.linear and blocks.1.linear" in text) is exact
     assert ("estimated" in text) is not exact
-    assert "[-1.500, 2.100]" in text
+    assert "-1.500 to 2.100" in text
 
 
 @pytest.mark.parametrize("replacement", [math.nan, math.inf, -1.0, 0.0, 1e-300, None])

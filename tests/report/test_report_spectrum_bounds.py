@@ -70,9 +70,9 @@ def test_the_matrix_is_named():
 
 
 def test_the_tightest_bound_is_the_headline():
-    assert view_of(example_documents.bounds()).headline[0] == "[-1.500, 4.500]"
+    assert view_of(example_documents.bounds()).headline[0] == "-1.500 to 4.500"
     sketched = view_of(example_documents.bounds(sketch=True)).headline
-    assert sketched[0] == "[-4.500, 8.000]"
+    assert sketched[0] == "-4.500 to 8.000"
     assert "estimated" in sketched[1]
 
 
@@ -87,7 +87,7 @@ def test_bars_run_between_their_ends():
 def test_without_measured_extremes_the_bounds_remain():
     doc = example_documents.bounds()
     doc["result"] |= {"measured": None, "measured_residuals": None, "measured_converged": None}
-    assert "[-1.500, 4.500]" in render(doc | {"status": "interrupted"}, "html")
+    assert "-1.500 to 4.500" in render(doc | {"status": "interrupted"}, "html")
 
 
 @pytest.mark.parametrize(("count", "rows"), [(1, 0), (3, 3), (100, bounds.SHOWN)])

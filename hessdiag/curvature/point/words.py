@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hessdiag.curvature.point.result import Point
+from hessdiag.numbers import number
 
 NAMED = 3  # parameters or modules that a sentence names
 
@@ -41,7 +42,7 @@ def coarse(point: Point) -> Words | None:
     """What to know of a model that computes in a coarser dtype inside."""
     if point.computes_in is None or point.kind == "rounding":
         return None
-    apart = "" if point.error is None else f"; products and differences agree to {point.error:.1e}"
+    apart = "" if point.error is None else f"; products and differences agree to {number(point.error, 2)}"
     return Words(
         "note",
         f"The model computes in {point.computes_in} inside: products are that exact, whatever the dtype of its parameters.",
@@ -52,8 +53,8 @@ def coarse(point: Point) -> Words | None:
 
 def _percent(value: float) -> str:
     if value >= 1e3:
-        return f"a factor of {value:.0e}"
-    return f"{100 * value:.0f} %" if value >= 0.995 else f"{100 * value:.2g} %"
+        return f"a factor of {number(value, 1)}"
+    return f"{100 * value:.0f} %" if value >= 0.995 else f"{number(100 * value, 2)} %"
 
 
 def listed(names: tuple[str, ...]) -> str:
@@ -211,7 +212,7 @@ def _rounding(point: Point) -> Words:
 
 
 def _unresolved(point: Point) -> Words:
-    apart = "" if point.error is None else f"; the best agreement with the products is {point.error:.1e}"
+    apart = "" if point.error is None else f"; the best agreement with the products is {number(point.error, 2)}"
     if point.why is not None:
         says = "The products could not be confirmed: the model cannot be differentiated twice, and differences need a copy."
         return Words("bad", says, point.why, "objective(model, batch) that uses the model it is given, and no other")

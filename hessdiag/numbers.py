@@ -1,0 +1,135 @@
+"""How numbers are written wherever a person reads them: in verdicts, facts, tables and sentences alike.
+
+The same number has the same digits everywhere. Nothing is imported but the standard library.
+"""
+
+import math
+
+MISSING = "–"
+PLAIN = (1e-3, 1e6)  # written without an exponent
+EIGENVALUE = 4  # digits of eigenvalues, wherever they stand
+ERROR = 2  # digits of residuals, relative errors and standard errors
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits; whole numbers in full.
+
+    >>> number(0.012345), number(3.2e-41), number(62006), number(None), number(float("nan"))
+    ('0.0123', '3.20e-41', '62,006', '–', 'NaN')
+    """
+    if value is None:
+        return MISSING
+    if isinstance(value, int):
+        return f"{value:,}"
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "∞" if value > 0 else "-∞"
+    if value == 0:
+        return "0"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    if PLAIN[0] <= abs(value) < PLAIN[1]:
+        return f"{value:,.{max(digits - 1 - int(exponent), 0)}f}"
+    return f"{mantissa}e{int(exponent)}"
+
+
+def percent(value: float | None, digits: int = 3) -> str:
+    """A fraction as a percentage.
+
+    >>> percent(0.1234), percent(0.0), percent(0.5), percent(1.2e-6)
+    ('12.3 %', '0 %', '50.0 %', '1.20e-4 %')
+    """
+    return MISSING if value is None else f"{number(100 * value, digits)} %"
+
+
+def factor(value: float | None, digits: int = 3) -> str:
+    """What something is multiplied by.
+
+    >>> factor(1.5), factor(None)
+    ('×1.50', '–')
+    """
+    return MISSING if value is None else number(value) if math.isnan(value) else f"×{number(value, digits)}"
+
+
+def factor_per_layer(rate: float, stderr: float) -> str:
+    """The factor per layer of a rate, which is a natural logarithm per layer, with its standard error.
+
+    >>> factor_per_layer(-0.03927, 0.0018)
+    '×0.9615 ± 0.0017'
+    """
+    value = math.exp(min(rate, 700.0))
+    return f"×{with_error(value, value * stderr)}"
+
+
+def with_error(value: float | None, stderr: float | None, digits: int = 4) -> str:
+    """A number and its standard error, with two digits of the error.
+
+    >>> with_error(0.012345, 0.0004), with_error(0.012345, None)
+    ('0.01235 ± 0.00040', '0.01235')
+    """
+    if value is None or stderr is None:
+        return number(value, digits)
+    if 0 < stderr < math.inf and PLAIN[0] <= abs(value) < PLAIN[1]:
+        decimals = 1 - math.floor(math.log10(stderr))
+        if 0 <= decimals <= 7:
+            return f"{value:,.{decimals}f} ± {stderr:.{decimals}f}"
+    return f"{number(value, digits)} ± {number(stderr, 2)}"
+
+
+def ratio(numerator: float | None, denominator: float | None) -> str:
+    """How many times one number is the other.
+
+    >>> ratio(3.0, 2.0), ratio(1.0, 0.0)
+    ('×1.50', '–')
+    """
+    return MISSING if numerator is None or not denominator else factor(numerator / denominator)
+
+
+def times(value: float) -> str:
+    """A factor in a sentence.
+
+    >>> times(6.5641), times(1.0), times(1234.4), times(2.35e14)
+    ('6.56 times', '1.00 times', '1,234 times', '2.35e14 times')
+    """
+    return f"{number(value)} times"
+
+
+def times_of_log(log: float) -> str:
+    """A factor in a sentence, given by its natural logarithm.
+
+    >>> times_of_log(0.0), times_of_log(2000.0)
+    ('1.00 times', '3.88e868 times')
+    """
+    return f"{of_log(log)} times"
+
+
+def counted(count: float | None, one: str, many: str | None = None) -> str:
+    """A number of things, in the singular or the plural.
+
+    >>> counted(1, "layer"), counted(1200, "seed"), counted(0, "batch", "batches")
+    ('1 layer', '1,200 seeds', '0 batches')
+    """
+    return f"{number(count)} {one if count == 1 else many or one + 's'}"
+
+
+def deviation(z: float | None) -> str:
+    """A difference in standard errors, with its sign.
+
+    >>> deviation(-2.136), deviation(None)
+    ('-2.14', '–')
+    """
+    return MISSING if z is None else f"{z:+.2f}"
+
+
+def of_log(log: float, digits: int = 3) -> str:
+    """A size given by its natural logarithm, also beyond the range of float64.
+
+    >>> of_log(math.log(0.0153652)), of_log(-2000.0), of_log(-math.inf)
+    ('0.0154', '2.58e-869', '0')
+    """
+    if math.isnan(log) or math.isinf(log) or -700 < log < 700:
+        return number(math.exp(log), digits)
+    decades = log / math.log(10)
+    exponent = math.floor(decades)
+    mantissa = f"{10 ** (decades - exponent):.{digits - 1}f}"
+    return f"{mantissa}e{exponent}" if float(mantissa) < 10 else f"{1:.{digits - 1}f}e{exponent + 1}"
