@@ -76,6 +76,8 @@ class Rate:
     per_layer: Number
     per_layer_stderr: Number
     theory_per_layer: Number
+    from_depth: Count | None = None
+    to_depth: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
