@@ -60,6 +60,7 @@ def command(
             result=measured.to_result(),
             theory={"assumes": "independent weights; one sample, x = y = 1; loss (v - 1)²/2", "exact": True},
             checks=measured.checks,
+            thresholds=measured.thresholds,
             verdict=measured.verdict,
             provenance=collect(clock, "cpu"),
         ),

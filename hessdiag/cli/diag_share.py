@@ -55,6 +55,7 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
             result=last.to_result() | {"trajectory": trajectory(runs)},
             theory=last.theory,
             checks=last.checks,
+            thresholds=last.thresholds,
             verdict=last.verdict,
             provenance=collect(clock, str(problem.device), problem.kernels_forced, cost=progress.ledger.as_dict()),
         ),

@@ -120,6 +120,7 @@ def command(
             result=measured.to_result(),
             theory=measured.theory,
             checks=measured.checks,
+            thresholds=measured.thresholds,
             verdict=measured.verdict,
             provenance=collect(clock, measured.device, resumed_pieces=measured.resumed_pieces),
         ),

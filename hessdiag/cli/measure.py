@@ -33,6 +33,10 @@ class Measurement(Protocol):
         """Self-checks by name."""
 
     @property
+    def thresholds(self) -> Mapping[str, float]:
+        """What they allow."""
+
+    @property
     def verdict(self) -> list[dict[str, str]]:
         """The findings."""
 
@@ -79,6 +83,7 @@ def answer(
             result=measured.to_result(),
             theory=measured.theory,
             checks=measured.checks,
+            thresholds=measured.thresholds,
             verdict=measured.verdict,
             provenance=collect(
                 clock,

@@ -204,6 +204,7 @@ def _answer(measured: "Vanishing", problem: Mapping[str, Any], out: Output, cloc
             result=measured.to_result(),
             theory=measured.theory,
             checks=measured.checks,
+            thresholds=measured.thresholds,
             verdict=measured.verdict,
             provenance=collect(
                 clock, measured.device, problem.get("kernels_forced", ()), resumed_pieces=measured.resumed_pieces

@@ -267,7 +267,7 @@ def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
         found.append(
             Finding(
                 "note",
-                f"The norms are rough: |H| is {number(blocks.norm)}, between {number(low)} and {number(high)} with 95 % confidence.",
+                f"The norms are rough: |H| is {number(blocks.norm, 4)}, between {number(low, 4)} and {number(high, 4)} with 95 % confidence.",
                 f"{blocks.probes} random vectors per layer were used",
                 f"--probes {4 * blocks.probes}",
             )

@@ -102,7 +102,7 @@ def _contradiction(bounds: "Bounds") -> list[Finding]:
         Finding(
             "bad",
             f"A measured eigenvalue lies outside of {NAMES[outside[0]]}: no number here can be trusted.",
-            f"measured {number(bounds.measured[0], 6)} to {number(bounds.measured[1], 6)}",
+            f"measured {number(bounds.measured[0], 4)} to {number(bounds.measured[1], 4)}",
             "--dtype float64; if that does not mend it, please report it with the command and the model",
         )
     ]

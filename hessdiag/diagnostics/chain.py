@@ -10,7 +10,7 @@ import numpy as np
 from hessdiag.diagnostics.chain_plateau import Plateau, plateau
 from hessdiag.diagnostics.chain_sample import Draws, Magnitude, Sample, compare, sample, share_stderr, simulate
 from hessdiag.diagnostics.chain_verdict import findings
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.theory.chain import (
     InertiaShares,
@@ -165,6 +165,11 @@ class Chain(Magnitude):
     def checks(self) -> dict[str, float | None]:
         """The largest deviation from theory in standard errors."""
         return {"largest_z": max((abs(row.z) for row in self.agreement), default=None)}
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """What the self-checks allow, by name."""
+        return dict.fromkeys(self.checks, Z_ALLOWED)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -61,7 +61,7 @@ def _convergence(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note" if eigs.status == "interrupted" else "bad",
             f"{len(missed)} of {len(pairs)} eigenpairs have not converged to a relative residual of {eigs.tol:g}: they are bounds.",
-            f"the worst residual is {number(worst.residual, 2)} at {number(worst.eigenvalue)}"
+            f"the worst residual is {number(worst.residual, 2)} at {number(worst.eigenvalue, 4)}"
             + (
                 f", which is near rounding, {number(eigs.rounding, 2)}"
                 if by_rounding
@@ -82,7 +82,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
             Finding(
                 "ok",
                 f"The Hessian is positive {'definite' if definite else 'semidefinite'} here: the loss curves up in every direction it feels.",
-                f"all {eigs.parameters:,} eigenvalues were computed; the lowest is {number(low)}, rounding is {number(eigs.rounding, 2)}",
+                f"all {eigs.parameters:,} eigenvalues were computed; the lowest is {number(low, 4)}, rounding is {number(eigs.rounding, 2)}",
                 "" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
             )
         ]
@@ -92,7 +92,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note",
             "No negative curvature is proven.",
-            proof.why if proof.bound is None else f"the lowest Ritz value is {number(proof.bound)}: {proof.why}",
+            proof.why if proof.bound is None else f"the lowest Ritz value is {number(proof.bound, 4)}: {proof.why}",
             "see the failed self-check" if proof.bound is None else "a smaller --tol, or another --seed",
         )
     ]
@@ -107,15 +107,15 @@ def _proven(eigs: "Eigs") -> Finding:
     low = next((pair for pair in eigs.lowest[:1] if pair.bound is None), None)
     high = next((pair for pair in eigs.highest[-1:] if pair.bound is None), None)
     if low is None:
-        says = f"Negative curvature is proven: the lowest eigenvalue is at or below {number(proof.bound)}."
+        says = f"Negative curvature is proven: the lowest eigenvalue is at or below {number(proof.bound, 4)}."
         return Finding("note", says, proof.why, use)
     if high is None or high.eigenvalue <= 0:
-        return Finding("note", f"Negative curvature is proven: {number(low.eigenvalue)}.", proof.why, use)
+        return Finding("note", f"Negative curvature is proven: {number(low.eigenvalue, 4)}.", proof.why, use)
     depth = -low.eigenvalue / high.eigenvalue
     strong = depth >= COMPARABLE
     return Finding(
         "note",
-        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {number(low.eigenvalue)}, {percent(depth)} of the largest.",
+        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {number(low.eigenvalue, 4)}, {percent(depth)} of the largest.",
         f"{proof.why}: an eigenvalue is at or below {number(proof.bound, 4)}",
         use if strong else "follow it if the loss has stalled: then it is the way down",
     )
@@ -129,7 +129,7 @@ def _sharpness(eigs: "Eigs") -> list[Finding]:
         return [
             Finding(
                 "note",
-                f"Plain gradient descent is unstable here for learning rates above {number(eigs.largest_step)}; the limit may be lower.",
+                f"Plain gradient descent is unstable here for learning rates above {number(eigs.largest_step, 4)}; the limit may be lower.",
                 f"the largest eigenvalue is at least {number(top.eigenvalue, 4)}: it has not converged, and the limit is 2 / lambda_max",
                 f"--max-products {4 * eigs.hvps} for the limit itself; momentum b raises it by the factor 1 + b",
             )
@@ -137,7 +137,7 @@ def _sharpness(eigs: "Eigs") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"Plain gradient descent is stable here only for learning rates below {number(eigs.largest_step)}.",
+            f"Plain gradient descent is stable here only for learning rates below {number(eigs.largest_step, 4)}.",
             f"the largest eigenvalue is {number(top.eigenvalue, 4)}, and the limit 2 / lambda_max",
             "compare with your learning rate; momentum b raises the limit by the factor 1 + b",
         )
@@ -160,7 +160,7 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
             Finding(
                 "note",
                 "Along the gradient the loss curves down: gradient steps grow at first.",
-                f"g'Hg / g'g is {number(curvature)}",
+                f"g'Hg / g'g is {number(curvature, 4)}",
                 "no step from the quadratic model alone; a line search or a trust region bounds it",
             )
         ]
@@ -174,14 +174,14 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
             Finding(
                 "note",
                 f"{percent(captured)} of the squared gradient lies in the top {len(overlaps)} {vectors}.",
-                f"the curvature along the gradient is {number(curvature)}{best}",
+                f"the curvature along the gradient is {number(curvature, 4)}{best}",
                 "smaller steps or second-order steps in those directions, larger ones elsewhere",
             )
         ]
     return [
         Finding(
             "note",
-            f"The curvature along the gradient is {number(curvature)}.",
+            f"The curvature along the gradient is {number(curvature, 4)}.",
             f"the top {len(overlaps)} {vectors} hold {percent(captured)} of the squared gradient"
             if overlaps
             else "g'Hg / g'g, from one product",

@@ -19,7 +19,7 @@ from hessdiag.diagnostics.forward_theory import exact_kurtosis, exact_log_median
 from hessdiag.diagnostics.forward_verdict import findings
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
-from hessdiag.diagnostics.verdict import Finding, Status
+from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Status
 from hessdiag.errors import SpecError
 from hessdiag.nets import activations
 from hessdiag.nets.initializers import Distribution, draw, law
@@ -165,6 +165,11 @@ class Forward:
         """What closed forms predict for each initialization."""
         predicted = {entry.init: asdict(found) for entry in self.inits if (found := entry.prediction)}
         return {"inits": predicted} if predicted else None
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """What the self-checks allow, by name."""
+        return dict.fromkeys(self.checks, Z_ALLOWED)
 
     @property
     def findings(self) -> tuple[Finding, ...]:

@@ -36,6 +36,11 @@ class Measured:
         return None
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """What the self-checks allow, by name."""
+        return dict.fromkeys(self.checks, self.check_tolerance)
+
+    @property
     def verdict(self) -> list[dict[str, str]]:
         """The findings as result documents hold them."""
         return [finding.as_dict() for finding in self.findings]

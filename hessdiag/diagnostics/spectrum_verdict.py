@@ -225,7 +225,7 @@ def _precision(spectrum: "Spectrum") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"The trace is rough: {number(spectrum.trace)}, between {number(bounds[0])} and {number(bounds[1])} at 95 %.",
+            f"The trace is rough: {number(spectrum.trace, 4)}, between {number(bounds[0], 4)} and {number(bounds[1], 4)} at 95 %.",
             f"{4 * spectrum.probes} random products were used; positive and negative eigenvalues may also cancel",
             f"--probes {4 * spectrum.probes}",
         )

@@ -166,6 +166,11 @@ class Vanishing:
         )
 
     @property
+    def thresholds(self) -> dict[str, float]:
+        """What the self-checks allow, by name."""
+        return dict.fromkeys(self.checks, self.check_tolerance)
+
+    @property
     def check_failed(self) -> bool:
         """Whether a self-check came out beyond its tolerance."""
         apart = [value for value in self.checks.values() if value is not None]

@@ -135,7 +135,7 @@ def _intervals(result: Json) -> Dots | None:
             name,
             meaning,
             *(
-                bounded(end, sign, 5) if name != "measured" or sign else with_error(end, error, 5)
+                bounded(end, sign) if name != "measured" or sign else with_error(end, error)
                 for end, error, sign in zip(ends, errors, signs if name == "measured" else (None, None), strict=True)
             ),
             most + ratio(_width(ends), _width(measured)) if measured else MISSING,
@@ -184,8 +184,7 @@ def _components(components: Sequence[Json] | None) -> Table | None:
     indices = range(len(components))
     shown = sorted(indices, key=lambda index: (index not in (0, len(components) - 1), -components[index]["count"]))
     rows = tuple(
-        (interval(components[index]["interval"], 5), number(components[index]["count"]))
-        for index in sorted(shown[:SHOWN])
+        (interval(components[index]["interval"]), number(components[index]["count"])) for index in sorted(shown[:SHOWN])
     )
     title = "Groups of overlapping discs"
     if len(components) > SHOWN:

@@ -28,6 +28,7 @@ def document(
     checks: Mapping[str, Any],
     verdict: Sequence[Mapping[str, Any]],
     provenance: Mapping[str, Any],
+    thresholds: Mapping[str, float] | None = None,
 ) -> Document:
     """Join the parts of a result into one document of plain Python values.
 
@@ -40,6 +41,7 @@ def document(
         checks: Self-checks of the computation, by name.
         verdict: Sentences with "level", "says", "because" and "try".
         provenance: How the numbers came to be.
+        thresholds: What the self-checks allow, by name.
 
     >>> doc = document("diag-share", status="ok", problem={}, result={"diag_share": float("nan")},
     ...                theory=None, checks={}, verdict=[], provenance={})
@@ -54,6 +56,7 @@ def document(
         "result": result,
         "theory": theory,
         "checks": checks,
+        "thresholds": thresholds or {},
         "verdict": verdict,
         "provenance": provenance,
     }

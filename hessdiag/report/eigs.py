@@ -119,7 +119,7 @@ def _eigenvalues(result: Json) -> Dots:
     rows = tuple(
         (
             name,
-            bounded(pair["eigenvalue"], pair.get("bound"), 5),
+            bounded(pair["eigenvalue"], pair.get("bound")),
             number(pair["residual"], 2),
             "yes" if pair["converged"] else "NO",
             number(pair["gradient_overlap"], 2),

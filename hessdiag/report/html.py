@@ -14,7 +14,7 @@ from hessdiag.report import document, figures
 from hessdiag.report.names import Name
 from hessdiag.report.numbers import counted, number
 from hessdiag.report.terminal import WORDS
-from hessdiag.report.view import Table, View
+from hessdiag.report.view import Table, View, checks_table
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -49,7 +49,7 @@ def render(doc: Mapping[str, Any], view: View) -> str:
         command=doc["command"],
         style=style,
         charts=charts,
-        tables=[*tables, *view.extra],
+        tables=[*tables, *view.extra, *([checks_table(view.checks)] if view.checks else [])],
         words=WORDS,
         reproduce=list(_reproduce(doc)),
         shell_line=_shell_line(doc["provenance"].get("argv", [])),

@@ -1,7 +1,7 @@
 """A report in Markdown: the headline, compact tables and the verdict, for an issue or a notebook."""
 
 from hessdiag.report.terminal import WORDS
-from hessdiag.report.view import Heat, Table, View
+from hessdiag.report.view import Heat, Table, View, checks_table
 
 
 def render(view: View) -> str:
@@ -24,6 +24,8 @@ def render(view: View) -> str:
             for name, text in (("because", finding.because), ("try", finding.remedy))
             if text
         ]
+    if view.checks:
+        lines += ["", *_table(checks_table(view.checks))]
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,7 @@ from hessdiag.report import (
     vanishing,
 )
 from hessdiag.report.names import Name
+from hessdiag.report.self_checks import self_checks
 from hessdiag.report.view import Heat, Table, View
 
 FORMATS = ("text", "json", "markdown", "html")
@@ -76,7 +77,7 @@ def view_of(doc: Mapping[str, Any]) -> View:
     if layout is None:
         raise LoadError(f"no report is known for the command {doc['command']!r}.", "pip install -U hessdiag")
     try:
-        return _with_names(layout(doc))
+        return _with_names(replace(layout(doc), checks=self_checks(doc)))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise LoadError(f"the {doc['command']} document is damaged: {type(error).__name__} {error}.") from error
 

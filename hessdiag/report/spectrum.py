@@ -270,7 +270,7 @@ def _log_density(result: Json) -> Lines | None:
 def _outliers(result: Json) -> Table:
     rows = tuple(
         (
-            bounded(outlier["eigenvalue"], outlier.get("bound"), 6),
+            bounded(outlier["eigenvalue"], outlier.get("bound")),
             number(outlier["residual"], 2) if outlier["residual"] is not None else "exact",
             "yes" if outlier["converged"] else "no",
         )

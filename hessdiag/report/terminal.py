@@ -10,7 +10,8 @@ from rich.text import Text
 
 from hessdiag.report import characters, columns
 from hessdiag.report.columns import GAP, wrap
-from hessdiag.report.view import Block, Dots, Finding, Lines, Table, View
+from hessdiag.report.numbers import MISSING
+from hessdiag.report.view import Block, Dots, Finding, Lines, SelfCheck, Table, View
 
 COLOURS = ("bright_blue", "yellow", "magenta", "green")
 WORDS = {
@@ -19,6 +20,7 @@ WORDS = {
     "warn": ("▲ warning", "yellow"),
     "bad": ("✗ bad", "bold red"),
 }
+OUTCOMES = {"passed": ("✓ passed", "green"), "FAILED": ("✗ FAILED", "bold red")}
 MARGIN = 2
 WIDEST = 110
 BESIDE = 26  # columns that a value wants beside its name
@@ -72,7 +74,18 @@ def _parts(view: View, room: int) -> list[RenderableType]:
         parts.append(Text("Verdict", "bold underline"))
         for finding in view.verdict:
             parts += [*_finding(finding, room), Text()]
+    if view.checks:
+        parts += [Text("Self-checks", "bold underline"), *(_check(check, room) for check in view.checks), Text()]
     return parts
+
+
+def _check(check: SelfCheck, room: int) -> Text:
+    word, style = OUTCOMES.get(check.outcome, (check.outcome, ""))
+    said = f"{word}: {check.name}, {check.value}" if check.value != MISSING else f"{word}: {check.name}"
+    said += f" of {check.allowed} allowed" if check.allowed != MISSING and check.value != MISSING else ""
+    text = _wrapped(said + f" ({check.meaning})" * bool(check.meaning), room, "", indent=2)
+    text.stylize(style, 0, len(word) + 1)
+    return text
 
 
 def _wrapped(text: str, room: int, style: str, *, indent: int = 0, bold: int = 0) -> Text:

@@ -126,6 +126,17 @@ class Finding:
 
 
 @dataclass(frozen=True)
+class SelfCheck:
+    """One check that a measurement made of itself: what came out, what is allowed, and a word for both."""
+
+    name: str
+    value: str
+    allowed: str
+    outcome: str
+    meaning: str
+
+
+@dataclass(frozen=True)
 class View:
     """A whole report.
 
@@ -139,6 +150,7 @@ class View:
         verdict: Findings, most important first.
         notes: Remarks of the loader.
         extra: Tables for the page only.
+        checks: What the measurement checked of itself.
     """
 
     question: str
@@ -150,6 +162,7 @@ class View:
     verdict: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
     extra: tuple[Table, ...] = ()
+    checks: tuple[SelfCheck, ...] = ()
 
 
 def findings(doc: Mapping[str, Any]) -> tuple[Finding, ...]:
@@ -179,14 +192,16 @@ def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def side_tables(doc: Mapping[str, Any]) -> tuple[Table, ...]:
-    """The single values among a document's theory and self-checks, as far as there are any."""
-    tables = []
-    for title, column, values in (("Theory", "quantity", doc["theory"] or {}), ("Self-checks", "check", doc["checks"])):
-        single = {key: value for key, value in values.items() if not isinstance(value, (dict, list))}
-        if single:
-            rows = tuple((key.replace("_", " "), _cell(value)) for key, value in single.items())
-            tables.append(Table(title, (column, "value"), rows))
-    return tuple(tables)
+    """The single values among a document's theory, as far as there are any."""
+    single = {key: value for key, value in (doc["theory"] or {}).items() if not isinstance(value, (dict, list))}
+    rows = tuple((key.replace("_", " "), _cell(value)) for key, value in single.items())
+    return (Table("Theory", ("quantity", "value"), rows),) if rows else ()
+
+
+def checks_table(checks: tuple[SelfCheck, ...]) -> Table:
+    """Self-checks as a table."""
+    rows = tuple((check.name, check.outcome, check.meaning, check.value, check.allowed) for check in checks)
+    return Table("Self-checks", ("check", "outcome", "what it says", "measured", "allowed"), rows, text_columns=3)
 
 
 def _cell(value: Any) -> str:

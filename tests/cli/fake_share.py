@@ -14,6 +14,7 @@ class FakeShare:
         del self.doc["result"]["trajectory"]
         self.status, self.theory = status, self.doc["theory"]
         self.checks, self.verdict = self.doc["checks"], self.doc["verdict"]
+        self.thresholds = dict.fromkeys(self.checks, 1e-3)
         for name in ("diag_share", "diag_share_stderr", "diag_share_interval", "layer_block_share"):
             setattr(self, name, self.doc["result"][name])
         self.baselines = SimpleNamespace(wigner=0.1, ols_gaussian=0.2)

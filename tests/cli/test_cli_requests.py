@@ -96,7 +96,7 @@ def test_vanishing_passes_its_options_on(hessdiag, monkeypatch):
         fake = type("Fake", (), {"to_result": lambda self: doc["result"]})()
         for name in ("status", "theory", "checks", "verdict"):
             setattr(fake, name, doc[name])
-        fake.device, fake.resumed_pieces = "cpu", 0
+        fake.device, fake.resumed_pieces, fake.thresholds = "cpu", 0, {}
         return fake
 
     monkeypatch.setattr(measuring, "vanishing", measure)

@@ -132,6 +132,7 @@ class Document:
     problem: Problem
     theory: dict[str, Any] | None
     checks: dict[str, Any]
+    thresholds: dict[str, Number] = field(default_factory=dict)
     verdict: list[Finding]
     provenance: Provenance
 
