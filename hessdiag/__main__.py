@@ -5,9 +5,13 @@ import sys
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
-    from hessdiag.cli.main import run
+    from hessdiag.cli import signals  # before all else: Ctrl-C may come early
 
-    sys.exit(run())
+    with signals.watched():
+        from hessdiag.cli.main import run
+
+        code = run()
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ class ExitCode(IntEnum):
     USAGE = 2  # usage, configuration or spec error
     FAILED = 3  # could not load or compute
     INEXACT = 4  # computed, but not trustworthy, and --allow-inexact was not given
-    INTERRUPTED = 130
+    INTERRUPTED = 130  # by Ctrl-C: SIGINT
+    TERMINATED = 143  # by SIGTERM or SIGHUP, as `timeout` and schedulers send them
 
 
 class HessdiagError(Exception):
@@ -49,3 +50,7 @@ class UntrustedFileError(LoadError):
 
 class ComputeError(HessdiagError):
     """The computation itself failed: a non-finite loss, no memory."""
+
+
+class OutputError(HessdiagError):
+    """An answer was computed, and could not be written where it was to go."""

@@ -4,6 +4,7 @@ from typing import Literal
 
 import click
 
+from hessdiag.cli import signals
 from hessdiag.cli.kinds import SEED, Names
 from hessdiag.cli.options import output_options
 from hessdiag.cli.output import Output, finish
@@ -48,7 +49,7 @@ def command(
     clock = Clock()
     from hessdiag.diagnostics.chain import chain
 
-    with reporter(out.progress) as progress:
+    with signals.computing(), reporter(out.progress) as progress:
         measured = chain(
             length=length, scale=scale, distribution=distribution, seeds=seeds, seed=seed, progress=progress
         )

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from hessdiag.cli.kinds import harmless
+from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
 
@@ -73,7 +74,7 @@ def _ignore(ctx: click.Context, _: click.Parameter, value: bool) -> None:
 def _apply(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     if SOURCE in ctx.meta or ctx.resilient_parsing:
         return
-    found = path or find(Path.cwd())
+    found = path or _here()
     if found is None:
         return
     tables = read(found)
@@ -106,12 +107,18 @@ def _harmless(table: Mapping[str, Any], kinds: Mapping[str, Any], source: str) -
     kept = {key: value for key, value in table.items() if key in kinds and harmless(kinds[key], value)}
     if left := [key for key in table if key not in kept]:
         verb = "is" if len(left) == 1 else "are"
-        click.echo(
+        say(
             f"{source} was found, not named: it sets numbers and choices, and its {', '.join(left)} {verb} left out; "
-            f"--config {source} takes all of it",
-            err=True,
+            f"--config {source} takes all of it"
         )
     return kept
+
+
+def _here() -> Path | None:
+    try:
+        return find(Path.cwd())
+    except FileNotFoundError:
+        return None  # the current folder was deleted
 
 
 def find(folder: Path) -> Path | None:

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import click
+from hessdiag.cli.speech import say
 
 SPARE = 0.5  # cores that others may take beyond what is free
 
@@ -60,4 +60,4 @@ def warn(before: Reading | None) -> None:
         return
     said = note(before, after, sys.modules["torch"].get_num_threads(), os.cpu_count() or 1)
     if said is not None:
-        click.echo(said, err=True)
+        say(*said.splitlines())

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hessdiag.cli import crowding
+from hessdiag.cli import crowding, signals
 from hessdiag.cli.kinds import NumberOr
 from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
 from hessdiag.cli.provenance import Clock, collect
+from hessdiag.cli.speech import say
 from hessdiag.report.document import document
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
     """  # noqa: D301
     clock, before = Clock(), crowding.reading()
     # What the user's own code prints is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
+    with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
         runs = _measure(targets, rows, progress, before)
     _, problem, last = runs[-1]
     from hessdiag.problem.describe import describe
@@ -76,7 +77,7 @@ def _measure(
     runs: list[tuple[str, Problem, DiagShare]] = []
     for target in targets:
         if len(targets) > 1:
-            click.echo(f"{target.label} ({len(runs) + 1} of {len(targets)})", err=True)
+            say(f"{target.label} ({len(runs) + 1} of {len(targets)})")
         problem = load_problem(target.load_request())
         if not runs and problem.device.type == "cpu":
             crowding.warn(before)

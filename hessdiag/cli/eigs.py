@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hessdiag.cli.measure import Measurement, answer
+from hessdiag.cli import output
+from hessdiag.cli.measure import answer
 from hessdiag.cli.options import Target, model_options, output_options
-from hessdiag.cli.output import Output, speaks, writable
-from hessdiag.errors import LoadError, SpecError
+from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
@@ -49,7 +49,7 @@ def command(
     max_products: int,
     block: int,
     save: str | None,
-    out: Output,
+    out: output.Output,
 ) -> int:
     """How sharp is the loss, and which way does it curve down? The lowest and highest eigenpairs of the Hessian.
 
@@ -62,10 +62,10 @@ def command(
     """  # noqa: D301
     file = None if save is None else _archive(Path(save), force=click.get_current_context().params["force"])
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Eigs":
         from hessdiag.diagnostics.eigs import eigs
 
-        found = eigs(
+        return eigs(
             problem,
             lowest=lowest,
             highest=highest,
@@ -77,43 +77,37 @@ def command(
             progress=progress,
             keep_vectors=file is not None,
         )
-        if file is not None and speaks():
+
+    def write(problem: "Problem", seed: int, found: "Eigs") -> None:
+        if file is not None:
             write_archive(file, found, [layer.stop for layer in problem.layer_slices])
-        return found
 
-    return answer("eigs", targets, measure, out)
+    return answer("eigs", targets, measure, out, write)
 
 
-def _archive(path: Path, *, force: bool) -> Path:
+def _archive(path: Path, *, force: bool) -> output.Target:
     if path.suffix.lower() != ".npz":
-        raise SpecError(f"eigenvectors are saved as .npz, not as {path.name}.", f"--save {path.with_suffix('.npz')}")
-    return writable(path, "npz", force=force)[0]
+        better = path.parent / f"{path.stem or 'vectors'}.npz"
+        raise SpecError(f"eigenvectors are saved as .npz, not as {path.name}.", f"--save {better}")
+    return output.writable(path, "npz", force=force, option="--save")
 
 
-def write_archive(path: Path, found: "Eigs", stops: list[int]) -> None:
+def write_archive(target: output.Target, found: "Eigs", stops: list[int]) -> None:
     """Write values, residuals and vectors (lowest first, then highest), and which rows belong to which layer.
 
     Raises:
-        LoadError: if the file system refuses.
+        OutputError: if the file system refuses.
     """
     import numpy as np
 
     assert found.vectors is not None
     pairs = (*found.lowest, *found.highest)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(
-                stream,
-                values=np.array([pair.eigenvalue for pair in pairs]),
-                residuals=np.array([pair.residual for pair in pairs]),
-                vectors=found.vectors.cpu().numpy(),
-                lowest=len(found.lowest),
-                layers=np.array(found.layers),
-                layer_stops=np.array(stops),
-            )
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise LoadError(f"cannot write {path}: {error.strerror}.", "--save with a path on another disk") from None
-    click.echo(f"Wrote {path}", err=True)
+    arrays = {
+        "values": np.array([pair.eigenvalue for pair in pairs]),
+        "residuals": np.array([pair.residual for pair in pairs]),
+        "vectors": found.vectors.cpu().numpy(),
+        "lowest": np.array(len(found.lowest)),
+        "layers": np.array(found.layers),
+        "layer_stops": np.array(stops),
+    }
+    output.save(target, lambda stream: np.savez(stream, **arrays), "--save")  # type: ignore[arg-type]

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hessdiag.cli import output, signals
 from hessdiag.cli.kinds import SWITCH, Names
-from hessdiag.cli.measure import Measurement, answer
+from hessdiag.cli.measure import answer
 from hessdiag.cli.options import Target, optional_model_options, output_options, resume_option
-from hessdiag.cli.output import Output, finish, speaks, writable
+from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
 from hessdiag.cli.provenance import Clock, collect
-from hessdiag.errors import LoadError, SpecError
+from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
 from hessdiag.report.document import document
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
+    from hessdiag.diagnostics.forward import Forward
     from hessdiag.problem.problem import Problem
 
 OWN_NETWORKS = ("depth", "width", "activation")
@@ -90,17 +92,25 @@ def command(
                 f"--{own[0]} is for networks that are made up; MODEL has its own.", "leave out MODEL, or the option"
             )
 
-        def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
-            return _of_model(problem, seed, progress, options, file)
+        def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Forward":
+            from hessdiag.diagnostics.forward_model import forward_model
 
-        return answer("forward", targets, measure, out)
+            return forward_model(problem, seed=seed, progress=progress, **options)
+
+        def write(problem: "Problem", seed: int, measured: "Forward") -> None:
+            from hessdiag.diagnostics.forward_model import initialized
+
+            if file is not None and not measured.interrupted:
+                _write(file, initialized(problem, measured.inits[0], seed))
+
+        return answer("forward", targets, measure, out, write)
     for name in OF_A_MODEL:
         if name in typed:
             raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")
     clock, seed = Clock(), ctx.params["seed"]
     from hessdiag.diagnostics.forward import forward, initialized
 
-    with reporter(out.progress) as progress:
+    with signals.computing(), reporter(out.progress) as progress:
         measured = forward(
             depth=depth,
             width=width,
@@ -110,8 +120,11 @@ def command(
             progress=progress,
             **options,
         )
-    if file is not None and speaks() and not measured.interrupted:
-        _write(file, initialized(measured.inits[0], seed))
+
+    def save_weights() -> None:
+        if file is not None and not measured.interrupted:
+            _write(file, initialized(measured.inits[0], seed))
+
     return finish(
         document(
             "forward",
@@ -125,42 +138,24 @@ def command(
             provenance=collect(clock, measured.device, resumed_pieces=measured.resumed_pieces),
         ),
         out,
+        save_weights,
     )
 
 
-def _of_model(
-    problem: "Problem", seed: int, progress: "Reporter", options: Mapping[str, Any], file: Path | None
-) -> Measurement:
-    from hessdiag.diagnostics.forward_model import forward_model, initialized
-
-    measured = forward_model(problem, seed=seed, progress=progress, **options)
-    if file is not None and speaks() and not measured.interrupted:
-        _write(file, initialized(problem, measured.inits[0], seed))
-    return measured
-
-
-def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> Path:
+def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> output.Target:
     if len(set(inits)) != 1 or solve is None:
         raise SpecError(
             "--save writes the weights of one initialization with the gain that was solved for.",
             f"--init he_normal --solve median --save {path}",
         )
     if path.suffix.lower() != ".safetensors":
-        raise SpecError(
-            f"weights are saved as .safetensors, not as {path.name}.", f"--save {path.with_suffix('.safetensors')}"
-        )
-    return writable(path, "safetensors", force=force)[0]
+        better = path.parent / f"{path.stem or 'weights'}.safetensors"
+        raise SpecError(f"weights are saved as .safetensors, not as {path.name}.", f"--save {better}")
+    return output.writable(path, "safetensors", force=force, option="--save")
 
 
-def _write(path: Path, state: Mapping[str, Any]) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+def _write(target: output.Target, state: Mapping[str, Any]) -> None:
+    from safetensors.torch import save
 
-    part = path.with_name(f".{path.name}.part")
-    try:
-        save_file(dict(state), part)
-        part.replace(path)
-    except (OSError, SafetensorError) as error:
-        part.unlink(missing_ok=True)
-        raise LoadError(f"cannot write {path}: {error}.", "--save with a path on another disk") from None
-    click.echo(f"Wrote {path}", err=True)
+    content = save(dict(state))
+    output.save(target, lambda stream: stream.write(content), "--save")

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import click
 
-from hessdiag.cli.output import write_file
-from hessdiag.errors import SpecError
+from hessdiag.cli.output import writable, write_file
 
 NAME = "hessdiag.toml"
 
@@ -40,8 +39,5 @@ TEMPLATE = """\
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def command(force: bool) -> int:
     """Write a commented hessdiag.toml into this folder."""
-    path = Path(NAME)
-    if path.exists() and not force:
-        raise SpecError(f"{NAME} exists.", "hessdiag init --force")
-    write_file(path, TEMPLATE)
+    write_file(writable(Path(NAME), "toml", force=force, option="cd into another folder, then hessdiag init"), TEMPLATE)
     return 0

@@ -11,8 +11,10 @@ from importlib import import_module
 import click
 
 from hessdiag import __version__
+from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError
+from hessdiag.files import reason
 
 # Short help stands here so that `hessdiag --help` need not import a single command.
 COMMANDS = {
@@ -59,6 +61,14 @@ class LazyGroup(click.Group):
             raise click.UsageError(f"there is no command {args[0]!r}.{meant}", ctx)
         return super().resolve_command(ctx, [name, *args[1:]])
 
+    def invoke(self, ctx: click.Context) -> int | None:
+        """Run the command. Click would answer an interruption with an empty line of its own."""
+        try:
+            code: int | None = super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise click.exceptions.Exit(signals.exit_code()) from None
+        return code
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""
         with formatter.section("Commands"):
@@ -79,7 +89,7 @@ class LazyGroup(click.Group):
     },
     epilog=(
         "Exit codes: 0 done, 1 a gate is violated, 2 usage, 3 could not load or compute, "
-        "4 not trustworthy, 130 interrupted."
+        "4 not trustworthy, 130 interrupted, 143 terminated."
     ),
 )
 @click.version_option(__version__, "--version", message="hessdiag %(version)s")
@@ -103,57 +113,78 @@ def run(argv: Sequence[str] | None = None) -> int:
         The exit code, a value of `ExitCode`.
     """
     args = list(sys.argv[1:] if argv is None else argv)
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")  # a terminal without Unicode gets question marks, not a crash
+    with streams.prepared():
+        try:
+            return _outcome(args, int(_invoke(args) or ExitCode.OK))
+        except HessdiagError as error:  # the help or the list that was asked for, on a full disk
+            speech.error(error.what, error.hint)
+            return error.exit_code
+
+
+def _invoke(args: list[str]) -> int | None:
     try:
         with third_parties():
-            code = cli.main(args=args, prog_name="hessdiag", standalone_mode=False, complete_var=COMPLETE_VARIABLE)
-        return _interrupted(args) if code == ExitCode.INTERRUPTED else int(code or ExitCode.OK)
+            code: int | None = cli.main(
+                args=args, prog_name="hessdiag", standalone_mode=False, complete_var=COMPLETE_VARIABLE
+            )
     except SystemExit as error:
         return _left(error)
     except (click.Abort, KeyboardInterrupt):
-        return _interrupted(args)
+        return signals.exit_code()
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        click.echo(error.ctx.get_help(), err=True)
         return ExitCode.USAGE
     except Exception as error:
+        if signals.received() is not None:  # code of others made something else of the interruption
+            return signals.exit_code()
         if "--traceback" in args:
             traceback.print_exc()
         return _explain(error)
+    return code
 
 
-def _interrupted(args: Sequence[str]) -> int:
+def _outcome(args: Sequence[str], code: int) -> int:
+    """Say what a signal did: it ended the computation, or came when all was computed."""
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+        _interrupted(args)
+    elif signals.received() is not None and code != ExitCode.FAILED:
+        speech.say(f"{signals.word()}; the answer was computed, and is complete.")
+        return signals.exit_code()
+    return code
+
+
+def _interrupted(args: Sequence[str]) -> None:
     """Say that the command was interrupted, and how it goes on where finished pieces were kept."""
-    if any(word.partition("=")[0] == "--resume" for word in args):
+    if any(argument.partition("=")[0] == "--resume" for argument in args):
         again = [] if "--force" in args else ["--force"]  # the file of -o is there already
-        writes = any(word == "-o" or word.startswith("--output") for word in args)
+        writes = any(argument == "-o" or argument.startswith("--output") for argument in args)
         command = shlex.join(["hessdiag", *args, *(again if writes else [])])
-        click.echo(f"interrupted; finished pieces are kept.\n  try: {command}", err=True)
+        speech.say(f"{signals.word()}; finished pieces are kept.", f"  try: {command}")
     else:
-        click.echo("interrupted", err=True)
-    return ExitCode.INTERRUPTED
+        speech.say(signals.word())
 
 
 def _explain(error: Exception) -> int:
     """Say what went wrong in one or two lines, and give the exit code."""
     if isinstance(error, HessdiagError):
-        _say(error.what, error.hint)
+        speech.error(error.what, error.hint)
         return error.exit_code
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
-        _say(_sentence(" ".join(error.format_message().split())), f"{ctx.command_path if ctx else 'hessdiag'} --help")
+        what = _sentence(" ".join(error.format_message().split()))
+        speech.error(what, f"{ctx.command_path if ctx else 'hessdiag'} --help")
         return ExitCode.USAGE
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-        _say("this command computes, and torch is not installed.", "pip install torch")
-        return ExitCode.FAILED
-    first = (str(error).splitlines() or [""])[0]
-    _say(f"internal error: {type(error).__name__}: {first} (run with --traceback to see where)", None)
+        speech.error("this command computes, and torch is not installed.", "pip install torch")
+    elif isinstance(error, MemoryError):
+        speech.error("memory ran out.", "a smaller model or batch, or a machine with more memory")
+    elif isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        speech.error(f"the system refused{where}: {reason(error)} (run with --traceback to see where)")
+    else:
+        first = (str(error).splitlines() or [""])[0]
+        speech.error(f"internal error: {type(error).__name__}: {first} (run with --traceback to see where)")
     return ExitCode.FAILED
-
-
-def _say(what: str, hint: str | None) -> None:
-    click.echo(f"error: {what}" + (f"\n  try: {hint}" if hint else ""), err=True)
 
 
 def _sentence(text: str) -> str:
@@ -161,12 +192,10 @@ def _sentence(text: str) -> str:
 
 
 def _left(error: SystemExit) -> int:
-    """What a SystemExit means: click's end of a completion or of a broken pipe, or the user's own code."""
+    """What a SystemExit means: click's end of a completion, or the user's own code."""
     if COMPLETE_VARIABLE in os.environ:
         return error.code if isinstance(error.code, int) else ExitCode.OK
-    if isinstance(error.__context__, BrokenPipeError):
-        return ExitCode.OK
-    _say(
+    speech.error(
         f"the code that was loaded ended the program with sys.exit({error.code!r}).",
         "put what runs on import under `if __name__ == '__main__':`",
     )

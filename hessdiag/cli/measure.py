@@ -3,9 +3,9 @@
 import contextlib
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from hessdiag.cli import crowding
+from hessdiag.cli import crowding, signals
 from hessdiag.cli.options import Target
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
@@ -44,8 +44,15 @@ class Measurement(Protocol):
         """The command's own numbers."""
 
 
+M = TypeVar("M", bound=Measurement)
+
+
 def answer(
-    command: str, targets: tuple[Target, ...], measure: "Callable[[Problem, int, Reporter], Measurement]", out: Output
+    command: str,
+    targets: tuple[Target, ...],
+    measure: "Callable[[Problem, int, Reporter], M]",
+    out: Output,
+    save: "Callable[[Problem, int, M], None] | None" = None,
 ) -> int:
     """Load the one target, measure it, write the document, and give the exit code.
 
@@ -54,6 +61,7 @@ def answer(
         targets: What the command line asked for.
         measure: Given the problem, the seed and a function to report progress to.
         out: Where the answer goes.
+        save: Given the problem, the seed and what was measured, writes the file of --save.
 
     Raises:
         SpecError: if there are several targets.
@@ -66,13 +74,14 @@ def answer(
     clock, before = Clock(), crowding.reading()
     (target,) = targets
     # What the user's own code prints is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
+    with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
         from hessdiag.problem.load import load_problem
 
         problem = load_problem(target.load_request())
         if problem.device.type == "cpu":
             crowding.warn(before)
-        measured = measure(problem, target.request["seed"], progress)
+        seed = target.request["seed"]
+        measured = measure(problem, seed, progress)
     from hessdiag.problem.describe import describe
 
     return finish(
@@ -94,4 +103,5 @@ def answer(
             ),
         ),
         out,
+        None if save is None else lambda: save(problem, seed, measured),
     )

@@ -12,6 +12,7 @@ import click
 
 from hessdiag.cli import config, output
 from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr
+from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
 from hessdiag.report.render import FORMATS
@@ -210,4 +211,4 @@ def _announce_config(ctx: click.Context, models: tuple[str, ...], common: dict[s
             used[name] = common.get(name) or ctx.params[name]
     if used:
         said = ", ".join(f"{key} = {value}" for key, value in used.items())
-        click.echo(f"using {ctx.meta[config.SOURCE]} ({said})", err=True)
+        say(f"using {ctx.meta[config.SOURCE]} ({said})")

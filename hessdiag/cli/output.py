@@ -1,21 +1,39 @@
 """Where an answer goes: the format, the file, the gates, and the exit code that follows from them."""
 
-import contextlib
 import os
-import shutil
+import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-import click
-
-from hessdiag.errors import ExitCode, LoadError, SpecError
+from hessdiag import files
+from hessdiag.cli import signals
+from hessdiag.cli.speech import columns, error, say
+from hessdiag.errors import ExitCode, LoadError, OutputError, SpecError
+from hessdiag.ranks import ranks
 from hessdiag.report import document, gates
 from hessdiag.report.render import SUFFIXES, render
 
 DEFAULT_WIDTH = 100
+STDOUT, STDERR = 1, 2
+LARGEST = 256 * 2**20  # bytes of a document that is read: /dev/zero has no end
+
+
+@dataclass(frozen=True)
+class Target:
+    """A file that may be written.
+
+    Attributes:
+        path: As it was given.
+        form: What its suffix, or else --format, says.
+        replace: Whether it may be there already.
+    """
+
+    path: Path
+    form: str
+    replace: bool
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Output:
 
     Attributes:
         form: What stdout gets.
-        file: File to write besides, with its format; `None` for none.
+        file: File to write besides; `None` for none.
         color: "auto", "always" or "never".
         progress: Whether to show progress on stderr.
         allow_inexact: Whether untrustworthy numbers still end in 0.
@@ -34,7 +52,7 @@ class Output:
     """
 
     form: str
-    file: tuple[Path, str] | None
+    file: Target | None
     color: str
     progress: bool
     allow_inexact: bool
@@ -63,6 +81,7 @@ def prepare(
     """
     if as_json and form not in (None, "json"):
         raise SpecError(f"--json and --format {form} contradict each other.", "only one of them")
+    ranks()  # a leftover RANK is said before anything is computed
     chosen = "json" if as_json else form
     return Output(
         form=chosen or "text",
@@ -76,27 +95,57 @@ def prepare(
     )
 
 
-def writable(path: Path, form: str | None = None, *, force: bool) -> tuple[Path, str]:
-    """A file that may be written, with the format that its suffix (or else `form`) says.
+def writable(path: Path, form: str | None = None, *, force: bool, option: str = "-o") -> Target:
+    """A file that may be written: one that is new, or may be replaced; a device, a pipe or a descriptor.
+
+    Args:
+        path: The file; - for stdout.
+        form: Its format, where the suffix says none.
+        force: Whether a regular file that exists may be replaced.
+        option: Which option named it, for the message.
 
     Raises:
         SpecError: if it may not be written, or its format is not known.
     """
-    known = SUFFIXES.get(path.suffix.lower(), form)
+    if str(path) == "-":
+        path = Path("/dev/stdout")
+    try:
+        there, own = files.status(path), files.descriptor(path)
+        folder = Path(os.path.realpath(path)).parent
+        beside = files.status(folder)
+    except (OSError, ValueError) as failure:
+        raise SpecError(f"cannot write {path}: {files.reason(failure)}.", f"{option} with another name") from None
+    special = own is not None or (there is not None and not stat.S_ISREG(there.st_mode))
+    known = SUFFIXES.get(path.suffix.lower(), form) or ("text" if special else None)
+    if there is not None and stat.S_ISDIR(there.st_mode):
+        raise SpecError(f"{path} is a folder.", f"{option} {path / 'report.html'}")
     if known is None:
         raise SpecError(
             f"no format is known for {path.name}: its suffix must be one of {', '.join(SUFFIXES)}.",
-            "-o report.html",
+            f"{option} report.html",
         )
-    if path.is_dir():
-        raise SpecError(f"{path} is a folder.", f"-o {path / 'report.html'}")
-    if path.exists() and not force:
+    if special:
+        _check_special(path, there, own)
+        return Target(path, known, replace=True)
+    if there is not None and not force:
         raise SpecError(f"{path} exists.", "--force to overwrite it, or another name")
-    if not path.parent.is_dir():
-        raise SpecError(f"the folder {path.parent} does not exist.", f"mkdir -p {path.parent}")
-    if not os.access(path.parent, os.W_OK):
-        raise SpecError(f"the folder {path.parent} is not writable.")
-    return path, known
+    if beside is None or not stat.S_ISDIR(beside.st_mode):
+        raise SpecError(f"the folder {folder} does not exist.", f"mkdir -p {folder}")
+    if not os.access(folder, os.W_OK):
+        raise SpecError(f"the folder {folder} is not writable.", f"{option} with a path into another folder")
+    return Target(path, known, replace=force)
+
+
+def _check_special(path: Path, there: os.stat_result | None, own: int | None) -> None:
+    """Refuse what cannot be written to, and whole disks."""
+    if own is None and there is not None:
+        if stat.S_ISBLK(there.st_mode) or stat.S_ISSOCK(there.st_mode):
+            what = "disk" if stat.S_ISBLK(there.st_mode) else "socket"
+            raise SpecError(f"{path} is a {what}: an answer is not written to it.", "-o report.html")
+        if not os.access(path, os.W_OK):
+            raise SpecError(f"{path} is not writable.", "-o report.html")
+    elif own is not None and there is None:
+        raise SpecError(f"{path} is not open.", "-o report.html")
 
 
 def load(path: Path) -> document.Document:
@@ -106,60 +155,143 @@ def load(path: Path) -> document.Document:
         LoadError: if there is no such file, or it is not a document.
     """
     try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        hint = None if isinstance(error, OSError) else f"hessdiag diag-share {path} -o report.html, if it is a model"
-        raise LoadError(f"cannot read {path}: {reason}.", hint) from None
+        with path.open("rb") as stream:
+            content = stream.read(LARGEST + 1)
+        if len(content) > LARGEST:
+            raise LoadError(f"cannot read {path}: it is larger than {LARGEST >> 20} MiB, and no result.")
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        hint = f"hessdiag diag-share {path} -o report.html, if it is a model"
+        raise LoadError(f"cannot read {path}: it is not text.", hint) from None
+    except (OSError, ValueError) as failure:
+        raise LoadError(f"cannot read {path}: {files.reason(failure)}.") from None
     try:
         return document.loads(text)
-    except LoadError as error:
-        raise LoadError(f"{path}: {error.what}", error.hint) from None
+    except LoadError as failure:
+        raise LoadError(f"{path}: {failure.what}", failure.hint) from None
 
 
-def finish(doc: Mapping[str, Any], out: Output) -> int:
-    """Write the answer to its places and decide how the command ends. Of several processes, rank 0 alone speaks."""
+def finish(
+    doc: Mapping[str, Any], out: Output, save: Callable[[], None] | None = None, *, computed: bool = True
+) -> int:
+    """Write the answer to its places and decide how the command ends. Of several processes, rank 0 alone speaks.
+
+    Every place is tried, whatever became of the others: nothing that was computed is lost to a full disk.
+
+    Args:
+        doc: The answer.
+        out: Where it goes.
+        save: Writes what belongs beside it, such as eigenvectors.
+        computed: Whether the document was just made, and is kept nowhere else.
+
+    Raises:
+        Exception: the last of what failed; the others are said.
+    """
     if not speaks():
         return _exit_code(doc, out)
-    if out.file is not None:
-        path, form = out.file
-        write_file(path, render(doc, form, width=DEFAULT_WIDTH))
-    color = _wants_color(out.color)
-    width = shutil.get_terminal_size((DEFAULT_WIDTH, 24)).columns
-    write(render(doc, out.form, width=width, color=color))
+    failures: list[Exception] = []
+    for deliver in (lambda: _print(doc, out, computed), lambda: _write(doc, out), save):
+        try:
+            if deliver is not None:
+                deliver()
+        except Exception as failure:  # what goes wrong in one format says nothing of the next
+            failures.append(failure)
+    for earlier in failures[:-1]:
+        error(str(getattr(earlier, "what", earlier)), getattr(earlier, "hint", None))
+    if failures:
+        raise failures[-1]
     return _exit_code(doc, out)
+
+
+def _print(doc: Mapping[str, Any], out: Output, computed: bool) -> None:
+    """Print the answer; as JSON, where its format fails."""
+    if out.file is not None and files.descriptor(out.file.path) == STDOUT:
+        return  # printed once, by `_write`
+    try:
+        text = render(doc, out.form, width=columns(), color=_wants_color(out.color))
+    except Exception as failure:
+        if not computed or out.form == "json":
+            raise
+        write(render(doc, "json"))
+        raise OutputError(
+            f"the answer could not be rendered as {out.form} ({_named(failure)}); it was printed as JSON.",
+            "--json > r.json, then hessdiag report r.json once that is mended",
+        ) from failure
+    write(text if out.form != "json" else _encodable(text))
+
+
+def _write(doc: Mapping[str, Any], out: Output) -> None:
+    """Write the file of -o, if there is one."""
+    if out.file is None:
+        return
+    try:
+        text = render(doc, out.file.form, width=DEFAULT_WIDTH)
+    except Exception as failure:
+        raise OutputError(
+            f"cannot write {out.file.path}: the answer could not be rendered as {out.file.form} ({_named(failure)}).",
+            "-o r.json, then hessdiag report r.json once that is mended",
+        ) from failure
+    write_file(out.file, text)
+
+
+def _named(failure: Exception) -> str:
+    first = (str(getattr(failure, "what", failure)).splitlines() or [""])[0]
+    return f"{type(failure).__name__}: {first}"
+
+
+def _encodable(text: str) -> str:
+    """JSON in an encoding without Unicode: by its escapes, not by question marks."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return document.escaped(text)
+    return text
 
 
 def speaks() -> bool:
     """Whether this process reports: the only one, or rank 0 of those that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return ranks()[0] == 0
 
 
 def write(text: str) -> None:
-    """Write to stdout; a reader that has gone (`| head`) is no error."""
-    try:
-        click.echo(text, nl=False, color=True)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit; let that go nowhere.
-        with contextlib.suppress(OSError, ValueError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Write to stdout."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
-def write_file(path: Path, text: str) -> None:
+def write_file(target: Target, text: str) -> None:
     """Write a file whole or not at all, and say so.
 
     Raises:
-        LoadError: if the file system refuses.
+        OutputError: if the file system refuses.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    save(target, lambda stream: stream.write(text.encode("utf-8")), "-o")
+
+
+def save(target: Target, fill: Callable[[BinaryIO], object], option: str) -> None:
+    """Write a file by what `fill` writes into it, and say so.
+
+    Raises:
+        OutputError: if the file system refuses.
+    """
+    own = files.descriptor(target.path)
+    if own in (STDOUT, STDERR):
+        sys.stdout.flush()
     try:
-        part.write_text(text, "utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise LoadError(f"cannot write {path}: {error.strerror}.", "-o with a path on another disk") from None
-    click.echo(f"Wrote {path}", err=True)
+        files.write(target.path, fill, replace=target.replace)
+    except FileExistsError:
+        raise OutputError(
+            f"cannot write {target.path}: it appeared meanwhile.",
+            "--force to overwrite it, or another name",
+        ) from None
+    except BrokenPipeError:
+        return  # a reader that has gone is no error
+    except (OSError, ValueError) as failure:
+        raise OutputError(
+            f"cannot write {target.path}: {files.reason(failure)}.", f"{option} with a path on another disk"
+        ) from None
+    if own is None:
+        say(f"Wrote {target.path}")
 
 
 def _wants_color(choice: str) -> bool:
@@ -172,17 +304,16 @@ def _wants_color(choice: str) -> bool:
 
 def _exit_code(doc: Mapping[str, Any], out: Output) -> int:
     if doc["status"] == "interrupted":
-        return ExitCode.INTERRUPTED
+        return signals.exit_code()
     said = gates.violations(doc["result"], out.gates)
     if out.baseline is not None:
         said += gates.changes(doc, out.baseline, out.max_change)
     untrusted = doc["status"] == "inexact" and not out.allow_inexact
     if speaks():
         for sentence in said:
-            click.echo(f"gate: {sentence}", err=True)
+            say(f"gate: {sentence}")
         if untrusted:
-            what = "error: the numbers are not trustworthy; see the verdict."
-            click.echo(f"{what}\n  try: --allow-inexact to accept them", err=True)
+            error("the numbers are not trustworthy; see the verdict.", "--allow-inexact to accept them")
     if untrusted:
         return ExitCode.INEXACT
     return ExitCode.GATE if said else ExitCode.OK

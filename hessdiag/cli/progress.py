@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from hessdiag.curvature.cost import Ledger
+
+from hessdiag.cli.speech import columns, say
+from hessdiag.report.visible import visible
 
 PLAIN_EVERY = 30.0  # seconds between lines where stderr is not a terminal
 SHORT = 2.0  # seconds that nobody need be told of
@@ -64,10 +66,10 @@ class Telling:
             self._say(what)
             self._show("", total)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, description=what if done else "")
+            self._bar.update(self._task, completed=done, total=total, description=visible(what) if done else "")
         elif self._bar is None and 0 < done < total and self._due():
             left = (self._last - self._started) / done * (total - done)
-            click.echo(f"  {done:,} of {total:,}{f' {what}' * bool(what)}, about {duration(left)} left", err=True)
+            say(f"  {done:,} of {total:,}{f' {what}' * bool(what)}, about {duration(left)} left")
 
     def hear(self, ledger: "Ledger") -> None:
         """Tell of products and gradients as they are finished: the cost, once they have told what one takes."""
@@ -81,7 +83,7 @@ class Telling:
         spent = f"{ledger.products:,.0f} products and {ledger.gradients:,} gradients so far"
         if self._bar is None:
             if self._due():
-                click.echo(f"  {spent}" + (f", {short(each)} a product" if each else ""), err=True)
+                say(f"  {spent}" + (f", {short(each)} a product" if each else ""))
         elif self._task is None and time.monotonic() - self._started >= SHORT:
             self._show(spent, None)
         elif self._task is not None and self._bar.tasks[-1].total is None:
@@ -97,9 +99,9 @@ class Telling:
 
     def _say(self, sentence: str) -> None:
         if self._bar is None:
-            click.echo(sentence, err=True)
+            say(sentence)
         else:
-            self._bar.console.print(sentence, highlight=False, markup=False)
+            self._bar.console.print(visible(sentence), highlight=False, markup=False)
 
     def _show(self, what: str, total: int | None) -> None:
         """Draw a new bar in place of the last."""
@@ -125,14 +127,14 @@ def cost_line(ledger: "Ledger") -> str:
 
 
 def _bar() -> Progress:
-    columns = (
+    shown = (
         TextColumn("  {task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("ETA"),
         TimeRemainingColumn(),
     )
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*shown, console=Console(stderr=True, width=columns(), height=24), transient=True)
 
 
 def short(seconds: float) -> str:

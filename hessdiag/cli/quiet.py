@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import click
+from hessdiag.cli.speech import say
 
 LONGEST = 200  # characters of a warning
 
@@ -64,4 +64,4 @@ def _say_once(message: Any, said: set[str]) -> None:
     short = text if len(text) <= LONGEST else text[:LONGEST].rsplit(" ", 1)[0] + " ..."
     if short and short not in said:
         said.add(short)
-        click.echo(f"warning: {short}", err=True)
+        say(f"warning: {short}")

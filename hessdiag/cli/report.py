@@ -23,4 +23,4 @@ def command(result: str, out: Output) -> int:
         raise SpecError(
             f"{result} is not a saved result (a .json file).", f"hessdiag diag-share {result} -o report.html"
         )
-    return finish(load(Path(result)), out)
+    return finish(load(Path(result)), out, computed=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from hessdiag.cli import signals
 from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output, finish
@@ -125,7 +126,7 @@ def command(
     own: dict[str, Any] = {"width": width, "activation": activation, "device": device}
     if batch is not None:
         own["batch"] = batch
-    with reporter(out.progress) as progress:
+    with signals.computing(), reporter(out.progress) as progress:
         measured = vanishing(**common, **own, progress=progress)
     problem = {"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed}
     return _answer(measured, problem, out, clock)
@@ -174,7 +175,7 @@ def _of_model(model: str, request: Mapping[str, Any], common: Mapping[str, Any],
     """Measure networks that a spec builds."""
     spec.parse(model.replace(PLACE, "1"))  # a typing error is said before torch is loaded
     # What the user's own code prints is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), reporter(out.progress) as progress:
+    with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
         from hessdiag.diagnostics.vanishing_models import vanishing_of
         from hessdiag.problem.describe import describe
         from hessdiag.problem.load import ProblemRequest, Shared, load_problem

@@ -6,7 +6,6 @@ Without `torchrun` there is one process, and everything here does nothing.
 
 import atexit
 import contextlib
-import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,20 +19,13 @@ from torch import Tensor
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.problem import batch as batches
+from hessdiag.ranks import local_size
+from hessdiag.ranks import ranks as ranks
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
 SPLIT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
-
-
-def ranks() -> tuple[int, int]:
-    """This process's rank and how many there are.
-
-    >>> ranks()
-    (0, 1)
-    """
-    return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def backend_for(device: torch.device) -> str:
@@ -42,7 +34,7 @@ def backend_for(device: torch.device) -> str:
     >>> backend_for(torch.device("cpu"))
     'gloo'
     """
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    processes = local_size()
     return "nccl" if device.type == "cuda" and torch.cuda.device_count() >= processes else "gloo"
 
 

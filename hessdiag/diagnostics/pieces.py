@@ -3,8 +3,6 @@
 import contextlib
 import hashlib
 import json
-import os
-import secrets
 import time
 import warnings
 import zipfile
@@ -16,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag import __version__
+from hessdiag import __version__, files
 from hessdiag.curvature import parallel
 from hessdiag.errors import LoadError, SpecError
 
@@ -270,25 +268,12 @@ def _tidy(folder: Path) -> None:
 
 def _write(path: Path, fill: Callable[[BinaryIO], object], *, first: bool = False) -> None:
     """Write a file whole or not at all; with `first` only where no other process has done so."""
-    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with part.open("wb") as file:
-            fill(file)
-        if first:
-            with contextlib.suppress(FileExistsError):
-                _link(part, path)
-        else:
-            part.replace(path)
-    except OSError as error:
-        raise LoadError(f"cannot write {path}: {error.strerror}.", "--resume with a folder on another disk") from None
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _link(part: Path, path: Path) -> None:
-    try:
-        os.link(part, path)
+        files.write(path, fill, replace=not first)
     except FileExistsError:
-        raise
-    except OSError:  # a file system without links
-        part.replace(path)
+        if not first:
+            raise
+    except (OSError, ValueError) as error:
+        raise LoadError(
+            f"cannot write {path}: {files.reason(error)}.", "--resume with a folder on another disk"
+        ) from None

@@ -1,10 +1,9 @@
 """Devices by name, and which of several GPUs a process takes."""
 
-import os
-
 import torch
 
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.ranks import local_rank
 
 KINDS = ("cpu", "cuda", "mps")
 
@@ -40,5 +39,5 @@ def device_named(name: str, dtype: torch.dtype | None = None) -> torch.device:
     if device.type == "mps" and dtype == torch.float64:
         raise SpecError("mps has no float64.", "--device cpu")
     if name == "cuda" and torch.cuda.device_count() > 1:
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        return torch.device("cuda", local_rank() % torch.cuda.device_count())
     return device

@@ -4,16 +4,18 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hessdiag.errors import LoadError
+from hessdiag.report.visible import is_hidden
 
 SCHEMA = "hessdiag/1"
 LEVELS = ("ok", "note", "warn", "bad")
 DEEPEST = 50  # levels of nesting; what commands write has eight
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of one: text itself holds none
+_BEYOND = re.compile(r"[^\x00-\x7e]")
 
 Document = dict[str, Any]
 
@@ -84,7 +86,18 @@ def plain(value: Any) -> Any:
 
 def dumps(doc: Mapping[str, Any], *, indent: int | None = 2) -> str:
     """Write strict JSON: NaN and infinities become the strings "NaN", "Infinity" and "-Infinity"."""
-    return json.dumps(_encode(plain(doc)), indent=indent, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(_encode(plain(doc)), indent=indent, allow_nan=False, ensure_ascii=False)
+    # Outside of strings there are line breaks only. A terminal obeys some characters that JSON allows as they are.
+    return escaped(text, lambda character: character != "\n" and is_hidden(character))
+
+
+def escaped(text: str, wanted: Callable[[str], bool] = lambda character: True) -> str:
+    """JSON with the characters beyond ASCII that are `wanted` (and DEL) as their escapes: the same content."""
+    return _BEYOND.sub(lambda match: _codes(match[0]) if wanted(match[0]) else match[0], text)
+
+
+def _codes(character: str) -> str:
+    return json.dumps(character)[1:-1] if character != "\x7f" else r"\u007f"
 
 
 def loads(text: str) -> Document:

@@ -15,6 +15,7 @@ from hessdiag.report.names import Name
 from hessdiag.report.numbers import counted, number
 from hessdiag.report.terminal import WORDS
 from hessdiag.report.view import Table, View, checks_table
+from hessdiag.report.visible import is_hidden, shown, visible
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -46,12 +47,12 @@ def render(doc: Mapping[str, Any], view: View) -> str:
     tables = [block for block in view.blocks if isinstance(block, Table)]
     return environment.get_template("page.html").render(
         view=view,
-        command=doc["command"],
+        command=visible(doc["command"]),
         style=style,
         charts=charts,
         tables=[*tables, *view.extra, *([checks_table(view.checks)] if view.checks else [])],
         words=WORDS,
-        reproduce=list(_reproduce(doc)),
+        reproduce=shown(tuple(_reproduce(doc))),
         shell_line=_shell_line(doc["provenance"].get("argv", [])),
         data=Markup(_script_json(doc)),
     )
@@ -83,7 +84,16 @@ def _script_json(doc: Mapping[str, Any]) -> str:
 
 
 def _shell_line(argv: list[str]) -> str:
-    return shlex.join(argv)
+    """The command to paste into a shell; what is not seen stands there by its code, as bash and zsh read it."""
+    return " ".join(_quoted(word) for word in argv)
+
+
+def _quoted(word: str) -> str:
+    shown_word = visible(word)
+    if shown_word == word:
+        return shlex.quote(word)
+    escaped = "".join(visible(sign) if is_hidden(sign) else {"\\": r"\\", "'": r"\'"}.get(sign, sign) for sign in word)
+    return f"$'{escaped}'"
 
 
 def _reproduce(doc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from hessdiag.report import (
 from hessdiag.report.names import Name
 from hessdiag.report.self_checks import self_checks
 from hessdiag.report.view import Heat, Table, View
+from hessdiag.report.visible import shown
 
 FORMATS = ("text", "json", "markdown", "html")
 SUFFIXES = {
@@ -68,7 +69,7 @@ def render(doc: Mapping[str, Any], form: str, *, width: int = 100, color: bool =
 
 
 def view_of(doc: Mapping[str, Any]) -> View:
-    """Lay out a document by its command.
+    """Lay out a document by its command, with every name in it made visible.
 
     Raises:
         LoadError: as `render` does.
@@ -77,7 +78,7 @@ def view_of(doc: Mapping[str, Any]) -> View:
     if layout is None:
         raise LoadError(f"no report is known for the command {doc['command']!r}.", "pip install -U hessdiag")
     try:
-        return _with_names(replace(layout(doc), checks=self_checks(doc)))
+        return shown(_with_names(replace(layout(doc), checks=self_checks(doc))))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         raise LoadError(f"the {doc['command']} document is damaged: {type(error).__name__} {error}.") from error
 

@@ -26,6 +26,7 @@ WIDEST = 110
 BESIDE = 26  # columns that a value wants beside its name
 SHORTEST = 8  # of a bar or a sparkline
 NARROW = 30  # columns of room that anything gets, however narrow the terminal
+HEIGHT = 24  # nothing depends on it; told, since rich would believe any $LINES
 
 
 def render(view: View, *, width: int = 100, color: bool = False) -> str:
@@ -39,6 +40,7 @@ def render(view: View, *, width: int = 100, color: bool = False) -> str:
     console = Console(
         file=io.StringIO(),
         width=max(width, NARROW + MARGIN),
+        height=HEIGHT,
         force_terminal=color,
         color_system="standard" if color else None,
         no_color=not color,

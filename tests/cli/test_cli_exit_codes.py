@@ -13,7 +13,7 @@ MODEL = "builtin:lenet"
 
 def test_the_codes_are_the_published_ones():
     assert {code.name: int(code) for code in ExitCode} == {
-        "OK": 0, "GATE": 1, "USAGE": 2, "FAILED": 3, "INEXACT": 4, "INTERRUPTED": 130
+        "OK": 0, "GATE": 1, "USAGE": 2, "FAILED": 3, "INEXACT": 4, "INTERRUPTED": 130, "TERMINATED": 143
     }  # fmt: skip
 
 
