@@ -4,8 +4,9 @@
     python docs/console.py --check                         (only say what is not as printed)
 
 A block's lines that start with `$ ` are commands for bash; the others are their output. The blocks of a page run in
-order in one empty folder that holds a copy of examples/; several pages run at once. A comment above a block says what
-is kept of its output, and how closely it can be repeated, in parts that semicolons divide:
+order in one empty folder that holds a copy of examples/; several pages run at once. Code under a title,
+```python title="train.py", is a file that the reader has saved before the blocks below it. A comment above a block says
+what is kept of its output, and how closely it can be repeated, in parts that semicolons divide:
 
 - `<!-- show 1-20, Verdict+5 -->`: lines by number, and 5 from the first that says Verdict; `show none`: nothing. What
   is left out shows as an ellipsis.
@@ -34,6 +35,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _BLOCK = re.compile(
     r"(?:<!-- (?P<remark>(?:show|about|rounding) [^>]*?) -->\n)?```console\n(?P<body>.*?)```\n", re.DOTALL
 )
+_SAVED = re.compile(r'```\w+ title="(?P<name>[\w.-]+)"\n(?P<body>.*?)```\n', re.DOTALL)
 # Compared by nothing but their kind, and by size alone: what differs from day to day and from machine to machine.
 _PASSING = re.compile(r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d\S*)?|\b\d+\.\d+\.\d+[\w.+]*|\b(?=\w*\d)[0-9a-f]{12,}\b")
 _NUMBER = re.compile(
@@ -119,13 +121,27 @@ def new_folder(place: Path) -> Path:
     return place
 
 
+def files(text: str) -> Iterator[tuple[int, str, str]]:
+    r"""The files that a page tells its reader to save: where each ends in the text, its name and what is in it.
+
+    >>> list(files('```python title="a.py"\nx = 1\n```\n'))
+    [(34, 'a.py', 'x = 1\n')]
+    """
+    for match in _SAVED.finditer(text):
+        yield match.end(), match["name"], match["body"]
+
+
 def printed(text: str, folder: Path) -> Iterator[tuple[Block, list[str]]]:
     """Each block of a page with what belongs into its body: its commands, each followed by what is shown of its output.
 
     Raises:
         CommandError: if a command fails.
     """
+    saved = list(files(text))
     for block in blocks(text):
+        while saved and saved[0][0] <= block.start:
+            _, name, body = saved.pop(0)
+            (folder / name).write_text(body, "utf-8")
         lines = []
         for command in block.commands:
             done = run(command, folder)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 BATCH = 64  # samples in batch.npz: what the Hessian is measured on
 EPOCHS = 30
+CHECKPOINTS = (0, 1, 3, 10, 30)  # epochs
 
 
 def digits() -> tuple[Tensor, Tensor]:
@@ -69,7 +70,9 @@ def accuracy(model: nn.Module, x: Tensor, y: Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "out", help="folder for what is saved")
-    out = parser.parse_args().out
+    parser.add_argument("--checkpoints", action="store_true", help="save the MLP after 0, 1, 3, 10 and 30 epochs too")
+    options = parser.parse_args()
+    out = options.out
     out.mkdir(parents=True, exist_ok=True)
 
     x, y = digits()
@@ -82,6 +85,11 @@ def main() -> None:
         train(model, train_x, train_y)
         torch.save(model, out / f"{build.__name__}-trained.pt")
         print(f"{build.__name__}: test accuracy {accuracy(model, test_x, test_y):.3f}")
+    for epochs in CHECKPOINTS if options.checkpoints else ():
+        torch.manual_seed(0)
+        model = mlp()
+        train(model, train_x, train_y, epochs)
+        torch.save(model, out / f"epoch-{epochs}.pt")
 
 
 if __name__ == "__main__":

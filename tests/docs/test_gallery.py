@@ -34,7 +34,7 @@ def test_commands_parse_and_images_are_there(page):
 
 def test_every_page_is_in_the_overview_and_every_image_on_a_page():
     overview = (DOCS / "gallery" / "index.md").read_text("utf-8")
-    assert {page.name for page in PAGES} == set(re.findall(r"\((\S+\.md)\)", overview))
+    assert {page.name for page in PAGES} == set(re.findall(r"\(([\w-]+\.md)\)", overview))
     shown = {path for page in PAGES for run in images.runs(page.read_text("utf-8")) for _, path in run.images}
     drawn = {f"../images/gallery/{path.name}" for path in (DOCS / "images" / "gallery").iterdir()}
     assert drawn <= shown
