@@ -28,8 +28,14 @@ def numbers(pattern: str, text: str) -> list[float]:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    (folder / "stdout").write_text(run("digits.py", "--out", str(folder)))
+    (folder / "stdout").write_text(run("digits.py", "--out", str(folder), "--checkpoints"))
     return folder
+
+
+def test_the_last_checkpoint_is_the_trained_network(out):
+    last, trained = (torch.load(out / name, weights_only=False) for name in ("epoch-30.pt", "mlp-trained.pt"))
+    assert all(torch.equal(a, b) for a, b in zip(last.parameters(), trained.parameters(), strict=True))
+    assert len(list(out.glob("epoch-*.pt"))) == 5
 
 
 def test_digits_learn(out):
