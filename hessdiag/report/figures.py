@@ -2,6 +2,7 @@
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,7 +50,8 @@ WIDTH = 9.0  # inches, at 96 pixels each: the width of the page's text
 
 def svg(chart: Dots | Lines | Heat) -> str:
     """Draw a chart. The same chart gives the same bytes."""
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in a script that the font has not
         if isinstance(chart, Dots):
             figure = _dots(chart)
         elif isinstance(chart, Lines):

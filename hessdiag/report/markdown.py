@@ -3,6 +3,9 @@
 from hessdiag.report.terminal import WORDS
 from hessdiag.report.view import Heat, Table, View, checks_table
 
+# Tags, the ends of cells, quotations and, on GitHub, mathematics. The first is what entities themselves begin with.
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "&#36;"}
+
 
 def render(view: View) -> str:
     """Write a view as GitHub-flavoured Markdown."""
@@ -38,10 +41,12 @@ def _table(table: Table) -> list[str]:
 def _escape(text: str) -> str:
     """Text that Markdown takes as it stands.
 
-    >>> _escape("a|b <img>")
-    'a&#124;b &lt;img>'
+    >>> _escape("a|b <img> $x$")
+    'a&#124;b &lt;img&gt; &#36;x&#36;'
     """
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
-    for sign in "\\`*_[]":
+    escaped = text
+    for sign, entity in _ENTITIES.items():
+        escaped = escaped.replace(sign, entity)
+    for sign in "\\`*_~[]":
         escaped = escaped.replace(sign, f"\\{sign}")
     return escaped.replace("\n", " ")
