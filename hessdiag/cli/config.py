@@ -36,6 +36,7 @@ PROBLEM_KEYS = (
     "layers",
     "train_mode",
     "strict",
+    "max_unpacked",
 )
 SPECS = ("model", "weights", "data", "loss", "objective")
 _LARGEST = 1_000_000  # bytes

@@ -5,6 +5,12 @@ from typing import Any
 
 import click
 
+_SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(|B|[kKMGT]i?B)")
+_UNITS = {"": 1, "B": 1} | {
+    f"{unit}{binary}B": (1024 if binary else 1000) ** power
+    for power, unit in enumerate("KMGT", 1)
+    for binary in ("", "I")
+}
 SEED = click.IntRange(min=0, max=2**32 - 1)  # what every generator takes
 
 
@@ -45,6 +51,19 @@ class Numbers(click.ParamType[Any]):
             reason = f"{value!r} is neither a positive whole number nor several with commas between."
             raise click.BadParameter(reason, ctx, param)
         return int(words[0]) if len(words) == 1 else tuple(int(word) for word in words)
+
+
+class Size(click.ParamType[Any]):
+    """Bytes, with or without a unit: 4GB, 500 MB, 1000000."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The number of bytes."""
+        found = _SIZE.fullmatch(str(value))
+        if not found or not (size := int(float(found[1]) * _UNITS[found[2].upper()])):
+            raise click.BadParameter(f"{value!r} is no size such as 4GB, 500MB or 1000000.", ctx, param)
+        return size
 
 
 class Switch(click.types.BoolParamType):

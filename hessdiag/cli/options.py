@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hessdiag.cli import config, output
-from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr
+from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr, Size
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
@@ -75,6 +75,12 @@ _MODEL = (
         help="Whether --weights must fit by all names and shapes. Without: what does not is left out, and said.",
     ),
     click.option("--trust-code", is_flag=True, help="Run code that lies inside the named files."),
+    click.option(
+        "--max-unpacked",
+        type=Size(),
+        metavar="SIZE",
+        help="Most that a file may unpack to, as 4GB. Default: 16 times its size, and 256 MB if that is more.",
+    ),
 )
 
 _OUTPUT = (

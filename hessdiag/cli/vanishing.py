@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hessdiag.cli import signals
-from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers
+from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers, Size
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import reporter
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.vanishing import Vanishing
 
 PLACE = "{depth}"
-OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code")
+OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code", "max_unpacked")
 OF_MLP = ("width", "activation")
 DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"}  # what builtins call it
 
@@ -73,6 +73,12 @@ DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"
 @click.option("--device", type=DEVICE, default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i].")
 @click.option("--dtype", type=Names(DTYPES), help="With MODEL. Default: float64 for builtins, else the model's own.")
 @click.option("--trust-code", is_flag=True, help="With MODEL: run code that lies inside the named files.")
+@click.option(
+    "--max-unpacked",
+    type=Size(),
+    metavar="SIZE",
+    help="With MODEL: most that a file may unpack to, as 4GB. Default: 16 times its size, and 256 MB if that is more.",
+)
 @resume_option
 @output_options
 def command(

@@ -8,15 +8,18 @@ import math
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from hessdiag.errors import LoadError, UntrustedFileError
+from hessdiag.errors import LoadError
 from hessdiag.problem import foreign
+from hessdiag.problem.allowance import Allowance, nominal
+from hessdiag.problem.archive import arrays
 from hessdiag.problem.trust import LEGACY_MAGIC, load, refuse, said
 
 Format = Literal["torch", "pickle", "safetensors", "npz", "idx", "torchscript", "pt2", "dcp", "sharded", "folder"]
@@ -35,8 +38,10 @@ def existing(path: str) -> Path:
     """
     found = Path(path).expanduser()
     try:
-        if found.exists():
+        if found.is_file() or found.is_dir():
             return found
+        if found.exists():
+            raise LoadError(f"{path} is a device or a pipe, and only files are read.", "save it to a file first")
         siblings = [entry.name for entry in found.parent.iterdir()] if found.parent.is_dir() else []
     except OSError as error:
         raise LoadError(f"{path} cannot be read: {said(error)}") from error
@@ -135,7 +140,7 @@ def _sniff_gzip(path: Path) -> Format:
     try:
         with gzip.open(path) as stream:
             head = stream.read(512)
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise LoadError(f"{path} is truncated or damaged: {said(error)}", "copy it again") from None
     if _is_idx(head):
         return "idx"
@@ -150,78 +155,72 @@ def _is_idx(head: bytes) -> bool:
     return head[:2] == b"\0\0" and len(head) > 3 and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
 
 
-def read(path: Path, *, trust_code: bool = False) -> Any:
+def read(path: Path, *, trust_code: bool = False, most: int | None = None) -> Any:
     """What a file holds: a module, a mapping of tensors, or whatever else was saved.
 
     Args:
         path: File or folder.
         trust_code: Let the file run code where it cannot be loaded without.
+        most: Bytes that the file may unpack to; by default what `Allowance` gives it.
 
     Raises:
         UntrustedFileError: if it would run code and is not trusted.
-        LoadError: if it is damaged or of no known format.
+        LoadError: if it is damaged or of no known format, or would unpack to more than it may.
     """
     form = sniff(path)
     if form in _CODE and not trust_code:
         refuse(path, [], _CODE[form], instead=_joined(path) if form == "dcp" else None)
+    allowance = Allowance.of(path, most)
     if form in ("torch", "pickle"):
-        return load(path, trust_code=trust_code)
-    readers = {
-        "safetensors": _read_safetensors,
-        "npz": _read_npz,
-        "idx": _read_idx,
-        "torchscript": _read_torchscript,
-        "pt2": _read_pt2,
-        "dcp": _read_dcp,
-        "sharded": _read_sharded,
-        "folder": _read_folder,
+        return load(path, allowance, trust_code=trust_code)
+    readers: dict[Format, Callable[[], Any]] = {
+        "safetensors": lambda: _read_safetensors(path, allowance),
+        "npz": lambda: arrays(path, allowance),
+        "idx": lambda: _read_idx(path, allowance),
+        "torchscript": lambda: _read_torchscript(path),
+        "pt2": lambda: _read_pt2(path),
+        "dcp": lambda: _read_dcp(path),
+        "sharded": lambda: _read_sharded(path, most),
+        "folder": lambda: _read_folder(path, most),
     }
     try:
-        return readers[form](path)
+        return readers[form]()
     except LoadError:
         raise
     except Exception as error:
         raise LoadError(f"{path} is damaged or cannot be read as {form}: {said(error)}") from error
 
 
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+def _read_safetensors(path: Path, allowance: Allowance) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
     tensors: dict[str, torch.Tensor] = load_file(path, device="cpu")
+    allowance.check(sum(nominal(tensor.shape) for tensor in tensors.values() if not tensor.numel()))
     return tensors
 
 
-def _read_npz(path: Path) -> dict[str, torch.Tensor]:
-    with np.load(path, allow_pickle=False) as archive:
-        try:
-            arrays = {name: archive[name] for name in archive.files}
-        except ValueError as error:
-            if "pickle" not in str(error):
-                raise
-            raise UntrustedFileError(
-                f"{path} holds arrays of Python objects: pickles, which can run code; nothing was run.",
-                "save numeric arrays, with numpy.savez(FILE, x=x.astype(float), y=y.astype(int))",
-            ) from None
-    numeric = {name: array for name, array in arrays.items() if array.dtype.kind in "biufc"}
-    return {name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in numeric.items()}
-
-
-def _read_idx(path: Path) -> torch.Tensor:
+def _read_idx(path: Path, allowance: Allowance) -> torch.Tensor:
     """The one array of an IDX file: type and number of axes, their lengths, then the values, all big-endian."""
     with path.open("rb") as stream:
         zipped = stream.read(2) == _GZIP
-    content = gzip.decompress(path.read_bytes()) if zipped else path.read_bytes()
-    dtype, axes = np.dtype(_IDX_TYPES[content[2]]), content[3]
-    shape = np.frombuffer(content, ">u4", axes, 4).tolist()
-    start, count = 4 + 4 * axes, math.prod(shape)
-    if len(content) != start + count * dtype.itemsize:
-        raise LoadError(
-            f"{path} is damaged: an IDX file of shape {tuple(shape)} takes {start + count * dtype.itemsize} bytes, "
-            f"and it has {len(content)}.",
-            "copy it again",
-        )
-    values = np.frombuffer(content, dtype, count, start).reshape(shape)
+    with gzip.open(path) if zipped else path.open("rb") as stream:
+        head = stream.read(4)
+        dtype, axes = np.dtype(_IDX_TYPES[head[2]]), head[3]
+        shape = np.frombuffer(stream.read(4 * axes), ">u4", axes).tolist()
+        size = math.prod(shape) * dtype.itemsize
+        whole = f"an IDX file of shape {tuple(shape)} takes {4 + 4 * axes + size} bytes"
+        if not zipped and path.stat().st_size != 4 + 4 * axes + size:
+            raise LoadError(f"{path} is damaged: {whole}, and it has {path.stat().st_size}.", "copy it again")
+        allowance.check(max(size, nominal(shape)))
+        content = stream.read(size)
+        if len(content) < size or stream.read(1):
+            raise LoadError(f"{path} is damaged: {whole}, and it has {_more(len(content), size)}.", "copy it again")
+    values = np.frombuffer(content, dtype).reshape(shape)
     return torch.from_numpy(values.astype(dtype.newbyteorder("=")))
+
+
+def _more(found: int, size: int) -> str:
+    return "more" if found == size else "less"
 
 
 def _read_torchscript(path: Path) -> torch.nn.Module:
@@ -252,16 +251,16 @@ def _read_dcp(path: Path) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         joined = Path(folder) / "joined.pt"
         dcp_to_torch_save(str(path), str(joined))
-        return load(joined, trust_code=True)
+        return load(joined, Allowance.of(joined), trust_code=True)
 
 
-def _read_sharded(path: Path) -> dict[str, torch.Tensor]:
+def _read_sharded(path: Path, most: int | None) -> dict[str, torch.Tensor]:
     index = _index(path)
     state: dict[str, torch.Tensor] = {}
     for shard in _shards(index):
         if not shard.is_file():
             raise LoadError(f"{shard} does not exist, though {index.name} names it.")
-        content = read(shard) if sniff(shard) in ("safetensors", "torch") else None
+        content = read(shard, most=most) if sniff(shard) in ("safetensors", "torch") else None
         if not isinstance(content, dict):
             raise LoadError(f"{shard} holds no tensors by name, though {index.name} names it.")
         state |= content
@@ -277,10 +276,10 @@ def _shards(index: Path) -> list[Path]:
     return [index.parent / Path(name).name for name in sorted(names)]  # a shard lies beside its index
 
 
-def _read_folder(path: Path) -> Any:
+def _read_folder(path: Path, most: int | None) -> Any:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
-            return read(path / name)
+            return read(path / name, most=most)
     raise (
         foreign.folder(path)
         or foreign.model_folder(path)

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter, length_hint
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +22,20 @@ DEFAULT_BATCH_SIZE = 32
 _INPUT_KEYS = ("input_ids", "inputs_embeds", "pixel_values", "input_values", "input_features")
 
 
-def from_file(path: str, key: str | None, *, trust_code: bool, free_form: bool, reconstructs: bool = False) -> Any:
+def from_file(
+    path: str,
+    key: str | None,
+    *,
+    read: Callable[[Path], Any] = read,
+    free_form: bool = False,
+    reconstructs: bool = False,
+) -> Any:
     """Batches in a file.
 
     Args:
         path: npz, safetensors, a file of `torch.save`, IDX or a batch of CIFAR, known by its content.
         key: Names of the inputs and the target, `x,y`; one name gives one tensor.
-        trust_code: Let the file run code where it cannot be loaded without.
+        read: Gives what a file holds; by default nothing in it runs.
         free_form: Whether an objective will take batches of any form.
         reconstructs: Whether the model's target is its input; for images only.
 
@@ -39,8 +47,8 @@ def from_file(path: str, key: str | None, *, trust_code: bool, free_form: bool, 
     """
     file = existing(path)
     idx = sniff(file) == "idx"
-    content = None if idx else read(file, trust_code=trust_code)
-    found = images.from_idx(file) if idx else images.from_cifar(content, file)
+    content = None if idx else read(file)
+    found = images.from_idx(file, read) if idx else images.from_cifar(content, file)
     if found is not None:
         return images.paired(found, key, path, reconstructs=reconstructs, free_form=free_form)
     if isinstance(content, torch.nn.Module):

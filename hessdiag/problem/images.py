@@ -1,7 +1,7 @@
 """Images with labels: IDX files (MNIST, Fashion-MNIST), CIFAR's Python batches, scikit-learn's digits."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -54,8 +54,12 @@ class Images(Dataset[Any]):
         return f"data: {len(self):,} images of {shape}, pixels scaled to [0, 1], not centred{as_target}"
 
 
-def from_idx(path: Path) -> Images:
+def from_idx(path: Path, read: Callable[[Path], Any] = read) -> Images:
     """Images in an IDX file, with the labels beside it: images is labels in its name, and idx3 is idx1.
+
+    Args:
+        path: The file of images.
+        read: Gives what a file holds.
 
     Raises:
         LoadError: if the file holds no images, or the labels are not as many.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hessdiag.errors import LoadError, SpecError
+from hessdiag.errors import HessdiagError, LoadError, SpecError
 from hessdiag.problem import batch as batch_forms
 from hessdiag.problem import checkpoint, cutting, data, fit, foreign, hub, own_loss, python, synthetic, weights
 from hessdiag.problem import loss as losses
@@ -55,6 +55,7 @@ class ProblemRequest:
         train_mode: Evaluate in training mode.
         trust_code: Let files run code of their own.
         strict: Refuse weights of other names or shapes than the model's; else leave out what does not fit, and say so.
+        max_unpacked: Bytes that a file may unpack to; by default a multiple of its own size (`Allowance`).
     """
 
     model: str
@@ -72,6 +73,7 @@ class ProblemRequest:
     train_mode: bool = False
     trust_code: bool = False
     strict: bool = True
+    max_unpacked: int | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,10 @@ class _Session:
         """Scripts that ran."""
         return self.shared.scripts
 
+    def read(self, path: Path) -> Any:
+        """What a file holds, within what the request lets it do and take."""
+        return checkpoint.read(path, trust_code=self.request.trust_code, most=self.request.max_unpacked)
+
 
 def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Problem:
     """Load the model, the weights, the batches and the loss that a request names, and check that they fit.
@@ -149,7 +155,22 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     if request.loss is not None and ":" not in request.loss and request.loss != "output":
         losses.resolve(request.loss)  # before anything costly is loaded
     with _seeded(request.seed):
-        return _load(_Session(request, shared or Shared()), device, dtype)
+        try:
+            return _load(_Session(request, shared or Shared()), device, dtype)
+        except HessdiagError:
+            raise
+        except Exception as error:
+            if files := [text for text in (request.model, request.weights, request.data) if text and _is_file(text)]:
+                what = f"{' and '.join(files)} cannot be used: {said(error)}"  # a file may hold anything
+                raise LoadError(what, "--traceback shows where it fails") from error
+            raise
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return parse(text).kind == "file"
+    except SpecError:
+        return True
 
 
 def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) -> Problem:
@@ -303,13 +324,13 @@ def _model_file(session: _Session, spec: Spec) -> nn.Module:
     path = checkpoint.existing(spec.source)
     if path.is_dir() and (other := foreign.folder(path) or foreign.model_folder(path)) is not None:
         raise other
-    content = checkpoint.read(path, trust_code=session.request.trust_code)
+    content = session.read(path)
     session.files.append(path)
     if spec.key is not None:
         content = weights.pick(content, spec.key, spec.source)
     module = weights.find_module(content)
     if module is not None:
-        return weights.sound(module)
+        return module if session.request.trust_code else weights.sound(module)
     try:
         state = weights.find_state_dict(content, spec.source)[0]
         what = f"a state_dict ({weights.describe(state)})"
@@ -395,8 +416,7 @@ def _stored(session: _Session, spec: Spec, *, free_form: bool, reconstructs: boo
     if spec.kind == "builtin":
         content = hub.load_builtin_data(spec)
         return paired(content, None, spec.text, reconstructs=reconstructs, free_form=free_form)
-    trust = session.request.trust_code
-    return data.from_file(spec.source, spec.key, trust_code=trust, free_form=free_form, reconstructs=reconstructs)
+    return data.from_file(spec.source, spec.key, read=session.read, free_form=free_form, reconstructs=reconstructs)
 
 
 def _weights(session: _Session, model: nn.Module) -> None:
@@ -404,7 +424,7 @@ def _weights(session: _Session, model: nn.Module) -> None:
     assert text is not None
     spec = parse(text if text.startswith("file:") else f"file:{text}")  # only a path makes sense here
     path = checkpoint.existing(spec.source)
-    content = checkpoint.read(path, trust_code=session.request.trust_code)
+    content = session.read(path)
     session.files.append(path)
     if spec.key is not None:
         content = weights.pick(content, spec.key, spec.source)

@@ -28,6 +28,8 @@ _AVERAGE = ("decay", "num_updates")  # what an exponential moving average says o
 _DEPTH = 4
 _LISTED = 3
 _LONGEST = 200
+_REGISTERED = ("_parameters", "_buffers")
+_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
 _LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
@@ -131,10 +133,39 @@ def sound(module: nn.Module) -> nn.Module:
     Raises:
         LoadError: if they are not: no constructor of a pickled module has run, so that a file may set them to anything.
     """
+    for part in _layers(module):
+        kind = type(part).__name__
+        if hidden := [name for name in vars(part) if callable(getattr(type(part), str(name), None))]:
+            raise LoadError(f"the {kind} in the file is damaged: it hides its own {shown(str(hidden[0]))}.")
+        held = [item for own in _REGISTERED for item in vars(part)[own].values() if item is not None]
+        if not all(isinstance(item, Tensor) for item in held):
+            raise LoadError(f"the {kind} in the file is damaged: it has parameters that are no tensors.")
     state_of(module)
-    if not all(isinstance(part, Tensor) for part in module.parameters()):
-        raise LoadError(f"the {type(module).__name__} in the file is damaged: it has parameters that are no tensors.")
     return module
+
+
+def _layers(module: nn.Module) -> Iterator[nn.Module]:
+    """A module and all that are in it, each once, by what they hold and by no method that a file may hide.
+
+    Raises:
+        LoadError: if one has no place for its parts, or has parts that are none.
+    """
+    stack, seen = [module], set[int]()
+    while stack:
+        part = stack.pop()
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        kind, own = type(part).__name__, vars(part)
+        lacks = [name for name in (*_REGISTERED, "_modules") if not isinstance(own.get(name), dict)]
+        lacks += [name for name, value in own.items() if name in _HOOKS and not isinstance(value, dict)]
+        if lacks or not isinstance(own.get("training"), bool):
+            raise LoadError(f"the {kind} in the file is damaged: it has no {' and no '.join(lacks or ['training'])}.")
+        inner = [item for item in own["_modules"].values() if item is not None]
+        if not all(isinstance(item, nn.Module) for item in inner):
+            raise LoadError(f"the {kind} in the file is damaged: it has layers that are none.")
+        yield part
+        stack.extend(inner)
 
 
 def _others(mapping: Mapping[str, Any]) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ RECONSTRUCTS = "reconstructs_input"  # and that its targets are its inputs
 SPATIAL_SIZES = (32, 28, 64, 224, 8)
 SEQUENCE = 16
 TEACHER_WIDTH = 32
+_LARGEST = 1 << 22  # numbers in a sample
 
 _CONV_DIMENSIONS: dict[type[nn.Module], int] = {
     nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3,
@@ -167,6 +168,8 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
     tried = []
     for form in (*known, *(forms(layer) if layer is not None else ())):
         tried.append(str((DEFAULT_BATCH_SIZE, *form.shape)))
+        if not _drawable(form):
+            continue
         inputs = form.draw(2, torch.Generator().manual_seed(0))
         if parameter is not None:
             inputs = to(inputs, parameter.device, parameter.dtype)
@@ -182,6 +185,12 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
         f"no data was given, and none could be made up for this {type(model).__name__}: {what}.",
         "--data batch.npz",
     )
+
+
+def _drawable(form: Form) -> bool:
+    """Whether a sample has a size that can be drawn; a file may say anything of its layers."""
+    sizes = (*form.shape, 1 if form.vocabulary is None else form.vocabulary)
+    return all(isinstance(size, int) and size > 0 for size in sizes) and math.prod(form.shape) <= _LARGEST
 
 
 def _flat(inputs: Any, form: Form) -> Tensor:

@@ -5,11 +5,10 @@ import importlib
 import inspect
 import logging
 import pickle
-import pickletools
 import sys
 import warnings
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -19,6 +18,10 @@ from torch import nn
 
 from hessdiag.errors import LoadError, UntrustedFileError
 from hessdiag.problem import plain_pickle
+from hessdiag.problem.allowance import Allowance
+from hessdiag.problem.archive import opened
+from hessdiag.problem.calls import Rules, is_data
+from hessdiag.problem.opcodes import CostlyError, DeepError, MadeUpError, Program
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what torch.save wrote first before it wrote zips
@@ -60,19 +63,56 @@ def stock(name: str) -> Any | None:
     return found if functional or compiled else None
 
 
-def globals_in(path: Path) -> list[str]:
-    """Full names that the pickles of a torch file would import, found without running them."""
-    names: set[str] = set()
-    with path.open("rb") as stream, contextlib.suppress(Exception):  # damage is reported by load
-        if _starts(stream, ZIP_MAGIC):
-            archive = zipfile.ZipFile(stream)
-            for member in archive.namelist():
-                if member.rpartition("/")[2] == "data.pkl":
-                    _add_globals(archive.open(member), names)
-        else:
-            for _ in range(_LEGACY_PICKLES if _starts(stream, LEGACY_MAGIC) else 1):
-                _add_globals(stream, names)
-    return sorted(names)
+@dataclass
+class Scan:
+    """What the pickles of a file would do.
+
+    Attributes:
+        names: Full names that they would import.
+        error: Why they must not be run, if so: they are damaged, cost too much or call what data never calls.
+    """
+
+    names: list[str] = field(default_factory=list)
+    error: Exception | None = None
+
+
+def scan(path: Path, allowance: Allowance) -> Scan:
+    """Follow the pickles of a file without running them."""
+    program = Program(allowance.size, lambda made: None)
+    error: Exception | None = None
+    try:
+        with path.open("rb") as stream:
+            (_scan_zip if _starts(stream, ZIP_MAGIC) else _scan_stream)(path, stream, program, allowance)
+    except Exception as problem:  # damage shows in many ways
+        error = problem
+    return Scan(sorted(program.names), error or program.fault)
+
+
+def _is_class(name: str) -> bool:
+    return inspect.isclass(stock(name))
+
+
+def _scan_zip(path: Path, _: IO[bytes], program: Program, allowance: Allowance) -> None:
+    with opened(path, allowance) as archive:
+        sizes = {member.filename.partition("/")[2]: member.file_size for member in archive.infolist()}
+        records = {name.removeprefix("data/"): size for name, size in sizes.items() if name.startswith("data/")}
+        for member in archive.infolist():
+            if member.filename.rpartition("/")[2] == "data.pkl":
+                with archive.open(member) as stream:
+                    _follow(stream, program, Rules(allowance, records, _is_class))
+
+
+def _scan_stream(path: Path, stream: IO[bytes], program: Program, allowance: Allowance) -> None:
+    rules = Rules(allowance, None, _is_class)
+    for _ in range(_LEGACY_PICKLES if _starts(stream, LEGACY_MAGIC) else 1):
+        _follow(stream, program, rules)
+
+
+def _follow(stream: IO[bytes], program: Program, rules: Rules) -> None:
+    program.permit = rules.permit
+    root = program.follow(stream)
+    if program.fault is None:
+        rules.unfold(root, program)
 
 
 def _starts(stream: IO[bytes], magic: bytes) -> bool:
@@ -82,72 +122,73 @@ def _starts(stream: IO[bytes], magic: bytes) -> bool:
     return head == magic
 
 
-def _add_globals(stream: IO[bytes], names: set[str]) -> None:
-    """Add the names in one pickle."""
-    strings: list[str] = []  # STACK_GLOBAL takes its module and name from the last two
-    memo: dict[Any, str | None] = {}
-    top: str | None = None
-    for opcode, argument, _ in pickletools.genops(stream):
-        if opcode.name in ("GLOBAL", "INST"):
-            names.add(str(argument).replace(" ", ".").replace("__builtin__.", "builtins."))
-        elif opcode.name == "STACK_GLOBAL":
-            names.add(".".join(strings[-2:]))
-        if opcode.name == "MEMOIZE" or opcode.name.endswith("PUT"):
-            memo[len(memo) if opcode.name == "MEMOIZE" else argument] = top
-            continue
-        string = argument if "UNICODE" in opcode.name else None
-        top = memo.get(argument) if opcode.name.endswith("GET") else string
-        if top is not None:
-            strings.append(top)
-
-
-def _is_plain(name: str) -> bool:
-    """Whether torch's weights-only unpickler takes the name by itself."""
-    storage = name.startswith("torch.") and "Storage" in name
-    return storage or name in _PLAIN or name.startswith("torch._utils._rebuild")
-
-
-def load(path: Path, *, trust_code: bool = False) -> Any:
+def load(path: Path, allowance: Allowance, *, trust_code: bool = False) -> Any:
     """Load what `torch.save` or pickle wrote: data and stock torch.nn layers freely, anything else only if trusted.
 
     Args:
         path: A zip or a legacy file of `torch.save`, or any other pickle.
+        allowance: What it may unpack to, if it is not trusted.
         trust_code: Let the file import and run code, where it cannot be loaded without.
 
     Raises:
         UntrustedFileError: naming what the file would import.
-        LoadError: if the file is damaged, or its code fails or cannot be found.
+        LoadError: if the file is damaged, or its code fails or cannot be found, or it takes more than it may.
     """
-    names = globals_in(path)
-    allowed = {name: found for name in names if (found := stock(name)) is not None}
+    found = scan(path, allowance)
+    names = found.names
+    allowed = {name: value for name in names if (value := stock(name)) is not None}
+    of_torch = is_torch(path)
+    if of_torch:
+        allowed |= {name: value for name, value in _beside_weights().items() if name in names}
+    known = allowed.keys() | (plain_pickle.NAMES if not of_torch else set())
+    foreign = [name for name in names if name not in known and not (of_torch and is_data(name))]
     why = None
-    if is_torch(path):
-        allowed |= {name: found for name, found in _beside_weights().items() if name in names}
+    if found.error is None and (of_torch or not foreign):
         try:
-            with path.open("rb") as stream, warnings.catch_warnings(), _distributed_tensors(names):
-                warnings.simplefilter("ignore")
-                with torch.serialization.safe_globals([(found, name) for name, found in allowed.items()]):
-                    return torch.load(stream, map_location="cpu", weights_only=True)
+            return _load_torch(path, names, allowed) if of_torch else _load_plain(path)
         except pickle.UnpicklingError:
             pass  # not data alone
         except plain_pickle.NotPlainError as error:
             why = str(error)
         except Exception as error:
             raise _damaged(path, error) from error
-    elif plain_pickle.NAMES.issuperset(names):
+    if trust_code:
+        return _load_trusted(path)
+    if found.error is not None and not foreign:
+        raise _refused(path, found.error)
+    sharded = any(name.startswith("torch.distributed._shard.") for name in foreign)
+    return refuse(
+        path, foreign, "file of one process's shards" if sharded else "pickle", why, WHOLE if sharded else None
+    )
+
+
+def _load_torch(path: Path, names: list[str], allowed: Mapping[str, Any]) -> Any:
+    with path.open("rb") as stream, warnings.catch_warnings(), _distributed_tensors(names):
+        warnings.simplefilter("ignore")
+        with torch.serialization.safe_globals([(found, name) for name, found in allowed.items()]):
+            return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _load_plain(path: Path) -> Any:
+    with path.open("rb") as stream:
+        return plain_pickle.load(stream)
+
+
+def _refused(path: Path, error: Exception) -> Exception:
+    """Why a file that imports nothing is not loaded."""
+    if isinstance(error, LoadError):
+        return error
+    if isinstance(error, CostlyError):
+        what = f"{path} would take more time or memory than a file of its size should: it has {error}."
+        return LoadError(what, "save tensors or arrays, and not numbers one by one")
+    if isinstance(error, DeepError):
+        return LoadError(f"what is in the file is damaged: {path} has {error}.", "save a state_dict alone")
+    if isinstance(error, MadeUpError):
         try:
-            with path.open("rb") as stream:
-                return plain_pickle.load(stream)
-        except plain_pickle.NotPlainError as error:
-            why = str(error)
-        except Exception as error:
-            raise _damaged(path, error) from error
-    if not trust_code:
-        known = allowed.keys() | (plain_pickle.NAMES if not is_torch(path) else set())
-        foreign = [name for name in names if name not in known and not _is_plain(name)]
-        sharded = any(name.startswith("torch.distributed._shard.") for name in foreign)
-        refuse(path, foreign, "file of one process's shards" if sharded else "pickle", why, WHOLE if sharded else None)
-    return _load_trusted(path)
+            refuse(path, [], why=str(error))
+        except UntrustedFileError as refusal:
+            return refusal
+    return _damaged(path, error)
 
 
 def _beside_weights() -> dict[str, Any]:

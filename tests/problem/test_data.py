@@ -100,7 +100,7 @@ SAVERS = {
 
 
 def load(path, key=None, free_form=False):
-    return from_file(str(path), key, trust_code=False, free_form=free_form)
+    return from_file(str(path), key, free_form=free_form)
 
 
 @pytest.mark.parametrize("form", SAVERS)
