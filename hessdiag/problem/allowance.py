@@ -54,7 +54,7 @@ def amount(size: int, *, up: bool = False) -> str:
         up: Round up, so that the size is within.
 
     >>> amount(12), amount(2_345_678_900), amount(2_345_678_900, up=True)
-    ('12 bytes', '2.3 GB', '3GB')
+    ('12 bytes', '2.35 GB', '3GB')
     """
     for unit, name in _UNITS:
         if size >= unit:

@@ -158,7 +158,9 @@ def _layers(module: nn.Module) -> Iterator[nn.Module]:
         seen.add(id(part))
         kind, own = type(part).__name__, vars(part)
         lacks = [name for name in (*_REGISTERED, "_modules") if not isinstance(own.get(name), dict)]
-        lacks += [name for name, value in own.items() if name in _HOOKS and not isinstance(value, dict)]
+        lacks += [name for name in ("_non_persistent_buffers_set",) if not isinstance(own.get(name), set)]
+        if hooks := [name for name in _HOOKS if own.get(name, {}) != {}]:  # only functions of torch.nn could be there
+            raise LoadError(f"the {kind} in the file is damaged: it has {hooks[0]}, which no layer of torch.nn has.")
         if lacks or not isinstance(own.get("training"), bool):
             raise LoadError(f"the {kind} in the file is damaged: it has no {' and no '.join(lacks or ['training'])}.")
         inner = [item for item in own["_modules"].values() if item is not None]

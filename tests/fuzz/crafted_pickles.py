@@ -55,7 +55,7 @@ KNOWN = (
 
 def crafted(rng: Random, marker: str) -> tuple[str, bytes]:
     """A file: its name and content. If anything in it runs, `marker` is made."""
-    kind = rng.choice((_calls, _calls, _calls, _bomb, _lying_module, _tensor))
+    kind = rng.choice((_calls, _calls, _calls, _bomb, _lying_module, _lying_module, _lying_module, _tensor))
     content = kind(rng, marker)
     if content.startswith(b"PK"):
         return "crafted.pt", content
