@@ -7,8 +7,7 @@ import math
 
 MISSING = "–"
 PLAIN = (1e-3, 1e6)  # written without an exponent
-EIGENVALUE = 4  # digits of eigenvalues, wherever they stand
-ERROR = 2  # digits of residuals, relative errors and standard errors
+SMALLEST_P = 1e-9  # below, a tail says more of the law that was assumed than of chance
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -51,14 +50,23 @@ def factor(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else number(value) if math.isnan(value) else f"×{number(value, digits)}"
 
 
-def factor_per_layer(rate: float, stderr: float) -> str:
-    """The factor per layer of a rate, which is a natural logarithm per layer, with its standard error.
+def factor_of_log(log: float, stderr: float | None, digits: int = 4) -> str:
+    """A factor given by its natural logarithm, with its standard error.
 
-    >>> factor_per_layer(-0.03927, 0.0018)
-    '×0.9615 ± 0.0017'
+    >>> factor_of_log(-0.03927, 0.0018), factor_of_log(0.0, None)
+    ('×0.9615 ± 0.0017', '×1.000')
     """
-    value = math.exp(min(rate, 700.0))
-    return f"×{with_error(value, value * stderr)}"
+    value = math.exp(min(log, 700.0))
+    return f"×{with_error(value, value * stderr if stderr else None, digits)}"
+
+
+def p_value(p: float) -> str:
+    """How likely chance alone does this.
+
+    >>> p_value(0.0312), p_value(1e-20)
+    ('p = 0.031', 'p < 1e-9')
+    """
+    return f"p = {number(p, 2)}" if p >= SMALLEST_P else f"p < {number(SMALLEST_P, 1)}"
 
 
 def with_error(value: float | None, stderr: float | None, digits: int = 4) -> str:

@@ -47,17 +47,18 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
     _, problem, last = runs[-1]
     from hessdiag.problem.describe import describe
 
+    along, verdict = trajectory(runs)
     statuses = [share.status for _, _, share in runs]
     return finish(
         document(
             "diag-share",
             status=next((status for status in ("interrupted", "inexact") if status in statuses), "ok"),
             problem=describe(problem),
-            result=last.to_result() | {"trajectory": trajectory(runs)},
+            result=last.to_result() | along,
             theory=last.theory,
             checks=last.checks,
             thresholds=last.thresholds,
-            verdict=last.verdict,
+            verdict=verdict,
             provenance=collect(clock, str(problem.device), problem.kernels_forced, cost=progress.ledger.as_dict()),
         ),
         out,
@@ -88,11 +89,18 @@ def _measure(
     return runs
 
 
-def trajectory(runs: "list[tuple[str, Problem, DiagShare]]") -> list[dict[str, Any]] | None:
-    """The shares along several checkpoints; `None` for one."""
+def trajectory(runs: "list[tuple[str, Problem, DiagShare]]") -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """The shares along several checkpoints and what changes, and the verdict; of one, its own verdict."""
+    last = runs[-1][2]
     if len(runs) == 1:
-        return None
-    return [
+        return {"trajectory": None, "change": None}, last.verdict
+    from hessdiag.diagnostics import trajectory as along
+
+    checkpoints = [
+        along.Checkpoint(label, share.diag_share, share.diag_share_stderr or 0.0, share.trusted)
+        for label, _, share in runs
+    ]
+    points = [
         {
             "label": label,
             "diag_share": share.diag_share,
@@ -105,3 +113,6 @@ def trajectory(runs: "list[tuple[str, Problem, DiagShare]]") -> list[dict[str, A
         }
         for label, _, share in runs
     ]
+    change = along.change(checkpoints)
+    found = along.verdict(checkpoints, [(label, share.findings) for label, _, share in runs])
+    return {"trajectory": points, "change": change and change.as_dict()}, [finding.as_dict() for finding in found]

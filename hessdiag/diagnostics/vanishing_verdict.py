@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from hessdiag.diagnostics.vanishing_theory import Theory
 from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, checks_findings, most_severe_first
 from hessdiag.linalg.intervals import Z
-from hessdiag.numbers import counted, factor, factor_per_layer, number, percent, times
+from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.vanishing import Vanishing
@@ -131,7 +131,7 @@ def _rate(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms") -> str
     limit = ""
     if rate.theory_per_layer is not None:
         limit = f"; {factor(math.exp(rate.theory_per_layer), 4)} in theory at large depth"
-    return f": {factor_per_layer(rate.per_layer, rate.per_layer_stderr)} for each further layer{limit}"
+    return f": {factor_of_log(rate.per_layer, rate.per_layer_stderr)} for each further layer{limit}"
 
 
 def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:

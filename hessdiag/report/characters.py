@@ -47,7 +47,7 @@ def bars(chart: Dots, width: int) -> Iterator[tuple[str, str, str, bool]]:
     rows = _merged(chart)
     low, high = _decades([value for _, value, _ in rows]) or (0, 1)
     label_width = max(len(label) for label, _, _ in rows)
-    number_width = max(len(number(value, 4)) for _, value, _ in rows)
+    number_width = max(len(number(value)) for _, value, _ in rows)
     room = max(width - label_width - number_width - 4, 8)
     for label, value, measured in rows:
         eighths = 0
@@ -55,7 +55,7 @@ def bars(chart: Dots, width: int) -> Iterator[tuple[str, str, str, bool]]:
             eighths = max(round((math.log10(value) - low) / (high - low) * room * 8), 1)
         full, part = divmod(eighths, 8)
         bar = "█" * full + (EIGHTHS[part] if part else "")
-        yield f"{label:<{label_width}}", f"{bar:<{room}}", f"{number(value, 4):>{number_width}}", measured
+        yield f"{label:<{label_width}}", f"{bar:<{room}}", f"{number(value):>{number_width}}", measured
 
 
 def line_plot(chart: Lines, width: int) -> list[tuple[str, list[tuple[str, int]]]]:

@@ -6,11 +6,11 @@ from typing import Any
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, counted, interval, number, percent, ratio, with_interval
 from hessdiag.report.subject import subject
+from hessdiag.report.trajectory import NOT_MEASURED, along
 from hessdiag.report.view import (
     Dots,
     Fact,
     Heat,
-    Lines,
     Series,
     Table,
     View,
@@ -21,7 +21,6 @@ from hessdiag.report.view import (
 
 FULL_MATRIX = 12  # layers up to which the block matrix is printed whole; beyond, its largest entries
 LARGEST = 20
-NOT_MEASURED = "not measured"
 
 Json = Mapping[str, Any]
 
@@ -33,12 +32,11 @@ def view(doc: Json) -> View:
         _comparison(result),
         _layers(result["layers"], result["method"]),
         _blocks(result),
-        _trajectory(result),
     )
-    share = with_interval(result["diag_share"], result["diag_share_interval"])
+    share = with_interval(result["diag_share"], result["diag_share_interval"], 3)
     wigner = result["baselines"]["wigner"]
     measured = result["diag_share"] is not None
-    return View(
+    page = View(
         question="How diagonal is the Hessian?",
         subject=subject(doc["problem"]),
         warnings=warnings(doc),
@@ -54,6 +52,7 @@ def view(doc: Json) -> View:
         notes=tuple(doc["problem"].get("notes", ())),
         extra=side_tables(doc),
     )
+    return along(page, result) if result.get("trajectory") else page
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
@@ -115,7 +114,7 @@ def _comparison(result: Json) -> Dots:
     low, high = bounds or (None, None)
     entries = [("this Hessian", share, "what was measured"), *baselines]
     nothing = (None,) * len(baselines)
-    rows = tuple((name, meaning, number(value, 4), ratio(share, value)) for name, value, meaning in entries)
+    rows = tuple((name, meaning, number(value), ratio(share, value)) for name, value, meaning in entries)
     return Dots(
         title="Against the random baselines",
         caption=(
@@ -124,7 +123,7 @@ def _comparison(result: Json) -> Dots:
             "semi-definite matrix can never fall below 1/d, so being above Wigner says little by itself; OLS "
             "is the harder comparison."
         ),
-        alt=f"Diagonal share {number(share, 4)} on a logarithmic axis beside {counted(len(baselines), 'baseline')}.",
+        alt=f"Diagonal share {number(share)} on a logarithmic axis beside {counted(len(baselines), 'baseline')}.",
         table=Table(
             "Diagonal share and baselines",
             ("what", "which is", "share", "measured / it"),
@@ -238,52 +237,4 @@ def _blocks(result: Json) -> Heat | None:
         labels=names,
         matrix=tuple(tuple(row) for row in matrix),
         axis="share of Σ|H_ij|",
-    )
-
-
-def _trajectory(result: Json) -> Lines | None:
-    points = result.get("trajectory")
-    if not points:
-        return None
-    bounds = [point["diag_share_interval"] for point in points]
-    rows = tuple(
-        (
-            point["label"],
-            NOT_MEASURED if point["diag_share"] is None else number(point["diag_share"]),
-            *((interval(ends, 3),) if any(bounds) else ()),
-            ratio(point["diag_share"], point["wigner"]),
-            number(point["ols_gaussian"]),
-            number(point["layer_block_share"]),
-        )
-        for point, ends in zip(points, bounds, strict=True)
-    )
-    return Lines(
-        title="Along the checkpoints",
-        caption=(
-            "The share at each checkpoint, in the order given, with a 95 % interval where rows were sampled; "
-            "the other lines are the random baselines. Training that moves away from Wigner is training that "
-            "makes the Hessian more diagonal."
-        ),
-        alt=f"Diagonal share at {counted(len(points), 'checkpoint')} with its baselines.",
-        table=Table(
-            "Diagonal share along the checkpoints",
-            ("checkpoint", "share", *(("95 % interval",) if any(bounds) else ()), "/ Wigner", "OLS", "in layer blocks"),
-            rows,
-            optional=("95 % interval",),
-        ),
-        text="table",
-        x=tuple(float(index) for index in range(len(points))),
-        series=(
-            Series(
-                "this network",
-                tuple(point["diag_share"] for point in points),
-                tuple(b[0] if b else None for b in bounds) if any(bounds) else (),
-                tuple(b[1] if b else None for b in bounds) if any(bounds) else (),
-            ),
-            Series("OLS, Gaussian data", tuple(point["ols_gaussian"] for point in points), role="theory", group=2),
-            Series("Wigner, 1/d", tuple(point["wigner"] for point in points), role="reference", group=1),
-        ),
-        x_axis="checkpoint",
-        y_axis="diagonal share",
-        names=tuple(point["label"] for point in points),
     )

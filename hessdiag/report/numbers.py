@@ -10,16 +10,17 @@ from hessdiag.numbers import (
     counted,
     deviation,
     factor,
-    factor_per_layer,
+    factor_of_log,
     number,
+    p_value,
     percent,
     ratio,
     with_error,
 )
 
 __all__ = [
-    "MISSING", "bounded", "counted", "deviation", "drawable", "factor", "factor_per_layer", "interval", "number",
-    "percent", "ratio", "signs", "span", "with_error", "with_interval",
+    "MISSING", "bounded", "counted", "deviation", "drawable", "factor", "factor_of_log", "interval", "number",
+    "p_value", "percent", "ratio", "signs", "span", "with_error", "with_interval",
 ]  # fmt: skip
 
 

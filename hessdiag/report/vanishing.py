@@ -11,7 +11,7 @@ from hessdiag.report.numbers import (
     deviation,
     drawable,
     factor,
-    factor_per_layer,
+    factor_of_log,
     interval,
     number,
     percent,
@@ -143,7 +143,7 @@ def _change(first: Json, last: Json, key: str) -> str:
 
 def _factor(rate: Json) -> str:
     """The factor per layer of a rate, which is a natural logarithm per layer, with its standard error."""
-    return MISSING if rate["per_layer"] is None else factor_per_layer(rate["per_layer"], rate["per_layer_stderr"])
+    return MISSING if rate["per_layer"] is None else factor_of_log(rate["per_layer"], rate["per_layer_stderr"])
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:

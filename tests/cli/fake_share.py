@@ -12,7 +12,7 @@ class FakeShare:
         self.doc = example_documents.diag_share(2)
         self.doc["result"].update(changes)
         del self.doc["result"]["trajectory"]
-        self.status, self.theory = status, self.doc["theory"]
+        self.status, self.theory, self.trusted, self.findings = status, self.doc["theory"], True, ()
         self.checks, self.verdict = self.doc["checks"], self.doc["verdict"]
         self.thresholds = dict.fromkeys(self.checks, 1e-3)
         for name in ("diag_share", "diag_share_stderr", "diag_share_interval", "layer_block_share"):

@@ -64,6 +64,40 @@ class Checkpoint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A change between two checkpoints."""
+
+    start: str
+    end: str
+    difference: Number
+    stderr: Number
+    p: Number
+    significant: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trend:
+    """The slope of the log share along the checkpoints."""
+
+    along: str
+    slope: Number
+    stderr: Number
+    p: Number
+    significant: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What changes along a trajectory."""
+
+    before: Number
+    after: Number
+    whole: Difference
+    steps: list[Difference]
+    trend: Trend | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Result:
     """The numbers of `diag-share`."""
 
@@ -87,6 +121,7 @@ class Result:
     zero_rows: Number
     untouched: Count | None = None
     trajectory: list[Checkpoint] | None
+    change: Change | None = None
 
     def __post_init__(self) -> None:
         """The block matrix has a row for each layer."""
