@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hessdiag.cli.help import Command
 from hessdiag.cli.measure import Measurement, answer
 from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.cli.output import Output
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
 
 
-@click.command("bounds")
+@click.command("bounds", cls=Command)
 @model_options
 @output_options
 def command(targets: tuple[Target, ...], out: Output) -> int:

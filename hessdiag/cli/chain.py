@@ -5,6 +5,7 @@ from typing import Literal
 import click
 
 from hessdiag.cli import signals
+from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names
 from hessdiag.cli.options import output_options
 from hessdiag.cli.output import Output, finish
@@ -13,7 +14,7 @@ from hessdiag.cli.provenance import Clock, collect
 from hessdiag.report.document import document
 
 
-@click.command("chain")
+@click.command("chain", cls=Command)
 @click.option(
     "--length", type=click.IntRange(min=1), metavar="N", default=10, show_default=True, help="Number of weights."
 )

@@ -3,11 +3,12 @@
 import click
 from click.shell_completion import get_completion_class
 
+from hessdiag.cli.help import Command
 from hessdiag.cli.main import COMPLETE_VARIABLE, cli
 from hessdiag.cli.output import write
 
 
-@click.command("completion")
+@click.command("completion", cls=Command)
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> int:
     """Print the completion script of SHELL: bash, zsh or fish.

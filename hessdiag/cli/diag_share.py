@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hessdiag.cli import crowding, signals
+from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import NumberOr
-from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.options import Target, output_options, trajectory_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
 
 
-@click.command("diag-share")
-@model_options
+@click.command("diag-share", cls=Command)
+@trajectory_options
 @click.option(
     "--rows",
     type=NumberOr("all"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hessdiag.cli import output
+from hessdiag.cli.help import Command
 from hessdiag.cli.measure import answer
 from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.errors import SpecError
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
 
 
-@click.command("eigs")
+@click.command("eigs", cls=Command)
 @model_options
 @click.option("--lowest", type=click.IntRange(min=0), metavar="K", default=5, show_default=True, help="Pairs below.")
 @click.option("--highest", type=click.IntRange(min=0), metavar="K", default=5, show_default=True, help="Pairs above.")

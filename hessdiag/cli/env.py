@@ -6,11 +6,12 @@ from typing import Any
 
 import click
 
+from hessdiag.cli.help import Command
 from hessdiag.cli.output import write
 from hessdiag.cli.provenance import versions
 
 
-@click.command("env")
+@click.command("env", cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="As JSON.")
 def command(as_json: bool) -> int:
     """Versions, devices, threads and memory. Paste it into a bug report."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hessdiag.cli import output, signals
+from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SWITCH, Names
 from hessdiag.cli.measure import answer
 from hessdiag.cli.options import Target, optional_model_options, output_options, resume_option
@@ -26,7 +27,7 @@ OWN_NETWORKS = ("depth", "width", "activation")
 OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "dtype", "layers", "train_mode")
 
 
-@click.command("forward")
+@click.command("forward", cls=Command)
 @optional_model_options
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", default=128, show_default=True, help="Layers.")
 @click.option(

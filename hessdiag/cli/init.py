@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from hessdiag.cli.help import Command
 from hessdiag.cli.output import writable, write_file
 
 NAME = "hessdiag.toml"
@@ -35,7 +36,7 @@ TEMPLATE = """\
 """
 
 
-@click.command("init")
+@click.command("init", cls=Command)
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def command(force: bool) -> int:
     """Write a commented hessdiag.toml into this folder."""

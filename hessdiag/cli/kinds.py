@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from hessdiag.suggest import question
+
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(|B|[kKMGT]i?B)")
 _UNITS = {"": 1, "B": 1} | {
     f"{unit}{binary}B": (1024 if binary else 1000) ** power
@@ -20,6 +22,14 @@ class Names(click.Choice[str]):
     def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
         """The form in which names are shown and compared."""
         return str(choice).replace("-", "_")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name; an unknown one is answered with the nearest."""
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as error:
+            near = question(str(value), map(str, self.choices))
+            raise click.BadParameter(f"{error.message}{near}", ctx, param) from None
 
 
 class NumberOr(click.ParamType[Any]):

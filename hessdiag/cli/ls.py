@@ -2,9 +2,13 @@
 
 import click
 
+from hessdiag.cli.help import Command
+from hessdiag.cli.kinds import Names
 from hessdiag.cli.main import COMMANDS
 from hessdiag.cli.output import write
+from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, BUILTINS, INITS
+from hessdiag.report.metrics import MEANINGS
 
 LOSSES = {
     "ce": "cross-entropy of logits, mean over targets",
@@ -38,20 +42,32 @@ TOPICS = {
     "diagnostics": {name: COMMANDS[name][1] for name in DIAGNOSTICS},
     "specs": SPECS,
 }
+METRICS = "metrics"
 
 
-@click.command("ls")
-@click.argument("topic", metavar="[TOPIC]", required=False, type=click.Choice(list(TOPICS)))
-def command(topic: str | None) -> int:
+@click.command("ls", cls=Command)
+@click.argument("topic", metavar="[TOPIC]", required=False, type=Names((*TOPICS, METRICS)))
+@click.argument("of", metavar="[COMMAND]", required=False, type=click.Choice(DIAGNOSTICS))
+def command(topic: str | None, of: str | None) -> int:
     """List what can be named on the command line, each with one line of explanation.
 
-    TOPIC is one of builtins, losses, inits, activations, diagnostics and specs; without it, all are listed.
-    """
-    chosen = [topic] if topic else list(TOPICS)
-    width = max(len(name) for key in chosen for name in TOPICS[key])
+    TOPIC is one of builtins, losses, inits, activations, diagnostics, specs and metrics; without it, all but the last
+    are listed. Metrics are the numbers that --fail-if takes, of one COMMAND or of all.
+
+    \b
+    hessdiag ls builtins
+    hessdiag ls metrics eigs
+    """  # noqa: D301
+    if of is not None and topic != METRICS:
+        raise SpecError(f"only metrics are those of a command; {topic} are of none.", f"hessdiag ls {topic}")
+    if topic == METRICS:
+        listed = {name: MEANINGS[name] for name in DIAGNOSTICS if of in (None, name)}
+    else:
+        listed = {topic: TOPICS[topic]} if topic else dict(TOPICS)
+    width = max(len(name) for table in listed.values() for name in table)
     blocks = []
-    for key in chosen:
-        lines = [f"{name:<{width}}  {text}" for name, text in TOPICS[key].items()]
-        blocks.append("\n".join([key, *(f"  {line}" for line in lines)] if topic is None else lines))
+    for key, table in listed.items():
+        lines = [f"{name:<{width}}  {text}" for name, text in table.items()]
+        blocks.append("\n".join([key, *(f"  {line}" for line in lines)] if len(listed) > 1 else lines))
     write("\n\n".join(blocks) + "\n")
     return 0

@@ -1,6 +1,5 @@
 """The `hessdiag` group: finds commands without importing them, and owns the exit codes."""
 
-import difflib
 import os
 import shlex
 import sys
@@ -13,8 +12,9 @@ import click
 from hessdiag import __version__
 from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
-from hessdiag.errors import ExitCode, HessdiagError
+from hessdiag.errors import ExitCode, HessdiagError, SpecError
 from hessdiag.files import reason
+from hessdiag.suggest import question
 
 # Short help stands here so that `hessdiag --help` need not import a single command.
 COMMANDS = {
@@ -31,6 +31,30 @@ COMMANDS = {
     "env": ("hessdiag.cli.env", "Versions, devices and threads, for bug reports."),
     "init": ("hessdiag.cli.init", "Write a commented hessdiag.toml."),
     "completion": ("hessdiag.cli.completion", "Print the completion script of a shell."),
+}
+SYNONYMS = {  # what a command may be called by who looks for it, in the form in which names are compared
+    "hessian": "eigs",
+    "eigenvalues": "eigs",
+    "eigen": "eigs",
+    "lanczos": "eigs",
+    "lambda_max": "eigs",
+    "sharpness": "eigs",
+    "density": "spectrum",
+    "trace": "spectrum",
+    "slq": "spectrum",
+    "gershgorin": "bounds",
+    "norms": "blocks",
+    "layers": "blocks",
+    "share": "diag-share",
+    "diagonal": "diag-share",
+    "init_norms": "forward",
+    "depth": "vanishing",
+    "gradients": "vanishing",
+    "list": "ls",
+    "render": "report",
+    "show": "report",
+    "version": "env",
+    "config": "init",
 }
 COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"
 
@@ -56,9 +80,10 @@ class LazyGroup(click.Group):
         """Find a command; an unknown one is answered with the nearest."""
         name = args[0].replace("_", "-")
         if name not in COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, COMMANDS, n=1)
-            meant = f" Did you mean {near[0]}?" if near else ""
-            raise click.UsageError(f"there is no command {args[0]!r}.{meant}", ctx)
+            what = f"there is no command {args[0]!r}."
+            if any(sign in name for sign in ":./"):
+                raise SpecError(f"{what} A MODEL comes after the command.", f"hessdiag diag-share {args[0]}")
+            raise click.UsageError(what + question(args[0], COMMANDS, SYNONYMS), ctx)
         return super().resolve_command(ctx, [name, *args[1:]])
 
     def invoke(self, ctx: click.Context) -> int | None:

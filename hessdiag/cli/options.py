@@ -44,8 +44,6 @@ class Target:
 
 
 _MODEL = (
-    click.argument("models", nargs=-1, metavar="MODEL..."),
-    click.option("--weights", multiple=True, metavar="PATH[#KEY]", help="Weights for MODEL; repeat for a trajectory."),
     click.option(
         "--data",
         metavar="SPEC",
@@ -93,7 +91,12 @@ _OUTPUT = (
     click.option("--color", type=Names(("auto", "always", "never")), default="auto", help="Colour in the text."),
     click.option("--no-progress", is_flag=True, type=SWITCH, help="No progress on stderr."),
     click.option("--allow-inexact", is_flag=True, help="Exit 0 even where the numbers are not trustworthy."),
-    click.option("--fail-if", multiple=True, metavar="GATE", help="Exit 1 if METRIC OP NUMBER holds. Repeatable."),
+    click.option(
+        "--fail-if",
+        multiple=True,
+        metavar="GATE",
+        help="Exit 1 if METRIC OP NUMBER holds; see hessdiag ls metrics. Repeatable.",
+    ),
     click.option("--baseline", metavar="FILE", help="Exit 1 if headline numbers moved away from this result."),
     click.option("--max-change", default="10%", show_default=True, metavar="P%", help="How far they may move."),
 )
@@ -105,28 +108,34 @@ resume_option = click.option(
 
 def model_options(function: Callable[..., int]) -> Callable[..., int]:
     """Add MODEL and all that belongs to it; the command gets `targets`, a tuple of `Target`."""
-    names = ("models", "weights", *config.PROBLEM_KEYS[2:], "trust_code")
+    return _of_model(function, "MODEL", "Weights for MODEL.")
 
-    @functools.wraps(function)
-    def command(**values: Any) -> int:
-        taken = {name: values.pop(name) for name in names}
-        return function(targets=targets(click.get_current_context(), **taken), **values)
 
-    return _stack(command, _MODEL)
+def trajectory_options(function: Callable[..., int]) -> Callable[..., int]:
+    """As `model_options`, for a command that takes several MODELs, or several weights of one."""
+    return _of_model(function, "MODEL...", "Weights for MODEL; repeat for a trajectory.")
 
 
 def optional_model_options(function: Callable[..., int]) -> Callable[..., int]:
     """As `model_options`, for a command that also works without MODEL: `targets` may be empty."""
+    return _of_model(function, "[MODEL]", "Weights for MODEL.")
+
+
+def _of_model(function: Callable[..., int], shown: str, weights: str) -> Callable[..., int]:
     names = ("models", "weights", *config.PROBLEM_KEYS[2:], "trust_code")
 
     @functools.wraps(function)
     def command(**values: Any) -> int:
         ctx = click.get_current_context()
         taken = {name: values.pop(name) for name in names}
-        asked = taken["models"] or ctx.meta.get(config.MODEL)
+        asked = taken["models"] or ctx.meta.get(config.MODEL) or not shown.startswith("[")
         return function(targets=targets(ctx, **taken) if asked else (), **values)
 
-    return _stack(command, _MODEL)
+    own = (
+        click.argument("models", nargs=-1, metavar=shown),
+        click.option("--weights", multiple=True, metavar="PATH[#KEY]", help=weights),
+    )
+    return _stack(command, (*own, *_MODEL))
 
 
 def output_options(function: Callable[..., int]) -> Callable[..., int]:

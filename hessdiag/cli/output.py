@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import click
+
 from hessdiag import files
 from hessdiag.cli import signals
 from hessdiag.cli.speech import columns, error, say
 from hessdiag.errors import ExitCode, LoadError, OutputError, SpecError
 from hessdiag.ranks import ranks
-from hessdiag.report import document, gates
+from hessdiag.report import document, gates, metrics
 from hessdiag.report.render import SUFFIXES, render
 
 DEFAULT_WIDTH = 100
@@ -89,10 +91,18 @@ def prepare(
         color=color,
         progress=not no_progress and speaks(),
         allow_inexact=allow_inexact,
-        gates=tuple(gates.parse(text) for text in fail_if),
+        gates=_gates(fail_if, click.get_current_context().info_name or ""),
         baseline=load(Path(baseline)) if baseline else None,
         max_change=gates.parse_change(max_change),
     )
+
+
+def _gates(texts: Sequence[str], command: str) -> tuple[gates.Gate, ...]:
+    """The gates, each on a number that a result of the command can have."""
+    found = tuple(gates.parse(text) for text in texts)
+    for gate in found:
+        metrics.check(gate.metric, command)
+    return found
 
 
 def writable(path: Path, form: str | None = None, *, force: bool, option: str = "-o") -> Target:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import click
 
+from hessdiag.cli.help import Command
 from hessdiag.cli.options import output_options
 from hessdiag.cli.output import Output, finish, load
 from hessdiag.errors import SpecError
+from hessdiag.report import metrics
 
 
-@click.command("report")
+@click.command("report", cls=Command)
 @click.argument("result", metavar="RESULT.json")
 @output_options
 def command(result: str, out: Output) -> int:
@@ -23,4 +25,7 @@ def command(result: str, out: Output) -> int:
         raise SpecError(
             f"{result} is not a saved result (a .json file).", f"hessdiag diag-share {result} -o report.html"
         )
-    return finish(load(Path(result)), out, computed=False)
+    doc = load(Path(result))
+    for gate in out.gates:
+        metrics.check(gate.metric, doc["command"])
+    return finish(doc, out, computed=False)

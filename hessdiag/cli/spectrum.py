@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
 from hessdiag.cli.measure import Measurement, answer
 from hessdiag.cli.options import Target, model_options, output_options
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
 
 
-@click.command("spectrum")
+@click.command("spectrum", cls=Command)
 @model_options
 @click.option(
     "--probes", type=click.IntRange(min=2), metavar="N", default=10, show_default=True, help="Random vectors."

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from hessdiag.cli import signals
+from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers, Size
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output, finish
@@ -28,7 +29,7 @@ OF_MLP = ("width", "activation")
 DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"}  # what builtins call it
 
 
-@click.command("vanishing")
+@click.command("vanishing", cls=Command)
 @click.argument("model", metavar="[MODEL]", required=False)
 @click.option(
     "--depth",

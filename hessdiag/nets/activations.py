@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import SpecError
+from hessdiag.suggest import question
 
 LEAKY_SLOPE = 0.01  # torch's default
 
@@ -69,5 +70,6 @@ def activation(name: str) -> Activation:
     0.5
     """
     if name not in ACTIVATIONS:
-        raise SpecError(f"unknown activation {name!r}: not one of {', '.join(ACTIVATIONS)}.", "hessdiag ls activations")
+        what = f"unknown activation {name!r}: not one of {', '.join(ACTIVATIONS)}.{question(str(name), ACTIVATIONS)}"
+        raise SpecError(what, "hessdiag ls activations")
     return ACTIVATIONS[name]

@@ -13,6 +13,7 @@ from hessdiag.nets.mlp import MODULES
 from hessdiag.nets.network import Network
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import stack
+from hessdiag.suggest import meant
 
 PADDINGS = ("zeros", "circular")
 
@@ -63,7 +64,10 @@ class FCN(Network):
         dtype: torch.dtype = torch.float64,
     ) -> None:
         if activation not in MODULES:
-            raise SpecError(f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", "activation='relu'")
+            near = meant(str(activation), MODULES) or "relu"
+            raise SpecError(
+                f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", f"activation={near!r}"
+            )
         if padding not in PADDINGS:
             raise SpecError(f"unknown padding {padding!r}: {' or '.join(PADDINGS)}.", "padding='circular'")
         if min(depth, channels, resolution, in_channels) < 1:

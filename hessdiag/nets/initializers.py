@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hessdiag.errors import SpecError
 from hessdiag.nets import INITS
+from hessdiag.suggest import question
 
 Distribution = Literal["uniform", "normal"]
 
@@ -54,7 +55,8 @@ def law(init: str, fan_in: int, fan_out: int, distribution: Distribution | None 
     WeightLaw(distribution='normal', variance=0.0625)
     """
     if init not in INITS:
-        raise SpecError(f"unknown initialization {init!r}: not one of {', '.join(INITS)}.", "hessdiag ls inits")
+        what = f"unknown initialization {init!r}: not one of {', '.join(INITS)}.{question(str(init), INITS)}"
+        raise SpecError(what, "hessdiag ls inits")
     if init == "orthogonal":
         return None
     own, scaling = _LAWS[init]

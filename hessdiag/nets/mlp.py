@@ -10,6 +10,7 @@ from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
 from hessdiag.nets.network import Network, uninitialized
 from hessdiag.nets.residual import stack
+from hessdiag.suggest import meant
 
 MODULES: dict[str, type[nn.Module]] = {
     "linear": nn.Identity,
@@ -63,7 +64,10 @@ class MLP(Network):
         residual: bool = False,
     ) -> None:
         if activation not in MODULES:
-            raise SpecError(f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", "activation='relu'")
+            near = meant(str(activation), MODULES) or "relu"
+            raise SpecError(
+                f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", f"activation={near!r}"
+            )
         sizes = [in_features or width, *[width] * (depth - 1), out_features or width]
         if depth < 1 or min(sizes) < 1:
             raise SpecError(f"depth and widths of an MLP must be at least 1, not depth={depth}, sizes {sizes}.")

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from hessdiag import suggest
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import criteria
 from hessdiag.problem.batch import forward, output_tensor, split
@@ -153,9 +154,10 @@ def resolve(loss: Any) -> Loss:
     if isinstance(loss, str):
         if loss in NAMED:
             return NAMED[loss]
+        near = suggest.meant(loss, NAMES, suggest.LOSSES)
         raise SpecError(
             f"unknown loss {loss!r}: not one of {', '.join(NAMES)}.",
-            "--loss FILE.py:f, with f(output, target) -> scalar",
+            f"--loss {near}" if near else "--loss FILE.py:f, with f(output, target) -> scalar",
         )
     if not callable(loss):
         raise SpecError(f"a loss must be a name or a function of (output, target), not a {type(loss).__name__}.")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hessdiag.errors import SpecError
+from hessdiag.report.metrics import HEADLINES
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -20,17 +21,6 @@ _OPERATORS: dict[str, Callable[[float, float], bool]] = {
 }
 _GATE = re.compile(r"\s*([A-Za-z_][\w.\-]*)\s*(<=|>=|==|!=|<|>)\s*([+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)\s*")
 _PERCENT = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*(%?)\s*")
-
-HEADLINES = {
-    "diag-share": ("diag_share", "layer_block_share"),
-    "eigs": ("smallest", "largest"),
-    "spectrum": ("trace", "frobenius", "highest"),
-    "bounds": ("gershgorin.0", "gershgorin.1", "measured.1"),
-    "blocks": ("norm", "between_layers", "residual_share"),
-    "forward": ("inits.0.log_median_per_layer",),
-    "vanishing": ("rates.gradient.per_layer", "rates.hessian.per_layer"),
-    "chain": ("theory_median_abs", "gradient.theory_median_abs"),
-}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Couple:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(parts.Measured):
     """The numbers of `blocks`."""
 
     names: NonEmpty[str]
@@ -67,6 +67,10 @@ class Result:
     indefinite_pair: Couple | None
     eigenvalue_bounds: Interval | None
     negative_certificate: Certificate | None = None
+    frobenius_interval: list[list[Interval]] | None = None
+    gauss_newton_interval: list[list[Interval]] | None = None
+    residual_interval: list[list[Interval]] | None = None
+    trace_interval: list[Interval] | None = None
 
     def __post_init__(self) -> None:
         """Lists and matrices have an entry for each layer, and both parts of the Hessian are there or neither."""

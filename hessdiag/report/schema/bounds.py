@@ -16,7 +16,7 @@ class Component:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(parts.Measured):
     """The numbers of `bounds`."""
 
     method: Literal["exact", "sketch"]

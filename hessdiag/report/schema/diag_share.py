@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hessdiag.report.schema import parts
-from hessdiag.report.schema.parts import Count, Interval, Matrix, NonEmpty, Number, square
+from hessdiag.report.schema.parts import Certificate, Count, Interval, Matrix, NonEmpty, Number, square
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,7 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(parts.Measured):
     """The numbers of `diag-share`."""
 
     diag_share: Number
@@ -118,8 +118,9 @@ class Result:
     trace: Number
     negative_diagonal_fraction: Number
     negative_entry: Number = None
+    negative_certificate: Certificate | None = None
+    hvps: Count | None = None
     zero_rows: Number
-    untouched: Count | None = None
     trajectory: list[Checkpoint] | None
     change: Change | None = None
 

@@ -20,7 +20,7 @@ class Pair:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(parts.Measured):
     """The numbers of `eigs`."""
 
     lowest: list[Pair]
@@ -40,6 +40,7 @@ class Result:
     rounding: Number
     smallest_is_bound: bool | None = None
     largest_is_bound: bool | None = None
+    zero_rows: Count | None = None
     ritz_range: Interval | None = None
     largest_step: Number
     largest_step_is_bound: bool | None = None

@@ -156,6 +156,23 @@ class Inertia:
     tolerance: Number
 
 
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What kind of point the parameters are at, as far as it is a number."""
+
+    error: Number = None
+    step: Number = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the results of all measurements of one problem hold."""
+
+    check_tolerance: Number = None
+    point: Point | None = None
+    untouched: Count | None = None
+
+
 def same_length(**columns: Sequence[Any] | None) -> None:
     """Require that lists which belong together are equally long; null is no list.
 

@@ -73,7 +73,7 @@ class Outlier:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Result(parts.Measured):
     """The numbers of `spectrum`."""
 
     operator: Literal["hessian", "ggn", "fisher"]
@@ -107,6 +107,7 @@ class Result:
     near_zero_fraction_interval: Interval | None = None
     negative_certificate: Certificate | None = None
     inertia: Inertia | None
+    zero_rows: Count | None = None
     condition: Number = None
     eigenvalues: Numbers | None
     hvps: Count | None

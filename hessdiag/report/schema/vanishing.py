@@ -48,7 +48,9 @@ class Depth:
     width: Count | None
     parameters: Count | None = None
     vjp_norm: Norm | None
+    theory_median: Theory | None = None
     theory_rms: Theory | None
+    certified_indefinite: Number = None
     hessian_probe_error: Number = None
     path_width: Number = None
     effective_width: Number = None
