@@ -21,7 +21,7 @@ def reference() -> str:
     for name in ("", *COMMANDS):
         title = f"hessdiag {name}".strip()
         help_text = CliRunner().invoke(
-            cli, [*name.split(), "--help"], prog_name="hessdiag", terminal_width=96, catch_exceptions=False
+            cli, [*name.split(), "--help"], prog_name="hessdiag", terminal_width=80, catch_exceptions=False
         )
         sections.append(f"## {title}\n\n```text\n{help_text.output.rstrip()}\n```\n")
     return "\n".join(sections)

@@ -110,7 +110,7 @@ class LazyGroup(click.Group):
     context_settings={
         "help_option_names": ["-h", "--help"],
         "token_normalize_func": lambda token: token.replace("_", "-"),
-        "max_content_width": 100,
+        "max_content_width": 80,
     },
     epilog=(
         "Exit codes: 0 done, 1 a gate is violated, 2 usage, 3 could not load or compute, "
