@@ -85,7 +85,9 @@ def _apply(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
     problem = problem if takes_model else {}
     if path is None:
         kinds = {parameter.name or "": parameter.type for parameter in ctx.command.params}
-        problem, defaults = (_harmless(table, kinds, found.name) for table in (problem, defaults))
+        given = (problem, defaults)
+        problem, defaults = ({key: table[key] for key in table if _may(kinds.get(key), table[key])} for table in given)
+        _say_left_out([key for table in given for key in table if key not in problem | defaults], found.name)
     problem = {key: _relocated(key, value, found.parent) for key, value in problem.items()}
     if takes_model:
         ctx.meta[MODEL] = problem.pop("model", None)
@@ -103,16 +105,19 @@ def _shaped(key: str, value: Any, repeated: bool, source: str) -> Any:
     return values if repeated else value
 
 
-def _harmless(table: Mapping[str, Any], kinds: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Numbers and choices of a file that nobody named; what else it holds is left out, and said."""
-    kept = {key: value for key, value in table.items() if key in kinds and harmless(kinds[key], value)}
-    if left := [key for key in table if key not in kept]:
-        verb = "is" if len(left) == 1 else "are"
+def _may(kind: Any, value: Any) -> bool:
+    """Whether a file that nobody named may set an option of this type to this value."""
+    return kind is not None and harmless(kind, value)
+
+
+def _say_left_out(keys: list[str], source: str) -> None:
+    """Say what of a file that nobody named is left out: what is neither a number nor a choice."""
+    if keys:
+        verb = "is" if len(keys) == 1 else "are"
         say(
-            f"{source} was found, not named: it sets numbers and choices, and its {', '.join(left)} {verb} left out; "
-            f"--config {source} takes all of it"
+            f"{source} was found, not named: it sets numbers and choices, and its {', '.join(dict.fromkeys(keys))} "
+            f"{verb} left out; --config {source} takes all of it"
         )
-    return kept
 
 
 def _here() -> Path | None:

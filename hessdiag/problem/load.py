@@ -13,9 +13,22 @@ import torch
 from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
+from hessdiag.problem import (
+    appetite,
+    checkpoint,
+    cutting,
+    data,
+    fit,
+    foreign,
+    hub,
+    own_loss,
+    python,
+    synthetic,
+    weights,
+)
 from hessdiag.problem import batch as batch_forms
-from hessdiag.problem import checkpoint, cutting, data, fit, foreign, hub, own_loss, python, synthetic, weights
 from hessdiag.problem import loss as losses
+from hessdiag.problem.allowance import Allowance
 from hessdiag.problem.data import ALL
 from hessdiag.problem.device import device_named
 from hessdiag.problem.images import Images, paired
@@ -107,6 +120,7 @@ class _Session:
     shared: Shared
     files: list[Path] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    stranger: Allowance | None = None  # of the file that the model itself was in
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     usual_loss: str = "mse"  # of a model that came without data, a loss and labels
 
@@ -180,6 +194,13 @@ def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) ->
     if request.weights is not None:
         _weights(session, parts.model)
     model = _on(parts.model, device, dtype)
+    with contextlib.nullcontext() if session.stranger is None else appetite.bounded(model, session.stranger):
+        return _fitted(session, parts, model)
+
+
+def _fitted(session: _Session, parts: _Parts, model: nn.Module) -> Problem:
+    """Model, batches and loss as one problem that was evaluated once."""
+    request = session.request
     batches, loss = _batches(session, parts, model)
     if parts.train_mode and any(isinstance(module, _MODED) for module in model.modules()):
         session.notes.append("train mode: BatchNorm takes each batch's statistics, dropout keeps one fixed mask")
@@ -330,7 +351,10 @@ def _model_file(session: _Session, spec: Spec) -> nn.Module:
         content = weights.pick(content, spec.key, spec.source)
     module = weights.find_module(content)
     if module is not None:
-        return module if session.request.trust_code else weights.sound(module)
+        if not session.request.trust_code:
+            weights.sound(module)
+            session.stranger = Allowance.of(path, session.request.max_unpacked)
+        return module
     try:
         state = weights.find_state_dict(content, spec.source)[0]
         what = f"a state_dict ({weights.describe(state)})"

@@ -170,8 +170,8 @@ def test_a_file_that_is_found_names_no_code_and_no_file(hessdiag, fake, write, t
     assert (request.model, request.weights, request.data, request.objective) == (MODEL, None, None, None)
     assert (request.loss, request.layers, request.device) == (None, None, "auto")
     assert (request.seed, fake.calls[0]["rows"]) == (5, 7), "the rest counts"
-    for keys in (HOSTILE, WRITES):
-        assert f"its {', '.join(keys)} are left out" in outcome.err
+    assert f"its {', '.join((*HOSTILE, *WRITES))} are left out" in outcome.err
+    assert outcome.err.count("left out") == 1, "in one line"
     named = "hessdiag.toml" if name == "link" else name
     assert f"--config {named} takes all of it" in outcome.err
 

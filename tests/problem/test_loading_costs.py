@@ -249,6 +249,32 @@ def test_a_layer_that_names_a_huge_size_gets_no_batch_made_up(folder):
         load_problem(ProblemRequest("./m.pt", device="cpu"))
 
 
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Upsample(scale_factor=10**8),
+        nn.ConstantPad1d((10**9, 0), 0.0),
+        nn.AdaptiveAvgPool1d(10**9),
+        nn.Unflatten(1, (2, 1)),
+    ],
+    ids=["upsample", "pad", "pool", "harmless"],
+)
+@pytest.mark.parametrize("own_data", [True, False])
+def test_layers_that_would_make_huge_results(layer, own_data, folder):
+    torch.save(nn.Sequential(nn.Linear(4, 2), nn.Unflatten(1, (1, 2)), layer), "m.pt")
+    torch.save((torch.ones(3, 4), torch.ones(3, 2, 1, 2)), "batch.pt")
+    request = ProblemRequest("./m.pt", data="batch.pt" if own_data else None, device="cpu")
+    if isinstance(layer, nn.Unflatten):
+        torch.save(nn.Sequential(nn.Linear(4, 2), layer), "m.pt")
+        torch.save((torch.ones(3, 4), torch.ones(3, 2, 1)), "batch.pt")
+        assert not load_problem(request).model._forward_pre_hooks, "nothing stays on the model"
+        return
+    before = resident("VmHWM")
+    with pytest.raises(LoadError, match=r"would make [\d.]+ [GT]B|none could be made up"):
+        load_problem(request)
+    assert resident("VmHWM") - before < 256 << 20
+
+
 def test_trust_lifts_what_is_for_strangers(tmp_path):
     torch.save([torch.ones(10**5)] * 10**4, tmp_path / "c.pt")
     assert len(read(tmp_path / "c.pt", trust_code=True)) == 10**4
