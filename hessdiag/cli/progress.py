@@ -16,7 +16,9 @@ from hessdiag.cli.speech import columns, say
 from hessdiag.report.visible import visible
 
 PLAIN_EVERY = 30.0  # seconds between lines where stderr is not a terminal
+PATIENCE = 120.0  # and where a command counts its own work, but has said nothing
 SHORT = 2.0  # seconds that nobody need be told of
+MOST = "at most "  # begins the unit of what may end earlier
 FEW, LONG = 2, 5.0  # products, or seconds of them, after which their time is known
 
 Reporter = Callable[[int, int, str], None]
@@ -55,6 +57,7 @@ class Telling:
         self._announced = ""
         self._told = False  # the cost
         self._started = self._last = time.monotonic()
+        self._before: tuple[int, float] | None = None  # what was done when it was first counted, and when
         self._task: TaskID | None = None
 
     def __call__(self, done: int, total: int, what: str) -> None:
@@ -63,13 +66,19 @@ class Telling:
             return
         if done == 0 and what not in ("", self._announced):
             self._announced, self._started, self._last = what, time.monotonic(), time.monotonic()
+            self._before = None
             self._say(what)
             self._show("", total)
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, description=visible(what) if done else "")
         elif self._bar is None and 0 < done < total and self._due():
-            left = (self._last - self._started) / done * (total - done)
-            say(f"  {done:,} of {total:,}{f' {what}' * bool(what)}, about {duration(left)} left")
+            counted, since = self._before or (0, self._started)
+            left = duration((self._last - since) / max(done - counted, 1) * (total - done))
+            most, about = ("at most ", "at most") if what.startswith(MOST) else ("", "about")
+            unit = what.removeprefix(MOST)
+            say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {about} {left} left")
+        if done and self._before is None:  # checks and graphs came first: the rest takes as long as what comes from here
+            self._before = done, time.monotonic()
 
     def hear(self, ledger: "Ledger") -> None:
         """Tell of products and gradients as they are finished: the cost, once they have told what one takes."""
@@ -82,17 +91,17 @@ class Telling:
                 self._say(cost_line(ledger))
         spent = f"{ledger.products:,.0f} products and {ledger.gradients:,} gradients so far"
         if self._bar is None:
-            if self._due():
+            if self._due(PLAIN_EVERY if self._before is None else PATIENCE):
                 say(f"  {spent}" + (f", {short(each)} a product" if each else ""))
         elif self._task is None and time.monotonic() - self._started >= SHORT:
             self._show(spent, None)
         elif self._task is not None and self._bar.tasks[-1].total is None:
             self._bar.update(self._task, description=spent)
 
-    def _due(self) -> bool:
+    def _due(self, every: float = PLAIN_EVERY) -> bool:
         """Whether it is time for another line in a log; then the clock starts anew."""
         now = time.monotonic()
-        if now - self._last < PLAIN_EVERY:
+        if now - self._last < every:
             return False
         self._last = now
         return True

@@ -15,11 +15,11 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
 from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.outlay import Basis, basis, outlay
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
     BLOCK,
-    LARGEST_BASIS,
     ROUNDING,
     Eigenpairs,
     dense_eigenpairs,
@@ -27,13 +27,14 @@ from hessdiag.linalg.eigensolver import (
     padded,
     smallest_basis,
 )
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.lanczos import inner, row_norms, safe_norm
 from hessdiag.problem.problem import Problem
 
 Progress = Callable[[int, int, str], None]
 
 DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK
 MAX_PRODUCTS = 5_000
+OFTEN = 20  # products for each pair of the end with more of them, if it goes well
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def eigs(
         lowest: Eigenpairs wanted at the lower end.
         highest: Eigenpairs wanted at the upper end.
         tol: Residual to reach, relative to the eigenvalue.
-        max_basis: Most vectors held. Default: what fits in memory, up to 400.
+        max_basis: Most vectors held. Default: what is worth its memory, up to 400.
         max_products: Where the iteration gives up.
         block: Vectors per product. One takes fewer products, and cannot notice repeated eigenvalues.
         seed: Of the start vectors.
@@ -181,58 +182,60 @@ def eigs(
     (10.0, 1, 1)
     """
     _refuse(lowest, highest, tol, max_basis, max_products, block)
+    report = progress or (lambda done, total, what: None)
     part = support(problem, DENSE_UP_TO, seed=seed)
     n = part.size
     operator = HessianOperator(part.problem, check=False)
-    report = progress or (lambda done, total, what: None)
     exact = n <= DENSE_UP_TO
-    wanted = n if exact else lowest + highest
-    fitting = max(operators.vectors_that_fit(operator) // 2, smallest_basis(lowest, highest))  # vectors and images
-    basis = min(max_basis or LARGEST_BASIS, fitting, n)
-    report(0, wanted, _untouched(part) + _cost(n, lowest, highest, exact, basis, operator.dtype.itemsize))
+    space = None if exact else _plan(operator, n, lowest, highest, max_basis, max_products, block)
+    wanted = n if exact else max_products
+    report(0, wanted, _untouched(part) + _cost(n, lowest, highest, space, operator.dtype.itemsize))
 
     checks = examine(operator, seed, squared=True)
     gradient = part.shorten(operator.gradient())
-    size = safe_norm(gradient.double())
-    direction = gradient.double() / size if size else gradient.double()
+    size = safe_norm(gradient)
+    direction = gradient.div_(size) if size else gradient
     shared = operator if exact else parallel.shared(operator)
     products = part.restrict(shared, operator.chunk)
-    if exact:
+    if space is None:
         matrix = part.dense()
         pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol, precision=operator.precision)
         along = matrix @ direction.to(matrix)
         report(n, n, "")
     else:
-        along = products @ direction.to(gradient)
+        along = products @ direction
+    curvature = inner(direction, along) if size else None
+    noise = ROUNDING * shared.precision * safe_norm(along)
+    del along
+    if space is not None:
         pairs = extreme_eigenpairs(
             products,
             lowest=lowest,
             highest=highest,
             tol=tol,
-            max_basis=basis,
+            max_basis=space.size,
             max_products=max_products,
             block=block,
             seed=seed,
             precision=shared.precision,
-            progress=lambda spent, converged: report(converged, wanted, ""),
+            images=space.images,
+            progress=lambda spent, converged: report(
+                min(spent, wanted), wanted, f"at most products ({converged} of {lowest + highest} pairs found)"
+            ),
         )
     trusted = not checks.failed
-    places = torch.arange(n)
+    places = None
     if part.zeros:
         nulls = min(part.zeros, lowest + highest)
         places = part.places(nulls)
         pairs = padded(pairs, nulls, lowest=lowest, highest=highest)
         direction = torch.cat([direction, direction.new_zeros(nulls)])
-        along = torch.cat([along, along.new_zeros(nulls)])
     failed = not trusted or not bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
-    stops = torch.tensor([layer.stop for layer in problem.layer_slices])
-    owner = torch.searchsorted(stops, places, right=True)
-    found = _pairs(pairs, direction if size else None, owner, len(stops))
+    found = _pairs(pairs, direction if size else None, places, problem)
     top = float(pairs.values[-1])
-    curvature = float(direction @ along.double()) if size else None
-    noise = max(pairs.rounding, ROUNDING * shared.precision * safe_norm(along.double()))
-    along_gradient = None if curvature is None else Witness(curvature, "g'Hg < 0 for the gradient g", noise)
+    margin = max(pairs.rounding, noise)
+    along_gradient = None if curvature is None else Witness(curvature, "g'Hg < 0 for the gradient g", margin)
     measured = Eigs(
         lowest=found[: pairs.lowest],
         highest=found[len(found) - pairs.highest :],
@@ -275,13 +278,30 @@ def _refuse(lowest: int, highest: int, tol: float, max_basis: int | None, max_pr
         raise SpecError("--max-products and --block must be positive.", f"--max-products {MAX_PRODUCTS}")
 
 
-def _cost(n: int, lowest: int, highest: int, exact: bool, basis: int, itemsize: int) -> str:
-    if exact:
+def _plan(
+    operator: HessianOperator,
+    n: int,
+    lowest: int,
+    highest: int,
+    max_basis: int | None,
+    max_products: int,
+    block: int,
+) -> Basis:
+    """What will be held and spent, entered in the ledger before it is."""
+    spent = outlay(operator)
+    space = basis(spent, n, lowest, highest, max_basis, block)
+    usual = min(OFTEN * max(lowest, highest), max_products)
+    spent.plan((usual, max_products), {**space.held, "direction of the gradient": 1})
+    return space
+
+
+def _cost(n: int, lowest: int, highest: int, space: Basis | None, itemsize: int) -> str:
+    if space is None:
         return f"{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
-    memory = 2 * basis * n * itemsize / 2**20
+    memory = (1 + space.images) * space.size * n * itemsize / 2**20
     return (
         f"{n:,} parameters: {lowest} lowest and {highest} highest eigenpairs, from Hessian products "
-        f"(often {20 * max(lowest, highest):,} or more), up to {basis} vectors in {memory:,.0f} MiB"
+        f"(often {OFTEN * max(lowest, highest):,} or more), up to {space.size} vectors in {memory:,.0f} MiB"
     )
 
 
@@ -289,11 +309,11 @@ def _untouched(part: Support) -> str:
     return f"{part.zeros:,} of {part.whole.n_parameters:,} rows are zero and left out; " if part.zeros else ""
 
 
-def _pairs(pairs: Eigenpairs, direction: Tensor | None, owner: Tensor, layers: int) -> tuple[Eigenpair, ...]:
-    squares = pairs.vectors.double().square()
-    weights = squares.new_zeros(layers, squares.shape[1]).index_add_(0, owner.to(squares.device), squares).T
-    weights = (weights / weights.sum(1, keepdim=True)).cpu()
-    cosines = None if direction is None else (direction @ pairs.vectors.double()).abs().clamp(max=1).cpu()
+def _pairs(
+    pairs: Eigenpairs, direction: Tensor | None, places: Tensor | None, problem: Problem
+) -> tuple[Eigenpair, ...]:
+    weights = torch.stack([_layer_weights(vector, places, problem) for vector in pairs.vectors.T])
+    cosines = None if direction is None else [min(abs(inner(direction, v)), 1.0) for v in pairs.vectors.T]
     return tuple(
         Eigenpair(
             eigenvalue=float(pairs.values[index]),
@@ -307,11 +327,22 @@ def _pairs(pairs: Eigenpairs, direction: Tensor | None, owner: Tensor, layers: i
     )
 
 
-def _columns(pairs: Eigenpairs, places: Tensor, parameters: int) -> Tensor:
+def _layer_weights(vector: Tensor, places: Tensor | None, problem: Problem) -> Tensor:
+    """Share of a vector's squared norm in each layer; its entries are all parameters, or those at some places."""
+    layers = problem.layer_slices
+    if places is None:
+        squares = torch.stack([row_norms(vector[layer.start : layer.stop]).square() for layer in layers])
+    else:
+        owner = torch.searchsorted(torch.tensor([layer.stop for layer in layers]), places, right=True)
+        squares = torch.zeros(len(layers), dtype=torch.float64).index_add_(0, owner, vector.double().square().cpu())
+    return squares / squares.sum()
+
+
+def _columns(pairs: Eigenpairs, places: Tensor | None, parameters: int) -> Tensor:
     """Vectors of all parameters in the order of the result: lowest, then highest; where they overlap, some twice."""
     total = pairs.vectors.shape[1]
     columns = torch.cat([pairs.vectors[:, : pairs.lowest], pairs.vectors[:, total - pairs.highest :]], dim=1)
-    if len(places) == parameters:
+    if places is None or len(places) == parameters:
         return columns
     wide = columns.new_zeros(parameters, columns.shape[1])
     wide[places.to(wide.device)] = columns

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.krylov import KrylovSpace
-from hessdiag.linalg.lanczos import row_norms, scaled
+from hessdiag.linalg.lanczos import row_norms
 from hessdiag.linalg.operator import SymmetricOperator
 
 Progress = Callable[[int, int], None]  # products, pairs that have converged
@@ -81,6 +81,7 @@ def extreme_eigenpairs(
     block: int = BLOCK,
     seed: int = 0,
     precision: float | None = None,
+    images: bool = True,
     progress: Progress | None = None,
 ) -> Eigenpairs:
     """Compute the lowest and the highest eigenpairs from products with the operator.
@@ -97,12 +98,13 @@ def extreme_eigenpairs(
         lowest: Pairs wanted at the lower end.
         highest: Pairs wanted at the upper end.
         tol: Residual to reach, relative to |theta|; below 32 |A| times `precision` noise rules, and that will do.
-        max_basis: Most vectors in the basis, but at least `smallest_basis`; as many images are held beside them.
-            Default: 400, or n.
+        max_basis: Most vectors in the basis, but at least `smallest_basis`. Default: 400, or n.
         max_products: Where to give up. Default: 20 n.
         block: Vectors per product, at the start.
         seed: Of the start.
         precision: Relative error of the operator's products. Default: the rounding of its dtype.
+        images: Hold as many images beside the basis. Without, half the memory does, the true residuals take a product
+            each, and after an interrupt the residuals are those of the recurrence, true up to rounding.
         progress: Called with (products, converged pairs).
 
     Returns:
@@ -127,7 +129,7 @@ def extreme_eigenpairs(
         return dense_eigenpairs(operator @ identity, lowest=lowest, highest=highest, tol=tol, precision=precision)
     widest = max(lowest, highest, block)
     capacity = min(max(max_basis or LARGEST_BASIS, smallest), n)
-    space = KrylovSpace(operator, capacity, block, widest, seed, precision)
+    space = KrylovSpace(operator, capacity, block, widest, seed, precision, images)
     limit = max_products or 20 * n
     try:
         return _iterate(space, lowest, highest, tol, limit, widest, progress or (lambda products, converged: None))
@@ -269,12 +271,20 @@ def _pairs(space: KrylovSpace, lowest: int, highest: int, tol: float, *, interru
     """The wanted Ritz pairs with their true residuals."""
     lowest, highest = min(lowest, space.size), min(highest, space.size)
     _, vectors, _ = space.ritz()
-    rows, images = space.combine(vectors[:, _ends(space.size, lowest, highest)])
-    norms = row_norms(rows)
-    rows, images = scaled(rows, norms), scaled(images, norms)
-    values, order = (rows * images).sum(1).double().cpu().sort()
-    rows, images = rows[order.to(rows.device)], images[order.to(rows.device)]
-    residuals = row_norms(images - values.to(rows.device, rows.dtype)[:, None] * rows)
+    wanted = vectors[:, _ends(space.size, lowest, highest)]
+    rows, done = space.combine(wanted), 0
+    values, residuals = torch.zeros(2, len(rows), dtype=torch.float64)
+    for images in space.images(wanted, rows, multiply=not interrupted):
+        mine = slice(done, done + len(images))
+        norms = row_norms(rows[mine]).to(rows.device, rows.dtype)[:, None]
+        rows[mine] /= norms
+        images = images.div_(norms)
+        values[mine] = (rows[mine] * images).sum(1).double().cpu()
+        residuals[mine] = row_norms(images.sub_(values[mine].to(rows)[:, None] * rows[mine]))
+        done += len(images)
+    if bool((values.diff() < 0).any()):
+        values, order = values.sort()
+        rows, residuals = rows[order.to(rows.device)], residuals[order]
     rounding = ROUNDING * space.precision * space.norm
     return Eigenpairs(
         values=values,

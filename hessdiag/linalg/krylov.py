@@ -1,11 +1,12 @@
 """A block Krylov space of a symmetric operator, with the operator's projection onto it."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.lanczos import BREAKDOWN, orthogonalize, row_norms, scaled
+from hessdiag.linalg.lanczos import BREAKDOWN, LONG, orthogonalize, row_norms, scaled
 from hessdiag.linalg.operator import SymmetricOperator
 
 CANCELLED = 0.1  # a row that lost more than this to its block is orthogonalized against the basis once more
@@ -24,6 +25,8 @@ class KrylovSpace:
         widest: What `widen` may ask for.
         seed: Of the first block, and of rows that replace exhausted ones.
         precision: Relative error of products. Default: the rounding of the operator's dtype.
+        images: Whether to hold Q A: as much memory again. Without, images of combinations take products, or come from
+            the relation above.
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class KrylovSpace:
         widest: int,
         seed: int,
         precision: float | None = None,
+        images: bool = True,
     ) -> None:
         self.operator = operator
         self.n = operator.shape[0]
@@ -46,7 +50,7 @@ class KrylovSpace:
         self._capacity = capacity
         self._generator = torch.Generator().manual_seed(seed)
         self._basis = torch.empty(capacity + widest, self.n, dtype=operator.dtype, device=operator.device)
-        self._images = torch.empty(capacity, self.n, dtype=operator.dtype, device=operator.device)
+        self._images = torch.empty_like(self._basis[:capacity]) if images else None
         self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
         self._width = block
         self._reach = 0  # the first row of the basis that products with the next block have a part in
@@ -61,7 +65,8 @@ class KrylovSpace:
         remainder, coefficients = orthogonalize(images, self._basis[:stop], near=stop - self._reach)
         self._reach = start
         known = coefficients.double().cpu()
-        self._images[start:stop] = images
+        if self._images is not None:
+            self._images[start:stop] = images
         self._projected[start:stop, :stop] = known
         self._projected[:start, start:stop] = known[:, :start].T
         self._projected[start:stop, start:stop] = (known[:, start:] + known[:, start:].T) / 2
@@ -79,16 +84,39 @@ class KrylovSpace:
         residuals: Tensor = torch.linalg.vector_norm(self._coupling.T @ last, dim=0)
         return values, vectors, residuals
 
-    def combine(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
-        """Combinations of the basis, one row per column of `vectors`, and A times each."""
-        weights = vectors.T.to(self._basis.device, self._basis.dtype)
-        return weights @ self._basis[: self.size], weights @ self._images[: self.size]
+    def combine(self, vectors: Tensor) -> Tensor:
+        """Combinations of the basis, one row per column of `vectors`."""
+        found = self._basis.new_empty(vectors.shape[1], self.n)
+        return _combined(vectors, self._basis[: self.size], found)
+
+    def images(self, vectors: Tensor, rows: Tensor, *, multiply: bool) -> Iterator[Tensor]:
+        """A times each of the `combine`d rows, some at a time.
+
+        Args:
+            vectors: Of the combinations.
+            rows: What they are.
+            multiply: Where images are not held, spend a product on each, and do not rely on the relation.
+        """
+        step = max(LONG // self.n, 1)
+        for start in range(0, len(rows), step):
+            some = vectors[:, start : start + step]
+            if self._images is not None:
+                yield _combined(some, self._images[: self.size], rows.new_empty(some.shape[1], self.n))
+            elif multiply:
+                self.products += some.shape[1]
+                yield (self.operator @ rows[start : start + step].T).T
+            else:
+                found = self.combine(self._projected[: self.size, : self.size] @ some)
+                left = (self._coupling.T @ some[self.size - len(self._coupling) :]).to(found)
+                yield found.addmm_(left.T, self._basis[self.size : self.size + self._width])
 
     def restart(self, values: Tensor, vectors: Tensor) -> None:
         """Keep these Ritz pairs and the next block, and forget the rest."""
         keep = len(values)
         following = self._basis[self.size : self.size + self._width].clone()
-        self._basis[:keep], self._images[:keep] = self.combine(vectors)
+        for held in (self._basis, self._images):
+            if held is not None:
+                _combined(vectors, held[: self.size], held[:keep])
         self._basis[keep : keep + self._width] = following
         self._projected.zero_()
         self._projected[:keep, :keep] = torch.diag(values)
@@ -106,7 +134,7 @@ class KrylovSpace:
     def _continue(self, remainder: Tensor) -> None:
         """Orthonormalize `remainder` into the next block. Rows that are lost in rounding give way to random ones."""
         self._width = min(self.block, self.n - self.size)
-        if len(remainder) == self._width:
+        if len(remainder) == self._width and self.n <= LONG:  # LAPACK takes several copies
             columns, triangle = torch.linalg.qr(remainder.T)
             coupling = triangle.double().cpu().T
             left, before = coupling.diagonal().abs(), torch.linalg.vector_norm(coupling, dim=1)
@@ -144,3 +172,12 @@ class KrylovSpace:
             row, _ = orthogonalize(row, known)
             row = scaled(row, row_norms(row))
         return row[0]
+
+
+def _combined(vectors: Tensor, rows: Tensor, out: Tensor) -> Tensor:
+    """Combinations of rows, one per column of `vectors`, into `out`, which may be the first of these rows."""
+    weights = vectors.T.to(rows.device, rows.dtype)
+    width = max(LONG // max(len(rows), 1), 2**16)
+    for start in range(0, rows.shape[1], width):
+        out[:, start : start + width] = weights @ rows[:, start : start + width]
+    return out

@@ -113,17 +113,19 @@ def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tu
     known = basis.expand(len(vectors), *basis.shape[-2:])
     close = known if near is None else known[:, -near:]
     rest, first = _subtracted(vectors[:, None], close)
-    rest, total = _subtracted(rest, known)
+    rest, total = _subtracted(rest, known, own=True)
     if near is not None and bool((total.norm(dim=-1) > rest.norm(dim=-1)).any()):
-        rest, again = _subtracted(rest, known)
+        rest, again = _subtracted(rest, known, own=True)
         total += again
     total[..., known.shape[1] - close.shape[1] :] += first
     return rest[:, 0], total[:, 0]
 
 
-def _subtracted(rows: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """One pass of Gram-Schmidt: what is left, and its coefficients."""
+def _subtracted(rows: Tensor, known: Tensor, *, own: bool = False) -> tuple[Tensor, Tensor]:
+    """One pass of Gram-Schmidt: what is left, in place of `rows` if they may be written to, and its coefficients."""
     coefficients = torch.bmm(rows, known.mT)
+    if own:
+        return rows.baddbmm_(coefficients, known, alpha=-1), coefficients
     return torch.baddbmm(rows, coefficients, known, alpha=-1), coefficients
 
 
@@ -145,6 +147,17 @@ def safe_norm(vector: Tensor) -> float:
         return safe_norm(parts)
     largest = float(vector.abs().max()) if vector.numel() else 0.0
     return largest * float((vector / largest).norm()) if largest else 0.0
+
+
+def inner(a: Tensor, b: Tensor) -> float:
+    """Inner product of two vectors in float64, without whole copies of long ones.
+
+    >>> inner(torch.ones(3), torch.tensor([1.0, 2.0, 3.0]))
+    6.0
+    """
+    wide = torch.float32 if a.device.type == "mps" else torch.float64
+    pairs = zip(torch.split(a, LONG), torch.split(b, LONG), strict=True)
+    return sum(float(x.to(wide) @ y.to(wide)) for x, y in pairs)
 
 
 def scaled(rows: Tensor, norms: Tensor) -> Tensor:

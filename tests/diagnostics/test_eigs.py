@@ -217,7 +217,7 @@ def test_what_has_not_converged_is_a_bound_in_every_sentence(iterative, interrup
     values = torch.cat([torch.linspace(-2, -1, 200), torch.linspace(1, 4, 200)]).double()
 
     def stop(done, total, what):
-        if not what and interrupted:
+        if done and interrupted:
             raise KeyboardInterrupt
 
     found = eigs(quadratic(torch.diag(values)), lowest=2, highest=2, max_products=30, seed=seed, progress=stop)

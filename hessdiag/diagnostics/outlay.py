@@ -1,0 +1,166 @@
+"""What a measurement will hold, before it holds it: the largest basis that fits, or the flag that makes one fit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hessdiag.curvature import cost, memory, parallel
+from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.errors import ComputeError
+from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
+
+# Measured on language models of 10 to 124 million parameters (docs/performance.md).
+CHECK_BYTES = 93  # of the check of the point, for each parameter
+GRAPH = 2.5  # what double backward keeps, in activations of a forward pass
+PASSING = 3  # vectors of one product: its parts, their join, their sum
+
+
+@dataclass(frozen=True)
+class Outlay:
+    """What products of a matrix hold, whatever is done with them.
+
+    Attributes:
+        device: Where.
+        vector: Bytes of one vector.
+        graph: Bytes of the graph that is kept, with the gradient.
+        check: Bytes of the check of the point, which is over before vectors are held.
+        samples: In the batches.
+    """
+
+    device: torch.device
+    vector: int
+    graph: int
+    check: int
+    samples: int
+
+    @property
+    def passing(self) -> int:
+        """Bytes that come and go with each product."""
+        return PASSING * self.vector
+
+    @property
+    def room(self) -> int:
+        """Vectors that fit beside the products, of all processes the fewest."""
+        free = cost.SPARE * memory.free_bytes(self.device) - self.graph - self.passing
+        fitting = max(int(free // self.vector), 0)
+        return min(parallel.merged({parallel.ranks()[0]: fitting}, self.device))
+
+    def plan(self, products: int | tuple[int, int], vectors: Mapping[str, float]) -> None:
+        """Enter in the ledger what is planned.
+
+        Args:
+            products: How many; the fewest and the most where that is not known.
+            vectors: How many are held, by what for.
+        """
+        held = {name: count * self.vector for name, count in vectors.items()}
+        work = self.graph + self.passing + sum(held.values())
+        if self.check > work:
+            parts: dict[str, float] = {"check of the point": self.check}
+        else:
+            parts = {"graph and gradient": self.graph, "one product": self.passing, **held}
+        cost.plan(products, parts, self.device)
+
+
+def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
+    """What products of a matrix hold.
+
+    Raises:
+        ComputeError: if memory does not hold the graph and the check of the point.
+    """
+    problem, n, item = matrix.problem, matrix.shape[0], matrix.dtype.itemsize
+    saved = matrix.saved_bytes or 0
+    weights = sum(parameter.numel() * parameter.itemsize for parameter in problem.parameters)
+    activations = max(saved - weights, 0)
+    found = Outlay(
+        device=matrix.device,
+        vector=n * item,
+        graph=n * item + int(GRAPH * activations),
+        check=CHECK_BYTES * n + int(2 * GRAPH * activations),
+        samples=problem.n_samples,
+    )
+    needed, free = max(found.check, found.graph + found.passing), memory.free_bytes(matrix.device)
+    if needed > cost.SPARE * free:
+        most = "; fewer samples with --batch-size" if activations > n * item and found.samples > 1 else ""
+        raise ComputeError(
+            f"the check of the point and one product of {n:,} parameters need {cost.gib(needed)}, "
+            f"and {cost.gib(free)} of memory are free.",
+            f"--layers 'GLOB' for up to {int(n * cost.SPARE * free / needed):,} parameters{most}",
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Basis:
+    """How many vectors a Krylov space may hold.
+
+    Attributes:
+        size: Vectors of the basis.
+        images: Whether as many images are held beside it.
+        held: Vectors at the peak, by what for.
+    """
+
+    size: int
+    images: bool
+    held: Mapping[str, float]
+
+
+def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, block: int = BLOCK) -> Basis:
+    """The basis that was asked for, or else the largest that is worth its memory.
+
+    With its images in up to a quarter of what is free; else without, in up to a half; and in all of it where the
+    smallest that works needs it.
+
+    Args:
+        spent: Of the products.
+        n: Length of vectors.
+        lowest: Pairs wanted at the lower end.
+        highest: Pairs wanted at the upper end.
+        asked: The size that was asked for; `None` to choose.
+        block: Vectors per product.
+
+    Raises:
+        ComputeError: if memory does not hold what was asked for, or the smallest that works.
+    """
+    widest, pairs = max(lowest, highest, block), min(lowest + highest, n)
+    # The next block, orthogonalized; at the end the wanted pairs, each with its image and a residual.
+    beside = widest + max(3 * block, pairs + 3)
+    least = min(smallest_basis(lowest, highest), n)
+    wanted = min(asked or LARGEST_BASIS, n)
+    room = spent.room
+
+    def held(size: int, images: bool) -> Basis:
+        vectors = {"basis": size, "images of the basis": size * images, "blocks and pairs": beside}
+        return Basis(size, images, {name: count for name, count in vectors.items() if count})
+
+    quarter = int(room // 4)
+    if 2 * max(wanted, least) <= quarter:
+        return held(wanted, True)
+    most = room - beside
+    if asked is not None:
+        if asked <= most:
+            return held(wanted, 2 * wanted <= most // 2)
+        cure = f"--max-basis {most}" if most >= least else _fewer(most, lowest, highest)
+        raise ComputeError(
+            f"{asked:,} vectors of {n:,} parameters need {cost.gib((asked + beside) * spent.vector)}, and "
+            f"{cost.gib(max(room, 0) * spent.vector)} of memory are free for them.",
+            cure,
+        )
+    if most < least:
+        raise ComputeError(
+            f"{lowest} + {highest} eigenpairs of {n:,} parameters take {least} vectors or more, "
+            f"{cost.gib((least + beside) * spent.vector)}, and {cost.gib(max(room, 0) * spent.vector)} are free.",
+            _fewer(most, lowest, highest),
+        )
+    if quarter // 2 >= LARGEST_BASIS // 4 and quarter // 2 >= least:  # restarts of such a basis cost little
+        return held(min(wanted, quarter // 2), True)
+    return held(min(wanted, max(most // 2, least)), False)
+
+
+def _fewer(most: int, lowest: int, highest: int) -> str:
+    """How to get by with fewer vectors."""
+    for low, high in ((1, 1), (0, 1)):
+        if smallest_basis(low, high) < min(most, smallest_basis(lowest, highest)):
+            return f"--lowest {low} --highest {high}, or --layers 'GLOB' for some of the layers"
+    return "--layers 'GLOB' for some of the layers"
