@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg import intervals
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.lanczos import LONG, inner, orthogonalize, row_norms, safe_norm
 from hessdiag.linalg.operator import SymmetricOperator
 
 
@@ -48,7 +48,11 @@ class Deflated:
 
     def project(self, vectors: Tensor) -> Tensor:
         """What is orthogonal to the known eigenvectors."""
-        return vectors - self.vectors @ (self.vectors.T @ vectors)
+        if not self.vectors.shape[1]:
+            return vectors
+        if vectors.ndim == 1:
+            return vectors - self.vectors @ (self.vectors.T @ vectors)
+        return torch.addmm(vectors, self.vectors, self.vectors.T @ vectors, alpha=-1)
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """P A P v."""
@@ -64,17 +68,28 @@ def probes(operator: SymmetricOperator, count: int, seed: int | None, *, signs: 
         seed: `None` for fresh randomness in each call.
         signs: Entries +1 and -1 (Rademacher) instead of normal ones.
     """
+    drawn = _drawn(operator, count, seed, torch.int8 if signs else operator.dtype)
+    return drawn.to(operator.dtype)
+
+
+def _drawn(operator: SymmetricOperator, count: int, seed: int | None, dtype: torch.dtype) -> Tensor:
+    """Signs in int8, or normal numbers, drawn in float64 some rows at a time."""
     generator = torch.Generator()
     if seed is None:
         generator.seed()
     else:
         generator.manual_seed(seed)
-    shape = (operator.shape[0], count)
-    if signs:
-        drawn = torch.randint(0, 2, shape, generator=generator).double() * 2 - 1
-    else:
-        drawn = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return drawn.to(operator.device, operator.dtype)
+    n = operator.shape[0]
+    drawn = torch.empty(n, count, dtype=dtype, device=operator.device)
+    step = max(LONG // max(count, 1), 16)
+    step -= step % 16  # torch draws normal numbers by sixteen: so cut, they are the same as in one go
+    for start in range(0, n, step):
+        shape = (min(step, n - start), count)
+        if dtype == torch.int8:
+            drawn[start : start + step] = torch.randint(0, 2, shape, generator=generator) * 2 - 1
+        else:
+            drawn[start : start + step] = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return drawn
 
 
 def trace(operator: SymmetricOperator, count: int, seed: int | None = None, *, sketch: int = 0) -> Estimate:
@@ -105,19 +120,58 @@ def trace(operator: SymmetricOperator, count: int, seed: int | None = None, *, s
     seeds: list[int | None] = [None, None] if seed is None else [seed, seed + 1_000_003]
     known, rest = 0.0, Deflated(operator, torch.zeros(n, 0, dtype=operator.dtype))
     if sketch:
-        Q = torch.linalg.qr((operator @ probes(operator, sketch, seeds[1])).double())[0].to(operator.dtype)
-        known = float((Q * (operator @ Q)).double().sum())
+        Q = _range(operator, probes(operator, sketch, seeds[1]))
+        known = sum(inner(Q[:, column], operator @ Q[:, column]) for column in range(Q.shape[1]))
         rest = Deflated(operator, Q)
     h = max(count - 2 * sketch, 2)
-    signs = probes(operator, h, seeds[0], signs=True)
-    B = (rest @ signs).double()
-    W = signs.double()
-    samples = (W * B).sum(0)
-    largest = float(B.abs().max()) or 1.0
-    spread, pairs = B / largest, W * B / largest
-    norm = float(spread.square().sum()) / h
-    diagonal_norm = (float(pairs.sum(1).square().sum()) - float(pairs.square().sum())) / (h * (h - 1))
+    signs = _drawn(operator, h, seeds[0], torch.int8)
+    samples, largest, squares, diagonals = _signed(rest, signs)
+    norm, diagonal_norm = squares / h, (diagonals - squares) / (h * (h - 1))
     plugged = largest * math.sqrt(max(2 * (norm - diagonal_norm) / h, 0.0))
     sampled = safe_norm(samples - samples.mean()) / math.sqrt(h * (h - 1))
     value, stderr = known + float(samples.mean()), max(plugged, sampled)
     return Estimate(value, stderr, intervals.normal(value, stderr), 2 * sketch + h)
+
+
+def _range(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
+    """Orthonormal columns that span the products with some vectors."""
+    n, count = vectors.shape
+    if n * count <= LONG:
+        Q: Tensor = torch.linalg.qr((operator @ vectors).double())[0]
+        return Q.to(operator.dtype)
+    rows = vectors.new_empty(count, n)  # one at a time: LAPACK takes several copies
+    kept, rounding = 0, 10 * torch.finfo(rows.dtype).eps
+    for column in range(count):
+        row = (operator @ vectors[:, column])[None]
+        size = float(row_norms(row))
+        row, _ = orthogonalize(row, rows[:kept])
+        left = float(row_norms(row))
+        if left > rounding * size:  # else nothing of it is new
+            rows[kept] = orthogonalize(row.div_(left), rows[:kept])[0][0]
+            kept += 1
+    return rows[:kept].T
+
+
+def _signed(rest: Deflated, signs: Tensor) -> tuple[Tensor, float, float, float]:
+    """What products B with random signs W tell, some at a time: long vectors are not held twice.
+
+    Returns:
+        Each w'b; a scale, and over its square the sum of all b_i^2, and that of (sum over all of w_i b_i)^2.
+    """
+    n, h = signs.shape
+    samples, diagonal = torch.zeros(h, dtype=torch.float64), torch.zeros(n, dtype=torch.float64, device=signs.device)
+    squares = largest = 0.0
+    for columns in torch.split(torch.arange(h), max(LONG // n, 1)):
+        W = signs[:, columns]
+        B = rest @ W.to(rest.dtype)
+        largest = largest or float(B.abs().max())
+        rows = max(LONG // len(columns), 1)
+        for start in range(0, n, rows):
+            some = slice(start, start + rows)
+            spread = B[some].double() / (largest or 1.0)
+            pairs = W[some] * spread
+            samples[columns] += pairs.sum(0).cpu()
+            diagonal[some] += pairs.sum(1)
+            squares += float(spread.square().sum())
+    scale = largest or 1.0
+    return samples * scale, scale, squares, safe_norm(diagonal) ** 2

@@ -65,7 +65,8 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
     rows = (start[:, None] if start.ndim == 1 else start).T.to(operator.device, operator.dtype)
     k, n = rows.shape
     m = min(steps, n)
-    basis = torch.zeros(k, m + 1, n, dtype=operator.dtype, device=operator.device)
+    new = torch.zeros if keep_basis else torch.empty  # which takes memory as it fills
+    basis = new(k, m + 1, n, dtype=operator.dtype, device=operator.device)
     alphas, betas = torch.zeros(k, m, dtype=torch.float64), torch.zeros(k, m, dtype=torch.float64)
     taken = torch.zeros(k, dtype=torch.int64)
     norms = row_norms(rows)
@@ -76,10 +77,15 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
     for step in range(m):
         if not len(active):
             break
-        everyone = len(active) == k  # no copy of the bases then
-        known = basis[:, : step + 1] if everyone else basis[active, : step + 1]
-        products = (operator @ known[:, step].T).T
-        remainder, coefficients = orthogonalize(products, known, near=2)
+        products = (operator @ basis[active, step].T).T
+        if len(active) == k:
+            remainder, coefficients = orthogonalize(products, basis[:, : step + 1], near=2)
+        else:  # one by one, without a copy of the bases of those that go on
+            parts = [
+                orthogonalize(row[None], basis[index, : step + 1], near=2)
+                for row, index in zip(products, active.tolist(), strict=True)
+            ]
+            remainder, coefficients = (torch.cat(part) for part in zip(*parts, strict=True))
         norms = row_norms(remainder)
         scale[active] = torch.maximum(scale[active], row_norms(products))
         alphas[active, step] = coefficients[:, step].double().cpu()
