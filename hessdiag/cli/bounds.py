@@ -33,4 +33,9 @@ def command(targets: tuple[Target, ...], out: Output) -> int:
 
         return bounds(problem, seed=seed, progress=progress)
 
-    return answer("bounds", targets, measure, out)
+    def unmeasured(problem: "Problem") -> Measurement:
+        from hessdiag.diagnostics import bounds
+
+        return bounds.unmeasured(problem)
+
+    return answer("bounds", targets, measure, out, unmeasured=unmeasured)

@@ -83,7 +83,12 @@ def command(
         if file is not None:
             write_archive(file, found, [layer.stop for layer in problem.layer_slices])
 
-    return answer("eigs", targets, measure, out, write)
+    def unmeasured(problem: "Problem") -> Measurement:
+        from hessdiag.diagnostics import eigs
+
+        return eigs.unmeasured(problem, tol)
+
+    return answer("eigs", targets, measure, out, write, unmeasured=unmeasured)
 
 
 def _archive(path: Path, *, force: bool) -> output.Target:

@@ -53,6 +53,8 @@ def answer(
     measure: "Callable[[Problem, int, Reporter], M]",
     out: Output,
     save: "Callable[[Problem, int, M], None] | None" = None,
+    *,
+    unmeasured: "Callable[[Problem], M] | None" = None,
 ) -> int:
     """Load the one target, measure it, write the document, and give the exit code.
 
@@ -62,6 +64,7 @@ def answer(
         measure: Given the problem, the seed and a function to report progress to.
         out: Where the answer goes.
         save: Given the problem, the seed and what was measured, writes the file of --save.
+        unmeasured: What to answer after an interrupt that leaves nothing to be said.
 
     Raises:
         SpecError: if there are several targets.
@@ -81,7 +84,12 @@ def answer(
         if problem.device.type == "cpu":
             crowding.warn(before)
         seed = target.request["seed"]
-        measured = measure(problem, seed, progress)
+        try:
+            measured = measure(problem, seed, progress)
+        except KeyboardInterrupt:
+            if unmeasured is None:
+                raise
+            measured, save = unmeasured(problem), None
     from hessdiag.problem.describe import describe
 
     return finish(

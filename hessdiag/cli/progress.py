@@ -77,7 +77,7 @@ class Telling:
             most, about = ("at most ", "at most") if what.startswith(MOST) else ("", "about")
             unit = what.removeprefix(MOST)
             say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {about} {left} left")
-        if done and self._before is None:  # checks and graphs came first: the rest takes as long as what comes from here
+        if done and self._before is None:  # checks and graphs came first
             self._before = done, time.monotonic()
 
     def hear(self, ledger: "Ledger") -> None:

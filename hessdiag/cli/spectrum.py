@@ -52,4 +52,9 @@ def command(targets: tuple[Target, ...], probes: int, steps: int, operator: Any,
 
         return spectrum(problem, probes=probes, steps=steps, operator=operator, seed=seed, progress=progress)
 
-    return answer("spectrum", targets, measure, out)
+    def unmeasured(problem: "Problem") -> Measurement:
+        from hessdiag.diagnostics import spectrum
+
+        return spectrum.unmeasured(problem, operator)
+
+    return answer("spectrum", targets, measure, out, unmeasured=unmeasured)

@@ -1,7 +1,7 @@
 """Where can the eigenvalues be? Gershgorin's discs and tighter inclusion sets, beside the measured extremes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import exact, parallel
-from hessdiag.curvature.checks import examine
+from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
@@ -19,6 +19,7 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.bounds_verdict import NAMES, contradicted, excluded, findings, witnesses
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.verdict import NOT_MEASURED, interrupted_early
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
@@ -37,6 +38,16 @@ TOLERANCE = 1e-3  # relative residual of the measured extremes
 LARGEST_BASIS = 400
 PART = 16  # of those rows, how many are held at a time
 ROWS_TOGETHER = 64  # where rows come from products
+# What an interrupt leaves unmeasured.
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            "gershgorin", "brauer", "perron", "block_norm", "feingold_varga", "frobenius", "measured",
+            "measured_residuals", "measured_converged", "relative_stderr", "components",
+        )
+    ),
+    "method": "exact", "status": "interrupted",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,8 @@ class Component:
 @dataclass(frozen=True)
 class Bounds(Measured):
     """Intervals that hold every eigenvalue of a Hessian. One that needs more of H than was computed is `None`.
+
+    So are all of them after an interrupt before every row was done: sums of some rows bound nothing.
 
     Attributes:
         gershgorin: Hull of the discs around the diagonal, with the rows' absolute sums for radii.
@@ -76,8 +89,8 @@ class Bounds(Measured):
         status: "ok", "inexact" (a self-check failed, or the extremes did not converge) or "interrupted".
     """
 
-    gershgorin: Interval
-    brauer: Interval
+    gershgorin: Interval | None
+    brauer: Interval | None
     perron: Interval | None
     block_norm: Interval | None
     feingold_varga: Interval | None
@@ -104,6 +117,7 @@ class _Rows:
     radii: Floats
     exact: NDArray[np.bool_]
     products: int
+    complete: bool = True  # or an interrupt left rows out: those that are exact still tell what is inside
 
 
 def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
@@ -137,10 +151,13 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         report(0, n, f"{n:,} parameters: the whole Hessian")
         matrix = hessian(part.problem, check=False)
         rows = _Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
+        report(n, n, "rows")
     elif n <= EXACT_UP_TO:
         rows = _streamed(operator, report)
     else:
         rows = _sketched(products, seed, report)
+    if not rows.complete:
+        return _inside(problem, rows, part.zeros, products.engine, checks, operator.precision)
     measured = _measured(products if matrix is None else matrix, seed, operator.precision, report)
     ritz: Witness | None = measured.pop("witness")
     whole = _whole(part.problem, matrix) if matrix is not None else {}
@@ -178,6 +195,45 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         [*reasons, ritz] if ritz is not None else reasons, trusted=trusted, otherwise=excluded(values)
     )
     return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))
+
+
+def _inside(problem: Problem, rows: _Rows, zeros: int, engine: str, checks: Examination, precision: float) -> Bounds:
+    """After an interrupt before every row was done: what the entries of finished rows prove, and nothing else."""
+    if not rows.exact.any():
+        raise KeyboardInterrupt
+    known = rows.diagonal[rows.exact]
+    rounding = ROUNDING * precision * float((np.abs(known) + rows.radii[rows.exact]).max())
+    proof = certificate(
+        witnesses(known, None, None, rounding),
+        trusted=not checks.failed,
+        otherwise="no entry of the rows that were finished is negative beyond rounding",
+    )
+    found = Bounds(
+        **NOTHING,
+        inner=(float(known.min()), float(known.max())),
+        parameters=problem.n_parameters,
+        zero_rows=zeros,
+        negative_certificate=proof,
+        hvps=rows.products,
+        engine=engine,
+        **operators.trust(checks),
+    )
+    return replace(found, findings=tuple(findings(found, problem)))
+
+
+def unmeasured(problem: Problem) -> Bounds:
+    """The result of a run that was interrupted before anything was measured."""
+    return Bounds(
+        **NOTHING,
+        inner=None,
+        parameters=problem.n_parameters,
+        zero_rows=0,
+        negative_certificate=Certificate(False, None, NOT_MEASURED),
+        hvps=0,
+        engine="",
+        checks={},
+        findings=(interrupted_early(),),
+    )
 
 
 def _with_zero(ends: Interval | None) -> Interval | None:
@@ -224,24 +280,31 @@ def _streamed(operator: HessianOperator, report: Progress) -> _Rows:
     def advance(count: int) -> None:
         nonlocal done
         done += count
-        report(done, n, "")
+        report(done, n, "rows")
 
+    known = np.ones(n, dtype=bool)
     try:
         statistics = exact.row_statistics(operator, exact.neuron_space(operator), advance)
         diagonal, sums, products = statistics.diagonal, statistics.sums.sum(1), statistics.products
+        known[statistics.missing.numpy()] = False
     except NotInNeuronSpaceError:
         done, products = 0, n
         diagonal, sums = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-        for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
-            if parallel.is_own(index):
-                block = operator.rows(indices)
-                diagonal[indices] = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu()
-                sums[indices] = block.abs_().sum(1, dtype=torch.float64).cpu()
-            advance(len(indices))
+        try:
+            for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
+                if parallel.is_own(index):
+                    block = operator.rows(indices)
+                    diagonal[indices] = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu()
+                    sums[indices] = block.abs_().sum(1, dtype=torch.float64).cpu()
+                advance(len(indices))
+        except KeyboardInterrupt:
+            if parallel.ranks()[1] > 1:
+                raise
+            known[done:], products = False, done
         parallel.total(diagonal)
         parallel.total(sums)
     radii = (sums - diagonal.abs()).clamp(min=0)
-    return _Rows(diagonal.numpy(), radii.numpy(), np.ones(n, dtype=bool), products)
+    return _Rows(diagonal.numpy(), radii.numpy(), known, products, complete=bool(known.all()))
 
 
 def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows:
@@ -252,18 +315,24 @@ def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows
     n = operator.shape[0]
     report(0, SKETCHES + REFINED, f"{n:,} parameters: {SKETCHES} + {REFINED} products for all radii, an estimate")
     sketch = gershgorin.sketch_row_sums(operator, SKETCHES, seed)
-    report(SKETCHES, SKETCHES + REFINED, "")
+    report(SKETCHES, SKETCHES + REFINED, "products")
     top = np.argsort(sketch.sums)[-REFINED:]
     diagonal, radii, known = np.zeros(n), sketch.sums.copy(), np.zeros(n, dtype=bool)
-    for part in np.split(top, range(PART, len(top), PART)):
-        units = torch.zeros(n, len(part), dtype=operator.dtype, device=operator.device)
-        units[torch.from_numpy(part), torch.arange(len(part))] = 1.0
-        columns = operator @ units
-        diagonal[part] = (columns * units).sum(0).double().cpu().numpy()
-        radii[part] = columns.abs().sum(0, dtype=torch.float64).cpu().numpy() - np.abs(diagonal[part])
-    known[top] = True
-    report(SKETCHES + REFINED, SKETCHES + REFINED, "")
-    return _Rows(diagonal, radii.clip(min=0), known, SKETCHES + len(top))
+    complete = True
+    try:
+        for part in np.split(top, range(PART, len(top), PART)):
+            units = torch.zeros(n, len(part), dtype=operator.dtype, device=operator.device)
+            units[torch.from_numpy(part), torch.arange(len(part))] = 1.0
+            columns = operator @ units
+            diagonal[part] = (columns * units).sum(0).double().cpu().numpy()
+            radii[part] = columns.abs().sum(0, dtype=torch.float64).cpu().numpy() - np.abs(diagonal[part])
+            known[part] = True
+            report(SKETCHES + int(known.sum()), SKETCHES + REFINED, "products")
+    except KeyboardInterrupt:
+        if parallel.ranks()[1] > 1:
+            raise
+        complete = False
+    return _Rows(diagonal, radii.clip(min=0), known, SKETCHES + int(known.sum()), complete)
 
 
 def _measured(operator: SymmetricOperator, seed: int, precision: float, report: Progress) -> dict[str, Any]:

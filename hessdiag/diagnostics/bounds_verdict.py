@@ -69,6 +69,8 @@ def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     found = checks_findings(bounds.checks, bounds.check_tolerance, bounds.point)
     if not bounds.trusted:
         return [*found, *data_findings(problem)]
+    if bounds.gershgorin is None:
+        return [*found, *_stopped(bounds), *data_findings(problem)]
     found += _contradiction(bounds)
     found += _unconverged(bounds)
     found.append(_certificate(bounds))
@@ -78,6 +80,20 @@ def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     found += zero_rows_findings(bounds.zero_rows, bounds.zero_rows, bounds.parameters)
     found += data_findings(problem)
     return found
+
+
+def _stopped(bounds: "Bounds") -> list[Finding]:
+    """After an interrupt before every row was done."""
+    assert bounds.inner is not None
+    found = [
+        Finding(
+            "note",
+            "Interrupted before every row was computed: nothing is said of how far the eigenvalues can reach.",
+            f"an eigenvalue lies at or below {bounds.inner[0]:.4g} and one at or above {bounds.inner[1]:.4g}, by entries of the diagonal",
+            "the same command with more time; --layers 'GLOB' for some of the layers",
+        )
+    ]
+    return [*found, _certificate(bounds)] if bounds.negative_certificate.certain else found
 
 
 def _intervals(bounds: "Bounds") -> dict[str, tuple[float, float]]:

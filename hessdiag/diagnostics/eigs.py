@@ -16,7 +16,7 @@ from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, outlay
-from hessdiag.diagnostics.verdict import Status
+from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
     BLOCK,
@@ -85,6 +85,7 @@ class Eigs(Measured):
         tol: Relative residual asked for.
         rounding: Residual and eigenvalue below which rounding rules.
         ritz_range: Smallest and largest Ritz value of the whole run, wanted or not: the spectrum reaches that far.
+            `None` where an interrupt came before any.
         inertia: Signs of all eigenvalues; `None` unless exact.
         spectrum: All eigenvalues but those of `zero_rows`, ascending; `None` unless exact.
         largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature. If
@@ -110,11 +111,11 @@ class Eigs(Measured):
     layers: tuple[str, ...]
     tol: float
     rounding: float
-    ritz_range: tuple[float, float]
+    ritz_range: tuple[float, float] | None
     inertia: Inertia | None
     spectrum: tuple[float, ...] | None
     largest_step: float | None
-    gradient_norm: float
+    gradient_norm: float | None
     gradient_curvature: float | None
     negative_certificate: Certificate
     hvps: int
@@ -262,6 +263,35 @@ def eigs(
         vectors=_columns(pairs, places, problem.n_parameters) if keep_vectors else None,
     )
     return replace(measured, findings=tuple(findings(measured, problem)))
+
+
+def unmeasured(problem: Problem, tol: float) -> Eigs:
+    """The result of a run that was interrupted before anything was measured."""
+    return Eigs(
+        lowest=(),
+        highest=(),
+        method="lanczos",
+        parameters=problem.n_parameters,
+        zero_rows=0,
+        untouched=0,
+        layers=tuple(layer.name for layer in problem.layer_slices),
+        tol=tol,
+        rounding=0.0,
+        ritz_range=None,
+        inertia=None,
+        spectrum=None,
+        largest_step=None,
+        gradient_norm=None,
+        gradient_curvature=None,
+        negative_certificate=Certificate(False, None, NOT_MEASURED),
+        hvps=0,
+        basis=0,
+        restarts=0,
+        engine="",
+        status="interrupted",
+        checks={},
+        findings=(interrupted_early(),),
+    )
 
 
 def _refuse(lowest: int, highest: int, tol: float, max_basis: int | None, max_products: int, block: int) -> None:

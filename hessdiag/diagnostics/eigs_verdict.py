@@ -29,7 +29,7 @@ def findings(eigs: "Eigs", problem: Problem) -> list[Finding]:
     if not eigs.trusted:
         return [*found, *data_findings(problem)]
     found += _convergence(eigs)
-    if max(map(abs, eigs.ritz_range)) <= eigs.rounding:
+    if eigs.ritz_range is None or max(map(abs, eigs.ritz_range)) <= eigs.rounding:
         return [*found, nothing_there(_nothing_there(), eigs.point), *data_findings(problem)]
     found += _negative_curvature(eigs)
     found += _sharpness(eigs)
@@ -77,7 +77,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
     if proof.certain:
         return [_proven(eigs)]
     if eigs.inertia is not None and proof.bound is not None:
-        definite, low = eigs.inertia.zero == 0, eigs.ritz_range[0]
+        definite, low = eigs.inertia.zero == 0, (eigs.ritz_range or (0.0,))[0]
         return [
             Finding(
                 "ok",

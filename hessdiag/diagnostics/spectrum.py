@@ -18,7 +18,7 @@ from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
 from hessdiag.diagnostics.spectrum_verdict import findings
-from hessdiag.diagnostics.verdict import Status
+from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import estimators, intervals, slq
 from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
@@ -42,6 +42,21 @@ _NOT_FOUND = {
     True: "all eigenvalues are known, and none is negative beyond rounding",
     False: "no v'Hv < 0 beyond rounding was found, which does not prove that there is none",
 }
+
+# What an interrupt leaves unmeasured, until something else is known.
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(
+        (
+            "loss_in_output", "loss_uses_parameters", "outputs_at_kink", "trace", "trace_stderr", "trace_interval",
+            "frobenius", "frobenius_stderr", "frobenius_interval", "lowest", "highest", "density", "log_density",
+            "negative_fraction", "negative_fraction_stderr", "negative_fraction_interval", "negative_fraction_bounds",
+            "negative_mass", "negative_mass_stderr", "negative_mass_interval", "near_zero_fraction",
+            "near_zero_fraction_stderr", "near_zero_fraction_interval", "inertia", "condition", "eigenvalues",
+        )
+    ),
+    "method": "slq", "probes": 0, "steps": 0, "moments": (), "outliers": (), "hvps": 0, "zero_rows": 0, "untouched": 0,
+    "lowest_is_bound": True, "highest_is_bound": True, "status": "interrupted",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -132,7 +147,7 @@ class Spectrum(Measured):
     """The spectrum of a Hessian, Gauss-Newton or Fisher matrix.
 
     A standard error and a 95 % interval are `None` where the number is exact; the error also where none can be given.
-    Intervals are not symmetric: they are not twice the error.
+    Intervals are not symmetric: they are not twice the error. What an interrupt left unmeasured is `None`.
 
     Attributes:
         operator: "hessian", "ggn" or "fisher".
@@ -180,29 +195,29 @@ class Spectrum(Measured):
     parameters: int
     probes: int
     steps: int
-    trace: float
+    trace: float | None
     trace_stderr: float | None
     trace_interval: Interval | None
-    frobenius: float
+    frobenius: float | None
     frobenius_stderr: float | None
     frobenius_interval: Interval | None
     zero_rows: int
     untouched: int
-    lowest: float
+    lowest: float | None
     lowest_is_bound: bool
-    highest: float
+    highest: float | None
     highest_is_bound: bool
-    density: Curve
-    log_density: LogCurve
+    density: Curve | None
+    log_density: LogCurve | None
     moments: tuple[Moment, ...]
-    negative_fraction: float
+    negative_fraction: float | None
     negative_fraction_stderr: None
     negative_fraction_interval: Interval | None
     negative_fraction_bounds: Interval | None
-    negative_mass: float
+    negative_mass: float | None
     negative_mass_stderr: float | None
     negative_mass_interval: Interval | None
-    near_zero_fraction: float
+    near_zero_fraction: float | None
     near_zero_fraction_stderr: None
     near_zero_fraction_interval: Interval | None
     negative_certificate: Certificate
@@ -214,8 +229,10 @@ class Spectrum(Measured):
     engine: str
 
     @property
-    def theory(self) -> dict[str, Any]:
+    def theory(self) -> dict[str, Any] | None:
         """Wigner's semicircle of the same trace and norm: where the eigenvalues of a structureless matrix would end."""
+        if self.trace is None or self.frobenius is None:
+            return None
         mean = self.trace / self.parameters
         radius = 2 * math.sqrt(max(self.frobenius**2 / self.parameters - mean**2, 0.0))
         return {"semicircle_low": mean - radius, "semicircle_high": mean + radius}
@@ -370,19 +387,22 @@ def _sampled(
         precision=matrix.precision,
     )
     if pairs.interrupted:
-        raise KeyboardInterrupt
+        return _stopped(matrix, zeros, name, pairs)
     done = pairs.converged
     values, vectors = pairs.values[done], pairs.vectors[:, done.to(pairs.vectors.device)]
-    density = slq.spectral_density(
-        matrix,
-        probes=probes,
-        steps=steps,
-        seed=seed + 1,
-        deflate=(values, vectors),
-        zeros=zeros,
-        at_once=at_once,
-        progress=lambda count: report(count * steps, probes * steps, ""),
-    )
+    try:
+        density = slq.spectral_density(
+            matrix,
+            probes=probes,
+            steps=steps,
+            seed=seed + 1,
+            deflate=(values, vectors),
+            zeros=zeros,
+            at_once=at_once,
+            progress=lambda count: report(count * steps, probes * steps, "products"),
+        )
+    except KeyboardInterrupt:  # before two probes were done, from which an error can be told
+        return _stopped(matrix, zeros, name, pairs)
     interrupted = len(density.nodes) < probes
     moments = density.moments(2)
     counted = 4 * probes
@@ -413,15 +433,7 @@ def _sampled(
         "frobenius_interval": intervals.root(square.interval),
         "inertia": None,
         "condition": None,
-        "outliers": tuple(
-            Outlier(
-                eigenvalue=float(pairs.values[index]),
-                residual=float(pairs.residuals[index]),
-                converged=bool(done[index]),
-                bound=None if bool(done[index]) else "upper" if index < pairs.lowest else "lower",
-            )
-            for index in range(len(pairs.values))
-        ),
+        "outliers": _outliers(pairs),
         "eigenvalues": None,
         "hvps": pairs.products + density.products + trace.products,
         "status": status,
@@ -433,6 +445,47 @@ def _sampled(
             zero,
         ),
     }
+
+
+def _stopped(matrix: Products | Restricted, zeros: int, name: OperatorName, pairs: Eigenpairs) -> dict[str, Any]:
+    """What the extreme eigenpairs alone tell after an interrupt: how far the spectrum reaches at least, and no more."""
+    low, high = pairs.ritz_range
+    zero = _zero(matrix, max(abs(low), abs(high)))
+    values = [0.0] * bool(zeros) + [low, high]
+    return NOTHING | {
+        "operator": name,
+        "parameters": matrix.shape[0] + zeros,
+        "lowest": min(values),
+        "lowest_is_bound": not (pairs.lowest and bool(pairs.converged[0])),
+        "highest": max(values),
+        "highest_is_bound": not (pairs.highest and bool(pairs.converged[-1])),
+        "outliers": _outliers(pairs),
+        "hvps": pairs.products,
+        "witness": Witness(low, "v'Hv < 0 for the lowest Ritz vector v", zero),
+    }
+
+
+def unmeasured(problem: Problem, operator: OperatorName) -> Spectrum:
+    """The result of a run that was interrupted before anything was measured."""
+    nothing = NOTHING | {
+        "operator": operator,
+        "parameters": problem.n_parameters,
+        "negative_certificate": Certificate(False, None, NOT_MEASURED),
+        "engine": "",
+    }
+    return Spectrum(**nothing, checks={}, findings=(interrupted_early(),))
+
+
+def _outliers(pairs: Eigenpairs) -> tuple[Outlier, ...]:
+    return tuple(
+        Outlier(
+            eigenvalue=float(pairs.values[index]),
+            residual=float(pairs.residuals[index]),
+            converged=bool(pairs.converged[index]),
+            bound=None if bool(pairs.converged[index]) else "upper" if index < pairs.lowest else "lower",
+        )
+        for index in range(len(pairs.values))
+    )
 
 
 def _of_moment(moments: Average, index: int, n: int, more: float = 0.0) -> Estimate:

@@ -1,6 +1,6 @@
 """What a spectrum means, and what a person can do about it."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hessdiag.diagnostics import output_verdict
 from hessdiag.diagnostics.verdict import (
@@ -16,6 +16,8 @@ from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
     from hessdiag.diagnostics.spectrum import Spectrum
+
+Whole = Any  # a `Spectrum` of which nothing was left unmeasured
 
 ROUGH = 0.25  # a quarter of the trace's interval, relative to it, beyond which more probes are advised
 UNSURE = 0.2  # width of the bracket around the negative fraction that is worth a word
@@ -35,6 +37,8 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
         return [*found, *data_findings(problem)]
     found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
     found += output_verdict.kink_findings(spectrum.outputs_at_kink)
+    if spectrum.density is None:
+        return [*found, *_stopped(spectrum), *data_findings(problem)]
     if spectrum.frobenius == 0:
         linear = spectrum.loss_in_output == "linear"
         return [
@@ -54,7 +58,27 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     return found
 
 
-def _nothing_there(spectrum: "Spectrum") -> Finding:
+def _stopped(spectrum: "Spectrum") -> list[Finding]:
+    """After an interrupt before two probes: the ends, as far as they are known."""
+    proof = spectrum.negative_certificate
+    reaches = f"the lowest eigenvalue is {_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
+    found = [
+        Finding(
+            "note",
+            "Interrupted before two random vectors were done: density, trace and norm are not measured.",
+            f"{reaches}; {spectrum.hvps:,} products were spent",
+            "the same command with more time; --resume DIR keeps what is finished",
+        )
+    ]
+    if proof.certain:
+        use = "plain Newton steps would climb along it: a trust region, or the Gauss-Newton matrix"
+        found.append(
+            Finding("note", f"The {WORDS[spectrum.operator]} is certain to have a negative eigenvalue.", proof.why, use)
+        )
+    return found
+
+
+def _nothing_there(spectrum: Whole) -> Finding:
     return Finding(
         "bad",
         f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is.",
@@ -63,7 +87,7 @@ def _nothing_there(spectrum: "Spectrum") -> Finding:
     )
 
 
-def _ends(spectrum: "Spectrum") -> list[Finding]:
+def _ends(spectrum: Whole) -> list[Finding]:
     loose = [outlier for outlier in spectrum.outliers if not outlier.converged]
     if not loose:
         return []
@@ -78,14 +102,14 @@ def _ends(spectrum: "Spectrum") -> list[Finding]:
     ]
 
 
-def _end(spectrum: "Spectrum", which: str) -> str:
+def _end(spectrum: Whole, which: str) -> str:
     """The smallest or the largest eigenvalue, or how far the spectrum reaches at least."""
     if which == "lowest":
         return f"{'at or below ' * spectrum.lowest_is_bound}{number(spectrum.lowest, 4)}"
     return f"{'at or above ' * spectrum.highest_is_bound}{number(spectrum.highest, 4)}"
 
 
-def _signs(spectrum: "Spectrum") -> Finding:
+def _signs(spectrum: Whole) -> Finding:
     proof, ends = spectrum.negative_certificate, f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
     if not proof.certain:
         return _no_negative(spectrum, ends)
@@ -114,7 +138,7 @@ def _signs(spectrum: "Spectrum") -> Finding:
     )
 
 
-def _negative_share(spectrum: "Spectrum") -> str:
+def _negative_share(spectrum: Whole) -> str:
     """The share of negative eigenvalues, as the interval it lies in where a single number would mislead."""
     bounds = spectrum.negative_fraction_bounds
     if bounds is not None and bounds[1] - bounds[0] >= UNSURE:
@@ -122,7 +146,7 @@ def _negative_share(spectrum: "Spectrum") -> str:
     return percent(spectrum.negative_fraction)
 
 
-def _gauss_newton_signs(spectrum: "Spectrum") -> Finding:
+def _gauss_newton_signs(spectrum: Whole) -> Finding:
     if spectrum.loss_in_output == "convex":
         return _semidefinite(spectrum)
     if not spectrum.negative_certificate.certain:
@@ -140,7 +164,7 @@ def _gauss_newton_signs(spectrum: "Spectrum") -> Finding:
     )
 
 
-def _no_negative(spectrum: "Spectrum", ends: str) -> Finding:
+def _no_negative(spectrum: Whole, ends: str) -> Finding:
     """Convexity is a matter of all eigenvalues: random vectors do not prove it."""
     if spectrum.inertia is not None and spectrum.negative_certificate.bound is not None:
         return Finding(
@@ -157,7 +181,7 @@ def _no_negative(spectrum: "Spectrum", ends: str) -> Finding:
     )
 
 
-def _semidefinite(spectrum: "Spectrum") -> Finding:
+def _semidefinite(spectrum: Whole) -> Finding:
     return Finding(
         "note",
         f"The {WORDS[spectrum.operator]} cannot show negative curvature: it is positive semidefinite by construction.",
@@ -166,7 +190,7 @@ def _semidefinite(spectrum: "Spectrum") -> Finding:
     )
 
 
-def _resolution(spectrum: "Spectrum") -> list[Finding]:
+def _resolution(spectrum: Whole) -> list[Finding]:
     bounds = spectrum.negative_fraction_bounds
     if bounds is None or spectrum.loss_in_output == "convex" or bounds[1] - bounds[0] < UNSURE:
         return []
@@ -180,7 +204,7 @@ def _resolution(spectrum: "Spectrum") -> list[Finding]:
     ]
 
 
-def _outliers(spectrum: "Spectrum") -> list[Finding]:
+def _outliers(spectrum: Whole) -> list[Finding]:
     low, high = spectrum.theory["semicircle_low"], spectrum.theory["semicircle_high"]
     radius = (high - low) / 2
     reach = max(spectrum.highest - (high - radius), (low + radius) - spectrum.lowest)
@@ -201,7 +225,7 @@ def _outliers(spectrum: "Spectrum") -> list[Finding]:
     ]
 
 
-def _flat(spectrum: "Spectrum") -> list[Finding]:
+def _flat(spectrum: Whole) -> list[Finding]:
     share, bounds = percent(spectrum.near_zero_fraction), spectrum.near_zero_fraction_interval
     if (bounds[0] if bounds else spectrum.near_zero_fraction) < FLAT:
         return []
@@ -218,7 +242,7 @@ def _flat(spectrum: "Spectrum") -> list[Finding]:
     ]
 
 
-def _precision(spectrum: "Spectrum") -> list[Finding]:
+def _precision(spectrum: Whole) -> list[Finding]:
     bounds = spectrum.trace_interval
     if bounds is None or bounds[1] - bounds[0] <= 4 * ROUGH * abs(spectrum.trace):
         return []

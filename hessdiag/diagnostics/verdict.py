@@ -18,6 +18,7 @@ Status = Literal["ok", "inexact", "interrupted"]
 P = ParamSpec("P")
 
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
+NOT_MEASURED = "nothing was measured before the interrupt"
 Z_ALLOWED = 4.0  # standard errors from exact theory
 
 
@@ -122,6 +123,16 @@ def agreement_finding(
         f"{measured} and exact theory {'agree' if agrees else 'disagree'}.",
         f"largest deviation{quantity} {deviation(z)} standard errors ({where}), {compared} compared",
         "" if agrees else "more --seeds; if it stays, report it",
+    )
+
+
+def interrupted_early() -> Finding:
+    """That nothing can be said."""
+    return Finding(
+        "note",
+        "Interrupted before anything was measured: nothing can be said.",
+        "the products and the point were still being checked, or no result was complete",
+        "the same command with more time; --resume DIR, where a command has it, keeps what is finished",
     )
 
 

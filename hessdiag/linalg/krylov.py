@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hessdiag.linalg.lanczos import BREAKDOWN, LONG, orthogonalize, row_norms, scaled
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.whole import whole
 
 CANCELLED = 0.1  # a row that lost more than this to its block is orthogonalized against the basis once more
 
@@ -61,6 +62,12 @@ class KrylovSpace:
         """Multiply the next block, project, and orthonormalize what is left. Whether there is room for one more."""
         start, stop = self.size, self.size + self._width
         images = (self.operator @ self._basis[start:stop].T).T
+        with whole():
+            self._add(images, start, stop)
+        return stop + self._width <= self._capacity
+
+    def _add(self, images: Tensor, start: int, stop: int) -> None:
+        """Take the next block into the basis."""
         self.products += stop - start
         remainder, coefficients = orthogonalize(images, self._basis[:stop], near=stop - self._reach)
         self._reach = start
@@ -74,7 +81,6 @@ class KrylovSpace:
         self.size = stop
         self.largest = max(self.largest, stop)
         self._continue(remainder)
-        return stop + self._width <= self._capacity
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values in ascending order, their coefficients (columns), and residuals by the recurrence."""
@@ -112,6 +118,10 @@ class KrylovSpace:
 
     def restart(self, values: Tensor, vectors: Tensor) -> None:
         """Keep these Ritz pairs and the next block, and forget the rest."""
+        with whole():
+            self._restart(values, vectors)
+
+    def _restart(self, values: Tensor, vectors: Tensor) -> None:
         keep = len(values)
         following = self._basis[self.size : self.size + self._width].clone()
         for held in (self._basis, self._images):

@@ -74,7 +74,9 @@ def _width(ends: Sequence[float]) -> float:
 
 def _headline(result: Json) -> tuple[str, str]:
     if not _known(result):
-        return MISSING, "no bound was computed"
+        return MISSING, "no bound was computed" if result[
+            "inner"
+        ] is None else "interrupted before any bound was complete"
     name, tightest = min(_known(result), key=lambda item: _width(item[1]))
     certain = (
         "holds every eigenvalue" if result["method"] == "exact" else "is where the eigenvalues are estimated to be"
@@ -98,7 +100,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact("negative curvature", "certain" if proof["certain"] else "not proven", proof["why"]),
         Fact(
             "row sums",
-            "exact" if exact else f"± {percent(error)}",
+            MISSING if result["gershgorin"] is None else "exact" if exact else f"± {percent(error)}",
             _rows(result) if exact else "relative standard error of the sketch; the largest rows are exact",
         ),
         Fact(

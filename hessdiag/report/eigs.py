@@ -34,7 +34,7 @@ Json = Mapping[str, Any]
 def view(doc: Json) -> View:
     """Lay out an `eigs` document."""
     result = doc["result"]
-    charts = (_eigenvalues(result), _spectrum(result), _weights(result))
+    charts = (_eigenvalues(result), _spectrum(result), _weights(result)) if _pairs(result) else ()
     return View(
         question="How sharp is the loss, and which way does it curve down?",
         subject=subject(doc["problem"]),
@@ -62,6 +62,8 @@ def _bounded(result: Json) -> tuple[bool, bool]:
 
 def _headline(result: Json) -> tuple[str, str]:
     low, high = result["smallest"], result["largest"]
+    if low is None and high is None:
+        return MISSING, "interrupted before anything was measured"
     low_bound, high_bound = _bounded(result)
     if low is None or high is None:
         known = (

@@ -32,14 +32,18 @@ Column = Sequence[float | None]
 def view(doc: Json) -> View:
     """Lay out a `spectrum` document."""
     result = doc["result"]
-    charts = (_density(result, doc["theory"] or {}), _log_density(result))
+    known = result["density"] is not None
+    charts = (_density(result, doc["theory"] or {}), _log_density(result)) if known else ()
     return View(
         question=f"How are the {WORDS[result['operator']]}'s eigenvalues distributed?",
         subject=subject(doc["problem"]),
         warnings=warnings(doc),
         headline=_headline(result),
         facts=_facts(result),
-        blocks=(*(chart for chart in charts if chart is not None), _outliers(result)),
+        blocks=(
+            *(chart for chart in charts if chart is not None),
+            *([_outliers(result)] if result["outliers"] else []),
+        ),
         verdict=findings(doc),
         notes=tuple(doc["problem"].get("notes", ())),
         extra=(_moments(result["moments"]), *side_tables(doc)),
@@ -47,9 +51,13 @@ def view(doc: Json) -> View:
 
 
 def _headline(result: Json) -> tuple[str, str]:
+    if result["lowest"] is None:
+        return MISSING, "interrupted before anything was measured"
     low, high = bool(result.get("lowest_is_bound")), bool(result.get("highest_is_bound"))
     ends = span((result["lowest"], result["highest"]), low, high)
     count, negative = number(result["parameters"]), _negative(result)
+    if result["density"] is None:
+        return ends, f"is the least that the {count} eigenvalues span; interrupted before their density was measured"
     if low or high:
         where = f"is the least that the {count} eigenvalues span: an end marked ≤ or ≥ may be further out"
         return ends, f"{where}; {negative} of them are negative"
@@ -71,6 +79,8 @@ def _bounds(result: Json, name: str) -> Sequence[float] | None:
 
 def _share(result: Json, name: str) -> str:
     bounds = _bounds(result, name)
+    if result[name] is None:
+        return MISSING
     share = percent(result[name])
     if bounds is None or bounds[0] == bounds[1]:
         return share
@@ -87,7 +97,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     facts = [
         Fact(
             "method",
-            "exact" if exact else f"{result['probes']} × {result['steps']}",
+            "exact" if exact else f"{result['probes']} × {result['steps']}" if result["probes"] else MISSING,
             "all eigenvalues were computed"
             if exact
             else "random vectors × Lanczos steps; the extreme eigenvalues by themselves",
@@ -111,7 +121,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
         Fact("negative mass", _share(result, "negative_mass"), "of the sum of |λ| belongs to negative eigenvalues"),
         Fact("near zero", _near_zero(result), "of the eigenvalues are below 1 % of the largest in magnitude"),
-        Fact("unresolved", *_unresolved(result["log_density"])),
+        Fact("unresolved", *_unresolved(result["log_density"] or {})),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
 

@@ -85,8 +85,8 @@ class Result(parts.Measured):
     frobenius: Number
     lowest: Number
     highest: Number
-    density: Density
-    log_density: LogDensity
+    density: Density | None
+    log_density: LogDensity | None
     moments: list[Moment]
     outliers: list[Outlier]
     negative_fraction: Number
