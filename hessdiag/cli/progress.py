@@ -72,13 +72,21 @@ class Telling:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, description=visible(what) if done else "")
         elif self._bar is None and 0 < done < total and self._due():
-            counted, since = self._before or (0, self._started)
-            left = duration((self._last - since) / max(done - counted, 1) * (total - done))
+            left = duration(self._each(done) * (total - done))
             most, about = ("at most ", "at most") if what.startswith(MOST) else ("", "about")
             unit = what.removeprefix(MOST)
             say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {about} {left} left")
         if done and self._before is None:  # checks and graphs came first
             self._before = done, time.monotonic()
+
+    def _each(self, done: int) -> float:
+        """Seconds of one unit: since they are counted; before that, of a product, or since the work was announced."""
+        now = time.monotonic()
+        if self._before is not None and done > self._before[0]:
+            return (now - self._before[1]) / (done - self._before[0])
+        ledger = getattr(self, "ledger", None)
+        measured = None if ledger is None else ledger.seconds_per_product
+        return (now - self._started) / done if measured is None else measured
 
     def hear(self, ledger: "Ledger") -> None:
         """Tell of products and gradients as they are finished: the cost, once they have told what one takes."""

@@ -10,10 +10,12 @@ from hessdiag.curvature import cost, memory, parallel
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
+from hessdiag.linalg.lanczos import LONG
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
 CHECK_BYTES = 93  # of the check of the point, for each parameter
 GRAPH = 2.5  # what double backward keeps, in activations of a forward pass
+MOST_FOR_ENDS = 0.75  # of the room: beyond, fewer extreme pairs are taken out of a density
 PASSING = 3  # vectors of one product: its parts, their join, their sum
 
 
@@ -69,6 +71,8 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
     Raises:
         ComputeError: if memory does not hold the graph and the check of the point.
     """
+    if matrix.shape[0] > LONG:
+        memory.give_back()
     problem, n, item = matrix.problem, matrix.shape[0], matrix.dtype.itemsize
     saved = matrix.saved_bytes or 0
     weights = sum(parameter.numel() * parameter.itemsize for parameter in problem.parameters)
@@ -164,3 +168,52 @@ def _fewer(most: int, lowest: int, highest: int) -> str:
         if smallest_basis(low, high) < min(most, smallest_basis(lowest, highest)):
             return f"--lowest {low} --highest {high}, or --layers 'GLOB' for some of the layers"
     return "--layers 'GLOB' for some of the layers"
+
+
+@dataclass(frozen=True)
+class Quadrature:
+    """How the vectors of stochastic Lanczos quadrature are held.
+
+    Attributes:
+        pairs: Extreme eigenpairs of each end that are taken out of the density.
+        ends: The space for them, which is over before.
+        at_once: Probes in lockstep.
+        held: Vectors at the peak, by what for.
+    """
+
+    pairs: int
+    ends: Basis
+    at_once: int
+    held: Mapping[str, float]
+
+
+def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Quadrature:
+    """As many probes in lockstep as a quarter of what is free holds, or one that needs more; fewer ends where that helps.
+
+    Args:
+        spent: Of the products.
+        n: Length of vectors.
+        pairs: Extreme eigenpairs wanted at each end.
+        probes: Random vectors.
+        steps: Lanczos steps from each.
+
+    Raises:
+        ComputeError: if memory does not hold the basis of a single probe, or the smallest that finds the ends.
+    """
+    while pairs > 1 and smallest_basis(pairs, pairs) + 3 * pairs + 3 > spent.room * MOST_FOR_ENDS:
+        pairs = max(pairs - 2, 1)
+    ends = basis(spent, n, pairs, pairs, None)
+    beside = 2 * pairs + probes + 4  # the extreme eigenvectors, all probes, and what comes and goes in a step
+    most = spent.room - beside
+    if steps + 1 > most:
+        raise ComputeError(
+            f"{steps} Lanczos vectors of {n:,} parameters need {cost.gib((steps + 1 + beside) * spent.vector)}, and "
+            f"{cost.gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
+            f"--steps {max(most - 1, 2)}, or --layers 'GLOB' for some of the layers",
+        )
+    at_once = max(1, min(probes, spent.room // 4 // (steps + 1)))
+    count = 4 * probes  # products for the trace: signs as bytes, a sketch, one product and its parts in float64
+    lanczos = {"Lanczos vectors": at_once * (steps + 1), "probes and pairs": beside}
+    trace = {"signs": count / (spent.vector / n), "sketch and sums": 3 * count / 8 + 2 * pairs + 6}
+    held = max(ends.held, lanczos, trace, key=lambda phase: sum(phase.values()))
+    return Quadrature(pairs, ends, at_once, held)

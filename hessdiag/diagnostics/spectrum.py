@@ -17,9 +17,10 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
+from hessdiag.diagnostics.outlay import Quadrature, outlay, quadrature
 from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
-from hessdiag.errors import ComputeError, SpecError
+from hessdiag.errors import SpecError
 from hessdiag.linalg import estimators, intervals, slq
 from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
@@ -36,7 +37,6 @@ Progress = Callable[[int, int, str], None]
 EXACT_UP_TO = 1_500  # parameters: all eigenvalues by LAPACK
 ENDS = 5  # eigenpairs at each end that are taken out of the density
 TOLERANCE = 1e-3  # relative residual of those pairs
-LARGEST_BASIS = 400  # vectors that the eigensolver may hold
 NEAR_ZERO = 0.01  # of the norm: what is called near zero
 _NOT_FOUND = {
     True: "all eigenvalues are known, and none is negative beyond rounding",
@@ -275,19 +275,24 @@ def spectrum(
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=operator == "hessian")
     matrix = operators.operator(part.problem, operator)
+    plan = None
+    if part.size > EXACT_UP_TO:
+        spent = outlay(matrix)
+        plan = quadrature(spent, part.size, ENDS, probes, steps)
+        spent.plan((probes * (steps + 4), probes * (2 * steps + 4)), plan.held)
     report = progress or (lambda done, total, what: None)
     checks = examine(matrix, seed, squared=True)
     output = None if isinstance(matrix, HessianOperator) else operators.output_checks(matrix, seed)
     if output is not None:
         checks = checks.also(output.checks)
     semidefinite = output is not None and output.loss == "convex"
-    exact = part.size <= EXACT_UP_TO
+    exact = plan is None
     products = matrix if exact else parallel.shared(matrix)
-    if exact:
+    if plan is None:
         measured = _exact(part, matrix, operator, steps, report)
     else:
         shortened = part.restrict(products, matrix.chunk)
-        measured = _sampled(shortened, part.zeros, operator, semidefinite, probes, steps, seed, report)
+        measured = _sampled(shortened, part.zeros, operator, semidefinite, plan, probes, steps, seed, report)
     trusted = not checks.failed
     measured |= {
         **operators.trust(checks),
@@ -361,6 +366,7 @@ def _sampled(
     zeros: int,
     name: OperatorName,
     semidefinite: bool,
+    plan: Quadrature,
     probes: int,
     steps: int,
     seed: int,
@@ -368,20 +374,14 @@ def _sampled(
 ) -> dict[str, Any]:
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
-    fitting = operators.vectors_that_fit(matrix)
-    at_once = min(probes, fitting // (steps + 1))
-    if not at_once:
-        raise ComputeError(
-            f"{steps} Lanczos vectors of {n:,} parameters do not fit in memory; {max(fitting - 1, 0)} would.",
-            f"--steps {max(fitting - 1, 2)}, or --layers 'GLOB' for some of the layers",
-        )
     report(0, probes * steps, f"{n:,} parameters: {probes} x {steps} products, after the extreme eigenpairs")
     pairs = extreme_eigenpairs(
         matrix,
-        lowest=0 if semidefinite else ENDS,  # nothing is below zero then
-        highest=ENDS,
+        lowest=0 if semidefinite else plan.pairs,  # nothing is below zero then
+        highest=plan.pairs,
         tol=TOLERANCE,
-        max_basis=min(LARGEST_BASIS, max(fitting, 4 * ENDS)),
+        max_basis=plan.ends.size,
+        images=plan.ends.images,
         max_products=probes * steps,
         seed=seed,
         precision=matrix.precision,
@@ -398,7 +398,7 @@ def _sampled(
             seed=seed + 1,
             deflate=(values, vectors),
             zeros=zeros,
-            at_once=at_once,
+            at_once=plan.at_once,
             progress=lambda count: report(count * steps, probes * steps, "products"),
         )
     except KeyboardInterrupt:  # before two probes were done, from which an error can be told

@@ -26,5 +26,5 @@ def whole() -> Iterator[None]:
     finally:
         for number, handler in held.items():
             signal.signal(number, handler)
-        for number, frame in came:
-            held[signal.Signals(number)](number, frame)
+        for late, frame in came:
+            held[signal.Signals(late)](late, frame)
