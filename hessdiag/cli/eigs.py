@@ -83,10 +83,10 @@ def command(
         if file is not None:
             write_archive(file, found, [layer.stop for layer in problem.layer_slices])
 
-    def unmeasured(problem: "Problem") -> Measurement:
-        from hessdiag.diagnostics import eigs
+    def unmeasured(problem: "Problem") -> "Eigs":
+        from hessdiag.diagnostics.eigs import unmeasured as nothing
 
-        return eigs.unmeasured(problem, tol)
+        return nothing(problem, tol)
 
     return answer("eigs", targets, measure, out, write, unmeasured=unmeasured)
 

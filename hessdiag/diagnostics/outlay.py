@@ -188,7 +188,7 @@ class Quadrature:
 
 
 def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Quadrature:
-    """As many probes in lockstep as a quarter of what is free holds, or one that needs more; fewer ends where that helps.
+    """As many probes in lockstep as a quarter of what is free holds, or a single one; fewer ends where that helps.
 
     Args:
         spent: Of the products.
