@@ -120,6 +120,7 @@ class Result(parts.Measured):
     negative_entry: Number = None
     negative_certificate: Certificate | None = None
     hvps: Count | None = None
+    untouched: Count | None = None
     zero_rows: Number
     trajectory: list[Checkpoint] | None
     change: Change | None = None

@@ -41,6 +41,7 @@ class Result(parts.Measured):
     smallest_is_bound: bool | None = None
     largest_is_bound: bool | None = None
     zero_rows: Count | None = None
+    untouched: Count | None = None
     ritz_range: Interval | None = None
     largest_step: Number
     largest_step_is_bound: bool | None = None

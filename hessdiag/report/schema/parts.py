@@ -170,7 +170,6 @@ class Measured:
 
     check_tolerance: Number = None
     point: Point | None = None
-    untouched: Count | None = None
 
 
 def same_length(**columns: Sequence[Any] | None) -> None:

@@ -108,6 +108,7 @@ class Result(parts.Measured):
     negative_certificate: Certificate | None = None
     inertia: Inertia | None
     zero_rows: Count | None = None
+    untouched: Count | None = None
     condition: Number = None
     eigenvalues: Numbers | None
     hvps: Count | None
