@@ -15,7 +15,7 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.mathtext import math_to_image
 
 FONT_SIZE = 10.5  # points: the x-height then equals that of the page's text
-STYLE: Any = {"mathtext.fontset": "cm", "svg.hashsalt": "hessdiag"}
+STYLE: Any = {"mathtext.fontset": "cm", "svg.hashsalt": "hessdiag", "savefig.facecolor": "none"}
 
 _SPAN = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 _NAKED = r"\s*(\\[A-Za-z]+|[^\s{}\\])"

@@ -120,7 +120,8 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     ) -> None:
         if problem._loss is None:
             raise SpecError(
-                "Gauss-Newton and Fisher matrices need a loss of the model's output; an objective has no such split.",
+                "Gauss-Newton and Fisher matrices need a loss of the model's output; an objective, or a loss that the "
+                "model computes itself, does not tell that part.",
                 "--operator hessian, or --loss ce|mse|bce|nll|FILE.py:f",
             )
         super().__init__(problem, check=check)

@@ -171,6 +171,6 @@ def data_findings(problem: "Problem") -> list[Finding]:
             "warn",
             "The batch is synthetic: these numbers are of the network on random data, not of your task.",
             "no --data was given",
-            "--data batch.npz --loss ce",
+            "--data batch.pt, a mapping with labels" if problem.loss == "output" else "--data batch.npz --loss ce",
         )
     ]

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from hessdiag.diagnostics.verdict import data_findings
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import online, own_loss
 from hessdiag.problem.load import ProblemRequest, load_problem
@@ -314,3 +315,8 @@ def test_names_that_are_nearly_right_and_weights_that_are_not_here(monkeypatch):
     with pytest.raises(LoadError, match="not in this machine's cache") as unreached:
         load_problem(ProblemRequest("timm:resnet18(pretrained=True)"))
     assert unreached.value.hint == "'timm:resnet18', with random weights, and --weights FILE"
+
+
+def test_the_finding_on_synthetic_data_names_data_that_work(saved):
+    (finding,) = data_findings(problem_of(saved("vit"), batch_size=2))
+    assert finding.remedy == "--data batch.pt, a mapping with labels"
