@@ -29,7 +29,12 @@ class Allowance:
     @classmethod
     def of(cls, path: Path, most: int | None = None) -> "Allowance":
         """The usual allowance of a file, or another one that was asked for."""
-        size = path.stat().st_size
+        return cls.of_files(path, [path], most)
+
+    @classmethod
+    def of_files(cls, path: Path, files: Iterable[Path], most: int | None = None) -> "Allowance":
+        """The allowance of several files together."""
+        size = sum(file.stat().st_size for file in files)
         return cls(path, size, max(FLOOR, FACTOR * size) if most is None else most)
 
     def check(self, unpacked: int) -> None:

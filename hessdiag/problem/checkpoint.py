@@ -257,12 +257,20 @@ def _read_dcp(path: Path) -> Any:
 def _read_sharded(path: Path, most: int | None) -> dict[str, torch.Tensor]:
     index = _index(path)
     state: dict[str, torch.Tensor] = {}
-    for shard in _shards(index):
+    shards = _shards(index)
+    for shard in shards:
         if not shard.is_file():
             raise LoadError(f"{shard} does not exist, though {index.name} names it.")
-        content = read(shard, most=most) if sniff(shard) in ("safetensors", "torch") else None
+    allowance = Allowance.of_files(index, shards, most)  # of all together: many small ones are no way around it
+    taken = 0
+    for shard in shards:
+        content = read(shard, most=allowance.most) if sniff(shard) in ("safetensors", "torch") else None
         if not isinstance(content, dict):
             raise LoadError(f"{shard} holds no tensors by name, though {index.name} names it.")
+        taken += sum(
+            nominal(value.shape) * value.element_size() for value in content.values() if torch.is_tensor(value)
+        )
+        allowance.check(taken)
         state |= content
     return state
 

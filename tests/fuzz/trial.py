@@ -85,12 +85,12 @@ def main() -> None:
         case = json.loads(line)
         with open("/proc/self/clear_refs", "w") as stream:
             stream.write("5")
-        before, start, watching[0] = memory("VmRSS"), time.perf_counter(), True
+        before, start, watching[0] = memory("VmRSS"), time.process_time(), True
         code, said = load(case["role"], case["path"], case["model"])
         if case["measure"] or (code == 0 and case["role"] == "model"):
             code, said = command(case["role"], case["path"], case["model"])
         watching[0] = False
-        answer = {"code": code, "said": said, "seconds": time.perf_counter() - start, "done": list(done)}
+        answer = {"code": code, "said": said, "seconds": time.process_time() - start, "done": list(done)}
         done.clear()
         print(json.dumps(answer | {"memory": memory("VmHWM") - before}), file=sys.__stdout__, flush=True)
 

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import pickle
 import struct
 import time
@@ -205,6 +206,16 @@ def test_the_allowance_has_a_floor_and_can_be_raised(tmp_path):
     assert "--max-unpacked 9MB" in caught.value.hint
     assert read(path, most=9 * 10**6)["x"].shape == (1000, 1000), "the size that the message names is enough"
     assert Allowance.of(path).most == FLOOR
+
+
+def test_many_small_shards_share_one_allowance(tmp_path):
+    for index in range(4):
+        (tmp_path / f"{index}.bin").write_bytes(deflated(saved({f"w{index}": torch.zeros(10**8, dtype=torch.uint8)})))
+    names = {f"w{index}": f"{index}.bin" for index in range(4)}
+    (tmp_path / "model.bin.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(LoadError, match="would unpack from [0-9]{3} kB to 300 MB"):
+        read(tmp_path)
+    assert len(read(tmp_path, most=4 * 10**8)) == 4
 
 
 def test_an_array_shared_by_two_names_counts_as_it_is(tmp_path):
