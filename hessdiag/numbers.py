@@ -4,6 +4,7 @@ The same number has the same digits everywhere. Nothing is imported but the stan
 """
 
 import math
+from collections.abc import Sequence
 
 MISSING = "–"
 PLAIN = (1e-3, 1e6)  # written without an exponent
@@ -50,13 +51,14 @@ def factor(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None else number(value) if math.isnan(value) else f"×{number(value, digits)}"
 
 
-def factor_of_log(log: float, stderr: float | None, digits: int = 4) -> str:
+def factor_of_log(log: float, stderr: float | None) -> str:
     """A factor given by its natural logarithm, with its standard error.
 
-    >>> factor_of_log(-0.03927, 0.0018), factor_of_log(0.0, None)
-    ('×0.9615 ± 0.0017', '×1.000')
+    >>> factor_of_log(-0.03927, 0.0018), factor_of_log(-0.43, None), factor_of_log(0.004183, None)
+    ('×0.9615 ± 0.0017', '×0.6505', '×1.00419')
     """
     value = math.exp(min(log, 700.0))
+    digits = 3 - math.floor(math.log10(max(abs(log), 1e-6))) if abs(log) < 1 else 4  # three of the logarithm itself
     return f"×{with_error(value, value * stderr if stderr else None, digits)}"
 
 
@@ -82,6 +84,24 @@ def with_error(value: float | None, stderr: float | None, digits: int = 4) -> st
         if 0 <= decimals <= 7:
             return f"{value:,.{decimals}f} ± {stderr:.{decimals}f}"
     return f"{number(value, digits)} ± {number(stderr, 2)}"
+
+
+def with_interval(value: float | None, bounds: Sequence[float] | None, digits: int = 4) -> str:
+    """A number and its 95 % interval, with digits that fit its width.
+
+    >>> with_interval(0.012345, (0.0115, 0.0133)), with_interval(0.012345, None)
+    ('0.01235 (95 %: 0.01150 to 0.01330)', '0.01235')
+    """
+    if value is None or bounds is None or None in bounds:
+        return number(value, digits)
+    ends = (value, *bounds)
+    half = (bounds[1] - bounds[0]) / 2
+    if 0 < half < math.inf and PLAIN[0] <= max(map(abs, ends)) < PLAIN[1]:
+        decimals = 1 - math.floor(math.log10(half))
+        if 0 <= decimals <= 7:
+            middle, low, high = (f"{end:,.{decimals}f}" for end in ends)
+            return f"{middle} (95 %: {low} to {high})"
+    return f"{number(value, digits)} (95 %: {number(bounds[0], digits)} to {number(bounds[1], digits)})"
 
 
 def ratio(numerator: float | None, denominator: float | None) -> str:

@@ -8,7 +8,7 @@ import torch
 
 from hessdiag.diagnostics import output_verdict
 from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, most_severe_first, nothing_there
-from hessdiag.numbers import counted, number, percent, times
+from hessdiag.numbers import counted, number, percent, times, with_interval
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _between(blocks: "Blocks") -> list[Finding]:
     if len(blocks.names) == 1:
         return [Finding("note", "There is one layer only: its block is the whole Hessian.", "", "")]
     share = percent(blocks.between_layers) + _error(blocks.between_layers_stderr)
-    because = f"|H| = {number(blocks.norm, 4)}; methods that treat each layer by itself (K-FAC, Shampoo, block-diagonal Newton) take this part for zero"
+    because = f"|H| = {with_interval(blocks.norm, blocks.norm_interval)}; methods that treat each layer by itself (K-FAC, Shampoo, block-diagonal Newton) take this part for zero"
     if blocks.between_layers < MUCH:
         return [
             Finding(
@@ -90,7 +90,7 @@ def _between(blocks: "Blocks") -> list[Finding]:
 def _residual(blocks: "Blocks") -> Finding:
     assert blocks.residual_share is not None
     share = percent(blocks.residual_share) + _error(blocks.residual_share_stderr)
-    because = f"the residual's norm is {number(blocks.residual_norm, 4)}, the Gauss-Newton matrix's {number(blocks.gauss_newton_norm, 4)} (shares are of the sum of both squares)"
+    because = f"the residual's norm is {with_interval(blocks.residual_norm, blocks.residual_norm_interval)}, the Gauss-Newton matrix's {with_interval(blocks.gauss_newton_norm, blocks.gauss_newton_norm_interval)} (shares are of the sum of both squares)"
     if blocks.residual_share >= MUCH:
         nothing_negative = ", and no negative curvature" if blocks.loss_in_output == "convex" else ""
         return Finding(
@@ -263,11 +263,10 @@ def _unreached(blocks: "Blocks") -> list[Finding]:
 def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
     found = []
     if blocks.norm_stderr is not None and blocks.norm_interval and blocks.norm_stderr > ROUGH * blocks.norm:
-        low, high = blocks.norm_interval
         found.append(
             Finding(
                 "note",
-                f"The norms are rough: |H| is {number(blocks.norm, 4)}, between {number(low, 4)} and {number(high, 4)} with 95 % confidence.",
+                f"The norms are rough: |H| is {with_interval(blocks.norm, blocks.norm_interval)}.",
                 f"{blocks.probes} random vectors per layer were used",
                 f"--probes {4 * blocks.probes}",
             )

@@ -193,7 +193,7 @@ def _components(bounds: "Bounds") -> list[Finding]:
         Finding(
             "note",
             f"The discs fall into {len(bounds.components):,} separate groups, each with exactly as many eigenvalues as discs.",
-            f"{len(alone):,} hold a single eigenvalue; the rightmost, {number(last.interval[0], 4)} to {number(last.interval[1], 4)}, holds {last.count:,}",
+            f"{len(alone):,} of them with a single eigenvalue; the rightmost, {number(last.interval[0], 4)} to {number(last.interval[1], 4)}, holds {last.count:,}",
             "those eigenvalues are pinned down by the entries alone",
         )
     ]

@@ -187,4 +187,4 @@ def _all_but(share: float) -> str:
 
 
 def _count(value: float) -> str:
-    return f"{value:,.0f}" if value < 1e6 else f"{number(value, 2)}"
+    return f"{value:,.0f}" if value < 1e6 else f"{number(value)}"

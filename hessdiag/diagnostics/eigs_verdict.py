@@ -60,7 +60,7 @@ def _convergence(eigs: "Eigs") -> list[Finding]:
     return [
         Finding(
             "note" if eigs.status == "interrupted" else "bad",
-            f"{len(missed)} of {len(pairs)} eigenpairs have not converged to a relative residual of {eigs.tol:g}: they are bounds.",
+            f"{len(missed)} of {counted(len(pairs), 'eigenpair')} {'has' if len(missed) == 1 else 'have'} not converged to a relative residual of {eigs.tol:g}: {'it is a bound' if len(missed) == 1 else 'they are bounds'}.",
             f"the worst residual is {number(worst.residual, 2)} at {number(worst.eigenvalue, 4)}"
             + (
                 f", which is near rounding, {number(eigs.rounding, 2)}"
@@ -82,7 +82,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
             Finding(
                 "ok",
                 f"The Hessian is positive {'definite' if definite else 'semidefinite'} here: the loss curves up in every direction it feels.",
-                f"all {eigs.parameters:,} eigenvalues were computed; the lowest is {number(low, 4)}, rounding is {number(eigs.rounding, 2)}",
+                f"the whole spectrum was computed; the lowest is {number(low, 4)}, rounding is {number(eigs.rounding, 2)}",
                 "" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
             )
         ]
@@ -167,13 +167,14 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
     curved = curvature > eigs.rounding
     overlaps = [pair.gradient_overlap or 0.0 for pair in eigs.highest]
     captured = sum(overlap**2 for overlap in overlaps)
-    vectors = "eigenvectors" if all(pair.converged for pair in eigs.highest) else "Ritz vectors"
+    kind = "eigenvector" if all(pair.converged for pair in eigs.highest) else "Ritz vector"
+    top = f"top {kind}" if len(overlaps) == 1 else f"top {len(overlaps)} {kind}s"
     best = f"; the best step along it is {number(1 / curvature)}" if curved else ""
     if captured >= CAPTURED and len(overlaps) < eigs.parameters:
         return [
             Finding(
                 "note",
-                f"{percent(captured)} of the squared gradient lies in the top {len(overlaps)} {vectors}.",
+                f"{percent(captured)} of the squared gradient lies in the {top}.",
                 f"the curvature along the gradient is {number(curvature, 4)}{best}",
                 "smaller steps or second-order steps in those directions, larger ones elsewhere",
             )
@@ -182,7 +183,7 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
         Finding(
             "note",
             f"The curvature along the gradient is {number(curvature, 4)}.",
-            f"the top {len(overlaps)} {vectors} hold {percent(captured)} of the squared gradient"
+            f"{percent(captured)} of the squared gradient lies in the {top}"
             if overlaps
             else "g'Hg / g'g, from one product",
             f"a step of {number(1 / curvature)} minimizes the quadratic model along it" if curved else "",
@@ -214,7 +215,7 @@ def _inertia(eigs: "Eigs") -> list[Finding]:
     return [
         Finding(
             "note",
-            f"Of {eigs.parameters:,} eigenvalues {signs.positive:,} are positive, {signs.negative:,} negative and {signs.zero:,} zero.",
+            f"Signs of the eigenvalues: {signs.positive:,} positive, {signs.negative:,} negative, {signs.zero:,} zero.",
             f"the whole spectrum was computed; |lambda| up to {number(signs.tolerance, 2)} counts as zero",
             "",
         )

@@ -139,7 +139,7 @@ def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
         Finding(
             "note",
             f"{entry.init}: averages mislead, a typical network is {times_of_log(rms - median)} smaller than the average says.",
-            f"at layer {entry.depth} root mean square {of_log(rms)} ({sources[0]}), median {of_log(median)} ({sources[1]}){tails}",
+            f"at layer {entry.depth} root mean square {of_log(rms, 3 if last.theory_log_rms is None else 4)} ({sources[0]}), median {of_log(median, 3 if last.theory_log_median is None else 4)} ({sources[1]}){tails}",
             "judge an initialization by its median",
         )
     ]

@@ -11,7 +11,7 @@ from hessdiag.diagnostics.verdict import (
     nothing_there,
     zero_rows_findings,
 )
-from hessdiag.numbers import number, percent, times
+from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _ends(spectrum: Whole) -> list[Finding]:
     return [
         Finding(
             "warn" if spectrum.status == "inexact" else "note",
-            f"{len(loose)} of {len(spectrum.outliers)} extreme eigenpairs did not converge: they are bounds, and were left in the density.",
+            f"{len(loose)} of {counted(len(spectrum.outliers), 'extreme eigenpair')} did not converge: {'it is a bound, and was' if len(loose) == 1 else 'they are bounds, and were'} left in the density.",
             f"the largest residual is {number(worst.residual or 0.0, 2)} at the eigenvalue {number(worst.eigenvalue, 4)}",
             "a larger --steps, which also gives the eigensolver more products; --dtype float64",
         )
@@ -217,7 +217,7 @@ def _outliers(spectrum: Whole) -> list[Finding]:
         Finding(
             "note",
             f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
-            f"{len(known)} extreme eigenvalues hold {percent(min(held, 1.0))} of the squared norm",
+            f"{counted(len(known), 'extreme eigenvalue')} {'holds' if len(known) == 1 else 'hold'} {percent(min(held, 1.0))} of the squared norm; that radius is {number(radius, 4)}, about {number(high - radius, 4)}",
             f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(spectrum.highest, 4)} = {number(2 / spectrum.highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
             if spectrum.highest > 0
             else "methods of low rank (L-BFGS, Lanczos) capture these directions",

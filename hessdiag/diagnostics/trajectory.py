@@ -231,7 +231,7 @@ def _of_trend(found: Change) -> list[Finding]:
     trend = found.trend
     if trend is None:
         return []
-    because = f"{factor_of_log(trend.slope, trend.stderr, 6)} per {trend.along} along a line through the log shares"
+    because = f"{factor_of_log(trend.slope, trend.stderr)} per {trend.along} along a line through the log shares"
     because += f", {p_value(trend.p)}" if trend.stderr else ", exact"
     if not trend.significant:
         return [Finding("note", "The share has no trend over the checkpoints.", because, "")]

@@ -111,7 +111,7 @@ def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *,
     if rises > more / SUBTLE:
         says = f"Gradients grow with depth: a typical network's norm is {times(rises)} larger {between}."
         return Finding("note", says, because, "gradient clipping or a slightly smaller gain, if training diverges")
-    says = f"Gradients hold: a typical network's norm is {times(rises)} as large {between}."
+    says = f"Gradients hold: a typical network's norm is {times(rises)} as large at depth {last.depth} as at depth {start.depth}."
     if rises > 1:
         because += f"; {times(more**2)} as many parameters, with as much in each, would alone give {times(more)}"
     if not sound:

@@ -247,9 +247,9 @@ def _plateau(plateau: Json | None) -> Table | None:
     if plateau is None:
         return None
     rows = (
-        ("gradient flow, time", number(plateau["flow_time"], 5), number(plateau["theory_time"], 5)),
-        ("  its lower bound", MISSING, number(plateau["theory_time_bound"], 5)),
-        ("  blow-up of that bound", MISSING, number(plateau["theory_blow_up_time"], 5)),
+        ("gradient flow, time", number(plateau["flow_time"], 4), number(plateau["theory_time"], 4)),
+        ("  its lower bound", MISSING, number(plateau["theory_time_bound"], 4)),
+        ("  blow-up of that bound", MISSING, number(plateau["theory_blow_up_time"], 4)),
         ("gradient descent, steps", MISSING, _count(plateau["gradient_descent_steps"])),
         ("RMSprop, steps", number(plateau["rmsprop_steps"]), f"≤ {number(plateau['theory_rmsprop_steps'])}"),
         ("RMSprop, epsilon 1e-8", number(plateau["rmsprop_default_steps"]), MISSING),

@@ -73,7 +73,7 @@ def _headline(inits: Sequence[Json]) -> tuple[str, str]:
         return "0", "is what every network puts out: all are dead"
     best = min(alive, key=lambda init: abs(init["log_median_per_layer"] or 0.0))
     exact = best["layers"][-1]["theory_rms"]
-    rms = f"{number(best['rms'])} measured" if exact is None else f"{number(exact)} in theory"
+    rms = f"{number(best['rms'])} measured" if exact is None else f"{number(exact, 4)} in theory"
     return (
         number(best["median"]),
         f"times the input's norm is what a typical network puts out under {best['init']}"
@@ -88,7 +88,8 @@ def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
         rms, median = (last[f"theory_{key}"] if last[f"theory_{key}"] is not None else last[key] for key in AVERAGES)
         where = last.get("name") or f"layer {init['depth']}"
         meaning = f"median at {where}{exact}; root mean square over median {ratio(rms, median)}"
-        yield Fact(init["init"], with_error(init["median"], init["median_stderr"], 3), meaning)
+        value = with_error(init["median"], init["median_stderr"], 3) if last["live"] else "all dead"
+        yield Fact(init["init"], value, meaning)
     largest = max((abs(row["z"]) for row in agreement if row["z"] is not None), default=None)
     if largest is not None:
         meaning = f"standard errors, in {counted(len(agreement), 'comparison')} of a log-median with its exact value"

@@ -6,7 +6,6 @@ from typing import Any
 
 from hessdiag.numbers import (
     MISSING,
-    PLAIN,
     counted,
     deviation,
     factor,
@@ -16,30 +15,13 @@ from hessdiag.numbers import (
     percent,
     ratio,
     with_error,
+    with_interval,
 )
 
 __all__ = [
     "MISSING", "bounded", "counted", "deviation", "drawable", "factor", "factor_of_log", "interval", "number",
     "p_value", "percent", "ratio", "signs", "span", "with_error", "with_interval",
 ]  # fmt: skip
-
-
-def with_interval(value: float | None, bounds: Sequence[float] | None, digits: int = 4) -> str:
-    """A number and its 95 % interval, with digits that fit its width.
-
-    >>> with_interval(0.012345, (0.0115, 0.0133)), with_interval(0.012345, None)
-    ('0.01235 (95 %: 0.01150 to 0.01330)', '0.01235')
-    """
-    if value is None or bounds is None or None in bounds:
-        return number(value, digits)
-    ends = (value, *bounds)
-    half = (bounds[1] - bounds[0]) / 2
-    if drawable(half, log=True) and PLAIN[0] <= max(map(abs, ends)) < PLAIN[1]:
-        decimals = 1 - math.floor(math.log10(half))
-        if 0 <= decimals <= 7:
-            middle, low, high = (f"{end:,.{decimals}f}" for end in ends)
-            return f"{middle} (95 %: {low} to {high})"
-    return f"{number(value, digits)} (95 %: {number(bounds[0], digits)} to {number(bounds[1], digits)})"
 
 
 def interval(bounds: Sequence[float] | None, digits: int = 4) -> str:

@@ -4,7 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.report.numbers import MISSING, bounded, drawable, interval, number, percent, signs, span, with_interval
+from hessdiag.report.numbers import (
+    MISSING,
+    bounded,
+    counted,
+    drawable,
+    interval,
+    number,
+    percent,
+    signs,
+    span,
+    with_interval,
+)
 from hessdiag.report.subject import subject
 from hessdiag.report.view import (
     Fact,
@@ -55,13 +66,13 @@ def _headline(result: Json) -> tuple[str, str]:
         return MISSING, "interrupted before anything was measured"
     low, high = bool(result.get("lowest_is_bound")), bool(result.get("highest_is_bound"))
     ends = span((result["lowest"], result["highest"]), low, high)
-    count, negative = number(result["parameters"]), _negative(result)
+    count, negative = counted(result["parameters"], "eigenvalue"), _negative(result)
     if result["density"] is None:
-        return ends, f"is the least that the {count} eigenvalues span; interrupted before their density was measured"
+        return ends, f"is the least that the {count} span; interrupted before their density was measured"
     if low or high:
-        where = f"is the least that the {count} eigenvalues span: an end marked ≤ or ≥ may be further out"
+        where = f"is the least that the {count} span: an end marked ≤ or ≥ may be further out"
         return ends, f"{where}; {negative} of them are negative"
-    return ends, f"holds all {count} eigenvalues; {negative} of them are negative"
+    return ends, f"holds all eigenvalues, of which {negative} are negative"
 
 
 def _negative(result: Json) -> str:

@@ -88,7 +88,7 @@ def _facts(change: Json | None) -> tuple[Fact, ...]:
         facts.append(
             Fact(
                 "trend",
-                f"{factor_of_log(trend['slope'], trend['stderr'], 6)} per {trend['along']}",
+                f"{factor_of_log(trend['slope'], trend['stderr'])} per {trend['along']}",
                 f"slope of the log share; {p_value(trend['p']) if trend['stderr'] else 'exact'}",
             )
         )

@@ -118,8 +118,10 @@ def _headline(result: Json) -> tuple[str, str]:
         return number(_median(last["gradient_norm"])), f"is the median gradient norm at depth {last['depth']}"
     said = (
         f"from depth {first['depth']} to {last['depth']} the median gradient norm goes from "
-        f"{_change(first, last, 'gradient_norm')}, and the Hessian's from {_change(first, last, 'hessian_norm')}"
+        f"{_change(first, last, 'gradient_norm')}"
     )
+    if None not in (_median(first["hessian_norm"]), _median(last["hessian_norm"])):
+        said += f", and the Hessian's from {_change(first, last, 'hessian_norm')}"
     if gradient is None:
         return ratio(_median(last["gradient_norm"]), _median(first["gradient_norm"])), f"is what is left: {said}"
     if hessian is not None:
@@ -160,12 +162,12 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
         Fact(
             "median Hessian norm",
-            number(deepest["hessian_norm"]["median"]),
+            number(_median(deepest["hessian_norm"])),
             f"Frobenius, at depth {deepest['depth']}",
         ),
         Fact(
             "mean over median",
-            ratio(gradient["mean"], gradient["median"]),
+            ratio(gradient["mean"], _median(gradient)),
             f"of the gradient norm at depth {deepest['depth']}; far above 1, the mean is of rare networks",
         ),
         Fact(
@@ -176,8 +178,8 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "off-diagonal blocks",
             ratio(
-                deepest["hessian_offdiagonal_blocks_norm"]["median"],
-                deepest["hessian_diagonal_blocks_norm"]["median"],
+                _median(deepest["hessian_offdiagonal_blocks_norm"]),
+                _median(deepest["hessian_diagonal_blocks_norm"]),
             ),
             "their median norm over that of the diagonal blocks; far above 1, the Hessian is hollow",
         ),
@@ -199,7 +201,9 @@ def _facts(result: Json) -> tuple[Fact, ...]:
 
 
 def _median(value: Json | float | None) -> float | None:
-    return value["median"] if isinstance(value, Mapping) else value
+    """A median; `None` where no network was live."""
+    found = value["median"] if isinstance(value, Mapping) else value
+    return None if found is None or math.isnan(found) else found
 
 
 def _stat(entries: Sequence[Json], key: str, name: str) -> tuple[float | None, ...]:
@@ -240,11 +244,11 @@ def _table(depths: Sequence[Json], quantity: str) -> Table:
     rows = tuple(
         (
             number(entry["depth"]),
-            number(norm.get("median")),
+            number(_median(norm) if norm else None),
             _error(norm),
             interval((norm["q05"], norm["q95"]), 3) if norm.get("q05") is not None else MISSING,
             number(norm.get("mean")),
-            ratio(norm.get("mean"), norm.get("median")),
+            ratio(norm.get("mean"), _median(norm) if norm else None),
             number(entry["seeds"] if quantity == "gradient" else entry["hessian_seeds"]),
             number((entry.get("theory_rms") or {}).get(quantity)),
         )

@@ -86,10 +86,10 @@ class Rate:
 class Rates:
     """All of them, as far as they were measured."""
 
-    gradient: Rate | None
-    hessian: Rate | None
-    hessian_diagonal_blocks: Rate | None
-    hessian_offdiagonal_blocks: Rate | None
+    gradient: Rate | None = None
+    hessian: Rate | None = None
+    hessian_diagonal_blocks: Rate | None = None
+    hessian_offdiagonal_blocks: Rate | None = None
     vjp: Rate | None = None
 
 
