@@ -225,7 +225,7 @@ def test_ends_that_have_not_converged_are_bounds(sampled, monkeypatch):
     assert -2 - 1e-9 <= found.negative_certificate.bound <= found.lowest + 1e-12
     assert "at or below" in " ".join(finding.because for finding in found.findings)
     document = {"result": found.to_result(), "problem": {}, "checks": {}, "theory": None, "status": "ok", "verdict": []}
-    assert view(document).headline[0].startswith("[≤ -")
+    assert view(document).headline[0].startswith("≤ -")
     assert "is the least that" in view(document).headline[1]
 
 

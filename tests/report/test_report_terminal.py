@@ -156,7 +156,7 @@ def test_one_end_alone_and_one_layer_are_rendered():
 
 def test_pairs_that_did_not_converge_stand_out_at_any_width():
     for width in (80, 120):
-        assert re.search(r"lowest 2 +-0\.25000 +2\.5e-5 +NO", render(example_documents.eigs(), "text", width=width))
+        assert re.search(r"lowest 2 +-0\.2500 +2\.5e-5 +NO", render(example_documents.eigs(), "text", width=width))
 
 
 def test_empty_grid_and_empty_rates_are_rendered():

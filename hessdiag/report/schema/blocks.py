@@ -67,10 +67,10 @@ class Result(parts.Measured):
     indefinite_pair: Couple | None
     eigenvalue_bounds: Interval | None
     negative_certificate: Certificate | None = None
-    frobenius_interval: list[list[Interval]] | None = None
-    gauss_newton_interval: list[list[Interval]] | None = None
-    residual_interval: list[list[Interval]] | None = None
-    trace_interval: list[Interval] | None = None
+    frobenius_interval: list[Matrix] | None = None
+    gauss_newton_interval: list[Matrix] | None = None
+    residual_interval: list[Matrix] | None = None
+    trace_interval: list[list[Number]] | None = None
 
     def __post_init__(self) -> None:
         """Lists and matrices have an entry for each layer, and both parts of the Hessian are there or neither."""
