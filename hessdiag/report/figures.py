@@ -1,9 +1,11 @@
-"""Charts as SVG: reproducible to the byte, legible in greyscale, and with no state shared between them."""
+"""Charts as SVG: reproducible to the byte, legible in greyscale, light and dark, drawn for a wide or a narrow page."""
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -13,21 +15,28 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, MaxNLocator
+from matplotlib.ticker import FormatStrFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from hessdiag.report.columns import wrap
+from hessdiag.report.names import fitted
 from hessdiag.report.numbers import drawable
 from hessdiag.report.view import Dots, Heat, Lines, Role, Series, Values
 
 # Okabe and Ito's palette, in an order whose lightness differs too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-INK, GRID = "#24292f", "#d8dee4"
+INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
+DARK = {  # the same colours where the page is dark
+    **dict(zip(COLOURS, ("#56b4e9", "#f0904a", "#2bc49a", "#e3a0c4"), strict=True)),
+    INK: "#e6edf3", GRID: "#30363d", PAPER: "#0d1117",
+}  # fmt: skip
 MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D", "points": "v"}
 DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-.", "points": "none"}
 STYLE: Any = {
     "svg.hashsalt": "hessdiag",  # element ids come from it: without it they are random
-    "svg.fonttype": "path",  # the page's fonts do not reach into an <img>
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
-    "font.size": 12,  # still read where the figure is shown at half its width
+    "svg.fonttype": "none",  # a tenth of the bytes of outlines
+    "font.family": "DejaVu Sans",  # comes with matplotlib: every machine lays out the same; few fonts are wider
+    "font.size": 12,
+    "path.simplify_threshold": 0.5,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
     "axes.spines.top": False,
@@ -41,27 +50,63 @@ STYLE: Any = {
     "legend.fontsize": 11,
 }
 MANY_LABELS = 40  # rows above which labels would no longer be read
-LONGEST_LABEL = 32
+SMALLEST = 0.8  # of the usual type of a legend
+LEGEND = 0.22  # inches of a line
 FEW_MARKS = 10  # on a line of many points
-MOST_DECADES = 4  # labelled on either side of zero
-RASTER_ABOVE = 24  # a heat map of more layers is drawn as pixels
-WIDTH = 9.0  # inches, at 96 pixels each: the width of the page's text
+FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
+_COORDINATES = re.compile(r'(?<= )(d|x|y)="[^"]*"')
+_NEEDLESS = re.compile(
+    r" <metadata>.*?</metadata>\n| font-family: 'DejaVu Sans';| transform=\"rotate\(-?0 [^\"]*\"|(?<=\n) +", re.S
+)
+_LONG = re.compile(r"(\.\d\d)\d+")
+_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def svg(chart: Dots | Lines | Heat) -> str:
+@dataclass(frozen=True)
+class Page:
+    """What a figure is drawn for. Widths are in inches, at 96 pixels each, and figures are shown in that size."""
+
+    width: float
+    row: float  # height of a labelled row
+    label: int  # characters
+    axis: int  # characters
+    decades: int
+    ticks: int
+    cells: int
+
+
+WIDE = Page(width=9.0, row=0.3, label=32, axis=90, decades=4, ticks=8, cells=16)
+NARROW = Page(width=3.5, row=0.42, label=20, axis=30, decades=2, ticks=3, cells=10)
+
+
+def svg(chart: Dots | Lines | Heat, page: Page = WIDE) -> str:
     """Draw a chart. The same chart gives the same bytes."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in a script that the font has not
         if isinstance(chart, Dots):
-            figure = _dots(chart)
+            figure = _dots(chart, page)
         elif isinstance(chart, Lines):
-            figure = _lines(chart)
+            figure = _lines(chart, page)
         else:
-            figure = _heat(chart)
+            figure = _heat(chart, page)
         FigureCanvasSVG(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
-    return buffer.getvalue()
+    return _with_colours(buffer.getvalue())
+
+
+def _with_colours(text: str) -> str:
+    """The same in fewer bytes, with colours that follow the reader's light or dark scheme."""
+    text = _COORDINATES.sub(lambda match: _LONG.sub(r"\1", match[0]), _NEEDLESS.sub("", text))
+    names = {colour.lower(): f"--c{number}" for number, colour in enumerate(DARK)}
+    for colour, name in names.items():
+        text = text.replace(f": {colour}", f": var({name})")
+    light = ";".join(f"{name}:{colour}" for colour, name in names.items())
+    dark = ";".join(f"{names[colour.lower()]}:{other}" for colour, other in DARK.items())
+    scheme = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    style = f"<style>text{{font-family:{FONTS}}}{scheme}</style>"
+    head, defs, rest = text.partition("<defs>\n")
+    return head + style + "\n" + defs + rest
 
 
 def _array(values: Values, *, log: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -72,18 +117,54 @@ def _array(values: Values, *, log: bool) -> np.ndarray[Any, np.dtype[np.float64]
     )
 
 
-def _short(label: str) -> str:
-    """A label cut in its middle, where names of layers differ least. No dollar may start mathematics."""
-    half = (LONGEST_LABEL - 1) // 2
-    cut = label if len(label) <= LONGEST_LABEL else f"{label[:half]}…{label[-half:]}"
-    return cut.replace("$", r"\$")
+def _labels(names: Sequence[str], page: Page) -> list[str]:
+    """Labels cut in their middle, no two alike. No dollar may start mathematics."""
+    return [_plain(name) for name in fitted(names, page.label)]
 
 
-def _dots(chart: Dots) -> Figure:
+def _axis(text: str, page: Page) -> str:
+    return "\n".join(map(_plain, wrap(text, page.axis)))
+
+
+def _height(chart: Lines, page: Page) -> float:
+    """Of a figure whose legend has a column per group where that has room, else one column."""
+    longest = max(sum(one.group == series.group for one in chart.series) for series in chart.series)
+    return 3.6 + LEGEND * (longest if page is WIDE else len(chart.series))
+
+
+def _plain(text: str) -> str:
+    return text.replace("$", r"\$")
+
+
+def _decade(value: float, _: int | None = None) -> str:
+    """A power of ten.
+
+    >>> _decade(0.001), _decade(1.0), _decade(-100.0)
+    ('10⁻³', '1', '-10²')
+    """
+    if not value:
+        return "0"
+    power = round(math.log10(abs(value)))
+    return ("-" if value < 0 else "") + ("1" if power == 0 else "10" + str(power).translate(_SUPERSCRIPTS))
+
+
+def _log_ticks(axis: Axis, page: Page) -> None:
+    """Whole decades, as many as have room; within less than one and a half, plain numbers."""
+    low, high = axis.get_view_interval()
+    if high < 30 * low:  # hardly a decade would be labelled
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)) if high > 3 * low else MaxNLocator(page.decades))
+        axis.set_major_formatter(FormatStrFormatter("%.4g"))
+    else:
+        axis.set_major_locator(LogLocator(numticks=2 * page.decades + 1))
+        axis.set_major_formatter(FuncFormatter(_decade))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _dots(chart: Dots, page: Page = WIDE) -> Figure:
     count = len(chart.labels)
     if count > MANY_LABELS:
-        return _many_dots(chart)
-    figure = Figure(figsize=(WIDTH, 1.3 + 0.3 * count), layout="constrained")
+        return _many_dots(chart, page)
+    figure = Figure(figsize=(page.width, 1.3 + page.row * count + LEGEND * len(chart.series)), layout="constrained")
     axes = figure.add_subplot()
     rows = np.arange(count)
     for series in chart.series:
@@ -93,21 +174,22 @@ def _dots(chart: Dots) -> Figure:
             low, high = _array(series.low, log=chart.log), _array(series.high, log=chart.log)
             axes.hlines(rows, low, high, color=colour, linewidth=2.5, alpha=0.55, zorder=2)
         axes.plot(values, rows, **_mark(series, colour))
-    _show_axis(axes.set_xscale, axes.xaxis, chart)
-    axes.set_yticks(rows, [_short(label) for label in chart.labels])
+    _show_axis(axes.set_xscale, axes.xaxis, chart, page)
+    axes.set_yticks(rows, ["\n".join(map(_plain, wrap(label, page.label))) for label in chart.labels])
     axes.set_ylim(count - 0.5, -0.5)
-    axes.set_xlabel(chart.axis)
+    axes.set_xlabel(_axis(chart.axis, page))
     axes.grid(axis="both", linewidth=0.6)
     axes.tick_params(axis="y", length=0)
     if not chart.log:
         axes.axvline(0, color=INK, linewidth=0.8)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(chart.series))
+    handles, labels = axes.get_legend_handles_labels()
+    _legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
     return figure
 
 
-def _many_dots(chart: Dots) -> Figure:
+def _many_dots(chart: Dots, page: Page = WIDE) -> Figure:
     """The same with the rows along x, by number: for networks of many layers."""
-    figure = Figure(figsize=(WIDTH, 3.8), layout="constrained")
+    figure = Figure(figsize=(page.width, 3.4 + LEGEND * len(chart.series)), layout="constrained")
     axes = figure.add_subplot()
     rows = np.arange(1, len(chart.labels) + 1)
     for series in chart.series:
@@ -122,25 +204,30 @@ def _many_dots(chart: Dots) -> Figure:
             )
         mark = _mark(series, colour) | ({"marker": "_"} if series.role == "reference" else {}) | {"markersize": 4}
         axes.plot(rows, _array(series.values, log=chart.log), **mark)
-    _show_axis(axes.set_yscale, axes.yaxis, chart)
-    axes.set_xlabel("layer, in the order of the table")
-    axes.set_ylabel(chart.axis)
+    _show_axis(axes.set_yscale, axes.yaxis, chart, page)
+    axes.set_xlabel(_axis("layer, in the order of the table", page))
+    axes.set_ylabel(_axis(chart.axis, page))
     axes.grid(axis="y", linewidth=0.6)
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(chart.series))
+    handles, labels = axes.get_legend_handles_labels()
+    _legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
     return figure
 
 
-def _show_axis(set_scale: Any, axis: Axis, chart: Dots) -> None:
+def _show_axis(set_scale: Any, axis: Axis, chart: Dots, page: Page) -> None:
     values = [value for series in chart.series for value in series.values]
     if chart.linear_below is not None:
         set_scale("symlog", linthresh=chart.linear_below)
         known = np.abs(_array(tuple(value for value in values if drawable(value, log=False)), log=False))
         # The smallest decade would run into the zero.
         decades = np.arange(math.floor(math.log10(chart.linear_below)) + 2, math.floor(math.log10(known.max())) + 1)
-        powers = 10.0 ** decades[:: max(1, math.ceil(len(decades) / MOST_DECADES))]
+        powers = 10.0 ** decades[:: max(1, math.ceil(len(decades) / page.decades))]
         axis.set_ticks([*-powers[::-1], 0, *powers])
+        axis.set_major_formatter(FuncFormatter(_decade))
     elif chart.log and any(drawable(value, log=True) for value in values):
         set_scale("log")
+        _log_ticks(axis, page)
+    elif not chart.log:
+        axis.set_major_locator(MaxNLocator(page.ticks))
 
 
 def _mark(series: Series, colour: str) -> dict[str, Any]:
@@ -149,16 +236,16 @@ def _mark(series: Series, colour: str) -> dict[str, Any]:
         "marker": MARKS[series.role] or "s",
         "markersize": 12 if series.role == "reference" else 6 if hollow else 8,
         "markeredgewidth": 1.8,
-        "markerfacecolor": "white" if hollow else colour,
+        "markerfacecolor": PAPER if hollow else colour,
         "color": colour,
         "linestyle": "none",
-        "label": series.name.replace("$", r"\$"),
+        "label": _plain(series.name),
         "zorder": 3,
     }
 
 
-def _lines(chart: Lines) -> Figure:
-    figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
+def _lines(chart: Lines, page: Page = WIDE) -> Figure:
+    figure = Figure(figsize=(page.width, _height(chart, page)), layout="constrained")
     axes = figure.add_subplot()
     x = np.asarray(chart.x)
     drawn: list[tuple[int, Line2D]] = []
@@ -180,29 +267,29 @@ def _lines(chart: Lines) -> Figure:
         (line,) = axes.plot(
             x,
             values,
-            label=series.name.replace("$", r"\$"),
+            label=_plain(series.name),
             color=colour,
             linestyle=DASHES[series.role],
             linewidth=2.2 if bold else 1.4,
             marker=_line_mark(series),
             markevery=_marked(series, len(x)),
             markersize=5.5 if bold else 4.5,
-            markerfacecolor=colour if bold else "white",
+            markerfacecolor=colour if bold else PAPER,
             zorder={"theory": 4, "measured": 3}.get(series.role, 2),  # theory is thin: it shows where both agree
         )
         drawn.append((series.group, line))
     if drawn:
         axes.set_yscale("log")
-        if axes.get_ylim()[1] < 10 * axes.get_ylim()[0]:  # ticks of the form 1.04 x 10^0 say little
-            for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
-                set_formatter(FormatStrFormatter("%.4g"))
+        _log_ticks(axes.yaxis, page)
     if chart.names:
-        axes.set_xticks(x, [_short(name) for name in chart.names], rotation=30 if len(x) > 4 else 0)
+        axes.set_xticks(x, _labels(chart.names, page), **_turned(chart.names, page))
         axes.margins(x=0.08)
     elif all(value.is_integer() for value in chart.x):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel(chart.x_axis)
-    axes.set_ylabel(chart.y_axis)
+        axes.xaxis.set_major_locator(MaxNLocator(page.ticks, integer=True))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(page.ticks))
+    axes.set_xlabel(_axis(chart.x_axis, page))
+    axes.set_ylabel(_axis(chart.y_axis, page))
     axes.grid(linewidth=0.6)
     if drawn:
         _legend_that_fits(figure, _legend(drawn))
@@ -218,13 +305,29 @@ def _legend(lines: Sequence[tuple[int, Line2D]]) -> dict[str, Any]:
     return {"handles": handles, "labels": [str(line.get_label()) for line in handles], "ncols": len(groups)}
 
 
+def _turned(names: Sequence[str], page: Page) -> dict[str, Any]:
+    """How labels below an axis stand: level where they have room."""
+    room = 9 * page.width  # characters on a line
+    if sum(min(len(name), page.label) + 2 for name in names) <= room:
+        return {}
+    return {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
+
+
 def _legend_that_fits(figure: Figure, entries: dict[str, Any]) -> None:
-    """Above the axes; many long labels get smaller type rather than be cut off."""
-    legend = figure.legend(**entries, loc="outside upper left")
-    room = figure.bbox.width / legend.get_window_extent().width
-    if room < 1:
+    """Above the axes; one that is too wide gets fewer columns, and at last smaller type rather than be cut off."""
+    size = STYLE["legend.fontsize"]
+    while True:
+        legend = figure.legend(**entries, loc="outside upper left", fontsize=size)
+        room = figure.bbox.width / legend.get_window_extent().width
+        if room >= 1:
+            return
         legend.remove()
-        figure.legend(**entries, loc="outside upper left", fontsize=0.98 * room * STYLE["legend.fontsize"])
+        if entries["ncols"] > 1 and room < SMALLEST:
+            drawn = [pair for pair in zip(entries["handles"], entries["labels"], strict=True) if pair[1].strip()]
+            handles, labels = zip(*drawn, strict=True)  # without what filled up the columns
+            entries = {"handles": handles, "labels": labels, "ncols": entries["ncols"] - 1}
+        else:
+            size *= 0.98 * room
 
 
 def _line_mark(series: Series) -> str:
@@ -242,10 +345,11 @@ def _marked(series: Series, count: int) -> int | tuple[int, int]:
     return series.group * step // len(COLOURS), step
 
 
-def _heat(chart: Heat) -> Figure:
+def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     names = (chart.labels, chart.columns or chart.labels)
     height, width = (min(3.0 + 0.3 * len(labels), 7.0) for labels in names)
-    figure = Figure(figsize=(width + 1.4, height), layout="constrained")
+    scale = min((page.width - 0.1) / (width + 1.4), 1.0)
+    figure = Figure(figsize=((width + 1.4) * scale, max(height * scale, 2.5)), layout="constrained")
     axes = figure.add_subplot()
     matrix = np.array([_array(row, log=True) for row in chart.matrix])
     known = matrix[~np.isnan(matrix)]
@@ -253,25 +357,25 @@ def _heat(chart: Heat) -> Figure:
         # Six decades: what is fainter is nothing beside the whole.
         low, top = chart.scale or (known.min(), max(known.max(), 1e-12))
         norm = LogNorm(min(max(low, top * 1e-6), top * 0.9), top, clip=True)
-        mesh = axes.pcolormesh(matrix, cmap="cividis", norm=norm, rasterized=max(map(len, names)) > RASTER_ABOVE)
-        figure.colorbar(mesh, ax=axes, label=chart.axis, shrink=0.8)
-    axes.set_aspect("equal")
-    axes.set_xlim(0, len(names[1]))
-    axes.set_ylim(len(names[0]), 0)
-    axes.set_yticks(*_cell_labels(names[0]))
-    places, labels = _cell_labels(names[1])
-    axes.set_xticks(places, labels, rotation=90 if _wide(labels) else 0)
-    axes.tick_params(length=0, labelsize=8.5)
+        # One pixel for each cell, which the reader's program enlarges.
+        image = axes.imshow(matrix, cmap="cividis", norm=norm, interpolation="none", resample=False, aspect="equal")
+        bar = figure.colorbar(image, ax=axes, label=chart.axis, shrink=0.8)
+        _log_ticks(bar.ax.yaxis, page)
+    else:
+        axes.set_aspect("equal")
+    axes.set_xlim(-0.5, len(names[1]) - 0.5)
+    axes.set_ylim(len(names[0]) - 0.5, -0.5)
+    axes.set_yticks(*_cell_labels(names[0], page))
+    places, labels = _cell_labels(names[1], page)
+    axes.set_xticks(places, labels, rotation=90 if sum(map(len, labels)) > 4.5 * page.width else 0)
+    axes.tick_params(length=0, labelsize=9)
     if max(map(len, names)) > 1:
         axes.spines[:].set_visible(False)
     return figure
 
 
-def _cell_labels(names: Sequence[str]) -> tuple[list[float], list[str]]:
+def _cell_labels(names: Sequence[str], page: Page) -> tuple[list[int], list[str]]:
     """Where the labels of a heat map's rows or columns stand, and what they say: no more than can be read."""
-    places = range(0, len(names), max(1, -(-len(names) // 16)))
-    return [index + 0.5 for index in places], [_short(names[index]) for index in places]
-
-
-def _wide(labels: Sequence[str]) -> bool:
-    return sum(len(label) for label in labels) > MANY_LABELS
+    places = list(range(0, len(names), max(1, -(-len(names) // page.cells))))
+    labels = _labels(names, page)
+    return places, [labels[index] for index in places]

@@ -1,6 +1,7 @@
 """One self-contained page: opens offline, runs no script, and is the same bytes each time."""
 
 import base64
+import gzip
 import re
 import shlex
 from collections.abc import Iterator, Mapping
@@ -10,17 +11,22 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hessdiag.report import document, figures
+from hessdiag.report import columns, document, figures
 from hessdiag.report.names import Name
 from hessdiag.report.numbers import counted, number
 from hessdiag.report.terminal import WORDS
-from hessdiag.report.view import Table, View, checks_table
+from hessdiag.report.view import Dots, Heat, Lines, Table, View, checks_table
 from hessdiag.report.visible import is_hidden, shown, visible
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
+LARGE = 300_000  # characters of JSON above which it is embedded compressed
+LARGEST = 600_000  # characters of compressed JSON above which its numbers are rounded
+DIGITS = 6
+PRINTED = (90, 120)  # characters across a table that fit on paper in common and in small type
 LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
+_NUMBER = re.compile(r"(?<![\w.])-?\d[\d.,]*e-\d+\b")  # a line may end after a hyphen, but not in here
 _AFTER = re.compile(r"(?<=[./_])(?=[^\W\d])")
 
 
@@ -34,6 +40,9 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["image"] = _image
+    environment.filters["narrow_image"] = _narrow_image
+    environment.filters["size"] = _size
+    environment.globals["folded"] = columns.folded
     environment.filters["breaking"] = _breaking
     environment.filters["full"] = _full
     return environment
@@ -54,16 +63,17 @@ def render(doc: Mapping[str, Any], view: View) -> str:
         words=WORDS,
         reproduce=shown(tuple(_reproduce(doc))),
         shell_line=_shell_line(doc["provenance"].get("argv", [])),
-        data=Markup(_script_json(doc)),
+        **_embedded(doc),
     )
 
 
 def _breaking(text: str) -> Markup:
     """Text whose long words may go on in the next line after a dot, a slash or an underscore."""
     words = (
-        _AFTER.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else escape(word) for word in text.split(" ")
+        _AFTER.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else str(escape(word))
+        for word in text.split(" ")
     )
-    return Markup(" ").join(Markup(word) for word in words)
+    return Markup(_NUMBER.sub(r'<span class="number">\g<0></span>', " ".join(words)))
 
 
 def _full(cell: str) -> str:
@@ -71,9 +81,44 @@ def _full(cell: str) -> str:
     return cell.full if isinstance(cell, Name) and cell.full != cell else ""
 
 
-def _image(chart: Any) -> str:
+def _size(table: Table) -> str:
+    """How much room a table takes: the class that sets its type on paper and folds it on the screen."""
+    across = sum(max(map(len, cells)) + 2 for cells in zip(table.columns, *table.rows, strict=True))
+    width = "" if across <= PRINTED[0] else " wide" if across <= PRINTED[1] else " widest"
+    return width + (" long" if columns.folded(len(table.rows))[1] else "")
+
+
+def _image(chart: Dots | Lines | Heat, page: figures.Page = figures.WIDE) -> str:
     """A chart as a data URI: within <img>, its ids stay its own and nothing in it can run."""
-    return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(chart).encode()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(chart, page).encode()).decode()
+
+
+def _narrow_image(chart: Dots | Lines | Heat) -> str:
+    return _image(chart, figures.NARROW)
+
+
+def _embedded(doc: Mapping[str, Any]) -> dict[str, Any]:
+    """The document as the page carries it: as it is, or compressed where it would outweigh the page."""
+    text = _script_json(doc)
+    if len(text) <= LARGE:
+        return {"data": Markup(text), "data_type": "application/json", "data_form": "JSON"}
+    form, data = "gzipped JSON in base64", _packed(document.dumps(doc, indent=None))
+    if len(data) > LARGEST:
+        form += f", its numbers rounded to {DIGITS} digits"
+        data = _packed(document.dumps(_rounded(doc), indent=None))
+    return {"data": data, "data_type": "application/gzip+base64", "data_form": form}
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode("utf-8", "surrogatepass"), 9, mtime=0)).decode()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _script_json(doc: Mapping[str, Any]) -> str:

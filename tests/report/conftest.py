@@ -1,5 +1,6 @@
 import pytest
 
+from hessdiag.report.render import render
 from report import example_documents
 
 DOCUMENTS = {
@@ -32,3 +33,17 @@ DOCUMENTS = {
 @pytest.fixture(params=DOCUMENTS)
 def doc(request):
     return DOCUMENTS[request.param]()
+
+
+@pytest.fixture(scope="session")
+def _pages():
+    return {}
+
+
+@pytest.fixture
+def html(doc, request, _pages):
+    """The page of `doc`, drawn once for all tests that only look at it."""
+    name = request.node.callspec.params["doc"]
+    if name not in _pages:
+        _pages[name] = render(doc, "html")
+    return _pages[name]

@@ -1,4 +1,5 @@
 import base64
+import gzip
 import json
 import math
 import re
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import pytest
 
 from hessdiag.report import figures
+from hessdiag.report import html as page_module
 from hessdiag.report.document import loads
 from hessdiag.report.html import _script_json
 from hessdiag.report.render import render, view_of
@@ -50,9 +52,8 @@ class Page(HTMLParser):
         return "".join(data for name, data in self.texts if name == tag)
 
 
-def test_page_is_well_formed_and_loads_nothing(doc):
-    text = render(doc, "html")
-    page = Page(text)
+def test_page_is_well_formed_and_loads_nothing(html):
+    text, page = html, Page(html)
     for _, attrs, _ in page.elements:
         for name in ("src", "href", "data", "action", "xlink:href"):
             assert attrs.get(name, "#").startswith(("#", "data:image/svg+xml;base64,")), attrs
@@ -65,8 +66,8 @@ def test_page_is_well_formed_and_loads_nothing(doc):
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def test_headings_are_in_order_and_figures_are_described(doc):
-    page = Page(render(doc, "html"))
+def test_headings_are_in_order_and_figures_are_described(doc, html):
+    page = Page(html)
     levels = [int(tag[1]) for tag, _, _ in page.elements if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
     assert levels.count(1) == 1
@@ -82,15 +83,19 @@ def test_headings_are_in_order_and_figures_are_described(doc):
     assert all(attrs["aria-labelledby"] in ids for _, attrs, _ in page.elements if "aria-labelledby" in attrs)
 
 
-def test_every_figure_is_valid_svg(doc):
-    for image in Page(render(doc, "html")).all("img"):
-        root = ElementTree.fromstring(base64.b64decode(image["src"].partition(",")[2]))
+def test_every_figure_is_valid_svg_wide_and_narrow(html):
+    images = [image["src"] for image in Page(html).all("img")]
+    narrow = [source["srcset"] for source in Page(html).all("source")]
+    assert len(images) == len(narrow)
+    for image in images + narrow:
+        assert image.startswith("data:image/svg+xml;base64,")
+        root = ElementTree.fromstring(base64.b64decode(image.partition(",")[2]))
         assert root.tag == "{http://www.w3.org/2000/svg}svg"
         assert not [e for e in root.iter() if e.tag.endswith(("script", "foreignObject"))]
 
 
-def test_the_same_document_gives_the_same_bytes(doc):
-    assert render(doc, "html") == render(loads(render(doc, "json")), "html")
+def test_the_same_document_gives_the_same_bytes(doc, html):
+    assert html == render(loads(render(doc, "json")), "html")
 
 
 def test_hostile_names_are_text():
@@ -106,8 +111,8 @@ def test_hostile_names_are_text():
     assert json.loads(page.text("script")) == json.loads(render(doc, "json"))
 
 
-def test_embedded_data_is_the_document(doc):
-    page = Page(render(doc, "html"))
+def test_embedded_data_is_the_document(doc, html):
+    page = Page(html)
     assert loads(page.text("script")) == doc
 
 
@@ -131,10 +136,83 @@ def test_nan_stays_readable():
         lambda: example_documents.diag_share(128, sampled=True),
         lambda: example_documents.eigs(128, exact=True),
         example_documents.vanishing,
+        lambda: example_documents.blocks(128, exact=True),
+        lambda: example_documents.blocks(128),
     ],
 )
 def test_a_report_of_128_layers_stays_below_a_megabyte(make):
     assert len(render(make(), "html").encode()) < 1_000_000
+
+
+def test_a_large_document_is_embedded_compressed():
+    doc = example_documents.blocks(96)
+    page = Page(render(doc, "html"))
+    (script,) = page.all("script")
+    assert script["type"] == "application/gzip+base64"
+    assert loads(gzip.decompress(base64.b64decode(page.text("script"))).decode()) == doc
+    assert "gzipped JSON" in page.text("p")
+
+
+def test_a_larger_one_is_rounded_and_that_is_said(monkeypatch):
+    doc = example_documents.blocks(64)
+    doc["result"]["norm"] = math.pi
+    monkeypatch.setattr(page_module, "LARGE", 1000)
+    monkeypatch.setattr(page_module, "LARGEST", 1000)
+    page = Page(render(doc, "html"))
+    held = loads(gzip.decompress(base64.b64decode(page.text("script"))).decode())
+    assert held["result"]["norm"] == 3.14159
+    assert held["problem"] == doc["problem"]
+    assert "rounded to 6 digits" in page.text("p")
+
+
+def test_numbers_do_not_break_and_names_do():
+    assert page_module._breaking("a <b> 2.81e-22, -1e-3") == (
+        'a &lt;b&gt; <span class="number">2.81e-22</span>, <span class="number">-1e-3</span>'
+    )
+    assert page_module._breaking("encoder.layer.11.dense") == "encoder.<wbr/>layer.11.<wbr/>dense"
+    assert page_module._breaking("0.25 of it") == "0.25 of it"
+
+
+def test_on_paper_a_long_table_says_what_is_between():
+    page = Page(render(example_documents.diag_share(60), "html"))
+    assert "36 rows between: on the screen, and in the JSON" in page.text("td")
+    rows = [attrs.get("class") for attrs in page.all("tr")]
+    assert rows.count("more") == 36
+    assert not [
+        name
+        for name in (attrs.get("class") for attrs in Page(render(example_documents.diag_share(40), "html")).all("tr"))
+        if name
+    ]
+
+
+def test_a_figure_follows_the_scheme_and_is_drawn_for_the_width_of_a_phone():
+    chart = next(block for block in view_of(example_documents.diag_share(3)).blocks if not isinstance(block, Table))
+    wide, narrow = figures.svg(chart), figures.svg(chart, figures.NARROW)
+    for text in (wide, narrow):
+        assert "prefers-color-scheme:dark" in text
+        painted = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text))
+        assert not painted, painted
+    assert [float(re.search(r'width="([\d.]+)pt"', text)[1]) for text in (wide, narrow)] == [648.0, 252.0]
+
+
+@pytest.mark.parametrize(("low", "high"), [(1e-6, 1e3), (1e-40, 1e5), (0.01, 3.0)])
+@pytest.mark.parametrize("page", [figures.WIDE, figures.NARROW])
+def test_log_axes_are_labelled_at_decades(low, high, page):
+    said = [text for text in labels_of(low, high, page) if re.fullmatch("1|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", text)]
+    assert 2 <= len(said) == len(set(said)) <= 2 * page.decades + 1
+
+
+def test_within_a_decade_plain_numbers_label_the_axis():
+    assert {"0.2", "0.5"} <= set(labels_of(0.2, 0.9, figures.WIDE))
+
+
+def labels_of(low, high, page):
+    chart = next(block for block in view_of(example_documents.forward()).blocks if isinstance(block, Lines))
+    values = tuple(low * (high / low) ** (index / (len(chart.x) - 1)) for index in range(len(chart.x)))
+    alone = replace(
+        chart, x=tuple(1000 * x for x in chart.x), series=(replace(chart.series[0], values=values, low=(), high=()),)
+    )
+    return re.findall(r">([^<>\n]+)</text>", figures.svg(alone, page))
 
 
 def test_everything_to_reproduce_is_there():
