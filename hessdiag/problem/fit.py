@@ -18,6 +18,9 @@ def default_loss(model: nn.Module, batch: Any) -> str:
     inputs, target = forms.split(batch)
     if isinstance(batch, Mapping) and isinstance(getattr(_output(model, batch), "loss", None), Tensor):
         return "output"
+    if target is None and isinstance(batch, Mapping):
+        there = ", ".join(map(str, list(batch)[:6])) or "nothing"
+        raise LoadError(f"the batch has no target: it holds {there}.", "labels beside its inputs, or --objective")
     if not isinstance(target, Tensor):
         raise LoadError("the loss cannot be told from this batch: its target is no tensor.", "--loss or --objective")
     if target.is_floating_point():

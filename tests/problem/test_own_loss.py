@@ -225,6 +225,11 @@ class TestData:
         assert problem.loss_name == "ce"
         assert isinstance(problem.data[0], tuple)
 
+    def test_a_mapping_without_labels_is_told_what_it_lacks(self, saved, tmp_path):
+        with pytest.raises(LoadError, match="no target: it holds input_ids") as caught:
+            self.loaded(saved("masked"), tmp_path, {"input_ids": self.TOKENS})
+        assert caught.value.hint == "labels beside its inputs, or --objective"
+
     def test_batches_are_cut(self, saved, tmp_path):
         problem = self.loaded(saved("classes"), tmp_path, (self.TOKENS, torch.tensor([0, 1, 2, 0])), batch_size=3)
         assert [len(batch["labels"]) for batch in problem.data] == [3, 1]
