@@ -267,9 +267,8 @@ def _read_sharded(path: Path, most: int | None) -> dict[str, torch.Tensor]:
         content = read(shard, most=allowance.most) if sniff(shard) in ("safetensors", "torch") else None
         if not isinstance(content, dict):
             raise LoadError(f"{shard} holds no tensors by name, though {index.name} names it.")
-        taken += sum(
-            nominal(value.shape) * value.element_size() for value in content.values() if torch.is_tensor(value)
-        )
+        tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
+        taken += sum(nominal(tensor.shape) * tensor.element_size() for tensor in tensors)
         allowance.check(taken)
         state |= content
     return state
