@@ -15,6 +15,12 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.allowance import OPTION, Allowance, amount
 
 _PER_INPUT = 256  # a convolution of three channels to 512 has 170
+_HOMES = tuple(f"torch.nn.modules.{name}" for name in ("padding", "upsampling", "fold", "pixelshuffle"))
+_POOLS = nn.modules.pooling
+_KINDS: tuple[type[nn.Module], ...] = (
+    *(nn.Unflatten, nn.LocalResponseNorm, nn.modules.conv._ConvTransposeNd),
+    *(_POOLS._AdaptiveMaxPoolNd, _POOLS._AdaptiveAvgPoolNd, _POOLS._MaxUnpoolNd),
+)
 
 
 @contextmanager
@@ -30,6 +36,9 @@ def bounded(model: nn.Module, allowance: Allowance) -> Iterator[None]:
         model: Its layers may say anything of themselves.
         allowance: Of the file that it was read from.
     """
+    if not any(map(_by_its_word, model.modules())):
+        yield  # all sizes follow from those of the weights; the trial imports torch's compiler, which takes a second
+        return
     passed: set[Any] = set()
     trying = False
 
@@ -50,6 +59,15 @@ def bounded(model: nn.Module, allowance: Allowance) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _by_its_word(layer: nn.Module) -> bool:
+    """Whether the size of a layer's output is a number that it says, and not one that its weights have."""
+    if isinstance(layer, nn.modules.conv._ConvNd) and not isinstance(layer, _KINDS):
+        kernel, padding = layer.weight.shape[2:], layer.padding
+        small = isinstance(padding, tuple) and all(pad in range(max(kernel) + 1) for pad in padding)
+        return layer.padding_mode != "zeros" or not (small or isinstance(padding, str))
+    return type(layer).__module__ in _HOMES or isinstance(layer, _KINDS)
 
 
 def _try(model: nn.Module, args: Any, keywords: Any, allowance: Allowance) -> None:

@@ -297,3 +297,13 @@ def test_trust_lifts_what_is_for_strangers(tmp_path):
     with pytest.raises(LoadError) as caught:
         read(tmp_path / "c.pt")
     assert not isinstance(caught.value, UntrustedFileError)
+
+
+def test_a_convolution_that_pads_by_its_word(folder):
+    model = nn.Sequential(nn.Conv1d(1, 1, 3, padding=1))
+    torch.save(model, "m.pt")
+    assert load_problem(ProblemRequest("./m.pt", device="cpu")).n_parameters == 4
+    model[0].padding = (10**9,)
+    torch.save(model, "m.pt")
+    with pytest.raises(LoadError, match=r"would make [\d.]+ [GT]B|none could be made up"):
+        load_problem(ProblemRequest("./m.pt", device="cpu"))
