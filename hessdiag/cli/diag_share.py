@@ -9,7 +9,7 @@ import click
 from hessdiag.cli import crowding, signals
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import NumberOr
-from hessdiag.cli.options import Target, output_options, trajectory_options
+from hessdiag.cli.options import Target, output_options, resume_option, trajectory_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Reporter, reporter
 from hessdiag.cli.provenance import Clock, collect
@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     "--rows",
     type=NumberOr("all"),
     metavar="N|all",
-    help="Hessian rows to compute. Default: all where that is quick, else a sample.",
+    help="Hessian rows to compute. Default: all where that is quick, else 1000.",
 )
+@resume_option
 @output_options
-def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out: Output) -> int:
+def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, resume: str | None, out: Output) -> int:
     """How diagonal is the Hessian, overall and per layer, against Wigner and OLS?
 
     MODEL is builtin:NAME, FILE.py:FUNCTION, a saved model.pt, hf:NAME or timm:NAME; `hessdiag ls specs` shows
@@ -40,16 +41,17 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
     hessdiag diag-share model.pt
     hessdiag diag-share train.py:build --weights model.safetensors --data batch.npz --loss ce
     hessdiag diag-share step0.pt step100.pt step1000.pt --data batch.npz -o trajectory.html
+    hessdiag diag-share model.pt --data batch.npz --rows all --resume kept
     """  # noqa: D301
     clock, before = Clock(), crowding.reading()
     # What the user's own code prints is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
-        runs = _measure(targets, rows, progress, before)
+        runs, ended = _measure(targets, rows, resume, progress, before)
     _, problem, last = runs[-1]
     from hessdiag.problem.describe import describe
 
     along, verdict = trajectory(runs)
-    statuses = [share.status for _, _, share in runs]
+    statuses = ["interrupted"] * ended + [share.status for _, _, share in runs]
     return finish(
         document(
             "diag-share",
@@ -60,7 +62,13 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
             checks=last.checks,
             thresholds=last.thresholds,
             verdict=verdict,
-            provenance=collect(clock, str(problem.device), problem.kernels_forced, cost=progress.ledger.as_dict()),
+            provenance=collect(
+                clock,
+                str(problem.device),
+                problem.kernels_forced,
+                resumed_pieces=sum(share.resumed_pieces for _, _, share in runs),
+                cost=progress.ledger.as_dict(),
+            ),
         ),
         out,
     )
@@ -69,25 +77,33 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, out:
 def _measure(
     targets: tuple[Target, ...],
     rows: int | Literal["all"] | None,
+    resume: str | None,
     progress: Reporter,
     before: crowding.Reading | None,
-) -> "list[tuple[str, Problem, DiagShare]]":
-    """One measurement per target, in order; an interruption ends the series with what it has."""
+) -> "tuple[list[tuple[str, Problem, DiagShare]], bool]":
+    """One measurement per target, in order; an interruption ends the series with what it has. And whether one did."""
     from hessdiag.diagnostics.diag_share import diag_share
+    from hessdiag.diagnostics.pieces import below
     from hessdiag.problem.load import load_problem
 
     runs: list[tuple[str, Problem, DiagShare]] = []
-    for target in targets:
+    for index, target in enumerate(targets):
         if len(targets) > 1:
-            say(f"{target.label} ({len(runs) + 1} of {len(targets)})")
-        problem = load_problem(target.load_request())
-        if not runs and problem.device.type == "cpu":
-            crowding.warn(before)
-        share = diag_share(problem, rows=rows, seed=target.request["seed"], progress=progress)
+            say(f"{target.label} ({index + 1} of {len(targets)})")
+        try:
+            problem = load_problem(target.load_request())
+            if not runs and problem.device.type == "cpu":
+                crowding.warn(before)
+            folder = below(resume, index, len(targets))
+            share = diag_share(problem, rows=rows, seed=target.request["seed"], resume=folder, progress=progress)
+        except KeyboardInterrupt:
+            if not runs:
+                raise
+            return runs, True
         runs.append((target.label, problem, share))
         if share.status == "interrupted":
-            break
-    return runs
+            return runs, True
+    return runs, False
 
 
 def trajectory(runs: "list[tuple[str, Problem, DiagShare]]") -> tuple[dict[str, Any], list[dict[str, str]]]:

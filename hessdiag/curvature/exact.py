@@ -11,12 +11,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
+from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.lanczos import safe_norm
-from hessdiag.problem.problem import Layer
 
 Advance = Callable[[int], None]
 T = TypeVar("T")
@@ -32,16 +31,13 @@ class RowStatistics:
         diagonal: H_ii, (N,), float64.
         sums: Absolute sums over the columns of each layer, (N, L), float64.
         products: Hessian-vector products spent.
-        certificate: Relative distance of neuron space from ordinary products; NaN if interrupted.
-        missing: Rows that an interrupt left out, all of them outside of the linear layers. Then the rows of linear
-            layers have sums over the columns of linear layers only.
+        certificate: Relative distance of neuron space from ordinary products.
     """
 
     diagonal: Tensor
     sums: Tensor
     products: int
     certificate: float
-    missing: Tensor
 
 
 def neuron_space(operator: HessianOperator) -> NeuronSpace:
@@ -74,72 +70,21 @@ def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple
 
 
 def row_statistics(
-    operator: HessianOperator, space: NeuronSpace, advance: Advance = lambda rows: None, order: Tensor | None = None
+    operator: HessianOperator, space: NeuronSpace, advance: Advance = lambda rows: None
 ) -> RowStatistics:
     """Diagonal and absolute sums of every row, in memory linear in the number of parameters.
 
     Args:
         operator: The Hessian.
         space: Its certified neuron space.
-        advance: Called with the number of rows that were finished. A keyboard interrupt after those of the linear
-            layers keeps what is there.
-        order: In which the other rows are taken. Default: ascending.
+        advance: Called with the number of rows that were finished.
     """
-    problem = operator.problem
-    layers = problem.layer_slices
-    owner = torch.cat([torch.full((layer.size,), index) for index, layer in enumerate(layers)])
-    diagonal = torch.zeros(problem.n_parameters, dtype=torch.float64, device=operator.device)
-    sums = torch.zeros(len(layers), problem.n_parameters, dtype=torch.float64, device=operator.device)
-    for panel in space.panels(*parallel.ranks()):
-        row_layer, column_layer = int(owner[panel.rows.start]), int(owner[panel.columns.start])
-        above = panel.rows.start - panel.columns.start
-        if not panel.mirrored and 0 <= above < panel.columns.stop - panel.columns.start:
-            diagonal[panel.rows] = panel.block.flatten(1).diagonal(above).double()
-        block = panel.block.abs_()
-        sums[column_layer, panel.rows] += block.sum(2).sum(1)
-        if panel.mirrored:
-            sums[row_layer, panel.columns] += block.sum(0).flatten()
-    others = space.others if order is None else order
-    neuron_columns = [neuron.layer for neuron in space.layers]
-    done = 0
-    try:
-        advance(problem.n_parameters - len(others))
-        for index, rows in enumerate(torch.split(others, operator.chunk)):
-            if parallel.is_own(index):
-                _add_rows(operator, rows, owner, neuron_columns, diagonal, sums)
-            done += len(rows)
-            advance(len(rows))
-    except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1:
-            raise
-        linear = torch.ones(problem.n_parameters, dtype=torch.bool, device=operator.device)
-        linear[others.to(operator.device)] = False
-        for owned, layer in enumerate(layers):
-            if layer not in neuron_columns:
-                sums[owned, linear] = 0.0
-        spent = done + len(space.layers)
-        return RowStatistics(diagonal.cpu(), sums.T.contiguous().cpu(), spent, float("nan"), others[done:])
-    parallel.total(diagonal)
-    parallel.total(sums)
+    stream = RowStream(operator, space, space.others)
+    while stream.done < len(stream.steps):
+        advance(stream.advance())
+    diagonal, sums = stream.finished()
     certificate = space.certificate(operator, seed=1)
-    spent = len(others) + 2 * len(space.layers)
-    return RowStatistics(diagonal.cpu(), sums.T.contiguous().cpu(), spent, certificate, others[:0])
-
-
-def _add_rows(
-    operator: HessianOperator, rows: Tensor, owner: Tensor, linear: list[Layer], diagonal: Tensor, sums: Tensor
-) -> None:
-    """Diagonal and sums of some rows by products, and what they add to the sums of the linear layers' rows."""
-    block = operator.rows(rows)
-    place = rows.to(operator.device)
-    diagonal[place] = block.gather(1, place[:, None])[:, 0].double()
-    block = block.abs_()
-    for owned, layer in enumerate(operator.problem.layer_slices):
-        sums[owned, place] = block[:, layer.start : layer.stop].sum(1).double()
-    for owned in sorted(set(owner[rows].tolist())):
-        mine = block[(owner[rows] == owned).to(block.device)]
-        for layer in linear:
-            sums[owned, layer.start : layer.stop] += mine[:, layer.start : layer.stop].sum(0)
+    return RowStatistics(diagonal, sums, len(space.others) + 2 * len(space.layers), certificate)
 
 
 def dense(operator: HessianOperator) -> Tensor:

@@ -13,6 +13,7 @@ input of 1.
 Everything is reverse over reverse: forward-mode derivatives of some layers are wrong in torch.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -97,6 +98,7 @@ class NeuronSpace:
         inputs: h_{l-1} of each layer, (d_{l-1}, samples).
         ones: The same with the samples first, and a column of ones where there is a bias.
         cotangents: delta_l of each, (d_l, samples), with the weights of the batches.
+        order: The neurons of each layer in the order in which they are taken; `None` as they are.
 
     Raises:
         NotInNeuronSpaceError: if there is no such layer, or an operation cannot be batched.
@@ -122,6 +124,29 @@ class NeuronSpace:
             for index in range(len(self.layers))
         ]
         self._buffers = torch.empty(2, 0, dtype=self.dtype, device=self.device)
+        self.order: list[Tensor] | None = None
+
+    def reordered(self, orders: Sequence[Tensor]) -> "NeuronSpace":
+        """The same space with the neurons of every layer in another order.
+
+        Places of parameters are then those of `places`, in panels too.
+        """
+        other = copy.copy(self)
+        other.order = [order.to(self.device) for order in orders]
+        other.cotangents = [delta[order] for delta, order in zip(self.cotangents, other.order, strict=True)]
+        return other
+
+    @property
+    def places(self) -> Tensor:
+        """Which parameter each place stands for, (N,)."""
+        found = torch.arange(self.problem.n_parameters)
+        for neuron, order in zip(self.layers, self.order or [], strict=self.order is not None):
+            place, own = neuron.weights(0, neuron.outputs), order.cpu()
+            found[place] = found[place].view(neuron.outputs, neuron.inputs)[own].flatten()
+            if neuron.has_bias:
+                place = neuron.biases(0, neuron.outputs)
+                found[place] = found[place][own]
+        return found
 
     @property
     def others(self) -> Tensor:
@@ -143,7 +168,7 @@ class NeuronSpace:
             begin, end = rank * neurons // size, (rank + 1) * neurons // size
             step = self.neurons_per_pass(lower)
             for first, last in spans(begin, end, step):
-                yield from self._panels(lower, first, last)
+                yield from self.panels_of(lower, first, last)
 
     def certificate(self, operator: HessianOperator, seed: int = 0) -> float:
         """Largest relative distance between neuron space and ordinary products, over one random vector per layer."""
@@ -156,7 +181,7 @@ class NeuronSpace:
                 i, v = tests[lower]
                 expected, found = products[:, lower - first], torch.zeros_like(v)
                 seen = torch.zeros_like(found, dtype=torch.bool)
-                for panel in self._panels(lower, i, i + 1):
+                for panel in self.panels_of(lower, i, i + 1):
                     block = panel.block.flatten(1)
                     found[panel.rows] += block @ v[panel.columns]
                     seen[panel.rows] = True
@@ -179,7 +204,7 @@ class NeuronSpace:
         numbers = self.samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
         return max(1, TANGENT_NUMBERS // numbers)
 
-    def _panels(self, lower: int, first: int, last: int) -> Iterator[Panel]:
+    def panels_of(self, lower: int, first: int, last: int) -> Iterator[Panel]:
         """Columns of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
         A, C = self.tangents(lower, first, last)
         own = self.layers[lower]
@@ -236,8 +261,16 @@ class NeuronSpace:
 
     def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         """A_lm (neurons, d_m, samples) and C_ml (neurons, d_{m-1}, samples) for m >= l, C where h depends."""
-        parts = [graph.tangents(lower, first, last) for graph in self._graphs]
-        A = [torch.cat(pieces, dim=1).mT.contiguous() for pieces in zip(*(part[0] for part in parts), strict=True)]
+        if self.order is None:
+            orders, neurons = None, torch.arange(first, last)
+        else:
+            orders, neurons = self.order[lower:], self.order[lower][first:last]
+        parts = [graph.tangents(lower, neurons) for graph in self._graphs]
+        joined = [torch.cat(pieces, dim=1).mT for pieces in zip(*(part[0] for part in parts), strict=True)]
+        if orders is None:
+            A = [pieces.contiguous() for pieces in joined]
+        else:
+            A = [pieces.index_select(1, order) for pieces, order in zip(joined, orders, strict=True)]
         C = [
             torch.cat([piece for piece in pieces if piece is not None], dim=1).mT.contiguous()
             if pieces[0] is not None
@@ -263,14 +296,14 @@ class _Graph:
             outputs, duals = ([tensors[upper] for upper in dependent] for tensors in (inputs, self.duals))
             self.pulled = pullback(outputs, self.shifts, duals, create_graph=True)
 
-    def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
-        """As `NeuronSpace.tangents`, for this batch and with samples in the middle."""
+    def tangents(self, lower: int, neurons: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """As `NeuronSpace.tangents`, for some neurons, this batch, and with samples in the middle."""
         shift = self.shifts[lower]
-        units = shift.new_zeros(last - first, *shift.shape)
-        units[torch.arange(last - first), :, torch.arange(first, last)] = 1.0
+        units = shift.new_zeros(len(neurons), *shift.shape)
+        units[torch.arange(len(neurons)), :, neurons] = 1.0
         return (
             [
-                found if found is not None else units.new_zeros(last - first, *other.shape)
+                found if found is not None else units.new_zeros(len(neurons), *other.shape)
                 for found, other in zip(
                     batched_or_refuse([self.cotangents[lower]], self.shifts[lower:], [units]),
                     self.shifts[lower:],

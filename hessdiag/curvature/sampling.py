@@ -3,6 +3,7 @@
 Pure numpy: knows no model. Ratios in stratified samples follow Cochran, Sampling Techniques, chapters 5 and 6.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +16,9 @@ from hessdiag.linalg import quantiles
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-LEAST_PER_STRATUM = (
-    8  # fewer miss the rare heavy rows: the interval of a ReLU network's share then covers 90 % of truths
-)
-STRATA_PER_GROUP = 4
-LEAST_STRATA = 2  # of a group, however few rows are drawn
+LEAST_PER_STRATUM = 4
+STRATA_PER_GROUP = 32
+BEGINNING = 8  # rows of each group of a list that is taken in order, before any has more
 LEAST_EFFECTIVE = 2.0  # rows that carry the mass, below which nothing is known of their spread
 
 
@@ -40,57 +39,104 @@ class Ratio:
     interval: tuple[float, float]
 
 
+def joined_groups(groups: Sequence[Indices], owners: Sequence[int], scale: Floats, rows: int) -> list[list[int]]:
+    """Which groups of rows to take together, so that each has a few rows of a sample.
+
+    First those of one owner are joined, then neighbours whose rows hold least, but the last owner's only at the end:
+    the diagonal of a network's last layer is unlike all others. Groups of rows guessed to be zero are left out.
+
+    Args:
+        groups: Row numbers of each group (a layer's weights, a layer's biases).
+        owners: The layer of each.
+        scale: A guess of every row's absolute sum, within a factor of a few.
+        rows: How many are going to be drawn.
+
+    Returns:
+        Numbers of the groups that are one from now on.
+
+    >>> groups = [np.arange(10), np.arange(10, 20), np.arange(20, 30), np.arange(30, 40)]
+    >>> joined_groups(groups, [0, 1, 1, 2], np.ones(40), 12), joined_groups(groups, [0, 1, 1, 2], np.ones(40), 8)
+    ([[0], [1, 2], [3]], [[0, 1, 2], [3]])
+    """
+    masses = [float(scale[group].sum()) for group in groups]
+    found = [[index] for index, mass in enumerate(masses) if mass > 0]
+    held = [mass for mass in masses if mass > 0]
+    while len(found) > max(1, rows // LEAST_PER_STRATUM):
+        together = np.add(held[:-1], held[1:])
+        ends = [(owners[before[-1]], owners[after[0]]) for before, after in itertools.pairwise(found)]
+        last = owners[found[-1][0]]
+        # Ranks that no sum of masses outweighs.
+        rank = [0 if one == other else 2 if last in (one, other) else 1 for one, other in ends]
+        place = int(np.lexsort((together, np.array(rank)))[0])
+        found[place : place + 2] = [found[place] + found[place + 1]]
+        held[place : place + 2] = [held[place] + held[place + 1]]
+    return found
+
+
 def strata_by_scale(groups: Sequence[Indices], scale: Floats, rows: int) -> list[Indices]:
     """Split each group of rows by a rough guess of the rows' sizes, so that rows in one stratum are alike.
 
     Args:
-        groups: Row numbers of each group (a layer's weights, a layer's biases).
+        groups: Row numbers of each group.
         scale: A guess of every row's absolute sum, within a factor of a few. Rows guessed to be zero are left out.
-        rows: How many are going to be drawn: no more strata than they can fill, two per group excepted.
+        rows: How many are going to be drawn: no more strata than they can fill.
 
     Returns:
-        Row numbers of each stratum, at most `STRATA_PER_GROUP` a group, cut at equal shares of the cumulated square
-        root of the scale (the rule of Dalenius and Hodges).
+        Row numbers of each stratum, at most `STRATA_PER_GROUP` a group, cut at equal shares of the cumulated scale:
+        then rows that hold most are nearly all looked at, and the share of those that are drawn is that of the mass.
 
-    >>> [s.tolist() for s in strata_by_scale([np.arange(64)], np.repeat([0.0, 1.0, 16.0], [16, 32, 16]), 32)][-1]
-    [56, 57, 58, 59, 60, 61, 62, 63]
+    >>> [s.tolist() for s in strata_by_scale([np.arange(64)], np.repeat([0.0, 1.0, 4.0], [16, 40, 8]), 24)][-1]
+    [61, 62, 63]
     """
     strata = []
-    most = min(STRATA_PER_GROUP, max(LEAST_STRATA, rows // (LEAST_PER_STRATUM * max(len(groups), 1))))
-    for group in groups:
+    masses = [float(scale[group].sum()) for group in groups]
+    enough = 1 if rows < 4 * LEAST_PER_STRATUM * len(groups) else 2
+    for group, mass in zip(groups, masses, strict=True):
         alive = group[scale[group] > 0]
         if not len(alive):
             continue
+        most = min(STRATA_PER_GROUP, max(enough, int(rows * mass / sum(masses)) // LEAST_PER_STRATUM))
+        pieces = max(1, min(most, len(alive) // (2 * LEAST_PER_STRATUM)))
         ordered = alive[np.argsort(scale[alive], kind="stable")]
-        cumulated = np.cumsum(np.sqrt(scale[ordered]))
-        pieces = max(1, min(most, len(ordered) // (2 * LEAST_PER_STRATUM)))
+        cumulated = np.cumsum(scale[ordered])
         place = np.minimum((cumulated / cumulated[-1] * pieces - 1e-9).astype(int), pieces - 1)
         strata += [np.sort(ordered[place == piece]) for piece in range(pieces) if (place == piece).any()]
     return strata
 
 
 def allocate(strata: Sequence[Indices], scale: Floats, rows: int) -> Indices:
-    """How many rows to draw from each stratum: in proportion to its share of the scale, but at least a few.
+    """How many rows to draw from each stratum: `rows` in all, or every row there is.
 
-    The total can exceed `rows` by what the smallest strata need.
+    In proportion to the strata's shares of the scale, but from each at least a few, as far as `rows` go.
 
     >>> allocate([np.arange(100), np.arange(100, 104)], np.ones(104), 50)
-    array([48,  4])
+    array([46,  4])
     """
-    sizes = np.array([len(stratum) for stratum in strata])
+    sizes = np.array([len(stratum) for stratum in strata], dtype=np.int64)
     weight = np.array([scale[stratum].sum() for stratum in strata])
-    wanted = np.floor(rows * weight / weight.sum()).astype(np.int64)
-    counts: Indices = np.minimum(sizes, np.maximum(wanted, LEAST_PER_STRATUM))
+    rows = min(rows, int(sizes.sum()))
+    counts: Indices = np.minimum(sizes, min(LEAST_PER_STRATUM, rows // max(len(strata), 1)))
+    while left := rows - int(counts.sum()):
+        room = sizes - counts
+        wanted = np.maximum(rows * weight / weight.sum() - counts, 0.0) * (room > 0)
+        wanted = wanted if wanted.any() else weight * (room > 0)
+        more = np.minimum(np.floor(left * wanted / wanted.sum()).astype(np.int64), room)
+        if not more.any():
+            open_ones = np.flatnonzero(room)
+            more[open_ones[np.argsort(-wanted[open_ones], kind="stable")][:left]] = 1
+        counts = counts + more
     return counts
 
 
-def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum]) -> Ratio | None:
+def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum], doubt: float = 1.0) -> Ratio | None:
     """Estimate the ratio of two population totals, in [0, 1], from a stratified sample without replacement.
 
     Args:
         numerator: One value per sampled row, at most the denominator's.
         denominator: Likewise.
         strata: Which sampled rows stand for how many.
+        doubt: How many rows that carry the mass make a degree of freedom: more than one where a sample may lack rows
+            of a kind that strata do not tell apart.
 
     Returns:
         The combined ratio estimate, its linearized standard error, and a 95 % interval: Student's t with
@@ -130,7 +176,8 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum]) -> 
         unseen = 1 - 0.05 ** (1 / effective)
         return Ratio(value, stderr, (max(value - unseen, 0.0), min(value + unseen, 1.0)))
     # A few rows of one stratum may look alike by luck: then its mass says how much hangs on them.
-    freedom = max(min(variance**2 / spread, squares**2 / mass_spread, effective - 1), 1.0)
+    left = sum(s.size - len(s.drawn) for s in strata)  # the error is a sum over these: of few, it is not normal
+    freedom = max(min(variance**2 / spread, squares**2 / mass_spread, (effective - 1) / doubt, left + 2), 1.0)
     reach = quantiles.student(0.975, freedom) * stderr / (value * (1 - value))
     logit = np.log(value / (1 - value))
     low, high = (1 / (1 + np.exp(-(logit + side * reach))) for side in (-1, 1))

@@ -194,10 +194,11 @@ def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Fl
     tensors = [
         np.arange(stop - parameter.numel(), stop) for parameter, stop in zip(problem.parameters, stops, strict=True)
     ]
+    enough = sampling.BEGINNING
     masses, variances, products = [], [], 0
     for layer in problem.executed_layers:
         strata = [indices for indices in tensors if layer.start <= indices[0] < layer.stop]
-        counts = sampling.allocate(strata, np.ones(problem.n_parameters), rows)
+        counts = sampling.allocate(strata, np.ones(problem.n_parameters), max(rows, enough * len(strata)))
         mass = variance = 0.0
         for stratum, count in zip(strata, counts, strict=True):
             drawn = torch.from_numpy(np.sort(rng.choice(stratum, count, replace=False)))

@@ -70,9 +70,11 @@ def _nothing_there() -> Finding:
 
 
 def _still_layers(share: "DiagShare") -> list[Finding]:
+    if share.layer_block_matrix is None:  # of some layer no row was drawn
+        return []
     still = [
         layer.name
-        for layer, row in zip(share.layers, share.layer_block_matrix or (), strict=True)
+        for layer, row in zip(share.layers, share.layer_block_matrix, strict=True)
         if layer.diag_share is not None and math.isnan(layer.diag_share) and not any(row)
     ]
     if not still:

@@ -7,7 +7,7 @@ from typing import Any
 from hessdiag.curvature.point.result import Point
 from hessdiag.diagnostics.verdict import Finding, Status
 
-_HELD_ELSEWHERE = ("checks", "status", "findings")  # in the document, beside its "result"
+_HELD_ELSEWHERE = ("checks", "status", "findings", "resumed_pieces")  # in the document, beside its "result"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +21,7 @@ class Measured:
         point: What kind of point the parameters are at; `None` where it was not looked at.
         status: "ok", "inexact" (not to be trusted) or "interrupted" (what was complete by then).
         findings: The verdict.
+        resumed_pieces: How many finished pieces of an earlier run were taken up.
     """
 
     checks: dict[str, float | None]
@@ -29,6 +30,7 @@ class Measured:
     check_tolerance: float = 0.0
     point: Point | None = None
     findings: tuple[Finding, ...] = ()
+    resumed_pieces: int = 0
 
     @property
     def theory(self) -> Mapping[str, Any] | None:

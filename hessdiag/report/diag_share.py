@@ -60,8 +60,14 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
     every = "every row was computed" + (", but for those of untouched parameters" if result.get("untouched") else "")
     how = every if exact else "rows drawn without replacement, stratified by layer"
+    merged = [" + ".join(names) for names in result.get("merged_strata") or ()]
     facts = [
         Fact("Hessian rows", rows, how),
+        Fact(
+            "strata merged",
+            f"{sum(map(len, result.get('merged_strata') or ()))} tensors in {len(merged)}" if merged else MISSING,
+            f"too few rows for a stratum of each: {'; '.join(merged)}",
+        ),
         Fact(
             "inside layer blocks",
             with_interval(result["layer_block_share"], result.get("layer_block_share_interval"), 3),

@@ -69,8 +69,36 @@ def test_no_more_strata_than_rows_can_fill():
     groups = [np.arange(100 * i, 100 * (i + 1)) for i in range(5)]
     scale = np.exp(np.linspace(0, 3, 500))
     few, many = (sampling.strata_by_scale(groups, scale, rows) for rows in (40, 1000))
-    assert (len(few), len(many)) == (10, 20)
-    assert sampling.allocate(few, scale, 40).sum() <= 5 * 2 * 8 + 40
+    assert 5 < len(few) <= 40 / 4
+    assert 50 < len(many) <= 1000 / 4
+    assert [sampling.allocate(few, scale, rows).sum() for rows in (7, 40, 41, 499, 500, 900)] == [
+        7,
+        40,
+        41,
+        499,
+        500,
+        500,
+    ]
+    assert (sampling.allocate(few, scale, 40) >= 4).all()
+
+
+def test_groups_are_joined_until_each_has_rows_enough():
+    groups = [np.arange(10 * i, 10 * (i + 1)) for i in range(6)]
+    scale = np.repeat([1.0, 1.0, 0.0, 5.0, 9.0, 2.0], 10)
+    owners = [0, 1, 1, 2, 2, 3]
+    joined = {rows: sampling.joined_groups(groups, owners, scale, rows) for rows in (1000, 16, 15, 8, 3)}
+    assert joined[1000] == [[0], [1], [3], [4], [5]]
+    assert joined[16] == [[0], [1], [3, 4], [5]]  # two of one owner, though others hold less
+    assert joined[15] == [[0, 1], [3, 4], [5]]
+    assert joined[8] == [[0, 1, 3, 4], [5]]  # the last one's at the end
+    assert joined[3] == [[0, 1, 3, 4, 5]]
+
+
+def test_a_total_of_which_few_are_missing_has_few_degrees_of_freedom():
+    """20 of 21: the error is that of the one that is missing, whatever the spread of 20 tells of a mean."""
+    shares = np.linspace(0.1, 0.5, 20)
+    found = sampling.ratio(shares, np.ones(20), [Stratum(21, np.arange(20))])
+    assert found.interval == pytest.approx(_logit_interval(0.3, found.stderr, 3), rel=1e-9)
 
 
 def test_interval_by_hand():
@@ -149,7 +177,7 @@ def test_intervals_of_a_beginning_cover(part):
     groups = np.split(np.arange(1500), [40, 700, 720, 1300])
     inside = 0
     for _ in range(400):
-        order = sampling.spread_order(groups, rng, sampling.LEAST_PER_STRATUM)[: int(1500 * part)]
+        order = sampling.spread_order(groups, rng, sampling.BEGINNING)[: int(1500 * part)]
         place = np.full(1500, -1)
         place[order] = np.arange(len(order))
         strata = [Stratum(len(group), place[group][place[group] >= 0]) for group in groups]

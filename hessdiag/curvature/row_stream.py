@@ -1,0 +1,228 @@
+"""Statistics of every row of a Hessian that has linear layers, step by step: a run may end after any, or go on later.
+
+Neurons of linear layers go through neuron space, a few at a time; all other parameters have a row by a product each.
+What was done first is a sample of all: neurons are taken in the order of `neuron_sample`, and layers advance together.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hessdiag.curvature import neuron_sample, parallel
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import NeuronSpace, spans
+
+
+@dataclass(frozen=True)
+class Step:
+    """Some neurons of one layer, or some rows of other parameters.
+
+    Attributes:
+        layer: Which neuron layer; `None` for rows by products.
+        start: First neuron, or first place among the other rows.
+        stop: Past the last.
+        work: Multiplications, roughly.
+    """
+
+    layer: int | None
+    start: int
+    stop: int
+    work: float
+
+
+@dataclass(frozen=True)
+class DoneRows:
+    """The rows that are known before all are, as a sample of them.
+
+    An entry between two layers is in the rows of one of them alone, and counts twice there, so that sums over all rows
+    are those of the whole matrix.
+
+    Attributes:
+        indices: Parameters, (rows,).
+        diagonal: H_ii, (rows,).
+        sums: Absolute sums over the columns of each layer, (rows, L).
+        units: What was drawn: for a row of a linear layer the first weight of its neuron, else the row itself.
+    """
+
+    indices: NDArray[np.int64]
+    diagonal: NDArray[np.float64]
+    sums: NDArray[np.float64]
+    units: NDArray[np.int64]
+
+
+class RowStream:
+    """Diagonal and absolute sums of every row, in memory linear in the number of parameters.
+
+    Args:
+        operator: The Hessian.
+        space: Its certified neuron space.
+        others: The parameters outside of it, in the order in which they are taken.
+        least: How many of them come before most neurons.
+
+    Attributes:
+        steps: All that this process has to do, in order.
+        done: How many of them are done.
+        diagonal: H_ii of what is done, by the places of `space`, (N,), float64.
+        sums: Absolute sums over the columns of each layer, (L, N), float64.
+    """
+
+    def __init__(self, operator: HessianOperator, space: NeuronSpace, others: Tensor, least: int = 0) -> None:
+        self._operator, self.space, self.others = operator, space, others
+        problem = operator.problem
+        self._layers = problem.layer_slices
+        self._owner = torch.cat([torch.full((layer.size,), index) for index, layer in enumerate(self._layers)])
+        self._linear = [neuron.layer for neuron in space.layers]
+        self._owners = [self._layers.index(layer) for layer in self._linear]
+        self._places = space.places.to(operator.device)
+        n, count = problem.n_parameters, len(self._layers)
+        self.diagonal = torch.zeros(n, dtype=torch.float64, device=operator.device)
+        self.sums = torch.zeros(count, n, dtype=torch.float64, device=operator.device)
+        self.steps = self._schedule(least)
+        self.done = 0
+        self._spent = {True: [0.0, 0.0], False: [0.0, 0.0]}  # seconds and work of neurons, and of other rows
+
+    @property
+    def products(self) -> int:
+        """Hessian-vector products of what is done in all processes, a neuron's tangents not counted."""
+        if self.done == len(self.steps):
+            return len(self.others)
+        return sum(step.stop - step.start for step in self.steps[: self.done] if step.layer is None)
+
+    @property
+    def fraction(self) -> float:
+        """How much of the time is over, by what steps of the same kind have taken."""
+        rates = {kind: seconds / work if work else 0.0 for kind, (seconds, work) in self._spent.items()}
+        known = max(rates.values()) or 1.0
+        times = [step.work * (rates[step.layer is not None] or known) for step in self.steps]
+        return sum(times[: self.done]) / (sum(times) or 1.0)
+
+    def advance(self) -> int:
+        """Do the next step; the number of rows that it was about."""
+        step, began = self.steps[self.done], time.perf_counter()
+        if step.layer is None:
+            self._add_rows(self.others[step.start : step.stop])
+        else:
+            self._add_neurons(step.layer, step.start, step.stop)
+        self.done += 1
+        spent = self._spent[step.layer is not None]
+        spent[0] += time.perf_counter() - began
+        spent[1] += step.work
+        width = 1
+        if step.layer is not None:
+            layer = self.space.layers[step.layer]
+            width = layer.inputs + layer.has_bias
+        return (step.stop - step.start) * width
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """What `resume` takes."""
+        return {"diagonal": self.diagonal.cpu().numpy(), "sums": self.sums.cpu().numpy()}
+
+    def resume(self, done: int, arrays: Mapping[str, NDArray[np.float64]]) -> None:
+        """Go on after so many steps, of a stream of the same problem."""
+        self.done = done
+        self.diagonal.copy_(torch.from_numpy(arrays["diagonal"]))
+        self.sums.copy_(torch.from_numpy(arrays["sums"]))
+
+    def finished(self) -> tuple[Tensor, Tensor]:
+        """Diagonal (N,) and sums (N, L) of all rows, once every process has done its steps."""
+        parallel.total(self.diagonal)
+        parallel.total(self.sums)
+        diagonal, sums = torch.empty_like(self.diagonal), torch.empty_like(self.sums)
+        diagonal[self._places] = self.diagonal
+        sums[:, self._places] = self.sums
+        return diagonal.cpu(), sums.T.contiguous().cpu()
+
+    def sample(self) -> DoneRows:
+        """The rows that are known now. Of one process; what a step that was broken off has added does not matter."""
+        done = self.steps[: self.done]
+        rows = np.zeros(0, dtype=np.int64)
+        places, units = [rows], [rows]
+        factors = [np.zeros((0, len(self._layers)))]
+        weights = np.ones(len(self._layers))
+        weights[self._owners] = 2.0
+        own = torch.cat(
+            [self.others[:0], *(self.others[step.start : step.stop] for step in done if step.layer is None)]
+        ).numpy()
+        places.append(own)
+        units.append(own)
+        factors.append(np.tile(weights, (len(own), 1)))
+        parameters = self._places.cpu().numpy()
+        for index, neuron in enumerate(self.space.layers):
+            count = max((step.stop for step in done if step.layer == index), default=0)
+            if count < neuron_sample.first(neuron.outputs):
+                continue  # no sample yet
+            inside = [np.arange(part.start, part.stop) for part in (neuron.weights(0, count), neuron.biases(0, count))]
+            inside = inside if neuron.has_bias else inside[:1]
+            first = parameters[inside[0]].reshape(count, neuron.inputs)[:, 0]
+            weights = np.zeros(len(self._layers))
+            weights[self._owners[index]] = 1.0
+            weights[self._owners[index + 1 :]] = 2.0
+            places += inside
+            units += [np.repeat(first, neuron.inputs), first][: len(inside)]
+            factors.append(np.tile(weights, (sum(map(len, inside)), 1)))
+        place = np.concatenate(places)
+        sums = self.sums.cpu().numpy()[:, place].T * np.concatenate(factors)
+        return DoneRows(parameters[place], self.diagonal.cpu().numpy()[place], sums, np.concatenate(units))
+
+    def _schedule(self, least: int) -> list[Step]:
+        rank, size = parallel.ranks()
+        first: list[tuple[float, Step]] = []
+        rest: list[tuple[float, Step]] = []
+        for index, neuron in enumerate(self.space.layers):
+            begin, end = rank * neuron.outputs // size, (rank + 1) * neuron.outputs // size
+            together = self.space.neurons_per_pass(index)
+            start = min(begin + neuron_sample.first(neuron.outputs), end)
+            first += [(low - begin, self._neurons(index, low, high)) for low, high in spans(begin, start, together)]
+            for low, high in spans(start, end, together):
+                rest.append(((high - begin) / (end - begin), self._neurons(index, low, high)))
+        early, late = (
+            [self._rows(low, high) for low, high in spans(start, stop, self._operator.chunk)]
+            for start, stop in ((0, least), (least, len(self.others)))
+        )
+        for steps in (first, rest):
+            steps.sort(key=lambda pair: pair[0])
+        mine = {id(step) for index, step in enumerate([*early, *late]) if parallel.is_own(index)}
+        every = [*(step for _, step in first), *early, *(step for _, step in rest), *late]
+        return [step for step in every if step.layer is not None or id(step) in mine]
+
+    def _neurons(self, index: int, start: int, stop: int) -> Step:
+        layers, samples = self.space.layers, float(self.space.samples)
+        width = layers[index].inputs + layers[index].has_bias
+        rows = (layers[index].outputs - start) * width + sum(other.layer.size for other in layers[index + 1 :])
+        tangents = 12.0 * sum(other.layer.size for other in layers)
+        return Step(index, start, stop, samples * (stop - start) * (width * rows + tangents))
+
+    def _rows(self, start: int, stop: int) -> Step:
+        return Step(None, start, stop, 12.0 * self.space.samples * self._operator.shape[0] * (stop - start))
+
+    def _add_neurons(self, index: int, first: int, last: int) -> None:
+        """What some neurons have with all later ones of their layer, and with the layers above."""
+        owner, diagonal, sums = self._owner, self.diagonal, self.sums
+        for panel in self.space.panels_of(index, first, last):
+            row_layer, column_layer = int(owner[panel.rows.start]), int(owner[panel.columns.start])
+            above = panel.rows.start - panel.columns.start
+            if not panel.mirrored and 0 <= above < panel.columns.stop - panel.columns.start:
+                diagonal[panel.rows] = panel.block.flatten(1).diagonal(above).double()
+            block = panel.block.abs_()
+            sums[column_layer, panel.rows] += block.sum(2).sum(1)
+            if panel.mirrored:
+                sums[row_layer, panel.columns] += block.sum(0).flatten()
+
+    def _add_rows(self, rows: Tensor) -> None:
+        """Diagonal and sums of some rows by products, and what they add to the sums of the linear layers' rows."""
+        block = self._operator.rows(rows)
+        place = rows.to(self._operator.device)
+        self.diagonal[place] = block.gather(1, place[:, None])[:, 0].double()
+        block = block.abs_()
+        for owned, layer in enumerate(self._layers):
+            self.sums[owned, place] = block[:, layer.start : layer.stop].sum(1).double()
+        for owned in sorted(set(self._owner[rows].tolist())):
+            mine = block[(self._owner[rows] == owned).to(block.device)].sum(0)
+            for layer in self._linear:
+                inside = slice(layer.start, layer.stop)
+                self.sums[owned, inside] += mine[self._places[inside]]
