@@ -12,6 +12,7 @@ class FakeShare:
         self.doc = example_documents.diag_share(2)
         self.doc["result"].update(changes)
         del self.doc["result"]["trajectory"]
+        self.resumed_pieces = 0
         self.status, self.theory, self.trusted, self.findings = status, self.doc["theory"], True, ()
         self.checks, self.verdict = self.doc["checks"], self.doc["verdict"]
         self.thresholds = dict.fromkeys(self.checks, 1e-3)

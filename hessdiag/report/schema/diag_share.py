@@ -122,6 +122,7 @@ class Result(parts.Measured):
     hvps: Count | None = None
     untouched: Count | None = None
     zero_rows: Number
+    merged_strata: list[list[str]] | None = None
     trajectory: list[Checkpoint] | None
     change: Change | None = None
 
