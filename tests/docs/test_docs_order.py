@@ -34,7 +34,7 @@ def made(command):
     patterns = [re.escape(name) for name in WRITES.findall(command)]
     for start, names in MAKES.items():
         patterns += names if start in command else []
-    if re.search(r"\b(save|savez|write_bytes)\(", command):
+    if re.search(r"\b(save|savez\w*|write_\w+|touch)\(", command):
         for name in re.findall(r"'([\w.{}-]+\.\w+)'", command):
             patterns.append(re.sub(r"\\{\w+\\}", r"[\\w.]+", re.escape(name)))
     return patterns
