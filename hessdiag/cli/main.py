@@ -203,6 +203,9 @@ def _explain(error: Exception) -> int:
         speech.error("this command computes, and torch is not installed.", "pip install torch")
     elif isinstance(error, MemoryError):
         speech.error("memory ran out.", "a smaller model or batch, or a machine with more memory")
+    elif isinstance(error, ValueError) and "embedded null" in str(error):
+        speech.error("a name holds a NUL character, and no file can have such a name.")
+        return ExitCode.USAGE
     elif isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         speech.error(f"the system refused{where}: {reason(error)} (run with --traceback to see where)")

@@ -84,6 +84,10 @@ def prepare(
     if as_json and form not in (None, "json"):
         raise SpecError(f"--json and --format {form} contradict each other.", "only one of them")
     ranks()  # a leftover RANK is said before anything is computed
+    if not _is_there():
+        raise SpecError(
+            "the current folder was deleted, and libraries look for theirs from it.", "cd to one that exists"
+        )
     chosen = "json" if as_json else form
     return Output(
         form=chosen or "text",
@@ -103,6 +107,15 @@ def _gates(texts: Sequence[str], command: str) -> tuple[gates.Gate, ...]:
     for gate in found:
         metrics.check(gate.metric, command)
     return found
+
+
+def _is_there() -> bool:
+    """Whether the current folder still exists: MKL, for one, ends the process where it does not."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
 
 
 def writable(path: Path, form: str | None = None, *, force: bool, option: str = "-o") -> Target:

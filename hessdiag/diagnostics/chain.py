@@ -223,8 +223,8 @@ def chain(
             raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {usual}")
     if length > LONGEST:
         raise SpecError(f"--length must be at most {LONGEST:,}, not {length:,}.", f"--length {LONGEST}")
-    if scale is not None and not 0 < scale < math.inf:
-        raise SpecError(f"--scale must be positive and finite, not {scale:g}.", "--scale 1.7320508")
+    if scale is not None and not 0 < 2 * scale < math.inf:  # as wide is the interval of uniform weights
+        raise SpecError(f"--scale must be positive, and its double finite; {scale:g} is not.", "--scale 1.7320508")
     law = Law(length, critical_scale(2, distribution) if scale is None else scale, distribution)
     lengths = _grid(length)
     report = progress or (lambda done, total, what: None)
