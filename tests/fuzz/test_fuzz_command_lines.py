@@ -106,6 +106,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("MPLCONFIGDIR", str(inside))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(inside))  # torch makes one, used or not
     for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     return inside
