@@ -50,6 +50,7 @@ STYLE: Any = {
     "legend.fontsize": 11,
 }
 MANY_LABELS = 40  # rows above which labels would no longer be read
+LONGEST_CELL = 9  # characters beside a heat map on a phone
 SMALLEST = 0.8  # of the usual type of a legend
 LEGEND = 0.22  # inches of a line
 FEW_MARKS = 10  # on a line of many points
@@ -149,10 +150,12 @@ def _decade(value: float, _: int | None = None) -> str:
 
 
 def _log_ticks(axis: Axis, page: Page) -> None:
-    """Whole decades, as many as have room; within less than one and a half, plain numbers."""
+    """Whole decades, as many as have room; plain numbers between them where hardly one would be labelled."""
     low, high = axis.get_view_interval()
-    if high < 30 * low:  # hardly a decade would be labelled
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 3.0, 5.0)) if high > 3 * low else MaxNLocator(page.decades))
+    decades = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
+    if decades < 2:
+        between = (1.0, 2.0, 5.0) if page is WIDE else (1.0, 3.0)
+        axis.set_major_locator(LogLocator(subs=between) if high > 5 * low else MaxNLocator(page.ticks))
         axis.set_major_formatter(FormatStrFormatter("%.4g"))
     else:
         axis.set_major_locator(LogLocator(numticks=2 * page.decades + 1))
@@ -318,7 +321,7 @@ def _legend_that_fits(figure: Figure, entries: dict[str, Any]) -> None:
     size = STYLE["legend.fontsize"]
     while True:
         legend = figure.legend(**entries, loc="outside upper left", fontsize=size)
-        room = figure.bbox.width / legend.get_window_extent().width
+        room = 0.95 * figure.bbox.width / legend.get_window_extent().width
         if room >= 1:
             return
         legend.remove()
@@ -368,6 +371,8 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     axes.set_yticks(*_cell_labels(names[0], page))
     places, labels = _cell_labels(names[1], page)
     axes.set_xticks(places, labels, rotation=90 if sum(map(len, labels)) > 4.5 * page.width else 0)
+    if page is NARROW and max(map(len, names[0])) > LONGEST_CELL:
+        axes.set_ylabel("layer, by its number")
     axes.tick_params(length=0, labelsize=9)
     if max(map(len, names)) > 1:
         axes.spines[:].set_visible(False)
@@ -375,7 +380,12 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
 
 
 def _cell_labels(names: Sequence[str], page: Page) -> tuple[list[int], list[str]]:
-    """Where the labels of a heat map's rows or columns stand, and what they say: no more than can be read."""
+    """Where the labels of a heat map's rows or columns stand, and what they say: no more than can be read.
+
+    On a phone, long names would leave no room for the map: numbers stand for them, in the order of the tables.
+    """
     places = list(range(0, len(names), max(1, -(-len(names) // page.cells))))
+    if page is NARROW and max(map(len, names)) > LONGEST_CELL:
+        return places, [str(index + 1) for index in places]
     labels = _labels(names, page)
     return places, [labels[index] for index in places]

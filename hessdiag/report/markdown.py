@@ -1,5 +1,6 @@
 """A report in Markdown: the headline, compact tables and the verdict, for an issue or a notebook."""
 
+from hessdiag.report.columns import folded
 from hessdiag.report.terminal import WORDS
 from hessdiag.report.view import Heat, Table, View, checks_table
 
@@ -34,7 +35,12 @@ def render(view: View) -> str:
 
 def _table(table: Table) -> list[str]:
     rules = ["---" if index < table.text_columns else "---:" for index in range(len(table.columns))]
-    rows = [f"| {' | '.join(map(_escape, row))} |" for row in (table.columns, *table.rows)]
+    start, end = folded(len(table.rows))
+    last = len(table.rows) - end
+    said = f"{last - start} rows between: --json has them"
+    between = [(said, *("" for _ in table.columns[1:]))] if end else []
+    shown = (table.columns, *table.rows[:start], *between, *table.rows[last:])
+    rows = [f"| {' | '.join(map(_escape, row))} |" for row in shown]
     return [f"### {_escape(table.title)}", "", rows[0], f"| {' | '.join(rules)} |", *rows[1:]]
 
 

@@ -173,6 +173,13 @@ def test_numbers_do_not_break_and_names_do():
     assert page_module._breaking("0.25 of it") == "0.25 of it"
 
 
+def test_long_tables_in_markdown_say_what_is_between():
+    text = render(example_documents.diag_share(60), "markdown")
+    assert "| 36 rows between: --json has them |" in text
+    assert text.count("Linear |") == 24
+    assert "rows between" not in render(example_documents.diag_share(40), "markdown")
+
+
 def test_on_paper_a_long_table_says_what_is_between():
     page = Page(render(example_documents.diag_share(60), "html"))
     assert "36 rows between: on the screen, and in the JSON" in page.text("td")
