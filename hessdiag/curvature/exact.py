@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
@@ -31,13 +32,15 @@ class RowStatistics:
         diagonal: H_ii, (N,), float64.
         sums: Absolute sums over the columns of each layer, (N, L), float64.
         products: Hessian-vector products spent.
-        certificate: Relative distance of neuron space from ordinary products.
+        certificate: Relative distance of neuron space from ordinary products; NaN if interrupted.
+        missing: Rows that an interrupt left out, or of which it left entries out.
     """
 
     diagonal: Tensor
     sums: Tensor
     products: int
     certificate: float
+    missing: Tensor
 
 
 def neuron_space(operator: HessianOperator) -> NeuronSpace:
@@ -77,14 +80,26 @@ def row_statistics(
     Args:
         operator: The Hessian.
         space: Its certified neuron space.
-        advance: Called with the number of rows that were finished.
+        advance: Called with the number of rows that were finished. A keyboard interrupt keeps the rows that are whole.
+
+    Raises:
+        KeyboardInterrupt: where none is.
     """
     stream = RowStream(operator, space, space.others)
-    while stream.done < len(stream.steps):
-        advance(stream.advance())
+    try:
+        while stream.done < len(stream.steps):
+            advance(stream.advance())
+    except KeyboardInterrupt:
+        whole = stream.whole()
+        if not bool(whole.any()) or parallel.ranks()[1] > 1:
+            raise
+        diagonal, sums = stream.finished()
+        missing = torch.nonzero(~whole)[:, 0]
+        return RowStatistics(diagonal, sums, stream.products + len(space.layers), float("nan"), missing)
     diagonal, sums = stream.finished()
     certificate = space.certificate(operator, seed=1)
-    return RowStatistics(diagonal, sums, len(space.others) + 2 * len(space.layers), certificate)
+    products = len(space.others) + 2 * len(space.layers)
+    return RowStatistics(diagonal, sums, products, certificate, space.others[:0])
 
 
 def dense(operator: HessianOperator) -> Tensor:

@@ -137,6 +137,23 @@ class RowStream:
         sums[:, self._places] = self.sums
         return diagonal.cpu(), sums.T.contiguous().cpu()
 
+    def whole(self) -> Tensor:
+        """Which rows have all their entries now, (N,): those by products, and of neurons after all that lie below."""
+        done = self.steps[: self.done]
+        found = torch.zeros(len(self._owner), dtype=torch.bool)
+        for step in done:
+            if step.layer is None:
+                found[self.others[step.start : step.stop]] = True
+        parameters, below = self._places.cpu(), self.products == len(self.others)
+        for index, neuron in enumerate(self.space.layers):
+            count = max((step.stop for step in done if step.layer == index), default=0)
+            if below:
+                found[parameters[neuron.weights(0, count)]] = True
+                if neuron.has_bias:
+                    found[parameters[neuron.biases(0, count)]] = True
+            below = below and count == neuron.outputs
+        return found
+
     def sample(self) -> DoneRows:
         """The rows that are known now. Of one process; what a step that was broken off has added does not matter."""
         done = self.steps[: self.done]

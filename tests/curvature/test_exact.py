@@ -1,5 +1,7 @@
 """The streamed statistics and the dense matrix of neuron space against products, and when it must give way."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -183,3 +185,38 @@ def test_batches_of_one_sample_agree_with_one_batch():
     assert panels[0].keys() == panels[1].keys()
     for key, block in panels[0].items():
         torch.testing.assert_close(block, panels[1][key], rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["convolution and norm", "tanh"])
+def test_rows_that_an_interrupt_left_whole_are_whole(name, monkeypatch):
+    """After every step: what is not called missing is the row of the true Hessian, and its end leaves nothing out."""
+    monkeypatch.setattr("hessdiag.curvature.neuron_space.TANGENT_NUMBERS", 600)
+    problem = CASES[name]()
+    operator = HessianOperator(problem)
+    operator.chunk = 8
+    space = exact.neuron_space(operator)
+    H = (operator @ torch.eye(problem.n_parameters, dtype=torch.float64)).T
+    sums = torch.stack([H[:, layer.start : layer.stop].abs().sum(1) for layer in problem.layer_slices], dim=1)
+    seen = []
+    for most in range(1, 200):
+        left = [most]
+
+        def advance(rows, left=left):
+            left[0] -= 1
+            if not left[0]:
+                raise KeyboardInterrupt
+
+        try:
+            found = exact.row_statistics(operator, space, advance)
+        except KeyboardInterrupt:
+            continue
+        whole = torch.ones(problem.n_parameters, dtype=torch.bool)
+        whole[found.missing] = False
+        torch.testing.assert_close(found.diagonal[whole], H.diagonal()[whole], rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(found.sums[whole], sums[whole], rtol=1e-9, atol=1e-10)
+        seen.append(int(whole.sum()))
+        if not math.isnan(found.certificate):
+            break
+    assert seen == sorted(seen)
+    assert seen[-1] == problem.n_parameters
+    assert len(set(seen)) > 2
