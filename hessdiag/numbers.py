@@ -39,7 +39,7 @@ def percent(value: float | None, digits: int = 3) -> str:
     >>> percent(0.1234), percent(0.0), percent(0.5), percent(1.2e-6)
     ('12.3 %', '0 %', '50.0 %', '1.20e-4 %')
     """
-    return MISSING if value is None else f"{number(100 * value, digits)} %"
+    return MISSING if value is None or math.isnan(value) else f"{number(100 * value, digits)} %"
 
 
 def factor(value: float | None, digits: int = 3) -> str:
@@ -48,7 +48,7 @@ def factor(value: float | None, digits: int = 3) -> str:
     >>> factor(1.5), factor(None)
     ('×1.50', '–')
     """
-    return MISSING if value is None else number(value) if math.isnan(value) else f"×{number(value, digits)}"
+    return MISSING if value is None or math.isnan(value) else f"×{number(value, digits)}"
 
 
 def factor_of_log(log: float, stderr: float | None) -> str:
@@ -72,12 +72,12 @@ def p_value(p: float) -> str:
 
 
 def with_error(value: float | None, stderr: float | None, digits: int = 4) -> str:
-    """A number and its standard error, with two digits of the error.
+    """A number and its standard error, with two digits of the error; an error that is not known is left out.
 
-    >>> with_error(0.012345, 0.0004), with_error(0.012345, None)
-    ('0.01235 ± 0.00040', '0.01235')
+    >>> with_error(0.012345, 0.0004), with_error(0.012345, None), with_error(0.012345, math.nan)
+    ('0.01235 ± 0.00040', '0.01235', '0.01235')
     """
-    if value is None or stderr is None:
+    if value is None or stderr is None or math.isnan(stderr):
         return number(value, digits)
     if 0 < stderr < math.inf and PLAIN[0] <= abs(value) < PLAIN[1]:
         decimals = 1 - math.floor(math.log10(stderr))

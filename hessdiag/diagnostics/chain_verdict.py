@@ -39,11 +39,11 @@ def _typical(measured: "Chain") -> Finding:
     """Whether a typical gradient survives: its size is that of the others' product, wherever it is small."""
     log_product, log_gradient = measured.theory_log_median, measured.gradient.theory_log_median
     because = (
-        f"{_kept(measured)}; exact medians at length {measured.length}: |v| {of_log(log_product)}, an entry of the "
+        f"{_kept(measured)}; exact medians at length {measured.length:,}: |v| {of_log(log_product)}, an entry of the "
         f"gradient {of_log(log_gradient)}"
     )
     if measured.length == 1:
-        return Finding("ok", "There is one weight: no product can vanish.", because, "--length 10")
+        return Finding("ok", "One weight: nothing can vanish.", because, "--length 10")
     if log_gradient < SUBTLE:
         level: Level = "bad" if log_gradient < GONE else "warn"
         word = "vanishes" if level == "bad" else "shrinks"

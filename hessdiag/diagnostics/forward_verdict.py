@@ -31,10 +31,11 @@ def findings(measured: "Forward") -> list[Finding]:
 def _signal(entry: "InitRatios") -> Finding:
     ratio = entry.last.ratio
     if not ratio.live:
-        return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds} of {entry.seeds} at layer {entry.depth}", "leaky ReLU, a wider layer, or --dtype float64 if a model's numbers underflow")  # fmt: skip
+        return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds:,} of {entry.seeds:,} at layer {entry.depth:,}", "leaky ReLU, a wider layer, or --dtype float64 if a model's numbers underflow")  # fmt: skip
     log, theory = ratio.log_median, entry.prediction
+    error = "" if math.isnan(ratio.log_median_stderr) else f" (± {percent(ratio.log_median_stderr, 2)})"
     because = (
-        f"median of the output's norm over the input's {of_log(log)} (± {percent(ratio.log_median_stderr, 2)}), "
+        f"median of the output's norm over the input's {of_log(log)}{error}, "
         f"{factor(math.exp(log / entry.depth), 4)} per layer{_cause(entry, theory)}"
     )
     change = f"a typical network's is {times_of_log(abs(log))} {'smaller' if log < 0 else 'larger'} after {counted(entry.depth, 'layer')} than at the input"
@@ -139,7 +140,7 @@ def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
         Finding(
             "note",
             f"{entry.init}: averages mislead, a typical network is {times_of_log(rms - median)} smaller than the average says.",
-            f"at layer {entry.depth} root mean square {of_log(rms, 3 if last.theory_log_rms is None else 4)} ({sources[0]}), median {of_log(median, 3 if last.theory_log_median is None else 4)} ({sources[1]}){tails}",
+            f"at layer {entry.depth:,} root mean square {of_log(rms, 3 if last.theory_log_rms is None else 4)} ({sources[0]}), median {of_log(median, 3 if last.theory_log_median is None else 4)} ({sources[1]}){tails}",
             "judge an initialization by its median",
         )
     ]
@@ -154,7 +155,7 @@ def _dead(entry: "InitRatios") -> list[Finding]:
         Finding(
             level,
             f"{entry.init}: {percent(ratio.dead_fraction)} of networks are born dead: their output is exactly zero.",
-            f"{entry.seeds - ratio.live} of {entry.seeds} at layer {entry.depth}; medians are those of the others",
+            f"{entry.seeds - ratio.live:,} of {entry.seeds:,} at layer {entry.depth:,}; medians are those of the others",
             "leaky ReLU, a wider layer, or another seed",
         )
     ]

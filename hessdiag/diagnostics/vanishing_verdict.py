@@ -49,7 +49,7 @@ def _failed(measured: "Vanishing") -> list[Finding]:
         Finding(
             "bad",
             f"Not every depth could be measured: {depths} {'is' if len(measured.failed) == 1 else 'are'} missing.",
-            f"at depth {first.depth}, {first.says.rstrip('.')}; what is shown is complete",
+            f"at depth {first.depth:,}, {first.says.rstrip('.')}; what is shown is complete",
             first.hint or "--init he_uniform, or smaller depths",
         )
     ]
@@ -82,23 +82,21 @@ def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *,
 
     With as much gradient in every parameter it grows as the root of their number, which is no explosion.
     """
-    theory, between = measured.predict(last.width), f"at depth {last.depth} than at depth {start.depth}"
+    theory, between = measured.predict(last.width), f"at depth {last.depth:,} than at depth {start.depth:,}"
     falls, more = _falls(start, last), math.sqrt(last.parameters / start.parameters)
     if start is last:
         says = "One depth was measured: how norms change with it is not told."
         return Finding("note", says, _median(last), "a larger --depth")
     because = (
-        f"{_median(start)}, {number(last.gradient_norm.median)} at depth {last.depth}{_rate(measured, start, last)}"
+        f"{_median(start)}, {number(last.gradient_norm.median)} at depth {last.depth:,}{_rate(measured, start, last)}"
     )
     if not last.gradient_norm.median:
         says = (
-            f"Gradients vanish: a typical network's squared norm is below the range of float64 at depth {last.depth}."
+            f"Gradients vanish: a typical network's squared norm is below the range of float64 at depth {last.depth:,}."
         )
         return Finding("bad", says, because, _cure(measured, last, theory, explodes=False))
     if not math.isfinite(last.gradient_norm.median):
-        says = (
-            f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth}."
-        )
+        says = f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth:,}."
         return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
     if falls > 1 / SUBTLE:
         gone = falls * more > 1 / GONE  # of one parameter, whose share of the whole falls with their number
@@ -111,7 +109,7 @@ def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *,
     if rises > more / SUBTLE:
         says = f"Gradients grow with depth: a typical network's norm is {times(rises)} larger {between}."
         return Finding("note", says, because, "gradient clipping or a slightly smaller gain, if training diverges")
-    says = f"Gradients hold: a typical network's norm is {times(rises)} as large at depth {last.depth} as at depth {start.depth}."
+    says = f"Gradients hold: a typical network's norm is {times(rises)} as large at depth {last.depth:,} as at depth {start.depth:,}."
     if rises > 1:
         because += f"; {times(more**2)} as many parameters, with as much in each, would alone give {times(more)}"
     if not sound:
@@ -120,7 +118,7 @@ def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *,
 
 
 def _median(entry: "DepthNorms") -> str:
-    return f"median gradient norm {number(entry.gradient_norm.median)} at depth {entry.depth}"
+    return f"median gradient norm {number(entry.gradient_norm.median)} at depth {entry.depth:,}"
 
 
 def _rate(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms") -> str:
@@ -171,8 +169,8 @@ def _hessian(start: "DepthNorms", last: "DepthNorms") -> list[Finding]:
         math.log(after.median / before.median),
         math.hypot(before.log_median_stderr, after.log_median_stderr),
     )
-    because = f"median Frobenius norm {number(before.median)} at depth {start.depth}, {number(after.median)} at depth {last.depth}"
-    between = f"at depth {last.depth} than at depth {start.depth}"
+    because = f"median Frobenius norm {number(before.median)} at depth {start.depth:,}, {number(after.median)} at depth {last.depth:,}"
+    between = f"at depth {last.depth:,} than at depth {start.depth:,}"
     if change < math.log(SUBTLE) and not abs(change) <= Z * error:
         gone = change < math.log(GONE)
         return [
@@ -204,7 +202,7 @@ def _indefinite(last: "DepthNorms") -> list[Finding]:
         Finding(
             "note",
             f"{count:,} of {counted(last.hessian_seeds, 'Hessian')} {'is' if count == 1 else 'are'} certainly indefinite: diagonal blocks are too small for what couples the layers.",
-            f"diagonal blocks {number(diagonal)}, off-diagonal {number(off)} at depth {last.depth} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
+            f"diagonal blocks {number(diagonal)}, off-diagonal {number(off)} at depth {last.depth:,} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
             "negative curvature is the way out of a plateau: perturbed or adaptive steps find it, layer-wise preconditioners do not see it",
         )
     ]
@@ -217,7 +215,7 @@ def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
         Finding(
             "warn",
             "All networks have the same weights: this is one network, not what is typical.",
-            f"{counted(last.seeds, 'network')} at depth {last.depth}; what builds them does not draw from torch's global generator",
+            f"{counted(last.seeds, 'network')} at depth {last.depth:,}; what builds them does not draw from torch's global generator",
             "--init NAME, or a function without a seed of its own",
         )
     ]
@@ -243,7 +241,7 @@ def _uneven(measured: "Vanishing") -> list[Finding]:
         Finding(
             "bad",
             f"Layers are not reached alike: a typical parameter of {weakest.name} gets a gradient {times(high / low)} smaller than one of {strongest.name}.",
-            f"{number(low)} against {number(high)} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth}",
+            f"{number(low)} against {number(high)} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth:,}",
             "an optimizer that scales each parameter by itself (RMSprop, Adam); the norm of the whole gradient hides this",
         )
     ]
@@ -257,7 +255,7 @@ def _effective_width(last: "DepthNorms") -> list[Finding]:
         Finding(
             "note",
             f"The layers average like fully connected ones of {number(last.effective_width)} units, not of {number(last.path_width, 4)}.",
-            f"effective width {number(last.effective_width)}{error} by the stable rank of their inputs, {number(last.path_width, 4)} by counting paths (k^2 c), harmonic means over the layers at depth {last.depth}",
+            f"effective width {number(last.effective_width)}{error} by the stable rank of their inputs, {number(last.path_width, 4)} by counting paths (k^2 c), harmonic means over the layers at depth {last.depth:,}",
             "judge depth by the former: weights that are shared over an image are fewer independent terms than its paths",
         )
     ]
@@ -273,7 +271,7 @@ def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
         Finding(
             "note",
             f"Averages mislead here: a typical network's gradient is {times(norm.mean / norm.median)} smaller than the average says.",
-            f"at depth {last.depth} median {number(norm.median)}, mean {number(norm.mean)}{tails}",
+            f"at depth {last.depth:,} median {number(norm.median)}, mean {number(norm.mean)}{tails}",
             "judge an initialization by its median; try several seeds",
         )
     ]
@@ -287,7 +285,7 @@ def _dead(last: "DepthNorms") -> list[Finding]:
         Finding(
             level,
             f"{percent(last.dead_fraction)} of networks are born dead: their gradient is exactly zero.",
-            f"{round(last.dead_fraction * last.seeds)} of {last.seeds} at depth {last.depth}; no optimizer can move them",
+            f"{round(last.dead_fraction * last.seeds)} of {last.seeds} at depth {last.depth:,}; no optimizer can move them",
             "leaky ReLU, a wider narrowest layer, or another seed",
         )
     ]

@@ -63,7 +63,9 @@ def view(doc: Json) -> View:
         warnings=warnings(doc),
         headline=(
             _share(result, "between_layers"),
-            "of the Hessian's squared norm lies between layers, where layer-wise methods do not look",
+            "of the Hessian's squared norm lies between layers, where layer-wise methods do not look"
+            if result["norm"] != 0
+            else "the Hessian is zero: no part of it lies between layers",
         ),
         facts=_facts(result),
         blocks=(

@@ -1,5 +1,6 @@
 """The view of a `diag-share` document: how diagonal is the Hessian, against its baselines?"""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,19 +34,11 @@ def view(doc: Json) -> View:
         _layers(result["layers"], result["method"]),
         _blocks(result),
     )
-    share = with_interval(result["diag_share"], result["diag_share_interval"], 3)
-    wigner = result["baselines"]["wigner"]
-    measured = result["diag_share"] is not None
     page = View(
         question="How diagonal is the Hessian?",
         subject=subject(doc["problem"]),
         warnings=warnings(doc),
-        headline=(
-            share if measured else NOT_MEASURED,
-            f"of Σ|H_ij| is on the diagonal: {ratio(result['diag_share'], wigner)} the Wigner value 1/d"
-            if measured
-            else "before the interrupt: some rows stand for nothing yet",
-        ),
+        headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
         verdict=findings(doc),
@@ -53,6 +46,18 @@ def view(doc: Json) -> View:
         extra=side_tables(doc),
     )
     return along(page, result) if result.get("trajectory") else page
+
+
+def _headline(result: Json) -> tuple[str, str]:
+    share, wigner = result["diag_share"], result["baselines"]["wigner"]
+    if share is None:
+        return NOT_MEASURED, "before the interrupt: some rows stand for nothing yet"
+    if math.isnan(share):
+        return MISSING, "the Hessian is zero, and so has no share on its diagonal"
+    return (
+        with_interval(share, result["diag_share_interval"], 3),
+        f"of Σ|H_ij| is on the diagonal: {ratio(share, wigner)} the Wigner value 1/d",
+    )
 
 
 def _facts(result: Json) -> tuple[Fact, ...]:
@@ -70,7 +75,9 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
         Fact(
             "inside layer blocks",
-            with_interval(result["layer_block_share"], result.get("layer_block_share_interval"), 3),
+            MISSING
+            if math.isnan(result["layer_block_share"] or 0.0)
+            else with_interval(result["layer_block_share"], result.get("layer_block_share_interval"), 3),
             "share of Σ|H_ij| where both parameters belong to one layer",
         ),
         Fact("trace", number(result["trace"], 4), "sum of the diagonal, and of the eigenvalues"),

@@ -55,7 +55,10 @@ def _subject(problem: Json, inits: Sequence[Json]) -> tuple[tuple[str, str], ...
             ),
         )
     return (
-        ("network", f"fully connected, depth {first['depth']}, width {first['width']}, {first['activation']}"),
+        (
+            "network",
+            f"fully connected, depth {number(first['depth'])}, width {number(first['width'])}, {first['activation']}",
+        ),
         ("inits", named),
         ("averaged over", f"{counted(first['seeds'], 'network')} for each, inputs uniform on the unit sphere"),
         ("computed", f"{problem['dtype']} on {problem['device']}, seed {problem['seed']}"),
@@ -86,7 +89,7 @@ def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
         last = init["layers"][-1]
         exact = f", {number(last['theory_median'], 4)} in theory" if last["theory_median"] is not None else ""
         rms, median = (last[f"theory_{key}"] if last[f"theory_{key}"] is not None else last[key] for key in AVERAGES)
-        where = last.get("name") or f"layer {init['depth']}"
+        where = last.get("name") or f"layer {number(init['depth'])}"
         meaning = f"median at {where}{exact}; root mean square over median {ratio(rms, median)}"
         value = with_error(init["median"], init["median_stderr"], 3) if last["live"] else "all dead"
         yield Fact(init["init"], value, meaning)

@@ -90,7 +90,7 @@ def _width(value: int | str) -> str:
 
 def _subject(problem: Json, result: Json) -> tuple[tuple[str, str], ...]:
     depths = [entry["depth"] for entry in result["depths"]]
-    span = f"depth {min(depths)} to {max(depths)}" if depths else "no depth finished"
+    span = f"depth {number(min(depths))} to {number(max(depths))}" if depths else "no depth finished"
     if result["width"] is None:
         law = f" ({result['distribution']})" if result["distribution"] else ""
         init = f"{result['init']}{law}" if result["init"] else "as the model draws its weights"
@@ -115,9 +115,9 @@ def _headline(result: Json) -> tuple[str, str]:
     first, last = _ends(depths, rates)
     gradient, hessian = rates.get("gradient"), rates.get("hessian")
     if first is last:
-        return number(_median(last["gradient_norm"])), f"is the median gradient norm at depth {last['depth']}"
+        return number(_median(last["gradient_norm"])), f"is the median gradient norm at depth {number(last['depth'])}"
     said = (
-        f"from depth {first['depth']} to {last['depth']} the median gradient norm goes from "
+        f"from depth {number(first['depth'])} to {number(last['depth'])} the median gradient norm goes from "
         f"{_change(first, last, 'gradient_norm')}"
     )
     if None not in (_median(first["hessian_norm"]), _median(last["hessian_norm"])):
@@ -163,17 +163,17 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "median Hessian norm",
             number(_median(deepest["hessian_norm"])),
-            f"Frobenius, at depth {deepest['depth']}",
+            f"Frobenius, at depth {number(deepest['depth'])}",
         ),
         Fact(
             "mean over median",
             ratio(gradient["mean"], _median(gradient)),
-            f"of the gradient norm at depth {deepest['depth']}; far above 1, the mean is of rare networks",
+            f"of the gradient norm at depth {number(deepest['depth'])}; far above 1, the mean is of rare networks",
         ),
         Fact(
             "dead networks",
             percent(deepest["dead_fraction"]),
-            f"at depth {deepest['depth']}: output zero for the whole batch",
+            f"at depth {number(deepest['depth'])}: output zero for the whole batch",
         ),
         Fact(
             "off-diagonal blocks",
@@ -186,7 +186,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "diagonal share",
             number(_median(deepest["hessian_diag_share"])),
-            f"of the Hessian at depth {deepest['depth']}",
+            f"of the Hessian at depth {number(deepest['depth'])}",
         ),
     ]
     if deepest.get("hessian_probe_error") is not None:
@@ -331,7 +331,14 @@ def _rates(rates: Mapping[str, Json], depths: Sequence[Json]) -> Dots | None:
     beside = " Theory is the large-depth limit; at finite depth a small difference is expected." if known else ""
     spread = [2 * (rate["per_layer_stderr"] or 0.0) for _, _, rate in found]
     layers = last["depth"] - first["depth"]
-    columns = ("norm", f"depth {first['depth']}", f"depth {last['depth']}", "per layer", "in theory", "log per layer")
+    columns = (
+        "norm",
+        f"depth {number(first['depth'])}",
+        f"depth {number(last['depth'])}",
+        "per layer",
+        "in theory",
+        "log per layer",
+    )
     return Dots(
         title="Rates per layer",
         caption=(
@@ -340,7 +347,7 @@ def _rates(rates: Mapping[str, Json], depths: Sequence[Json]) -> Dots | None:
         ),
         alt=f"Measured rates per layer of {counted(len(found), 'norm')}{' beside theory' if known else ''}.",
         table=Table(
-            f"Medians at both depths and their change per layer: the {layers}-th root of second over first"
+            f"Medians at both depths and their change per layer: the {number(layers)}-th root of second over first"
             if layers > 1
             else "Medians at both depths and their change per layer",
             columns,

@@ -30,6 +30,7 @@ COMMANDS = [
     "chain --length 40 --scale 1.2 --seeds 500",
     "forward --depth 16 --width 8 --seeds 100",
     "forward --depth 64 --width 2 --seeds 30 --init he_normal",
+    "forward --depth 32 --width 3 --seeds 40",
     "forward --depth 8 --width 8 --seeds 100 --solve median --init he_normal",
     f"forward {MLP} --seeds 30",
     f"diag-share {MLP}",
@@ -47,13 +48,18 @@ COMMANDS = [
     f"blocks {MLP}",
     f"blocks {MLP} --probes 4",
     "blocks 'builtin:mlp(depth=1, width=3)'",
+    "blocks 'builtin:mlp(depth=12, width=2)'",
+    "diag-share 'builtin:mlp(depth=30, width=2)'",
+    "spectrum 'builtin:mlp(depth=30, width=2)'",
+    "eigs 'builtin:mlp(depth=30, width=2)'",
+    "chain --length 1000 --seeds 50",
 ]
 TOKEN = re.compile(r"(?<![\w.^/])-?\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?(?![\w.,]*\d)(?: %)?")
 # What is no number of the measurement: levels, limits and numbers of an instruction.
 CONSTANTS = {"0", "1", "2", "1 %", "5 %", "50 %", "90 %", "95 %", "0.05", "1.2e-38", "1e-8", "1.00", "1.000", "20,000"}
 UNTIDY = [
     r"\bnothing\b$",
-    r"(?<![\d.,/=×^-])\b1 (?!times\b)[a-z]+s\b",
+    r"(?<![\d.,/=×^-])\b1 (?!times\b|is\b|was\b|has\b)[a-z]+s\b",
     r"\b0 of 0\b",
     r"\b(nan|None|inf|True|False)\b",
     r"NaN",
@@ -168,17 +174,17 @@ def elsewhere(doc):
         )
         if result["plateau"]:
             yield 1 / result["plateau"]["learning_rate"]
-    if command == "eigs" and result["largest"]:
+    if command == "eigs" and result["largest"] and result["smallest"] is not None:
         yield abs(result["smallest"] / result["largest"])
         yield sum((pair["gradient_overlap"] or 0.0) ** 2 for pair in result["highest"])
-    if command == "spectrum":
+    if command == "spectrum" and result["frobenius"]:
         low, high = doc["theory"]["semicircle_low"], doc["theory"]["semicircle_high"]
         radius, middle = (high - low) / 2, (high + low) / 2
         yield from (max(result["highest"] - middle, middle - result["lowest"]) / radius, radius, middle)
         yield result["frobenius"] / max(abs(result["lowest"]), abs(result["highest"]))
         known = [outlier["eigenvalue"] for outlier in result["outliers"] if outlier["converged"]]
         yield from (sum(value**2 for value in known) / result["frobenius"] ** 2, float(len(known)))
-    if command == "blocks":
+    if command == "blocks" and result["norm"]:
         squares = [[value**2 for value in row] for row in result["frobenius"]]
         whole, places = result["norm"] ** 2, range(len(squares))
         for place in places:

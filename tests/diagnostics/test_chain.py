@@ -115,8 +115,8 @@ def test_the_scale_says_which_moment_it_keeps():
         (5.0, "every moment explodes"),
         (0.9, "every moment vanishes"),
     ):
-        first = chain(scale=scale, seeds=10).findings[0]
-        assert words in first.because, scale
+        typical = next(found for found in chain(scale=scale, seeds=10).findings if "A typical chain" in found.says)
+        assert words in typical.because, scale
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_the_scale_says_which_moment_it_keeps():
     ],
 )
 def test_the_verdict_names_what_happens(settings, says):
-    assert says in chain(seeds=10, **settings).findings[0].says
+    assert any(says in finding.says for finding in chain(seeds=10, **settings).findings)
 
 
 def test_the_verdict_names_the_cure_and_the_atypical_mean():
