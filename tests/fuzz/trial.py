@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 import traceback
+from pathlib import Path
 
 LIMIT = 8 << 30
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
@@ -45,11 +46,20 @@ def memory(key: str) -> int:
 
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
+    import torch
+    from torch import nn
+
     from hessdiag.cli import main as cli
     from hessdiag.errors import HessdiagError
+    from hessdiag.problem.allowance import Allowance
+    from hessdiag.problem.appetite import bounded
     from hessdiag.problem.load import ProblemRequest, load_problem
 
-    load_problem(ProblemRequest("builtin:mlp(depth=2, width=3)"))  # what is imported and held once is no file's doing
+    # What is imported and held once is no file's doing; torch's compiler makes a folder for itself.
+    load_problem(ProblemRequest("builtin:mlp(depth=2, width=3)"))
+    upsample = nn.Sequential(nn.Conv1d(1, 1, 1), nn.Upsample(scale_factor=2))
+    with bounded(upsample, Allowance(Path(), 0, 10**9)):
+        upsample(torch.zeros(1, 1, 4))
     done: list[str] = []
     watching = [False]
 
