@@ -8,7 +8,7 @@ import click
 from hessdiag.cli import output
 from hessdiag.cli.help import Command
 from hessdiag.cli.measure import answer
-from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     help="Vectors per product; 1 takes fewer, and cannot notice repeated eigenvalues.",
 )
 @click.option("--save", metavar="FILE.npz", help="Write eigenvalues and eigenvectors to FILE.npz.")
+@resume_option
 @output_options
 def command(
     targets: tuple[Target, ...],
@@ -50,6 +51,7 @@ def command(
     max_products: int,
     block: int,
     save: str | None,
+    resume: str | None,
     out: output.Output,
 ) -> int:
     """How sharp is the loss, and which way does it curve down? The lowest and highest eigenpairs of the Hessian.
@@ -77,6 +79,7 @@ def command(
             seed=seed,
             progress=progress,
             keep_vectors=file is not None,
+            resume=resume,
         )
 
     def write(problem: "Problem", seed: int, found: "Eigs") -> None:

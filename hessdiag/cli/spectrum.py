@@ -7,7 +7,7 @@ import click
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
 from hessdiag.cli.measure import Measurement, answer
-from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -35,8 +35,11 @@ if TYPE_CHECKING:
     show_default=True,
     help="The Hessian, the Gauss-Newton matrix or the model's Fisher matrix.",
 )
+@resume_option
 @output_options
-def command(targets: tuple[Target, ...], probes: int, steps: int, operator: Any, out: Output) -> int:
+def command(
+    targets: tuple[Target, ...], probes: int, steps: int, operator: Any, resume: str | None, out: Output
+) -> int:
     """How are the eigenvalues distributed? Density, trace, Frobenius norm and moments, with error bars.
 
     Exact up to 1,500 parameters. Beyond, the extreme eigenvalues are exact to their residuals, and the rest comes from
@@ -50,7 +53,8 @@ def command(targets: tuple[Target, ...], probes: int, steps: int, operator: Any,
     def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
         from hessdiag.diagnostics.spectrum import spectrum
 
-        return spectrum(problem, probes=probes, steps=steps, operator=operator, seed=seed, progress=progress)
+        options: dict[str, Any] = {"probes": probes, "steps": steps, "operator": operator, "resume": resume}
+        return spectrum(problem, seed=seed, progress=progress, **options)
 
     def unmeasured(problem: "Problem") -> Measurement:
         from hessdiag.diagnostics import spectrum

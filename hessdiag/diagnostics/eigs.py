@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
 from hessdiag.diagnostics.measured import Measured
-from hessdiag.diagnostics.outlay import Basis, basis, outlay
+from hessdiag.diagnostics.outlay import Basis, basis, kept_pieces, outlay
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
@@ -99,6 +100,7 @@ class Eigs(Measured):
         restarts: How often the basis was compressed.
         engine: How products were computed.
         status: "ok", "inexact" (a self-check failed, or a pair did not converge) or "interrupted".
+        resumed_pieces: Products that an earlier run had kept.
         vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept.
     """
 
@@ -122,12 +124,13 @@ class Eigs(Measured):
     basis: int
     restarts: int
     engine: str
+    resumed_pieces: int = 0
     vectors: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_result(self) -> dict[str, Any]:
         """The document's "result"."""
         numbers = Measured.to_result(replace(self, vectors=None))  # with them, a copy of all eigenvectors would be made
-        del numbers["vectors"]
+        del numbers["vectors"], numbers["resumed_pieces"]
         bounded = bool(self.highest) and self.highest[-1].bound is not None
         ends = {
             "smallest": self.lowest[0].eigenvalue if self.lowest else None,
@@ -151,6 +154,7 @@ def eigs(
     seed: int = 0,
     progress: Progress | None = None,
     keep_vectors: bool = True,
+    resume: str | Path | None = None,
 ) -> Eigs:
     """Measure both ends of the spectrum of a problem's Hessian.
 
@@ -168,6 +172,7 @@ def eigs(
         seed: Of the start vectors.
         progress: Called with (done, total, what).
         keep_vectors: Whether the result holds the eigenvectors.
+        resume: A folder in which the Krylov space is kept, for a run that goes on where this one stopped.
 
     Returns:
         The measurement with self-checks and verdict; after a keyboard interrupt, the Ritz pairs at that time.
@@ -190,7 +195,8 @@ def eigs(
     exact = n <= DENSE_UP_TO
     space = None if exact else _plan(operator, n, lowest, highest, max_basis, max_products, block)
     wanted = n if exact else max_products
-    report(0, wanted, _untouched(part) + _cost(n, lowest, highest, space, operator.dtype.itemsize))
+    disk = "" if space is None or resume is None else f"; as much is kept in {resume}, written anew from time to time"
+    report(0, wanted, _untouched(part) + _cost(n, lowest, highest, space, operator.dtype.itemsize) + disk)
 
     checks = examine(operator, seed, squared=True)
     gradient = part.shorten(operator.gradient())
@@ -205,6 +211,12 @@ def eigs(
         report(n, n, "")
     else:
         along = products @ direction
+    pieces = None
+    if space is not None:
+        settings = {"lowest": lowest, "highest": highest, "tol": tol, "max_basis": max_basis}
+        settings |= {"max_products": max_products, "block": block, "seed": seed}
+        pieces = kept_pieces(problem, "eigs", settings, resume, operator)
+        space = space.again(pieces)
     curvature = inner(direction, along) if size else None
     noise = ROUNDING * shared.precision * safe_norm(along)
     del along
@@ -220,6 +232,7 @@ def eigs(
             seed=seed,
             precision=shared.precision,
             images=space.images,
+            kept=None if pieces is None or not pieces.kept else pieces.state("krylov"),
             progress=lambda spent, converged: report(
                 min(spent, wanted), wanted, f"at most products ({converged} of {lowest + highest} pairs found)"
             ),
@@ -259,6 +272,7 @@ def eigs(
         restarts=pairs.restarts,
         engine=shared.engine,
         status=status,
+        resumed_pieces=0 if pieces is None else pieces.taken,
         **operators.trust(checks),
         vectors=_columns(pairs, places, problem.n_parameters) if keep_vectors else None,
     )

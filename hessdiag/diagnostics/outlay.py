@@ -1,16 +1,20 @@
 """What a measurement will hold, before it holds it: the largest basis that fits, or the flag that makes one fit."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from hessdiag.curvature import cost, memory, parallel
 from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.diagnostics.identity import identity
+from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
 from hessdiag.linalg.lanczos import LONG
+from hessdiag.problem.problem import Problem
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
 CHECK_BYTES = 93  # of the check of the point, for each parameter
@@ -109,6 +113,11 @@ class Basis:
     images: bool
     held: Mapping[str, float]
 
+    def again(self, pieces: Pieces) -> "Basis":
+        """The same, or as the run chose whose pieces are there: free memory may have changed."""
+        size = pieces.choice("vectors of the basis", lambda: self.size)
+        return replace(self, size=size, images=bool(pieces.choice("images are held", lambda: int(self.images))))
+
 
 def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, block: int = BLOCK) -> Basis:
     """The basis that was asked for, or else the largest that is worth its memory.
@@ -186,6 +195,15 @@ class Quadrature:
     at_once: int
     held: Mapping[str, float]
 
+    def again(self, pieces: Pieces) -> "Quadrature":
+        """The same, or as the run chose whose pieces are there."""
+        return replace(
+            self,
+            pairs=pieces.choice("extreme pairs", lambda: self.pairs),
+            ends=self.ends.again(pieces),
+            at_once=pieces.choice("probes at once", lambda: self.at_once),
+        )
+
 
 def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Quadrature:
     """As many probes in lockstep as a quarter of what is free holds, or a single one; fewer ends where that helps.
@@ -217,3 +235,18 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
     trace = {"signs": count / (spent.vector / n), "sketch and sums": 3 * count / 8 + 2 * pairs + 6}
     held = max(ends.held, lanczos, trace, key=lambda phase: sum(phase.values()))
     return Quadrature(pairs, ends, at_once, held)
+
+
+def kept_pieces(
+    problem: Problem,
+    command: str,
+    settings: Mapping[str, Any],
+    folder: str | Path | None,
+    matrix: CurvatureOperator[Any],
+) -> Pieces:
+    """The pieces of a run, and as many vectors a pass as it chose; the point has been looked at."""
+    if folder is None:
+        return Pieces(None, {})
+    pieces = Pieces(folder, {"command": command} | identity(problem) | dict(settings), matrix.device)
+    matrix.chunk = pieces.choice("vectors a pass", lambda: matrix.chunk)
+    return pieces

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +18,8 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
-from hessdiag.diagnostics.outlay import Quadrature, outlay, quadrature
+from hessdiag.diagnostics.outlay import Quadrature, kept_pieces, outlay, quadrature
+from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
@@ -184,6 +186,7 @@ class Spectrum(Measured):
         eigenvalues: All but those of `zero_rows`; `None` unless exact.
         hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
+        resumed_pieces: Probes and products that an earlier run had kept.
         status: "ok", "inexact" (a self-check failed, or an end of the spectrum is not found) or "interrupted".
     """
 
@@ -227,6 +230,13 @@ class Spectrum(Measured):
     eigenvalues: list[float] | None
     hvps: int
     engine: str
+    resumed_pieces: int = 0
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        numbers = super().to_result()
+        del numbers["resumed_pieces"]
+        return numbers
 
     @property
     def theory(self) -> dict[str, Any] | None:
@@ -246,6 +256,7 @@ def spectrum(
     operator: OperatorName = "hessian",
     seed: int = 0,
     progress: Progress | None = None,
+    resume: str | Path | None = None,
 ) -> Spectrum:
     """Measure the spectrum of a problem's Hessian, Gauss-Newton or Fisher matrix.
 
@@ -260,6 +271,7 @@ def spectrum(
         operator: "hessian", "ggn" (Gauss-Newton) or "fisher" (the model's own).
         seed: Of the probes.
         progress: Called with (done, total, what).
+        resume: A folder in which finished probes are kept, for a run that goes on where this one stopped.
 
     Raises:
         SpecError: if `probes` or `steps` is too small, or the problem has no such matrix.
@@ -291,8 +303,12 @@ def spectrum(
     if plan is None:
         measured = _exact(part, matrix, operator, steps, report)
     else:
+        settings = {"operator": operator, "probes": probes, "steps": steps, "seed": seed}
+        pieces = kept_pieces(problem, "spectrum", settings, resume, matrix)
+        plan = plan.again(pieces)
         shortened = part.restrict(products, matrix.chunk)
-        measured = _sampled(shortened, part.zeros, operator, semidefinite, plan, probes, steps, seed, report)
+        measured = _sampled(shortened, part.zeros, operator, semidefinite, plan, probes, steps, seed, report, pieces)
+        measured["resumed_pieces"] = pieces.taken
     trusted = not checks.failed
     measured |= {
         **operators.trust(checks),
@@ -371,6 +387,7 @@ def _sampled(
     steps: int,
     seed: int,
     report: Progress,
+    pieces: Pieces,
 ) -> dict[str, Any]:
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
@@ -382,6 +399,7 @@ def _sampled(
         tol=TOLERANCE,
         max_basis=plan.ends.size,
         images=plan.ends.images,
+        kept=pieces.state("extreme eigenpairs") if pieces.kept else None,
         max_products=probes * steps,
         seed=seed,
         precision=matrix.precision,
@@ -399,6 +417,7 @@ def _sampled(
             deflate=(values, vectors),
             zeros=zeros,
             at_once=plan.at_once,
+            keep=pieces.get,
             progress=lambda count: report(count * steps, probes * steps, "products"),
         )
     except KeyboardInterrupt:  # before two probes were done, from which an error can be told
@@ -408,7 +427,9 @@ def _sampled(
     counted = 4 * probes
     try:
         left = estimators.Deflated(matrix, vectors)
-        rest = estimators.trace(left, counted, seed + 2, sketch=density.sketch_size(counted))
+        rest = _kept_trace(
+            pieces, lambda: estimators.trace(left, counted, seed + 2, sketch=density.sketch_size(counted))
+        )
         trace = rest.shifted(float(values.sum()))
     except KeyboardInterrupt:
         interrupted = True
@@ -486,6 +507,16 @@ def _outliers(pairs: Eigenpairs) -> tuple[Outlier, ...]:
         )
         for index in range(len(pairs.values))
     )
+
+
+def _kept_trace(pieces: Pieces, compute: Callable[[], Estimate]) -> Estimate:
+    def numbers() -> dict[str, NDArray[Any]]:
+        found = compute()
+        return {"numbers": np.array([found.value, found.stderr, *found.interval]), "products": np.array(found.products)}
+
+    arrays = pieces.get("trace", numbers)
+    value, stderr, low, high = arrays["numbers"].tolist()
+    return Estimate(value, stderr, (low, high), int(arrays["products"]))
 
 
 def _of_moment(moments: Average, index: int, n: int, more: float = 0.0) -> Estimate:

@@ -1,9 +1,12 @@
 """Both ends of the spectrum of a symmetric operator: block Lanczos with thick restarts, in one Krylov space."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.linalg.krylov import KrylovSpace
@@ -11,6 +14,7 @@ from hessdiag.linalg.lanczos import row_norms
 from hessdiag.linalg.operator import SymmetricOperator
 
 Progress = Callable[[int, int], None]  # products, pairs that have converged
+Arrays = Mapping[str, NDArray[Any]]
 
 BLOCK = 2  # the fewest vectors that tell a repeated eigenvalue from a simple one
 LARGEST_BASIS = 400  # beyond this, orthogonalization costs more than the products that it saves
@@ -19,6 +23,15 @@ KEEP = 0.5  # fraction of the free places in the basis that a restart fills with
 CHECK_EVERY = 0.05  # growth of the basis between two looks at its Ritz pairs,
 CHECK_EVERY_AFAR = 0.15  # and while a residual is still ten times too large
 ALIKE = 0.1  # Ritz values closer than this fraction of their residuals are copies of one eigenvalue
+
+
+class Kept(Protocol):
+    """Where the state of an iteration is kept, so that one that ended early goes on."""
+
+    arrays: Arrays
+
+    def save(self, units: int, arrays: Callable[[], Arrays], /) -> None:
+        """Keep the state, if it is time; `units` of work are in it."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ def extreme_eigenpairs(
     precision: float | None = None,
     images: bool = True,
     progress: Progress | None = None,
+    kept: Kept | None = None,
 ) -> Eigenpairs:
     """Compute the lowest and the highest eigenpairs from products with the operator.
 
@@ -106,6 +120,7 @@ def extreme_eigenpairs(
         images: Hold as many images beside the basis. Without, half the memory does, the true residuals take a product
             each, and after an interrupt the residuals are those of the recurrence, true up to rounding.
         progress: Called with (products, converged pairs).
+        kept: Where the iteration's state is kept from time to time, and where it goes on from.
 
     Returns:
         The pairs. Small matrices (n at most three smallest bases) are formed, and their whole spectrum is computed.
@@ -132,7 +147,8 @@ def extreme_eigenpairs(
     space = KrylovSpace(operator, capacity, block, widest, seed, precision, images)
     limit = max_products or 20 * n
     try:
-        return _iterate(space, lowest, highest, tol, limit, widest, progress or (lambda products, converged: None))
+        report = progress or (lambda products, converged: None)
+        return _iterate(space, lowest, highest, tol, limit, widest, report, kept)
     except KeyboardInterrupt:
         if not space.size:
             raise
@@ -231,14 +247,27 @@ def padded(pairs: Eigenpairs, zeros: int, *, lowest: int, highest: int) -> Eigen
 
 
 def _iterate(
-    space: KrylovSpace, lowest: int, highest: int, tol: float, limit: int, widest: int, report: Progress
+    space: KrylovSpace,
+    lowest: int,
+    highest: int,
+    tol: float,
+    limit: int,
+    widest: int,
+    report: Progress,
+    kept: Kept | None,
 ) -> Eigenpairs:
     """Grow and restart the space until the wanted pairs have converged, rounding forbids more, or the limit is reached.
 
     A true residual is formed only once its estimate has passed.
     """
     look, steps, wait = 0, 0, 0
+    if kept is not None and kept.arrays:
+        space.resume(kept.arrays)
+        look, steps, wait = kept.arrays["loop"].tolist()
     while space.size < space.n and space.products < limit:
+        if kept is not None and steps:
+            loop = np.array([look, steps, wait])
+            kept.save(space.products, lambda loop=loop: space.state() | {"loop": loop})  # type: ignore[misc]
         full = not space.grow()
         steps += 1
         if not full and (space.size < look or space.size < lowest + highest):
@@ -261,8 +290,8 @@ def _iterate(
                 wait = 2 * steps
         if full:
             unsettled = estimates > tol * values.abs()
-            kept = _kept(unsettled, space.room, lowest, highest)
-            space.restart(values[kept], vectors[:, kept])
+            staying = _kept(unsettled, space.room, lowest, highest)
+            space.restart(values[staying], vectors[:, staying])
             look = 0
     return _pairs(space, lowest, highest, tol)
 

@@ -1,9 +1,12 @@
 """A block Krylov space of a symmetric operator, with the operator's projection onto it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.linalg.lanczos import BREAKDOWN, LONG, orthogonalize, row_norms, scaled
@@ -89,6 +92,34 @@ class KrylovSpace:
         last = vectors[self.size - len(self._coupling) :]
         residuals: Tensor = torch.linalg.vector_norm(self._coupling.T @ last, dim=0)
         return values, vectors, residuals
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that `resume` needs, as arrays that may change with the next step."""
+        held = self.size + self._width
+        images = {} if self._images is None else {"images": self._images[: self.size].cpu().numpy()}
+        numbers = (self.size, self.products, self.restarts, self.largest, self.block, self._width, self._reach)
+        return images | {
+            "basis": self._basis[:held].cpu().numpy(),
+            "projected": self._projected[: self.size, : self.size].numpy(),
+            "coupling": self._coupling.numpy(),
+            "counts": np.array(numbers),
+            "sizes": np.array([self.norm, *self.ritz_range]),
+            "generator": self._generator.get_state().numpy(),
+        }
+
+    def resume(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from what `state` gave, bit for bit."""
+        counts = state["counts"].tolist()
+        self.size, self.products, self.restarts, self.largest, self.block, self._width, self._reach = counts
+        self.norm, low, high = state["sizes"].tolist()
+        self.ritz_range = low, high
+        self._basis[: self.size + self._width] = torch.from_numpy(state["basis"])
+        if self._images is not None:
+            self._images[: self.size] = torch.from_numpy(state["images"])
+        self._projected.zero_()
+        self._projected[: self.size, : self.size] = torch.from_numpy(state["projected"])
+        self._coupling = torch.from_numpy(state["coupling"])
+        self._generator.set_state(torch.from_numpy(state["generator"]))
 
     def combine(self, vectors: Tensor) -> Tensor:
         """Combinations of the basis, one row per column of `vectors`."""

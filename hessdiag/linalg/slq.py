@@ -4,8 +4,9 @@ Golub and Meurant, Matrices, Moments and Quadrature (2010); Ubaru, Chen and Saad
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor
 
 from hessdiag.linalg import estimators, intervals
 from hessdiag.linalg.intervals import Average
-from hessdiag.linalg.lanczos import tridiagonalize
+from hessdiag.linalg.lanczos import Tridiagonal, tridiagonalize
 from hessdiag.linalg.operator import SymmetricOperator
 
 Floats = NDArray[np.float64]
+Arrays = Mapping[str, NDArray[Any]]
 
 MOMENTS = 4
 REACH = 5.0  # smoothing widths beyond the outermost node at which a grid ends: 6e-7 of a Gaussian's mass is outside
@@ -325,6 +327,7 @@ def spectral_density(
     width: float | None = None,
     at_once: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    keep: Callable[[str, Callable[[], Arrays]], Arrays] = lambda name, compute: compute(),
 ) -> Density:
     """Spectral density by Lanczos from random vectors, all of them in lockstep.
 
@@ -339,6 +342,7 @@ def spectral_density(
         width: Of the Gaussian that smooths. Default: the bulk's range over the steps, the distance of nodes.
         at_once: Probes per lockstep, where the bases of all do not fit: they hold k (m + 1) n numbers.
         progress: Called with the number of probes done. A keyboard interrupt after the second keeps what is there.
+        keep: Gives what the function computes for the probes of a name, or what is there of it already.
 
     Returns:
         The quadratures, and all that follows from them.
@@ -359,7 +363,14 @@ def spectral_density(
     products = done = 0
     try:
         for group in torch.split(starts, at_once or probes, dim=1) if steps else ():
-            tridiagonals = tridiagonalize(free if len(outliers) else operator, group, steps)
+
+            def computed(group: Tensor = group) -> Arrays:
+                found = tridiagonalize(free if len(outliers) else operator, group, steps)
+                return {"alphas": found.alphas.numpy(), "betas": found.betas.numpy(), "steps": found.steps.numpy()}
+
+            arrays = keep(f"probes {done + 1} to {done + group.shape[1]}", computed)
+            alphas, betas, taken = (torch.from_numpy(arrays[name]) for name in ("alphas", "betas", "steps"))
+            tridiagonals = Tridiagonal(alphas, betas, taken, None)
             products += int(tridiagonals.steps.sum())
             for index in range(group.shape[1]):
                 matrix = tridiagonals.matrix(index)
