@@ -19,9 +19,11 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.bounds_verdict import NAMES, contradicted, excluded, findings, witnesses
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
+from hessdiag.diagnostics.outlay import Basis, basis, outlay
 from hessdiag.diagnostics.verdict import NOT_MEASURED, interrupted_early
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
+from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
@@ -35,7 +37,8 @@ EXACT_UP_TO = 10_000  # parameters: every row, streamed; beyond, a sketch
 SKETCHES = 64  # Cauchy probes
 REFINED = 128  # rows with the largest sketched sums, computed exactly
 TOLERANCE = 1e-3  # relative residual of the measured extremes
-LARGEST_BASIS = 400
+MOST_PRODUCTS = 5_000  # to measure the extremes, where the matrix is not held
+OFTEN = 20  # products that they often take
 PART = 16  # of those rows, how many are held at a time
 ROWS_TOGETHER = 64  # where rows come from products
 # What an interrupt leaves unmeasured.
@@ -144,6 +147,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     n = part.size
     operator = HessianOperator(part.problem, check=False)
     report = progress or (lambda done, total, what: None)
+    space = None if n <= DENSE_UP_TO else _plan(operator)
     checks = examine(operator, seed, squared=True)
     products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
     matrix: Tensor | None = None
@@ -158,7 +162,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         rows = _sketched(products, seed, report)
     if not rows.complete:
         return _inside(problem, rows, part.zeros, products.engine, checks, operator.precision)
-    measured = _measured(products if matrix is None else matrix, seed, operator.precision, report)
+    measured = _measured(products if matrix is None else matrix, space, seed, operator.precision, report)
     ritz: Witness | None = measured.pop("witness")
     whole = _whole(part.problem, matrix) if matrix is not None else {}
     everywhere = bool(rows.exact.all())
@@ -195,6 +199,15 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         [*reasons, ritz] if ritz is not None else reasons, trusted=trusted, otherwise=excluded(values)
     )
     return Bounds(**values, findings=tuple(findings(Bounds(**values), problem)))
+
+
+def _plan(operator: HessianOperator) -> Basis:
+    """What will be held and spent, entered in the ledger before it is."""
+    spent = outlay(operator)
+    space, n = basis(spent, operator.shape[0], 1, 1, None), operator.shape[0]
+    rows = n if n <= EXACT_UP_TO else SKETCHES + REFINED
+    spent.plan((rows + OFTEN, rows + MOST_PRODUCTS), space.held)
+    return space
 
 
 def _inside(problem: Problem, rows: _Rows, zeros: int, engine: str, checks: Examination, precision: float) -> Bounds:
@@ -320,7 +333,8 @@ def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows
     diagonal, radii, known = np.zeros(n), sketch.sums.copy(), np.zeros(n, dtype=bool)
     complete = True
     try:
-        for part in np.split(top, range(PART, len(top), PART)):
+        size = max(1, min(PART, LONG // n))
+        for part in np.split(top, range(size, len(top), size)):
             units = torch.zeros(n, len(part), dtype=operator.dtype, device=operator.device)
             units[torch.from_numpy(part), torch.arange(len(part))] = 1.0
             columns = operator @ units
@@ -335,25 +349,31 @@ def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows
     return _Rows(diagonal, radii.clip(min=0), known, SKETCHES + int(known.sum()), complete)
 
 
-def _measured(operator: SymmetricOperator, seed: int, precision: float, report: Progress) -> dict[str, Any]:
+def _measured(
+    operator: SymmetricOperator, space: Basis | None, seed: int, precision: float, report: Progress
+) -> dict[str, Any]:
     """The extremes by Lanczos. After a keyboard interrupt, what was found by then."""
     n = operator.shape[0]
-    fitting = operators.vectors_that_fit(operator)
-    report(0, 1, f"{n:,} parameters: the lowest and the highest eigenvalue")
+    most = MOST_PRODUCTS if space is not None else 20 * n
+    report(0, most, f"{n:,} parameters: the lowest and the highest eigenvalue")
     try:
         pairs = extreme_eigenpairs(
             operator,
             lowest=1,
             highest=1,
             tol=TOLERANCE,
-            max_basis=min(LARGEST_BASIS, max(fitting, 20)),
+            max_basis=None if space is None else space.size,
+            images=space is None or space.images,
+            max_products=most,
             seed=seed,
             precision=precision,
+            progress=lambda spent, found: report(
+                min(spent, most), most, f"at most products ({found} of 2 extremes found)"
+            ),
         )
     except KeyboardInterrupt:
         missing = dict.fromkeys(("measured", "measured_residuals", "measured_converged"))
         return {**missing, "witness": None, "products": 0, "status": "interrupted"}
-    report(1, 1, "")
     found = pairs.interrupted, bool(pairs.converged.all())
     products = 0 if isinstance(operator, Tensor) else pairs.products
     ends, low = [0, len(pairs.values) - 1], pairs.ritz_range[0]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
+from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
 
 Floats = NDArray[np.float64]
@@ -198,8 +199,9 @@ def sketch_row_sums(operator: SymmetricOperator, count: int, seed: int | None = 
     else:
         generator.manual_seed(seed)
     logs = torch.zeros(operator.shape[0], dtype=torch.float64, device=operator.device)
-    for start in range(0, count, _TOGETHER):
-        columns = min(_TOGETHER, count - start)
+    together = max(1, min(_TOGETHER, LONG // operator.shape[0]))  # vectors can be long
+    for start in range(0, count, together):
+        columns = min(together, count - start)
         uniform = torch.rand(operator.shape[0], columns, generator=generator, dtype=torch.float64)
         cauchy = torch.tan(math.pi * (uniform - 0.5)).to(operator.device, operator.dtype)
         logs += (operator @ cauchy).abs().double().log().sum(1)  # log 0 = -inf: a zero row stays zero

@@ -78,7 +78,7 @@ def test_a_killed_run_goes_on_bit_for_bit(command, tmp_path):
 
 def test_pieces_of_another_tolerance_are_refused(tmp_path):
     eigs(problem(), lowest=1, highest=1, tol=1e-3, resume=tmp_path / "kept")
-    with pytest.raises(SpecError, match="tol was 0.001 and is 0.01"):
+    with pytest.raises(SpecError, match=r"tol was 0\.001 and is 0\.01"):
         eigs(problem(), lowest=1, highest=1, tol=1e-2, resume=tmp_path / "kept")
 
 

@@ -1,0 +1,134 @@
+"""What an interrupt leaves is true of what was measured, and says so; nothing is said of the rest."""
+
+import pytest
+import torch
+
+from hessdiag.curvature import cost
+from hessdiag.diagnostics import bounds as bounds_module
+from hessdiag.diagnostics import eigs as eigs_module
+from hessdiag.diagnostics import spectrum as spectrum_module
+from hessdiag.diagnostics.bounds import bounds
+from hessdiag.diagnostics.eigs import eigs
+from hessdiag.diagnostics.spectrum import spectrum
+from hessdiag.problem.problem import Problem
+from hessdiag.report.document import document, dumps, loads
+from hessdiag.report.render import render
+
+
+def problem(n=20, convolution=False):
+    torch.manual_seed(0)
+    first = [torch.nn.Conv1d(1, 4, 3), torch.nn.Flatten()] if convolution else []
+    width = 4 * (n - 2) if convolution else n
+    model = torch.nn.Sequential(*first, torch.nn.Linear(width, 12), torch.nn.Tanh(), torch.nn.Linear(12, 3)).double()
+    x = torch.randn(16, *((1, n) if convolution else (n,)), dtype=torch.float64)
+    return Problem(model, data=[(x, torch.randn(16, 3, dtype=torch.float64))], loss="mse")
+
+
+@pytest.fixture(autouse=True)
+def iterative(monkeypatch):
+    monkeypatch.setattr(eigs_module, "DENSE_UP_TO", 50)
+    monkeypatch.setattr(spectrum_module, "EXACT_UP_TO", 50)
+    monkeypatch.setattr(bounds_module, "DENSE_UP_TO", 50)
+
+
+def stopped(products, compute):
+    def hear(ledger):
+        if ledger.products >= products:
+            ledger.listener = lambda ledger: None
+            raise KeyboardInterrupt
+
+    with cost.ledger(hear):
+        return compute()
+
+
+def rendered(command, found):
+    """Every format takes the document, and it is read again."""
+    doc = document(
+        command, status=found.status, problem={"model": "m", "notes": []}, result=found.to_result(),
+        theory=found.theory, checks=found.checks, verdict=found.verdict, provenance={},
+    )  # fmt: skip
+    return {form: render(loads(dumps(doc)), form) for form in ("text", "markdown", "html")}["text"]
+
+
+@pytest.fixture(scope="module")
+def values():
+    from hessdiag.curvature.dense import hessian
+
+    return torch.linalg.eigvalsh(hessian(problem())).tolist()
+
+
+@pytest.mark.parametrize("products", [10, 30, 60])
+def test_the_first_part_of_a_spectrum_leaves_bounds(products, values):
+    found = stopped(products, lambda: spectrum(problem(), probes=4, steps=30))
+    assert found.status == "interrupted"
+    assert found.lowest >= values[0] - 1e-9
+    assert found.highest <= values[-1] + 1e-9
+    assert (found.trace, found.frobenius, found.density, found.negative_fraction, found.theory) == (None,) * 5
+    if found.negative_certificate.certain:
+        assert values[0] <= found.negative_certificate.bound + 1e-9
+        assert found.negative_certificate.bound < 0
+    assert "density, trace and norm are not measured" in rendered("spectrum", found)
+
+
+def test_one_probe_alone_leaves_no_density(monkeypatch):
+    real = spectrum_module.slq.spectral_density
+    monkeypatch.setattr(spectrum_module.slq, "spectral_density", lambda *a, **k: stopped(1, lambda: real(*a, **k)))
+    found = spectrum(problem(), probes=4, steps=30)
+    assert (found.status, found.density) == ("interrupted", None)
+    assert all(outlier.converged for outlier in found.outliers)
+    assert not found.highest_is_bound
+    assert "not measured" in rendered("spectrum", found)
+
+
+def test_rows_that_are_missing_bound_nothing(monkeypatch):
+    whole = bounds(problem(convolution=True))
+
+    def scarce(self, indices, layer=None):  # rows of the convolution come from products, after those of linear layers
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bounds_module.HessianOperator, "rows", scarce)
+    found = bounds(problem(convolution=True))
+    assert found.status == "interrupted"
+    assert [getattr(found, name) for name in ("gershgorin", "brauer", "perron", "measured")] == [None] * 4
+    assert found.inner[0] >= whole.measured[0] - 1e-6, "an eigenvalue is at or below it"
+    assert found.inner[1] <= whole.measured[1] + 1e-6
+    text = rendered("bounds", found)
+    assert "interrupted before any bound was complete" in text
+    assert "every row was computed" not in text
+
+
+@pytest.mark.parametrize(
+    ("command", "found"),
+    [
+        ("spectrum", lambda: spectrum_module.unmeasured(problem(), "hessian")),
+        ("bounds", lambda: bounds_module.unmeasured(problem())),
+        ("eigs", lambda: eigs_module.unmeasured(problem(), 1e-3)),
+    ],
+)
+def test_where_nothing_can_be_said_that_is_said(command, found):
+    assert "nothing can be said" in rendered(command, found())
+
+
+def test_without_images_the_pairs_and_their_residuals_are_the_same(monkeypatch):
+    whole = eigs(problem(), lowest=2, highest=2)
+    monkeypatch.setattr(eigs_module, "basis", lambda *args: bounds_module.Basis(40, False, {}))
+    bare = eigs(problem(), lowest=2, highest=2)
+    for pair, other in zip(whole.lowest + whole.highest, bare.lowest + bare.highest, strict=True):
+        assert pair.eigenvalue == pytest.approx(other.eigenvalue, rel=1e-6)
+        assert other.converged
+    assert [layer for pair in bare.highest for layer in pair.layer_weights] == pytest.approx(
+        [layer for pair in whole.highest for layer in pair.layer_weights], rel=1e-3, abs=1e-6
+    )
+    stops = stopped(25, lambda: eigs(problem(), lowest=2, highest=2))
+    assert stops.status == "interrupted"
+    H = problem()
+    from hessdiag.curvature.hessian import HessianOperator
+
+    vectors = stops.vectors
+    true = torch.linalg.vector_norm(
+        HessianOperator(H, check=False) @ vectors
+        - vectors * torch.tensor([pair.eigenvalue for pair in stops.lowest + stops.highest]),
+        dim=0,
+    )
+    stated = torch.tensor([pair.residual for pair in stops.lowest + stops.highest]).double()
+    torch.testing.assert_close(stated, true, rtol=1e-6, atol=1e-9)

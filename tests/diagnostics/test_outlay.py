@@ -1,0 +1,85 @@
+"""What a measurement will hold is planned before it is held; what does not fit is refused with what would."""
+
+import pytest
+import torch
+
+from hessdiag.curvature import memory
+from hessdiag.diagnostics import outlay
+from hessdiag.errors import ComputeError
+
+CPU = torch.device("cpu")
+VECTOR = 1_000_000
+
+
+@pytest.fixture
+def spent():
+    return outlay.Outlay(device=CPU, vector=VECTOR, graph=0, check=0, samples=1)
+
+
+def free(monkeypatch, vectors):
+    """So many vectors fit beside one product."""
+    bytes_ = (vectors + outlay.PASSING) * VECTOR / 0.9
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(bytes_) + 1)
+
+
+@pytest.mark.parametrize(
+    ("room", "asked", "size", "images"),
+    [
+        (10_000, None, 400, True),  # ordinary: the basis and its images in a quarter
+        (10_000, 50, 50, True),
+        (400, None, (400 - 18) // 2, False),  # no room for both: the basis alone in half of it
+        (60, None, 30, False),  # the smallest that works, in all of it
+        (60, 40, 40, False),  # as asked, for it fits
+    ],
+)
+def test_the_basis_that_is_worth_its_memory(spent, monkeypatch, room, asked, size, images):
+    free(monkeypatch, room)
+    found = outlay.basis(spent, 250_000, 5, 5, asked)
+    assert found.size == size
+    assert found.images is images
+    assert sum(found.held.values()) <= room
+    assert ("images of the basis" in found.held) is images
+
+
+@pytest.mark.parametrize(
+    ("room", "asked", "cure"),
+    [
+        (60, 100, "--max-basis 42"),
+        (32, None, "--lowest 1 --highest 1"),
+        (8, None, "--layers 'GLOB'"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_what_would(spent, monkeypatch, room, asked, cure):
+    free(monkeypatch, room)
+    with pytest.raises(ComputeError) as refused:
+        outlay.basis(spent, 250_000, 5, 5, asked)
+    assert refused.value.hint.startswith(cure)
+
+
+def test_the_largest_that_is_named_does_fit(spent, monkeypatch):
+    free(monkeypatch, 60)
+    assert outlay.basis(spent, 250_000, 5, 5, 42).size == 42
+    with pytest.raises(ComputeError):
+        outlay.basis(spent, 250_000, 5, 5, 43)
+
+
+def test_steps_that_fit_are_named(spent, monkeypatch):
+    free(monkeypatch, 60)
+    with pytest.raises(ComputeError) as refused:
+        outlay.quadrature(spent, 250_000, 5, 2, 80)
+    steps = int(refused.value.hint.split()[1].rstrip(","))
+    found = outlay.quadrature(spent, 250_000, 5, 2, steps)
+    assert found.at_once == 1
+    assert sum(found.held.values()) <= 60
+    assert found.pairs < 5, "fewer pairs are taken out where their basis would not fit"
+
+
+def test_graph_and_check_are_refused_beyond_memory(monkeypatch):
+    from hessdiag.curvature.hessian import HessianOperator
+    from hessdiag.problem.problem import Problem
+
+    model = torch.nn.Linear(30, 30)
+    problem = Problem(model, data=[(torch.ones(2, 30), torch.ones(2, 30))], loss="mse")
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 50_000)
+    with pytest.raises(ComputeError, match="930 parameters need"):
+        outlay.outlay(HessianOperator(problem, check=False))
