@@ -299,7 +299,6 @@ def _streamed(operator: HessianOperator, report: Progress) -> _Rows:
     try:
         statistics = exact.row_statistics(operator, exact.neuron_space(operator), advance)
         diagonal, sums, products = statistics.diagonal, statistics.sums.sum(1), statistics.products
-        known[statistics.missing.numpy()] = False
     except NotInNeuronSpaceError:
         done, products = 0, n
         diagonal, sums = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)

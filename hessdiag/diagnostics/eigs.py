@@ -100,7 +100,6 @@ class Eigs(Measured):
         restarts: How often the basis was compressed.
         engine: How products were computed.
         status: "ok", "inexact" (a self-check failed, or a pair did not converge) or "interrupted".
-        resumed_pieces: Products that an earlier run had kept.
         vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept.
     """
 
@@ -124,13 +123,12 @@ class Eigs(Measured):
     basis: int
     restarts: int
     engine: str
-    resumed_pieces: int = 0
     vectors: Tensor | None = field(default=None, repr=False, compare=False)
 
     def to_result(self) -> dict[str, Any]:
         """The document's "result"."""
         numbers = Measured.to_result(replace(self, vectors=None))  # with them, a copy of all eigenvectors would be made
-        del numbers["vectors"], numbers["resumed_pieces"]
+        del numbers["vectors"]
         bounded = bool(self.highest) and self.highest[-1].bound is not None
         ends = {
             "smallest": self.lowest[0].eigenvalue if self.lowest else None,

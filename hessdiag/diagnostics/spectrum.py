@@ -186,7 +186,6 @@ class Spectrum(Measured):
         eigenvalues: All but those of `zero_rows`; `None` unless exact.
         hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
-        resumed_pieces: Probes and products that an earlier run had kept.
         status: "ok", "inexact" (a self-check failed, or an end of the spectrum is not found) or "interrupted".
     """
 
@@ -230,13 +229,6 @@ class Spectrum(Measured):
     eigenvalues: list[float] | None
     hvps: int
     engine: str
-    resumed_pieces: int = 0
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        numbers = super().to_result()
-        del numbers["resumed_pieces"]
-        return numbers
 
     @property
     def theory(self) -> dict[str, Any] | None:
