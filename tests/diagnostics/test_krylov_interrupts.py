@@ -101,7 +101,7 @@ def test_rows_that_are_missing_bound_nothing(monkeypatch):
     assert found.inner[1] <= whole.measured[1] + 1e-6
     text = rendered("bounds", found)
     assert "interrupted before any bound was complete" in text
-    assert "every row was computed" not in text
+    assert "row sums" not in text
 
 
 @pytest.mark.parametrize(
