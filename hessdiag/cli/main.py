@@ -1,6 +1,7 @@
 """The `hessdiag` group: finds commands without importing them, and owns the exit codes."""
 
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -56,6 +57,7 @@ SYNONYMS = {  # what a command may be called by who looks for it, in the form in
     "version": "env",
     "config": "init",
 }
+_NO_MEMORY = re.compile("can't allocate memory|out of memory")  # torch has no class of its own for the CPU's
 COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"
 
 
@@ -201,7 +203,7 @@ def _explain(error: Exception) -> int:
         return ExitCode.USAGE
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
         speech.error("this command computes, and torch is not installed.", "pip install torch")
-    elif isinstance(error, MemoryError):
+    elif isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         speech.error("memory ran out.", "a smaller model or batch, or a machine with more memory")
     elif isinstance(error, ValueError) and "embedded null" in str(error):
         speech.error("a name holds a NUL character, and no file can have such a name.")

@@ -145,6 +145,20 @@ def refuse_beyond(needed: float, device: torch.device, what: str, cure: str) -> 
         raise ComputeError(f"{what} need {gib(needed)}, and {gib(free)} of memory are free.", cure)
 
 
+def refuse_many(count: int, each: float, device: torch.device, what: str, flag: str) -> None:
+    """The same for many things that are alike, of which so many bytes each will be held.
+
+    Raises:
+        ComputeError: with the largest number that fits, and its flag.
+    """
+    free = memory.free_bytes(device)
+    if count * each > SPARE * free:
+        largest = max(int(SPARE * free / each), 1)
+        raise ComputeError(
+            f"{count:,} {what} need {gib(count * each)}, and {gib(free)} of memory are free.", f"{flag} {largest}"
+        )
+
+
 def gib(size: float) -> str:
     """Bytes for people.
 

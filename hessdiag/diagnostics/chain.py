@@ -6,7 +6,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
+import torch
 
+from hessdiag.curvature.cost import refuse_many
 from hessdiag.diagnostics.chain_plateau import Plateau, plateau
 from hessdiag.diagnostics.chain_sample import Draws, Magnitude, Sample, compare, sample, share_stderr, simulate
 from hessdiag.diagnostics.chain_verdict import findings
@@ -28,6 +30,7 @@ from hessdiag.theory.product_law import Distribution, Law
 Progress = Callable[[int, int, str], None]
 
 SEEDS = 10_000
+BYTES_PER_CHAIN = 160  # logs of sizes and of the last weights, sorted and exponentiated
 LONGEST = 100_000  # weights; the exact laws take some seconds there
 GRID = 24  # lengths up to the longest
 FEWEST_EVENTS = 10  # expected on either side, for a measured share to be compared in standard errors
@@ -225,6 +228,7 @@ def chain(
         raise SpecError(f"--length must be at most {LONGEST:,}, not {length:,}.", f"--length {LONGEST}")
     if scale is not None and not 0 < 2 * scale < math.inf:  # as wide is the interval of uniform weights
         raise SpecError(f"--scale must be positive, and its double finite; {scale:g} is not.", "--scale 1.7320508")
+    refuse_many(seeds, BYTES_PER_CHAIN, torch.device("cpu"), "chains", "--seeds")
     law = Law(length, critical_scale(2, distribution) if scale is None else scale, distribution)
     lengths = _grid(length)
     report = progress or (lambda done, total, what: None)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.cost import SPARE, gib, refuse_many
+from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
 from hessdiag.diagnostics.forward_solution import Solution, solution
@@ -20,7 +22,7 @@ from hessdiag.diagnostics.forward_verdict import findings
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Status
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets import activations
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem.device import device_named
@@ -260,6 +262,14 @@ def forward(
     phi = activations.activation(activation)
     laws = {name: law(name, width, width, distribution) for name in names}
     place = device_named(device, torch.float64)
+    # Weights of one network a layer at a time, and a log for each layer of all networks.
+    free = SPARE * free_bytes(place)
+    if 32 * width**2 > free:
+        what = f"layers of {width:,} units need {gib(32 * width**2)}, and {gib(free)} of memory may be taken."
+        raise ComputeError(what, f"--width {math.isqrt(int(free / 32))}")
+    each = 24 * len(names)
+    many, few, what, flag = max((seeds, depth, "networks", "--seeds"), (depth, seeds, "layers", "--depth"))
+    refuse_many(many, each * few, place, what, flag)
     by_kind: dict[Distribution | None, list[str]] = {}
     for name, weights in laws.items():
         by_kind.setdefault(weights.distribution if weights else None, []).append(name)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from hessdiag.curvature import parallel
+from hessdiag.curvature.cost import refuse_many
 from hessdiag.diagnostics.forward import INITS, Forward, InitRatios, LayerRatio, Progress
 from hessdiag.diagnostics.forward_gain import COARSE, FINE, FIRST_SHARE, Target, search_gain
 from hessdiag.diagnostics.forward_layers import iterated_layer_gains
@@ -281,6 +282,7 @@ def forward_model(
         raise SpecError("--per-layer needs to know what to keep.", "--solve median --per-layer")
     layers = weight_layers(problem.model)
     inits = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
+    refuse_many(seeds, 24 * len(inits) * len(layers), problem.device, "networks", "--seeds")
     report = progress or (lambda done, total, what: None)
     search = 4 if per_layer else 2 * COARSE / FIRST_SHARE + FINE
     passes = 1 + (1 + search) * (solve is not None)

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import torch
 
+from hessdiag.curvature.cost import refuse_many
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.point.result import Point
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics
@@ -274,6 +275,9 @@ def vanishing(
     place = device_named(device, torch.float64)
     grid = [(L, L if width == "same" else width) for L in grid_depths]
     _fits(grid[-1], place)
+    deepest, widest = grid[-1]
+    refuse_many(batch, 8 * widest * (3 * deepest + 6), place, "samples", "--batch")
+    refuse_many(seeds, 8 * (deepest + 16), place, "networks", "--seeds")
     networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
     settings = {

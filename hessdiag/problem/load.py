@@ -174,15 +174,16 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
         except HessdiagError:
             raise
         except Exception as error:
-            if files := [text for text in (request.model, request.weights, request.data) if text and _is_file(text)]:
+            if files := [text for text in (request.model, request.weights, request.data) if text and _is_foreign(text)]:
                 what = f"{' and '.join(files)} cannot be used: {said(error)}"  # a file may hold anything
                 raise LoadError(what, "--traceback shows where it fails") from error
             raise
 
 
-def _is_file(text: str) -> bool:
+def _is_foreign(text: str) -> bool:
+    """Whether a spec names a file, or code that is not of this package."""
     try:
-        return parse(text).kind == "file"
+        return parse(text).kind in ("file", "script", "module")
     except SpecError:
         return True
 

@@ -450,6 +450,8 @@ class Problem:
                 f"the objective must return a scalar; it returned {form}.",
                 "average it, as reduction='mean' does",
             )
+        if value.is_complex():
+            raise ComputeError("the loss is complex; the Hessian is that of a real number.", "its .real, or .abs()")
         if not bool(torch.isfinite(value)):
             raise ComputeError(
                 f"the loss is {value.item()}: its derivatives mean nothing.",

@@ -20,6 +20,7 @@ RECONSTRUCTS = "reconstructs_input"  # and that its targets are its inputs
 SPATIAL_SIZES = (32, 28, 64, 224, 8)
 SEQUENCE = 16
 TEACHER_WIDTH = 32
+MOST = 1 << 27  # numbers in all synthetic inputs: 1 GiB
 _LARGEST = 1 << 22  # numbers in a sample
 
 _CONV_DIMENSIONS: dict[type[nn.Module], int] = {
@@ -118,7 +119,16 @@ def make(
     if kind == "teacher" and reconstructs(model):
         kind = "inputs"
     form, output = _probe(model)
-    inputs = form.draw(size * max(1, batches or 1), generator)
+    count = max(1, batches or 1)
+    largest = MOST // max(form.copies * math.prod(form.shape), math.prod(output[1:]), TEACHER_WIDTH)
+    if size * count > largest:
+        flag = f"--batch-size {largest // count}" if count <= largest else f"--batches {max(largest // size, 1)}"
+        raise LoadError(
+            f"no data was given, and at most {largest:,} samples of shape {form.shape} are made up, "
+            f"not {size * count:,}.",
+            flag,
+        )
+    inputs = form.draw(size * count, generator)
     make_targets = {"classes": _classes, "bits": _bits, "teacher": _teacher, "inputs": lambda inputs, *_: inputs}
     targets = make_targets[kind](inputs, form, output, generator)
     said = {
