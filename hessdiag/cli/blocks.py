@@ -6,7 +6,7 @@ import click
 
 from hessdiag.cli.help import Command
 from hessdiag.cli.measure import Measurement, answer
-from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     metavar="N",
     help="Random vectors per layer. Default: exact where that takes seconds, else 32.",
 )
+@resume_option
 @output_options
-def command(targets: tuple[Target, ...], probes: int | None, out: Output) -> int:
+def command(targets: tuple[Target, ...], probes: int | None, resume: str | None, out: Output) -> int:
     """Which layers curve, and how do they couple? Norms of all layer blocks, Gauss-Newton part and residual apart.
 
     Exact up to 5,000 parameters, and for fully connected networks mostly to 60,000 and more. Beyond, random vectors on
@@ -37,6 +38,6 @@ def command(targets: tuple[Target, ...], probes: int | None, out: Output) -> int
     def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
         from hessdiag.diagnostics.blocks import blocks
 
-        return blocks(problem, probes=probes, seed=seed, progress=progress)
+        return blocks(problem, probes=probes, seed=seed, resume=resume, progress=progress)
 
     return answer("blocks", targets, measure, out)

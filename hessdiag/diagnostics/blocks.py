@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
@@ -17,8 +19,10 @@ from hessdiag.diagnostics import blocks_errors, blocks_squares, operators
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
+from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput
+from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
@@ -135,7 +139,14 @@ class Blocks(Measured):
     engine: str
 
 
-def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progress: Progress | None = None) -> Blocks:
+def blocks(
+    problem: Problem,
+    *,
+    probes: int | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Blocks:
     """Measure the Frobenius norm of every pair of layers in the Hessian, in its Gauss-Newton part and in the rest.
 
     H = J'BJ + R (Schraudolph 2002): J'BJ is the curvature of the loss through the output's slopes, and R that of the
@@ -148,10 +159,11 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
         problem: What is differentiated. One with an objective has no G.
         probes: Random vectors per layer, at least 2. Default: exact where that takes seconds, else 32.
         seed: Of the probes.
+        resume: A folder for what is finished. A run of the same problem with the same settings takes up what it holds.
         progress: Called with (done, total, what).
 
     Raises:
-        SpecError: if `probes` is too small.
+        SpecError: if `probes` is too small, or the folder holds another run.
         ComputeError: if products cannot be computed.
 
     >>> import torch
@@ -173,32 +185,42 @@ def blocks(problem: Problem, *, probes: int | None = None, seed: int = 0, progre
     gauss_newton = split.operator
     checks = checks.also(split.checks)
     precision = operator.precision
+    same = {} if resume is None else identity(problem)
+    pieces = Pieces(resume, {"command": "blocks", **same, "probes": probes, "seed": seed}, operator.device)
     whole = probes is None and n <= EXACT_UP_TO
     wanted = probes or PROBES
     both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
-    pairs = None if whole or probes is not None else _by_pairs(operator, gauss_newton, report)
+    pairs = None if whole or probes is not None else _by_pairs(operator, gauss_newton, report, pieces)
     if whole:
         report(0, n, f"{n:,} parameters: the whole {both}")
-        squares, mass = blocks_squares.exact(problem, gauss_newton, report)
+        squares, mass = _kept(pieces, "whole", lambda: blocks_squares.exact(problem, gauss_newton, report))
         measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
     elif pairs is not None:
         squares, mass = pairs
         measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
     else:
-        report(0, wanted * count, f"{n:,} parameters: {wanted} x {count} products of the {both}, an estimate")
-        squares = blocks_squares.sampled(operator, gauss_newton, wanted, seed, report)
+        report(
+            0, wanted * count, f"{n:,} parameters: {wanted} x {count} products of the {both}, an estimate{pieces.said}"
+        )
+        squares = blocks_squares.sampled(operator, gauss_newton, wanted, seed, report, pieces)
         measured = _assembled(problem, squares, precision, exact=False)
-        measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
+        try:
+            measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
+        except KeyboardInterrupt:
+            if parallel.ranks()[1] > 1:
+                raise
+            squares = replace(squares, interrupted=True)
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"
     if pairs is not None:
         engine = f"pairs of samples in neuron space (linear layers); {engine} (others, and to certify)"
+    engine = pieces.choice("engine", lambda: engine)
     measured["negative_certificate"] = certificate(
         _witnesses(measured, squares.traces, precision),
         trusted=not checks.failed,
         otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
     )
     status: Status = "interrupted" if squares.interrupted else "inexact" if checks.failed else "ok"
-    measured |= {"engine": engine, "status": status, **operators.trust(checks)}
+    measured |= {"engine": engine, "status": status, **operators.trust(checks), "resumed_pieces": pieces.taken}
     if checks.failed:
         measured["indefinite_pair"] = None  # it would prove something
     measured |= {"split_missing": split.missing, "loss_in_output": split.loss, "loss_uses_parameters": split.elsewhere}
@@ -230,15 +252,28 @@ def _split(problem: Problem, seed: int, *, copied: bool) -> _Split:
 
 
 def _by_pairs(
-    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, report: Progress
+    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, report: Progress, pieces: Pieces
 ) -> tuple[Squares, Floats] | None:
     """Exact squares and diagonal masses of a network of linear layers; `None` where that is dear or does not serve."""
     if not blocks_squares.affordable(operator.problem):
         return None
     try:
-        return blocks_squares.by_pairs(operator, gauss_newton, report)
+        return _kept(pieces, "pairs", lambda: blocks_squares.by_pairs(operator, gauss_newton, report))
     except NotInNeuronSpaceError:
         return None
+
+
+def _kept(pieces: Pieces, name: str, compute: Callable[[], tuple[Squares, Floats]]) -> tuple[Squares, Floats]:
+    """Exact squares and masses, as one piece: they take seconds."""
+
+    def arrays() -> Arrays:
+        squares, masses = compute()
+        return {
+            "parts": squares.parts, "traces": squares.traces, "masses": masses, "products": np.array(squares.products)
+        }  # fmt: skip
+
+    found = pieces.get(name, arrays)
+    return Squares(found["parts"], found["traces"], int(found["products"])), found["masses"]
 
 
 def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: bool) -> dict[str, Any]:

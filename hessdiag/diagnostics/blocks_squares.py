@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError, neuron_layers
 from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.linalg import pairs
 from hessdiag.problem.problem import Layer, Problem
 
@@ -132,7 +134,12 @@ def by_pairs(
 
 
 def sampled(
-    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, probes: int, seed: int, report: Progress
+    operator: HessianOperator,
+    gauss_newton: GaussNewtonOperator | None,
+    probes: int,
+    seed: int,
+    report: Progress,
+    pieces: Pieces | None = None,
 ) -> Squares:
     """Samples from random signs on one layer at a time: E |(K v)_l|^2 = |K_lm|_F^2 and E v'Hv = tr H_mm.
 
@@ -141,14 +148,29 @@ def sampled(
     Raises:
         KeyboardInterrupt: if it comes before two probes per layer are complete.
     """
+    pieces = pieces or Pieces(None, {})
     layers = operator.problem.executed_layers
     count = len(layers)
+    operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
+    if gauss_newton is not None:
+        gauss_newton.chunk = pieces.choice("vectors a pass of G", lambda: gauss_newton.chunk)
     mine = [(r, m) for r in range(probes) if parallel.is_own(r) for m in range(count)]
     own: dict[int, tuple[Floats, float, Floats]] = {}
     folds = [pairs.Fold.of(layer.size, operator.device) for layer in layers]
-    interrupted, size = False, _portion(operator)
+    interrupted, size = False, pieces.choice("vectors together", lambda: _portion(operator))
+    state = pieces.state("probes")
+    own |= _taken(state.arrays, mine[: state.units], count)
+
+    def arrays() -> dict[str, NDArray[Any]]:
+        found = list(own.values())
+        seen = {
+            f"seen {m}": np.stack([f[2] for f, (_, n) in zip(found, mine, strict=False) if n == m])
+            for m in {m for _, m in mine[: len(found)]}
+        }
+        return {"squares": np.stack([f[0] for f in found]), "traces": np.array([f[1] for f in found]), **seen}
+
     try:
-        for start in range(0, len(mine), size):
+        for start in range(len(own), len(mine), size):
             now = mine[start : start + size]
             vectors = _signs(operator, [layers[m] for _, m in now], [(seed, r, m) for r, m in now])
             product = (operator @ vectors).double()
@@ -162,7 +184,8 @@ def sampled(
                 blocks = torch.stack([kind[inside, column] for kind in kinds])
                 seen = pairs.folded(folds[m], vectors[inside, column].double(), blocks)
                 own[r * count + m] = (squares[:, :, column], float(traces[column]), seen)
-            report(min(start + size, len(mine)), len(mine), "")
+            state.save(len(own), arrays, last=len(own) == len(mine))
+            report(min(start + size, len(mine)), len(mine), "products")
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
         if len(own) < 2 * count or parallel.ranks()[1] > 1:
@@ -181,6 +204,17 @@ def sampled(
         own_variances=np.stack([squares for squares, _ in known], axis=1),
         trace_variances=np.array([traces[0] for _, traces in known]),
     )
+
+
+def _taken(arrays: Arrays, mine: Sequence[tuple[int, int]], count: int) -> dict[int, tuple[Floats, float, Floats]]:
+    """What a state of `sampled` holds."""
+    places = [0] * count
+    found: dict[int, tuple[Floats, float, Floats]] = {}
+    for index, (r, m) in enumerate(mine):
+        seen = arrays[f"seen {m}"][places[m]]
+        places[m] += 1
+        found[r * count + m] = (arrays["squares"][index], float(arrays["traces"][index]), seen)
+    return found
 
 
 def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Floats, Floats, int]:

@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from hessdiag.curvature import parallel
 from hessdiag.errors import LoadError, SpecError
 
 Arrays = Mapping[str, NDArray[Any]]
+T = TypeVar("T", int, str)
 
 SETTINGS = "settings.json"
 SUFFIX = ".npz"
@@ -106,13 +107,14 @@ class Pieces:
         self._write(name, arrays)
         return arrays
 
-    def choice(self, name: str, choose: Callable[[], int]) -> int:
-        """A number that hangs on circumstances, such as free memory, and on which bits hang: as the first run chose it.
+    def choice(self, name: str, choose: Callable[[], T]) -> T:
+        """A number or word that hangs on circumstances, such as free memory: as the first run chose it.
 
         >>> Pieces(None, {}).choice("vectors a pass", lambda: 64)
         64
         """
-        return int(self.get(f"{_CHOICE}{name}", lambda: {"chosen": np.array(choose())})["chosen"])
+        found: T = self.get(f"{_CHOICE}{name}", lambda: {"chosen": np.array(choose())})["chosen"].item()
+        return found
 
     def state(self, name: str) -> "State":
         """The state of a loop, one file that is written anew from time to time; each process of a run has its own.

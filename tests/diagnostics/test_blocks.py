@@ -510,3 +510,51 @@ def test_intervals_of_norms_and_traces_cover(probes):
     for rate in (hits / 400, inside / 400):
         assert rate.min() >= 0.91  # 92 % less what 400 groups may be off
         assert rate.mean() <= 0.98
+
+
+def _deep_problem():
+    torch.manual_seed(4)
+    parts = [part for a, b in itertools.pairwise([8, 8, 8, 8, 4]) for part in (nn.Linear(a, b), nn.Tanh())]
+    return Problem(nn.Sequential(*parts[:-1]).double(), data=[(_x(24, 8), torch.arange(24) % 4)], loss="ce")
+
+
+def _ends_after(calls):
+    left = [calls]
+
+    def progress(done, total, what):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+
+    return progress
+
+
+@pytest.mark.parametrize("probes", [None, 24])
+def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, monkeypatch):
+    monkeypatch.setattr("hessdiag.diagnostics.pieces.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("hessdiag.diagnostics.pieces.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 8)
+    whole, taken = blocks(_deep_problem(), probes=probes), 0
+    for _ in range(3 if probes else 0):
+        ended = blocks(_deep_problem(), probes=probes, resume=tmp_path, progress=_ends_after(4))
+        assert ended.status == "interrupted"
+        assert ended.resumed_pieces >= taken
+        taken = ended.resumed_pieces + 2 * 8
+    resumed = blocks(_deep_problem(), probes=probes, resume=tmp_path)
+    assert resumed.resumed_pieces >= taken
+    assert resumed.to_result() == whole.to_result()
+    assert (resumed.verdict, resumed.status, resumed.checks) == (whole.verdict, whole.status, whole.checks)
+    again = blocks(_deep_problem(), probes=probes, resume=tmp_path)
+    assert again.resumed_pieces == (4 * probes if probes else 1)
+    assert again.to_result() == whole.to_result()
+    with pytest.raises(SpecError, match="another run: seed was 0 and is 1"):
+        blocks(_deep_problem(), probes=probes, seed=1, resume=tmp_path)
+
+
+def test_an_interrupt_of_the_diagonal_keeps_the_norms(monkeypatch):
+    def ended(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(blocks_squares, "diagonal_masses", ended)
+    found = blocks(_deep_problem(), probes=4)
+    assert (found.status, found.diagonal_mass, found.probes) == ("interrupted", None, 4)
