@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from hessdiag.report.names import shortened
@@ -22,6 +23,8 @@ from hessdiag.report.view import (
 
 FULL_MATRIX = 12  # layers up to which the block matrix is printed whole; beyond, its largest entries
 LARGEST = 20
+STRATA = 4  # of several tensors, that are named
+FEW = 2  # tensors of one of them that are all named
 
 Json = Mapping[str, Any]
 
@@ -60,18 +63,28 @@ def _headline(result: Json) -> tuple[str, str]:
     )
 
 
+def _strata(merged: Sequence[Sequence[str]]) -> str:
+    """The strata of several tensors: the first and the last of many, and of long ones their ends."""
+    names = iter(shortened([name for stratum in merged for name in stratum]))
+    short = [list(islice(names, len(stratum))) for stratum in merged]
+    said = [" + ".join(one) if len(one) <= FEW else f"{one[0]} to {one[-1]}" for one in short]
+    if len(said) > STRATA:
+        said[STRATA - 1 : -1] = [f"{len(said) - STRATA} more, in the JSON"]
+    return "; ".join(said)
+
+
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
     every = "every row was computed" + (", but for those of untouched parameters" if result.get("untouched") else "")
     how = every if exact else "rows drawn without replacement, stratified by layer"
-    merged = [" + ".join(names) for names in result.get("merged_strata") or ()]
+    merged = result.get("merged_strata") or ()
     facts = [
         Fact("Hessian rows", rows, how),
         Fact(
             "strata merged",
-            f"{sum(map(len, result.get('merged_strata') or ()))} tensors in {len(merged)}" if merged else MISSING,
-            f"too few rows for a stratum of each: {'; '.join(merged)}",
+            f"{sum(map(len, merged))} tensors in {len(merged)}" if merged else MISSING,
+            f"too few rows for a stratum of each: {_strata(merged)}",
         ),
         Fact(
             "inside layer blocks",
