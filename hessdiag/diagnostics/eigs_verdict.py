@@ -76,7 +76,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
     proof = eigs.negative_certificate
     if proof.certain:
         return [_proven(eigs)]
-    if eigs.inertia is not None and proof.bound is not None:
+    if eigs.inertia is not None and eigs.inertia.negative == 0 and proof.bound is not None:
         definite, low = eigs.inertia.zero == 0, (eigs.ritz_range or (0.0,))[0]
         return [
             Finding(

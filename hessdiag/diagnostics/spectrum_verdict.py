@@ -166,11 +166,12 @@ def _gauss_newton_signs(spectrum: Whole) -> Finding:
 
 def _no_negative(spectrum: Whole, ends: str) -> Finding:
     """Convexity is a matter of all eigenvalues: random vectors do not prove it."""
-    if spectrum.inertia is not None and spectrum.negative_certificate.bound is not None:
+    inertia = spectrum.inertia
+    if inertia is not None and inertia.negative == 0 and spectrum.negative_certificate.bound is not None:
         return Finding(
             "ok",
             "No negative eigenvalue was found: the loss is convex to second order here.",
-            f"all were computed; the smallest is {ends}, rounding {number(spectrum.inertia.tolerance, 2)}",
+            f"all were computed; the smallest is {ends}, rounding {number(inertia.tolerance, 2)}",
             "any second-order step is a descent step here; damp it for the flat directions",
         )
     return Finding(
