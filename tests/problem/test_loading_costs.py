@@ -241,6 +241,20 @@ def test_two_members_of_one_name_are_refused(tmp_path):
         read(tmp_path / "c.pt")
 
 
+@pytest.mark.parametrize("zipped", [True, False])
+def test_indices_beyond_a_sparse_tensor_are_looked_at(zipped, tmp_path):
+    """Making it dense would write beyond its memory, and end the process."""
+    rows, columns, values = torch.tensor([0, 1, 2]), torch.tensor([0, 10**6]), torch.ones(2)
+    csr = torch.sparse_csr_tensor(rows, columns, values, (2, 2), check_invariants=False)
+    coo = torch.sparse_coo_tensor(torch.tensor([[0, 10**6], [0, 1]]), values, (2, 2), check_invariants=False)
+    for tensor in (csr, coo):
+        torch.save({"w": tensor}, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
+        with pytest.raises(LoadError, match="damaged"):
+            read(tmp_path / "c.pt")
+    torch.save({"w": torch.eye(2).to_sparse_csr()}, tmp_path / "c.pt", _use_new_zipfile_serialization=zipped)
+    assert read(tmp_path / "c.pt")["w"].to_dense().sum() == 2
+
+
 def test_a_device_is_no_file():
     with pytest.raises(LoadError, match="a device or a pipe"):
         existing("/dev/zero")
