@@ -1,5 +1,6 @@
 """The `hessdiag` group: finds commands without importing them, and owns the exit codes."""
 
+import contextlib
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, SpecError
 from hessdiag.files import reason
+from hessdiag.ranks import ranks
 from hessdiag.suggest import question
 
 # Short help stands here so that `hessdiag --help` need not import a single command.
@@ -182,6 +184,9 @@ def _outcome(args: Sequence[str], code: int) -> int:
 
 def _interrupted(args: Sequence[str]) -> None:
     """Say that the command was interrupted, and how it goes on where finished pieces were kept."""
+    with contextlib.suppress(HessdiagError):  # of nonsense in the environment, said already
+        if ranks()[0] > 0:
+            return  # the first of several processes speaks for all
     if any(argument.partition("=")[0] == "--resume" for argument in args):
         again = [] if "--force" in args else ["--force"]  # the file of -o is there already
         writes = any(argument == "-o" or argument.startswith("--output") for argument in args)

@@ -107,13 +107,14 @@ def _first(number: int, _: FrameType | None) -> None:
 def _second(reading: int) -> None:
     """Runs in a thread of its own: the main one may be inside a product that takes minutes."""
     first: float | None = None
-    while numbers := os.read(reading, 1):
-        if numbers[0] not in CODES:
+    while numbers := os.read(reading, 64):  # all that came since: on a busy machine this thread may be late
+        stops = [number for number in numbers if number in CODES]
+        if not stops:
             continue
         if first is None:
             first = time.monotonic()
         elif time.monotonic() - first > TOGETHER:
-            _end(numbers[0])
+            _end(stops[0])
 
 
 def _end(number: int) -> None:

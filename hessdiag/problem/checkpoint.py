@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import math
+import os
 import tempfile
 import warnings
 import zipfile
@@ -36,7 +37,7 @@ def existing(path: str) -> Path:
     Raises:
         LoadError: with names that are close, if there is nothing.
     """
-    found = Path(path).expanduser()
+    found = Path(os.path.expanduser(path))
     try:
         if found.is_file() or found.is_dir():
             return found

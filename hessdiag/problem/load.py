@@ -1,6 +1,7 @@
 """From the text of a command line to a `Problem`."""
 
 import contextlib
+import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -306,7 +307,7 @@ def _model(session: _Session, spec: Spec) -> _Parts:
     if spec.kind == "file":
         return _Parts(_model_file(session, spec))
     if spec.kind == "hf":
-        folder = Path(spec.source).expanduser()
+        folder = Path(os.path.expanduser(spec.source))
         session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
         model, notes = hub.load_hf(spec, trust_code=trust)
         return _Parts(model, notes=notes)

@@ -20,7 +20,7 @@ from hessdiag.errors import ExitCode
 
 RUNS = 10_000 if LONG else 250
 CHUNKS = 50 if LONG else 2
-PROCESSES = 60 if LONG else 3
+PROCESSES = 40 if LONG else 3
 LIMIT = 30  # seconds
 CODES = {int(code) for code in ExitCode}
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
