@@ -1,7 +1,5 @@
 """`python -m hessdiag` and the `hessdiag` console script."""
 
-import sys
-
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
@@ -11,7 +9,7 @@ def main() -> None:
         from hessdiag.cli.main import run
 
         code = run()
-    sys.exit(code)
+    signals.leave(code)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Only the command line installs this. Of the standard library it imports little: 
 """
 
 import _thread
+import atexit
 import os
 import signal
 import sys
@@ -75,6 +76,15 @@ def computing() -> Iterator[None]:
         yield
     finally:
         _state.held = True
+
+
+def leave(code: int) -> None:
+    """End the process with its code, also where it is told to stop once more on its way out."""
+    if _state.received is not None:
+        # While Python takes itself apart, signals have their default again, and would end it with a code of theirs.
+        atexit._run_exitfuncs()
+        os._exit(code)
+    sys.exit(code)
 
 
 def received() -> int | None:
