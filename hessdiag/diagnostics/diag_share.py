@@ -13,7 +13,7 @@ from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.differences import movable
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NeuronSpace
+from hessdiag.curvature.neuron_space import TANGENT_NUMBERS, NeuronSpace
 from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import diag_share_rows as rows_of
 from hessdiag.diagnostics import operators
@@ -22,9 +22,8 @@ from hessdiag.diagnostics.certificate import Certificate, Witness, certificate, 
 from hessdiag.diagnostics.diag_share_rows import Computed, Rows
 from hessdiag.diagnostics.diag_share_totals import LayerShare, summarize
 from hessdiag.diagnostics.diag_share_verdict import NOISE, findings
-from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.measured import Measured
-from hessdiag.diagnostics.pieces import Pieces
+from hessdiag.diagnostics.outlay import Outlay, kept_pieces, outlay
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.numbers import number
@@ -146,15 +145,15 @@ def diag_share(
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
     n = part.size
     operator = HessianOperator(part.problem, check=False)
+    spent = outlay(operator)
     checks = examine(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
     whole = rows == "all" or rows is None or rows >= n
     space, reason = rows_of.neuron_space(operator) if whole else (None, None)
     exact = whole and (rows is not None or _affordable(part.problem, space))
     wanted = n if exact else min(n, rows if isinstance(rows, int) else SAMPLED_ROWS)
     report = progress or (lambda done, total, what: None)
-    same = {} if resume is None else identity(problem)
-    settings = {"command": "diag-share", **same, "rows": rows, "seed": seed}
-    pieces = Pieces(resume, settings, operator.device)
+    _plan(spent, operator, space if exact else None, wanted, exact=exact)
+    pieces = kept_pieces(problem, "diag-share", {"rows": rows, "seed": seed}, resume, operator)
     computed = rows_of.nothing(part.problem, operator.engine)
     try:
         if exact and space is not None:
@@ -167,6 +166,23 @@ def diag_share(
         if parallel.ranks()[1] > 1:
             raise
     return _finished(part, computed, checks, pieces.taken, every=exact)
+
+
+def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, rows: int, *, exact: bool) -> None:
+    """Enter in the ledger what is planned: products, and what is held beside them, in vectors."""
+    item, sums = operator.dtype.itemsize, len(operator.problem.layer_slices) + 1
+    double = 8 / item  # a vector in float64
+    if space is not None:
+        held = {"sums of rows": sums * double, "neurons": 2 * TANGENT_NUMBERS / operator.shape[0]}
+        spent.plan(len(space.others) + len(space.layers), {"rows of a pass": 4 * operator.chunk, **held})
+        return
+    kept = {"sums of rows": rows * sums * double / operator.shape[0]}
+    if exact:
+        spent.plan(rows, {"rows of a pass": 4 * operator.chunk, **kept})
+        return
+    sketch = 2 * rows_of.SKETCHES * (1 + double)
+    larger = {"rows of a pass": 4 * operator.chunk} if 4 * operator.chunk > sketch else {"sketch": sketch}
+    spent.plan(rows + rows_of.SKETCHES, {**larger, "strata": 4 * double, **kept})
 
 
 def _finished(part: Support, computed: Computed, checks: Examination, taken: int, *, every: bool) -> DiagShare:

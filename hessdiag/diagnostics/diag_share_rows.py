@@ -98,7 +98,6 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
     tensors = [group for group in groups(problem) if np.isin(group[0], others)]
     least = sum(min(len(group), sampling.BEGINNING) for group in tensors)
     order = sampling.spread_order(tensors, np.random.default_rng(seed), sampling.BEGINNING)
-    operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
     alike = [neuron_sample.strata(delta.norm(dim=1)) for delta in space.cotangents]
     generator = torch.Generator().manual_seed(seed)
     shuffled = space.reordered([neuron_sample.order(parts, generator) for parts in alike])
@@ -118,7 +117,7 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
                 lambda kept=kept: {**stream.arrays(), "engine": np.array(kept)},  # type: ignore[misc]
                 last=stream.done == len(stream.steps),
             )
-            report(round(n * stream.fraction), n, "")
+            report(round(n * stream.fraction), n, "rows")
     except KeyboardInterrupt:
         if parallel.ranks()[1] > 1:
             raise
@@ -207,7 +206,6 @@ def _compute(
 ) -> tuple[Rows, str, bool]:
     """Rows in order, keeping their sums only, with the engine; an interrupt from the keyboard ends early."""
     layers = operator.problem.layer_slices
-    operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
     size = pieces.choice("rows together", lambda: _portion(operator))
     state = pieces.state("rows")
     engine = _engine(state.arrays)
@@ -228,7 +226,7 @@ def _compute(
             parts.append(_row_sums(operator.rows(passes[index]), passes[index], layers))
             state.save(len(parts), arrays)
             done = min((index + 1) * size, len(order))
-            report(done, len(order), "")
+            report(done, len(order), "rows")
         own = dict(zip(mine, parts, strict=True))
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
