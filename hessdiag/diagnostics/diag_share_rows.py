@@ -14,6 +14,7 @@ from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.diagnostics.pieces import Arrays, Pieces
+from hessdiag.linalg.lanczos import LONG
 from hessdiag.problem.problem import Layer, Problem
 
 Floats = NDArray[np.float64]
@@ -178,6 +179,8 @@ def sampled(operator: HessianOperator, wanted: int, seed: int, pieces: Pieces, r
 
 def row_scales(operator: HessianOperator, seed: int) -> Floats:
     """A guess of every row's absolute sum, zero for zero rows only: H times a Cauchy vector is Cauchy of that scale."""
+    if operator.shape[0] > LONG:
+        return _long_row_scales(operator, seed)
     uniform = torch.rand(
         operator.shape[0], SKETCHES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
@@ -185,6 +188,24 @@ def row_scales(operator: HessianOperator, seed: int) -> Floats:
     sketch = (operator @ cauchy).double().abs().cpu().numpy()
     with np.errstate(divide="ignore"):
         return np.where(sketch.max(1) > 0, np.exp(np.log(np.maximum(sketch, np.finfo(float).tiny)).mean(1)), 0.0)
+
+
+def _long_row_scales(operator: HessianOperator, seed: int) -> Floats:
+    """The same, one vector at a time."""
+    generator = torch.Generator().manual_seed(seed)
+    tiny = torch.finfo(torch.float64).tiny
+    logs = torch.zeros(operator.shape[0], dtype=torch.float64, device=operator.device)
+    alive = torch.zeros(operator.shape[0], dtype=torch.bool, device=operator.device)
+    for _ in range(SKETCHES):
+        cauchy = torch.empty(operator.shape[0], dtype=operator.dtype, device=operator.device)
+        for part in torch.split(cauchy, LONG):
+            part.copy_(torch.tan(math.pi * (torch.rand(len(part), generator=generator, dtype=torch.float64) - 0.5)))
+        sketch = (operator @ cauchy).abs_()
+        alive |= sketch > 0
+        for total, part in zip(torch.split(logs, LONG), torch.split(sketch, LONG), strict=True):
+            total += part.double().clamp_(min=tiny).log_()
+    found: Floats = logs.div_(SKETCHES).exp_().mul_(alive).cpu().numpy()
+    return found
 
 
 def _sample(strata: list[Indices], scale: Floats, rows: int, rng: np.random.Generator) -> Indices:
