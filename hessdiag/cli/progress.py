@@ -140,7 +140,9 @@ def cost_line(ledger: "Ledger") -> str:
     many = f"{fewest:,}" if fewest == most else f"{fewest:,} to at most {most:,}"
     time_ = duration(each * fewest) if fewest == most else f"{duration(each * fewest)} to {duration(each * most)}"
     limit = "" if plan.available is None else f" of {gib(plan.available)} that are free"
-    return f"cost: {many} products, {short(each)} each as measured: {time_}; peak memory {gib(plan.peak)}{limit}"
+    return (
+        f"cost: {many} products, {short(each)} each as measured: {time_} for them; peak memory {gib(plan.peak)}{limit}"
+    )
 
 
 def _bar() -> Progress:

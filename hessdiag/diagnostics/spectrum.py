@@ -384,6 +384,7 @@ def _sampled(
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
     report(0, probes * steps, f"{n:,} parameters: {probes} x {steps} products, after the extreme eigenpairs")
+    wanted = plan.pairs * (1 if semidefinite else 2)
     pairs = extreme_eigenpairs(
         matrix,
         lowest=0 if semidefinite else plan.pairs,  # nothing is below zero then
@@ -393,11 +394,15 @@ def _sampled(
         images=plan.ends.images,
         kept=pieces.state("extreme eigenpairs") if pieces.kept else None,
         max_products=probes * steps,
+        progress=lambda spent, found: report(
+            min(spent, probes * steps), probes * steps, f"at most products ({found} of {wanted} extreme pairs found)"
+        ),
         seed=seed,
         precision=matrix.precision,
     )
     if pairs.interrupted:
         return _stopped(matrix, zeros, name, pairs)
+    report(0, probes * steps, f"{probes} x {steps} products for the rest of the spectrum{pieces.said}")
     done = pairs.converged
     values, vectors = pairs.values[done], pairs.vectors[:, done.to(pairs.vectors.device)]
     try:

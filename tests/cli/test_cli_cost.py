@@ -16,7 +16,7 @@ def told(capsys, seconds, products=(100, 100), held=3 * 2**30):
 
 def test_the_cost_is_said_once_from_measured_products(capsys):
     err = told(capsys, 6.0)
-    assert err.startswith("cost: 100 products, 6 s each as measured: 10 min; peak memory 3.")
+    assert err.startswith("cost: 100 products, 6 s each as measured: 10 min for them; peak memory 3.")
     assert err.count("cost:") == 1
     assert " of " in err.partition("memory")[2]
 
