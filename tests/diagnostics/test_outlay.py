@@ -83,3 +83,24 @@ def test_graph_and_check_are_refused_beyond_memory(monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 50_000)
     with pytest.raises(ComputeError, match="930 parameters need"):
         outlay.outlay(HessianOperator(problem, check=False))
+
+
+def test_sizes_of_long_rows_are_guessed_alike(monkeypatch):
+    """One vector at a time: other random numbers, the same sizes within a sketch's error, and the same zeros."""
+    from hessdiag.curvature.dense import hessian
+    from hessdiag.curvature.hessian import HessianOperator
+    from hessdiag.diagnostics import diag_share_rows
+    from hessdiag.problem.problem import Problem
+
+    torch.manual_seed(0)
+    x = torch.randn(8, 6, dtype=torch.float64)
+    x[:, 2] = 0.0  # rows that vanish
+    model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)).double()
+    problem = Problem(model, data=[(x, torch.ones(8, 1, dtype=torch.float64))], loss="mse")
+    sums = hessian(problem).abs().sum(1).numpy()
+    monkeypatch.setattr(diag_share_rows, "LONG", 10)
+    found = diag_share_rows.row_scales(HessianOperator(problem, check=False), 0)
+    assert ((found == 0) == (sums == 0)).all()
+    ratio = found[sums > 0] / sums[sums > 0]
+    assert 0.2 < ratio.min()
+    assert ratio.max() < 5
