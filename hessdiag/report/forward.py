@@ -103,7 +103,7 @@ def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
 
 
 def _of(init: Json, key: str) -> Values:
-    return tuple(layer[key] for layer in init["layers"])
+    return tuple(layer.get(key) for layer in init["layers"])
 
 
 def _norms(inits: Sequence[Json]) -> Lines:

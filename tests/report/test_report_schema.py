@@ -69,6 +69,8 @@ def test_real_documents_of_this_version_and_of_older_ones_are_shown(path):
         (example_documents.diag_share, ("verdict", 0, "level"), "fine", "`verdict[0].level`"),
         (example_documents.diag_share, ("problem", "input_shape"), "abc", "`problem.input_shape`: a list or an object or null"),
         (example_documents.diag_share, ("provenance", "versions", "torch"), 2, "`provenance.versions[...]`: text was expected."),
+        (example_documents.diag_share, ("provenance", "versions"), None, "`provenance.versions`: an object was expected"),
+        (example_documents.diag_share, ("provenance", "wall_seconds"), "NaN", "`provenance.wall_seconds`: a number or null"),
         (example_documents.diag_share, ("command",), "diag", '`command`: "diag" found'),
         (example_documents.eigs, ("result", "layers"), ["a"], "`layer_weights` has 3 entries where `layers` has 1."),
         (lambda: example_documents.eigs(exact=True), ("result", "inertia"), None, "`inertia` is missing beside `spectrum`."),

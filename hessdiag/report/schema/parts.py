@@ -112,9 +112,9 @@ class Provenance:
 
     argv: list[str] = field(default_factory=list)
     started: str = ""
-    wall_seconds: Number = None
+    wall_seconds: float | None = None
     peak_memory_bytes: Count | None = None
-    versions: dict[str, str] | None = None
+    versions: dict[str, str] = field(default_factory=dict)
     platform: str = "?"
     device: str = "?"
     threads: Count | None = None
