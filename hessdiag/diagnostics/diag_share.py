@@ -26,6 +26,7 @@ from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Outlay, kept_pieces, outlay
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
+from hessdiag.linalg.lanczos import LONG
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.theory import wigner_ols
@@ -180,7 +181,8 @@ def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, r
     if exact:
         spent.plan(rows, {"rows of a pass": 4 * operator.chunk, **kept})
         return
-    sketch = 2 * rows_of.SKETCHES * (1 + double)
+    long = operator.shape[0] > LONG  # then the sketch takes one vector at a time
+    sketch = 2 * (1 + double) * (1 if long else rows_of.SKETCHES)
     larger = {"rows of a pass": 4 * operator.chunk} if 4 * operator.chunk > sketch else {"sketch": sketch}
     spent.plan(rows + rows_of.SKETCHES, {**larger, "strata": 4 * double, **kept})
 
