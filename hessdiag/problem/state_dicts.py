@@ -138,6 +138,9 @@ def sound(module: nn.Module) -> nn.Module:
         if hidden := [name for name in vars(part) if callable(getattr(type(part), str(name), None))]:
             raise LoadError(f"the {kind} in the file is damaged: it hides its own {shown(str(hidden[0]))}.")
         held = [item for own in _REGISTERED for item in vars(part)[own].values() if item is not None]
+        if isinstance(part, nn.RNNBase):
+            flat = vars(part).get("_flat_weights", [])
+            held += flat if isinstance(flat, list) else [flat]
         if not all(isinstance(item, Tensor) for item in held):
             raise LoadError(f"the {kind} in the file is damaged: it has parameters that are no tensors.")
     state_of(module)
