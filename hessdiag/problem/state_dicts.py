@@ -29,7 +29,7 @@ _DEPTH = 4
 _LISTED = 3
 _LONGEST = 200
 _REGISTERED = ("_parameters", "_buffers")
-_HOOKS = tuple(name for name in vars(nn.Module()) if name.endswith("_hooks"))
+_HOOKS = tuple(name for name in vars(nn.Module()) if "_hooks" in name)
 _LAZY = (nn.UninitializedParameter, nn.UninitializedBuffer)
 
 
