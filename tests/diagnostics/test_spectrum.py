@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from hessdiag.curvature.dense import hessian
-from hessdiag.diagnostics import operators
+from hessdiag.diagnostics import outlay
 from hessdiag.diagnostics import spectrum as module
 from hessdiag.diagnostics.spectrum import spectrum
 from hessdiag.errors import ComputeError, SpecError
@@ -189,10 +189,10 @@ def test_an_end_that_is_not_found_is_inexact(sampled, monkeypatch):
 
 
 def test_memory_is_checked_first(sampled, monkeypatch):
-    monkeypatch.setattr(operators, "vectors_that_fit", lambda matrix: 30)
-    with pytest.raises(ComputeError, match="--steps 29"):
-        spectrum(_network(), steps=30)
-    assert spectrum(_network(), steps=14).probes == 10  # two at a time
+    monkeypatch.setattr(outlay.Outlay, "room", 60)
+    with pytest.raises(ComputeError, match="--steps 39"):
+        spectrum(_network(), steps=60)
+    assert spectrum(_network(), steps=39).probes == 10  # one at a time
 
 
 def test_wrong_requests():
