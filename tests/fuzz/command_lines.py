@@ -36,7 +36,17 @@ TEXTS = (
     "../outside", "/dev/null/x", "%s%n", "{}", "{depth}", "a\nb", "-", "~", "~root/x", "C:\\x", "\\\\host\\x", "🙂", "*", "[", "(", "#", ":", "@",
 )  # fmt: skip
 # Larger values of these are larger work that is asked for, and done.
-SMALL = {"depth": 3, "width": 3, "length": 4, "seeds": 4, "hessian_seeds": 3, "batches": 2, "batch": 6, "batch_size": 4}
+SMALL = {
+    "depth": 3,
+    "width": 3,
+    "length": 4,
+    "seeds": 4,
+    "hessian_seeds": 3,
+    "batches": 2,
+    "batch": 6,
+    "batch_size": 4,
+    "probes": 5,
+}
 LITERALS = (
     "3",
     "2",
@@ -144,7 +154,7 @@ def mutated(rng: random.Random, text: str) -> str:
             text[:at] + rng.choice(TEXTS) + text[at:],
             text + rng.choice(TEXTS),
             text[:at] + text[at : at + 3] * 2 + text[at + 3 :],
-            text.upper(),
+            text if text.startswith("/") else text.upper(),  # not another folder outside
             text.replace("-", "_"),
             text[::-1],
             rng.choice(TEXTS),
