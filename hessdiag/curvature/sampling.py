@@ -4,7 +4,6 @@ Pure numpy: knows no model. Ratios in stratified samples follow Cochran, Samplin
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -24,10 +23,14 @@ LEAST_EFFECTIVE = 2.0  # rows that carry the mass, below which nothing is known 
 
 @dataclass(frozen=True)
 class Stratum:
-    """Rows that are alike: `size` of them, of which `drawn` (positions in the sample) were looked at, or none yet."""
+    """Rows that are alike: `size` of them, of which `drawn` (positions in the sample) were looked at, or none yet.
+
+    Where they are not `sorted` by a guess of what each holds, a few that hold most may be among those not drawn.
+    """
 
     size: int
     drawn: Indices
+    sorted: bool = True
 
 
 @dataclass(frozen=True)
@@ -141,8 +144,8 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum], dou
     Returns:
         The combined ratio estimate, its linearized standard error, and a 95 % interval: Student's t with
         Satterthwaite's degrees of freedom, on the logit scale, so that it stays within [0, 1]; fewer degrees where
-        few rows carry the mass, and all of [0, 1] where nearly one does. NaN where the denominator vanishes; `None`
-        where a stratum has no row: nothing is known of the totals then.
+        few rows carry the mass of strata that are not known, and all of [0, 1] where nearly one does, or none. NaN
+        where the denominator vanishes; `None` where a stratum has no row: nothing is known of the totals then.
     """
     if not all(len(s.drawn) for s in strata):
         return None
@@ -151,7 +154,7 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum], dou
     if not bottom > 0:
         return Ratio(float("nan"), float("nan"), (float("nan"), float("nan")))
     value = float(top / bottom)
-    variance = spread = squares = mass_spread = 0.0
+    variance = spread = uncertain = squares = mass_spread = hidden = 0.0
     for s in strata:
         n = len(s.drawn)
         if n == s.size:
@@ -162,13 +165,17 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum], dou
         part = s.size**2 * (1 - n / s.size) / n * square
         variance += part
         spread += part**2 / max(n - 1, 1)
+        uncertain += float(s.size * denominator[s.drawn].mean())
         mass = float(((s.size / n * denominator[s.drawn]) ** 2).sum())
         squares += mass
         mass_spread += mass**2 / max(n - 1, 1)
+        if not s.sorted:
+            hidden += _hidden(numerator - value * denominator, denominator, s)
     if all(len(s.drawn) == s.size for s in strata):
         return Ratio(value, 0.0, (value, value))
-    stderr = float(np.sqrt(variance) / bottom)
-    effective = float(bottom**2 / squares) if squares else math.inf  # how many rows carry the mass (Kish)
+    stderr = float(np.sqrt(variance + hidden) / bottom)
+    # How many rows carry the mass (Kish), of strata that are not known: where they seem to be empty, none does.
+    effective = uncertain**2 / squares if squares else 0.0
     if effective < LEAST_EFFECTIVE:
         return Ratio(value, stderr, (0.0, 1.0))
     if not 0 < value < 1 or stderr == 0:
@@ -180,8 +187,22 @@ def ratio(numerator: Floats, denominator: Floats, strata: Sequence[Stratum], dou
     freedom = max(min(variance**2 / spread, squares**2 / mass_spread, (effective - 1) / doubt, left + 2), 1.0)
     reach = quantiles.student(0.975, freedom) * stderr / (value * (1 - value))
     logit = np.log(value / (1 - value))
-    low, high = (1 / (1 + np.exp(-(logit + side * reach))) for side in (-1, 1))
+    low, high = ((1 + np.tanh((logit + side * reach) / 2)) / 2 for side in (-1, 1))  # logistic, without overflow
     return Ratio(value, stderr, (float(low), float(high)))
+
+
+def _hidden(deviation: Floats, denominator: Floats, stratum: Stratum) -> float:
+    """Variance by heavy rows that a stratum may have where those that were drawn hold nothing, or one of them most.
+
+    As many of those left as 95 % certainty allows when none of that kind was drawn, taken for two standard deviations;
+    each like the rows that hold most elsewhere.
+    """
+    held, n = denominator[stratum.drawn], len(stratum.drawn)
+    if held.sum() ** 2 >= LEAST_EFFECTIVE * (held**2).sum() > 0:
+        return 0.0
+    count = (stratum.size - n) * (1 - 0.05 ** (1 / n)) / 2
+    weights = denominator / denominator.sum()
+    return float(count**2 * (weights * deviation**2).sum())
 
 
 def total(values: Floats, strata: Sequence[Stratum]) -> float:

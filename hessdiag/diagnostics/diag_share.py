@@ -44,8 +44,9 @@ class DiagShare(Measured):
 
     Attributes:
         diag_share: sum_i |H_ii| / sum_ij |H_ij|, in [0, 1]; NaN where H vanishes.
-        diag_share_stderr: Its standard error; `None` when every row was computed.
-        diag_share_interval: 95 % interval; `None` likewise.
+        diag_share_stderr: Its standard error; `None` when every row was computed, or where it is not known.
+        diag_share_interval: 95 % interval, all of [0, 1] where the error is not known; `None` when every row was
+            computed.
         method: "exact" or "rows" (a sample of rows, each exact).
         rows: Rows computed.
         parameters: N.
@@ -193,7 +194,8 @@ def _finished(part: Support, computed: Computed, checks: Examination, taken: int
     entry = _negative_entry(part.problem, computed.rows, checks)
     zero_rows = (computed.zero_rows * part.size + part.untouched) / problem.n_parameters
     complete = every and len(computed.rows.indices) == part.size
-    summary = summarize(problem, *_among_all(part, computed), zero_rows, complete, computed.doubt)
+    rows, strata = _among_all(part, computed)
+    summary = summarize(problem, rows, strata, zero_rows, complete, computed.doubt, computed.by_size)
     status: Status = "interrupted" if computed.interrupted else "inexact" if checks.failed else "ok"
     measured = DiagShare(
         **summary,

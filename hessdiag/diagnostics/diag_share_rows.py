@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hessdiag.curvature import exact, neuron_sample, parallel, sampling
 from hessdiag.curvature.hessian import HessianOperator
@@ -22,7 +23,8 @@ Indices = NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
 
 SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
-DOUBT, DOUBT_MERGED = 8.0, 10.0  # measured: intervals of 10 to 60 rows of small networks cover
+DOUBT, DOUBT_MERGED = 5.0, 10.0  # measured: intervals of 10 to 100 rows of small networks cover
+DOUBT_INTERRUPTED = 2.0  # likewise, of what interrupted runs of all rows leave
 LARGEST_PORTION = 1024  # rows together, where each pass rebuilds the graphs of several batches
 
 
@@ -62,6 +64,7 @@ class Computed:
         zero_rows: Fraction of all rows that are in no stratum, for they vanish.
         doubt: As for `sampling.ratio`.
         merged: Names of parameter tensors whose rows were taken together, as there were too few for each.
+        by_size: Whether the strata are of rows that a guess takes for alike.
     """
 
     rows: Rows
@@ -72,6 +75,7 @@ class Computed:
     zero_rows: float = 0.0
     doubt: float = 1.0
     merged: tuple[tuple[str, ...], ...] = ()
+    by_size: bool = False
 
 
 def nothing(problem: Problem, engine: str) -> Computed:
@@ -130,12 +134,17 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
         return Computed(Rows(np.arange(n), diagonal, sums), groups(problem), whole, products, interrupted)
     found = stream.sample()
     rows = Rows(found.indices, found.diagonal, found.sums, found.units)
-    return Computed(rows, [*_neurons(space), *tensors], whole, products, interrupted)
+    strata = [*_neurons(space, alike), *tensors]
+    return Computed(rows, strata, whole, products, interrupted, doubt=DOUBT_INTERRUPTED)
 
 
-def _neurons(space: NeuronSpace) -> list[Indices]:
-    """The first parameter of each neuron, by layer."""
-    return [np.arange(neuron.outputs, dtype=np.int64) * neuron.inputs + neuron.layer.start for neuron in space.layers]
+def _neurons(space: NeuronSpace, alike: list[list[Tensor]]) -> list[Indices]:
+    """The first parameter of each neuron, by what is drawn at its own speed: the heavy ones of a layer come early."""
+    return [
+        part.numpy().astype(np.int64) * neuron.inputs + neuron.layer.start
+        for neuron, parts in zip(space.layers, alike, strict=True)
+        for part in parts
+    ]
 
 
 def by_products(operator: HessianOperator, seed: int, pieces: Pieces, report: Progress, why: str | None) -> Computed:
@@ -156,7 +165,7 @@ def by_products(operator: HessianOperator, seed: int, pieces: Pieces, report: Pr
         ascending = np.argsort(rows.indices)
         rows = Rows(rows.indices[ascending], rows.diagonal[ascending], rows.sums[ascending])
     engine = engine if why is None else f"{engine}; not in neuron space: {why}"
-    return Computed(rows, strata, engine, len(rows.indices), interrupted)
+    return Computed(rows, strata, engine, len(rows.indices), interrupted, doubt=DOUBT_INTERRUPTED)
 
 
 def sampled(operator: HessianOperator, wanted: int, seed: int, pieces: Pieces, report: Progress) -> Computed:
@@ -174,7 +183,7 @@ def sampled(operator: HessianOperator, wanted: int, seed: int, pieces: Pieces, r
     merged = tuple(tuple(names[index] for index in part) for part in joined if len(part) > 1)
     zero = float((scale == 0).mean())
     doubt = DOUBT_MERGED if merged else DOUBT
-    return Computed(rows, strata, engine, SKETCHES + len(rows.indices), interrupted, zero, doubt, merged)
+    return Computed(rows, strata, engine, SKETCHES + len(rows.indices), interrupted, zero, doubt, merged, by_size=True)
 
 
 def row_scales(operator: HessianOperator, seed: int) -> Floats:

@@ -61,6 +61,7 @@ def summarize(
     zero_rows: float,
     complete: bool,
     doubt: float = 1.0,
+    by_size: bool = False,
 ) -> dict[str, Any]:
     """From rows to shares and totals. Nothing is said of a total whose rows are not all stood for.
 
@@ -71,12 +72,13 @@ def summarize(
         zero_rows: Fraction of all rows that are in no stratum, for they vanish.
         complete: Whether every row was computed.
         doubt: As for `sampling.ratio`.
+        by_size: Whether the strata are of rows that a guess takes for alike.
     """
     layers, n = problem.layer_slices, problem.n_parameters
     stops = [layer.stop for layer in layers]
     owner = np.searchsorted(stops, rows.indices, side="right")
     units = _units(rows, owner)
-    strata = _drawn(places, units.indices)
+    strata = _drawn(places, units.indices, by_size)
     by_layer = [_Part.of(layer, index, units, strata, places) for index, layer in enumerate(layers)]
     reached = all(len(stratum.drawn) for stratum in strata)
     executed = [layers.index(layer) for layer in problem.executed_layers]
@@ -186,12 +188,12 @@ def _units(rows: Rows, owner: Indices) -> _Units:
     )
 
 
-def _drawn(strata: list[Indices], computed: Indices) -> list[Stratum]:
+def _drawn(strata: list[Indices], computed: Indices, by_size: bool) -> list[Stratum]:
     """Match what was computed to the strata that it stands for; a stratum that was not reached has none."""
     last = max((int(part.max()) for part in (*strata, computed) if len(part)), default=-1)
     place = np.full(last + 1, -1)
     place[computed] = np.arange(len(computed))
-    return [Stratum(len(stratum), place[stratum][place[stratum] >= 0]) for stratum in strata]
+    return [Stratum(len(stratum), place[stratum][place[stratum] >= 0], by_size) for stratum in strata]
 
 
 def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], doubt: float) -> Ratio | None:
@@ -202,11 +204,14 @@ def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], doubt:
 
 
 def _described(name: str, share: Ratio | None, complete: bool) -> dict[str, Any]:
-    """A share with its error and interval, which are `None` where it is exact, and all of them where it is unknown."""
+    """A share with its error and interval, which are `None` where it is exact, and all of them where it is unknown.
+
+    Where only the bounds of any share are certain, there is no error either.
+    """
     known = complete or (share is not None and share.interval[0] == share.interval[1])  # all of its rows are there
     sampled = None if known else share
     return {
         name: share and share.value,
-        f"{name}_stderr": sampled and sampled.stderr,
+        f"{name}_stderr": None if sampled is None or sampled.interval == (0.0, 1.0) else sampled.stderr,
         f"{name}_interval": sampled and sampled.interval,
     }

@@ -57,9 +57,12 @@ def _headline(result: Json) -> tuple[str, str]:
         return NOT_MEASURED, "before the interrupt: some rows stand for nothing yet"
     if math.isnan(share):
         return MISSING, "the Hessian is zero, and so has no share on its diagonal"
+    bounds = result["diag_share_interval"]
+    nothing = bounds is not None and tuple(bounds) == (0.0, 1.0)
+    doubt = "; how far off is unknown: the sampled rows say too little of the rest" if nothing else ""
     return (
-        with_interval(share, result["diag_share_interval"], 3),
-        f"of Σ|H_ij| is on the diagonal: {ratio(share, wigner)} the Wigner value 1/d",
+        with_interval(share, bounds, 3),
+        f"of Σ|H_ij| is on the diagonal: {ratio(share, wigner)} the Wigner value 1/d{doubt}",
     )
 
 

@@ -169,6 +169,26 @@ def test_a_single_row_that_holds_the_mass_says_nothing():
     assert sampling.ratio(whole * 0.1, whole, [Stratum(100, np.arange(6))]).interval == (0.0, 1.0)
 
 
+def test_what_is_known_does_not_vouch_for_what_is_left():
+    """Complete strata hold most; of what is left, one row was seen to hold something, or none."""
+    whole = np.concatenate([np.ones(20), [0.5], np.zeros(5)])
+    for held in (whole, np.where(np.arange(26) < 20, whole, 0.0)):
+        strata = [Stratum(20, np.arange(20)), Stratum(12, np.arange(20, 26))]
+        assert sampling.ratio(held * 0.1, held, strata).interval == (0.0, 1.0)
+
+
+def test_heavy_rows_may_hide_where_none_was_drawn():
+    """By hand: of 12 left in a stratum whose 10 drawn are empty, 12 (1 - 0.05^(1/10)) may be like the others."""
+    shares, whole = np.tile([0.2, 0.4], 15), np.repeat([1.0, 0.0], [20, 10])
+    strata = [(40, np.arange(20)), (22, np.arange(20, 30))]
+    alike, unlike = (
+        sampling.ratio(shares * whole, whole, [Stratum(*part, by_size) for part in strata]) for by_size in (True, False)
+    )
+    hidden = (12 * (1 - 0.05 ** (1 / 10)) / 2) ** 2 * 0.1**2
+    assert (alike.stderr * 40) ** 2 == pytest.approx(40**2 * (1 - 20 / 40) / 20 * 0.1**2 * 20 / 19)
+    assert (unlike.stderr * 40) ** 2 == pytest.approx((alike.stderr * 40) ** 2 + hidden)
+
+
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.6, 1.0])
 def test_intervals_of_a_beginning_cover(part):
     rng = np.random.default_rng(5)

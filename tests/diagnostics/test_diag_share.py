@@ -404,6 +404,43 @@ def test_intervals_of_neurons_that_are_done_cover(point, close, monkeypatch):
     assert max(apart) < 3 * close
 
 
+def test_an_error_that_nothing_is_known_of_is_not_given():
+    """Two rows."""
+    found = diag_share(_few_heavy_neurons(), rows=2)
+    assert (found.diag_share_interval, found.diag_share_stderr) == ((0.0, 1.0), None)
+    assert "how far off is unknown" in _page(found).headline[1]
+    assert "unknown" not in _page(diag_share(_few_heavy_neurons(), rows=60)).headline[1]
+
+
+def _few_heavy_neurons():
+    """Two layers of 30 neurons, most of them dead."""
+    torch.manual_seed(4)
+    linear = [nn.Linear(20, 30), nn.Linear(30, 30), nn.Linear(30, 3)]
+    model = nn.Sequential(linear[0], nn.ReLU(), linear[1], nn.ReLU(), linear[2]).double()
+    with torch.no_grad():
+        linear[0].bias -= 0.7
+        linear[1].bias[::2] -= 1.0
+        linear[0].weight *= torch.exp(torch.randn(30, 1).double())
+    return Problem(model, data=[(torch.rand(40, 20).double(), torch.arange(40) % 3)], loss="ce")
+
+
+@pytest.mark.parametrize("point", [0.6, 0.75])
+def test_neurons_that_are_left_count_as_what_they_are(point, monkeypatch):
+    """Heavy neurons come early: they stand for heavy ones alone, and light ones that were seen say little."""
+    monkeypatch.setattr("hessdiag.curvature.neuron_space.TANGENT_NUMBERS", 20_000)
+    problem, calls = _few_heavy_neurons(), []
+    truth = diag_share(problem, progress=lambda done, total, what: calls.append(done))
+    errors, inside = [], 0
+    for seed in range(20):
+        found = diag_share(problem, seed=seed, progress=_after_calls(round(point * len(calls))))
+        low, high = found.layer_block_share_interval
+        inside += low <= truth.layer_block_share <= high
+        errors.append(found.layer_block_share / truth.layer_block_share - 1)
+        assert found.layers[0].diag_share_interval is not None  # of what is left there one neuron at most holds any
+    assert inside >= 18
+    assert abs(np.mean(errors)) < 0.025
+
+
 def test_layers_that_an_interrupt_came_before_are_not_measured():
     problem = _narrow()
     found = diag_share(problem, progress=_after_calls(8))
