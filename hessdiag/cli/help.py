@@ -11,7 +11,7 @@ COLUMN = 26  # widest column of options
 
 _MODEL = "weights data loss objective batches batch_size layers device dtype seed train_mode"
 _OUTPUT = "as_json form file force fail_if baseline max_change allow_inexact save resume"
-_RARE = "strict trust_code color no_progress no_config config traceback help"
+_RARE = "strict trust_code max_unpacked color no_progress no_config config traceback help"
 _COMPUTED = "What to compute"
 GROUPS = {
     "Model and data": _MODEL.split(),
