@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from hessdiag.curvature import memory
 from hessdiag.errors import ComputeError
+
+if TYPE_CHECKING:
+    import torch
 
 SPARE = 0.9  # of the free memory: what may be planned with
 
@@ -87,7 +88,7 @@ def ledger(listener: Callable[[Ledger], None] = lambda ledger: None) -> Iterator
     >>> with ledger() as spent:
     ...     enter(2, 0.5)
     >>> spent.products, spent.seconds_per_product
-    (2, 0.25)
+    (2.0, 0.25)
     """
     own = Ledger(listener=listener)
     token = _CURRENT.set(own)
@@ -114,7 +115,7 @@ def enter_gradient() -> None:
         own.listener(own)
 
 
-def plan(products: int | tuple[int, int], held: Mapping[str, float], device: torch.device) -> Plan:
+def plan(products: int | tuple[int, int], held: Mapping[str, float], device: "torch.device") -> Plan:
     """Note what is planned, from here on.
 
     Args:
@@ -134,7 +135,7 @@ def plan(products: int | tuple[int, int], held: Mapping[str, float], device: tor
     return found
 
 
-def refuse_beyond(needed: float, device: torch.device, what: str, cure: str) -> None:
+def refuse_beyond(needed: float, device: "torch.device", what: str, cure: str) -> None:
     """End before hours are spent on what memory will not hold.
 
     Raises:
@@ -145,7 +146,7 @@ def refuse_beyond(needed: float, device: torch.device, what: str, cure: str) -> 
         raise ComputeError(f"{what} need {gib(needed)}, and {gib(free)} of memory are free.", cure)
 
 
-def refuse_many(count: int, each: float, device: torch.device, what: str, flag: str) -> None:
+def refuse_many(count: int, each: float, device: "torch.device | None", what: str, flag: str) -> None:
     """The same for many things that are alike, of which so many bytes each will be held.
 
     Raises:

@@ -4,17 +4,24 @@ import contextlib
 import ctypes
 import os
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring no more speed
 CPU_VECTOR_BYTES = 2 * 2**20
 CPU_PASS_BYTES = 256 * 2**20
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be taken on `device` now, in bytes; within the limits of its container and of `ulimit -v`."""
-    if device.type == "cuda":
+def free_bytes(device: "torch.device | None" = None) -> int:
+    """Memory that can be taken on `device` (by default the host) now, in bytes.
+
+    Within the limits of its container and of `ulimit -v`.
+    """
+    if device is not None and device.type == "cuda":
+        import torch
+
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     try:
@@ -25,9 +32,11 @@ def free_bytes(device: torch.device) -> int:
     return min([available, *_left_in_groups(), *_left_of_addresses()])
 
 
-def held_bytes(device: torch.device) -> int:
+def held_bytes(device: "torch.device") -> int:
     """Memory that this process holds on `device` now; 0 where the system does not say."""
     if device.type == "cuda":
+        import torch
+
         return int(torch.cuda.memory_allocated(device))
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -88,7 +97,7 @@ def _left_of_addresses() -> list[int]:
     return [max(limit - pages * os.sysconf("SC_PAGE_SIZE"), 0)]
 
 
-def chunk_size(saved_bytes: int, vector_bytes: int, device: torch.device) -> int:
+def chunk_size(saved_bytes: int, vector_bytes: int, device: "torch.device") -> int:
     """Vectors per pass: a power of two between 1 and `LARGEST_CHUNK`.
 
     They fit in a quarter of the free memory. On a CPU, vectors that leave its cache gain nothing from company, nor do

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
-import torch
 
 from hessdiag.curvature.cost import refuse_many
 from hessdiag.diagnostics.chain_plateau import Plateau, plateau
@@ -228,7 +227,7 @@ def chain(
         raise SpecError(f"--length must be at most {LONGEST:,}, not {length:,}.", f"--length {LONGEST}")
     if scale is not None and not 0 < 2 * scale < math.inf:  # as wide is the interval of uniform weights
         raise SpecError(f"--scale must be positive, and its double finite; {scale:g} is not.", "--scale 1.7320508")
-    refuse_many(seeds, BYTES_PER_CHAIN, torch.device("cpu"), "chains", "--seeds")
+    refuse_many(seeds, BYTES_PER_CHAIN, None, "chains", "--seeds")
     law = Law(length, critical_scale(2, distribution) if scale is None else scale, distribution)
     lengths = _grid(length)
     report = progress or (lambda done, total, what: None)

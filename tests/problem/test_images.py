@@ -208,7 +208,7 @@ class TestDigits:
             return real(name, *rest)
 
         monkeypatch.setattr(builtins, "__import__", none_of_it)
-        with pytest.raises(LoadError, match=r"pip install 'hessdiag\[digits\]'"):
+        with pytest.raises(LoadError, match=r"pip install scikit-learn"):
             load("builtin:digits")
 
 
