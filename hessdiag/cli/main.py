@@ -213,6 +213,9 @@ def _explain(error: Exception) -> int:
     elif isinstance(error, ValueError) and "embedded null" in str(error):
         speech.error("a name holds a NUL character, and no file can have such a name.")
         return ExitCode.USAGE
+    elif isinstance(error, UnicodeEncodeError):
+        speech.error(f"a name holds {error.object[error.start : error.end]!r}, and no file can have such a name here.")
+        return ExitCode.USAGE
     elif isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         speech.error(f"the system refused{where}: {reason(error)} (run with --traceback to see where)")

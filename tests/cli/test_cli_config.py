@@ -223,3 +223,11 @@ def test_a_configuration_is_a_file(hessdiag):
     assert outcome.code == 2
     assert "is no file" in outcome.err
     assert "internal error" not in outcome.err
+
+
+@pytest.mark.parametrize(("name", "said"), [("/\ud800", r"a name holds '\ud800'"), ("/a\0b", "a name holds a NUL")])
+def test_names_that_no_file_can_have(hessdiag, name, said):
+    outcome = hessdiag("report", "--config", name, "x.json")
+    assert outcome.code == 2
+    assert said in outcome.err
+    assert len(outcome.err.splitlines()) == 1
