@@ -198,6 +198,22 @@ def test_the_same_in_float32(name):
     assert _apart(_quietly(hessian, single).double(), expected) < 1e-5
 
 
+@pytest.mark.parametrize(("weight", "kind"), [(0.0, "smooth"), (1e-3, "wrong")])
+def test_a_little_that_is_wrong_at_zero_parameters_shows_in_float32(weight, kind):
+    """Both directions are looked at together, each with the same weight: the large one must not hide the small one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4))
+    for layer in (model[0], model[2]):
+        nn.init.zeros_(layer.bias)
+
+    def objective(model, batch):
+        x, y = batch
+        return functional.cross_entropy(model(x), y) + weight * (model[2].bias.abs() ** 2).sum()
+
+    problem = Problem(model, [(torch.randn(32, 8), torch.arange(32) % 4)], objective=objective)
+    assert _examined(problem).point.kind == kind
+
+
 # --- kinks --------------------------------------------------------------------------------------------------------
 
 

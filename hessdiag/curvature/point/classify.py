@@ -123,12 +123,20 @@ class Judge:
         levels = (0, CLEAR, 1)
         for level in levels if likely is None else dict.fromkeys((likely, *levels)):
             sample = self.line.sample(level)
-            exact = sample.noise <= CLEAR_NOISE * self.tolerance * self.scale(sample)
-            if (exact or level < CLEAR) and self.agrees(sample, deep=level > 0):
-                return self._outcome("agrees", sample)
+            if self.sure(sample, level):
+                return self.outcome(sample)
             if not self._finite:
                 return None
         return None
+
+    def sure(self, sample: Sample, level: int) -> bool:
+        """Whether a first look settles that product, gradients and losses agree."""
+        exact = sample.noise <= CLEAR_NOISE * self.tolerance * self.scale(sample)
+        return (exact or level < CLEAR) and self.agrees(sample, deep=level > 0)
+
+    def outcome(self, sample: Sample) -> Outcome:
+        """That they agree."""
+        return self._outcome("agrees", sample)
 
     def judge(self, at_kink: Callable[[], bool]) -> Outcome:
         """The kind of point, where `clean` does not tell.

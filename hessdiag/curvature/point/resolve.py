@@ -19,6 +19,7 @@ from hessdiag.errors import ComputeError
 from hessdiag.linalg.lanczos import LONG, safe_norm
 
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
+FARTHEST = 1e3  # ratio of two directions' products up to which one sum shows both
 NAMED_BY_LOSS = 64  # parameter tensors that are looked at one by one where the gradient is not the loss's
 
 Product = Callable[[Tensor], Tensor]
@@ -83,6 +84,9 @@ def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own:
         products: With them, in the problem's own dtype.
         own: That dtype.
     """
+    together = _together(scene, directions, products, own)
+    if together is not None:
+        return together
     found: list[Found] = []
     for v, product in zip(directions, products, strict=True):
         inside = scene.inside
@@ -96,6 +100,28 @@ def resolve(scene: Scene, directions: list[Tensor], products: list[Tensor], own:
     if worst.point.kind == "kink" and len(found) > 1 and found[1].point.kind.startswith("kink_"):
         return found[1]  # that autograd is wrong beside the kink shows best where parameters are zero
     return worst
+
+
+def _together(scene: Scene, directions: list[Tensor], products: list[Tensor], own: torch.dtype) -> Found | None:
+    """Both directions at once, each with the same weight in the product; `None` where that is not clean at once.
+
+    Products are linear, so that the one with a sum is known. Of a coarse dtype alone: elsewhere tensors are looked at
+    one by one.
+    """
+    fine = scene.moved.problem.dtype == torch.float64 and scene.inside in (None, torch.float64)
+    if len(directions) < 2 or own == torch.float64 or not fine:
+        return None
+    sizes = [safe_norm(product) for product in products]
+    if not 0 < sizes[0] < math.inf or not sizes[0] / FARTHEST < sizes[1] < sizes[0] * FARTHEST:
+        return None
+    weight = sizes[0] / sizes[1]
+    line = Line(scene.moved, directions[0] + weight * directions[1], scene.here, scene.eps)
+    level = _first(line)
+    if level is None:
+        return None
+    judge = Judge(line, products[0] + weight * products[1], CLEARLY, ())
+    sample = line.sample(level)
+    return _smooth(line, judge.outcome(sample)) if judge.sure(sample, level) else None
 
 
 def _along(
