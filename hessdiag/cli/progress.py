@@ -72,10 +72,10 @@ class Telling:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, completed=done, total=total, description=visible(what) if done else "")
         elif self._bar is None and 0 < done < total and self._due():
-            left = duration(self._each(done) * (total - done))
-            most, about = ("at most ", "at most") if what.startswith(MOST) else ("", "about")
-            unit = what.removeprefix(MOST)
-            say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {about} {left} left")
+            most, each, unit = MOST * what.startswith(MOST), self._each(done), what.removeprefix(MOST)
+            # Where a search ends is not known: the time to its limit, hours where minutes are likely, says nothing.
+            time_ = f"{short(each)} each" if most else f"about {duration(each * (total - done))} left"
+            say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {time_}")
         if done and self._before is None:  # checks and graphs came first
             self._before = done, time.monotonic()
 

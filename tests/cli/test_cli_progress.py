@@ -22,6 +22,21 @@ def test_in_a_log_the_cost_is_said_once_and_then_time_passes(capsys, monkeypatch
     assert all(line.startswith("  ") and line.endswith(" left") for line in lines[1:])
 
 
+def test_a_search_says_what_a_product_takes_and_no_time_to_its_limit(capsys, monkeypatch):
+    clock = iter([0.0] + [float(t) for t in range(0, 4000, 10)])
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    with progress.reporter() as report:
+        report(0, 5000, "2 pairs")
+        for done in range(8, 48, 8):
+            report(done, 5000, "at most products (0 of 2 pairs found)")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "2 pairs"
+    assert len(lines) > 1
+    assert all(
+        "of at most 5,000 products (0 of 2 pairs found), " in line and line.endswith(" each") for line in lines[1:]
+    )
+
+
 def test_a_bar_is_drawn_on_a_terminal_and_leaves_only_the_cost(monkeypatch, capsys):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with progress.reporter() as report:
