@@ -153,8 +153,9 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         found = linearization(self, seed)
         if found is None or found.held or found.error <= TOLERANCE[self.problem.dtype]:
             return found
-        if self.function is not None and self.problem._loss is not None:
-            self._by_slopes = output_slopes.loss_is_smooth(self.problem, self.function(self.problem._loss), seed)
+        assert self.function is not None
+        assert self.problem._loss is not None
+        self._by_slopes = output_slopes.loss_is_smooth(self.problem, self.function(self.problem._loss), seed)
         if self._by_slopes:
             self.forget()
             again = linearization(self, seed)

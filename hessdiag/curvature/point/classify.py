@@ -29,10 +29,8 @@ SMALLEST = 1e-3  # size below which a tensor's part is not looked at by itself, 
 GROWS, ALIGNED, ABOVE_NOISE = 5.0, 0.98, 100.0  # of a kink's part in D from one step to the next
 SCATTERED = 0.9
 DEEPEST, DEEPEST_AT_KINKS, HIGHEST = 3, 5, -3  # levels
-CLEAR, CLEAR_NOISE = (
-    2,
-    0.1,
-)  # a level that crosses few kinks, believed at once where noise is that part of what is allowed
+CLEAR = 2  # a level that crosses few kinks
+CLEAR_NOISE = 0.1  # of what is allowed: where noise is less, that level is believed at once
 
 
 @dataclass(frozen=True)
@@ -122,21 +120,18 @@ class Judge:
         """
         levels = (0, CLEAR, 1)
         for level in levels if likely is None else dict.fromkeys((likely, *levels)):
-            sample = self.line.sample(level)
-            if self.sure(sample, level):
-                return self.outcome(sample)
-            if not self._finite:
-                return None
+            found = self.at_once(level)
+            if found is not None or not self._finite:
+                return found
         return None
 
-    def sure(self, sample: Sample, level: int) -> bool:
-        """Whether a first look settles that product, gradients and losses agree."""
+    def at_once(self, level: int) -> Outcome | None:
+        """That product, gradients and losses agree, where one look at this level settles it."""
+        sample = self.line.sample(level)
         exact = sample.noise <= CLEAR_NOISE * self.tolerance * self.scale(sample)
-        return (exact or level < CLEAR) and self.agrees(sample, deep=level > 0)
-
-    def outcome(self, sample: Sample) -> Outcome:
-        """That they agree."""
-        return self._outcome("agrees", sample)
+        if (exact or level < CLEAR) and self.agrees(sample, deep=level > 0):
+            return self._outcome("agrees", sample)
+        return None
 
     def judge(self, at_kink: Callable[[], bool]) -> Outcome:
         """The kind of point, where `clean` does not tell.

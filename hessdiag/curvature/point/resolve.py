@@ -119,9 +119,8 @@ def _together(scene: Scene, directions: list[Tensor], products: list[Tensor], ow
     level = _first(line)
     if level is None:
         return None
-    judge = Judge(line, products[0] + weight * products[1], CLEARLY, ())
-    sample = line.sample(level)
-    return _smooth(line, judge.outcome(sample)) if judge.sure(sample, level) else None
+    clean = Judge(line, products[0] + weight * products[1], CLEARLY, ()).at_once(level)
+    return None if clean is None else _smooth(line, clean)
 
 
 def _along(
