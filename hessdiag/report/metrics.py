@@ -1,9 +1,6 @@
 """The numbers of a result by name: what gates can be set on, what each means, and what people call it otherwise."""
 
-import dataclasses
 import difflib
-from collections.abc import Iterator
-from typing import Any
 
 from hessdiag.errors import SpecError
 
@@ -152,7 +149,7 @@ def check(metric: str, command: str) -> None:
     Raises:
         SpecError: naming what may have been meant.
     """
-    if command in MEANINGS and not any(_leads(metric.split("."), kind) for kind in _result_of(command)):
+    if command in MEANINGS and not _leads(metric, command):
         raise unknown(metric, command)
 
 
@@ -172,45 +169,17 @@ def unknown(metric: str, command: str) -> SpecError:
     return SpecError(f"{what}.", f"hessdiag ls metrics {command}")
 
 
-def _result_of(command: str) -> list[Any]:
-    from hessdiag.report.schema.check import description  # importing msgspec is for those who set a gate
+def _leads(metric: str, command: str) -> bool:
+    """Whether the name is the path of a number in a command's result."""
+    from msgspec import inspect  # importing msgspec is for those who set a gate
 
-    return _types(_fields(description(command))["result"])
-
-
-def _leads(steps: list[str], kind: Any) -> bool:
-    """Whether a path leads to a number."""
-    from msgspec import inspect
-
+    from hessdiag.report.schema.check import description
     from hessdiag.report.schema.parts import NonFinite
+    from hessdiag.report.schema.words import types_at
 
-    if not steps:
-        numeric = isinstance(kind, (inspect.IntType, inspect.FloatType))
-        return numeric or (isinstance(kind, inspect.EnumType) and kind.cls is NonFinite)
-    step, *rest = steps
-    return any(_leads(rest, one) for inner in _inside(kind, step) for one in _types(inner))
-
-
-def _inside(kind: Any, step: str) -> Iterator[Any]:
-    """Types of what a step into a value of some type can lead to."""
-    from msgspec import inspect
-
-    if isinstance(kind, inspect.DataclassType):
-        yield from (field.type for field in kind.fields if field.encode_name == step)
-    elif isinstance(kind, inspect.ListType) and step.isdecimal():
-        yield kind.item_type
-    elif isinstance(kind, inspect.TupleType) and step.isdecimal():
-        yield from kind.item_types[int(step) : int(step) + 1]
-
-
-def _types(kind: Any) -> list[Any]:
-    return list(getattr(kind, "types", (kind,)))
-
-
-def _fields(kind: type) -> dict[str, Any]:
-    from msgspec import inspect
-
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.DataclassType)
-    assert dataclasses.is_dataclass(kind)
-    return {field.encode_name: field.type for field in info.fields}
+    steps = [int(step) if step.isdecimal() else step for step in metric.split(".")]
+    return any(
+        isinstance(kind, (inspect.IntType, inspect.FloatType))
+        or (isinstance(kind, inspect.EnumType) and kind.cls is NonFinite)
+        for kind in types_at(description(command), ["result", *steps])
+    )

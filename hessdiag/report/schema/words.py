@@ -40,10 +40,15 @@ def expected(kind: type, steps: Sequence[str | int | None]) -> str:
     >>> expected(Document, ["result", "layers", 3, "diag_share"]), expected(Document, ["result", "method"])
     ('a number or null', '"exact" or "rows"')
     """
+    return " or ".join(dict.fromkeys(word for one in types_at(kind, steps) for word in _named(one)))
+
+
+def types_at(kind: type, steps: Sequence[str | int | None]) -> list[inspect.Type]:
+    """The types that a document of a kind can have after these steps into it; none where they lead nowhere."""
     types = list(_alternatives(inspect.type_info(kind)))
     for step in steps:
         types = [found for one in types for inner in _inside(one, step) for found in _alternatives(inner)]
-    return " or ".join(dict.fromkeys(word for one in types for word in _named(one)))
+    return types
 
 
 def _alternatives(one: inspect.Type) -> Iterator[inspect.Type]:
@@ -53,7 +58,7 @@ def _alternatives(one: inspect.Type) -> Iterator[inspect.Type]:
 def _inside(one: inspect.Type, step: str | int | None) -> Iterator[inspect.Type]:
     if isinstance(one, (inspect.DataclassType, inspect.TypedDictType)):
         yield from (field.type for field in one.fields if field.encode_name == step)
-    elif isinstance(one, inspect.ListType):
+    elif isinstance(one, inspect.ListType) and not isinstance(step, str):
         yield one.item_type
     elif isinstance(one, inspect.TupleType) and isinstance(step, int):
         yield from one.item_types[step : step + 1]
