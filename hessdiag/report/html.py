@@ -99,10 +99,11 @@ def _narrow_image(chart: Dots | Lines | Heat) -> str:
 
 def _embedded(doc: Mapping[str, Any]) -> dict[str, Any]:
     """The document as the page carries it: as it is, or compressed where it would outweigh the page."""
-    text = _script_json(doc)
-    if len(text) <= LARGE:
-        return {"data": Markup(text), "data_type": "application/json", "data_form": "JSON"}
-    form, data = "gzipped JSON in base64", _packed(document.dumps(doc, indent=None))
+    text = document.dumps(doc, indent=None)
+    inline = _in_script(text)
+    if len(inline) <= LARGE:
+        return {"data": Markup(inline), "data_type": "application/json", "data_form": "JSON"}
+    form, data = "gzipped JSON in base64", _packed(text)
     if len(data) > LARGEST:
         form += f", its numbers rounded to {DIGITS} digits"
         data = _packed(document.dumps(_rounded(doc), indent=None))
@@ -121,8 +122,7 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _script_json(doc: Mapping[str, Any]) -> str:
-    text = document.dumps(doc, indent=None)
+def _in_script(text: str) -> str:
     for sign, escaped in _ESCAPES.items():
         text = text.replace(sign, escaped)
     return text

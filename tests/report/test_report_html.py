@@ -13,8 +13,8 @@ import pytest
 
 from hessdiag.report import figures
 from hessdiag.report import html as page_module
-from hessdiag.report.document import loads
-from hessdiag.report.html import _script_json
+from hessdiag.report.document import dumps, loads
+from hessdiag.report.html import _in_script
 from hessdiag.report.render import render, view_of
 from hessdiag.report.view import Lines, Table
 from hessdiag.report.visible import visible
@@ -117,7 +117,7 @@ def test_embedded_data_is_the_document(doc, html):
 
 
 def test_embedded_data_cannot_end_its_element():
-    text = _script_json({"name": "</script><!--<script>\u2028&"})
+    text = _in_script(dumps({"name": "</script><!--<script>\u2028&"}, indent=None))
     assert not set(text) & set("<>&\u2028")
     assert json.loads(text) == {"name": "</script><!--<script>\u2028&"}
 
