@@ -7,7 +7,18 @@ from typing import Any
 from hessdiag.report.names import Name, shortened
 from hessdiag.report.numbers import MISSING, counted, deviation, interval, number, percent, ratio, with_error
 from hessdiag.report.subject import subject
-from hessdiag.report.view import Fact, Lines, Series, Table, Values, View, findings, side_tables, warnings
+from hessdiag.report.view import (
+    Fact,
+    Lines,
+    Series,
+    Table,
+    Values,
+    View,
+    findings,
+    side_tables,
+    warnings,
+    without_empty,
+)
 
 Json = Mapping[str, Any]
 
@@ -267,15 +278,14 @@ def _table(init: Json) -> Table:
         for name, layer in _named(init, init["layers"])
     )
     columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead")
-    empty = [index for index in (2, 6) if all(row[index] == MISSING for row in rows)]
-    keep = [index for index in range(len(columns)) if index not in empty]
-    return Table(
+    table = Table(
         f"{init['init']}: norm over the input's",
-        tuple(columns[index] for index in keep),
-        tuple(tuple(row[index] for index in keep) for row in rows),
+        columns,
+        rows,
         text_columns=1 if named else 0,
         optional=("dead", "5 % to 95 %", "mean"),
     )
+    return without_empty(table, set(columns) - {"exact", "exact rms"})
 
 
 def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
@@ -295,7 +305,6 @@ def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
         for name, found in solved
     )
     columns = ("init", "scale weights by", "mean square", "infinite depth", "on fresh networks", "z", "found by")
-    keep = [index for index in range(len(columns)) if any(row[index] != MISSING for row in rows)]
     first = solved[0][1]
     if first.get("layers"):
         columns = (
@@ -310,12 +319,7 @@ def _solutions(inits: Sequence[Json]) -> Iterator[Table]:
         title = f"With a gain for each layer, the {first['target']} is 1 after every one"
     else:
         title = f"The gain that makes the {first['target']} 1 at layer {inits[0]['depth']}"
-    yield Table(
-        title,
-        tuple(columns[index] for index in keep),
-        tuple(tuple(row[index] for index in keep) for row in rows),
-        optional=("found by", "infinite depth"),
-    )
+    yield without_empty(Table(title, columns, rows, optional=("found by", "infinite depth")))
 
 
 def _layer_gains(inits: Sequence[Json]) -> Iterator[Lines | Table]:

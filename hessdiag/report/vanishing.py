@@ -29,6 +29,7 @@ from hessdiag.report.view import (
     findings,
     side_tables,
     warnings,
+    without_empty,
 )
 
 QUANTITIES = {  # rate, key in a depth's entry, name
@@ -148,6 +149,11 @@ def _factor(rate: Json) -> str:
     return MISSING if rate["per_layer"] is None else factor_of_log(rate["per_layer"], rate["per_layer_stderr"])
 
 
+def _limit(per_layer: float | None) -> str:
+    """The same factor in theory, which has no error."""
+    return MISSING if per_layer is None else factor(math.exp(min(per_layer, 700.0)), 4)
+
+
 def _facts(result: Json) -> tuple[Fact, ...]:
     if not result["depths"]:
         return ()
@@ -157,7 +163,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     facts = [
         Fact(
             "gradient in theory",
-            MISSING if limit is None else factor(math.exp(min(limit, 700.0)), 4),
+            _limit(limit),
             "per layer, in the limit of large depth",
         ),
         Fact(
@@ -256,14 +262,8 @@ def _table(depths: Sequence[Json], quantity: str) -> Table:
         for norm in (entry.get(key) or {},)
     )
     columns = ("depth", "median", "± error", "5 % to 95 %", "mean", "/ median", "networks", "theory rms")
-    keep = [index for index, name in enumerate(columns) if name in KEPT or any(row[index] != MISSING for row in rows)]
-    return Table(
-        f"Norm of the {name}",
-        tuple(columns[index] for index in keep),
-        tuple(tuple(row[index] for index in keep) for row in rows),
-        text_columns=0,
-        optional=("theory rms", "networks", "± error"),
-    )
+    optional = ("theory rms", "networks", "± error")
+    return without_empty(Table(f"Norm of the {name}", columns, rows, text_columns=0, optional=optional), KEPT)
 
 
 def _error(norm: Json) -> str:
@@ -320,7 +320,7 @@ def _rates(rates: Mapping[str, Json], depths: Sequence[Json]) -> Dots | None:
             name,
             *(number(_median(entry.get(key))) for entry in (first, last)),
             _factor(rate),
-            factor(math.exp(min(limit, 700.0)), 4) if (limit := rate["theory_per_layer"]) is not None else MISSING,
+            _limit(rate["theory_per_layer"]),
             with_error(rate["per_layer"], rate["per_layer_stderr"]),
         )
         for name, key, rate in found

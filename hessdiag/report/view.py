@@ -1,10 +1,10 @@
 """What a report shows, free of where it is shown: header, headline, tables, charts, verdict."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hessdiag.report.numbers import number
+from hessdiag.report.numbers import MISSING, number
 
 Values = tuple[float | None, ...]
 Role = Literal["measured", "mean", "reference", "theory", "points"]
@@ -196,6 +196,20 @@ def side_tables(doc: Mapping[str, Any]) -> tuple[Table, ...]:
     single = {key: value for key, value in (doc["theory"] or {}).items() if not isinstance(value, (dict, list))}
     rows = tuple((key.replace("_", " "), _cell(value)) for key, value in single.items())
     return (Table("Theory", ("quantity", "value"), rows),) if rows else ()
+
+
+def without_empty(table: Table, kept: Collection[str] = ()) -> Table:
+    """A table without the columns in which nothing is known, but for those that stay all the same."""
+    shown = [
+        index
+        for index, name in enumerate(table.columns)
+        if name in kept or any(row[index] != MISSING for row in table.rows)
+    ]
+    return replace(
+        table,
+        columns=tuple(table.columns[index] for index in shown),
+        rows=tuple(tuple(row[index] for index in shown) for row in table.rows),
+    )
 
 
 def checks_table(checks: tuple[SelfCheck, ...]) -> Table:
