@@ -11,8 +11,8 @@ GAP = 2
 NARROWEST = 8  # of a column of names
 MOST_ROWS = 40  # of a table; of longer ones, both ends
 ENDS = 12
+WITHIN = re.compile(r"(?<=[./_])(?=[^\W\d])")  # where a name or a path may be broken
 _SPACES = re.compile(r"(\s+)")
-_WITHIN = re.compile(r"(?<=[./_])(?=[^\W\d])")
 
 
 def wrap(text: str, width: int, *, indent: int = 0) -> list[str]:
@@ -39,7 +39,7 @@ def _pieces(text: str, width: int) -> Iterator[tuple[str, str]]:
         if not word.strip():
             separator = " " * len(word)
             continue
-        for piece in [word] if cell_len(word) <= width else _WITHIN.split(word):
+        for piece in [word] if cell_len(word) <= width else WITHIN.split(word):
             while cell_len(piece) > max(width, 1):
                 cut = next(at for at in range(len(piece), 0, -1) if cell_len(piece[:at]) <= max(width, 1) or at == 1)
                 yield separator, piece[:cut]

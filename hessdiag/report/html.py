@@ -27,7 +27,6 @@ DIGITS = 6
 PRINTED = (90, 120)  # characters across a table that fit on paper in common and in small type
 LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d.,]*e-\d+\b")  # a line may end after a hyphen, but not in here
-_AFTER = re.compile(r"(?<=[./_])(?=[^\W\d])")
 
 
 @cache
@@ -70,7 +69,7 @@ def render(doc: Mapping[str, Any], view: View) -> str:
 def _breaking(text: str) -> Markup:
     """Text whose long words may go on in the next line after a dot, a slash or an underscore."""
     words = (
-        _AFTER.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else str(escape(word))
+        columns.WITHIN.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else str(escape(word))
         for word in text.split(" ")
     )
     return Markup(_NUMBER.sub(r'<span class="number">\g<0></span>', " ".join(words)))
