@@ -11,7 +11,6 @@ from hessdiag.errors import LoadError
 from hessdiag.report.visible import is_hidden
 
 SCHEMA = "hessdiag/1"
-LEVELS = ("ok", "note", "warn", "bad")
 DEEPEST = 50  # levels of nesting; what commands write has eight
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of one: text itself holds none
@@ -87,8 +86,7 @@ def plain(value: Any) -> Any:
 def dumps(doc: Mapping[str, Any], *, indent: int | None = 2) -> str:
     """Write strict JSON: NaN and infinities become the strings "NaN", "Infinity" and "-Infinity"."""
     text = json.dumps(_encode(plain(doc)), indent=indent, allow_nan=False, ensure_ascii=False)
-    # Outside of strings there are line breaks only. A terminal obeys some characters that JSON allows as they are.
-    return escaped(text, lambda character: character != "\n" and is_hidden(character))
+    return escaped(text, is_hidden)  # a terminal obeys some characters that JSON allows as they are
 
 
 def escaped(text: str, wanted: Callable[[str], bool] = lambda character: True) -> str:
