@@ -9,6 +9,7 @@ from hessdiag.errors import LoadError
 
 FACTOR, FLOOR = 16, 256 * 10**6
 OPTION = "--max-unpacked"
+_MOST = 10**27 - 10**12  # a shape's product may be beyond every float; the option takes no more digits
 _UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -61,6 +62,7 @@ def amount(size: int, *, up: bool = False) -> str:
     >>> amount(12), amount(2_345_678_900), amount(2_345_678_900, up=True)
     ('12 bytes', '2.35 GB', '3GB')
     """
+    size = min(size, _MOST)
     for unit, name in _UNITS:
         if size >= unit:
             return f"{math.ceil(size / unit)}{name}" if up else f"{min(size / unit, 1e9):.3g} {name}"

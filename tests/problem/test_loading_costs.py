@@ -131,6 +131,7 @@ BOMBS = {
         DAMAGED,
     ),
     "stride of zero": (lambda: zipped(P + tensor((10**5, 10**5), (0, 0)) + b"."), SIZE),
+    "a shape beyond every float": (lambda: zipped(P + tensor((2**60,) * 20, (0,) * 20) + b"."), SIZE),
     "one tensor many times": (lambda: saved([torch.ones(10**5)] * 10**4), SIZE),
     "one array many times": (lambda: pickle.dumps([np.ones(10**5)] * 10**4), SIZE),
     "sparse": (lambda: saved({"weight": sparse()}), SIZE),
