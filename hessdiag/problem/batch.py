@@ -171,6 +171,17 @@ def to(batch: Any, device: torch.device | None = None, dtype: torch.dtype | None
     return map_tensors(move, batch)
 
 
+def placed(batch: Any, model: torch.nn.Module) -> Any:
+    """A batch where the parameters of a model are and, if real, in their dtype."""
+    parameter = real_parameter(model)
+    return batch if parameter is None else to(batch, parameter.device, parameter.dtype)
+
+
+def real_parameter(model: torch.nn.Module) -> Tensor | None:
+    """The first parameter of a model that is real, if it has any."""
+    return next((item for item in model.parameters() if item.is_floating_point()), None)
+
+
 def samples(batch: Any) -> int:
     """Number of samples: the length of the target, or, without one, that of most tensors (of the last, in a tie).
 

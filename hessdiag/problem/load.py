@@ -244,7 +244,7 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
             cut=_first_rows if request.samples else _Cutter(parts, model, request.seed),
         )
     session.notes += notes
-    taken = _moved(taken, model)
+    taken = [batch_forms.placed(batch, model) for batch in taken]
     if isinstance(parts.data, Images):
         taken, notes = fit.flattened(model, taken)
         session.notes += [parts.data.note, *notes]
@@ -281,7 +281,7 @@ class _Cutter:
     def _proven(self, batch: Any, size: int) -> cutting.Cut:
         """The cut for this model and loss. What does not fit even as a whole is said first, and in other words."""
         parts = self.parts
-        whole = _moved([batch], self.model)
+        whole = [batch_forms.placed(batch, self.model)]
         if isinstance(parts.data, Images):
             whole, _ = fit.flattened(self.model, whole)
         loss = parts.loss
@@ -471,16 +471,6 @@ def _on(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn
         return uncompiled(model).to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise LoadError(f"the model cannot be moved to {device}: {said(error)}") from error
-
-
-def _moved(batches: list[Any], model: nn.Module) -> list[Any]:
-    """Batches where the parameters are and, if real, in their dtype."""
-    parameter = next((item for item in model.parameters() if item.is_floating_point()), None)
-    return (
-        batches
-        if parameter is None
-        else [batch_forms.to(batch, parameter.device, parameter.dtype) for batch in batches]
-    )
 
 
 def _source(session: _Session, *, synthetic_data: bool) -> dict[str, Any]:

@@ -55,14 +55,19 @@ def _gaussian(name: str, shape: tuple[int, ...]) -> Draw:
 def vocabulary(model: nn.Module) -> int:
     """How many tokens a model knows; 0 if its config does not say."""
     config: Any = model.config
-    texts = getattr(config, "text_config", None) or config
-    return int(getattr(texts, "vocab_size", 0) or getattr(config, "vocab_size", 0))
+    return int(getattr(_config(model, "text"), "vocab_size", 0) or getattr(config, "vocab_size", 0))
+
+
+def _config(model: nn.Module, part: str) -> Any:
+    """The config of a part of the model, where it has one of its own."""
+    config: Any = model.config
+    return getattr(config, f"{part}_config", None) or config
 
 
 def tokens(model: nn.Module, before: tuple[int, ...]) -> Draw:
     """Uniform tokens without the special ones; an encoder's text ends with the token that says so."""
     config: Any = model.config
-    texts = getattr(config, "text_config", None) or config
+    texts = _config(model, "text")
     own = [value for name, value in vars(texts).items() if name.endswith("_token_id")]
     special = {item for value in own for item in (value if isinstance(value, (list, tuple)) else [value])}
     size = vocabulary(model)
@@ -82,8 +87,7 @@ def tokens(model: nn.Module, before: tuple[int, ...]) -> Draw:
 
 
 def _image_sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
-    config: Any = model.config
-    size = getattr(getattr(config, "vision_config", None) or config, "image_size", None)
+    size = getattr(_config(model, "vision"), "image_size", None)
     if isinstance(size, int):
         yield (size, size)
     elif isinstance(size, (tuple, list)) and len(size) == 2:
@@ -94,8 +98,7 @@ def _image_sizes(model: nn.Module) -> Iterator[tuple[int, int]]:
 
 
 def _images(model: nn.Module, size: tuple[int, int]) -> Draw:
-    config: Any = model.config
-    images = getattr(config, "vision_config", None) or config
+    images = _config(model, "vision")
     frames = (images.num_frames,) if isinstance(getattr(images, "num_frames", None), int) else ()
     return _gaussian("pixel_values", (*frames, getattr(images, "num_channels", 3), *size))
 

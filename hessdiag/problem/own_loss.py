@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
 from hessdiag.problem import own_inputs
-from hessdiag.problem.batch import forward, to
+from hessdiag.problem.batch import forward, placed, real_parameter
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE
 from hessdiag.problem.loss import IGNORED, Reduction
 from hessdiag.problem.own_inputs import SEQUENCE, Batch, Draw
@@ -141,7 +141,8 @@ def _are_next(tokens: Any, labels: Tensor) -> bool:
 
 def _typed(model: nn.Module, labels: Tensor) -> Tensor:
     """Labels as the loss takes them: real ones for regression and several labels at once."""
-    return labels.to(_first_parameter(model).dtype) if _is_real(model) else labels
+    parameter = real_parameter(model) if _is_real(model) else None
+    return labels if parameter is None else labels.to(parameter.dtype)
 
 
 def _is_real(model: nn.Module) -> bool:
@@ -168,7 +169,7 @@ def _labels(model: nn.Module, inputs: Draw) -> tuple[Label, str]:
     logits = getattr(output, "logits", None)
     sequences = not isinstance(logits, Tensor) or logits.ndim == 3
     if getattr(config, "is_encoder_decoder", False) and sequences:
-        return _target_texts(own_inputs.vocabulary(model)), f"{SEQUENCE} uniform tokens to write as labels"
+        return _classes(own_inputs.vocabulary(model), (SEQUENCE,)), f"{SEQUENCE} uniform tokens to write as labels"
     if not isinstance(logits, Tensor):
         return _pretraining(model, names)
     if logits.ndim == 4:
@@ -193,23 +194,14 @@ def _output(model: nn.Module, batch: Batch) -> Any:
         _mode(model, list(model.modules()), False),
     ):
         warnings.simplefilter("ignore")
-        return forward(model, _placed(model, batch))
+        return forward(model, placed(batch, model))
     return None
-
-
-def _first_parameter(model: nn.Module) -> Tensor:
-    return next(item for item in model.parameters() if item.is_floating_point())
-
-
-def _placed(model: nn.Module, batch: Batch) -> Any:
-    parameter = _first_parameter(model)
-    return to(batch, parameter.device, parameter.dtype)
 
 
 def _no_loss(model: nn.Module, batch: Batch) -> str | None:
     """Why a model gives no loss for a batch; `None` if it does."""
     with torch.enable_grad(), _mode(model, list(model.modules()), False):
-        loss = getattr(forward(model, _placed(model, batch)), "loss", None)
+        loss = getattr(forward(model, placed(batch, model)), "loss", None)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         return "it returns no loss"
     return None if bool(loss.isfinite()) and loss.requires_grad else f"its loss is {float(loss.detach())}"
@@ -252,10 +244,6 @@ def _spans(batch: Batch, generator: torch.Generator) -> Batch:
     tokens = batch["input_ids"]
     ends = torch.randint(tokens.shape[-1], (len(tokens), 2), generator=generator).sort(dim=1)[0]
     return {**batch, **dict(zip(_SPAN, ends.unbind(1), strict=True))}
-
-
-def _target_texts(vocabulary: int) -> Label:
-    return lambda batch, generator: _classes(vocabulary, (SEQUENCE,))(batch, generator)
 
 
 def _pretraining(model: nn.Module, names: tuple[str, ...]) -> tuple[Label, str]:

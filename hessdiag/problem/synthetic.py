@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem.batch import forward, output_tensor, to
+from hessdiag.problem.batch import forward, output_tensor, placed
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE, as_batches
 from hessdiag.problem.loss import resolve
 from hessdiag.problem.problem import _mode
@@ -174,15 +174,12 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
     layer = first_layer(model)
     declared = getattr(model, DECLARED, None)
     known = [Form(tuple(declared))] if isinstance(declared, tuple) else []
-    parameter = next((item for item in model.parameters() if item.is_floating_point()), None)
     tried = []
     for form in (*known, *(forms(layer) if layer is not None else ())):
         tried.append(str((DEFAULT_BATCH_SIZE, *form.shape)))
         if not _drawable(form):
             continue
-        inputs = form.draw(2, torch.Generator().manual_seed(0))
-        if parameter is not None:
-            inputs = to(inputs, parameter.device, parameter.dtype)
+        inputs = placed(form.draw(2, torch.Generator().manual_seed(0)), model)
         try:
             with _mode(model, list(model.modules()), False):
                 shape = tuple(output_tensor(forward(model, inputs)).shape)
