@@ -78,7 +78,9 @@ class Rules:
             if fits:
                 self._call(args[0].full, args[2], new=False)
         elif name.startswith("torch._utils._rebuild_"):
-            fits = not new and all(isinstance(item, int) for shape in _shapes(name, args) for item in shape)
+            fits = not new
+            if fits:
+                _dense(name, args)  # raises where it should tell a shape and does not
         elif name.startswith("torch.distributed."):
             fits = new
         elif self._stock(name):
@@ -178,26 +180,28 @@ def _shape(value: Any) -> tuple[int, ...] | None:
     return tuple(value) if whole else None
 
 
-def _shapes(name: str, args: tuple[Any, ...]) -> list[tuple[int, ...]]:
-    """Shapes of the dense tensors that a call stands for."""
-    place = 3 if name == _QUANTIZED else 2
+def _dense(name: str, args: tuple[Any, ...]) -> tuple[int, ...] | None:
+    """The shape of the dense tensor that a call stands for; `None` if it stands for none.
+
+    Raises:
+        MadeUpError: if it has none.
+    """
     if name == _OF_TYPE and isinstance(args[0], Name) and isinstance(args[2], tuple):
-        return _shapes(args[0].full, args[2])
+        return _dense(args[0].full, args[2])
     if name in _STRIDED or name == _QUANTIZED:
-        found = [args[2]] if len(args) > place else []
+        shape = _shape(args[2])
     elif name == _SPARSE:
         data = args[1] if len(args) == 2 and isinstance(args[1], tuple) else ()
-        found = [item for item in data[2:] if _shape(item) is not None][:1]
-        if not found:
+        shape = next((shape for item in data[2:] if (shape := _shape(item)) is not None), None)
+        if shape is None:
             raise MadeUpError("a sparse tensor without a shape")
     elif name in (_META, _WRAPPED):
-        found = [args[1 if name == _META else 2]] if len(args) > 2 else []
+        shape = _shape(args[1 if name == _META else 2]) if len(args) > 2 else None
     else:
-        return []
-    shapes = [_shape(item) for item in found]
-    if not shapes or None in shapes:
+        return None
+    if shape is None:
         raise MadeUpError("a tensor without a shape")
-    return [shape for shape in shapes if shape is not None]
+    return shape
 
 
 def _size(made: Made) -> int:
@@ -206,8 +210,8 @@ def _size(made: Made) -> int:
         return _length(made.state[4]) if isinstance(made.state, tuple) and len(made.state) == 5 else 0
     if made.name.endswith("numeric._frombuffer"):
         return _length(made.args[0])
-    shapes = [] if made.name in (_META, _WRAPPED) else _shapes(made.name, made.args)
-    return sum(map(nominal, shapes)) * _item_size_of(made)
+    shape = None if made.name in (_META, _WRAPPED) else _dense(made.name, made.args)
+    return 0 if shape is None else nominal(shape) * _item_size_of(made)
 
 
 def _item_size_of(made: Made) -> int:

@@ -92,26 +92,17 @@ class Program:
 
     Attributes:
         size: Bytes of the file, by which it is measured what it may take.
-        permit: Asked about every call, state and storage when it comes up, and raises where it is none of data.
-        fault: What it raised first. All names are wanted, so that the pickle is followed to its end.
+        fault: What was raised first where a call was not permitted.
         names: Full names that it wants looked up.
         units: What was taken so far.
         odd_keys: Keys whose hashes a file may make equal.
     """
 
     size: int
-    permit: Callable[[Made | Stored], None]
     fault: Exception | None = None
     names: set[str] = field(default_factory=set)
     units: int = 0
     odd_keys: int = 0
-
-    def ask(self, made: "Made | Stored") -> None:
-        """Ask whether this is permitted."""
-        try:
-            self.permit(made)
-        except Exception as error:
-            self.fault = self.fault or error
 
     def charge(self, units: int) -> None:
         """Count what is taken.
@@ -123,15 +114,20 @@ class Program:
         if self.units > _UNITS + self.size // _BYTES_A_UNIT:
             raise CostlyError(f"more than {self.units - units:,} objects")
 
-    def follow(self, stream: IO[bytes]) -> Any:
+    def follow(self, stream: IO[bytes], permit: Callable[[Made | Stored], None]) -> Any:
         """Follow one pickle to its end; the stream is left behind it.
+
+        Args:
+            stream: At its start.
+            permit: Asked about every call, state and storage when it comes up, and raises where it is none of data.
+                All names are wanted, so that the pickle is followed even then.
 
         Raises:
             CostlyError: if it takes too much.
             MadeUpError: if it does what no program that saves data makes it do.
             Exception: of many kinds, if it is damaged.
         """
-        return _Machine(self).run(_Clipped(stream, self.size))
+        return _Machine(self, permit).run(_Clipped(stream, self.size))
 
 
 class _Clipped:
@@ -146,8 +142,8 @@ class _Clipped:
 
 
 class _Machine:
-    def __init__(self, program: Program) -> None:
-        self.program = program
+    def __init__(self, program: Program, permit: Callable[[Made | Stored], None]) -> None:
+        self.program, self.permit = program, permit
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
@@ -168,6 +164,12 @@ class _Machine:
                 raise MadeUpError(f"the opcode {name}")
             methods[name](argument)
         return self.stack.pop()
+
+    def _ask(self, made: Made | Stored) -> None:
+        try:
+            self.permit(made)
+        except Exception as error:
+            self.program.fault = self.program.fault or error
 
     def _proto(self, _: Any) -> None:
         pass
@@ -235,14 +237,9 @@ class _Machine:
         self.stack.append(self._marked())
 
     def _dict(self, _: Any) -> None:
-        self.stack.append(Table())
-        self._set(self._marked_below())
-
-    def _marked_below(self) -> list[Any]:
-        table = self.stack.pop()
         items = self._marked()
-        self.stack.append(table)
-        return items
+        self.stack.append(Table())
+        self._set(items)
 
     def _frozenset(self, _: Any) -> None:
         items = self._marked()
@@ -362,7 +359,7 @@ class _Machine:
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise MadeUpError("a call of what is no name")
         made = Made(called.full, arguments, new)
-        self.program.ask(made)
+        self._ask(made)
         self.stack.append(made)
 
     def _build(self, _: Any) -> None:
@@ -373,11 +370,11 @@ class _Machine:
         if target.state is not None:
             raise MadeUpError("an object with two states")
         target.state = state
-        self.program.ask(target)
+        self._ask(target)
 
     def _binpersid(self, _: Any) -> None:
         stored = Stored(self.stack.pop())
-        self.program.ask(stored)
+        self._ask(stored)
         self.stack.append(stored)
 
 

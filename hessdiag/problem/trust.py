@@ -8,7 +8,7 @@ import pickle
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -33,14 +33,7 @@ WHOLE = (
     "in the training run, from torch.distributed.checkpoint.state_dict"
 )
 
-_PLAIN = (
-    "collections.OrderedDict",
-    "collections.Counter",
-    "torch.Size",
-    "torch.device",
-    "builtins.set",
-    "_codecs.encode",
-)
+_TAKEN_BY_TORCH = ("collections.OrderedDict", "_codecs.encode")
 
 
 def stock(name: str) -> Any | None:
@@ -63,7 +56,7 @@ def stock(name: str) -> Any | None:
     return found if functional or compiled else None
 
 
-@dataclass
+@dataclass(frozen=True)
 class Scan:
     """What the pickles of a file would do.
 
@@ -72,17 +65,20 @@ class Scan:
         error: Why they must not be run, if so: they are damaged, cost too much or call what data never calls.
     """
 
-    names: list[str] = field(default_factory=list)
-    error: Exception | None = None
+    names: list[str]
+    error: Exception | None
 
 
 def scan(path: Path, allowance: Allowance) -> Scan:
     """Follow the pickles of a file without running them."""
-    program = Program(allowance.size, lambda made: None)
+    program = Program(allowance.size)
     error: Exception | None = None
     try:
         with path.open("rb") as stream:
-            (_scan_zip if _starts(stream, ZIP_MAGIC) else _scan_stream)(path, stream, program, allowance)
+            if _starts(stream, ZIP_MAGIC):
+                _scan_zip(path, program, allowance)
+            else:
+                _scan_stream(stream, program, allowance)
     except Exception as problem:  # damage shows in many ways
         error = problem
     return Scan(sorted(program.names), error or program.fault)
@@ -92,7 +88,7 @@ def _is_class(name: str) -> bool:
     return inspect.isclass(stock(name))
 
 
-def _scan_zip(path: Path, _: IO[bytes], program: Program, allowance: Allowance) -> None:
+def _scan_zip(path: Path, program: Program, allowance: Allowance) -> None:
     with opened(path, allowance) as archive:
         sizes = {member.filename.partition("/")[2]: member.file_size for member in archive.infolist()}
         records = {name.removeprefix("data/"): size for name, size in sizes.items() if name.startswith("data/")}
@@ -102,15 +98,14 @@ def _scan_zip(path: Path, _: IO[bytes], program: Program, allowance: Allowance) 
                     _follow(stream, program, Rules(allowance, records, _is_class))
 
 
-def _scan_stream(path: Path, stream: IO[bytes], program: Program, allowance: Allowance) -> None:
+def _scan_stream(stream: IO[bytes], program: Program, allowance: Allowance) -> None:
     rules = Rules(allowance, None, _is_class)
     for _ in range(_LEGACY_PICKLES if _starts(stream, LEGACY_MAGIC) else 1):
         _follow(stream, program, rules)
 
 
 def _follow(stream: IO[bytes], program: Program, rules: Rules) -> None:
-    program.permit = rules.permit
-    root = program.follow(stream)
+    root = program.follow(stream, rules.permit)
     if program.fault is None:
         rules.unfold(root, program)
 
@@ -196,7 +191,7 @@ def _refused(path: Path, error: Exception) -> Exception:
 def _beside_weights() -> dict[str, Any]:
     """Stand-ins for what trainers save beside weights; what torch takes by itself stays torch's."""
     found = plain_pickle.stand_ins(beside_weights=True)
-    return {name: value for name, value in found.items() if name not in _PLAIN}
+    return {name: value for name, value in found.items() if name not in _TAKEN_BY_TORCH}
 
 
 @contextlib.contextmanager
