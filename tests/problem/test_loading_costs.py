@@ -11,6 +11,10 @@ import zipfile
 import numpy as np
 import pytest
 import torch
+from fuzz.crafted_pickles import PROTOCOL as P
+from fuzz.crafted_pickles import name, number, text, zipped
+from fuzz.trial import memory
+from fuzz.valid_files import torch_bytes
 from torch import nn
 
 from hessdiag.errors import LoadError, UntrustedFileError
@@ -18,25 +22,12 @@ from hessdiag.problem.allowance import FLOOR, Allowance
 from hessdiag.problem.checkpoint import existing, read
 from hessdiag.problem.load import ProblemRequest, load_problem
 
-P = b"\x80\x02"
 ALLOWED = 48 << 20  # beside a multiple of the file's size
 PER_BYTE = 60
 
 
-def name(module, attribute):
-    return f"c{module}\n{attribute}\n".encode()
-
-
-def number(value):
-    return b"J" + struct.pack("<i", value) if value < 2**31 else b"\x8a\x08" + struct.pack("<q", value)
-
-
-def text(value):
-    return b"X" + struct.pack("<I", len(value)) + value.encode()
-
-
 def storage(numel=4, kind="FloatStorage"):
-    return b"(" + text("storage") + name("torch", kind) + text("0") + text("cpu") + number(numel) + b"tQ"
+    return b"(" + text("storage") + name(f"torch {kind}") + text("0") + text("cpu") + number(numel) + b"tQ"
 
 
 def axes(*lengths):
@@ -44,18 +35,8 @@ def axes(*lengths):
 
 
 def tensor(size, stride, numel=4):
-    rebuild = name("torch._utils", "_rebuild_tensor_v2")
+    rebuild = name("torch._utils _rebuild_tensor_v2")
     return rebuild + b"(" + storage(numel) + number(0) + axes(*size) + axes(*stride) + b"\x89}tR"
-
-
-def zipped(code):
-    """A file like those of torch.save, whose storage 0 has four numbers."""
-    saved, result = io.BytesIO(), io.BytesIO()
-    torch.save(torch.ones(4), saved)
-    with zipfile.ZipFile(saved) as archive, zipfile.ZipFile(result, "w") as copy:
-        for member in archive.namelist():
-            copy.writestr(member, code if member.endswith("data.pkl") else archive.read(member))
-    return result.getvalue()
 
 
 def npy(shape, content=b""):
@@ -72,17 +53,11 @@ def archive(**members):
     return stream.getvalue()
 
 
-def saved(content, **options):
-    stream = io.BytesIO()
-    torch.save(content, stream, **options)
-    return stream.getvalue()
-
-
 def nested_modules(depth=40):
     model = nn.Sequential(nn.Linear(4, 2))
     for _ in range(depth):
         model = nn.Sequential(model, model)
-    return saved(model)
+    return torch_bytes(model)
 
 
 def idx(*shape, content=b""):
@@ -101,7 +76,7 @@ CALL = "nothing of it was run"
 COST = "more time or memory"
 SIZE = "would unpack"
 DAMAGED = "damaged"
-LINEAR = name("torch.nn.modules.linear", "Linear") + number(40_000) * 2
+LINEAR = name("torch.nn.modules.linear Linear") + number(40_000) * 2
 BOMBS = {
     "memo": (lambda: P + b"Nr\xff\xff\xff\x0f.", DAMAGED),
     "memo in text": (lambda: P + b"Np999999999\n.", DAMAGED),
@@ -113,30 +88,30 @@ BOMBS = {
     "constructor": (lambda: zipped(P + LINEAR + b"\x86R."), CALL),
     "new with arguments": (lambda: zipped(P + LINEAR + b"\x86\x81."), CALL),
     "instance": (lambda: zipped(P + b"(" + number(40_000) * 2 + b"itorch.nn.modules.linear\nLinear\n."), CALL),
-    "functional": (lambda: zipped(P + name("torch.nn.functional", "pad") + tensor((4,), (1,)) + axes(10**9, 0) + b"\x86R."), CALL),
-    "bytearray": (lambda: zipped(P + name("builtins", "bytearray") + number(10**10) + b"\x85R."), CALL),
-    "storage": (lambda: zipped(P + name("torch.storage", "UntypedStorage") + number(10**10) + b"\x85R."), CALL),
-    "tensor class": (lambda: zipped(P + name("torch", "FloatTensor") + number(10**9) + b"\x85R."), CALL),
+    "functional": (lambda: zipped(P + name("torch.nn.functional pad") + tensor((4,), (1,)) + axes(10**9, 0) + b"\x86R."), CALL),
+    "bytearray": (lambda: zipped(P + name("builtins bytearray") + number(10**10) + b"\x85R."), CALL),
+    "storage": (lambda: zipped(P + name("torch.storage UntypedStorage") + number(10**10) + b"\x85R."), CALL),
+    "tensor class": (lambda: zipped(P + name("torch FloatTensor") + number(10**9) + b"\x85R."), CALL),
     "call in a call": (
         lambda: zipped(
-            P + name("torch._tensor", "_rebuild_from_type_v2") + b"(" + name("builtins", "bytearray")
-            + name("torch._tensor", "Tensor") + number(10**10) + b"\x85}tR."
+            P + name("torch._tensor _rebuild_from_type_v2") + b"(" + name("builtins bytearray")
+            + name("torch._tensor Tensor") + number(10**10) + b"\x85}tR."
         ),
         CALL,
     ),
     "tensor beyond its storage": (lambda: zipped(P + tensor((10**10,), (1,)) + b"."), DAMAGED),
     "storage beyond its record": (lambda: zipped(P + tensor((4,), (1,), 10**10) + b"."), DAMAGED),
     "storage beyond the file": (
-        lambda: saved(torch.ones(4), _use_new_zipfile_serialization=False).replace(b"K\x04N", b"J\xff\xff\xff\x7fN"),
+        lambda: torch_bytes(torch.ones(4), legacy=True).replace(b"K\x04N", b"J\xff\xff\xff\x7fN"),
         DAMAGED,
     ),
     "stride of zero": (lambda: zipped(P + tensor((10**5, 10**5), (0, 0)) + b"."), SIZE),
     "a shape beyond every float": (lambda: zipped(P + tensor((2**60,) * 20, (0,) * 20) + b"."), SIZE),
-    "one tensor many times": (lambda: saved([torch.ones(10**5)] * 10**4), SIZE),
+    "one tensor many times": (lambda: torch_bytes([torch.ones(10**5)] * 10**4), SIZE),
     "one array many times": (lambda: pickle.dumps([np.ones(10**5)] * 10**4), SIZE),
-    "sparse": (lambda: saved({"weight": sparse()}), SIZE),
+    "sparse": (lambda: torch_bytes({"weight": sparse()}), SIZE),
     "packed": (lambda: archive(x=npy((34 * 10**6,), bytes(272 * 10**6)), y=npy((0,))), SIZE),
-    "packed torch": (lambda: deflated(saved(torch.zeros(26 * 10**7, dtype=torch.uint8))), SIZE),
+    "packed torch": (lambda: deflated(torch_bytes(torch.zeros(26 * 10**7, dtype=torch.uint8))), SIZE),
     "header of an array": (lambda: archive(x=npy((10**11,), bytes(100)), y=npy((0,))), DAMAGED),
     "rows of nothing": (lambda: archive(x=npy((2**40, 0)), y=npy((0,))), DAMAGED),
     "packed images": (lambda: gzip.compress(compresslevel=1, data=idx(26_000, 100, 100, content=bytes(26 * 10**7))), SIZE),
@@ -158,9 +133,9 @@ BOMBS = {
         COST,
     ),
     "text of what has no end": (
-        lambda: P + name("torch.torch_version", "TorchVersion") + b"]" + b"q\1]h\1ah\1a" * 40 + b"\x85R.", CALL,
+        lambda: P + name("torch.torch_version TorchVersion") + b"]" + b"q\1]h\1ah\1a" * 40 + b"\x85R.", CALL,
     ),
-    "slow codec": (lambda: P + name("_codecs", "encode") + text("a" * 100_000) + text("idna") + b"\x86R.", CALL),
+    "slow codec": (lambda: P + name("_codecs encode") + text("a" * 100_000) + text("idna") + b"\x86R.", CALL),
 }  # fmt: skip
 
 
@@ -175,11 +150,6 @@ def deflated(content):
     return stream.getvalue()
 
 
-def resident(key):
-    with open("/proc/self/status") as status:
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(key))
-
-
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_small_file_takes_little(bomb, tmp_path):
     content, said = BOMBS[bomb]
@@ -189,7 +159,7 @@ def test_a_small_file_takes_little(bomb, tmp_path):
     try:
         with open("/proc/self/clear_refs", "w") as stream:
             stream.write("5")  # the peak starts anew
-        before = resident("VmRSS")
+        before = memory("VmRSS")
     except OSError:
         before = None
     with pytest.raises(LoadError, match=said) as caught:
@@ -197,7 +167,7 @@ def test_a_small_file_takes_little(bomb, tmp_path):
     assert "\n" not in caught.value.what
     assert time.process_time() - start < 10
     if before is not None:
-        assert resident("VmHWM") - before < ALLOWED + PER_BYTE * path.stat().st_size
+        assert memory("VmHWM") - before < ALLOWED + PER_BYTE * path.stat().st_size
 
 
 def test_the_allowance_has_a_floor_and_can_be_raised(tmp_path):
@@ -215,7 +185,7 @@ def test_the_allowance_has_a_floor_and_can_be_raised(tmp_path):
 def test_many_small_shards_share_one_allowance(tmp_path):
     for index in range(4):
         (tmp_path / f"{index}.bin").write_bytes(
-            deflated(saved({f"w{index}": torch.zeros(7 * 10**7, dtype=torch.uint8)}))
+            deflated(torch_bytes({f"w{index}": torch.zeros(7 * 10**7, dtype=torch.uint8)}))
         )
     names = {f"w{index}": f"{index}.bin" for index in range(4)}
     (tmp_path / "model.bin.index.json").write_text(json.dumps({"weight_map": names}))
@@ -300,10 +270,10 @@ def test_layers_that_would_make_huge_results(layer, own_data, folder):
         torch.save((torch.ones(3, 4), torch.ones(3, 2, 1)), "batch.pt")
         assert not load_problem(request).model._forward_pre_hooks, "nothing stays on the model"
         return
-    before = resident("VmHWM")
+    before = memory("VmHWM")
     with pytest.raises(LoadError, match=r"would make [\d.]+ [GT]B|none could be made up"):
         load_problem(request)
-    assert resident("VmHWM") - before < 256 << 20
+    assert memory("VmHWM") - before < 256 << 20
 
 
 def test_trust_lifts_what_is_for_strangers(tmp_path):

@@ -5,11 +5,11 @@ import io
 import os
 import pickle
 import pickletools
-import zipfile
 
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from fuzz.crafted_pickles import zipped as torch_zip
 from torch import nn
 
 from hessdiag.errors import LoadError, UntrustedFileError
@@ -93,21 +93,11 @@ def pickled(payload, protocol, path):
     path.write_bytes(pickle.dumps(payload, protocol=protocol))
 
 
-def torch_zip(data_pkl, path):
-    """A file like those of torch.save, with a pickle of one's own in it."""
-    torch.save({}, path)
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in members.items():
-            archive.writestr(name, data_pkl if name.endswith("data.pkl") else content)
-
-
 FORMS = {
     "plain pickle 2": lambda payload, path: pickled(payload, 2, path),
     "plain pickle 4": lambda payload, path: pickled(payload, 4, path),
     "torch zip": lambda payload, path: torch.save(payload, path),
-    "torch zip, protocol 4": lambda payload, path: torch_zip(pickle.dumps(payload, protocol=4), path),
+    "torch zip, protocol 4": lambda payload, path: path.write_bytes(torch_zip(pickle.dumps(payload, protocol=4))),
     "torch legacy": lambda payload, path: torch.save(payload, path, _use_new_zipfile_serialization=False),
 }
 
@@ -171,7 +161,7 @@ def test_attribute_paths_do_not_lead_out(module, name, zipped, tmp_path):
     argument = f"touch {marker}" if name.endswith("system") else f"open({str(marker)!r}, 'w')"
     code = program(module, name, argument)
     assert pickletools.optimize(code)  # well formed
-    torch_zip(code, path) if zipped else path.write_bytes(code)
+    path.write_bytes(torch_zip(code) if zipped else code)
     with pytest.raises(UntrustedFileError) as caught:
         read(path)
     assert f"{module}.{name}" in str(caught.value)
@@ -193,7 +183,7 @@ def test_a_module_of_ones_own_class_needs_trust(tmp_path):
 
 def test_trusted_code_that_cannot_be_imported(tmp_path):
     code = program("no_such_package_here", "Net", "x")
-    torch_zip(code, tmp_path / "model.pt")
+    (tmp_path / "model.pt").write_bytes(torch_zip(code))
     with pytest.raises(LoadError, match="no_such_package_here"):
         read(tmp_path / "model.pt", trust_code=True)
 
