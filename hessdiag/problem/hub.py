@@ -4,6 +4,7 @@ import difflib
 import importlib
 import json
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,8 +53,13 @@ def load_builtin_data(spec: Spec) -> Images:
     return images
 
 
-def load_hf(spec: Spec, *, trust_code: bool) -> tuple[nn.Module, tuple[str, ...]]:
+def load_hf(spec: Spec, *, trust_code: bool, reachable: Callable[[], bool]) -> tuple[nn.Module, tuple[str, ...]]:
     """A transformers model with the head that its config names; from a local folder nothing is downloaded.
+
+    Args:
+        spec: What follows `hf:`.
+        trust_code: Let the model bring code of its own.
+        reachable: Whether the hub can be reached; asked for no local folder.
 
     Returns:
         The model, and a note on weights that its files lack, which are random then.
@@ -66,7 +72,7 @@ def load_hf(spec: Spec, *, trust_code: bool) -> tuple[nn.Module, tuple[str, ...]
     source = str(existing(spec.source)) if local else spec.source
     online.hide_if_broken("torchvision")
     transformers = _package("transformers")
-    cached_only = not local and not online.hub_answers()
+    cached_only = not local and not reachable()
     if not (local or cached_only or online.is_cached(spec.source, spec.revision)):
         warnings.warn(f"{spec.source} is being downloaded; `hf download {spec.source}` shows how far", stacklevel=2)
     common = {"revision": spec.revision, "trust_remote_code": trust_code, "local_files_only": local or cached_only}

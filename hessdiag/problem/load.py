@@ -1,6 +1,7 @@
 """From the text of a command line to a `Problem`."""
 
 import contextlib
+import functools
 import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from hessdiag.problem import (
     fit,
     foreign,
     hub,
+    online,
     own_loss,
     python,
     synthetic,
@@ -111,6 +113,11 @@ class Shared:
 
     scripts: dict[Path, ModuleType] = field(default_factory=dict)
     contents: dict[str, Any] = field(default_factory=dict)
+
+    @functools.cached_property
+    def hub_answers(self) -> bool:
+        """Whether the Hugging Face hub can be reached, which takes seconds to find out where it cannot."""
+        return online.hub_answers()
 
 
 @dataclass
@@ -309,7 +316,7 @@ def _model(session: _Session, spec: Spec) -> _Parts:
     if spec.kind == "hf":
         folder = Path(os.path.expanduser(spec.source))
         session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-        model, notes = hub.load_hf(spec, trust_code=trust)
+        model, notes = hub.load_hf(spec, trust_code=trust, reachable=lambda: session.shared.hub_answers)
         return _Parts(model, notes=notes)
     by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
     model = by_name[spec.kind](spec)

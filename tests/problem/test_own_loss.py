@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from hessdiag.diagnostics.verdict import data_findings
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import online, own_loss
-from hessdiag.problem.load import ProblemRequest, load_problem
+from hessdiag.problem.load import ProblemRequest, Shared, load_problem
 
 transformers = pytest.importorskip("transformers")
 
@@ -274,6 +274,15 @@ class TestHub:
         assert "some/model is not in this machine's cache" in caught.value.what
         assert caught.value.hint.startswith("hf download some/model --local-dir model")
         assert unreachable.HF_HUB_OFFLINE is False
+
+    def test_loads_of_one_command_ask_once(self, unreachable, monkeypatch):
+        asked = []
+        monkeypatch.setattr(online, "hub_answers", lambda: bool(asked.append("")))
+        shared = Shared()
+        for seed in range(3):
+            with pytest.raises(LoadError, match="not in this machine's cache"):
+                load_problem(ProblemRequest("hf:some/model", seed=seed), shared)
+        assert len(asked) == 1
 
     def test_nobody_asks_where_the_environment_says_offline(self, unreachable, monkeypatch):
         monkeypatch.setattr(unreachable, "HF_HUB_OFFLINE", True)
