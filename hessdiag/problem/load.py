@@ -242,6 +242,8 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
         else:
             loss = session.usual_loss if loss is None and not free_form else loss
             taken, notes = synthetic.make(model, loss, batch_size=size, batches=count, seed=request.seed)
+        taken = [batch_forms.placed(batch, model) for batch in taken]
+        session.notes += notes
     else:
         taken, notes = data.as_batches(
             parts.data,
@@ -250,20 +252,27 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
             free_form=free_form,
             cut=_first_rows if request.samples else _Cutter(parts, model, request.seed),
         )
-    session.notes += notes
-    taken = [batch_forms.placed(batch, model) for batch in taken]
-    if isinstance(parts.data, Images):
-        taken, notes = fit.flattened(model, taken)
-        session.notes += [parts.data.note, *notes]
-    if parts.data is not None and not free_form:
-        taken, notes = own_loss.labelled(model, loss, taken)
-        session.notes += notes
-    if loss is None and not free_form:
-        loss = fit.default_loss(model, taken[0])
+        taken, loss, more = _suited(parts, model, taken)
+        session.notes += [*notes, *more]
     if loss is not parts.loss:
         why = "the model's own, of the labels" if loss == "output" else "assumed"
         session.notes.append(f"loss: {loss}, {why}; --loss {'|'.join(losses.NAMES)} changes it")
     return taken, loss
+
+
+def _suited(parts: _Parts, model: nn.Module, batches: list[Any]) -> tuple[list[Any], Any, list[str]]:
+    """Batches that were given, as the model takes them, the loss asked for or the one that they suggest, and notes."""
+    notes: list[str] = []
+    loss = parts.loss
+    taken = [batch_forms.placed(batch, model) for batch in batches]
+    if isinstance(parts.data, Images):
+        taken, more = fit.flattened(model, taken)
+        notes += [parts.data.note, *more]
+    if parts.objective is None:
+        taken, more = own_loss.labelled(model, loss, taken)
+        notes += more
+        loss = fit.default_loss(model, taken[0]) if loss is None else loss
+    return taken, loss, notes
 
 
 def _first_rows(batch: Any, size: int) -> list[Any]:
@@ -288,14 +297,7 @@ class _Cutter:
     def _proven(self, batch: Any, size: int) -> cutting.Cut:
         """The cut for this model and loss. What does not fit even as a whole is said first, and in other words."""
         parts = self.parts
-        whole = [batch_forms.placed(batch, self.model)]
-        if isinstance(parts.data, Images):
-            whole, _ = fit.flattened(self.model, whole)
-        loss = parts.loss
-        if parts.objective is None:
-            whole, _ = own_loss.labelled(self.model, loss, whole)
-        if loss is None and parts.objective is None:
-            loss = fit.default_loss(self.model, whole[0])
+        whole, loss, _ = _suited(parts, self.model, [batch])
         seed = self.seed if parts.seed is None else parts.seed
         problem = Problem(
             self.model, whole, loss, parts.objective, parts.reduction, parts.layers, parts.train_mode, seed
