@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from hessdiag.report.numbers import MISSING, counted, deviation, number, percent, ratio, with_error
-from hessdiag.report.view import Dots, Fact, Lines, Series, Table, View, findings, side_tables, warnings
+from hessdiag.report.view import Dots, Fact, Lines, Series, Table, View, agreement_fact, findings, side_tables, warnings
 
 Json = Mapping[str, Any]
 
@@ -84,11 +84,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
         Fact("positive definite", percent(definite["theory"]), "of the Hessians, exact; the others have both signs"),
     ]
-    largest = max((abs(row["z"]) for row in result["agreement"] if row["z"] is not None), default=None)
-    if largest is not None:
-        meaning = f"standard errors, in {counted(len(result['agreement']), 'comparison')} with exact values"
-        facts.append(Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning))
-    return tuple(facts)
+    return (*facts, *agreement_fact(result["agreement"], "with exact values"))
 
 
 def _values(entries: Sequence[Json], quantity: str, name: str) -> tuple[float | None, ...]:

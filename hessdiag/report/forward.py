@@ -14,6 +14,7 @@ from hessdiag.report.view import (
     Table,
     Values,
     View,
+    agreement_fact,
     findings,
     side_tables,
     warnings,
@@ -104,10 +105,7 @@ def _facts(inits: Sequence[Json], agreement: Sequence[Json]) -> Iterator[Fact]:
         meaning = f"median at {where}{exact}; root mean square over median {ratio(rms, median)}"
         value = with_error(init["median"], init["median_stderr"], 3) if last["live"] else "all dead"
         yield Fact(init["init"], value, meaning)
-    largest = max((abs(row["z"]) for row in agreement if row["z"] is not None), default=None)
-    if largest is not None:
-        meaning = f"standard errors, in {counted(len(agreement), 'comparison')} of a log-median with its exact value"
-        yield Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning)
+    yield from agreement_fact(agreement, "of a log-median with its exact value")
     dead = max(init["layers"][-1]["dead_fraction"] or 0.0 for init in inits)
     if dead:
         yield Fact("dead networks", percent(dead), "output exactly zero; medians are those of the others")

@@ -26,6 +26,7 @@ from hessdiag.report.view import (
     Series,
     Table,
     View,
+    agreement_fact,
     findings,
     side_tables,
     warnings,
@@ -198,11 +199,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     if deepest.get("hessian_probe_error") is not None:
         meaning = "standard error of one deepest network's Hessian norm; the errors of medians hold it"
         facts.append(Fact("probe error", percent(deepest["hessian_probe_error"]), meaning))
-    largest = max((abs(row["z"]) for row in result.get("agreement") or () if row["z"] is not None), default=None)
-    if largest is not None:
-        compared = counted(len(result["agreement"]), "comparison")
-        meaning = f"standard errors, in {compared} of a log-median with its exact value"
-        facts.append(Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning))
+    facts += agreement_fact(result.get("agreement") or (), "of a log-median with its exact value")
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
