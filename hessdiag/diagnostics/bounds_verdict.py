@@ -89,7 +89,7 @@ def _stopped(bounds: "Bounds") -> list[Finding]:
         Finding(
             "note",
             "Interrupted before every row was computed: nothing is said of how far the eigenvalues can reach.",
-            f"an eigenvalue lies at or below {bounds.inner[0]:.4g} and one at or above {bounds.inner[1]:.4g}, by entries of the diagonal",
+            f"an eigenvalue lies at or below {number(bounds.inner[0], 4)} and one at or above {number(bounds.inner[1], 4)}, by entries of the diagonal",
             "the same command with more time; --layers 'GLOB' for some of the layers",
         )
     ]

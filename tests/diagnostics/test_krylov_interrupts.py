@@ -1,5 +1,7 @@
 """What an interrupt leaves is true of what was measured, and says so; nothing is said of the rest."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from hessdiag.diagnostics import bounds as bounds_module
 from hessdiag.diagnostics import eigs as eigs_module
 from hessdiag.diagnostics import spectrum as spectrum_module
 from hessdiag.diagnostics.bounds import bounds
+from hessdiag.diagnostics.bounds_verdict import findings
 from hessdiag.diagnostics.eigs import eigs
 from hessdiag.diagnostics.spectrum import spectrum
 from hessdiag.problem.problem import Problem
@@ -102,6 +105,9 @@ def test_rows_that_are_missing_bound_nothing(monkeypatch):
     text = rendered("bounds", found)
     assert "interrupted before any bound was complete" in text
     assert "row sums" not in text
+    large = replace(found, inner=(-464463.2, 95539.1))
+    text = rendered("bounds", replace(large, findings=tuple(findings(large, problem()))))
+    assert text.count("-464,463") == text.count("95,539") == 2, "in the fact and in the verdict"
 
 
 @pytest.mark.parametrize(
