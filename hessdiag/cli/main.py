@@ -188,8 +188,8 @@ def _interrupted(args: Sequence[str]) -> None:
         if ranks()[0] > 0:
             return  # the first of several processes speaks for all
     if any(argument.partition("=")[0] == "--resume" for argument in args):
-        again = [] if "--force" in args else ["--force"]  # the file of -o is there already
-        writes = any(argument == "-o" or argument.startswith("--output") for argument in args)
+        again = [] if "--force" in args else ["--force"]  # the files of -o and --save are there already
+        writes = any(argument.startswith(("-o", "--output", "--save")) for argument in args)
         command = shlex.join(["hessdiag", *args, *(again if writes else [])])
         speech.say(f"{signals.word()}; finished pieces are kept.", f"  try: {command}")
     else:

@@ -48,3 +48,17 @@ def test_a_killed_run_goes_on_where_it_stopped(name, tmp_path):
     assert {key: value for key, value in resumed.items() if key != "provenance"} == {
         key: value for key, value in whole.items() if key != "provenance"
     }
+
+
+@pytest.mark.parametrize(
+    "written", [["-o", "r.json"], ["-or.json"], ["--output=r.json"], ["--save", "w.safetensors"], []], ids=" ".join
+)
+def test_the_command_that_goes_on_may_replace_what_the_first_one_wrote(hessdiag, monkeypatch, written):
+    def interrupted(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hessdiag.diagnostics.forward.forward", interrupted)
+    command = ["forward", "--init", "lecun", "--solve", "median", "--resume", "kept", *written]
+    outcome = hessdiag(*command)
+    assert outcome.code == 130
+    assert outcome.err.splitlines()[-1] == " ".join(["  try: hessdiag", *command, *(["--force"] if written else [])])
