@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -110,9 +109,8 @@ def _is_foreign(text: str) -> bool:
 def _write_whole(
     target: Path, fill: Callable[[BinaryIO], object], there: os.stat_result | None, *, replace: bool
 ) -> None:
-    part = target.with_name(
-        f".hessdiag-{secrets.token_hex(8)}.part"
-    )  # short: the name itself may be as long as allowed
+    # Short: the name itself may be as long as allowed.
+    part = target.with_name(f".hessdiag-{os.urandom(8).hex()}.part")
     _unfinished.add(part)
     try:
         with open(part, "xb") as file:  # not mkstemp, which would not ask the umask

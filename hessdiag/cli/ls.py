@@ -32,7 +32,7 @@ SPECS = {
     "file:PATH": "a path that looks like something else",
 }
 
-DIAGNOSTICS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain")
+DIAGNOSTICS = tuple(MEANINGS)
 
 TOPICS = {
     "builtins": {f"builtin:{name}": text for name, (_, text) in BUILTINS.items()},
@@ -61,7 +61,7 @@ def command(topic: str | None, of: str | None) -> int:
     if of is not None and topic != METRICS:
         raise SpecError(f"only metrics are those of a command; {topic} are of none.", f"hessdiag ls {topic}")
     if topic == METRICS:
-        listed = {name: MEANINGS[name] for name in DIAGNOSTICS if of in (None, name)}
+        listed = {of: MEANINGS[of]} if of else dict(MEANINGS)
     else:
         listed = {topic: TOPICS[topic]} if topic else dict(TOPICS)
     width = max(len(name) for table in listed.values() for name in table)

@@ -84,8 +84,7 @@ class Telling:
         now = time.monotonic()
         if self._before is not None and done > self._before[0]:
             return (now - self._before[1]) / (done - self._before[0])
-        ledger = getattr(self, "ledger", None)
-        measured = None if ledger is None else ledger.seconds_per_product
+        measured = self.ledger.seconds_per_product
         return (now - self._started) / done if measured is None else measured
 
     def hear(self, ledger: "Ledger") -> None:
