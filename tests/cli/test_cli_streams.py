@@ -1,22 +1,12 @@
 """stdout and stderr that are full or closed; environments that say nonsense."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 
+from cli.bash import bash
+
 MODEL = "builtin:lenet"
-
-
-def shell(line, cwd, **environment):
-    """Run a line of bash; `hessdiag` stands for this one."""
-    line = line.replace("hessdiag ", f"'{sys.executable}' -m hessdiag ")
-    known = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "COLUMNS")}
-    return subprocess.run(
-        ["bash", "-c", line], cwd=cwd, env=known | environment, capture_output=True, text=True, timeout=60, check=False
-    )
 
 
 @pytest.mark.parametrize(
@@ -32,7 +22,7 @@ def shell(line, cwd, **environment):
     ],
 )
 def test_descriptors(tmp_path, line, code, said):
-    outcome = shell(line, tmp_path)
+    outcome = bash(line, tmp_path)
     assert outcome.returncode == code
     assert outcome.stderr.startswith(said)
     assert len(outcome.stderr.splitlines()) == (2 if said else 0)
@@ -40,7 +30,7 @@ def test_descriptors(tmp_path, line, code, said):
 
 def test_what_is_opened_never_takes_the_number_of_a_closed_stream(tmp_path):
     (tmp_path / "r.py").write_text("import os\nos.write(1, b'noise')\n")
-    outcome = shell("hessdiag init >&-", tmp_path)
+    outcome = bash("hessdiag init >&-", tmp_path)
     assert outcome.returncode == 0
     assert (tmp_path / "hessdiag.toml").read_text().startswith("# Defaults")
 
@@ -83,16 +73,16 @@ def test_json_for_an_encoding_without_unicode_is_the_same_document(tmp_path, hes
     doc = json.loads((tmp_path / "r.json").read_text("utf-8"))
     doc["problem"]["model"] = "Größe\u202e\x9b"
     (tmp_path / "r.json").write_text(json.dumps(doc))
-    outcome = shell("hessdiag report r.json --json", tmp_path, PYTHONIOENCODING="ascii")
+    outcome = bash("hessdiag report r.json --json", tmp_path, PYTHONIOENCODING="ascii")
     assert json.loads(outcome.stdout)["problem"]["model"] == doc["problem"]["model"]
     assert outcome.stdout.isascii()
 
 
 def test_a_folder_that_was_deleted_is_said(tmp_path):
-    outcome = shell("mkdir d; cd d; rmdir ../d; hessdiag report gone.json", tmp_path)
+    outcome = bash("mkdir d; cd d; rmdir ../d; hessdiag report gone.json", tmp_path)
     assert (outcome.returncode, outcome.stdout) == (2, "")
     assert outcome.stderr.startswith("error: the current folder was deleted")
-    assert shell("mkdir d; cd d; rmdir ../d; hessdiag ls inits", tmp_path).returncode == 0
+    assert bash("mkdir d; cd d; rmdir ../d; hessdiag ls inits", tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("argument", ["x" * 5000, "\udcff.json", "a\nb\x1b[2J\u202e"])
