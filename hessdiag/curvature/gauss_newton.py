@@ -126,18 +126,18 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             )
         super().__init__(problem, check=check)
         self._sandwich, self.function, self.semidefinite = sandwich, function, semidefinite
-        self._by_slopes = False  # whether M is differences of the loss's gradients
+        self._slopes_error: float | None = None  # of M, where it is differences of the loss's gradients
 
     @property
     def engine(self) -> str:
         """How products are computed, for the report."""
         by_slopes = "the loss by central differences of its gradients, for autograd's second derivative is wrong there"
-        return f"{super().engine}; {by_slopes}" if self._by_slopes else super().engine
+        return super().engine if self._slopes_error is None else f"{super().engine}; {by_slopes}"
 
     @property
     def precision(self) -> float:
         """Relative error of products."""
-        return max(super().precision, output_slopes.PRECISION) if self._by_slopes else super().precision
+        return max(super().precision, self._slopes_error or 0.0)
 
     def compared(self, seed: int = 0) -> Linearization | None:
         """Compare a product with the loss along the linearized model.
@@ -155,13 +155,13 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             return found
         assert self.function is not None
         assert self.problem._loss is not None
-        self._by_slopes = output_slopes.loss_is_smooth(self.problem, self.function(self.problem._loss), seed)
-        if self._by_slopes:
+        self._slopes_error = output_slopes.error_if_smooth(self.problem, self.function(self.problem._loss), seed)
+        if self._slopes_error is not None:
             self.forget()
             again = linearization(self, seed)
             if again is not None and again.error <= TOLERANCE[self.problem.dtype]:
                 return again
-            self._by_slopes = False
+            self._slopes_error = None
             self.forget()
         return found
 
@@ -193,7 +193,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             return output_of(self.problem, batch)
 
     def _part(self, problem: Problem, batch: Any) -> Sandwich:
-        if not self._by_slopes:
+        if self._slopes_error is None:
             return self._sandwich(problem, batch)
         assert self.function is not None
         assert problem._loss is not None

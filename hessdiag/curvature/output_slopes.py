@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import wide
 from hessdiag.curvature.received import Function, Received, evaluated, output_of, scalar
+from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
 
 AGREE = 1e-3  # of two routes, and of both sides, where the loss is smooth; at a kink they are apart by all there is
@@ -29,11 +30,16 @@ class Slopes:
         self.start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
         try:
             self._at(self.start)
-        except RuntimeError:  # the loss mixes in tensors of the model's own dtype
+        except (ComputeError, torch.OutOfMemoryError):  # the loss mixes in tensors of the model's own dtype
             self.start = [tensor.detach() for tensor in z.tensors]
         self.scale = math.sqrt(sum(tensor.numel() for tensor in self.start))  # of numbers of size 1
         self.reach = max(_norm(self.start), _LEAST * self.scale)
         self.eps = max(torch.finfo(tensor.dtype).eps for tensor in self.start)
+
+    @property
+    def precision(self) -> float:
+        """Relative error of differences of gradients: what rounding leaves of them over the step."""
+        return PRECISION if self.eps <= torch.finfo(torch.float64).eps else self.eps ** (2 / 3)
 
     def at(self, directions: Sequence[Tensor], h: float) -> tuple[float, list[Tensor]]:
         """Loss and gradient at z + h u."""
@@ -94,16 +100,22 @@ def middle(problem: Problem, z: Received, function: Function) -> Callable[[list[
     return products
 
 
-def loss_is_smooth(problem: Problem, function: Function, seed: int = 0) -> bool:
-    """Whether the loss of every batch has one curvature along a random direction in what it receives."""
+def error_if_smooth(problem: Problem, function: Function, seed: int = 0) -> float | None:
+    """Relative error of these differences where the loss of every batch has one curvature, else `None`.
+
+    It is looked at along a random direction in what the loss receives.
+    """
     generator = torch.Generator().manual_seed(seed)
+    largest = 0.0
     for batch in problem.data:
         with evaluated(problem):
             z = output_of(problem, batch)
         directions = [torch.randn(part.shape, generator=generator).to(part.device) for part in z.tensors]
-        if not Slopes(problem, z, function).smooth(directions):
-            return False
-    return True
+        slopes = Slopes(problem, z, function)
+        if not slopes.smooth(directions):
+            return None
+        largest = max(largest, slopes.precision)
+    return largest
 
 
 def _norm(tensors: Sequence[Tensor]) -> float:

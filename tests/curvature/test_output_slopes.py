@@ -68,6 +68,26 @@ def test_in_float32():
     torch.testing.assert_close(operator @ unit, expected, rtol=1e-5, atol=1e-6)
 
 
+MIX = torch.tensor([[1.0, 0.5], [0.0, 2.0]])  # of the model's own dtype: with such a loss nothing is widened
+
+
+def test_a_loss_with_tensors_of_its_own_in_float32():
+    wrong = GaussNewtonOperator(_at_zero(lambda output, target: ((output @ MIX).abs() ** 2).mean(), torch.float32))
+    right = GaussNewtonOperator(_at_zero(lambda output, target: _squares(output @ MIX, target), torch.float32))
+    unit = torch.eye(wrong.shape[0])
+    torch.testing.assert_close(wrong @ unit, right @ unit, rtol=1e-4, atol=1e-5)
+    assert "by central differences of its gradients" in wrong.engine
+    assert wrong.precision > 1e-5, "gradients in float32 have differences of few digits"
+
+
+@pytest.mark.parametrize("name", KINKED)
+def test_kinks_stay_refused_where_the_loss_has_tensors_of_its_own(name):
+    problem = _at_zero(lambda output, target: KINKED[name](output @ torch.eye(2), target), torch.float32)
+    with pytest.raises(NoHessianError):
+        GaussNewtonOperator(problem) @ torch.ones(26)
+    assert blocks(problem).status == "inexact"
+
+
 @pytest.mark.parametrize("name", KINKED)
 def test_kinks_and_detached_parts_stay_refused(name):
     with pytest.raises(NoHessianError):
