@@ -18,7 +18,7 @@ from hessdiag.curvature.differences import Moved, copied, movable, wide
 from hessdiag.curvature.point.examine import TOLERANCE, unfrozen
 from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.watch import OtherPathError
-from hessdiag.curvature.received import Function, Received, evaluated, output_of, scalar
+from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of, scalar
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.problem.loss import Loss
@@ -29,7 +29,6 @@ from hessdiag.problem.problem import Problem
 _STEPS = (0.5, 0.02, 0.002, 2.0, 20.0)
 _FAR_BETTER = 0.1
 AT_KINK = "the outputs have a kink at these parameters: products are those of the piece whose slopes autograd takes"
-_LEAST = 1e-3  # size per output below which the loss's own scale is taken for 1
 
 
 @dataclass(frozen=True)
@@ -139,11 +138,11 @@ def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: 
         moved.origin()
         z = _outputs(moved, batch)
         start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
-        reach, length = _norm(start, _LEAST), _norm(directions)
+        reach, size_of_u = length(start, LEAST), length(directions)
         elsewhere = elsewhere or _depends(problem, loss, z, watched)
-        if not length:
+        if not size_of_u:
             continue
-        k = max(torch.finfo(tensor.dtype).eps for tensor in z.tensors) ** (1 / 3) * reach / length
+        k = max(torch.finfo(tensor.dtype).eps for tensor in z.tensors) ** (1 / 3) * reach / size_of_u
         ends = [
             _slopes(moved, batch, loss, z, [s + side * k * u for s, u in zip(start, directions, strict=True)])
             for side in (1, -1)
@@ -171,10 +170,7 @@ def _slopes(moved: Moved, batch: Any, loss: Function, z: Received, tensors: Sequ
     with evaluated(problem):
         if problem.one_draw or problem.train_mode:
             output_of(problem, batch)  # so that the loss goes on with the same random numbers
-        value = scalar(loss, z, leaves)
-        if not value.requires_grad:
-            return [torch.zeros_like(tensor) for tensor in tensors]
-        found = torch.autograd.grad(value, leaves, materialize_grads=True)
+        _, found = loss_and_slopes(loss, z, leaves)
     return [part.to(tensor.dtype) for part, tensor in zip(found, tensors, strict=True)]
 
 
@@ -192,9 +188,3 @@ def _depends(problem: Problem, loss: Function, z: Received, watched: set[Tensor]
         seen.add(node)
         ahead += [successor for successor, _ in node.next_functions]
     return False
-
-
-def _norm(tensors: Sequence[Tensor], least: float = 0.0) -> float:
-    """The Euclidean norm of all, but at least `least` for each number."""
-    numbers = sum(tensor.numel() for tensor in tensors)
-    return max(math.hypot(*(float(tensor.norm()) for tensor in tensors)), least * math.sqrt(numbers))

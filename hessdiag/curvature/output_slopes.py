@@ -7,13 +7,12 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import wide
-from hessdiag.curvature.received import Function, Received, evaluated, output_of, scalar
+from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
 
 AGREE = 1e-3  # of two routes, and of both sides, where the loss is smooth; at a kink they are apart by all there is
 PRECISION = 1e-9  # of these differences in float64, relative; measured: 2e-12 to 1e-10
-_LEAST = 1e-3  # size per output below which the loss's own scale is taken for 1
 
 
 class Slopes:
@@ -33,7 +32,7 @@ class Slopes:
         except (ComputeError, torch.OutOfMemoryError):  # the loss mixes in tensors of the model's own dtype
             self.start = [tensor.detach() for tensor in z.tensors]
         self.scale = math.sqrt(sum(tensor.numel() for tensor in self.start))  # of numbers of size 1
-        self.reach = max(_norm(self.start), _LEAST * self.scale)
+        self.reach = length(self.start, LEAST)
         self.eps = max(torch.finfo(tensor.dtype).eps for tensor in self.start)
 
     @property
@@ -47,11 +46,11 @@ class Slopes:
 
     def step(self, directions: Sequence[Tensor], order: int) -> float:
         """The multiple of u to go: the root of rounding of that order, times |z| / |u|."""
-        return float(self.eps ** (1 / order)) * self.reach / _norm(directions)
+        return float(self.eps ** (1 / order)) * self.reach / length(directions)
 
     def product(self, directions: Sequence[Tensor]) -> list[Tensor]:
         """B u, a central difference of gradients."""
-        if not _norm(directions):
+        if not length(directions):
             return [torch.zeros_like(u) for u in directions]
         h = self.step(directions, 3)
         (_, ahead), (_, behind) = self.at(directions, h), self.at(directions, -h)
@@ -64,8 +63,8 @@ class Slopes:
         slope = sum(float((u.to(g) * g).sum()) for u, g in zip(directions, here, strict=True))
         (_, ahead), (_, behind) = self.at(directions, h), self.at(directions, -h)
         sides = [[(a - b) / h for a, b in zip(*ends, strict=True)] for ends in ((ahead, here), (here, behind))]
-        size = max(_norm(side) for side in sides)
-        if not math.isfinite(size) or _norm([a - b for a, b in zip(*sides, strict=True)]) > AGREE * size:
+        size = max(length(side) for side in sides)
+        if not math.isfinite(size) or length([a - b for a, b in zip(*sides, strict=True)]) > AGREE * size:
             return False
         form = sum(float((u.to(a) * (a + b)).sum()) for u, a, b in zip(directions, *sides, strict=True)) / 2
         k = self.step(directions, 4) * max(1.0, self.scale / self.reach)  # rounding of losses wants long steps
@@ -82,11 +81,8 @@ class Slopes:
     def _at(self, tensors: Sequence[Tensor]) -> tuple[float, list[Tensor]]:
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
         with evaluated(self._problem):
-            value = scalar(self._function, self._z, leaves)
-            if not value.requires_grad:
-                return float(value), [torch.zeros_like(tensor) for tensor in tensors]
-            found = torch.autograd.grad(value, leaves, materialize_grads=True)
-        return float(value.detach()), list(found)
+            value, slopes = loss_and_slopes(self._function, self._z, leaves)
+            return float(value), slopes
 
 
 def middle(problem: Problem, z: Received, function: Function) -> Callable[[list[Tensor]], list[Tensor]]:
@@ -116,7 +112,3 @@ def error_if_smooth(problem: Problem, function: Function, seed: int = 0) -> floa
             return None
         largest = max(largest, slopes.precision)
     return largest
-
-
-def _norm(tensors: Sequence[Tensor]) -> float:
-    return math.hypot(*(float(tensor.norm()) for tensor in tensors))

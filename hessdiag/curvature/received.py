@@ -1,5 +1,6 @@
 """What a loss receives of one batch: the tensors of the model's output, apart and with their graph."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
 
 Function = Callable[[Any, Any], Tensor]
+
+LEAST = 1e-3  # size per number received below which the loss's own scale is taken for 1
 
 
 class NoGaussNewtonError(ComputeError):
@@ -41,6 +44,20 @@ class Received:
 def scalar(function: Function, z: Received, tensors: Sequence[Tensor]) -> Tensor:
     """The loss of other tensors in the place of those that were received; the loss may write to them."""
     return function(z.build([tensor.clone() for tensor in tensors]), z.target)
+
+
+def loss_and_slopes(function: Function, z: Received, leaves: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The loss of leaves in the place of what was received, and its gradient there; to be called in `evaluated`."""
+    value = scalar(function, z, leaves)
+    if not value.requires_grad:
+        return value, [torch.zeros_like(leaf) for leaf in leaves]
+    return value.detach(), list(torch.autograd.grad(value, leaves, materialize_grads=True))
+
+
+def length(tensors: Sequence[Tensor], least: float = 0.0) -> float:
+    """The Euclidean norm of all, but at least `least` for each number."""
+    numbers = sum(tensor.numel() for tensor in tensors)
+    return max(math.hypot(*(float(tensor.norm()) for tensor in tensors)), least * math.sqrt(numbers))
 
 
 @contextmanager
