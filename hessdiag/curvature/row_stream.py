@@ -84,7 +84,9 @@ class RowStream:
         self.sums = torch.zeros(count, n, dtype=torch.float64, device=operator.device)
         self.steps = self._schedule(least)
         self.done = 0
-        self._spent = {True: [0.0, 0.0], False: [0.0, 0.0]}  # seconds and work of neurons, and of other rows
+        # By whether steps are about neurons. All steps are not looked at anew after each: there can be many.
+        self._total, self._past = self._work(len(self.steps)), self._work(0)
+        self._spent = {True: [0.0, 0.0], False: [0.0, 0.0]}  # seconds and work here, without what was there before
 
     @property
     def products(self) -> int:
@@ -98,8 +100,10 @@ class RowStream:
         """How much of the time is over, by what steps of the same kind have taken."""
         rates = {kind: seconds / work if work else 0.0 for kind, (seconds, work) in self._spent.items()}
         known = max(rates.values()) or 1.0
-        times = [step.work * (rates[step.layer is not None] or known) for step in self.steps]
-        return sum(times[: self.done]) / (sum(times) or 1.0)
+        past, whole = (
+            sum((rates[kind] or known) * work for kind, work in works.items()) for works in (self._past, self._total)
+        )
+        return past / (whole or 1.0)
 
     def advance(self) -> int:
         """Do the next step; the number of rows that it was about."""
@@ -112,11 +116,8 @@ class RowStream:
         spent = self._spent[step.layer is not None]
         spent[0] += time.perf_counter() - began
         spent[1] += step.work
-        width = 1
-        if step.layer is not None:
-            layer = self.space.layers[step.layer]
-            width = layer.inputs + layer.has_bias
-        return (step.stop - step.start) * width
+        self._past[step.layer is not None] += step.work
+        return (step.stop - step.start) * (1 if step.layer is None else self._width(step.layer))
 
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         """What `resume` takes."""
@@ -124,7 +125,7 @@ class RowStream:
 
     def resume(self, done: int, arrays: Mapping[str, NDArray[np.float64]]) -> None:
         """Go on after so many steps, of a stream of the same problem."""
-        self.done = done
+        self.done, self._past = done, self._work(done)
         self.diagonal.copy_(torch.from_numpy(arrays["diagonal"]))
         self.sums.copy_(torch.from_numpy(arrays["sums"]))
 
@@ -139,14 +140,11 @@ class RowStream:
 
     def whole(self) -> Tensor:
         """Which rows have all their entries now, (N,): those by products, and of neurons after all that lie below."""
-        done = self.steps[: self.done]
         found = torch.zeros(len(self._owner), dtype=torch.bool)
-        for step in done:
-            if step.layer is None:
-                found[self.others[step.start : step.stop]] = True
+        found[self._others_done()] = True
         parameters, below = self._places.cpu(), self.products == len(self.others)
         for index, neuron in enumerate(self.space.layers):
-            count = max((step.stop for step in done if step.layer == index), default=0)
+            count = self._neurons_done(index)
             if below:
                 found[parameters[neuron.weights(0, count)]] = True
                 if neuron.has_bias:
@@ -156,21 +154,18 @@ class RowStream:
 
     def sample(self) -> DoneRows:
         """The rows that are known now. Of one process; what a step that was broken off has added does not matter."""
-        done = self.steps[: self.done]
         rows = np.zeros(0, dtype=np.int64)
         places, units = [rows], [rows]
         factors = [np.zeros((0, len(self._layers)))]
         weights = np.ones(len(self._layers))
         weights[self._owners] = 2.0
-        own = torch.cat(
-            [self.others[:0], *(self.others[step.start : step.stop] for step in done if step.layer is None)]
-        ).numpy()
+        own = self._others_done().numpy()
         places.append(own)
         units.append(own)
         factors.append(np.tile(weights, (len(own), 1)))
         parameters = self._places.cpu().numpy()
         for index, neuron in enumerate(self.space.layers):
-            count = max((step.stop for step in done if step.layer == index), default=0)
+            count = self._neurons_done(index)
             if count < neuron_sample.first(neuron.outputs):
                 continue  # no sample yet
             inside = [np.arange(part.start, part.stop) for part in (neuron.weights(0, count), neuron.biases(0, count))]
@@ -185,6 +180,26 @@ class RowStream:
         place = np.concatenate(places)
         sums = self.sums.cpu().numpy()[:, place].T * np.concatenate(factors)
         return DoneRows(parameters[place], self.diagonal.cpu().numpy()[place], sums, np.concatenate(units))
+
+    def _neurons_done(self, index: int) -> int:
+        """How many neurons of a layer are done, from the first one."""
+        return max((step.stop for step in self.steps[: self.done] if step.layer == index), default=0)
+
+    def _others_done(self) -> Tensor:
+        """Which of the other rows are done."""
+        done = [step for step in self.steps[: self.done] if step.layer is None]
+        return torch.cat([self.others[:0], *(self.others[step.start : step.stop] for step in done)])
+
+    def _work(self, steps: int) -> dict[bool, float]:
+        """Of so many steps, by whether they are about neurons."""
+        found = {True: 0.0, False: 0.0}
+        for step in self.steps[:steps]:
+            found[step.layer is not None] += step.work
+        return found
+
+    def _width(self, index: int) -> int:
+        """Rows of each neuron of a layer."""
+        return self.space.layers[index].inputs + self.space.layers[index].has_bias
 
     def _schedule(self, least: int) -> list[Step]:
         rank, size = parallel.ranks()
@@ -209,7 +224,7 @@ class RowStream:
 
     def _neurons(self, index: int, start: int, stop: int) -> Step:
         layers, samples = self.space.layers, float(self.space.samples)
-        width = layers[index].inputs + layers[index].has_bias
+        width = self._width(index)
         rows = (layers[index].outputs - start) * width + sum(other.layer.size for other in layers[index + 1 :])
         tangents = 12.0 * sum(other.layer.size for other in layers)
         return Step(index, start, stop, samples * (stop - start) * (width * rows + tangents))
