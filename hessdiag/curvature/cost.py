@@ -125,9 +125,8 @@ def plan(products: int | tuple[int, int], held: Mapping[str, float], device: "to
     """
     both = products if isinstance(products, tuple) else (products, products)
     before = memory.held_bytes(device)
-    found = Plan(both, {"process": before} | {name: int(size) for name, size in held.items()}, None)
-    free = memory.free_bytes(device)
-    found = Plan(found.products, found.held, before + free)
+    parts = {"process": before} | {name: int(size) for name, size in held.items()}
+    found = Plan(both, parts, before + memory.free_bytes(device))
     own = _CURRENT.get()
     if own is not None:
         own.plan = found
@@ -135,19 +134,8 @@ def plan(products: int | tuple[int, int], held: Mapping[str, float], device: "to
     return found
 
 
-def refuse_beyond(needed: float, device: "torch.device", what: str, cure: str) -> None:
-    """End before hours are spent on what memory will not hold.
-
-    Raises:
-        ComputeError: with the largest that fits and its flag.
-    """
-    free = memory.free_bytes(device)
-    if needed > SPARE * free:
-        raise ComputeError(f"{what} need {gib(needed)}, and {gib(free)} of memory are free.", cure)
-
-
 def refuse_many(count: int, each: float, device: "torch.device | None", what: str, flag: str) -> None:
-    """The same for many things that are alike, of which so many bytes each will be held.
+    """End before hours are spent on many things that memory will not hold, so many bytes each.
 
     Raises:
         ComputeError: with the largest number that fits, and its flag.
