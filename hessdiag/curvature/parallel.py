@@ -84,6 +84,15 @@ def merged(own: dict[int, T], device: torch.device) -> list[T]:
     return [found[index] for index in sorted(found)]
 
 
+def least(number: int, device: torch.device) -> int:
+    """The smallest of all processes' numbers: what hangs on free memory has to be one and the same for all of them.
+
+    Raises:
+        ComputeError: if a process was lost.
+    """
+    return min(merged({ranks()[0]: number}, device))
+
+
 def is_own(index: int) -> bool:
     """Whether the task of this number is this process's to do."""
     rank, size = ranks()

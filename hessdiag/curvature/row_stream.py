@@ -212,8 +212,9 @@ class RowStream:
             first += [(low - begin, self._neurons(index, low, high)) for low, high in spans(begin, start, together)]
             for low, high in spans(start, end, together):
                 rest.append(((high - begin) / (end - begin), self._neurons(index, low, high)))
+        rows = parallel.least(self._operator.chunk, self._operator.device)  # of the same passes each process has some
         early, late = (
-            [self._rows(low, high) for low, high in spans(start, stop, self._operator.chunk)]
+            [self._rows(low, high) for low, high in spans(start, stop, rows)]
             for start, stop in ((0, least), (least, len(self.others)))
         )
         for steps in (first, rest):

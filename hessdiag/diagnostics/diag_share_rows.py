@@ -236,7 +236,8 @@ def _compute(
 ) -> tuple[Rows, str, bool]:
     """Rows in order, keeping their sums only, with the engine; an interrupt from the keyboard ends early."""
     layers = operator.problem.layer_slices
-    size = pieces.choice("rows together", lambda: _portion(operator))
+    portion = parallel.least(_portion(operator), operator.device)  # of the same passes each process has some
+    size = pieces.choice("rows together", lambda: portion)
     state = pieces.state("rows")
     engine = _engine(state.arrays)
     passes = list(torch.split(torch.from_numpy(order), size)) if len(order) else []

@@ -81,4 +81,4 @@ def trust(found: checks.Examination) -> dict[str, Any]:
 def vectors_that_fit(matrix: SymmetricOperator) -> int:
     """How many vectors of the matrix's size a quarter of the free memory holds, in each process."""
     fitting = max(free_bytes(matrix.device) // 4 // (matrix.shape[0] * matrix.dtype.itemsize), 1)
-    return min(parallel.merged({parallel.ranks()[0]: fitting}, matrix.device))
+    return parallel.least(fitting, matrix.device)

@@ -51,7 +51,7 @@ class Outlay:
         """Vectors that fit beside the products, of all processes the fewest."""
         free = cost.SPARE * memory.free_bytes(self.device) - self.graph - self.passing
         fitting = max(int(free // self.vector), 0)
-        return min(parallel.merged({parallel.ranks()[0]: fitting}, self.device))
+        return parallel.least(fitting, self.device)
 
     def plan(self, products: int | tuple[int, int], vectors: Mapping[str, float]) -> None:
         """Enter in the ledger what is planned.
@@ -248,5 +248,6 @@ def kept_pieces(
     if folder is None:
         return Pieces(None, {})
     pieces = Pieces(folder, {"command": command} | identity(problem) | dict(settings), matrix.device)
-    matrix.chunk = pieces.choice("vectors a pass", lambda: matrix.chunk)
+    chunk = parallel.least(matrix.chunk, matrix.device)
+    matrix.chunk = pieces.choice("vectors a pass", lambda: chunk)
     return pieces

@@ -109,11 +109,35 @@ if ranks()[0] == 0:
 """
 
 
+CHUNKS = """
+import json, sys
+import torch
+from torch import nn
+sys.path.insert(0, ".")
+from net import mlp
+import hessdiag
+from hessdiag.curvature import memory
+from hessdiag.curvature.parallel import ranks
+from hessdiag.diagnostics import diag_share_rows
+
+memory.LARGEST_CHUNK, diag_share_rows.LARGEST_PORTION = 4 - 3 * ranks()[0], 0
+torch.manual_seed(0)
+model = nn.Sequential(nn.Conv1d(2, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)).double()
+data = [(torch.randn(5, 2, 6).double(), torch.arange(5) % 2)]
+resume = sys.argv[2] if len(sys.argv) > 2 else None
+neurons = hessdiag.diag_share(hessdiag.Problem(model, data, "ce"), resume=resume)
+sample = hessdiag.diag_share(hessdiag.Problem(*mlp()), rows=20)
+if ranks()[0] == 0:
+    json.dump([found.to_result() for found in (neurons, sample)], open(sys.argv[1], "w"))
+"""
+
+
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "net.py").write_text(SCRIPT)
     (tmp_path / "products.py").write_text(PRODUCTS)
     (tmp_path / "spectra.py").write_text(SPECTRA)
+    (tmp_path / "chunks.py").write_text(CHUNKS)
     return tmp_path
 
 
@@ -178,6 +202,17 @@ def test_spectra_are_the_same_on_one_and_two_ranks(folder):
     del one["engines"]
     for name, numbers in one.items():
         assert two[name] == pytest.approx(numbers, rel=1e-10, abs=1e-13), name
+
+
+@pytest.mark.parametrize("resume", [[], ["kept"]])
+def test_ranks_with_unlike_memory_divide_the_same_rows(folder, resume):
+    found = []
+    for processes in (1, 2):
+        run = _run(folder, processes, "chunks.py", f"{processes}.json", *(f"{name}-{processes}" for name in resume))
+        assert run.returncode == 0, run.stderr
+        found.append(json.loads((folder / f"{processes}.json").read_text()))
+    assert "neuron space" in found[0][0]["engine"]
+    assert list(_numbers(found[1])) == pytest.approx(list(_numbers(found[0])), rel=1e-10, abs=1e-14, nan_ok=True)
 
 
 def test_the_connection_is_closed_before_a_process_ends(folder):
