@@ -108,9 +108,10 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
     shuffled = space.reordered([neuron_sample.order(parts, generator) for parts in alike])
     stream = RowStream(operator, shuffled, torch.from_numpy(order), least)
     state = pieces.state("neurons")
+    engine = _engine(state.arrays)
     if state.units:
         stream.resume(state.units, state.arrays)
-    engine = _engine(state.arrays)
+        state.arrays = {}  # as large as the stream, which has it now
     interrupted = False
     report(0, n, f"{n:,} parameters: all {n:,} Hessian rows, {operator.chunk} a pass{pieces.said}")
     try:

@@ -172,7 +172,7 @@ class State:
 
     Attributes:
         units: How much of the loop the state holds that was there; 0 for none.
-        arrays: That state; empty if there is none.
+        arrays: That state; empty if there is none. Whoever copies it lets it go.
     """
 
     def __init__(self, pieces: Pieces, name: str) -> None:

@@ -264,6 +264,7 @@ def _iterate(
     if kept is not None and kept.arrays:
         space.resume(kept.arrays)
         look, steps, wait = kept.arrays["loop"].tolist()
+        kept.arrays = {}  # as large as the space, which has it now
     while space.size < space.n and space.products < limit:
         if kept is not None and steps:
             loop = np.array([look, steps, wait])
