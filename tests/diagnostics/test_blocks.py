@@ -16,6 +16,7 @@ from hessdiag.linalg import pairs
 from hessdiag.problem.problem import Problem
 from hessdiag.report.document import dumps, plain
 from tests.curvature.test_hessian import CASES
+from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic
 from tests.test_reference_values import NETWORKS, holds
 
@@ -522,17 +523,6 @@ def _deep_problem():
     return Problem(nn.Sequential(*parts[:-1]).double(), data=[(_x(24, 8), torch.arange(24) % 4)], loss="ce")
 
 
-def _ends_after(calls):
-    left = [calls]
-
-    def progress(done, total, what):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-
-    return progress
-
-
 @pytest.mark.parametrize("probes", [None, 24])
 def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, monkeypatch):
     monkeypatch.setattr("hessdiag.diagnostics.pieces.SAVE_EVERY", -1.0)
@@ -540,7 +530,7 @@ def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, 
     monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 8)
     whole, taken = blocks(_deep_problem(), probes=probes), 0
     for _ in range(3 if probes else 0):
-        ended = blocks(_deep_problem(), probes=probes, resume=tmp_path, progress=_ends_after(4))
+        ended = blocks(_deep_problem(), probes=probes, resume=tmp_path, progress=ends_after(4))
         assert ended.status == "interrupted"
         assert ended.resumed_pieces >= taken
         taken = ended.resumed_pieces + 2 * 8

@@ -15,6 +15,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.report.diag_share import view
 from hessdiag.report.document import document
 from tests.curvature.test_hessian import CASES
+from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic, share
 
 
@@ -230,17 +231,6 @@ def _after(rows):
     return progress
 
 
-def _after_calls(calls):
-    left = [calls]
-
-    def progress(done, total, what):
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-
-    return progress
-
-
 @pytest.mark.parametrize("part", [0.1, 0.3, 0.6])
 def test_intervals_after_an_interrupt_cover(part):
     """Of the whole share and of each layer's, over 300 orders, with the rows of the true Hessian."""
@@ -323,7 +313,7 @@ def test_an_interrupt_after_the_linear_layers_leaves_an_estimate(monkeypatch):
     monkeypatch.setattr(module.HessianOperator, "chunk", 20, raising=False)
     inside = layers = 0
     for seed in range(40):
-        found = diag_share(problem, seed=seed, progress=_after_calls(9))
+        found = diag_share(problem, seed=seed, progress=ends_after(9))
         assert (found.status, found.zero_rows) == ("interrupted", None)
         assert 645 + 100 < found.rows < 645 + 200
         inside += found.diag_share_interval[0] <= truth.diag_share <= found.diag_share_interval[1]
@@ -387,7 +377,7 @@ def test_intervals_of_neurons_that_are_done_cover(point, close, monkeypatch):
     truth = diag_share(problem, progress=lambda done, total, what: calls.append(done))
     inside, layers, known, apart = 0, 0, 0, []
     for seed in range(25):
-        found = diag_share(problem, seed=seed, progress=_after_calls(min(round(point * len(calls)), len(calls) - 2)))
+        found = diag_share(problem, seed=seed, progress=ends_after(min(round(point * len(calls)), len(calls) - 2)))
         assert (found.status, found.method, found.trace) == ("interrupted", "rows", None)
         low, high = found.diag_share_interval
         inside += low <= truth.diag_share <= high
@@ -432,7 +422,7 @@ def test_neurons_that_are_left_count_as_what_they_are(point, monkeypatch):
     truth = diag_share(problem, progress=lambda done, total, what: calls.append(done))
     errors, inside = [], 0
     for seed in range(20):
-        found = diag_share(problem, seed=seed, progress=_after_calls(round(point * len(calls))))
+        found = diag_share(problem, seed=seed, progress=ends_after(round(point * len(calls))))
         low, high = found.layer_block_share_interval
         inside += low <= truth.layer_block_share <= high
         errors.append(found.layer_block_share / truth.layer_block_share - 1)
@@ -443,7 +433,7 @@ def test_neurons_that_are_left_count_as_what_they_are(point, monkeypatch):
 
 def test_layers_that_an_interrupt_came_before_are_not_measured():
     problem = _narrow()
-    found = diag_share(problem, progress=_after_calls(8))
+    found = diag_share(problem, progress=ends_after(8))
     measured = [layer.diag_share is not None for layer in found.layers]
     assert found.diag_share is None
     assert 0 < sum(measured) < 12
@@ -457,7 +447,7 @@ def test_layers_that_an_interrupt_came_before_are_not_measured():
 
 @pytest.mark.parametrize("rows", [None, 40])
 def test_an_interrupt_before_the_first_row_gives_a_valid_document(rows):
-    found = diag_share(_wide(), rows=rows, progress=_after_calls(0))
+    found = diag_share(_wide(), rows=rows, progress=ends_after(0))
     assert (found.status, found.rows, found.diag_share) == ("interrupted", 0, None)
     assert _page(found).headline[0] == "not measured"
 
@@ -481,7 +471,7 @@ def test_a_resumed_share_is_that_of_a_run_without_interrupts(name, tmp_path, mon
     options = {"rows": rows, "seed": 5}
     whole, calls = diag_share(make(), **options), 0
     for _ in range(3):
-        ended = diag_share(make(), **options, resume=tmp_path, progress=_after_calls(4))
+        ended = diag_share(make(), **options, resume=tmp_path, progress=ends_after(4))
         assert ended.status == "interrupted"
         assert ended.resumed_pieces >= calls
         calls = ended.resumed_pieces + 2  # one unit at most is lost
