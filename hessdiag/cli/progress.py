@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-
-if TYPE_CHECKING:
-    from hessdiag.curvature.cost import Ledger
-
 from hessdiag.cli.speech import columns, say
 from hessdiag.report.visible import visible
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+    from hessdiag.curvature.cost import Ledger
 
 PLAIN_EVERY = 30.0  # seconds between lines where stderr is not a terminal
 PATIENCE = 120.0  # and where a command counts its own work, but has said nothing
@@ -52,7 +51,7 @@ class Telling:
 
     ledger: "Ledger"
 
-    def __init__(self, bar: Progress | None = None, *, silent: bool = False) -> None:
+    def __init__(self, bar: "Progress | None" = None, *, silent: bool = False) -> None:
         self._bar, self._silent = bar, silent
         self._announced = ""
         self._told = False  # the cost
@@ -144,7 +143,10 @@ def cost_line(ledger: "Ledger") -> str:
     )
 
 
-def _bar() -> Progress:
+def _bar() -> "Progress":
+    from rich.console import Console  # neither --help nor a log needs a bar
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     shown = (
         TextColumn("  {task.description}", markup=False),
         BarColumn(),
