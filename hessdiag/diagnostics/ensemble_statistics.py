@@ -121,36 +121,3 @@ def average_stderr(unit: float, kurtosis: float, count: int, spread: float) -> f
     if not count >= FEWEST_CARRIERS * max(kurtosis, math.exp(min(spread**2, 700.0))):
         return None
     return unit * math.sqrt(max(kurtosis - 1, 0.0) / count)
-
-
-@dataclass(frozen=True)
-class Slope:
-    """A fitted change per layer with its standard error."""
-
-    value: float
-    stderr: float
-
-
-def fit_slope(x: ArrayLike, y: ArrayLike, stderr: ArrayLike) -> Slope | None:
-    """Weighted least-squares slope of y against x; `None` with fewer than two usable points.
-
-    The error is that of the weights, or of the scatter where that is larger: beyond chance, so that few points know it
-    badly, as Student's t is wider than a normal variable.
-
-    >>> fit_slope([1, 2, 3], [1.0, 3.0, 5.0], [0.1, 0.1, 0.1]).value
-    2.0
-    """
-    places, values, errors = (np.asarray(numbers, dtype=float) for numbers in (x, y, stderr))
-    usable = np.isfinite(values) & np.isfinite(errors) & (errors > 0)
-    places, values, weights = places[usable], values[usable], 1 / errors[usable] ** 2
-    if len(places) < 2:
-        return None
-    centred = places - (weights * places).sum() / weights.sum()
-    spread = float((weights * centred**2).sum())
-    value = float((weights * centred * values).sum()) / spread
-    residual = values - (weights * values).sum() / weights.sum() - value * centred
-    freedom = max(len(places) - 2, 1)
-    scatter = float((weights * residual**2).sum()) / freedom
-    if scatter * freedom > float(quantiles.chi_square(0.95, freedom)):
-        scatter *= (float(quantiles.student(0.975, freedom)) / Z) ** 2
-    return Slope(round(value, 15), math.sqrt(max(scatter, 1.0) / spread))

@@ -1,13 +1,12 @@
-"""Standard errors of ensembles, fitted slopes, and what blocks of a definite matrix allow, against other routes."""
+"""Standard errors of ensembles, and what blocks of a definite matrix allow, against other routes."""
 
 import math
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from hessdiag.diagnostics.chain_sample import sample
-from hessdiag.diagnostics.ensemble_statistics import fit_slope, norm_statistics
+from hessdiag.diagnostics.ensemble_statistics import norm_statistics
 from hessdiag.diagnostics.forward_norms import ratio_statistics
 from hessdiag.diagnostics.vanishing_norms import _cannot_be_definite
 
@@ -76,43 +75,6 @@ def test_errors_of_medians_cover(networks):
         found = [summary(each) for each in logs]
         held = np.mean([abs(each.log_median) <= 1.96 * each.log_median_stderr for each in found])
         assert 0.918 <= held <= 0.975
-
-
-@pytest.mark.parametrize("points", [3, 4, 12])
-def test_slopes_of_scattered_points_are_those_of_ordinary_least_squares(points):
-    """Where points scatter far more than their errors say, these only weigh, and the scatter tells the error.
-
-    It is widened by Student's t over a normal variable, so that 1.96 of it cover.
-    """
-    widening = stats.t.ppf(0.975, points - 2) / stats.norm.ppf(0.975)
-    rng = np.random.default_rng(points)
-    x, y = np.sort(rng.uniform(0, 9, points)), rng.normal(0, 1, points)
-    expected = stats.linregress(x, y)
-    found = fit_slope(x, y, np.full(points, 1e-6))
-    assert (found.value, found.stderr) == pytest.approx((expected.slope, widening * expected.stderr), rel=1e-10)
-    errors = rng.uniform(1e-6, 5e-6, points)
-    (slope, _), covariance = np.polyfit(x, y, 1, w=1 / errors, cov=True)
-    found = fit_slope(x, y, errors)
-    assert (found.value, found.stderr) == pytest.approx((slope, widening * math.sqrt(covariance[0, 0])), rel=1e-8)
-
-
-@pytest.mark.parametrize("points", [3, 5, 8])
-@pytest.mark.parametrize("scatter", [1, 20])
-def test_slopes_cover(points, scatter):
-    """400 lines through points that scatter as their errors say, and through points that scatter far more."""
-    rng, x = np.random.default_rng(points), np.arange(points)
-    found = [fit_slope(x, rng.normal(2.0 * x, 0.1 * scatter), np.full(points, 0.1)) for _ in range(400)]
-    assert np.mean([abs(slope.value - 2) <= 1.96 * slope.stderr for slope in found]) >= 0.92
-
-
-def test_slopes_of_points_within_their_errors_keep_these():
-    x, y, errors = np.arange(6.0), 2 * np.arange(6.0) + 1, np.linspace(0.5, 2, 6)
-    _, covariance = np.polyfit(x, y, 1, w=1 / errors, cov="unscaled")
-    assert fit_slope(x, y, errors).stderr == pytest.approx(math.sqrt(covariance[0, 0]), rel=1e-10)
-    two = fit_slope([1.0, 3.0], [0.0, 1.0], [0.3, 0.4])
-    assert (two.value, two.stderr) == pytest.approx((0.5, math.hypot(0.3, 0.4) / 2), rel=1e-12)
-    alone = fit_slope([1.0, 2.0, 3.0], [0.0, math.nan, 1.0], [0.3, 0.1, 0.0])
-    assert alone is None
 
 
 def squared_blocks(H, sizes):

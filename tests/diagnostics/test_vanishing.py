@@ -1,12 +1,13 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from hessdiag.diagnostics.ensemble_statistics import fit_slope, norm_statistics
+from hessdiag.diagnostics.ensemble_statistics import norm_statistics
 from hessdiag.diagnostics.vanishing import QUANTITIES, depth_grid, vanishing
 from hessdiag.diagnostics.vanishing_norms import statistics_of
 from hessdiag.errors import ComputeError, SpecError
@@ -179,13 +180,20 @@ def test_statistics_of_norms():
     assert norm_statistics([0.0, 0.0, 1.0], [True] * 3).median == 0
 
 
-def test_slope_error_covers():
-    rng = np.random.default_rng(0)
-    x = np.arange(8.0)
-    slopes = [fit_slope(x, 2 * x + rng.normal(0, 0.3, 8), np.full(8, 0.3)) for _ in range(400)]
-    z = np.array([(s.value - 2) / s.stderr for s in slopes])
-    assert np.mean(np.abs(z) < 1.96) > 0.93
-    assert fit_slope([1.0], [1.0], [0.1]) is None
+@pytest.mark.parametrize("networks", [17, 200])
+def test_errors_of_rates_cover(networks):
+    """400 ensembles of log-normal norms with known medians, at the two depths that a rate is taken between."""
+    measured = vanishing(depth=8, width=2, seeds=20, hessian_seeds=2, batch=2)
+    shallow, deep = measured.ends
+    rng, live, z = np.random.default_rng(networks), np.ones(networks, dtype=bool), []
+    for _ in range(400):
+        ends = [
+            replace(entry, gradient_norm=norm_statistics(np.exp(2 * rng.normal(median, spread, networks)), live))
+            for entry, median, spread in ((shallow, 0.0, 0.5), (deep, -3.0, 1.5))
+        ]
+        rate = replace(measured, depths=ends).rates["gradient"]
+        z.append((rate.per_layer + 3 / (deep.depth - shallow.depth)) / rate.per_layer_stderr)
+    assert 0.92 <= np.mean(np.abs(z) <= 1.96) <= 0.98
 
 
 def test_all_dead_is_not_called_exploding():
