@@ -137,10 +137,8 @@ def cost_line(ledger: "Ledger") -> str:
     fewest, most = plan.products
     many = f"{fewest:,}" if fewest == most else f"{fewest:,} to at most {most:,}"
     time_ = duration(each * fewest) if fewest == most else f"{duration(each * fewest)} to {duration(each * most)}"
-    limit = "" if plan.available is None else f" of {gib(plan.available)} that are free"
-    return (
-        f"cost: {many} products, {short(each)} each as measured: {time_} for them; peak memory {gib(plan.peak)}{limit}"
-    )
+    memory = f"peak memory {gib(plan.peak)} of {gib(plan.available)} that are free"
+    return f"cost: {many} products, {short(each)} each as measured: {time_} for them; {memory}"
 
 
 def _bar() -> "Progress":

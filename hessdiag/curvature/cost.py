@@ -25,12 +25,12 @@ class Plan:
     Attributes:
         products: The fewest and the most products with single vectors; equal where their number is known.
         held: Bytes at the peak, by what holds them; "process" is what was there before.
-        available: Bytes that this process may hold in all; `None` where the system does not say.
+        available: Bytes that this process may hold in all.
     """
 
     products: tuple[int, int]
     held: Mapping[str, int]
-    available: int | None
+    available: int
 
     @property
     def peak(self) -> int:
