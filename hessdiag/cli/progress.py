@@ -19,6 +19,7 @@ PATIENCE = 120.0  # and where a command counts its own work, but has said nothin
 SHORT = 2.0  # seconds that nobody need be told of
 MOST = "at most "  # begins the unit of what may end earlier
 FEW, LONG = 2, 5.0  # products, or seconds of them, after which their time is known
+HOURS = 7200.0  # seconds of work that are announced as soon as its pace is known
 
 Reporter = Callable[[int, int, str], None]
 
@@ -57,6 +58,7 @@ class Telling:
         self._told = False  # the cost
         self._started = self._last = time.monotonic()
         self._before: tuple[int, float] | None = None  # what was done when it was first counted, and when
+        self._warned = False  # of hours
         self._task: TaskID | None = None
 
     def __call__(self, done: int, total: int, what: str) -> None:
@@ -65,7 +67,7 @@ class Telling:
             return
         if done == 0 and what not in ("", self._announced):
             self._announced, self._started, self._last = what, time.monotonic(), time.monotonic()
-            self._before = None
+            self._before, self._warned = None, False
             self._say(what)
             self._show("", total)
         if self._bar is not None and self._task is not None:
@@ -75,8 +77,20 @@ class Telling:
             # Where a search ends is not known: the time to its limit, hours where minutes are likely, says nothing.
             time_ = f"{short(each)} each" if most else f"about {duration(each * (total - done))} left"
             say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {time_}")
+        if 0 < done < total and not what.startswith(MOST):
+            self._warn(done, total)
         if done and self._before is None:  # checks and graphs came first
             self._before = done, time.monotonic()
+
+    def _warn(self, done: int, total: int) -> None:
+        """Say once that this takes hours, or years: whoever mistyped a number need not wait for the next line."""
+        if self._warned or self._before is None or done <= self._before[0]:
+            return
+        if time.monotonic() - self._before[1] >= SHORT:
+            left = self._each(done) * (total - done)
+            self._warned = True
+            if left >= HOURS:
+                self._say(f"  at this pace it takes about {duration(left)}; Ctrl-C ends it")
 
     def _each(self, done: int) -> float:
         """Seconds of one unit: since they are counted; before that, of a product, or since the work was announced."""
@@ -169,10 +183,13 @@ def short(seconds: float) -> str:
 def duration(seconds: float) -> str:
     """A duration for people.
 
-    >>> duration(42.2), duration(130), duration(7300)
-    ('42 s', '2 min', '2 h 1 min')
+    >>> duration(42.2), duration(130), duration(7300), duration(4e5), duration(3.8e8)
+    ('42 s', '2 min', '2 h 1 min', '5 days', '12 years')
     """
     if seconds < 90:
         return f"{seconds:.0f} s"
+    days = seconds / 86400
+    if days >= 2:
+        return f"{days:,.0f} days" if days < 730 else f"{days / 365.25:,.0f} years"
     minutes = int(seconds // 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -54,3 +54,15 @@ def test_silence(capsys):
     with progress.reporter(enabled=False) as report:
         report(0, 10, "10 rows")
     assert capsys.readouterr().err == ""
+
+
+def test_work_of_years_is_said_once_its_pace_is_known(capsys, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with progress.reporter() as report:
+        report(0, 10**9, "1,000,000,000 networks")
+        for done in range(1, 20):
+            now[0] += 0.38
+            report(done, 10**9, "networks")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[1:] == ["  at this pace it takes about 12 years; Ctrl-C ends it"]
