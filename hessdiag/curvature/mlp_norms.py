@@ -168,7 +168,7 @@ def hessian_norm2_by_products(
     gradient = torch.autograd.grad(loss, leaves, create_graph=True)
     found = []
     for _ in range(probes):
-        v = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype, device=leaf.device) for leaf in leaves]
+        v = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype).to(leaf.device) for leaf in leaves]
         products = pullback(gradient, leaves, v)
         found.append(
             torch.stack([product.square().sum((-2, -1)) for product in products if product is not None]).sum(0)

@@ -89,14 +89,21 @@ class Networks:
 def chunks(
     distribution: Distribution | None, *, width: int, seeds: int, seed: int, device: torch.device
 ) -> Iterator[Networks]:
-    """All networks of an ensemble, as many at a time as fit a cache; the same arguments give the same networks."""
+    """All networks of an ensemble, as many at a time as fit a cache.
+
+    They are drawn on the CPU and moved, so that the same arguments give the same networks on every device.
+    """
     for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
         count = min(size, seeds - start)
         entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
-        generator = torch.Generator(device).manual_seed(int(entropy[0] >> np.uint64(1)))
-        x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64, device=device)
+        generator = torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
+        x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64)
         law = partial(draw, UNIT_INITS[distribution], (count, width, width), generator=generator)
-        yield Networks(x / x.norm(dim=1, keepdim=True), law)
+        yield Networks((x / x.norm(dim=1, keepdim=True)).to(device), partial(_moved, law, device))
+
+
+def _moved(drawn: Callable[[], Tensor], device: torch.device) -> Tensor:
+    return drawn().to(device)
 
 
 def activate(phi: Activation, product: Tensor, log: Tensor, gains: Tensor) -> tuple[Tensor, Tensor]:

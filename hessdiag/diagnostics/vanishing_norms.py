@@ -146,7 +146,7 @@ def check_against_products(ensemble: Ensemble, phi: Activation) -> float | None:
     state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch)
     diagonal, above = mlp_norms.hessian_norms2(sample.weights, state, 1 / ensemble.batch)
     exact = float(diagonal.sum() + 2 * above.sum())
-    generator = torch.Generator(ensemble.device).manual_seed(ensemble.seed)
+    generator = torch.Generator().manual_seed(ensemble.seed)
     products = mlp_norms.hessian_norm2_by_products(
         sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch, CHECK_PROBES, generator
     )[:, 0]
@@ -255,7 +255,7 @@ def _hessians(sample: Callable[[], Sample], rows: slice, phi: Activation, method
         total = diagonal.sum(1) + 2 * above.sum(1)
     else:
         diagonal = mlp_norms.diagonal_block_norms2(weights, state, scale)
-        generator = torch.Generator(drawn.x.device).manual_seed(seed)
+        generator = torch.Generator().manual_seed(seed)
         total = mlp_norms.hessian_norm2_by_products(weights, drawn.x, drawn.y, phi, scale, PROBES, generator).mean(0)
     found = {"total": total.cpu().numpy(), "diagonal": diagonal.cpu().numpy()}
     if sum(weight[0].numel() for weight in weights) <= DENSE_PARAMETERS:

@@ -41,7 +41,7 @@ class Ensemble:
         init: A key of `hessdiag.nets.INITS`.
         batch: Samples per network.
         seed: Of all randomness.
-        device: Where tensors are drawn.
+        device: Where the networks go. They are drawn on the CPU, so that a seed names the same ones everywhere.
         distribution: Overrides the initialization's own, at the same variance.
     """
 
@@ -60,11 +60,11 @@ class Ensemble:
         torch.Size([5, 4, 4])
         """
         entropy = np.random.SeedSequence([self.seed, self.depth, self.width, start]).generate_state(1, np.uint64)
-        generator = torch.Generator(self.device).manual_seed(int(entropy[0] >> np.uint64(1)))
+        generator = torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
         d = self.width
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=torch.float64, device=self.device)
+            return torch.randn(shape, generator=generator, dtype=torch.float64)
 
         weights = tuple(
             draw(self.init, (count, d, d), generator=generator, distribution=self.distribution)
@@ -73,7 +73,8 @@ class Ensemble:
         x = _on_sphere(normal(count, self.batch, d))
         hidden = torch.tanh(x @ normal(count, d, d) / d**0.5)
         y = _on_sphere(hidden @ normal(count, d, d))
-        return Sample(weights, x, y, normal(count, d))
+        u = normal(count, d)
+        return Sample(tuple(w.to(self.device) for w in weights), *(part.to(self.device) for part in (x, y, u)))
 
 
 def _on_sphere(vectors: Tensor) -> Tensor:
