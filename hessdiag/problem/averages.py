@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hessdiag.errors import HessdiagError
 from hessdiag.problem import batch as batches
+from hessdiag.problem import indices
 from hessdiag.problem.loss import IGNORED, Loss
 
 CLASSES = ("ce", "nll")
@@ -78,6 +79,7 @@ def _classes(target: Tensor, weight: Tensor | None, ignored: int) -> Terms:
     counted = target[target != ignored]
     if weight is None:
         return Terms(float(counted.numel()), "targets", target.numel())
+    indices.check_classes(counted, len(weight))
     return Terms(float(weight[counted.to(weight.device)].sum()), "targets, by class weight", target.numel())
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hessdiag.errors import HessdiagError, LoadError
 from hessdiag.problem import batch as forms
+from hessdiag.problem import indices
 from hessdiag.problem.problem import Problem, _mode
 from hessdiag.problem.trust import said
 
@@ -37,7 +38,7 @@ def default_loss(model: nn.Module, batch: Any) -> str:
 
 def _output(model: nn.Module, inputs: Any) -> Any:
     """What the model returns; `None` if it fails, which is said later and with the shapes."""
-    with _mode(model, list(model.modules()), False), contextlib.suppress(Exception):
+    with _mode(model, list(model.modules()), False), contextlib.suppress(Exception), indices.watched(model):
         return forms.forward(model, inputs)
     return None
 
@@ -104,6 +105,15 @@ def check_fit(problem: Problem) -> None:
 
 
 def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
+    if indices.ended(error):
+        return indices.context_lost()
+    try:
+        with indices.Watch(problem.model), problem.evaluation():
+            problem._objective(problem.model, batch)
+    except LoadError as first:
+        return first
+    except Exception:
+        pass
     if problem.objective is not None or problem.loss == "output":
         return LoadError(f"{problem.loss_name} fails on the batch ({_shapes(batch)}): {said(error)}")
     inputs, target = forms.split(batch)

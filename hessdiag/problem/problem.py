@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, guard, kernels, order, structure
+from hessdiag.problem import averages, guard, indices, kernels, order, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 
@@ -240,7 +240,8 @@ class Problem:
         return averages.of_loss(self._loss, batch, self._output(batch) if asked else None)
 
     def _output(self, batch: Any) -> Any:
-        with self.evaluation():  # gradients stay on: a model may need them in its forward pass
+        # Gradients stay on: a model may need them in its forward pass.
+        with self.evaluation(), indices.watched(self.model):
             return batches.forward(self.model, batches.split(batch)[0])
 
     @cached_property
@@ -431,9 +432,21 @@ class Problem:
             ComputeError: if the value is not a finite scalar, or model, batch and loss do not fit.
         """
         model = self.model
-        with self.evaluation():
+        with self.evaluation(), self._first_look(batch):
             value = self._value(batch)
         return value if self.model is model else self.evaluate(batch)
+
+    @contextmanager
+    def _first_look(self, batch: Any) -> Iterator[None]:
+        """Watch the indices in the first evaluation of a batch, where one out of range cannot be mended afterwards."""
+        looked: set[int] = vars(self).setdefault("_looked", set())
+        if id(batch) in looked:
+            yield
+            return
+        with indices.watched(self.model):
+            yield
+        if any(batch is own for own in self.data):  # others come and go, and their numbers with them
+            looked.add(id(batch))
 
     def _value(self, batch: Any) -> Tensor:
         try:
@@ -441,6 +454,8 @@ class Problem:
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if isinstance(error, torch.OutOfMemoryError):
                 raise
+            if indices.ended(error):
+                raise indices.context_lost() from error
             raise ComputeError(f"model, batch and loss do not fit: {_first_line(error)}", None) from error
         if not isinstance(value, Tensor) or value.numel() != 1:
             form = (
