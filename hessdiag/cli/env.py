@@ -32,11 +32,10 @@ def environment() -> dict[str, Any]:
     from hessdiag.curvature.memory import free_bytes
 
     cuda = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
-    mps = ["mps"] if torch.backends.mps.is_available() else []
     return {
         **versions(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "devices": ["cpu", *cuda, *mps],
+        "devices": ["cpu", *cuda],
         "threads": torch.get_num_threads(),
         "free memory (MiB)": free_bytes(torch.device("cpu")) // 2**20,
     }

@@ -110,6 +110,7 @@ def command(
             raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")
     clock, seed = Clock(), ctx.params["seed"]
     from hessdiag.diagnostics.forward import forward, initialized
+    from hessdiag.problem.device import notes as device_notes
 
     with signals.computing(), reporter(out.progress) as progress:
         measured = forward(
@@ -130,7 +131,13 @@ def command(
         document(
             "forward",
             status=measured.status,
-            problem={"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed},
+            problem={
+                "model": "builtin:mlp",
+                "device": measured.device,
+                "dtype": "float64",
+                "seed": seed,
+                "notes": list(device_notes(ctx.params["device"], measured.device)),
+            },
             result=measured.to_result(),
             theory=measured.theory,
             checks=measured.checks,

@@ -58,7 +58,7 @@ _MODEL = (
     ),
     click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Samples per batch."),
     click.option(
-        "--device", type=DEVICE, default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda[:i] or mps."
+        "--device", type=DEVICE, default="auto", show_default=True, metavar="NAME", help="auto, cpu or cuda[:i]."
     ),
     click.option("--dtype", type=Names(DTYPES), help="Default: float64 for builtins, else the model's own."),
     click.option("--seed", type=SEED, default=0, show_default=True, metavar="N", help="For all that is drawn."),

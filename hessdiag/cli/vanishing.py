@@ -129,6 +129,7 @@ def command(
         request = {"samples": batch, "device": device, **of_model}
         return _of_model(model, request, common, out, clock)
     from hessdiag.diagnostics.vanishing import vanishing
+    from hessdiag.problem.device import notes as device_notes
 
     own: dict[str, Any] = {"width": width, "activation": activation, "device": device}
     if batch is not None:
@@ -136,6 +137,7 @@ def command(
     with signals.computing(), reporter(out.progress) as progress:
         measured = vanishing(**common, **own, progress=progress)
     problem = {"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed}
+    problem["notes"] = list(device_notes(device, measured.device))
     return _answer(measured, problem, out, clock)
 
 

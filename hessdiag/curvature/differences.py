@@ -79,11 +79,6 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
     return Moved(problem.as_written(model=model.to(dtype=dtype), data=data), dtype, problem)
 
 
-def wide(device: torch.device) -> torch.dtype:
-    """The widest dtype of a device, to take differences in."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def movable(problem: Problem) -> "Moved":
     """A copy to take differences on: in float64 where the model can be evaluated in it, else in its own dtype.
 
@@ -91,7 +86,7 @@ def movable(problem: Problem) -> "Moved":
         CannotCopyError: if the model cannot be copied.
     """
     try:
-        moved = copied(problem, wide(problem.device))
+        moved = copied(problem, torch.float64)
         moved.gradient(moved.problem.data[0])
     except CannotCopyError:
         raise
@@ -105,7 +100,7 @@ Holding = Callable[[Any], AbstractContextManager[None]]
 
 def loss_and_gradient(problem: Problem, holding: Holding | None = None) -> tuple[float, Tensor]:
     """Over all batches, in the device's widest dtype; with what is to be done around each evaluation of a batch."""
-    loss, total = 0.0, torch.zeros(problem.n_parameters, dtype=wide(problem.device), device=problem.device)
+    loss, total = 0.0, torch.zeros(problem.n_parameters, dtype=torch.float64, device=problem.device)
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
         with problem.evaluation(), nullcontext() if holding is None else holding(batch):
             value = problem.evaluate(batch)
@@ -165,7 +160,7 @@ class Moved:
         for side in (1, -1):
             self.to(v, side * h)
             # Copied, for an output may be a parameter, which moves on.
-            ends.append([tensor.detach().to(dtype=wide(tensor.device), copy=True) for tensor in function()])
+            ends.append([tensor.detach().to(dtype=torch.float64, copy=True) for tensor in function()])
         return [(ahead - behind) / (2 * h) for ahead, behind in zip(*ends, strict=True)]
 
     def gradient(self, batch: Any, layer: Layer | None = None) -> Sequence[Tensor]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import Moved, copied, movable, wide
+from hessdiag.curvature.differences import Moved, copied, movable
 from hessdiag.curvature.point.examine import TOLERANCE, unfrozen
 from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.watch import OtherPathError
@@ -137,7 +137,7 @@ def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: 
         directions = moved.difference(v, step, partial(_tensors, moved, batch))
         moved.origin()
         z = _outputs(moved, batch)
-        start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
+        start = [tensor.detach().to(torch.float64) for tensor in z.tensors]
         reach, size_of_u = length(start, LEAST), length(directions)
         elsewhere = elsewhere or _depends(problem, loss, z, watched)
         if not size_of_u:

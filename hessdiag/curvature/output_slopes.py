@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import wide
 from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
@@ -26,7 +25,7 @@ class Slopes:
 
     def __init__(self, problem: Problem, z: Received, function: Function) -> None:
         self._problem, self._z, self._function = problem, z, function
-        self.start = [tensor.detach().to(wide(tensor.device)) for tensor in z.tensors]
+        self.start = [tensor.detach().to(torch.float64) for tensor in z.tensors]
         try:
             self._at(self.start)
         except (ComputeError, torch.OutOfMemoryError):  # the loss mixes in tensors of the model's own dtype

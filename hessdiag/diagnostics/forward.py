@@ -261,7 +261,7 @@ def forward(
         raise SpecError("no initialization was given.", "--init he_normal")
     phi = activations.activation(activation)
     laws = {name: law(name, width, width, distribution) for name in names}
-    place = device_named(device, torch.float64)
+    place = device_named(device, 2.0 * len(names) * seeds * depth * width**2)
     # Weights of one network a layer at a time, and a log for each layer of all networks.
     free = SPARE * free_bytes(place)
     if 32 * width**2 > free:

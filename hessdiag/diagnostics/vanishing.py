@@ -272,13 +272,14 @@ def vanishing(
             raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
     phi, init = activations.activation(activation), init or default_init(activation)
     weight_law = law(init, 1, 1, distribution)
-    place = device_named(device, torch.float64)
     grid = [(L, L if width == "same" else width) for L in grid_depths]
+    networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
+    operations = sum(networks * hessian_work(L, d, batch) + 6.0 * seeds * batch * L * d * d for L, d in grid)
+    place = device_named(device, operations)
     _fits(grid[-1], place)
     deepest, widest = grid[-1]
     refuse_many(batch, 8 * widest * (3 * deepest + 6), place, "samples", "--batch")
     refuse_many(seeds, 8 * (deepest + 16), place, "networks", "--seeds")
-    networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
     settings = {
         "command": "vanishing", "depths": grid_depths, "width": width, "init": init, "activation": activation,

@@ -34,6 +34,8 @@ from hessdiag.problem import loss as losses
 from hessdiag.problem.allowance import Allowance
 from hessdiag.problem.data import ALL
 from hessdiag.problem.device import device_named
+from hessdiag.problem.device import notes as device_notes
+from hessdiag.problem.device import operations as operations_of
 from hessdiag.problem.images import Images, paired
 from hessdiag.problem.problem import Problem, uncompiled
 from hessdiag.problem.spec import Spec, parse
@@ -64,7 +66,8 @@ class ProblemRequest:
         batches: How many batches to take, `ALL` for all; by default the first of an iterable, else all.
         batch_size: Cut batches to parts of at most so many samples, where these make the whole.
         samples: Take only the first so many samples of each batch, or draw so many; instead of `batch_size`.
-        device: `auto` (CUDA where there is one, else the CPU), `cpu`, `cuda`, `cuda:1`, `mps`.
+        device: `auto` (a GPU where there is one and the problem is worth its start, else the CPU), `cpu`, `cuda`,
+            `cuda:1`.
         dtype: A key of `DTYPES`; by default the model's own.
         seed: Of initialization, synthetic data and the dropout mask.
         layers: Glob over parameter names; only the matching ones are differentiated.
@@ -161,7 +164,7 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     (48, torch.float64, True)
     """
     dtype = _dtype(request.dtype)
-    device = device_named(request.device, dtype)
+    device = device_named(request.device)
     for name, value in (
         ("batches", request.batches),
         ("batch-size", request.batch_size),
@@ -202,15 +205,31 @@ def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) ->
     session.notes += parts.notes
     if request.weights is not None:
         _weights(session, parts.model)
-    model = _on(parts.model, device, dtype)
+    # Looked at on the CPU first: perhaps the GPU is not worth its start, which only model and batches together tell.
+    first = device_named(request.device, operations_of(parts.model, [None]))
+    model = _on(parts.model, first, dtype)
     with contextlib.nullcontext() if session.stranger is None else appetite.bounded(model, session.stranger):
-        return _fitted(session, parts, model)
+        problem = _fitted(session, parts, model)
+    if first != device and device_named(request.device, operations_of(problem.model, problem.data)) == device:
+        return _moved(problem, device)
+    return replace(problem, notes=(*problem.notes, *device_notes(request.device, first)))
+
+
+def _moved(problem: Problem, device: torch.device) -> Problem:
+    """The same problem on another device, evaluated once there."""
+    model = _on(problem.model, device, None)
+    loss = problem.loss.to(device) if isinstance(problem.loss, nn.Module) else problem.loss
+    moved = replace(problem, model=model, loss=loss, data=[batch_forms.to(batch, device) for batch in problem.data])
+    fit.check(moved)
+    return moved
 
 
 def _fitted(session: _Session, parts: _Parts, model: nn.Module) -> Problem:
     """Model, batches and loss as one problem that was evaluated once."""
     request = session.request
     batches, loss = _batches(session, parts, model)
+    if isinstance(loss, nn.Module) and (parameter := batch_forms.real_parameter(model)) is not None:
+        loss = loss.to(parameter.device)  # class weights are looked up beside the outputs
     if parts.train_mode and any(isinstance(module, _MODED) for module in model.modules()):
         session.notes.append("train mode: BatchNorm takes each batch's statistics, dropout keeps one fixed mask")
     problem = Problem(

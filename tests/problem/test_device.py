@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
 
 from hessdiag.curvature.parallel import backend_for
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem.device import device_named
+from hessdiag.problem.device import device_named, notes, operations
+from hessdiag.problem.load import ProblemRequest, load_problem
 
 
 @pytest.fixture
@@ -23,8 +25,8 @@ def gpus(monkeypatch):
     ("count", "rank", "name", "device"),
     [
         (0, "0", "auto", "cpu"),
-        (1, "0", "auto", "cuda"),
-        (1, "1", "cuda", "cuda"),
+        (1, "0", "auto", "cuda:0"),
+        (1, "1", "cuda", "cuda:0"),
         (4, "0", "auto", "cuda:0"),
         (4, "3", "auto", "cuda:3"),
         (4, "2", "cuda", "cuda:2"),
@@ -60,8 +62,54 @@ def test_what_is_no_device(name):
         device_named(name)
 
 
-def test_mps_has_no_float64(monkeypatch):
+def test_mps_is_refused_whether_it_is_there_or_not(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert device_named("mps", torch.float32).type == "mps"
-    with pytest.raises(SpecError, match="float64"):
-        device_named("mps", torch.float64)
+    with pytest.raises(SpecError, match="mps has no float64"):
+        device_named("mps")
+
+
+@pytest.mark.parametrize(
+    ("name", "operations", "device"),
+    [
+        ("auto", 1e8, "cpu"),
+        ("auto", 1e10, "cuda:0"),
+        ("auto", None, "cuda:0"),
+        ("cuda", 1e8, "cuda:0"),
+        ("cpu", 1e10, "cpu"),
+    ],
+)
+def test_a_gpu_is_not_started_for_little(gpus, name, operations, device):
+    gpus(1)
+    assert device_named(name, operations) == torch.device(device)
+    said = notes(name, device)
+    assert bool(said) == ((name, device) == ("auto", "cpu"))
+
+
+def test_a_tiny_problem_stays_on_the_cpu_and_says_so(gpus):
+    gpus(1)
+    problem = load_problem(ProblemRequest("builtin:mlp(depth=3, width=4)"))
+    assert problem.device.type == "cpu"
+    assert [note for note in problem.notes if note.startswith("device: the CPU")]
+
+
+def test_nothing_is_said_of_a_gpu_that_is_not_there(gpus):
+    gpus(0)
+    assert device_named("auto", 1.0) == torch.device("cpu")
+    assert notes("auto", "cpu") == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "inputs", "expected"),
+    [
+        (nn.Linear(9, 100), torch.zeros(7, 9), 1000 * 1000 * 7),
+        (nn.Linear(9, 1), torch.zeros(7, 9), 10 * 800 * 7),
+        (nn.Linear(9, 100), torch.zeros(7, 5, 9), 1000 * 1000 * 35),
+        (nn.Conv2d(3, 1, 1), torch.zeros(2, 3, 8, 8), 4 * 800 * 128),
+        (nn.Embedding(10, 1), torch.zeros(3, 5, dtype=torch.int64), 10 * 800 * 15),
+        (nn.Linear(9, 1).requires_grad_(requires_grad=False), torch.zeros(7, 9), 0),
+        (nn.LazyLinear(5), torch.zeros(7, 9), 0),
+    ],
+)
+def test_operations_are_counted_by_parameters_and_places(model, inputs, expected):
+    assert operations(model, [(inputs, torch.zeros(len(inputs)))]) == expected
+    assert operations(model, [inputs, inputs]) == 2 * expected

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import memory
-from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason, wide
+from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.held import coarsest
 from hessdiag.curvature.point.line import Place, finite
@@ -240,7 +240,7 @@ def _examine(operator: Matrix, seed: int) -> Examination:
 def _copy(problem: Problem) -> tuple[Moved | None, list[Place], str | None]:
     """A copy that can be moved, in float64 where it can be evaluated in it, with two passes at theta; or why not."""
     why = None
-    for dtype in (wide(problem.device), None):
+    for dtype in (torch.float64, None):
         try:
             moved = copied(problem, dtype)
             with torch.random.fork_rng([problem.device] if problem.device.type == "cuda" else []):
