@@ -5,12 +5,16 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import exact
+from hessdiag.curvature import cost, exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
+
+ROOMY = 4  # times the matrix: with so much memory free, nothing needs to be counted
+ROW_COPIES = 4  # of each row: its unit vector, the parts of the product, the product, and the sum over batches
+PASS_COPIES = 3  # of what a forward pass keeps, for each vector of a product
 
 
 def hessian(problem: Problem, *, check: bool = True) -> Tensor:
@@ -25,7 +29,7 @@ def hessian(problem: Problem, *, check: bool = True) -> Tensor:
         between H and its transpose is rounding, and shows its size.
 
     Raises:
-        ComputeError: if N^2 numbers do not fit in half of the free memory, or H cannot be computed or trusted.
+        ComputeError: if N^2 numbers and one pass do not fit in the free memory, or H cannot be computed or trusted.
 
     >>> model = torch.nn.Linear(1, 1).double()
     >>> data = [(torch.tensor([[2.0]]).double(), torch.zeros(1, 1).double())]
@@ -34,18 +38,44 @@ def hessian(problem: Problem, *, check: bool = True) -> Tensor:
             [4., 2.]], dtype=torch.float64)
     """
     operator = HessianOperator(problem, check=check)
-    n = operator.shape[0]
-    needed, free = n * n * operator.dtype.itemsize, free_bytes(problem.device)
-    if needed > free // 2:
-        largest = int((free / 2 / operator.dtype.itemsize) ** 0.5)
-        raise ComputeError(
-            f"the dense Hessian of {n:,} parameters takes {needed / 2**30:.1f} GiB; here {largest:,} parameters fit.",
-            "HessianOperator(problem).rows(...), or Problem(..., layers='GLOB') for some of the layers",
-        )
+    _fit(operator, free_bytes(problem.device))
     operator.settle()
     with suppress(NotInNeuronSpaceError):
         return exact.dense(operator)
-    return operator.rows(torch.arange(n))
+    n = operator.shape[0]
+    H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
+    for rows, block in operator.blocks(torch.arange(n, device=operator.device)):
+        H[rows] = block
+    return H
+
+
+def _fit(operator: HessianOperator, free: int) -> None:
+    """Let passes take no more than the matrix leaves them.
+
+    Raises:
+        ComputeError: if it leaves too little for one.
+    """
+    n, each = operator.shape[0], operator.dtype.itemsize
+    whole, spare = n * n * each, cost.SPARE * free
+    if ROOMY * whole <= free:  # what a pass saves is not asked, which takes an evaluation
+        return
+    if whole <= spare:
+        while whole + _beside(operator) > spare and operator.chunk > 1:
+            operator.chunk //= 2
+        whole += _beside(operator)
+    if whole > spare:
+        half = ROW_COPIES / 2  # of the rows beside the matrix: the solution of a quadratic equation
+        largest = min(int((spare / each + half**2) ** 0.5 - half), n - 1)
+        raise ComputeError(
+            f"the dense Hessian of {n:,} parameters takes {whole / 2**30:.1f} GiB; here {largest:,} parameters fit.",
+            "HessianOperator(problem).rows(...), or Problem(..., layers='GLOB') for some of the layers",
+        )
+
+
+def _beside(operator: HessianOperator) -> int:
+    """Bytes held beside the matrix: rows before they are copied into it, and a pass."""
+    vectors = ROW_COPIES * operator.portion * operator.shape[0] * operator.dtype.itemsize
+    return vectors + PASS_COPIES * operator.chunk * (operator.saved_bytes or 0)
 
 
 def hessian_block(problem: Problem, row_layer: Layer, column_layer: Layer, *, check: bool = True) -> Tensor:

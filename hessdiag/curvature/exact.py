@@ -124,8 +124,7 @@ def _filled(operator: HessianOperator, space: NeuronSpace) -> Tensor:
         H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)
         if panel.mirrored:
             H[panel.columns, panel.rows].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
-    for rows in torch.split(space.others, operator.chunk):
-        block = operator.rows(rows)
+    for rows, block in operator.blocks(space.others):
         H[rows] = block
         H[:, rows] = block.T
     return H

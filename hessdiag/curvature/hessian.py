@@ -4,6 +4,7 @@ The gradient's graph is kept, so that each product pays for the second derivativ
 vectors share one pass.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackward
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
+
+PASSES = 8  # of rows for each graph, where it is built anew for them: it takes as long as about two
 
 
 class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"]):
@@ -69,6 +72,16 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
         units = torch.zeros(len(indices), self.shape[0], dtype=self.dtype, device=self.device)
         units[torch.arange(len(indices), device=self.device), indices.to(self.device)] = 1.0
         return self._products(units, layer)
+
+    @property
+    def portion(self) -> int:
+        """How many rows come of one call of `rows` in `blocks`: several passes, where each call rebuilds graphs."""
+        return self.chunk * (1 if len(self.problem.data) == 1 else PASSES)
+
+    def blocks(self, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Some rows after others, with their numbers, so that a matrix that takes them is held once."""
+        for some in torch.split(indices, self.portion):
+            yield some, self.rows(some)
 
     def _forward(self, batch: Any) -> Tensor:
         return self.problem.evaluate(batch)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -437,8 +438,35 @@ def test_dense_refuses_what_does_not_fit(monkeypatch):
     monkeypatch.setattr("hessdiag.curvature.dense.free_bytes", lambda device: 1000)
     with pytest.raises(ComputeError, match=r"of 1,001,000 parameters takes 7465\.5 GiB"):  # 8 bytes each
         hessian(large)
-    with pytest.raises(ComputeError, match="here 7 parameters fit"):
+    with pytest.raises(ComputeError, match="here 8 parameters fit"):
         hessian(cosine_problem([3, 4, 3, 2], 5, "tanh"))
+
+
+class OwnProducts(nn.Module):
+    """Without a layer that neuron space knows: every row is a product."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Parameter(torch.eye(6, 4).double()), nn.Parameter(torch.ones(4, 2).double())
+
+    def forward(self, x):
+        return torch.tanh(x @ self.first) @ self.second
+
+
+@pytest.mark.parametrize(("count", "free", "rows"), [(1, 2**30, 4), (3, 2**30, 32), (1, 14_500, 2), (1, 13_000, 1)])
+def test_dense_holds_few_rows_beside_the_matrix(monkeypatch, count, free, rows):
+    torch.manual_seed(0)
+    model = OwnProducts()
+    data = [(torch.randn(2, 6).double(), torch.randn(2, 2).double()) for _ in range(count)]
+    problem = Problem(model, data=data, loss="mse")
+    expected, n = hessian(replace(problem)), problem.n_parameters
+    monkeypatch.setattr("hessdiag.curvature.dense.free_bytes", lambda device: free)
+    monkeypatch.setattr("hessdiag.curvature.operator.chunk_size", lambda *sizes: 4)
+    asked = []
+    plain = HessianOperator.rows
+    monkeypatch.setattr(HessianOperator, "rows", lambda self, some: asked.append(len(some)) or plain(self, some))
+    torch.testing.assert_close(hessian(problem), expected, rtol=1e-12, atol=1e-14)
+    assert (max(asked), sum(asked)) == (min(rows, n), n)
 
 
 @pytest.mark.parametrize(
