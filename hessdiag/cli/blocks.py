@@ -40,4 +40,9 @@ def command(targets: tuple[Target, ...], probes: int | None, resume: str | None,
 
         return blocks(problem, probes=probes, seed=seed, resume=resume, progress=progress)
 
-    return answer("blocks", targets, measure, out)
+    def unmeasured(problem: "Problem") -> Measurement:
+        from hessdiag.diagnostics import blocks
+
+        return blocks.unmeasured(problem)
+
+    return answer("blocks", targets, measure, out, unmeasured=unmeasured)

@@ -9,6 +9,7 @@ squared norm is a sum over pairs (b, e) of samples of <h_{l-1}^b, h_{l-1}^e> tim
 there is no C; for the residual, A is the difference of the two.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,31 +35,36 @@ NOTHING = 1e-13  # of the Hessian's norm: what is below is rounding anyway
 
 
 @dataclass(frozen=True)
-class NeuronBlocks:
-    """Of the neuron layers' blocks.
+class LayerBlocks:
+    """The blocks of one neuron layer with itself and with the neuron layers above, for K = H, or H, G and H - G.
 
     Attributes:
-        squares: |K_lm|_F^2 for K = H, or H, G and H - G, (kinds, L, L), symmetric.
+        squares: |K_lm|_F^2, (kinds, layers from this one on).
         rounding: Sum of the magnitudes of what was summed for each: times machine precision, the error of `squares`.
-        traces: tr H_ll, (L,).
-        masses: Sum of |H_ii| in each layer, (L,).
+        trace: tr H_ll.
+        mass: Sum of |H_ii|.
     """
 
     squares: Tensor
     rounding: Tensor
-    traces: Tensor
-    masses: Tensor
+    trace: float
+    mass: float
 
-    def refuse_cancelled(self) -> None:
-        """Make sure that rounding is small beside each matrix's norm.
 
-        Raises:
-            NotInNeuronSpaceError: if the parts of samples nearly cancel.
-        """
-        error = torch.finfo(torch.float64).eps * self.rounding.sum((1, 2))
-        totals = self.squares.sum((1, 2))
-        if bool((error > (CANCELLED * totals).clamp(min=float(NOTHING**2 * totals[0]))).any()):
-            raise NotInNeuronSpaceError("the parts of single samples nearly cancel")
+def refuse_cancelled(squares: Tensor, rounding: Tensor) -> None:
+    """Make sure that rounding is small beside each matrix's norm.
+
+    Args:
+        squares: Of all blocks, (kinds, L, L).
+        rounding: As in `LayerBlocks`, likewise.
+
+    Raises:
+        NotInNeuronSpaceError: if the parts of samples nearly cancel.
+    """
+    error = torch.finfo(torch.float64).eps * rounding.sum((1, 2))
+    totals = squares.sum((1, 2))
+    if bool((error > (CANCELLED * totals).clamp(min=float(NOTHING**2 * totals[0]))).any()):
+        raise NotInNeuronSpaceError("the parts of single samples nearly cancel")
 
 
 class OutputSpace:
@@ -120,50 +126,51 @@ class _OutputGraph:
 
 
 def operations(problem: Problem, layers: list[NeuronLayer]) -> float:
-    """Floating-point operations that `neuron_blocks` takes, to leading order: tangents, and pairs of samples."""
+    """Floating-point operations that all `layer_blocks` take, to leading order: tangents, and pairs of samples."""
     neurons, samples = sum(layer.outputs for layer in layers), problem.n_samples
     tangents = 24.0 * neurons * samples * problem.n_parameters  # four passes of 6 operations per weight and sample
     return tangents + 7.0 * samples**2 * neurons**2
 
 
-def neuron_blocks(space: NeuronSpace, outputs: OutputSpace | None) -> NeuronBlocks:
-    """Squared norms of all blocks between neuron layers, with traces, in float64.
+def sample_products(space: NeuronSpace) -> list[Tensor]:
+    """Inner products of all pairs of samples as each layer sees them, (samples, samples) in float64."""
+    return [ones.double() @ ones.double().T for ones in space.ones]
+
+
+def layer_blocks(space: NeuronSpace, outputs: OutputSpace | None, grams: Sequence[Tensor], lower: int) -> LayerBlocks:
+    """Squared norms of the blocks of one neuron layer with itself and those above, in float64.
 
     Args:
         space: Certified.
         outputs: For the split into Gauss-Newton part and residual; `None` for the Hessian alone.
+        grams: Of the samples, from `sample_products`.
+        lower: Which layer.
     """
-    count, kinds = len(space.layers), 1 if outputs is None else 3
-    grams = [ones.double() @ ones.double().T for ones in space.ones]
-    squares, rounding = torch.zeros(2, kinds, count, count, dtype=torch.float64, device=space.device)
-    traces, masses = torch.zeros(2, count, dtype=torch.float64, device=space.device)
-    for lower, layer in enumerate(space.layers):
-        step = min(space.neurons_per_pass(lower), max(1, PAIR_NUMBERS // space.samples**2))
-        entries = []
-        for first, last in spans(0, layer.outputs, step):
-            A, C = space.tangents(lower, first, last)
-            G = None if outputs is None else outputs.tangents(lower, first, last)
-            for upper in range(lower, count):
-                mine = A[upper - lower].double()
-                slope = C[upper - lower]
-                slope = None if slope is None else slope.double()
-                parts = [(mine, slope)]
-                if G is not None:
-                    smooth = G[upper - lower].double()
-                    parts += [(smooth, None), (mine - smooth, slope)]
-                for kind, part in enumerate(parts):
-                    terms = _terms(space, upper, *part)
-                    weighted = terms[0] * grams[upper] + terms[1]
-                    squares[kind, lower, upper] += (grams[lower] * weighted).sum()
-                    size = terms[0].abs() * grams[upper].abs() + terms[2]
-                    rounding[kind, lower, upper] += (grams[lower].abs() * size).sum()
-            entries.append(
-                A[0][torch.arange(last - first), torch.arange(first, last)].double()
-            )  # A_ll[i, i] of each sample
-        diagonal = torch.cat(entries) @ space.ones[lower].double().square()
-        traces[lower], masses[lower] = diagonal.sum(), diagonal.abs().sum()
-    both = [matrix.triu() + matrix.triu(1).mT for matrix in (squares.clamp(min=0), rounding)]
-    return NeuronBlocks(both[0], both[1], traces, masses)
+    count, layer = len(space.layers) - lower, space.layers[lower]
+    squares, rounding = torch.zeros(2, 1 if outputs is None else 3, count, dtype=torch.float64, device=space.device)
+    step = min(space.neurons_per_pass(lower), max(1, PAIR_NUMBERS // space.samples**2))
+    entries = []
+    for first, last in spans(0, layer.outputs, step):
+        A, C = space.tangents(lower, first, last)
+        G = None if outputs is None else outputs.tangents(lower, first, last)
+        for place in range(count):
+            upper, mine, slope = lower + place, A[place].double(), C[place]
+            slope = None if slope is None else slope.double()
+            parts = [(mine, slope)]
+            if G is not None:
+                smooth = G[place].double()
+                parts += [(smooth, None), (mine - smooth, slope)]
+            for kind, part in enumerate(parts):
+                terms = _terms(space, upper, *part)
+                weighted = terms[0] * grams[upper] + terms[1]
+                squares[kind, place] += (grams[lower] * weighted).sum()
+                size = terms[0].abs() * grams[upper].abs() + terms[2]
+                rounding[kind, place] += (grams[lower].abs() * size).sum()
+        entries.append(
+            A[0][torch.arange(last - first), torch.arange(first, last)].double()
+        )  # A_ll[i, i] of each sample
+    diagonal = torch.cat(entries) @ space.ones[lower].double().square()
+    return LayerBlocks(squares.clamp(min=0), rounding, float(diagonal.sum()), float(diagonal.abs().sum()))
 
 
 def _terms(space: NeuronSpace, upper: int, A: Tensor, C: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,7 +4,7 @@ Linear layers go through neuron space, all other parameters through batched prod
 certifies the first. Where neuron space cannot serve, every row comes from a product, and the reason is kept.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError
+from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError, spans
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.problem.problem import Layer
 
 Advance = Callable[[int], None]
 T = TypeVar("T")
@@ -116,6 +117,34 @@ def dense(operator: HessianOperator) -> Tensor:
     return _certified(operator, compute)
 
 
+def layer_columns(operator: HessianOperator, space: NeuronSpace, index: int) -> Tensor:
+    """The Hessian's columns of one neuron layer, (N, size), certified as a whole.
+
+    Rows of neuron layers below, and of all that is no neuron layer, stay zero: symmetry has them elsewhere.
+
+    Raises:
+        NotInNeuronSpaceError: if they disagree with an ordinary product.
+    """
+    own = space.layers[index]
+    start, size = own.layer.start, own.layer.size
+    columns = torch.zeros(operator.shape[0], size, dtype=operator.dtype, device=operator.device)
+    for first, last in spans(0, own.outputs, space.neurons_per_pass(index)):
+        for panel in space.panels_of(index, first, last):
+            shape = panel.block.shape[1:]
+            place = slice(panel.columns.start - start, panel.columns.stop - start)
+            columns[panel.rows, place].view(-1, *shape).copy_(panel.block)
+            if panel.mirrored and own.layer.start <= panel.rows.start < own.layer.stop:
+                place = slice(panel.rows.start - start, panel.rows.stop - start)
+                columns[panel.columns, place].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
+    v = torch.randn(size, generator=torch.Generator().manual_seed(index), dtype=torch.float64).to(columns)
+    whole = torch.zeros(operator.shape[0], dtype=operator.dtype, device=operator.device)
+    whole[start : start + size] = v
+    distance = _apart(columns @ v, operator @ whole, [neuron.layer for neuron in space.layers[index:]])
+    if not distance <= CERTIFIED[operator.problem.dtype]:
+        raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
+    return columns
+
+
 def _filled(operator: HessianOperator, space: NeuronSpace) -> Tensor:
     n = operator.shape[0]
     H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
@@ -133,11 +162,15 @@ def _filled(operator: HessianOperator, space: NeuronSpace) -> Tensor:
 def _distance(operator: HessianOperator, H: Tensor) -> float:
     """Largest relative distance of H v from an ordinary product with a random v, in the rows of any layer."""
     v = torch.randn(len(H), generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(H)
-    expected = operator @ v
-    apart = H @ v - expected
-    noise = torch.finfo(H.dtype).eps ** 0.5 * safe_norm(expected)
+    return _apart(H @ v, operator @ v, operator.problem.layer_slices)
+
+
+def _apart(found: Tensor, expected: Tensor, layers: Sequence[Layer]) -> float:
+    """Largest relative distance of two products in the rows of any of the layers."""
+    noise = torch.finfo(found.dtype).eps ** 0.5 * safe_norm(expected)
     distances = [
-        safe_norm(apart[layer.start : layer.stop]) / (max(safe_norm(expected[layer.start : layer.stop]), noise) or 1)
-        for layer in operator.problem.layer_slices
+        safe_norm((found - expected)[layer.start : layer.stop])
+        / (max(safe_norm(expected[layer.start : layer.stop]), noise) or 1)
+        for layer in layers
     ]
     return float(torch.tensor(distances).max())  # unlike that of Python, it keeps a NaN

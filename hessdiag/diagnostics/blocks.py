@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,23 +16,24 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.curvature.received import NoGaussNewtonError
-from hessdiag.diagnostics import blocks_errors, blocks_squares, operators
+from hessdiag.diagnostics import blocks_errors, blocks_exact, blocks_squares, operators
+from hessdiag.diagnostics.blocks_exact import Exact
+from hessdiag.diagnostics.blocks_proof import IndefinitePair, indefinite, witnesses
 from hessdiag.diagnostics.blocks_squares import Squares
 from hessdiag.diagnostics.blocks_verdict import findings
-from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
+from hessdiag.diagnostics.certificate import Certificate, certificate
 from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput
-from hessdiag.diagnostics.pieces import Arrays, Pieces
-from hessdiag.diagnostics.verdict import Status
+from hessdiag.diagnostics.outlay import Outlay, outlay
+from hessdiag.diagnostics.pieces import Pieces
+from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
-from hessdiag.linalg.eigensolver import ROUNDING as NOISE
-from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
-Matrix = list[list[float]]
+Matrix = list[list[float | None]]  # `None`: not measured
 Interval = tuple[float, float]
 Progress = Callable[[int, int, str], None]
 
@@ -41,19 +43,13 @@ ROUNDING = 1e3  # units of the last digit of |H| that cannot be told from zero
 
 
 @dataclass(frozen=True)
-class IndefinitePair:
-    """Two layers with |H_lm|^2 > |H_ll| |H_mm|, which no semidefinite matrix has; `ratio` is the quotient."""
-
-    layers: tuple[str, str]
-    ratio: float
-
-
-@dataclass(frozen=True)
 class Blocks(Measured):
     """Frobenius norms of the layer blocks of H = G + R, G the Gauss-Newton matrix and R the residual.
 
     Standard errors and 95 % intervals are `None` where numbers are exact; everything about G and R is `None` where the
-    problem has no such split. Intervals of norms are not symmetric: the error is not for "plus or minus two".
+    problem has no such split. Intervals of norms are not symmetric: the error is not for "plus or minus two". After an
+    interrupt of what is exact, so is all that needs layers that were not done: blocks between two of them, their
+    traces, and every number about the whole.
 
     Attributes:
         names: The L layers, in the order in which they are executed.
@@ -110,12 +106,12 @@ class Blocks(Measured):
     split_missing: str | None
     loss_in_output: LossInOutput | None
     loss_uses_parameters: bool | None
-    trace: list[float]
+    trace: list[float | None]
     trace_stderr: list[float] | None
     trace_interval: tuple[list[float], list[float]] | None
-    diagonal_mass: list[float] | None
+    diagonal_mass: list[float | None] | None
     diagonal_mass_stderr: list[float] | None
-    norm: float
+    norm: float | None
     norm_stderr: float | None
     norm_interval: Interval | None
     gauss_newton_norm: float | None
@@ -124,7 +120,7 @@ class Blocks(Measured):
     residual_norm: float | None
     residual_norm_stderr: float | None
     residual_norm_interval: Interval | None
-    between_layers: float
+    between_layers: float | None
     between_layers_stderr: float | None
     residual_share: float | None
     residual_share_stderr: float | None
@@ -132,7 +128,7 @@ class Blocks(Measured):
     residual_diagonal_vanishes: bool | None
     indefinite_pair: IndefinitePair | None
     negative_certificate: Certificate
-    eigenvalue_bounds: tuple[float, float]
+    eigenvalue_bounds: tuple[float, float] | None
     method: Literal["exact", "probes"]
     probes: int
     hvps: int
@@ -180,6 +176,9 @@ def blocks(
     n, count = problem.n_parameters, len(problem.layer_slices)
     report = progress or (lambda done, total, what: None)
     operator = HessianOperator(problem, check=False)
+    spent = outlay(operator)
+    if probes is not None:
+        blocks_squares.refuse_many(problem, probes)
     checks = examine(operator, seed, squared=True)
     split = _split(problem, seed, copied=checks.point.kind != "unchecked")
     gauss_newton = split.operator
@@ -187,21 +186,17 @@ def blocks(
     precision = operator.precision
     same = {} if resume is None else identity(problem)
     pieces = Pieces(resume, {"command": "blocks", **same, "probes": probes, "seed": seed}, operator.device)
-    whole = probes is None and n <= EXACT_UP_TO
-    wanted = probes or PROBES
-    both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
-    pairs = None if whole or probes is not None else _by_pairs(operator, gauss_newton, report, pieces)
-    if whole:
-        report(0, n, f"{n:,} parameters: the whole {both}")
-        squares, mass = _kept(pieces, "whole", lambda: blocks_squares.exact(problem, gauss_newton, report))
-        measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
-    elif pairs is not None:
-        squares, mass = pairs
-        measured = _assembled(problem, squares, precision, exact=True) | {"diagonal_mass": mass.tolist()}
+    exact, in_pairs = _measured_exactly(operator, gauss_newton, spent, probes, report, pieces)
+    if exact is not None:
+        squares = exact.squares
+        measured = _assembled(problem, squares, precision, exact=True)
+        measured["diagonal_mass"] = _known(exact.masses.tolist())
     else:
-        report(
-            0, wanted * count, f"{n:,} parameters: {wanted} x {count} products of the {both}, an estimate{pieces.said}"
-        )
+        wanted = probes or PROBES
+        blocks_squares.plan(spent, operator, gauss_newton, wanted)
+        both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
+        said = f"{n:,} parameters: {wanted:,} x {count} products of the {both}, an estimate{pieces.said}"
+        report(0, wanted * count, said)
         squares = blocks_squares.sampled(operator, gauss_newton, wanted, seed, report, pieces)
         measured = _assembled(problem, squares, precision, exact=False)
         try:
@@ -211,11 +206,11 @@ def blocks(
                 raise
             squares = replace(squares, interrupted=True)
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"
-    if pairs is not None:
+    if in_pairs:
         engine = f"pairs of samples in neuron space (linear layers); {engine} (others, and to certify)"
     engine = pieces.choice("engine", lambda: engine)
     measured["negative_certificate"] = certificate(
-        _witnesses(measured, squares.traces, precision),
+        witnesses(measured, squares.traces, precision),
         trusted=not checks.failed,
         otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
     )
@@ -251,29 +246,41 @@ def _split(problem: Problem, seed: int, *, copied: bool) -> _Split:
     return _Split(operator, checks, found.loss, found.elsewhere, None)
 
 
-def _by_pairs(
-    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, report: Progress, pieces: Pieces
-) -> tuple[Squares, Floats] | None:
-    """Exact squares and diagonal masses of a network of linear layers; `None` where that is dear or does not serve."""
-    if not blocks_squares.affordable(operator.problem):
-        return None
-    try:
-        return _kept(pieces, "pairs", lambda: blocks_squares.by_pairs(operator, gauss_newton, report))
-    except NotInNeuronSpaceError:
-        return None
+def _measured_exactly(
+    operator: HessianOperator,
+    gauss_newton: GaussNewtonOperator | None,
+    spent: Outlay,
+    probes: int | None,
+    report: Progress,
+    pieces: Pieces,
+) -> tuple[Exact | None, bool]:
+    """What is exact, and whether it comes from pairs of samples; `None` where that is dear or does not serve."""
+    if probes is not None:
+        return None, False
+    if operator.shape[0] <= EXACT_UP_TO:
+        return blocks_exact.by_columns(operator, gauss_newton, spent, report, pieces), False
+    if not blocks_exact.affordable(operator.problem):
+        return None, False
+    with suppress(NotInNeuronSpaceError):
+        return blocks_exact.by_pairs(operator, gauss_newton, spent, report, pieces), True
+    return None, False
 
 
-def _kept(pieces: Pieces, name: str, compute: Callable[[], tuple[Squares, Floats]]) -> tuple[Squares, Floats]:
-    """Exact squares and masses, as one piece: they take seconds."""
-
-    def arrays() -> Arrays:
-        squares, masses = compute()
-        return {
-            "parts": squares.parts, "traces": squares.traces, "masses": masses, "products": np.array(squares.products)
-        }  # fmt: skip
-
-    found = pieces.get(name, arrays)
-    return Squares(found["parts"], found["traces"], int(found["products"])), found["masses"]
+def unmeasured(problem: Problem) -> Blocks:
+    """The result of a run that was interrupted before a layer was done."""
+    count = len(problem.executed_layers)
+    nothing = Squares(np.full((1, 1, count, count), np.nan), np.full((1, count), np.nan), 0, interrupted=True)
+    return Blocks(
+        **_assembled(problem, nothing, 0.0, exact=True),
+        split_missing=None,
+        loss_in_output=None,
+        loss_uses_parameters=None,
+        negative_certificate=Certificate(False, None, NOT_MEASURED),
+        engine="",
+        checks={},
+        status="interrupted",
+        findings=(interrupted_early(),),
+    )
 
 
 def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: bool) -> dict[str, Any]:
@@ -328,9 +335,19 @@ def _assembled(problem: Problem, squares: Squares, precision: float, *, exact: b
     else:
         missing = ("residual_share", "residual_share_stderr", "residual_diagonal", "residual_diagonal_vanishes")
         values |= dict.fromkeys(missing)
-    values["indefinite_pair"] = _indefinite(values["names"], matrices["frobenius"], rounding) if exact else None
+    values["indefinite_pair"] = indefinite(values["names"], matrices["frobenius"], rounding) if exact else None
+    if exact and squares.interrupted:
+        values |= {"residual_diagonal_vanishes": None, "eigenvalue_bounds": None}
+        return {name: _known(value) for name, value in values.items()}
     values["eigenvalue_bounds"] = _bounds(problem, matrices)
     return values
+
+
+def _known(values: Any) -> Any:
+    """The same with `None` for NaN, which stands for what an interrupt left out."""
+    if isinstance(values, list):
+        return [_known(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
 
 
 def _sampled_mass(operator: HessianOperator, measured: dict[str, Any], rows: int, seed: int) -> dict[str, Any]:
@@ -348,48 +365,6 @@ def _sampled_mass(operator: HessianOperator, measured: dict[str, Any], rows: int
 def _convex(problem: Problem) -> bool:
     """Whether the loss is known to be convex in the output: then G is positive semidefinite."""
     return problem._loss is not None and problem._loss.is_convex
-
-
-def _indefinite(names: list[str], norms: Floats, rounding: float) -> IndefinitePair | None:
-    """The pair of layers with the largest |H_lm|^2 - |H_ll| |H_mm|, if that is positive beyond rounding.
-
-    A semidefinite matrix has blocks A_l'A_m, and |A_l'A_m|^2 = <A_lA_l', A_mA_m'> is at most |A_l'A_l| |A_m'A_m|.
-    """
-    own = np.outer(norms.diagonal(), norms.diagonal())
-    excess = norms**2 - own
-    row, column = (int(index) for index in np.unravel_index(np.argmax(excess), excess.shape))
-    if row == column or excess[row, column] <= rounding * float((norms**2).sum()):
-        return None
-    below = float(own[row, column])
-    ratio = float(norms[row, column]) ** 2 / below if below else math.inf
-    return IndefinitePair((names[min(row, column)], names[max(row, column)]), ratio)
-
-
-def _witnesses(measured: dict[str, Any], traces: Floats, precision: float) -> list[Witness]:
-    """What norms and traces of the blocks say of the smallest eigenvalue.
-
-    With M = H - lambda_min positive semidefinite, |H_lm|^2 <= |M_ll| |M_mm|, and |M_ll| is at most |H_ll| - lambda_min
-    sqrt(n_l): the root of a quadratic. The mean of a block's diagonal, and v'Hv of random signs v on the layer over
-    their number, are Rayleigh quotients or means of some.
-    """
-    found = []
-    names, sizes, pair = measured["names"], np.array(measured["sizes"], dtype=float), measured["indefinite_pair"]
-    if pair is not None:
-        first, second = (names.index(name) for name in pair.layers)
-        norms = np.array(measured["frobenius"])
-        a, b, c = norms[first, first], norms[second, second], norms[first, second]
-        left, right = np.sqrt(sizes[[first, second]])
-        linear, square = a * right + b * left, left * right
-        depth = 2 * (c * c - a * b) / (linear + math.sqrt(linear**2 + 4 * square * (c * c - a * b)))
-        says = f"layers {pair.layers[0]} and {pair.layers[1]} couple more strongly than a semidefinite matrix allows"
-        found.append(Witness(-float(depth), says, 0.0))
-    if traces.size:
-        means = traces.min(0) / sizes
-        lowest = int(np.argmin(means))
-        what = "the mean of the diagonal" if measured["method"] == "exact" else "v'Hv / v'v, for random signs v,"
-        says = f"{what} of layer {names[lowest]} is {number(means[lowest], 4)}"
-        found.append(Witness(float(means[lowest]), says, NOISE * precision * measured["norm"]))
-    return found
 
 
 def _bounds(problem: Problem, matrices: dict[str, Floats]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Squared Frobenius norms of the layer blocks of H, of its Gauss-Newton part G and of H - G: exact, or by samples."""
+"""Squared Frobenius norms of the layer blocks of H, of its Gauss-Newton part G and of H - G, by samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import block_norms, parallel, sampling
-from hessdiag.curvature import exact as exact_rows
-from hessdiag.curvature.dense import hessian
+from hessdiag.curvature import cost, parallel, sampling
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError, neuron_layers
 from hessdiag.diagnostics import operators
+from hessdiag.diagnostics.outlay import Outlay
 from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.linalg import pairs
 from hessdiag.problem.problem import Layer, Problem
@@ -23,10 +21,7 @@ from hessdiag.problem.problem import Layer, Problem
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
-PANEL = 512  # columns of a dense matrix looked at together
-OTHERS_UP_TO = 1_000  # parameters outside of linear layers that still get a product each beside them
-MOST_SAMPLES = 4_096  # whose pairs are held
-PAIR_WORK = 4e11  # floating-point operations: seconds
+OF_AN_OBJECT = 500  # bytes of a few small arrays beside their numbers
 LARGEST_PORTION = 256  # vectors a pass, where each pass rebuilds the graphs of several batches
 
 
@@ -40,7 +35,7 @@ class Squares:
             of execution.
         traces: tr H_mm likewise, (samples, L).
         products: Hessian-vector products spent.
-        interrupted: Whether a keyboard interrupt ended the sampling.
+        interrupted: Whether a keyboard interrupt left samples out; of what is exact, layers, which are NaN.
         own_variances: What one sample of the layers' own |K_mm|_F^2 varies by, from pairs of samples, (kinds, L);
             `None` where all is exact.
         trace_variances: Likewise tr H_mm, (L,).
@@ -54,83 +49,34 @@ class Squares:
     trace_variances: Floats | None = None
 
 
-def exact(problem: Problem, gauss_newton: GaussNewtonOperator | None, report: Progress) -> tuple[Squares, Floats]:
-    """All squares from the dense Hessian and the columns of G, and the sum of |H_ii| of each layer."""
-    layers, n = problem.executed_layers, problem.n_parameters
-    H = hessian(problem, check=False)
-    parts = np.zeros((1, 1 if gauss_newton is None else 3, len(layers), len(layers)))
-    done = 0
-    for index, layer in enumerate(layers):
-        for columns in torch.split(torch.arange(layer.start, layer.stop), PANEL):
-            start, stop = int(columns[0]), int(columns[-1]) + 1
-            kinds = [H[:, start:stop].double()]
-            if gauss_newton is not None:
-                units = torch.zeros(n, stop - start, dtype=H.dtype, device=H.device)
-                units[start:stop].fill_diagonal_(1.0)
-                kinds += _with_rest(kinds[0], gauss_newton @ units)
-            for kind, block in enumerate(kinds):
-                parts[0, kind, index] += by_layer(block, layers).sum(1)
-            done += stop - start
-            report(done, n, "")
-    diagonal = H.diagonal().double().cpu().numpy()
-    each = [diagonal[layer.start : layer.stop] for layer in layers]
-    traces, masses = (np.array([f(part).sum() for part in each]) for f in (np.asarray, np.abs))
-    return Squares(parts, traces[None], n), masses
-
-
-def affordable(problem: Problem) -> bool:
-    """Whether `by_pairs` takes seconds. By counts, not clocks: the same problem is always answered alike."""
-    try:
-        layers = neuron_layers(problem)
-    except NotInNeuronSpaceError:
-        return False
-    others = problem.n_parameters - sum(neuron.layer.size for neuron in layers)
-    work = block_norms.operations(problem, layers)
-    return others <= OTHERS_UP_TO and problem.n_samples <= MOST_SAMPLES and work <= PAIR_WORK
-
-
-def by_pairs(
-    operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, report: Progress
-) -> tuple[Squares, Floats]:
-    """What `exact` returns, without forming a block: linear layers in neuron space, the rows of others by products.
+def refuse_many(problem: Problem, probes: int) -> None:
+    """End before days are spent on samples that memory will not hold.
 
     Raises:
-        NotInNeuronSpaceError: with the reason, if the problem has no such space, or samples cancel in it.
+        ComputeError: with the largest number that fits.
     """
-    problem = operator.problem
-    layers, n = problem.executed_layers, problem.n_parameters
-    space = exact_rows.neuron_space(operator)
-    outputs = None
+    cost.refuse_many(probes, 2 * _probe_bytes(problem), None, "random vectors per layer", "--probes")
+
+
+def _probe_bytes(problem: Problem) -> float:
+    """What is kept of one probe of every layer."""
+    count, kinds = len(problem.executed_layers), 1 if problem._loss is None else 3
+    seen = sum(min(layer.size, pairs.LENGTH) for layer in problem.executed_layers)
+    return 8.0 * kinds * (3 * seen + count**2) + OF_AN_OBJECT * count
+
+
+def plan(spent: Outlay, operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, probes: int) -> None:
+    """Enter in the ledger what `sampled` and `diagonal_masses` are going to do and to hold."""
+    problem, double = operator.problem, 8 / operator.dtype.itemsize
+    layers, kinds = problem.executed_layers, 1 if gauss_newton is None else 2
+    fewest = probes * len(layers) * kinds
+    rows = sum(min(layer.size, max(probes, sampling.BEGINNING * len(problem.parameters))) for layer in layers)
+    together = _portion(operator)
+    held = {"vectors of a product": together * (1 + kinds + (2 * kinds - 1) * double)}
     if gauss_newton is not None:
-        outputs = block_norms.output_space(space, gauss_newton, CERTIFIED[problem.dtype])
-    report(0, n, f"{n:,} parameters: all blocks exactly, from pairs of {problem.n_samples:,} samples")
-    found = block_norms.neuron_blocks(space, outputs)
-    found.refuse_cancelled()
-    done = n - len(space.others)
-    report(done, n, "")
-    places = [layers.index(neuron.layer) for neuron in space.layers]
-    parts = np.zeros((1, len(found.squares), len(layers), len(layers)))
-    traces, masses = np.zeros(len(layers)), np.zeros(len(layers))
-    parts[0][np.ix_(range(len(found.squares)), places, places)] = found.squares.cpu().numpy()
-    traces[places], masses[places] = found.traces.cpu().numpy(), found.masses.cpu().numpy()
-    for index, layer in enumerate(layers):
-        if index in places:
-            continue
-        for rows in torch.split(torch.arange(layer.start, layer.stop), operator.chunk):
-            units = torch.zeros(n, len(rows), dtype=operator.dtype, device=operator.device)
-            units[rows, torch.arange(len(rows))] = 1.0
-            kinds = [(operator @ units).double()]
-            if gauss_newton is not None:
-                kinds += _with_rest(kinds[0], gauss_newton @ units)
-            for kind, block in enumerate(kinds):
-                parts[0, kind, index] += by_layer(block, layers).sum(1)
-            diagonal = (units.double() * kinds[0]).sum(0).cpu().numpy()
-            traces[index] += diagonal.sum()
-            masses[index] += np.abs(diagonal).sum()
-            done += len(rows)
-            report(done, n, "")
-        parts[0, :, places, index] = parts[0][:, index, places].T
-    return Squares(parts, traces[None], len(space.others) + len(space.layers)), masses
+        held["graph of the Gauss-Newton matrix"] = spent.graph / spent.vector
+    held["samples"] = 2 * probes * _probe_bytes(problem) / spent.vector
+    spent.plan((fewest, fewest + rows), held)
 
 
 def sampled(
@@ -154,29 +100,33 @@ def sampled(
     operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
     if gauss_newton is not None:
         gauss_newton.chunk = pieces.choice("vectors a pass of G", lambda: gauss_newton.chunk)
-    mine = [(r, m) for r in range(probes) if parallel.is_own(r) for m in range(count)]
+    rank, processes = parallel.ranks()
+    rounds = range(rank, probes, processes)
+    total = len(rounds) * count
+
+    def probe(index: int) -> tuple[int, int]:
+        """Round and layer of one of this process's probes: they are too many for a list where someone wants that."""
+        return rounds[index // count], index % count
+
     own: dict[int, tuple[Floats, float, Floats]] = {}
     folds = [pairs.Fold.of(layer.size, operator.device) for layer in layers]
     interrupted, size = False, pieces.choice("vectors together", lambda: _portion(operator))
     state = pieces.state("probes")
-    own |= _taken(state.arrays, mine[: state.units], count)
+    own |= _taken(state.arrays, [probe(index) for index in range(state.units)], count)
 
     def arrays() -> dict[str, NDArray[Any]]:
         found = list(own.values())
-        seen = {
-            f"seen {m}": np.stack([f[2] for f, (_, n) in zip(found, mine, strict=False) if n == m])
-            for m in {m for _, m in mine[: len(found)]}
-        }
+        seen = {f"seen {m}": np.stack([sample[2] for sample in found[m::count]]) for m in range(min(count, len(found)))}
         return {"squares": np.stack([f[0] for f in found]), "traces": np.array([f[1] for f in found]), **seen}
 
     try:
-        for start in range(len(own), len(mine), size):
-            now = mine[start : start + size]
+        for start in range(len(own), total, size):
+            now = [probe(index) for index in range(start, min(start + size, total))]
             vectors = _signs(operator, [layers[m] for _, m in now], [(seed, r, m) for r, m in now])
             product = (operator @ vectors).double()
             kinds = [product]
             if gauss_newton is not None:
-                kinds += _with_rest(product, gauss_newton @ vectors)
+                kinds += with_rest(product, gauss_newton @ vectors)
             squares = np.stack([by_layer(kind, layers) for kind in kinds])
             traces = (vectors.double() * product).sum(0).cpu().numpy()
             for column, (r, m) in enumerate(now):
@@ -184,21 +134,21 @@ def sampled(
                 blocks = torch.stack([kind[inside, column] for kind in kinds])
                 seen = pairs.folded(folds[m], vectors[inside, column].double(), blocks)
                 own[r * count + m] = (squares[:, :, column], float(traces[column]), seen)
-            state.save(len(own), arrays, last=len(own) == len(mine))
-            report(min(start + size, len(mine)), len(mine), "products")
+            state.save(len(own), arrays, last=len(own) == total)
+            report(len(own), total, "vectors")
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
         if len(own) < 2 * count or parallel.ranks()[1] > 1:
             raise
         interrupted, found = True, list(own.values())
-    rounds, products = len(found) // count, len(found)
-    found = found[: rounds * count]
+    complete, products = len(found) // count, len(found)
+    found = found[: complete * count]
     parts, traces = (np.stack([sample[index] for sample in found]) for index in (0, 1))
     known = [pairs.variances(folds[m], np.stack([sample[2] for sample in found[m::count]])) for m in range(count)]
-    shape = (rounds, count, *parts.shape[1:])
+    shape = (complete, count, *parts.shape[1:])
     return Squares(
         parts.reshape(shape).swapaxes(1, 2),
-        traces.reshape(rounds, count),
+        traces.reshape(complete, count),
         products,
         interrupted,
         own_variances=np.stack([squares for squares, _ in known], axis=1),
@@ -252,7 +202,7 @@ def by_layer(columns: Tensor, layers: Sequence[Layer]) -> Floats:
     return found.cpu().numpy()
 
 
-def _with_rest(whole: Tensor, gauss_newton: Tensor) -> list[Tensor]:
+def with_rest(whole: Tensor, gauss_newton: Tensor) -> list[Tensor]:
     """Products with G and with H - G."""
     part = gauss_newton.double()
     return [part, whole - part]

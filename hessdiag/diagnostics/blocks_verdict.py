@@ -31,6 +31,8 @@ def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
         found += output_verdict.check_findings(blocks.checks, tolerance)
     if not blocks.trusted:
         return [*found, *data_findings(problem)]
+    if blocks.norm is None:
+        return [*found, *_stopped(blocks), *data_findings(problem)]
     if blocks.norm == 0:
         return [*found, nothing_there(_nothing_there(), blocks.point)]
     found += _between(blocks)
@@ -50,6 +52,24 @@ def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
     return found
 
 
+def _stopped(blocks: "Blocks") -> list[Finding]:
+    """After an interrupt before every layer was done."""
+    done = [name for name, trace in zip(blocks.names, blocks.trace, strict=True) if trace is not None]
+    squares = np.square(np.array(blocks.frobenius, dtype=float))
+    found = [
+        Finding(
+            "note",
+            f"Interrupted after {len(done)} of {counted(len(blocks.names), 'layer')}: their blocks, with any layer, are exact, and nothing is known of those between the others.",
+            f"done: {', '.join(done[:4])}{', ...' if len(done) > 4 else ''}; |H| is at least {number(float(np.sqrt(np.nansum(squares))), 4)}",
+            "the same command with more time; --resume DIR keeps the layers that are done",
+        )
+    ]
+    proof = blocks.negative_certificate
+    if proof.certain:
+        found.append(_proven(blocks, f"the smallest eigenvalue is at or below {number(proof.bound, 4)}"))
+    return found
+
+
 def _error(stderr: float | None) -> str:
     return f" (standard error {percent(stderr)})" if stderr else ""
 
@@ -66,6 +86,7 @@ def _nothing_there() -> Finding:
 def _between(blocks: "Blocks") -> list[Finding]:
     if len(blocks.names) == 1:
         return [Finding("note", "There is one layer only: its block is the whole Hessian.", "", "")]
+    assert blocks.between_layers is not None
     share = percent(blocks.between_layers) + _error(blocks.between_layers_stderr)
     because = f"|H| = {with_interval(blocks.norm, blocks.norm_interval)}; methods that treat each layer by itself (K-FAC, Shampoo, block-diagonal Newton) take this part for zero"
     if blocks.between_layers < MUCH:
@@ -165,6 +186,7 @@ def _within(blocks: "Blocks") -> list[Finding]:
 
 def _indefinite(blocks: "Blocks") -> list[Finding]:
     proof, pair = blocks.negative_certificate, blocks.indefinite_pair
+    assert blocks.eigenvalue_bounds is not None
     low, high = blocks.eigenvalue_bounds
     estimated = " (estimated)" if blocks.method == "probes" else ""
     interval = f"block norms alone keep all eigenvalues within {number(low, 4)} and {number(high, 4)}{estimated}"
@@ -179,22 +201,28 @@ def _indefinite(blocks: "Blocks") -> list[Finding]:
                 "hessdiag eigs, or hessdiag bounds, which see more than norms",
             )
         ]
-    return [
-        Finding(
-            "note",
-            f"Negative curvature is certain: {proof.why}.",
-            f"|H_lm|^2 is {times(pair.ratio)} |H_ll| |H_mm|; {interval}"
-            if pair is not None
-            else f"the smallest eigenvalue is at or below {number(proof.bound, 4)}; {interval}",
-            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG; hessdiag eigs for the directions",
-        )
-    ]
+    because = (
+        f"|H_lm|^2 is {times(pair.ratio)} |H_ll| |H_mm|"
+        if pair is not None
+        else f"the smallest eigenvalue is at or below {number(proof.bound, 4)}"
+    )
+    return [_proven(blocks, f"{because}; {interval}")]
+
+
+def _proven(blocks: "Blocks", because: str) -> Finding:
+    return Finding(
+        "note",
+        f"Negative curvature is certain: {blocks.negative_certificate.why}.",
+        because,
+        "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG; hessdiag eigs for the directions",
+    )
 
 
 def _dominant(blocks: "Blocks") -> list[Finding]:
     if len(blocks.names) < 2:
         return []
-    squares = np.square(blocks.frobenius)
+    assert blocks.norm is not None
+    squares = np.square(np.array(blocks.frobenius, dtype=float))
     held = np.triu(squares) + np.triu(squares.T, 1)  # a coupling is there twice, on both sides of the diagonal
     row, column = (int(index) for index in np.unravel_index(np.argmax(held), held.shape))
     what = (
@@ -222,7 +250,9 @@ def _depth(blocks: "Blocks") -> list[Finding]:
     """
     norms = sorted(
         (depth, name, float(block))
-        for name, depth, block in zip(blocks.names, blocks.depths, np.diagonal(blocks.frobenius), strict=True)
+        for name, depth, block in zip(
+            blocks.names, blocks.depths, np.diagonal(np.array(blocks.frobenius, dtype=float)), strict=True
+        )
         if depth is not None and block > 0
     )
     places = np.array([depth for depth, _, _ in norms])
@@ -261,6 +291,7 @@ def _unreached(blocks: "Blocks") -> list[Finding]:
 
 
 def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
+    assert blocks.norm is not None
     found = []
     if blocks.norm_stderr is not None and blocks.norm_interval and blocks.norm_stderr > ROUGH * blocks.norm:
         found.append(

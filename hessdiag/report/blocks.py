@@ -61,22 +61,32 @@ def view(doc: Json) -> View:
         question="Which layers curve, and how do they couple?",
         subject=subject(doc["problem"]),
         warnings=warnings(doc),
-        headline=(
-            _share(result, "between_layers"),
-            "of the Hessian's squared norm lies between layers, where layer-wise methods do not look"
-            if result["norm"] != 0
-            else "the Hessian is zero: no part of it lies between layers",
-        ),
+        headline=_headline(result),
         facts=_facts(result),
         blocks=(
-            *((_heat(result, name, scale) for name in known) if len(result["names"]) > 1 else ()),
-            _layers(result),
+            *((_heat(result, name, scale) for name in known) if len(result["names"]) > 1 and _done(result) else ()),
+            *((_layers(result),) if _done(result) else ()),
             *((couplings,) if couplings else ()),
         ),
         verdict=findings(doc),
         notes=tuple(doc["problem"].get("notes", ())),
         extra=side_tables(doc),
     )
+
+
+def _done(result: Json) -> int:
+    """How many layers were measured: all, but for an interrupt."""
+    return sum(trace is not None for trace in result["trace"])
+
+
+def _headline(result: Json) -> tuple[str, str]:
+    if _done(result) < len(result["names"]):
+        layers = counted(len(result["names"]), "layer")
+        return f"{number(_done(result))} of {layers}", "measured before the interrupt: no share of the whole is known"
+    if result["norm"] == 0:
+        return _share(result, "between_layers"), "the Hessian is zero: no part of it lies between layers"
+    meaning = "of the Hessian's squared norm lies between layers, where layer-wise methods do not look"
+    return _share(result, "between_layers"), meaning
 
 
 def _share(result: Json, name: str) -> str:
@@ -92,16 +102,26 @@ def _norm(result: Json, name: str) -> str:
 
 def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
+    stopped = _done(result) < len(result["names"])
     whole = result["hvps"] >= result["parameters"]
     computed = "the Hessian was" if result["gauss_newton_norm"] is None else "both matrices were"
-    meaning = f"{computed} computed whole" if whole else "from pairs of samples, without forming a block"
+    if not exact:
+        meaning = "random vectors; ± is one standard error over them"
+    elif stopped:
+        meaning = "of the layers that are done"
+    else:
+        meaning = f"{computed} computed whole" if whole else "from pairs of samples, without forming a block"
     pair = result["indefinite_pair"]
     estimated = "" if exact else ", estimated"
     facts = [
         Fact(
             "method",
-            "exact" if exact else f"{number(result['probes'])} per layer",
-            meaning if exact else "random vectors; ± is one standard error over them",
+            MISSING if not _done(result) else "exact" if exact else f"{number(result['probes'])} per layer",
+            "of the layers that are done"
+            if stopped
+            else meaning
+            if exact
+            else "random vectors; ± is one standard error over them",
         ),
         Fact("norm of the Hessian", _norm(result, "norm"), "Frobenius"),
         Fact(
@@ -121,7 +141,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         ),
         Fact(
             "residual within layers",
-            percent(result["residual_diagonal"]) if not result["residual_diagonal_vanishes"] else "none",
+            percent(result["residual_diagonal"]) if stopped or not result["residual_diagonal_vanishes"] else "none",
             "of the Hessian's norm; none where the output is piecewise linear in each layer",
         ),
         Fact(
@@ -237,7 +257,8 @@ def _couplings(result: Json) -> Table | None:
     """The strongest pairs of different layers."""
     names, norms = shortened(result["names"]), result["frobenius"]
     places = range(len(names))
-    pairs = sorted((-(norms[i][j] or 0.0), i, j) for i in places for j in places if i < j)[:COUPLINGS]
+    known = ((i, j) for i in places for j in places if i < j and norms[i][j] is not None)
+    pairs = sorted((-norms[i][j], i, j) for i, j in known)[:COUPLINGS]
     if not pairs:
         return None
     errors, split = result["frobenius_stderr"], result["residual"] is not None

@@ -14,7 +14,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import blocks as module
 from hessdiag.diagnostics.blocks import blocks
-from hessdiag.diagnostics.blocks_squares import affordable
+from hessdiag.diagnostics.blocks_exact import affordable
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_exact import CASES
 
@@ -123,8 +123,8 @@ def test_where_it_cannot_serve_there_are_probes(by_pairs):
 
 def test_samples_that_cancel_are_noticed():
     large = torch.ones(3, 2, 2, dtype=torch.float64)
-    block_norms.NeuronBlocks(large, 1e3 * large, large[0, 0], large[0, 0]).refuse_cancelled()
+    block_norms.refuse_cancelled(large, 1e3 * large)
     kinds = torch.tensor([1.0, 1.0, 1e-30], dtype=torch.float64)[:, None, None]
-    block_norms.NeuronBlocks(kinds * large, 1e3 * kinds * large, large[0, 0], large[0, 0]).refuse_cancelled()
+    block_norms.refuse_cancelled(kinds * large, 1e3 * kinds * large)
     with pytest.raises(NotInNeuronSpaceError, match="nearly cancel"):
-        block_norms.NeuronBlocks(1e-9 * large, large, large[0, 0], large[0, 0]).refuse_cancelled()
+        block_norms.refuse_cancelled(1e-9 * large, large)

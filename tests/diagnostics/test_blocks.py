@@ -529,17 +529,17 @@ def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, 
     monkeypatch.setattr("hessdiag.diagnostics.pieces.SAVE_SHARE", 1e9)
     monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 8)
     whole, taken = blocks(_deep_problem(), probes=probes), 0
-    for _ in range(3 if probes else 0):
+    for _ in range(3):
         ended = blocks(_deep_problem(), probes=probes, resume=tmp_path, progress=ends_after(4))
         assert ended.status == "interrupted"
         assert ended.resumed_pieces >= taken
-        taken = ended.resumed_pieces + 2 * 8
+        taken = ended.resumed_pieces + (2 * 8 if probes else 0)
     resumed = blocks(_deep_problem(), probes=probes, resume=tmp_path)
     assert resumed.resumed_pieces >= taken
     assert resumed.to_result() == whole.to_result()
     assert (resumed.verdict, resumed.status, resumed.checks) == (whole.verdict, whole.status, whole.checks)
     again = blocks(_deep_problem(), probes=probes, resume=tmp_path)
-    assert again.resumed_pieces == (4 * probes if probes else 1)
+    assert again.resumed_pieces == (4 * probes if probes else 4), "probes, or layers"
     assert again.to_result() == whole.to_result()
     with pytest.raises(SpecError, match="another run: seed was 0 and is 1"):
         blocks(_deep_problem(), probes=probes, seed=1, resume=tmp_path)
