@@ -269,25 +269,33 @@ class CurvatureOperator(ABC, Generic[G]):
         assert total is not None  # a problem has at least one batch
         return total
 
-    def _rows(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
-        """One batch's products, as many vectors at a time as memory allows."""
+    def _rows(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None = None) -> Tensor:
+        """One batch's products, as many vectors at a time as memory allows; in `out` if that is given."""
         if len(vectors) > self.chunk:
-            return torch.cat([self._rows(graph, part, layer) for part in torch.split(vectors, self.chunk)])
+            rows = self._space(vectors, layer) if out is None else out
+            for part, own in zip(torch.split(vectors, self.chunk), torch.split(rows, self.chunk), strict=True):
+                self._rows(graph, part, layer, own)
+            return rows
         try:
-            return self._pass(graph, vectors, layer)
+            return self._pass(graph, vectors, layer, out)
         except RuntimeError as error:
             if not out_of_memory(error) or self.chunk == 1:
                 raise
             self._chunk = self.chunk // 2
             self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
-        return self._rows(graph, vectors, layer)
+        return self._rows(graph, vectors, layer, out)
 
-    def _pass(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
+    def _space(self, vectors: Tensor, layer: Layer | None) -> Tensor:
+        """Where the products come, each written once."""
+        width = self.shape[1] if layer is None else layer.size
+        return torch.empty(len(vectors), width, dtype=self.dtype, device=self.device)
+
+    def _pass(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None) -> Tensor:
         """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
         fewest = CPU_FEWEST if self.device.type == "cpu" else 2
         if len(vectors) >= fewest and self._unbatched is None:
             try:
-                rows = self._together(graph, vectors, layer)
+                rows = self._together(graph, vectors, layer, out)
                 self._batched = True
                 return rows
             except RuntimeError as error:
@@ -295,29 +303,30 @@ class CurvatureOperator(ABC, Generic[G]):
                     raise
                 self._unbatched = str(error).splitlines()[0][:120]
         if len(vectors) == 1:
-            return self._together(graph, vectors, layer)
-        width = self.shape[1] if layer is None else layer.size
-        rows = torch.empty(len(vectors), width, dtype=self.dtype, device=self.device)
-        for row, vector in enumerate(vectors):
-            rows[row] = self._together(graph, vector[None], layer)[0]
+            return self._together(graph, vectors, layer, out)
+        rows = self._space(vectors, layer) if out is None else out
+        for vector, row in zip(torch.split(vectors, 1), torch.split(rows, 1), strict=True):
+            self._together(graph, vector, layer, row)
         return rows
 
-    def _together(self, graph: G, vectors: Tensor, layer: Layer | None) -> Tensor:
+    def _together(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None) -> Tensor:
         """Products with all vectors at once, on a GPU from a recording if that is faster; entered in the ledger."""
 
-        def product(vectors: Tensor) -> Tensor:
-            return self._joined(graph.products(vectors, layer), len(vectors), layer)
+        def product(vectors: Tensor, out: Tensor | None = None) -> Tensor:
+            return self._joined(graph.products(vectors, layer), len(vectors), layer, out)
 
         if self._stream is None or graph is not self._kept or self._moved is not None:
-            found = product(vectors)
+            found = product(vectors, out)
         else:
             found = self._replays.run((len(vectors), layer), product, vectors)
+            if out is not None:
+                out.copy_(found)
         now = time.perf_counter()
         cost.enter(len(vectors) / len(self.problem.batch_weights), now - self._since)
         self._since = now
         return found
 
-    def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None) -> Tensor:
+    def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None, out: Tensor | None) -> Tensor:
         places = self.problem.places(layer)
         parts = [
             torch.zeros(rows, place.stop - place.start, dtype=self.dtype, device=self.device)
@@ -325,7 +334,7 @@ class CurvatureOperator(ABC, Generic[G]):
             else part.reshape(rows, -1).to(self.dtype)
             for place, part in zip(places, columns, strict=True)
         ]
-        return torch.cat(parts, dim=1)
+        return torch.cat(parts, dim=1, out=out)
 
     def _graphs(self) -> Iterator[tuple[float, G]]:
         """Each batch's weight and graph. One batch's graph is kept; several are rebuilt, one at a time."""

@@ -147,7 +147,7 @@ def _range(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
         row, _ = orthogonalize(row, rows[:kept])
         left = float(row_norms(row))
         if left > rounding * size:  # else nothing of it is new
-            rows[kept] = orthogonalize(row.div_(left), rows[:kept])[0][0]
+            rows[kept] = orthogonalize(row.div_(left), rows[:kept], own=True)[0][0]
             kept += 1
     return rows[:kept].T
 

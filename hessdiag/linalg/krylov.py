@@ -72,7 +72,10 @@ class KrylovSpace:
     def _add(self, images: Tensor, start: int, stop: int) -> None:
         """Take the next block into the basis."""
         self.products += stop - start
-        remainder, coefficients = orthogonalize(images, self._basis[:stop], near=stop - self._reach)
+        # Copied to where the next block comes, and orthogonalized there: long vectors then need no fresh memory.
+        remainder = self._basis[stop : stop + len(images)]
+        remainder.copy_(images)
+        remainder, coefficients = orthogonalize(remainder, self._basis[:stop], near=stop - self._reach, own=True)
         self._reach = start
         known = coefficients.double().cpu()
         if self._images is not None:
@@ -186,22 +189,22 @@ class KrylovSpace:
         self._continue_by_rows(remainder)
 
     def _continue_by_rows(self, remainder: Tensor) -> None:
-        """The same one row after the other, with an eye on what each loses to those before it."""
+        """The same one row after the other, in place, with an eye on what each loses to those before it."""
         self._coupling = torch.zeros(len(remainder), self._width, dtype=torch.float64)
         for j in range(self._width):
             known = self._basis[: self.size + j]
             row, norm = remainder[j : j + 1], torch.zeros(1, dtype=torch.float64)
             if len(row):
                 before = row_norms(row)
-                row, coefficients = orthogonalize(row, known[self.size :])
+                row, coefficients = orthogonalize(row, known[self.size :], own=True)
                 self._coupling[j, :j] = coefficients[0].double().cpu()
                 norm = row_norms(row)
                 if norm < CANCELLED * before:
-                    row, _ = orthogonalize(row, known)
+                    row, _ = orthogonalize(row, known, own=True)
                     norm = row_norms(row)
             if norm > BREAKDOWN * self.precision * self.norm:
                 self._coupling[j, j] = norm[0]
-                self._basis[self.size + j] = scaled(row, norm)[0]
+                scaled(row, norm, out=self._basis[self.size + j : self.size + j + 1])
             else:
                 self._basis[self.size + j] = self._random(known)
 
@@ -210,8 +213,8 @@ class KrylovSpace:
         row = torch.randn(1, self.n, generator=self._generator, dtype=torch.float32)
         row = row.to(self._basis.device, self._basis.dtype)
         for _ in range(2):  # where the basis nearly spans the space, almost nothing is left of the first
-            row, _ = orthogonalize(row, known)
-            row = scaled(row, row_norms(row))
+            row, _ = orthogonalize(row, known, own=True)
+            row = scaled(row, row_norms(row), out=row)
         return row[0]
 
 

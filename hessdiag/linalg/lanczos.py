@@ -8,6 +8,7 @@ from torch import Tensor
 from hessdiag.linalg.operator import SymmetricOperator
 
 LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
+PIECE = 2**18  # numbers of it that pass at a time: the C library keeps the pages of so few for the next ones
 BREAKDOWN = 10.0  # units of rounding of |A| below which a remainder is taken for zero
 
 
@@ -77,29 +78,42 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
     for step in range(m):
         if not len(active):
             break
-        products = (operator @ basis[active, step].T).T
-        if len(active) == k:
-            remainder, coefficients = orthogonalize(products, basis[:, : step + 1], near=2)
+        every = len(active) == k
+        at = slice(None) if every else active
+        products = (operator @ basis[at, step].T).T
+        scale[at] = torch.maximum(scale[at], row_norms(products))
+        # Copied to where the next vectors come, and orthogonalized there: long ones then need no fresh memory.
+        basis[at, step + 1] = products
+        del products
+        if every:
+            following, coefficients = orthogonalize(basis[:, step + 1], basis[:, : step + 1], near=2, own=True)
+            norms = row_norms(following)
         else:  # one by one, without a copy of the bases of those that go on
             parts = [
-                orthogonalize(row[None], basis[index, : step + 1], near=2)
-                for row, index in zip(products, active.tolist(), strict=True)
+                orthogonalize(basis[index, step + 1][None], basis[index, : step + 1], near=2, own=True)
+                for index in active.tolist()
             ]
-            remainder, coefficients = (torch.cat(part) for part in zip(*parts, strict=True))
-        norms = row_norms(remainder)
-        scale[active] = torch.maximum(scale[active], row_norms(products))
-        alphas[active, step] = coefficients[:, step].double().cpu()
-        taken[active] = step + 1
-        more = norms > rounding * scale[active]
+            coefficients = torch.cat([found for _, found in parts])
+            norms = torch.cat([row_norms(following) for following, _ in parts])
+        alphas[at, step] = coefficients[:, step].double().cpu()
+        taken[at] = step + 1
+        more = norms > rounding * scale[at]
         if step + 1 == n:
             more &= False
-        active, norms, remainder = active[more], norms[more], remainder[more.to(remainder.device)]
-        betas[active, step] = norms
-        basis[active, step + 1] = scaled(remainder, norms)
+        if every and bool(more.all()):
+            scaled(basis[:, step + 1], norms, out=basis[:, step + 1])
+        else:
+            for index, norm, goes_on in zip(active.tolist(), norms, more.tolist(), strict=True):
+                row = basis[index, step + 1][None]
+                scaled(row, norm[None], out=row) if goes_on else row.zero_()
+        active = active[more]
+        betas[active, step] = norms[more]
     return Tridiagonal(alphas, betas, taken, basis[:, :m].transpose(1, 2) if keep_basis else None)
 
 
-def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tuple[Tensor, Tensor]:
+def orthogonalize(
+    vectors: Tensor, basis: Tensor, near: int | None = None, *, own: bool = False
+) -> tuple[Tensor, Tensor]:
     """Subtract from each of b rows what lies in the span of the orthonormal rows of a basis, in two passes.
 
     Args:
@@ -108,6 +122,7 @@ def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tu
         near: How many of the basis's last rows hold all that is there to subtract, but for errors. The first pass
             leaves the others out: what a Lanczos step should find there is zero. Where it finds more than remains, as
             with products that are noisy, a third pass follows. Default: all.
+        own: Whether the remainder may take the place of `vectors`: long ones need no fresh pages then.
 
     Returns:
         The remainder (b, n), and the coefficients (b, m) that were subtracted.
@@ -118,7 +133,7 @@ def orthogonalize(vectors: Tensor, basis: Tensor, near: int | None = None) -> tu
     # A product for each row: one matrix product with two or three rows takes as long, and on one core.
     known = basis.expand(len(vectors), *basis.shape[-2:])
     close = known if near is None else known[:, -near:]
-    rest, first = _subtracted(vectors[:, None], close)
+    rest, first = _subtracted(vectors[:, None], close, own=own)
     rest, total = _subtracted(rest, known, own=True)
     if near is not None and bool((total.norm(dim=-1) > rest.norm(dim=-1)).any()):
         rest, again = _subtracted(rest, known, own=True)
@@ -138,8 +153,17 @@ def _subtracted(rows: Tensor, known: Tensor, *, own: bool = False) -> tuple[Tens
 def row_norms(rows: Tensor) -> Tensor:
     """Euclidean norms of the rows, summed in float64 where the device has it; float64 on the CPU."""
     wide = torch.float32 if rows.device.type == "mps" else torch.float64
+    if rows.shape[-1] > LONG:  # each piece is copied in float64: of whole rows, that would be twice their size
+        parts = [torch.linalg.vector_norm(part, dim=-1, dtype=wide) for part in _pieces(rows)]
+        rows = torch.stack(parts, dim=-1)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=wide)
     return norms.double().cpu()
+
+
+def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+    """A long vector, or the rows of a matrix, in parts: few on a GPU, which launches something for each."""
+    found: tuple[Tensor, ...] = torch.split(tensor, PIECE if tensor.device.type == "cpu" else LONG, dim=-1)
+    return found
 
 
 def safe_norm(vector: Tensor) -> float:
@@ -149,7 +173,7 @@ def safe_norm(vector: Tensor) -> float:
     True
     """
     if vector.numel() > LONG:  # without copies of the vector
-        parts = torch.tensor([safe_norm(part) for part in torch.split(vector.reshape(-1), LONG)], dtype=torch.float64)
+        parts = torch.tensor([safe_norm(part) for part in _pieces(vector.reshape(-1))], dtype=torch.float64)
         return safe_norm(parts)
     largest = float(vector.abs().max()) if vector.numel() else 0.0
     return largest * float((vector / largest).norm()) if largest else 0.0
@@ -162,10 +186,10 @@ def inner(a: Tensor, b: Tensor) -> float:
     6.0
     """
     wide = torch.float32 if a.device.type == "mps" else torch.float64
-    pairs = zip(torch.split(a, LONG), torch.split(b, LONG), strict=True)
+    pairs = zip(_pieces(a), _pieces(b), strict=True)
     return sum(float(x.to(wide) @ y.to(wide)) for x, y in pairs)
 
 
-def scaled(rows: Tensor, norms: Tensor) -> Tensor:
-    """Each row divided by its norm."""
-    return rows / norms.to(rows.device, rows.dtype)[:, None]
+def scaled(rows: Tensor, norms: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Each row divided by its norm, in `out` if that is given."""
+    return torch.div(rows, norms.to(rows.device, rows.dtype)[:, None], out=out)
