@@ -1,11 +1,13 @@
 """How a result came to be: an allow-list of facts. No environment, no host name, no user name."""
 
 import platform
+import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import click
@@ -58,6 +60,8 @@ def collect(
         "device": device_name(device),
         "threads": torch.get_num_threads(),
         "kernels_forced": list(kernels_forced),
+        "arithmetic": arithmetic(device),
+        **({"gpu": gpu(device)} if device.startswith("cuda") else {}),
         **spent,
     }
 
@@ -84,6 +88,58 @@ def device_name(device: str) -> str:
     import torch
 
     return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+
+
+def arithmetic(device: str) -> dict[str, Any]:
+    """In which arithmetic was measured, and what of the process's own flags was set aside meanwhile.
+
+    >>> arithmetic("cpu")
+    {'float32': 'IEEE', 'set_aside': [], 'repeatable': True}
+    """
+    import torch
+
+    from hessdiag.arithmetic import autocast, rounded
+
+    gpu = device.startswith("cuda")
+    aside = [f"{value} in {name}" for name, value in rounded().items() if name.endswith("GPU") == gpu]
+    aside += [f"autocast on {kind}" for kind in autocast()]
+    if gpu and torch.backends.cudnn.benchmark:
+        aside.append("cudnn.benchmark")
+    return {
+        "float32": "IEEE",
+        "set_aside": aside,
+        # Kernels of a GPU add in any order, so that last digits vary from run to run, unless the user forbids those.
+        "repeatable": not gpu or torch.are_deterministic_algorithms_enabled(),
+    }
+
+
+def gpu(device: str) -> dict[str, Any]:
+    """What the numbers and the time depend on, where a GPU computed."""
+    import torch
+
+    own = torch.cuda.get_device_properties(device)
+    return {
+        "name": own.name,
+        "memory_bytes": own.total_memory,
+        "compute_capability": f"{own.major}.{own.minor}",
+        "driver": driver(),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        "cudnn_deterministic": torch.backends.cudnn.deterministic,
+        "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+        "peak_allocated_bytes": int(torch.cuda.max_memory_allocated(device)),
+        "peak_reserved_bytes": int(torch.cuda.max_memory_reserved(device)),
+    }
+
+
+def driver() -> str | None:
+    """Version of the kernel's module; `None` where the system does not tell."""
+    try:
+        line = Path("/proc/driver/nvidia/version").read_text().splitlines()[0]
+    except (OSError, IndexError):
+        return None
+    found = re.search(r"\b\d+\.\d+(\.\d+)?\b", line)
+    return found[0] if found else None
 
 
 def peak_memory_bytes(device: str = "cpu") -> int | None:

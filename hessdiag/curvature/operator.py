@@ -10,12 +10,14 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.curvature import cost, replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.memory import chunk_size
 from hessdiag.curvature.point.examine import examine, known
 from hessdiag.curvature.pullback import pullback
 from hessdiag.errors import ComputeError
+from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
 
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
@@ -65,7 +67,7 @@ class CurvatureOperator(ABC, Generic[G]):
         self._chunk: int | None = None
         self._kept: G | None = None
         self._since = 0.0  # when the last pass ended, or the first began
-        self._stream = replay.own_stream(problem.device)
+        self._stream = measuring.own_stream(problem.device)
         self._replays = replay.Replays(self._stream)
         self.missing: str | None = None
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
@@ -223,7 +225,7 @@ class CurvatureOperator(ABC, Generic[G]):
         Raises:
             ComputeError: if the model cannot be copied for them.
         """
-        with replay.on(self._stream):
+        with ieee(), measuring.on(self._stream):
             try:
                 return compute()
             except NoDoubleBackwardError as missing:

@@ -100,21 +100,3 @@ def seconds(product: Product, vectors: Tensor) -> float:
         torch.cuda.synchronize(vectors.device)
         times.append(time.perf_counter() - started)
     return min(times)
-
-
-def own_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """A stream on which products can be recorded; `None` where there are none."""
-    return torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def on(stream: torch.cuda.Stream | None) -> Iterator[None]:
-    """Compute on `stream`, after what was begun before and before what comes next."""
-    if stream is None:
-        yield
-        return
-    outside = torch.cuda.current_stream(stream.device)
-    stream.wait_stream(outside)
-    with torch.cuda.stream(stream):
-        yield
-    outside.wait_stream(stream)

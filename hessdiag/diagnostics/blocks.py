@@ -30,6 +30,7 @@ from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
+from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -135,6 +136,7 @@ class Blocks(Measured):
     engine: str
 
 
+@measurement
 def blocks(
     problem: Problem,
     *,

@@ -26,6 +26,7 @@ from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.numbers import number
+from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -123,6 +124,7 @@ class _Rows:
     complete: bool = True  # or an interrupt left rows out: those that are exact still tell what is inside
 
 
+@measurement
 def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
     """Bound the eigenvalues of a problem's Hessian, and measure its extremes.
 

@@ -28,6 +28,7 @@ from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg.lanczos import LONG
 from hessdiag.numbers import number
+from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 from hessdiag.theory import wigner_ols
 
@@ -106,6 +107,7 @@ class DiagShare(Measured):
         return super().to_result() | {"trajectory": None}
 
 
+@measurement
 def diag_share(
     problem: Problem,
     *,

@@ -29,6 +29,7 @@ from hessdiag.linalg.eigensolver import (
     smallest_basis,
 )
 from hessdiag.linalg.lanczos import inner, row_norms, safe_norm
+from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Progress = Callable[[int, int, str], None]
@@ -140,6 +141,7 @@ class Eigs(Measured):
         return numbers | ends
 
 
+@measurement
 def eigs(
     problem: Problem,
     *,

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.curvature.cost import SPARE, gib, refuse_many
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
@@ -202,6 +203,7 @@ class Forward:
         }
 
 
+@ieee()
 def forward(
     *,
     depth: int = 128,

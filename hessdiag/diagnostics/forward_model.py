@@ -25,6 +25,7 @@ from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem import batch as batches
 from hessdiag.problem.describe import describe
+from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 MODEL_SEEDS = 200
@@ -233,6 +234,7 @@ def _log_ratio(output: tuple[float, int], reference: tuple[float, int]) -> float
     return 0.5 * (math.log(total / count) - math.log(input_total / input_count))
 
 
+@measurement
 def forward_model(
     problem: Problem,
     *,

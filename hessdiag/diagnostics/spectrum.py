@@ -28,6 +28,7 @@ from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.intervals import Average
 from hessdiag.linalg.slq import Density
+from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -240,6 +241,7 @@ class Spectrum(Measured):
         return {"semicircle_low": mean - radius, "semicircle_high": mean + radius}
 
 
+@measurement
 def spectrum(
     problem: Problem,
     *,

@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import torch
 
+from hessdiag.arithmetic import ieee
 from hessdiag.curvature.cost import refuse_many
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.point.result import Point
@@ -216,6 +217,7 @@ class Vanishing:
         )
 
 
+@ieee()
 def vanishing(
     *,
     depth: int | Sequence[int] = 32,

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from hessdiag.arithmetic import ieee
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics.effective_width import EffectiveWidth
@@ -64,6 +65,7 @@ class Survey:
         return PRODUCT_TO_FORWARD * self.products * self.forward
 
 
+@ieee()
 def vanishing_of(
     build: Build,
     *,

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.lanczos import row_norms
 from hessdiag.linalg.operator import SymmetricOperator
@@ -83,6 +84,7 @@ def smallest_basis(lowest: int, highest: int) -> int:
     return lowest + highest + 4 * max(lowest, highest, BLOCK)
 
 
+@ieee()
 def extreme_eigenpairs(
     operator: SymmetricOperator,
     *,
@@ -155,6 +157,7 @@ def extreme_eigenpairs(
         return _pairs(space, lowest, highest, tol, interrupted=True)
 
 
+@ieee()
 def dense_eigenpairs(
     matrix: Tensor, *, lowest: int, highest: int, tol: float = 1e-3, precision: float | None = None
 ) -> Eigenpairs:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.linalg import intervals
 from hessdiag.linalg.lanczos import LONG, inner, orthogonalize, row_norms, safe_norm
 from hessdiag.linalg.operator import SymmetricOperator
@@ -92,6 +93,7 @@ def _drawn(operator: SymmetricOperator, count: int, seed: int | None, dtype: tor
     return drawn
 
 
+@ieee()
 def trace(operator: SymmetricOperator, count: int, seed: int | None = None, *, sketch: int = 0) -> Estimate:
     """Trace by random signs, exactly on the range of a sketch and by chance on the rest.
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
@@ -107,6 +108,7 @@ def _oval_end(a: Floats, R: Floats) -> float:
     return x
 
 
+@ieee()
 def perron(matrix: Tensor) -> Interval:
     """Gershgorin's interval after the best diagonal scaling D^-1 A D at each end.
 
@@ -177,6 +179,7 @@ def sketch_relative_stderr(count: int) -> float:
     return math.sqrt(sketch_correction(count) ** 2 / math.cos(math.pi / count) ** count - 1)
 
 
+@ieee()
 def sketch_row_sums(operator: SymmetricOperator, count: int, seed: int | None = None) -> RowSums:
     """All absolute row sums at once: A times a Cauchy vector is Cauchy, with the row sums for scales (Indyk 2006).
 

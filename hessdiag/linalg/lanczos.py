@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.linalg.operator import SymmetricOperator
 
 LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
@@ -42,6 +43,7 @@ class Tridiagonal:
         return torch.diag(self.alphas[index, :m]) + torch.diag(off, 1) + torch.diag(off, -1)
 
 
+@ieee()
 def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, keep_basis: bool = False) -> Tridiagonal:
     """Run Lanczos from each column of `start`, one product with all of them per step.
 

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag.arithmetic import ieee
 from hessdiag.linalg import estimators, intervals
 from hessdiag.linalg.intervals import Average
 from hessdiag.linalg.lanczos import Tridiagonal, tridiagonalize
@@ -316,6 +317,7 @@ class Density:
         return (parts[1] / size if size else 0.0), size
 
 
+@ieee()
 def spectral_density(
     operator: SymmetricOperator,
     *,

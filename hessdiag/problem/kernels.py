@@ -25,6 +25,20 @@ def dense_embeddings(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
+def no_cudnn() -> Iterator[None]:
+    """Its recurrent layers have no double backward.
+
+    `torch.backends.cudnn.flags` would allow TF32 by the way, and fails where old and new flags contradict each other.
+    """
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
+
+
+@contextmanager
 def plain_embedding_bag() -> Iterator[None]:
     """The fused kernel is differentiable only once. Sums and means of looked-up rows are, as often as is asked."""
     home = torch.nn.functional

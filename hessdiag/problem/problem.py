@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hessdiag import arithmetic
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
 from hessdiag.problem import averages, guard, indices, kernels, order, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
+from hessdiag.problem.measuring import measuring
 
 
 @dataclass(frozen=True)
@@ -364,13 +366,14 @@ class Problem:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Everything that an evaluation needs, undone afterwards: mode, buffers, random state, kernels."""
+        """Everything that an evaluation needs, undone afterwards: mode, buffers, random state, kernels, arithmetic."""
         with self._evaluation(self._folds):
             yield
 
     @contextmanager
     def _evaluation(self, fold: bool) -> Iterator[None]:
         with ExitStack() as stack:
+            stack.enter_context(measuring(self.device))
             if not vars(self).get("_harmless"):
                 stack.enter_context(self._parameters_kept())
             stack.enter_context(_mode(self.model, self._modules, self.train_mode))
@@ -387,7 +390,7 @@ class Problem:
             if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it; by itself it takes a second
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
             if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
-                stack.enter_context(torch.backends.cudnn.flags(enabled=False))
+                stack.enter_context(kernels.no_cudnn())
             if self.train_mode or self.one_draw:
                 devices = [self.device] if self.device.type == "cuda" else []
                 stack.enter_context(torch.random.fork_rng(devices))
@@ -457,6 +460,7 @@ class Problem:
             if indices.ended(error):
                 raise indices.context_lost() from error
             raise ComputeError(f"model, batch and loss do not fit: {_first_line(error)}", None) from error
+        arithmetic.insist()  # a model may allow rounding in its forward pass
         if not isinstance(value, Tensor) or value.numel() != 1:
             form = (
                 f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -157,6 +157,13 @@ def _reproduce(doc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "trusted code", "code inside a file was run, because --trust-code was given"
     forced = provenance.get("kernels_forced") or ()
     yield "kernels forced", ", ".join(forced) or "none"
+    if arithmetic := provenance.get("arithmetic"):
+        aside = f"; set aside: {', '.join(arithmetic['set_aside'])}" if arithmetic.get("set_aside") else ""
+        digits = "" if arithmetic.get("repeatable", True) else "; last digits vary from run to run on a GPU"
+        yield "arithmetic", f"{arithmetic['float32']} float32{aside}{digits}"
+    if gpu := provenance.get("gpu"):
+        names = ("driver", "cuda", "cudnn")
+        yield "GPU", ", ".join(f"{name} {gpu[name]}" for name in names if gpu.get(name) is not None)
     if provenance.get("resumed_pieces"):
         yield "taken up", f"{number(provenance['resumed_pieces'])} finished pieces of an earlier run"
     yield "started", str(provenance.get("started", ""))

@@ -9,6 +9,7 @@ from torch import nn
 from hessdiag.curvature import replay
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.problem import measuring
 from hessdiag.problem.problem import Problem
 
 
@@ -114,8 +115,8 @@ def _problem(kind, device):
 
 def _recorded_elsewhere(monkeypatch):
     """Recordings as on a GPU, which run the product itself."""
-    monkeypatch.setattr(replay, "own_stream", lambda device: "a stream")
-    monkeypatch.setattr(replay, "on", lambda stream: nullcontext())
+    monkeypatch.setattr(measuring, "own_stream", lambda device: "a stream")
+    monkeypatch.setattr(measuring, "on", lambda stream: nullcontext())
     monkeypatch.setattr(replay, "record", lambda product, vectors, stream: lambda vectors: product(vectors))
     monkeypatch.setattr(replay, "seconds", lambda product, vectors: float(product.__name__ == "product"))
 

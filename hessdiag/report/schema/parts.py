@@ -107,6 +107,15 @@ class OwnProblem(_Problem):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Arithmetic:
+    """In which arithmetic was measured."""
+
+    float32: str
+    set_aside: list[str] = field(default_factory=list)
+    repeatable: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """How the numbers came to be."""
 
@@ -119,6 +128,8 @@ class Provenance:
     device: str = "?"
     threads: Count | None = None
     kernels_forced: list[str] | None = None
+    arithmetic: Arithmetic | None = None
+    gpu: dict[str, Any] | None = None
     resumed_pieces: Count | None = None
 
 
