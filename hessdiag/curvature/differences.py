@@ -11,20 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from hessdiag.curvature import cost
 from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.linalg.lanczos import LONG
 from hessdiag.problem import batch as batches
+from hessdiag.problem.once import once
 from hessdiag.problem.problem import Layer, Problem
 
 # Of the cube root of rounding, where truncation and rounding of a central difference meet. Measured on smooth and on
 # piecewise-linear networks: relative errors of 2e-11 to 3e-10 in float64, which extrapolation from two steps does not
 # better at this size, and at larger ones only where no kink is crossed.
 STEP = 0.5
-
-_ONCE = once_differentiable(lambda ctx: None).__code__
 
 
 class NoDoubleBackwardError(Exception):
@@ -39,24 +37,11 @@ def reason(error: Exception) -> str:
 def refuse_cut(tensors: Iterable[Tensor]) -> None:
     """Look for functions in the graph of tensors that autograd cannot differentiate again.
 
-    It would not complain: where unused parameters are allowed, all that lies beyond such a function is silently zero.
-
     Raises:
         NoDoubleBackwardError: naming the first that is found.
     """
-    ahead: list[Any] = [tensor.grad_fn for tensor in tensors]
-    seen = set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        function: Any = getattr(node, "_forward_cls", None)
-        if any(getattr(getattr(function, name, None), "__code__", None) is _ONCE for name in ("backward", "vjp")):
-            raise NoDoubleBackwardError(f"the function {function.__name__} is differentiable only once")
-        if node.name() == "torch::autograd::Error":
-            raise NoDoubleBackwardError("a function in the model is differentiable only once")
-        seen.add(node)
-        ahead += [successor for successor, _ in node.next_functions]
+    if (found := once(tensors)) is not None:
+        raise NoDoubleBackwardError(found)
 
 
 class CannotCopyError(ComputeError):

@@ -60,12 +60,13 @@ class FisherOperator(OutputSpaceOperator):
 
 def is_likelihood(problem: Problem) -> bool:
     """Whether the loss is a negative log-likelihood whose Fisher matrix is the Gauss-Newton matrix."""
-    return problem._loss is not None and problem._loss.is_likelihood
+    loss = problem.loss_of_output
+    return loss is not None and loss.is_likelihood
 
 
 def _empirical(problem: Problem, batch: Any) -> Sandwich:
     """Each sample's loss as an output of its own: the outer products of their gradients are J' diag(w) J."""
-    loss = problem._loss
+    loss = problem.loss_of_output
     assert loss is not None
     values, counts = [], []
     with evaluated(problem):

@@ -14,12 +14,13 @@ from hessdiag.curvature import output_slopes
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.linearization import AT_KINK, Linearization, linearization
 from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
-from hessdiag.curvature.point.examine import TOLERANCE, NoHessianError, PointWarning, known
+from hessdiag.curvature.point.examine import NoHessianError, PointWarning, known
 from hessdiag.curvature.pullback import pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError
 from hessdiag.problem import loss as losses
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.recognised import OwnLoss
 
 
 def _no_second_derivative(name: str, why: str) -> NoGaussNewtonError:
@@ -103,7 +104,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         semidefinite: Whether it is known to have no negative eigenvalue, whatever the point.
 
     Raises:
-        SpecError: if the problem has an objective, or a loss that the model itself computes.
+        SpecError: if the problem has an objective, or computes a loss itself that is no known function of its logits.
     """
 
     method = "reverse over reverse"
@@ -118,10 +119,9 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         semidefinite: bool,
         check: bool = True,
     ) -> None:
-        if problem._loss is None:
+        if problem.loss_of_output is None:
             raise SpecError(
-                "Gauss-Newton and Fisher matrices need a loss of the model's output; an objective, or a loss that the "
-                "model computes itself, does not tell that part.",
+                f"Gauss-Newton and Fisher matrices need a loss of the model's output: {problem.why_no_loss_of_output}.",
                 "--operator hessian, or --loss ce|mse|bce|nll|FILE.py:f",
             )
         super().__init__(problem, check=check)
@@ -132,7 +132,9 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
     def engine(self) -> str:
         """How products are computed, for the report."""
         by_slopes = "the loss by central differences of its gradients, for autograd's second derivative is wrong there"
-        return super().engine if self._slopes_error is None else f"{super().engine}; {by_slopes}"
+        loss = self.problem.loss_of_output
+        own = [loss.definition] if isinstance(loss, OwnLoss) else []
+        return "; ".join([super().engine, *own, *([by_slopes] if self._slopes_error is not None else [])])
 
     @property
     def precision(self) -> float:
@@ -151,15 +153,17 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             ComputeError: if products cannot be computed.
         """
         found = linearization(self, seed)
-        if found is None or found.held or found.error <= TOLERANCE[self.problem.dtype]:
+        if found is None or found.held or found.error <= found.allowed:
             return found
         assert self.function is not None
-        assert self.problem._loss is not None
-        self._slopes_error = output_slopes.error_if_smooth(self.problem, self.function(self.problem._loss), seed)
+        assert self.problem.loss_of_output is not None
+        self._slopes_error = output_slopes.error_if_smooth(
+            self.problem, self.function(self.problem.loss_of_output), seed
+        )
         if self._slopes_error is not None:
             self.forget()
             again = linearization(self, seed)
-            if again is not None and again.error <= TOLERANCE[self.problem.dtype]:
+            if again is not None and again.error <= again.allowed:
                 return again
             self._slopes_error = None
             self.forget()
@@ -177,7 +181,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         if found is None:
             return
         examined = known(self.problem, self.matrix)
-        allowed = TOLERANCE[self.problem.dtype] if examined is None else examined.tolerance
+        allowed = found.allowed if examined is None else max(found.allowed, examined.tolerance)
         if not found.error <= allowed:
             raise NoHessianError(
                 f"products with {self.matrix} are not the loss's curvature along the linearized model: relative error "
@@ -196,10 +200,10 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         if self._slopes_error is None:
             return self._sandwich(problem, batch)
         assert self.function is not None
-        assert problem._loss is not None
+        assert problem.loss_of_output is not None
         with evaluated(problem):
             z = output_of(problem, batch)
-        return Sandwich(problem, z.tensors, output_slopes.middle(problem, z, self.function(problem._loss)))
+        return Sandwich(problem, z.tensors, output_slopes.middle(problem, z, self.function(problem.loss_of_output)))
 
     def _graph(self, batch: Any) -> Sandwich:
         sandwich, moved = self._part(self.problem, batch), self._moved
@@ -232,7 +236,7 @@ class GaussNewtonOperator(OutputSpaceOperator):
             and to compare one with the linearized model.
 
     Raises:
-        SpecError: if the problem has an objective, or a loss that the model itself computes.
+        SpecError: if the problem has an objective, or computes a loss itself that is no known function of its logits.
 
     Example: a linear model has no curvature of its own, so G is the Hessian.
 
@@ -246,7 +250,7 @@ class GaussNewtonOperator(OutputSpaceOperator):
     matrix = "the Gauss-Newton matrix"
 
     def __init__(self, problem: Problem, *, check: bool = True) -> None:
-        convex = problem._loss is not None and problem._loss.is_convex
+        convex = problem.loss_of_output is not None and problem.loss_of_output.is_convex
         super().__init__(problem, gauss_newton, output_loss, semidefinite=convex, check=check)
 
 
@@ -276,12 +280,12 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
     Raises:
         NoGaussNewtonError: if that cannot be differentiated twice.
     """
-    assert problem._loss is not None
-    name = problem._loss.name
+    assert problem.loss_of_output is not None
+    name = problem.loss_of_output.name
     with evaluated(problem):
         z = output_of(problem, batch)
         leaves = [tensor.detach().requires_grad_() for tensor in z.tensors]
-        value = scalar(function(problem._loss), z, leaves)
+        value = scalar(function(problem.loss_of_output), z, leaves)
     slopes: tuple[Tensor | None, ...] = (None,) * len(leaves)
     try:
         if value.requires_grad:

@@ -5,7 +5,7 @@ second derivative by automatic differentiation is used, and no product with J'.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import Moved, copied, movable
 from hessdiag.curvature.point.examine import TOLERANCE, unfrozen
-from hessdiag.curvature.point.held import HeldPieces
+from hessdiag.curvature.point.held import HeldPieces, coarsest
 from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of, scalar
 from hessdiag.errors import ComputeError
@@ -41,6 +41,8 @@ class Linearization:
         curves: Whether the loss curves along the outputs' way.
         elsewhere: Whether the loss also depends on parameters by another way than the tensors that it receives.
         held: Whether the outputs have a kink here along v, so that they were compared on the piece that autograd takes.
+        allowed: The largest error at which products are believed.
+        inside: The coarser dtype that the model computes in inside, if that is why no smaller error can be asked for.
     """
 
     error: float
@@ -48,6 +50,8 @@ class Linearization:
     curves: bool
     elsewhere: bool
     held: bool
+    allowed: float
+    inside: torch.dtype | None = None
 
     @property
     def linear(self) -> bool:
@@ -94,23 +98,38 @@ def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None
         moved = copied(problem, None) if problem.one_draw or problem.train_mode else movable(problem)
     except ComputeError:
         return None
-    unit = torch.finfo(moved.problem.dtype).eps ** (1 / 3)
     watched: set[Tensor] = {*problem.parameters, *moved.problem.parameters}
-    allowed = TOLERANCE[problem.dtype]
-    error, moves, curves, elsewhere, held = math.inf, False, False, False, False
-    for step in _STEPS:
-        along = _along(moved, v, function, moved.step(v, step * unit), watched)
-        error = min(error, along.distance(form))
-        moves, curves, elsewhere = moves or along.moves, curves or along.size > 0, elsewhere or along.elsewhere
-        if error <= _FAR_BETTER * allowed:
-            break
+    allowed, inside = TOLERANCE[problem.dtype], None
+    seen = list(_steps(moved, v, function, moved.problem.dtype, watched, form, allowed))
+    if _least(seen, form) > allowed:
+        inside = _inside(moved, allowed)
+        if inside is not None:
+            allowed = TOLERANCE[inside]
+            seen += _steps(moved, v, function, inside, watched, form, allowed)
+    error, held = _least(seen, form), False
+    moves, elsewhere = any(along.moves for along in seen), any(along.elsewhere for along in seen)
+    curves = any(along.size > 0 for along in seen)
     if error > allowed:  # astride a kink, such as that of units that are exactly zero; the loss may have none
         moved.holding = HeldPieces(moved, tight=True)
         with suppress(OtherPathError):
-            along = _along(moved, v, function, moved.step(v, _STEPS[0] * unit), watched)
+            along = _along(moved, v, function, moved.step(v, _STEPS[0] * _unit(moved.problem.dtype)), watched)
             held = along.distance(form) <= allowed
             error = min(error, along.distance(form))
-    return Linearization(error, moves, curves, elsewhere, held)
+    return Linearization(error, moves, curves, elsewhere, held, allowed, inside)
+
+
+def _least(seen: Sequence["_Along"], form: float) -> float:
+    return min([math.inf, *(along.distance(form) for along in seen)])  # a NaN is no distance
+
+
+def _unit(dtype: torch.dtype) -> float:
+    return float(torch.finfo(dtype).eps ** (1 / 3))
+
+
+def _inside(moved: Moved, allowed: float) -> torch.dtype | None:
+    """The dtype that a model computes in inside, where it is so coarse that more than `allowed` is asked too much."""
+    inside = coarsest(moved)
+    return inside if TOLERANCE[inside] > allowed else None
 
 
 @dataclass(frozen=True)
@@ -128,11 +147,28 @@ class _Along:
         return abs(form - self.second) / scale if scale else 0.0
 
 
+def _steps(
+    moved: Moved,
+    v: Tensor,
+    function: Callable[[Loss], Function],
+    dtype: torch.dtype,
+    watched: set[Tensor],
+    form: float,
+    allowed: float,
+) -> Iterator["_Along"]:
+    """Steps of several lengths, for the rounding of a dtype, until one is far better than needed."""
+    for step in _STEPS:
+        along = _along(moved, v, function, moved.step(v, step * _unit(dtype)), watched)
+        yield along
+        if along.distance(form) <= _FAR_BETTER * allowed:
+            return
+
+
 def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> _Along:
     problem = moved.problem
     second, size, moves, elsewhere = 0.0, 0.0, False, False
-    assert problem._loss is not None
-    loss = function(problem._loss)
+    assert problem.loss_of_output is not None
+    loss = function(problem.loss_of_output)
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
         directions = moved.difference(v, step, partial(_tensors, moved, batch))
         moved.origin()

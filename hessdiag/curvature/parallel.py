@@ -7,7 +7,6 @@ Without `torchrun` there is one process, and everything here does nothing.
 import atexit
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -185,7 +184,7 @@ def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any],
     if not parts:
         return operator, 0.0
     share = 1.0 if problem.loss_reduction == "sum" else own / problem.averaged.count
-    return operator.on(replace(problem, data=parts)), share
+    return operator.on(problem.like(data=parts)), share
 
 
 def _rows(own: slice, samples: int, tensor: Tensor) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import reason
 from hessdiag.errors import ComputeError, LoadError
-from hessdiag.problem import batch as batches
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
 
@@ -83,11 +82,10 @@ def output_of(problem: Problem, batch: Any) -> Received:
         NoGaussNewtonError: if nothing in the output depends on a parameter.
         LoadError: if the batch has no target, or the loss wants one tensor and the output holds none.
     """
-    inputs, target = batches.split(batch)
+    assert problem.loss_of_output is not None
+    output, target = problem.loss_of_output.parts(problem.model, batch)
     if target is None:
         raise LoadError("the batch has no target: Gauss-Newton and Fisher matrices need one.", "--operator hessian")
-    assert problem._loss is not None
-    output = problem._loss.received(batches.forward(problem.model, inputs))
     tensors, build = structure.flatten(output)
     if not tensors:
         raise NoGaussNewtonError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from hessdiag.curvature import parallel
@@ -184,7 +185,7 @@ def blocks(
     checks = examine(operator, seed, squared=True)
     split = _split(problem, seed, copied=checks.point.kind != "unchecked")
     gauss_newton = split.operator
-    checks = checks.also(split.checks)
+    checks = checks.also(split.checks, split.inside)
     precision = operator.precision
     same = {} if resume is None else identity(problem)
     pieces = Pieces(resume, {"command": "blocks", **same, "probes": probes, "seed": seed}, operator.device)
@@ -233,19 +234,19 @@ class _Split:
     loss: LossInOutput | None
     elsewhere: bool | None
     missing: str | None
+    inside: torch.dtype | None = None
 
 
 def _split(problem: Problem, seed: int, *, copied: bool) -> _Split:
-    if problem._loss is None:
-        whole = "an objective" if problem.objective is not None else "a loss that the model itself computes"
-        return _Split(None, {}, None, None, f"{whole} is no function of the model's output alone")
+    if problem.loss_of_output is None:
+        return _Split(None, {}, None, None, problem.why_no_loss_of_output)
     operator = GaussNewtonOperator(problem, check=False)
     try:
         found = operators.output_checks(operator, seed)
     except NoGaussNewtonError as error:
         return _Split(None, {}, None, None, error.what.rstrip("."))
     checks: dict[str, float | None] = found.checks if copied else {"ggn_quadratic_form": None}
-    return _Split(operator, checks, found.loss, found.elsewhere, None)
+    return _Split(operator, checks, found.loss, found.elsewhere, None, found.inside)
 
 
 def _measured_exactly(
@@ -366,7 +367,8 @@ def _sampled_mass(operator: HessianOperator, measured: dict[str, Any], rows: int
 
 def _convex(problem: Problem) -> bool:
     """Whether the loss is known to be convex in the output: then G is positive semidefinite."""
-    return problem._loss is not None and problem._loss.is_convex
+    loss = problem.loss_of_output
+    return loss is not None and loss.is_convex
 
 
 def _bounds(problem: Problem, matrices: dict[str, Floats]) -> tuple[float, float]:

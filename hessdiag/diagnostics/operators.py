@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
 from hessdiag.curvature import checks, parallel
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
@@ -46,12 +48,14 @@ class OutputChecks:
         loss: What is known of the loss in what it receives: that it is convex, or that it is linear here.
         elsewhere: Whether the loss uses parameters by another way than what it receives.
         at_kink: Whether the outputs have a kink here.
+        inside: The coarser dtype that the model computes in inside, where the checks allow for its rounding.
     """
 
     checks: dict[str, float | None]
     loss: LossInOutput
     elsewhere: bool
     at_kink: bool
+    inside: torch.dtype | None = None
 
 
 def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
@@ -65,7 +69,7 @@ def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
     known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
     if found is None:
         return OutputChecks({"ggn_quadratic_form": None}, known, elsewhere=False, at_kink=False)
-    return OutputChecks({"ggn_quadratic_form": found.error}, known, found.elsewhere, found.held)
+    return OutputChecks({"ggn_quadratic_form": found.error}, known, found.elsewhere, found.held, found.inside)
 
 
 def trust(found: checks.Examination) -> dict[str, Any]:

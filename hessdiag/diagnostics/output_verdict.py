@@ -76,7 +76,8 @@ def kink_findings(outputs_at_kink: bool | None) -> list[Finding]:
 
 def linear_finding(problem: Problem) -> Finding:
     """Why a Gauss-Newton matrix is zero though the outputs depend on the parameters."""
-    kind = problem._loss.kind if problem._loss is not None else None
+    loss = problem.loss_of_output
+    kind = loss.kind if loss is not None else None
     between = " between its kinks" if kind == "l1" else ""
     return Finding(
         "warn",

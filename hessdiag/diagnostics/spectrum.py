@@ -290,7 +290,7 @@ def spectrum(
     checks = examine(matrix, seed, squared=True)
     output = None if isinstance(matrix, HessianOperator) else operators.output_checks(matrix, seed)
     if output is not None:
-        checks = checks.also(output.checks)
+        checks = checks.also(output.checks, output.inside)
     semidefinite = output is not None and output.loss == "convex"
     exact = plan is None
     products = matrix if exact else parallel.shared(matrix)

@@ -51,6 +51,11 @@ class Loss:
         """
         return output_tensor(output) if self.of_tensor else output
 
+    def parts(self, model: torch.nn.Module, batch: Any) -> tuple[Any, Any]:
+        """What the loss receives of a batch: of the model's output, and the target, `None` where there is none."""
+        inputs, target = split(batch)
+        return self.received(forward(model, inputs)) if target is not None else None, target
+
     @property
     def is_convex(self) -> bool:
         """Whether it is known to be convex in what it receives."""
@@ -186,15 +191,23 @@ def objective(loss: Loss) -> Objective:
     """The normal form of a loss: a function of (model, batch)."""
 
     def call(model: torch.nn.Module, batch: Any) -> Tensor:
-        inputs, target = split(batch)
+        received, target = loss.parts(model, batch)
         if target is None:
             raise LoadError(
                 f"the batch has no target for the loss {loss.name}.",
                 "--loss output, if the model returns its own loss",
             )
-        return loss.function(loss.received(forward(model, inputs)), target)
+        return loss.function(received, target)
 
     return call
+
+
+def computed(output: Any) -> Tensor | None:
+    """The loss in what a model puts out, if it computed one."""
+    value = getattr(output, "loss", None)
+    if value is None and isinstance(output, dict):
+        value = output.get("loss")
+    return value if isinstance(value, Tensor) else None
 
 
 def output_loss(model: torch.nn.Module, batch: Any) -> Tensor:
@@ -203,11 +216,8 @@ def output_loss(model: torch.nn.Module, batch: Any) -> Tensor:
     Raises:
         LoadError: if the output has no `.loss`.
     """
-    output = forward(model, batch)
-    value = getattr(output, "loss", None)
-    if value is None and isinstance(output, dict):
-        value = output.get("loss")
-    if not isinstance(value, Tensor):
+    value = computed(forward(model, batch))
+    if value is None:
         raise LoadError(
             "--loss output needs a model whose output has a .loss; this one's has none.",
             "--loss ce, mse, bce or nll",

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag import arithmetic
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, guard, indices, kernels, order, structure
+from hessdiag.problem import averages, guard, indices, kernels, order, recognised, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 from hessdiag.problem.measuring import measuring
@@ -134,6 +134,27 @@ class Problem:
     def _loss(self) -> losses.Loss | None:
         named = isinstance(self.loss, str) and self.loss == "output"
         return None if self.loss is None or named else losses.resolve(self.loss)
+
+    @cached_property
+    def loss_of_output(self) -> losses.Loss | None:
+        """The loss as a function of what the model puts out; `None` where it is none, see `why_no_loss_of_output`.
+
+        It is the loss itself; one that the model computes is compared with those that are known, on all batches.
+        """
+        return self._loss or self._recognition.loss
+
+    @property
+    def why_no_loss_of_output(self) -> str:
+        """Why the loss is no known function of the model's output."""
+        if self.objective is not None:
+            return "an objective is no function of the model's output alone"
+        return f"the loss that the model computes is no known function of its logits ({self._recognition.missing})"
+
+    @cached_property
+    def _recognition(self) -> recognised.Recognition:
+        if self.objective is not None:
+            return recognised.Recognition(None)
+        return recognised.recognise(self.model, self.data, self.parameters, self.evaluation)
 
     @cached_property
     def _objective(self) -> losses.Objective:
@@ -354,8 +375,15 @@ class Problem:
 
         For gradients, which folding does not make faster, and for what checks it.
         """
-        other = replace(self, **changes)
+        other = self.like(**changes)
         vars(other)["_folds"] = False
+        return other
+
+    def like(self, **changes: Any) -> "Problem":
+        """A copy with these attributes changed, for the same loss: what it was recognised as stays."""
+        other = replace(self, **changes)
+        if "_recognition" in vars(self):
+            vars(other)["_recognition"] = self._recognition
         return other
 
     def _value_and_gradient(self, fold: bool) -> tuple[Tensor, Tensor]:

@@ -101,9 +101,13 @@ class Examination:
         errors = [value for value in self.checks.values() if value is not None]
         return not self.point.trusted or any(not value <= self.tolerance for value in errors)
 
-    def also(self, more: dict[str, float | None]) -> "Examination":
-        """With other checks beside these."""
-        return replace(self, checks=self.checks | more)
+    def also(self, more: dict[str, float | None], inside: torch.dtype | None = None) -> "Examination":
+        """With other checks beside these, and the coarser dtype inside the model if they met one."""
+        if inside is None:
+            return replace(self, checks=self.checks | more)
+        point = replace(self.point, computes_in=str(inside).removeprefix("torch."))
+        tolerance = max(self.tolerance, TOLERANCE[inside])
+        return replace(self, checks=self.checks | more, point=point, tolerance=tolerance)
 
     @property
     def special(self) -> bool:
