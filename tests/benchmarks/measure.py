@@ -1,14 +1,14 @@
-"""Races in one process: `python -m tests.benchmarks.measure [CASE ...]`, on a quiet machine.
+"""Races in one process: `python -m tests.benchmarks.measure [--device cuda] [CASE ...]`, on a quiet machine.
 
 Prints Markdown for docs/performance.md. All contestants of a case run in turn, several rounds, so that a disturbance
 hits them alike; medians count. It is no test: it takes minutes, and its numbers are the machine's.
 """
 
+import argparse
 import math
 import platform
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,6 +23,7 @@ import hessdiag
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.linalg import slq
+from hessdiag.problem.device import device_named
 from hessdiag.problem.problem import Problem
 from tests.benchmarks import peers, problems
 
@@ -34,11 +35,19 @@ def race(contestants: dict[str, Callable[[], Any]], rounds: int = 5) -> dict[str
     times: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, run in contestants.items():
+            finished()
             started = time.perf_counter()
             run()
+            finished()
             if number:
                 times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def finished() -> None:
+    """Wait until a GPU has done what it was told: calls return before."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def table(title: str, times: dict[str, float], target: str) -> Iterator[str]:
@@ -49,10 +58,10 @@ def table(title: str, times: dict[str, float], target: str) -> Iterator[str]:
     yield f"\nFastest other over ours: **{min(others) / ours:.1f}** (target {target})."
 
 
-def dense() -> Iterator[str]:
+def dense(device: torch.device) -> Iterator[str]:
     """Exact Hessian of 4,416 parameters."""
-    problem = problems.tanh_mlp(32, 4, 10, 128)
-    eye = torch.eye(problem.n_parameters)
+    problem = problems.tanh_mlp(32, 4, 10, 128, device)
+    eye = torch.eye(problem.n_parameters, device=device)
     theirs = peers.curvlinops_hessian(problem)
     times = race(
         {
@@ -65,41 +74,41 @@ def dense() -> Iterator[str]:
     yield from table("tanh MLP 32-32-32-32-32-10, batch 128, float32 (4,416 parameters)", times, "10")
 
 
-def share() -> Iterator[str]:
+def share(device: torch.device) -> Iterator[str]:
     """Exact share of 17,024 parameters against the least matrix products."""
-    problem = problems.tanh_mlp(64, 4, 10, 128)
-    a, b = torch.randn(2, 2048, 2048).unbind()
+    problem = problems.tanh_mlp(64, 4, 10, 128, device)
+    a, b = torch.randn(2, 2048, 2048, device=device).unbind()
     times = race({"exact share, streamed": lambda: stream(problem), "product": lambda: a @ b}, 9)
     rate = 2 * 2048**3 / times["product"]
     least = 128 * problem.n_parameters**2 / rate
     ours = times["exact share, streamed"]
     yield f"\ntanh MLP 64-64-64-64-64-10, batch 128 ({problem.n_parameters:,} parameters): {ours:.2f} s. The least"
     yield f"matrix products, $B N^2$ operations at the {rate / 1e9:.0f} Gflop/s of a large one, take {least:.2f} s."
-    yield f"Ratio **{ours / least:.1f}** (target: at most 3). Peak memory {peak():.2f} GiB."
+    yield f"Ratio **{ours / least:.1f}** (target: at most 3). Peak memory {peak(device):.2f} GiB."
 
 
-def lenet() -> Iterator[str]:
+def lenet(device: torch.device) -> Iterator[str]:
     """Exact share of a LeNet against batched products alone."""
-    problem = problems.lenet()
+    problem = problems.lenet(device)
     operator = HessianOperator(problem)
     some = torch.arange(0, problem.n_parameters, problem.n_parameters // 512)[:512]
     times = race({"exact share": lambda: stream(problem), "products": lambda: operator.rows(some)}, 3)
     times["products"] *= problem.n_parameters / 512
     yield from table("LeNet, 62,006 parameters, 3x32x32, batch 32 (products: 512 rows, extrapolated)", times, "5")
-    yield f"Peak memory {peak():.2f} GiB."
+    yield f"Peak memory {peak(device):.2f} GiB."
 
 
-def products() -> Iterator[str]:
+def products(device: torch.device) -> Iterator[str]:
     """Hessian-vector products in gradients."""
     yield "\n| gradients per product | gradient, ms | ours, one vector | ours, each of 32 | curvlinops | PyHessian |"
     yield "|---|---:|---:|---:|---:|---:|"
     for name, problem in (
-        ("3x512 tanh MLP", problems.tanh_mlp(512, 3, 10, 128)),
-        ("128x32 ReLU MLP", problems.deep_mlp()),
-        ("small ResNet, eval mode", problems.small_resnet()),
+        ("3x512 tanh MLP", problems.tanh_mlp(512, 3, 10, 128, device)),
+        ("128x32 ReLU MLP", problems.deep_mlp(device)),
+        ("small ResNet, eval mode", problems.small_resnet(device)),
     ):
         operator = HessianOperator(problem)
-        v, V = torch.randn(operator.shape[0]), torch.randn(operator.shape[0], 32)
+        v, V = torch.randn(operator.shape[0], device=device), torch.randn(operator.shape[0], 32, device=device)
         theirs = peers.curvlinops_hessian(problem)
         contestants = {
             "gradient": peers.gradient(problem),
@@ -118,12 +127,12 @@ def products() -> Iterator[str]:
         )
 
 
-def eigenpairs() -> Iterator[str]:
+def eigenpairs(device: torch.device) -> Iterator[str]:
     """Five lowest and five highest eigenpairs, set-up included."""
     for name, make in (
-        ("tanh MLP 100-100-100-100-10, batch 128", lambda: problems.tanh_mlp(100, 3, 10, 128)),
-        ("tanh MLP of 32 layers of width 32, batch 128", lambda: problems.tanh_mlp(32, 32, 10, 128)),
-        ("small ResNet", problems.small_resnet),
+        ("tanh MLP 100-100-100-100-10, batch 128", lambda: problems.tanh_mlp(100, 3, 10, 128, device)),
+        ("tanh MLP of 32 layers of width 32, batch 128", lambda: problems.tanh_mlp(32, 32, 10, 128, device)),
+        ("small ResNet", lambda: problems.small_resnet(device)),
     ):
         problem = make()
         found = hessdiag.eigs(problem, tol=TOLERANCE)
@@ -148,9 +157,12 @@ def eigenpairs() -> Iterator[str]:
         yield f"With `--block 1`, which sees no copies: {alone:.3g} s."
 
 
-def density() -> Iterator[str]:
+def density(device: torch.device) -> Iterator[str]:
     """Stochastic Lanczos quadrature, 8 probes of 60 steps."""
-    for name, make in (("tanh MLP", lambda: problems.tanh_mlp(96, 3, 10, 128)), ("128x32 MLP", problems.deep_mlp)):
+    for name, make in (
+        ("tanh MLP", lambda: problems.tanh_mlp(96, 3, 10, 128, device)),
+        ("128x32 MLP", lambda: problems.deep_mlp(device)),
+    ):
         problem = make()
         times = race(
             {
@@ -166,23 +178,23 @@ def density() -> Iterator[str]:
         yield from table(f"{name}, {problem.n_parameters:,} parameters", times, "2")
 
 
-def scaling() -> Iterator[str]:
+def scaling(device: torch.device) -> Iterator[str]:
     """Fitted exponents: seconds grow as the quantity to this power."""
 
     def width(size: int) -> Callable[[], Any]:
-        problem = problems.tanh_mlp(size, 4, 10, 128)
+        problem = problems.tanh_mlp(size, 4, 10, 128, device)
         return lambda: stream(problem)
 
     def samples(size: int) -> Callable[[], Any]:
-        problem = problems.tanh_mlp(64, 4, 10, size)
+        problem = problems.tanh_mlp(64, 4, 10, size, device)
         return lambda: stream(problem)
 
     def depth(size: int) -> Callable[[], Any]:
-        problem = problems.tanh_mlp(32, size, 10, 128)
+        problem = problems.tanh_mlp(32, size, 10, 128, device)
         return lambda: stream(problem)
 
     def product(problem: Problem, vectors: int = 1) -> Callable[[], Any]:
-        operator, V = HessianOperator(problem), torch.randn(problem.n_parameters, vectors)
+        operator, V = HessianOperator(problem), torch.randn(problem.n_parameters, vectors, device=device)
         return lambda: operator @ V
 
     cases: dict[str, tuple[list[int], Callable[[int], int], Callable[[int], Callable[[], Any]]]] = {
@@ -192,11 +204,15 @@ def scaling() -> Iterator[str]:
         "product, parameters (by width)": (
             [256, 512, 1024, 2048],
             lambda d: 3 * d * d + 10 * d,
-            lambda d: product(problems.tanh_mlp(d, 3, 10, 128)),
+            lambda d: product(problems.tanh_mlp(d, 3, 10, 128, device)),
         ),
-        "product, batch": ([128, 256, 512, 1024], int, lambda n: product(problems.tanh_mlp(512, 3, 10, n))),
-        "product, depth (at width 32)": ([16, 32, 64, 128], int, lambda n: product(problems.tanh_mlp(32, n, 10, 128))),
-        "product, vectors (128x32)": ([1, 4, 16, 64], int, lambda k: product(problems.deep_mlp(), k)),
+        "product, batch": ([128, 256, 512, 1024], int, lambda n: product(problems.tanh_mlp(512, 3, 10, n, device))),
+        "product, depth (at width 32)": (
+            [16, 32, 64, 128],
+            int,
+            lambda n: product(problems.tanh_mlp(32, n, 10, 128, device)),
+        ),
+        "product, vectors (128x32)": ([1, 4, 16, 64], int, lambda k: product(problems.deep_mlp(device), k)),
     }
     yield "\n| seconds grow with | from - to | seconds | exponent |\n|---|---|---|---:|"
     for name, (sizes, quantity, make) in cases.items():
@@ -214,24 +230,32 @@ def stream(problem: Problem) -> None:
     exact.row_statistics(operator, exact.neuron_space(operator))
 
 
-def peak() -> float:
-    """Most resident memory of this process so far, GiB."""
+def peak(device: torch.device) -> float:
+    """Most memory that this process has held there so far, GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 CASES = {case.__name__: case for case in (share, dense, lenet, products, eigenpairs, density, scaling)}
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     """Run the named cases, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="CASE", help=", ".join(CASES))
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:1")
+    given = parser.parse_args()
+    device = device_named(given.device)
     torch.set_num_threads(2)
-    print(f"{platform.machine()}, 2 threads, CPython {platform.python_version()}, torch {torch.__version__}", end=", ")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()}, 2 threads"
+    print(f"{where}, CPython {platform.python_version()}, torch {torch.__version__}", end=", ")
     print(", ".join(f"{name} {version}" for name, version in peers.versions().items()))
-    for name in names or list(CASES):
+    for name in given.names or list(CASES):
         print(f"\n### {CASES[name].__doc__}")
-        for line in CASES[name]():
+        for line in CASES[name](device):
             print(line, flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

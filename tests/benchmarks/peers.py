@@ -65,7 +65,7 @@ def double_backward_hessian(problem: Problem) -> Callable[[], Tensor]:
         loss = nn.functional.cross_entropy(problem.model(x), y)
         gradient = torch.autograd.grad(loss, problem.parameters, create_graph=True)
         rows = []
-        for units in torch.eye(sum(sizes)).split(256):
+        for units in torch.eye(sum(sizes), device=x.device).split(256):
             parts = [part.reshape(-1, *shape) for part, shape in zip(units.split(sizes, 1), shapes, strict=True)]
             found = torch.autograd.grad(gradient, problem.parameters, parts, retain_graph=True, is_grads_batched=True)
             rows.append(torch.cat([part.flatten(1) for part in found], dim=1))
@@ -78,7 +78,8 @@ def pyhessian_product(problem: Problem, vector: Tensor) -> Callable[[], Any]:
     """Their product with a vector: the gradient of one batch is kept."""
     from pyhessian.utils import hessian_vector_product
 
-    theirs = pyhessian.hessian(problem.model, nn.CrossEntropyLoss(), data=problem.data[0], cuda=False)
+    on_gpu = problem.device.type == "cuda"
+    theirs = pyhessian.hessian(problem.model, nn.CrossEntropyLoss(), data=problem.data[0], cuda=on_gpu)
     parts = torch.split(vector, [p.numel() for p in problem.parameters])
     shaped = [part.reshape(p.shape) for part, p in zip(parts, problem.parameters, strict=True)]
     return lambda: hessian_vector_product(theirs.gradsH, theirs.params, shaped)
@@ -102,8 +103,8 @@ def eigenthings_worst(problem: Problem, steps: int) -> float:
     operator = HessianOperator(problem)
     worst = 0.0
     for found in eigenthings(problem, steps):
-        values = torch.as_tensor(found.eigenvalues).double()
-        vectors = torch.as_tensor(found.eigenvectors)
+        values = torch.as_tensor(found.eigenvalues).to(operator.device).double()
+        vectors = torch.as_tensor(found.eigenvectors).to(operator.device)
         vectors = vectors if len(vectors) == operator.shape[0] else vectors.T
         residuals = ((operator @ vectors).double() - vectors.double() * values).norm(dim=0)
         worst = max(worst, float((residuals / vectors.double().norm(dim=0) / values.abs()).max()))

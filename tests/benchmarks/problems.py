@@ -1,4 +1,4 @@
-"""The networks that every library is timed on."""
+"""The networks that every library is timed on: drawn on the CPU, and the same on every device."""
 
 from itertools import pairwise
 
@@ -8,20 +8,24 @@ from torch import Tensor, nn
 from hessdiag.problem.problem import Problem
 
 
+def _problem(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> Problem:
+    return Problem(model.to(device), data=[(x.to(device), y.to(device))], loss="ce")
+
+
 def tanh_mlp(
-    width: int, hidden: int, outputs: int, samples: int, inputs: int | None = None, bias: bool = False
+    width: int, hidden: int, outputs: int, samples: int, device: torch.device, inputs: int | None = None
 ) -> Problem:
     """Float32, cross-entropy: inputs - width x hidden - outputs."""
     torch.manual_seed(0)
     sizes = [inputs or width, *[width] * hidden, outputs]
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out, bias=bias), nn.Tanh()]
-    data = [(torch.randn(samples, sizes[0]), torch.randint(outputs, (samples,)))]
-    return Problem(nn.Sequential(*layers[:-1]), data=data, loss="ce")
+        layers += [nn.Linear(fan_in, fan_out, bias=False), nn.Tanh()]
+    x, y = torch.randn(samples, sizes[0]), torch.randint(outputs, (samples,))
+    return _problem(nn.Sequential(*layers[:-1]), x, y, device)
 
 
-def deep_mlp() -> Problem:
+def deep_mlp(device: torch.device) -> Problem:
     """128 ReLU layers of width 32, batch 128."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
@@ -29,18 +33,18 @@ def deep_mlp() -> Problem:
         linear = nn.Linear(32, 32, bias=False)
         nn.init.kaiming_uniform_(linear.weight, nonlinearity="relu")
         layers += [linear, nn.ReLU()]
-    data = [(torch.randn(128, 32), torch.randint(32, (128,)))]
-    return Problem(nn.Sequential(*layers[:-1]), data=data, loss="ce")
+    x, y = torch.randn(128, 32), torch.randint(32, (128,))
+    return _problem(nn.Sequential(*layers[:-1]), x, y, device)
 
 
-def lenet() -> Problem:
+def lenet(device: torch.device) -> Problem:
     """62,006 parameters on 3x32x32, batch 32."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 6, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
     )  # fmt: skip
-    return Problem(model, data=[(torch.randn(32, 3, 32, 32), torch.randint(10, (32,)))], loss="ce")
+    return _problem(model, torch.randn(32, 3, 32, 32), torch.randint(10, (32,)), device)
 
 
 class _Block(nn.Module):
@@ -55,11 +59,11 @@ class _Block(nn.Module):
         return torch.relu(x + self.body(x))
 
 
-def small_resnet() -> Problem:
+def small_resnet(device: torch.device) -> Problem:
     """Three residual blocks of 16 channels on 3x16x16, eval mode, batch 32."""
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), _Block(16), _Block(16), _Block(16),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
     )  # fmt: skip
-    return Problem(model.eval(), data=[(torch.randn(32, 3, 16, 16), torch.randint(10, (32,)))], loss="ce")
+    return _problem(model.eval(), torch.randn(32, 3, 16, 16), torch.randint(10, (32,)), device)
