@@ -1,5 +1,7 @@
 """What a case is: a small model, its batches and its loss, beside the same function of all data written by hand."""
 
+import copy
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -7,8 +9,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from hessdiag.problem import batch
 from hessdiag.problem.problem import Problem
 
+DEVICE = torch.device(
+    os.environ.get("HESSDIAG_TEST_DEVICE", "cpu")
+)  # where the product computes; oracles stay on the CPU
 F64 = torch.float64
 
 
@@ -45,7 +51,11 @@ class Case:
     @property
     def problem(self) -> Problem:
         """The problem as a user states it."""
-        return Problem(self.model, data=self.data, loss=self.loss, objective=self.objective, **self.settings)
+        model, data, loss = self.model, self.data, self.loss
+        if DEVICE.type != "cpu":
+            model, data = copy.deepcopy(model).to(DEVICE), [batch.to(one, DEVICE) for one in data]
+            loss = copy.deepcopy(loss).to(DEVICE) if isinstance(loss, nn.Module) else loss
+        return Problem(model, data=data, loss=loss, objective=self.objective, **self.settings)
 
     def whole(self, model: nn.Module) -> Tensor:
         """The function whose Hessian is measured."""

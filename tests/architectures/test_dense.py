@@ -26,7 +26,7 @@ def test_products_gradient_and_a_block(name):
     assert oracle.apart(operator.gradient(), g) <= case.allowed
     first, last = problem.layer_slices[0], problem.layer_slices[-1]
     block = H[last.start : last.stop, first.start : first.stop]
-    assert float((hessian_block(problem, last, first) - block).norm()) <= case.allowed * float(H.norm())
+    assert float((hessian_block(problem, last, first).cpu() - block).norm()) <= case.allowed * float(H.norm())
 
 
 @pytest.mark.parametrize("name", [name for name in REGULAR if oracle.built(name).weights is not None])

@@ -19,7 +19,7 @@ def _norms(M, layers):
 def test_dense_gauss_newton(name):
     case, G = oracle.built(name), oracle.gauss_newton(name)
     operator = GaussNewtonOperator(case.problem)
-    found = operator @ torch.eye(len(G), dtype=operator.dtype)
+    found = (operator @ torch.eye(len(G), dtype=operator.dtype)).cpu()
     assert float((found - G).norm()) <= case.allowed * float(oracle.hessian(name).norm())
 
 

@@ -1,0 +1,350 @@
+"""What to run where a GPU is at hand: `python -m tests.gpu_check [PART ...] [--device cuda] [-o FILE.jsonl]`.
+
+Not collected by pytest. Each part prints one JSON line per finding, so that what was found before a limit is kept; lines
+with `"wrong": true` want mending. `--device cpu` rehearses it.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+import math
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Line = dict[str, Any]
+
+MODELS = "tests/gpu_models.py"
+COMMANDS = ("diag-share", "eigs", "spectrum", "spectrum --operator ggn", "bounds", "blocks", "forward")
+CASES = {
+    "mlp": "",
+    "wide(inputs=40,width=40)": "",
+    "deep": "",
+    "lenet": "",
+    "resnet": "",
+    "batch_norm": "--train-mode",
+    "dropout": "--train-mode",
+    "lstm": "",
+    "gru": "",
+    "transformer": "",
+    "gpt2": "",
+}
+WITHOUT_MODEL = (
+    "vanishing --depth 4 --depth 8 --width 8 --seeds 40 --hessian-seeds 8",
+    "forward --depth 12 --width 16 --seeds 300",
+    "chain --length 8 --seeds 2000",
+)
+# What differs from run to run, or is itself an error that rounding makes.
+LOOSE = ("second", "memory", "bytes", "residual", "error", "rounding", "asymmetry", "difference", "hvp", "wall", "_se",
+         "interval", "orthogonality", "tolerance", "passes")  # fmt: skip
+ALLOWED = {"float64": 1e-6, "float32": 2e-3}
+
+
+def ceilings(device: str) -> Iterator[Line]:
+    """The rates that everything else is held against."""
+    for dtype in (torch.float32, torch.float64):
+        a, b = torch.randn(
+            2, 8192 if device != "cpu" else 1024, 8192 if device != "cpu" else 1024, dtype=dtype, device=device
+        )
+        seconds = timed(lambda a=a, b=b: a @ b, device)
+        yield {"name": f"product of matrices, {dtype}", "tflops": 2 * len(a) ** 3 / seconds / 1e12}
+    source = torch.empty(2**31 if device != "cpu" else 2**27, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    seconds = timed(lambda: target.copy_(source), device)
+    yield {"name": "copy, read and written", "TB/s": 2 * len(source) / seconds / 1e12}
+
+
+def timed(run: Callable[[], Any], device: str, rounds: int = 5) -> float:
+    """Median seconds, with what was launched completed."""
+    times = []
+    for _ in range(rounds + 2):
+        _wait(device)
+        started = time.perf_counter()
+        run()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return sorted(times[2:])[rounds // 2]
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def same(device: str) -> Iterator[Line]:
+    """Each command on the CPU and on the device: numbers of one document against those of the other."""
+    jobs = []
+    for dtype in ("float64", "float32"):
+        jobs += [
+            (f"{command} {MODELS}:{case} {more} --dtype {dtype}", dtype, device)
+            for case, more in CASES.items()
+            for command in COMMANDS
+        ]
+    jobs += [(command, "float64", device) for command in WITHOUT_MODEL]
+    context = multiprocessing.get_context("spawn")
+    with context.Pool(min(12, os.cpu_count() or 1), initializer=_quiet) as pool:
+        yield from pool.imap_unordered(_compared, jobs)
+
+
+def _quiet() -> None:
+    torch.set_num_threads(1)
+
+
+def _compared(job: tuple[str, str, str]) -> Line:
+    line, dtype, device = job
+    found = [_document(line, where) for where in ("cpu", device)]
+    seconds = [document.get("seconds") for document in found]
+    name = line.replace(f"{MODELS}:", "")
+    failed = [document["failed"] for document in found if "failed" in document]
+    if len(failed) == 2 and failed[0] == failed[1]:
+        return {"name": name, "failed alike": failed[0][-200:], "wrong": False}
+    if failed:
+        return {"name": name, "failed": failed, "wrong": True}
+    here, there = (dict(_numbers({key: document.get(key) for key in ("result", "theory")})) for document in found)
+    scales: dict[str, float] = {}
+    for key, value in here.items():
+        if isinstance(value, float) and math.isfinite(value):
+            scales[_family(key)] = max(scales.get(_family(key), 0.0), abs(value))
+    apart = {}
+    for key in here.keys() & there.keys():
+        a, b = here[key], there[key]
+        if a == b:
+            continue
+        scale = max(scales.get(_family(key), 0.0), 1e-300)
+        both = isinstance(a, int | float) and isinstance(b, int | float) and math.isfinite(a) and math.isfinite(b)
+        apart[key] = abs(a - b) / scale if both else math.inf
+    missing = sorted(here.keys() ^ there.keys())
+    worst = sorted(apart.items(), key=lambda pair: -pair[1])[:3]
+    status = [document["status"] for document in found]
+    wrong = bool(missing) or status[0] != status[1] or any(error > ALLOWED[dtype] for _, error in worst)
+    return {
+        "name": name, "status": status, "seconds": seconds, "numbers": len(here), "worst": worst if wrong else worst[:1],
+        "values": [(here[key], there[key]) for key, _ in worst] if wrong else [], "missing": missing[:5], "wrong": wrong,
+    }  # fmt: skip
+
+
+def _family(key: str) -> str:
+    """Numbers of one list are compared at the scale of the largest."""
+    return "".join(letter for letter in key if not letter.isdigit())
+
+
+def _document(line: str, device: str) -> Line:
+    from hessdiag.cli import main
+
+    with tempfile.TemporaryDirectory() as folder:
+        out, said = Path(folder) / "r.json", io.StringIO()
+        started = time.perf_counter()
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+            code = main.run([*line.split(), "--device", device, "--no-progress", "-o", str(out)])
+        if not out.exists():
+            return {"failed": f"exit {code}: {said.getvalue()[-400:]}"}
+        return {**json.loads(out.read_text()), "seconds": round(time.perf_counter() - started, 2)}
+
+
+def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not any(word in key for word in LOOSE):
+                yield from _numbers(item, f"{path}.{key}")
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _numbers(item, f"{path}[{index}]")
+    elif isinstance(value, int | float | bool):
+        yield path, value
+
+
+def tf32(device: str) -> Iterator[Line]:
+    """IEEE float32 in products, whatever the user has switched on; the residual covers the error of an eigenvalue."""
+    import hessdiag
+    from hessdiag.curvature.hessian import HessianOperator
+    from hessdiag.problem.problem import Problem
+    from tests.benchmarks import problems
+
+    plain = problems.lenet()
+    exact = Problem(plain.model.double(), data=[(plain.data[0][0].double(), plain.data[0][1])], loss="ce")
+    v = torch.randn(plain.n_parameters, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    expected = HessianOperator(exact) @ v
+    top = hessdiag.eigs(exact, lowest=0, highest=1, tol=1e-8).highest[0].eigenvalue
+    problem = _on(problems.lenet(), device)
+    for loud in (False, True):
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = loud
+        torch.backends.cudnn.benchmark = loud
+        operator = HessianOperator(problem)
+        found = [(operator @ v.float().to(device)).double().cpu() for _ in range(5)]
+        error = float((found[0] - expected).norm() / expected.norm())
+        result = hessdiag.eigs(problem, lowest=0, highest=1, tol=1e-5)
+        pair = result.highest[0]
+        yield {
+            "name": f"LeNet float32, TF32 {'on' if loud else 'off'}", "product": error, "status": result.status,
+            "repeats to the bit": all(torch.equal(found[0], other) for other in found),
+            "lambda": pair.eigenvalue, "off": abs(pair.eigenvalue - top), "residual": pair.residual,
+            "wrong": error > 1e-5 or abs(pair.eigenvalue - top) > 1.5 * abs(pair.residual) + 1e-6 * top,
+        }  # fmt: skip
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = False
+
+
+def _on(problem: Any, device: str) -> Any:
+    from dataclasses import replace
+
+    from hessdiag.problem import batch
+
+    return replace(
+        problem, model=problem.model.to(device), data=[batch.to(one, torch.device(device)) for one in problem.data]
+    )
+
+
+def capture(device: str) -> Iterator[Line]:
+    """Recordings beside other graphs of the same parameters, and the allocator after them."""
+    from hessdiag.curvature import exact
+    from hessdiag.curvature.gauss_newton import GaussNewtonOperator
+    from hessdiag.curvature.hessian import HessianOperator
+    from tests.benchmarks import problems
+
+    def products(operator: Any, count: int = 16) -> float:
+        V = torch.randn(operator.shape[0], 2, device=device)
+        for _ in range(count):
+            operator @ V
+        return timed(lambda: operator @ V, device) * 1e3
+
+    for name, make in (("128x32", problems.deep_mlp), ("LeNet", problems.lenet), ("ResNet", problems.small_resnet)):
+        problem = _on(make(), device)
+        alone = HessianOperator(problem)
+        milliseconds = products(alone)
+        yield {"name": f"{name}, alone", "engine": alone.engine, "ms": milliseconds}
+        beside = GaussNewtonOperator(problem)
+        yield {"name": f"{name}, Gauss-Newton beside it", "ms": products(beside), "engine": beside.engine}
+        problem = _on(make(), device)
+        operator = HessianOperator(problem)
+        space = exact.neuron_space(operator)
+        milliseconds = products(operator)
+        yield {
+            "name": f"{name}, neuron space alive",
+            "ms": milliseconds,
+            "engine": operator.engine,
+            "space": space is not None,
+        }
+        del space, operator, alone, beside, problem
+    if device == "cpu":
+        return
+    for _ in range(2):
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info()
+        try:
+            block = torch.empty(int(0.9 * free), dtype=torch.uint8, device=device)
+            del block
+            yield {"name": "90 % of free memory after recordings", "free": free / total, "wrong": free / total < 0.8}
+        except torch.OutOfMemoryError as error:
+            yield {"name": "90 % of free memory after recordings", "failed": str(error)[:300], "wrong": True}
+
+
+BREAK = (
+    ("eigs tests/gpu_models.py:labels_out_of_range", "label"),
+    ("diag-share tests/gpu_models.py:tokens_out_of_range", "token"),
+    ("eigs tests/gpu_models.py:too_large", "memory"),
+    ("spectrum tests/gpu_models.py:too_large", "memory"),
+    ("blocks tests/gpu_models.py:too_large", "memory"),
+    ("eigs tests/gpu_models.py:mlp --device cuda:7", "cuda"),
+    ("diag-share tests/gpu_models.py:mlp --device mps", "mps"),
+)
+
+
+def broken(device: str) -> Iterator[Line]:
+    """What cannot work on a GPU is told in one line with its exit code."""
+    for command, word in BREAK:
+        args = command.split() if "--device" in command else [*command.split(), "--device", device]
+        started = time.perf_counter()
+        run = subprocess.run(
+            [sys.executable, "-m", "hessdiag", *args, "--no-progress"],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        said = (run.stderr or run.stdout)[-700:]
+        yield {
+            "name": command, "code": run.returncode, "said": said, "seconds": round(time.perf_counter() - started, 1),
+            "wrong": run.returncode not in (2, 3) or "internal error" in said or "Traceback" in said or word not in said.lower(),
+        }  # fmt: skip
+
+
+WHOLE = (
+    "env",
+    "diag-share tests/gpu_models.py:mlp",
+    "vanishing --depth 128 --width 32",
+    "vanishing --depth 128 --width 32 --device cpu",
+    "vanishing --depth 128 --width 32 --seeds 10000 --hessian-seeds 1000",
+    "forward --depth 128 --width 32 --seeds 10000",
+    "diag-share tests/gpu_models.py:wide(inputs=3072,width=128,samples=32)",
+    "diag-share tests/gpu_models.py:wide(inputs=3072,width=128,samples=128)",
+    "eigs tests/gpu_models.py:wide(inputs=3072,width=128,samples=128)",
+    "eigs tests/gpu_models.py:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)",
+    "spectrum tests/gpu_models.py:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)",
+    "diag-share tests/gpu_models.py:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)",
+    "bounds tests/gpu_models.py:lenet",
+)
+
+
+def whole(device: str, commands: tuple[str, ...] = WHOLE) -> Iterator[Line]:
+    """Whole commands, start and imports included, with what they announced and what they took."""
+    for command in commands:
+        with tempfile.TemporaryDirectory() as folder:
+            out = Path(folder) / "r.json"
+            args = command.split()
+            if command != "env":
+                args += ["-o", str(out)] + ([] if "--device" in command else ["--device", device])
+            started = time.perf_counter()
+            try:
+                run = subprocess.run(
+                    [sys.executable, "-m", "hessdiag", *args], capture_output=True, text=True, timeout=150, check=False
+                )
+                code, said, printed = run.returncode, run.stderr, run.stdout
+            except subprocess.TimeoutExpired as error:
+                code, said, printed = -1, str(error.stderr)[-2000:], ""
+            seconds = time.perf_counter() - started
+            document = json.loads(out.read_text()) if out.exists() else {}
+            provenance = document.get("provenance", {})
+            yield {
+                "name": command, "code": code, "seconds": round(seconds, 2), "status": document.get("status"),
+                "measured": provenance.get("wall_seconds"), "peak": {k: v for k, v in provenance.items() if "peak" in k},
+                "said": said[-800:], "printed": printed if command == "env" else printed[:500], "wrong": code not in (0, 4),
+            }  # fmt: skip
+
+
+PARTS: dict[str, Callable[[str], Iterator[Line]]] = {
+    "ceilings": ceilings, "same": same, "tf32": tf32, "capture": capture, "broken": broken, "whole": whole,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Run the named parts, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("-o", "--output")
+    given = parser.parse_args()
+    file = open(given.output, "a") if given.output else contextlib.nullcontext()  # noqa: SIM115
+    with file as log:
+        for part in given.parts:
+            started = time.perf_counter()
+            try:
+                for line in PARTS[part](given.device):
+                    text = json.dumps({"part": part, **line}, default=str)
+                    print(text, flush=True)
+                    if log is not None:
+                        print(text, file=log, flush=True)
+            except Exception as error:  # the next part has its own findings
+                print(json.dumps({"part": part, "failed": repr(error)[:1000], "wrong": True}), flush=True)
+            print(json.dumps({"part": part, "took": round(time.perf_counter() - started, 1)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
