@@ -571,6 +571,40 @@ def test_a_coarse_dtype_inside_is_told_from_errors(inside):
     assert not found.failed
 
 
+class _Residual(nn.Module):
+    """Language models compute so: small weights, zero biases, norms that make it bend, logits in float32."""
+
+    def __init__(self, width, depth, tokens):
+        super().__init__()
+        self.embedding = nn.Embedding(tokens, width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(width)
+        for name, parameter in self.named_parameters():
+            if parameter.ndim == 2:
+                nn.init.normal_(parameter, std=0.02)
+            elif name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+    def forward(self, tokens):
+        h = self.embedding(tokens)
+        for block in self.blocks:
+            h = h + block(h)
+        return (self.norm(h) @ self.embedding.weight.T).float()
+
+
+@pytest.mark.parametrize(("seed", "width", "depth", "tokens"), [(0, 16, 3, 100), (1, 16, 4, 30), (2, 16, 6, 20)])
+def test_networks_that_bend_along_the_steps_of_a_coarse_dtype_are_smooth(seed, width, depth, tokens):
+    torch.manual_seed(seed)
+    data = [(torch.randint(tokens, (8,)), torch.randint(tokens, (8,)))]
+    found = _examined(Problem(_Residual(width, depth, tokens).double(), data, "ce"))
+    assert found.point.computes_in == "float32"
+    assert found.point.kind == "smooth"
+    assert not found.failed
+
+
 def test_a_float64_copy_that_cannot_be_used_falls_back_to_the_models_own_dtype():
     class Single(nn.Module):
         def __init__(self):

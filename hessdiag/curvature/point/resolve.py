@@ -198,10 +198,7 @@ def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Fo
     name = str(dtype).removeprefix("torch.")
     tolerance = scene.tolerances[dtype]
     judge = Judge(coarse, product, tolerance, (), coarse=True)
-    if len(line.v) > LONG:
-        sample = _first_that_agrees(coarse, judge)
-    else:
-        sample = min((coarse.sample(level) for level in (0, 1)), key=judge.error)
+    sample = _first_that_agrees(coarse, judge)
     point = Point(error=judge.error(sample), step=sample.relative, computes_in=name)
     if judge.agrees(sample):
         return Found(point)
@@ -214,13 +211,21 @@ def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Fo
 
 
 def _first_that_agrees(line: Line, judge: Judge) -> Sample:
-    """Of two steps along a long vector; where neither does, the better one, taken anew if need be."""
+    """Of two steps and, where the network bends along both, a third, if rounding leaves enough of it.
+
+    Where none agrees it is the better one of the two, along a long vector taken anew.
+    """
+    levels: tuple[int, ...] = (0, 1)
+    if len(line.v) <= LONG:
+        levels = tuple(sorted(levels, key=lambda level: judge.error(line.sample(level))))
     errors = []
-    for level in (0, 1):
+    for level in levels:
         if judge.agrees(line.sample(level)):
             return line.sample(level)
         errors.append(judge.error(line.sample(level)))
-    return line.sample(errors.index(min(errors)))
+    if judge.agrees(line.sample(2), deep=True):
+        return line.sample(2)
+    return line.sample(levels[errors.index(min(errors))])
 
 
 def _explained(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge: Judge, kinks: Kinks) -> Found:
