@@ -27,6 +27,7 @@ from hessdiag.curvature.neuron_space import (
 )
 from hessdiag.curvature.pullback import pullback
 from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
 
 PAIR_NUMBERS = 2**24  # numbers of the products of neurons with pairs of samples that are held at a time
@@ -79,10 +80,11 @@ class OutputSpace:
     """
 
     def __init__(self, problem: Problem, layers: list[NeuronLayer]) -> None:
-        self._graphs = [
-            _OutputGraph(problem, batch, weight, layers)
-            for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
-        ]
+        with measuring(problem.device):
+            self._graphs = [
+                _OutputGraph(problem, batch, weight, layers)
+                for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
+            ]
 
     def tangents(self, lower: int, first: int, last: int) -> list[Tensor]:
         """P_l' B P_m for m >= l and some neurons of l, (neurons, d_m, samples)."""

@@ -28,6 +28,7 @@ from hessdiag.curvature.operator import batched_grad
 from hessdiag.curvature.pullback import pullback
 from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem import batch as batches
+from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Layer, Problem
 
 PANEL_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # numbers of H held at a time: what a cache takes, or fills a GPU
@@ -108,10 +109,11 @@ class NeuronSpace:
         self.problem = problem
         self.layers = neuron_layers(problem)
         self.dtype, self.device = problem.dtype, problem.device
-        self._graphs = [
-            _Graph(problem, batch, weight, self.layers)
-            for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
-        ]
+        with measuring(problem.device):
+            self._graphs = [
+                _Graph(problem, batch, weight, self.layers)
+                for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
+            ]
         inputs = [torch.cat([graph.inputs[index] for graph in self._graphs]) for index in range(len(self.layers))]
         self.samples = len(inputs[0])
         self.inputs = [h.T.contiguous() for h in inputs]  # samples last, as the matrix products want them

@@ -68,7 +68,7 @@ class CurvatureOperator(ABC, Generic[G]):
         self._kept: G | None = None
         self._since = 0.0  # when the last pass ended, or the first began
         self._stream = measuring.own_stream(problem.device)
-        self._replays = replay.Replays(self._stream)
+        self._replays = replay.Replays()
         self.missing: str | None = None
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
         self._moved: Moved | None = None
@@ -92,7 +92,7 @@ class CurvatureOperator(ABC, Generic[G]):
         other = copy.copy(self)
         other._settled = True
         other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
-        other._replays = replay.Replays(self._stream)
+        other._replays = replay.Replays()
         vars(other).pop("saved_bytes", None)
         return other
 
@@ -199,7 +199,8 @@ class CurvatureOperator(ABC, Generic[G]):
             moved: The copy.
             why: What autograd lacks, for the report.
         """
-        self.missing, self._moved, self._kept, self._error = why, moved, None, None
+        self.missing, self._moved, self._error = why, moved, None
+        self.forget()
 
     @property
     def moved(self) -> Moved | None:
@@ -207,8 +208,9 @@ class CurvatureOperator(ABC, Generic[G]):
         return self._moved
 
     def forget(self) -> None:
-        """Drop graphs, which were made of a model that has changed or is evaluated otherwise."""
+        """Drop graphs and recordings, which were made of a model that has changed or is evaluated otherwise."""
         self._kept = None
+        self._replays.drop()
 
     def _where(self, total: Tensor, layer: Layer | None) -> str:
         """The first parameter whose columns are not finite."""
@@ -234,7 +236,7 @@ class CurvatureOperator(ABC, Generic[G]):
                 self._moved = movable(self.problem)
             except ComputeError as error:
                 raise ComputeError(f"{self.missing}, and for differences {error.what}", error.hint) from error
-            self._kept = None
+            self.forget()
             return compute()
 
     def _disagreement(self, moved: Moved) -> float:
@@ -284,6 +286,7 @@ class CurvatureOperator(ABC, Generic[G]):
             if not out_of_memory(error) or self.chunk == 1:
                 raise
             self._chunk = self.chunk // 2
+            self._replays.drop()  # recordings hold the memory of larger passes
             self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
         return self._rows(graph, vectors, layer, out)
 
@@ -320,9 +323,7 @@ class CurvatureOperator(ABC, Generic[G]):
         if self._stream is None or graph is not self._kept or self._moved is not None:
             found = product(vectors, out)
         else:
-            found = self._replays.run((len(vectors), layer), product, vectors)
-            if out is not None:
-                out.copy_(found)
+            found = self._replays.run((len(vectors), layer), product, vectors, out)
         now = time.perf_counter()
         cost.enter(len(vectors) / len(self.problem.batch_weights), now - self._since)
         self._since = now

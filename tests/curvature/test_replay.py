@@ -1,5 +1,6 @@
 """Recordings of products: when one is kept, and on a GPU that its numbers are those of the product."""
 
+import copy
 from contextlib import nullcontext
 
 import pytest
@@ -9,23 +10,24 @@ from torch import nn
 from hessdiag.curvature import replay
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.problem import measuring
 from hessdiag.problem.problem import Problem
 
 
-def _triple(vectors):
+def _triple(vectors, out=None):
     return 3 * vectors
 
 
-def _constant(vectors):
+def _constant(vectors, out=None):
     return 3 * torch.ones_like(vectors)
 
 
-def _slightly_off(vectors):
+def _slightly_off(vectors, out=None):
     return 3 * vectors * (1 + 1e-11)
 
 
-def _refused(vectors):
+def _refused(vectors, out=None):
     raise RuntimeError("operation not permitted when stream is capturing")
 
 
@@ -42,17 +44,16 @@ def _refused(vectors):
 def test_a_recording_is_kept_if_it_repeats_the_product_faster(monkeypatch, recorded, times, kept):
     calls = []
 
-    def record(product, vectors, stream):
-        def counted(vectors):
-            calls.append(vectors)
-            return recorded(vectors)
+    def counted(vectors, out=None):
+        calls.append(vectors)
+        return recorded(vectors)
 
-        return counted
+    def seconds(product, vectors):
+        return (times[0], recorded(vectors)) if product is counted else (times[1], product(vectors))
 
-    clock = iter(times)
-    monkeypatch.setattr(replay, "record", record)
-    monkeypatch.setattr(replay, "seconds", lambda product, vectors: next(clock))
-    replays = replay.Replays(None)
+    monkeypatch.setattr(replay, "record", lambda product, vectors, other: counted)
+    monkeypatch.setattr(replay, "seconds", seconds)
+    replays = replay.Replays()
     v = torch.linspace(0.5, 1, 6, dtype=torch.float64).reshape(2, 3)
     for number in range(replay.EAGER + 4):
         torch.testing.assert_close(replays.run("kind", _triple, v + number), 3 * (v + number), rtol=1e-15, atol=0)
@@ -60,17 +61,43 @@ def test_a_recording_is_kept_if_it_repeats_the_product_faster(monkeypatch, recor
     assert len(calls) == 1 + 4 * kept  # once to be compared
     replays.run("another kind", _triple, v)
     assert len(calls) == 1 + 4 * kept
+    replays.drop()
+    assert not replays.used
+    replays.run("kind", _triple, v)
+    assert len(calls) == 1 + 4 * kept
 
 
-def test_what_cannot_be_recorded_is_computed(monkeypatch):
-    attempts = []
+def test_recordings_share_memory(monkeypatch):
+    others = []
 
-    def record(product, vectors, stream):
-        attempts.append(product)
-        return _refused(vectors)
+    def record(product, vectors, other):
+        others.append(other)
+        return lambda vectors, out=None: product(vectors)
 
     monkeypatch.setattr(replay, "record", record)
-    replays = replay.Replays(None)
+    monkeypatch.setattr(replay, "seconds", lambda product, vectors: (float(product is _triple), product(vectors)))
+    replays = replay.Replays()
+    for kind in ("one", "two"):
+        for _ in range(replay.EAGER + 1):
+            replays.run(kind, _triple, torch.ones(1, 3))
+    assert others[0] is None
+    assert callable(others[1])
+    replays.drop()
+    for _ in range(replay.EAGER + 1):
+        replays.run("one", _triple, torch.ones(1, 3))
+    assert others[2] is None
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stream is capturing"), torch.OutOfMemoryError("CUDA out of memory")])
+def test_what_cannot_be_recorded_is_computed(monkeypatch, error):
+    attempts = []
+
+    def record(product, vectors, other):
+        attempts.append(product)
+        raise error
+
+    monkeypatch.setattr(replay, "record", record)
+    replays = replay.Replays()
     v = torch.ones(1, 3)
     for _ in range(replay.EAGER + 4):
         assert torch.equal(replays.run("kind", _triple, v), 3 * v)
@@ -78,23 +105,66 @@ def test_what_cannot_be_recorded_is_computed(monkeypatch):
     assert len(attempts) == 1
 
 
+class _Cuda:
+    """What `record` uses of torch.cuda, which notes how it is used."""
+
+    def __init__(self, monkeypatch, *, fails=False):
+        self.done = []
+        cuda = self
+
+        class Graph:
+            def capture_begin(self, pool=None, **_):
+                cuda.done.append(("begin", pool))
+
+            def capture_end(self):
+                cuda.done.append(("end",))
+                if fails and len(cuda.done) < 4:
+                    raise RuntimeError("CUDA error: operation failed due to a previous error during capture")
+
+            def replay(self):
+                cuda.done.append(("replay",))
+
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+        monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 7))
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+        for name in ("_cuda_endAllocateToPool", "_cuda_releasePool"):
+            monkeypatch.setattr(torch._C, name, lambda *at, name=name: self.done.append((name, *at)), raising=False)
+
+
 def test_a_product_that_runs_modules_again_is_refused(monkeypatch):
-    class Graph:
-        def __init__(self, graph, stream=None):
-            pass
-
-        def __enter__(self):
-            pass
-
-        def __exit__(self, *_):
-            pass
-
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
-    monkeypatch.setattr(torch.cuda, "graph", Graph)
+    cuda = _Cuda(monkeypatch)
     layer = nn.Linear(3, 3)
     with pytest.raises(RuntimeError, match="runs again"):
         replay.record(layer, torch.ones(1, 3), None)
+    assert cuda.done == [("begin", (0, 7)), ("end",)]
     layer(torch.ones(1, 3))  # later it may
+
+
+def test_a_recording_that_fails_is_ended_and_its_memory_released(monkeypatch):
+    cuda = _Cuda(monkeypatch, fails=True)
+    with pytest.raises(RuntimeError, match="during capture"):
+        replay.record(_triple, torch.ones(1, 3), None)
+    assert cuda.done == [
+        ("begin", (0, 7)),
+        ("end",),
+        ("_cuda_endAllocateToPool", 3, (0, 7)),
+        ("_cuda_releasePool", 3, (0, 7)),
+        ("begin", None),  # one that succeeds
+        ("end",),
+    ]
+
+
+def test_recordings_are_replayed_on_other_numbers_and_in_one_pool(monkeypatch):
+    cuda = _Cuda(monkeypatch)
+    given = torch.ones(1, 3)
+    first = replay.record(_triple, given, None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: pytest.fail("another pool"))
+    replay.record(_triple, given, first)
+    assert [step for step in cuda.done if step[0] == "begin"] == [("begin", (0, 7))] * 2
+    out = torch.zeros(1, 3)
+    assert first(2 * given, out) is out
+    assert torch.equal(out, 3 * given)  # nothing was launched: what was recorded stands
+    assert cuda.done[-1] == ("replay",)
 
 
 def _problem(kind, device):
@@ -117,8 +187,12 @@ def _recorded_elsewhere(monkeypatch):
     """Recordings as on a GPU, which run the product itself."""
     monkeypatch.setattr(measuring, "own_stream", lambda device: "a stream")
     monkeypatch.setattr(measuring, "on", lambda stream: nullcontext())
-    monkeypatch.setattr(replay, "record", lambda product, vectors, stream: lambda vectors: product(vectors))
-    monkeypatch.setattr(replay, "seconds", lambda product, vectors: float(product.__name__ == "product"))
+    monkeypatch.setattr(replay, "record", lambda product, vectors, other: lambda v, out=None: product(v, out))
+
+    def seconds(product, vectors):
+        return float(product.__name__ == "product"), product(vectors)
+
+    monkeypatch.setattr(replay, "seconds", seconds)
 
 
 @pytest.mark.parametrize("operator", [HessianOperator, GaussNewtonOperator])
@@ -158,7 +232,10 @@ def test_batches_whose_graphs_are_rebuilt_are_not_recorded(monkeypatch):
     assert several.engine == "double backward"
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+@GPU
 @pytest.mark.parametrize("kind", ["deep", "convolutions"])
 @pytest.mark.parametrize("operator", [HessianOperator, GaussNewtonOperator])
 @pytest.mark.parametrize("vectors", [1, 5])
@@ -168,3 +245,61 @@ def test_replayed_products_are_those_of_the_cpu(kind, operator, vectors):
         V = torch.randn(here.shape[0], vectors, dtype=torch.float64)
         torch.testing.assert_close((there @ V.cuda()).cpu(), here @ V, rtol=1e-9, atol=1e-12)
     assert there.engine.endswith("replayed as a CUDA graph")
+
+
+@GPU
+@pytest.mark.parametrize("operator", [HessianOperator, GaussNewtonOperator])
+def test_products_are_recorded_beside_other_graphs_of_the_same_parameters(operator):
+    problem = _problem("deep", "cuda")
+    space = NeuronSpace(problem)
+    other = HessianOperator(problem)
+    other @ torch.ones(other.shape[0])
+    there = operator(problem)
+    for _ in range(replay.EAGER + 2):
+        there @ torch.ones(there.shape[0])
+    assert there.engine.endswith("replayed as a CUDA graph")
+    assert space.samples == 5
+
+
+@GPU
+def test_a_failed_recording_leaves_the_allocator_and_the_generator_as_they_were():
+    def waits(vectors, out=None):
+        return vectors * float(vectors.sum())
+
+    replays = replay.Replays()
+    stream = measuring.own_stream(torch.device("cuda"))
+    v = torch.ones(1, 3, device="cuda")
+    with measuring.on(stream):
+        for _ in range(replay.EAGER + 2):
+            assert torch.equal(replays.run("kind", waits, v), 3 * v)
+    assert not replays.used
+    torch.rand(3, device="cuda")
+    held = torch.cuda.memory_reserved()
+    torch.empty(2**28, dtype=torch.uint8, device="cuda")
+    assert torch.cuda.memory_reserved() >= held + 2**28 or held >= 2**28
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() < 2**28
+    torch.cuda.set_per_process_memory_fraction(0.05)
+    try:  # a second block of another size is there only if the first is given back
+        half = int(0.03 * torch.cuda.get_device_properties(0).total_memory)
+        for size in (half, half + 2**25):
+            torch.empty(size, dtype=torch.uint8, device="cuda")
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+
+
+@GPU
+def test_flags_of_the_process_reach_no_product():
+    """TF32 rounds convolutions to three digits, unless it is set aside."""
+    problem = _problem("convolutions", "cuda")
+    x, y = problem.data[0]
+    rounded = Problem(copy.deepcopy(problem.model).float(), data=[(x.float(), y)], loss="ce")
+    V = torch.randn(problem.n_parameters, 4, dtype=torch.float64).cuda()
+    expected = HessianOperator(problem) @ V
+    torch.set_float32_matmul_precision("medium")
+    try:
+        found = (HessianOperator(rounded) @ V.float()).double()
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert float((found - expected).norm() / expected.norm()) < 2e-6
