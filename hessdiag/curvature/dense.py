@@ -19,12 +19,14 @@ PASS_COPIES = 3  # of what a forward pass keeps, for each vector of a product
 
 
 @measurement
-def hessian(problem: Problem, *, check: bool = True) -> Tensor:
+def hessian(problem: Problem, *, check: bool = True, finished: exact.Finished = lambda numbers, rows: None) -> Tensor:
     """The dense Hessian of a problem.
 
     Args:
         problem: What is differentiated, N parameters.
         check: Whether to look at the point first, as `HessianOperator` does.
+        finished: Called with the numbers of rows that were computed, and these rows; perhaps with some of them again,
+            which then replace the first.
 
     Returns:
         Tensor of shape (N, N), parameters in the order of `model.parameters()`. It is not symmetrized: what differs
@@ -43,11 +45,12 @@ def hessian(problem: Problem, *, check: bool = True) -> Tensor:
     _fit(operator, free_bytes(problem.device))
     operator.settle()
     with suppress(NotInNeuronSpaceError):
-        return exact.dense(operator)
+        return exact.dense(operator, finished)
     n = operator.shape[0]
     H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
     for rows, block in operator.blocks(torch.arange(n, device=operator.device)):
         H[rows] = block
+        finished(rows, block)
     return H
 
 

@@ -20,6 +20,7 @@ from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem.problem import Layer
 
 Advance = Callable[[int], None]
+Finished = Callable[[Tensor, Tensor], None]  # row numbers (k,), and these rows (k, N)
 T = TypeVar("T")
 
 _ONCE = "the model cannot be differentiated twice"
@@ -87,6 +88,8 @@ def row_statistics(
         KeyboardInterrupt: where none is.
     """
     stream = RowStream(operator, space, space.others)
+    # One layer after the other, the lowest first: then a step's rows are whole when it is done.
+    stream.steps.sort(key=lambda step: (step.layer is not None, step.layer or 0, step.start))
     try:
         while stream.done < len(stream.steps):
             advance(stream.advance())
@@ -103,15 +106,19 @@ def row_statistics(
     return RowStatistics(diagonal, sums, products, certificate, space.others[:0])
 
 
-def dense(operator: HessianOperator) -> Tensor:
+def dense(operator: HessianOperator, finished: Finished = lambda numbers, rows: None) -> Tensor:
     """The Hessian itself, (N, N), through neuron space; certified as a whole.
+
+    Args:
+        operator: The Hessian.
+        finished: Called with rows as they become whole, which are not certified then.
 
     Raises:
         NotInNeuronSpaceError: with the reason, if there is no neuron space or H disagrees with an ordinary product.
     """
 
     def compute(space: NeuronSpace) -> tuple[Tensor, float]:
-        H = _filled(operator, space)
+        H = _filled(operator, space, finished)
         return H, _distance(operator, H)
 
     return _certified(operator, compute)
@@ -145,17 +152,23 @@ def layer_columns(operator: HessianOperator, space: NeuronSpace, index: int) -> 
     return columns
 
 
-def _filled(operator: HessianOperator, space: NeuronSpace) -> Tensor:
+def _filled(operator: HessianOperator, space: NeuronSpace, finished: Finished) -> Tensor:
+    """All other rows first, then one layer after the other: rows of neurons are whole as soon as they were taken."""
     n = operator.shape[0]
     H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
-    for panel in space.panels():
-        shape = panel.block.shape[1:]
-        H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)
-        if panel.mirrored:
-            H[panel.columns, panel.rows].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
     for rows, block in operator.blocks(space.others):
         H[rows] = block
         H[:, rows] = block.T
+        finished(rows, block)
+    for lower, neuron in enumerate(space.layers):
+        for first, last in spans(0, neuron.outputs, space.neurons_per_pass(lower)):
+            for panel in space.panels_of(lower, first, last):
+                shape = panel.block.shape[1:]
+                H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)
+                if panel.mirrored:
+                    H[panel.columns, panel.rows].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
+            for place in (neuron.weights(first, last), *([neuron.biases(first, last)] if neuron.has_bias else [])):
+                finished(torch.arange(place.start, place.stop), H[place])
     return H
 
 

@@ -9,13 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import exact, parallel
+from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
-from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.curvature.support import support
-from hessdiag.diagnostics import operators
+from hessdiag.diagnostics import bounds_rows, operators
+from hessdiag.diagnostics.bounds_rows import Rows, dense, sketched, streamed
 from hessdiag.diagnostics.bounds_verdict import NAMES, contradicted, excluded, findings, witnesses
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
@@ -23,7 +22,6 @@ from hessdiag.diagnostics.outlay import Basis, basis, outlay
 from hessdiag.diagnostics.verdict import NOT_MEASURED, interrupted_early
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
-from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.numbers import number
 from hessdiag.problem.measuring import measurement
@@ -35,13 +33,10 @@ Progress = Callable[[int, int, str], None]
 
 DENSE_UP_TO = 5_000  # parameters: the whole matrix, for the bounds that need all of it
 EXACT_UP_TO = 10_000  # parameters: every row, streamed; beyond, a sketch
-SKETCHES = 64  # Cauchy probes
-REFINED = 128  # rows with the largest sketched sums, computed exactly
 TOLERANCE = 1e-3  # relative residual of the measured extremes
 MOST_PRODUCTS = 5_000  # to measure the extremes, where the matrix is not held
 OFTEN = 20  # products that they often take
-PART = 16  # of those rows, how many are held at a time
-ROWS_TOGETHER = 64  # where rows come from products
+NO_ENTRY = "no entry of the rows that were finished is negative beyond rounding"
 # What an interrupt leaves unmeasured.
 NOTHING: dict[str, Any] = {
     **dict.fromkeys(
@@ -85,6 +80,9 @@ class Bounds(Measured):
         relative_stderr: Relative standard error of sketched row sums; `None` when exact.
         components: Connected parts of the union of discs, ascending; `None` if sketched.
         parameters: N.
+        rows: How many of them are known exactly.
+        known_discs: After an interrupt before every row was done: the hull of the discs of those that were. Each of
+            these discs holds an eigenvalue, for the matrix is symmetric; others may lie anywhere.
         zero_rows: Rows of parameters that the batches do not touch: they are zero, were left out, and their eigenvalues
             are in every interval; 0 unless they are a tenth of more than 5,000.
         negative_certificate: Whether H certainly has a negative eigenvalue.
@@ -107,21 +105,12 @@ class Bounds(Measured):
     relative_stderr: float | None
     components: tuple[Component, ...] | None
     parameters: int
+    rows: int
+    known_discs: Interval | None
     zero_rows: int
     negative_certificate: Certificate
     hvps: int
     engine: str
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """What is known of every row: diagonal entry, radius, and whether both are exact."""
-
-    diagonal: Floats
-    radii: Floats
-    exact: NDArray[np.bool_]
-    products: int
-    complete: bool = True  # or an interrupt left rows out: those that are exact still tell what is inside
 
 
 @measurement
@@ -155,18 +144,21 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
         report(0, n, f"{n:,} parameters: the whole Hessian")
-        matrix = hessian(part.problem, check=False)
-        rows = _Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
-        report(n, n, "rows")
+        matrix, rows = dense(operator, report)
     elif n <= EXACT_UP_TO:
-        rows = _streamed(operator, report)
+        rows = streamed(operator, report)
     else:
-        rows = _sketched(products, seed, report)
-    if not rows.complete:
-        return _inside(problem, rows, part.zeros, products.engine, checks, operator.precision)
+        rows = sketched(products, seed, report)
+    if rows.stopped:
+        return _stopped(problem, rows, part.zeros, products.engine, checks, operator.precision)
     measured = _measured(products if matrix is None else matrix, space, seed, operator.precision, report)
     ritz: Witness | None = measured.pop("witness")
-    whole = _whole(part.problem, matrix) if matrix is not None else {}
+    try:
+        whole = _whole(part.problem, matrix) if matrix is not None else {}
+    except KeyboardInterrupt:
+        if parallel.ranks()[1] > 1:
+            raise
+        whole, measured["status"] = {}, "interrupted"
     everywhere = bool(rows.exact.all())
     known = rows.diagonal[rows.exact]
     inner = whole.get("inner")
@@ -180,9 +172,11 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
         "frobenius": None,
         "inner": None,
         "method": "exact" if everywhere else "sketch",
-        "relative_stderr": None if everywhere else gershgorin.sketch_relative_stderr(SKETCHES),
+        "relative_stderr": None if everywhere else gershgorin.sketch_relative_stderr(bounds_rows.SKETCHES),
         "components": parts,
         "parameters": problem.n_parameters,
+        "rows": int(rows.exact.sum()) + part.zeros,
+        "known_discs": None,
         "zero_rows": part.zeros,
         "hvps": rows.products + measured.pop("products"),
         "engine": products.engine,
@@ -207,32 +201,38 @@ def _plan(operator: HessianOperator) -> Basis:
     """What will be held and spent, entered in the ledger before it is."""
     spent = outlay(operator)
     space, n = basis(spent, operator.shape[0], 1, 1, None), operator.shape[0]
-    rows = n if n <= EXACT_UP_TO else SKETCHES + REFINED
+    rows = n if n <= EXACT_UP_TO else bounds_rows.SKETCHES + bounds_rows.REFINED
     spent.plan((rows + OFTEN, rows + MOST_PRODUCTS), space.held)
     return space
 
 
-def _inside(problem: Problem, rows: _Rows, zeros: int, engine: str, checks: Examination, precision: float) -> Bounds:
-    """After an interrupt before every row was done: what the entries of finished rows prove, and nothing else."""
+def _stopped(problem: Problem, rows: Rows, zeros: int, engine: str, checks: Examination, precision: float) -> Bounds:
+    """After an interrupt before all was done: what the finished rows prove, and nothing else."""
     if not rows.exact.any():
         raise KeyboardInterrupt
-    known = rows.diagonal[rows.exact]
-    rounding = ROUNDING * precision * float((np.abs(known) + rows.radii[rows.exact]).max())
-    proof = certificate(
-        witnesses(known, None, None, rounding),
-        trusted=not checks.failed,
-        otherwise="no entry of the rows that were finished is negative beyond rounding",
-    )
-    found = Bounds(
-        **NOTHING,
-        inner=(float(known.min()), float(known.max())),
-        parameters=problem.n_parameters,
-        zero_rows=zeros,
-        negative_certificate=proof,
-        hvps=rows.products,
-        engine=engine,
+    known, radii, every = rows.diagonal[rows.exact], rows.radii[rows.exact], bool(rows.exact.all())
+    values: dict[str, Any] = NOTHING | {
+        "inner": (float(known.min()), float(known.max())),
+        "parameters": problem.n_parameters,
+        "rows": len(known) + zeros * every,
+        "known_discs": None if every else gershgorin.discs(known, radii),
+        "zero_rows": zeros,
+        "hvps": rows.products,
+        "engine": engine,
         **operators.trust(checks),
+    }
+    if every:
+        values |= {"gershgorin": gershgorin.discs(known, radii), "brauer": gershgorin.brauer(known, radii)}
+        values |= {"components": _components(rows, zeros)}
+        if zeros:
+            values |= {name: _with_zero(values[name]) for name in ("gershgorin", "brauer", "inner")}
+    rounding = ROUNDING * precision * float((np.abs(known) + radii).max())
+    values["negative_certificate"] = certificate(
+        witnesses(known, radii if every else None, None, rounding),
+        trusted=not checks.failed,
+        otherwise=excluded(values) if every else NO_ENTRY,
     )
+    found = Bounds(**values)
     return replace(found, findings=tuple(findings(found, problem)))
 
 
@@ -242,6 +242,8 @@ def unmeasured(problem: Problem) -> Bounds:
         **NOTHING,
         inner=None,
         parameters=problem.n_parameters,
+        rows=0,
+        known_discs=None,
         zero_rows=0,
         negative_certificate=Certificate(False, None, NOT_MEASURED),
         hvps=0,
@@ -256,7 +258,7 @@ def _with_zero(ends: Interval | None) -> Interval | None:
     return None if ends is None else (min(ends[0], 0.0), max(ends[1], 0.0))
 
 
-def _components(rows: _Rows, zeros: int) -> tuple[Component, ...]:
+def _components(rows: Rows, zeros: int) -> tuple[Component, ...]:
     """Connected discs; those of the rows that were left out are the point zero."""
     own = np.zeros(min(zeros, 1))
     parts = gershgorin.components(np.append(rows.diagonal, own), np.append(rows.radii, own))
@@ -284,70 +286,6 @@ def _whole(problem: Problem, matrix: Tensor) -> dict[str, Interval]:
             max(parts.inner[1], highest[0], float(diagonal.max())),
         ),
     }
-
-
-def _streamed(operator: HessianOperator, report: Progress) -> _Rows:
-    """Diagonal and radius of every row, without holding the matrix."""
-    n = operator.shape[0]
-    report(0, n, f"{n:,} parameters: every Hessian row, streamed")
-    done = 0
-
-    def advance(count: int) -> None:
-        nonlocal done
-        done += count
-        report(done, n, "rows")
-
-    known = np.ones(n, dtype=bool)
-    try:
-        statistics = exact.row_statistics(operator, exact.neuron_space(operator), advance)
-        diagonal, sums, products = statistics.diagonal, statistics.sums.sum(1), statistics.products
-    except NotInNeuronSpaceError:
-        done, products = 0, n
-        diagonal, sums = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
-        try:
-            for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
-                if parallel.is_own(index):
-                    block = operator.rows(indices)
-                    diagonal[indices] = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu()
-                    sums[indices] = block.abs_().sum(1, dtype=torch.float64).cpu()
-                advance(len(indices))
-        except KeyboardInterrupt:
-            if parallel.ranks()[1] > 1:
-                raise
-            known[done:], products = False, done
-        parallel.total(diagonal)
-        parallel.total(sums)
-    radii = (sums - diagonal.abs()).clamp(min=0)
-    return _Rows(diagonal.numpy(), radii.numpy(), known, products, complete=bool(known.all()))
-
-
-def _sketched(operator: SymmetricOperator, seed: int, report: Progress) -> _Rows:
-    """Every absolute row sum from a Cauchy sketch, and the rows with the largest ones exactly.
-
-    A row of unknown diagonal gets the disc around 0 whose radius is its whole sum: it contains the row's own disc.
-    """
-    n = operator.shape[0]
-    report(0, SKETCHES + REFINED, f"{n:,} parameters: {SKETCHES} + {REFINED} products for all radii, an estimate")
-    sketch = gershgorin.sketch_row_sums(operator, SKETCHES, seed)
-    report(SKETCHES, SKETCHES + REFINED, "products")
-    top = np.argsort(sketch.sums)[-REFINED:]
-    diagonal, radii, known = np.zeros(n), sketch.sums.copy(), np.zeros(n, dtype=bool)
-    complete = True
-    try:
-        size = max(1, min(PART, LONG // n))
-        for part in np.split(top, range(size, len(top), size)):
-            units = torch.zeros(n, len(part), dtype=operator.dtype, device=operator.device)
-            units[torch.from_numpy(part), torch.arange(len(part))] = 1.0
-            columns = operator @ units
-            diagonal[part] = (columns * units).sum(0).double().cpu().numpy()
-            radii[part] = columns.abs().sum(0, dtype=torch.float64).cpu().numpy() - np.abs(diagonal[part])
-            known[part] = True
-            report(SKETCHES + int(known.sum()), SKETCHES + REFINED, "products")
-    except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1:
-            raise
-        complete = False
-    return _Rows(diagonal, radii.clip(min=0), known, SKETCHES + int(known.sum()), complete)
 
 
 def _measured(

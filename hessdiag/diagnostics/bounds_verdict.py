@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hessdiag.diagnostics.certificate import SLACK, Witness, share_witness
 from hessdiag.diagnostics.verdict import Finding, checks_findings, data_findings, most_severe_first, zero_rows_findings
-from hessdiag.numbers import number, times
+from hessdiag.numbers import counted, number, times
 from hessdiag.problem.problem import Problem
 
 if TYPE_CHECKING:
@@ -60,7 +60,8 @@ def excluded(known: Mapping[str, Any]) -> str:
     for name, words in NAMES.items():
         if known["method"] == "exact" and known[name] is not None and known[name][0] >= 0:
             return f"{words} exclude it: no eigenvalue is below {number(known[name][0], 4)}, but for rounding"
-    return "neither the entries nor the lowest Ritz value prove a negative eigenvalue"
+    ritz = " nor the lowest Ritz value" if known["measured"] is not None else ""
+    return f"{'neither ' if ritz else ''}the entries{ritz} prove {'a' if ritz else 'no'} negative eigenvalue"
 
 
 @most_severe_first
@@ -85,11 +86,13 @@ def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
 def _stopped(bounds: "Bounds") -> list[Finding]:
     """After an interrupt before every row was done."""
     assert bounds.inner is not None
+    assert bounds.known_discs is not None
+    many = bounds.rows > 1
     found = [
         Finding(
             "note",
-            "Interrupted before every row was computed: nothing is said of how far the eigenvalues can reach.",
-            f"an eigenvalue lies at or below {number(bounds.inner[0], 4)} and one at or above {number(bounds.inner[1], 4)}, by entries of the diagonal",
+            f"Interrupted after {bounds.rows:,} of {counted(bounds.parameters, 'row')}: an eigenvalue lies in {'each of their discs' if many else 'its disc'}; how far all of them can reach needs every row.",
+            f"one lies at or below {number(bounds.inner[0], 4)} and one at or above {number(bounds.inner[1], 4)}, by entries of the diagonal; the {'discs' if many else 'disc'} of the {'rows that are' if many else 'row that is'} done {'lie' if many else 'lies'} within {number(bounds.known_discs[0], 4)} and {number(bounds.known_discs[1], 4)}",
             "the same command with more time; --layers 'GLOB' for some of the layers",
         )
     ]

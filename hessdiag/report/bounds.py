@@ -74,9 +74,9 @@ def _width(ends: Sequence[float]) -> float:
 
 def _headline(result: Json) -> tuple[str, str]:
     if not _known(result):
-        return MISSING, "no bound was computed" if result[
-            "inner"
-        ] is None else "interrupted before any bound was complete"
+        if result["inner"] is None:
+            return MISSING, "no bound was computed"
+        return MISSING, "interrupted before any bound was complete"
     name, tightest = min(_known(result), key=lambda item: _width(item[1]))
     certain = (
         "holds every eigenvalue" if result["method"] == "exact" else "is where the eigenvalues are estimated to be"
@@ -96,12 +96,18 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     proof = result["negative_certificate"]
     components, error = result["components"], result["relative_stderr"]
+    known = f"{number(result.get('rows'))} of {counted(result['parameters'], 'row')}"
     facts = [
         Fact("negative curvature", "certain" if proof["certain"] else "not proven", proof["why"]),
         Fact(
             "row sums",
             MISSING if result["gershgorin"] is None else "exact" if exact else f"± {percent(error)}",
             _rows(result) if exact else "relative standard error of the sketch; the largest rows are exact",
+        ),
+        Fact(
+            "discs that are known",
+            interval(result.get("known_discs")),
+            f"of {known}; each holds an eigenvalue, and others may lie anywhere",
         ),
         Fact(
             "from inside", interval(result["inner"]), "an eigenvalue at or below the first, one at or above the second"

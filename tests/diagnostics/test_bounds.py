@@ -7,6 +7,7 @@ from torch import nn
 
 from hessdiag.curvature.dense import hessian
 from hessdiag.diagnostics import bounds as module
+from hessdiag.diagnostics import bounds_rows
 from hessdiag.diagnostics.bounds import bounds
 from hessdiag.diagnostics.certificate import share_witness
 from hessdiag.numbers import number
@@ -107,7 +108,7 @@ def test_sketch_finds_the_rows_that_matter(monkeypatch, seed):
     assert found.relative_stderr == pytest.approx(np.pi / 2 / 8, rel=0.02)
     assert found.gershgorin == pytest.approx(whole.gershgorin, rel=3 * found.relative_stderr)
     assert found.brauer == pytest.approx(whole.brauer, rel=3 * found.relative_stderr)
-    assert found.hvps >= module.SKETCHES + module.REFINED
+    assert found.hvps >= bounds_rows.SKETCHES + bounds_rows.REFINED
     assert "estimates" in " ".join(finding.says for finding in found.findings)
 
 

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hessdiag.curvature import cost
+from hessdiag.curvature import cost, exact
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import bounds as bounds_module
 from hessdiag.diagnostics import eigs as eigs_module
 from hessdiag.diagnostics import spectrum as spectrum_module
@@ -83,7 +85,7 @@ def test_one_probe_alone_leaves_no_density(monkeypatch):
 
 def test_rows_that_are_missing_bound_nothing(monkeypatch):
     whole = bounds(problem())
-    rows, calls = bounds_module.HessianOperator.rows, []
+    rows, calls = HessianOperator.rows, []
 
     def scarce(self, indices, layer=None):
         calls.append(indices)
@@ -92,11 +94,11 @@ def test_rows_that_are_missing_bound_nothing(monkeypatch):
         return rows(self, indices, layer)
 
     def elsewhere(operator):
-        raise bounds_module.NotInNeuronSpaceError("rows come from products")
+        raise NotInNeuronSpaceError("rows come from products")
 
-    monkeypatch.setattr(bounds_module.exact, "neuron_space", elsewhere)
+    monkeypatch.setattr(exact, "neuron_space", elsewhere)
 
-    monkeypatch.setattr(bounds_module.HessianOperator, "rows", scarce)
+    monkeypatch.setattr(HessianOperator, "rows", scarce)
     found = bounds(problem())
     assert found.status == "interrupted"
     assert [getattr(found, name) for name in ("gershgorin", "brauer", "perron", "measured")] == [None] * 4
@@ -135,8 +137,6 @@ def test_without_images_the_pairs_and_their_residuals_are_the_same(monkeypatch):
     stops = stopped(25, lambda: eigs(problem(), lowest=2, highest=2))
     assert stops.status == "interrupted"
     H = problem()
-    from hessdiag.curvature.hessian import HessianOperator
-
     vectors = stops.vectors
     true = torch.linalg.vector_norm(
         HessianOperator(H, check=False) @ vectors

@@ -9,9 +9,9 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.diagnostics import blocks as blocks_room
 from hessdiag.diagnostics import bounds as bounds_room
+from hessdiag.diagnostics import bounds_rows, operators
 from hessdiag.diagnostics import diag_share as share_room
 from hessdiag.diagnostics import eigs as eigs_room
-from hessdiag.diagnostics import operators
 from hessdiag.diagnostics import spectrum as spectrum_room
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_differences import Call, Sine
@@ -141,7 +141,7 @@ def test_diagonal_share(spent, rows, make):
 def test_bounds(spent, monkeypatch, largest, make):
     monkeypatch.setattr(bounds_room, "DENSE_UP_TO", 1)
     monkeypatch.setattr(bounds_room, "EXACT_UP_TO", largest)
-    monkeypatch.setattr(bounds_room, "REFINED", 20)
+    monkeypatch.setattr(bounds_rows, "REFINED", 20)
     found = bounds_room.bounds(make())
     assert found.method == ("sketch" if largest == 1 else "exact")
     assert found.hvps == spent[HessianOperator] > 0

@@ -34,6 +34,8 @@ class Result(parts.Measured):
     measured_converged: tuple[bool, bool] | None
     relative_stderr: Number
     components: list[Component] | None
+    rows: Count | None = None
+    known_discs: Interval | None = None
     zero_rows: Count | None = None
     hvps: Count | None
 

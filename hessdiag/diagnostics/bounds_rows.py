@@ -1,0 +1,135 @@
+"""Diagonal entries and radii of a Hessian's rows: all of them, streamed or whole, or from a sketch."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hessdiag.curvature import exact, parallel
+from hessdiag.curvature.dense import hessian
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError
+from hessdiag.linalg import gershgorin
+from hessdiag.linalg.eigensolver import ROUNDING
+from hessdiag.linalg.lanczos import LONG
+from hessdiag.linalg.operator import SymmetricOperator
+
+Floats = NDArray[np.float64]
+Progress = Callable[[int, int, str], None]
+
+SKETCHES = 64  # Cauchy probes
+REFINED = 128  # rows with the largest sketched sums, computed exactly
+PART = 16  # of those rows, how many are held at a time
+ROWS_TOGETHER = 64  # where rows come from products
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of every row: diagonal entry, radius, and whether both are exact."""
+
+    diagonal: Floats
+    radii: Floats
+    exact: NDArray[np.bool_]
+    products: int
+    stopped: bool = False  # by an interrupt, which may have left rows out: those that are exact still tell something
+
+
+def dense(operator: HessianOperator, report: Progress) -> tuple[Tensor | None, Rows]:
+    """The whole matrix with all diagonal entries and radii; after an interrupt, these of the rows that were done."""
+    n, done = operator.shape[0], 0
+    diagonal, sums, seen = torch.zeros(3, n, dtype=torch.float64)
+    known = torch.zeros(n, dtype=torch.bool)
+    v = torch.randn(n, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(operator.device)
+
+    def finished(numbers: Tensor, rows: Tensor) -> None:
+        nonlocal done
+        place = numbers.cpu()
+        diagonal[place] = rows.gather(1, numbers.to(rows.device)[:, None])[:, 0].double().cpu()
+        sums[place] = rows.abs().sum(1, dtype=torch.float64).cpu()
+        seen[place] = (rows.double() @ v).cpu()
+        known[place] = True
+        done = int(known.sum())
+        report(done, n, "rows")
+
+    try:
+        matrix = hessian(operator.problem, check=False, finished=finished)
+    except KeyboardInterrupt:
+        if parallel.ranks()[1] > 1 or not done:
+            raise
+        expected = (operator @ v.to(operator.dtype)).double().cpu()  # neuron space had not been held against products
+        apart = float((seen - expected)[known].norm() / expected[known].norm())
+        if not apart <= max(CERTIFIED.get(operator.problem.dtype, 0.0), ROUNDING * operator.precision):
+            raise
+        radii = (sums - diagonal.abs()).clamp(min=0).numpy()
+        return None, Rows(diagonal.numpy(), radii, known.numpy(), done, stopped=True)
+    return matrix, Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
+
+
+def streamed(operator: HessianOperator, report: Progress) -> Rows:
+    """Diagonal and radius of every row, without holding the matrix."""
+    n = operator.shape[0]
+    report(0, n, f"{n:,} parameters: every Hessian row, streamed")
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        report(done, n, "rows")
+
+    known, stopped = np.ones(n, dtype=bool), False
+    try:
+        statistics = exact.row_statistics(operator, exact.neuron_space(operator), advance)
+        diagonal, sums, products = statistics.diagonal, statistics.sums.sum(1), statistics.products
+        known[statistics.missing.numpy()] = False
+        stopped = math.isnan(statistics.certificate)
+    except NotInNeuronSpaceError:
+        done, products = 0, n
+        diagonal, sums = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
+        try:
+            for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
+                if parallel.is_own(index):
+                    block = operator.rows(indices)
+                    diagonal[indices] = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu()
+                    sums[indices] = block.abs_().sum(1, dtype=torch.float64).cpu()
+                advance(len(indices))
+        except KeyboardInterrupt:
+            if parallel.ranks()[1] > 1:
+                raise
+            known[done:], products, stopped = False, done, True
+        parallel.total(diagonal)
+        parallel.total(sums)
+    radii = (sums - diagonal.abs()).clamp(min=0)
+    return Rows(diagonal.numpy(), radii.numpy(), known, products, stopped)
+
+
+def sketched(operator: SymmetricOperator, seed: int, report: Progress) -> Rows:
+    """Every absolute row sum from a Cauchy sketch, and the rows with the largest ones exactly.
+
+    A row of unknown diagonal gets the disc around 0 whose radius is its whole sum: it contains the row's own disc.
+    """
+    n = operator.shape[0]
+    report(0, SKETCHES + REFINED, f"{n:,} parameters: {SKETCHES} + {REFINED} products for all radii, an estimate")
+    sketch = gershgorin.sketch_row_sums(operator, SKETCHES, seed)
+    report(SKETCHES, SKETCHES + REFINED, "products")
+    top = np.argsort(sketch.sums)[-REFINED:]
+    diagonal, radii, known = np.zeros(n), sketch.sums.copy(), np.zeros(n, dtype=bool)
+    stopped = False
+    try:
+        size = max(1, min(PART, LONG // n))
+        for part in np.split(top, range(size, len(top), size)):
+            units = torch.zeros(n, len(part), dtype=operator.dtype, device=operator.device)
+            units[torch.from_numpy(part), torch.arange(len(part))] = 1.0
+            columns = operator @ units
+            diagonal[part] = (columns * units).sum(0).double().cpu().numpy()
+            radii[part] = columns.abs().sum(0, dtype=torch.float64).cpu().numpy() - np.abs(diagonal[part])
+            known[part] = True
+            report(SKETCHES + int(known.sum()), SKETCHES + REFINED, "products")
+    except KeyboardInterrupt:
+        if parallel.ranks()[1] > 1:
+            raise
+        stopped = True
+    return Rows(diagonal, radii.clip(min=0), known, SKETCHES + int(known.sum()), stopped)
