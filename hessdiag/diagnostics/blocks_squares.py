@@ -60,7 +60,7 @@ def refuse_many(problem: Problem, probes: int) -> None:
 
 def _probe_bytes(problem: Problem) -> float:
     """What is kept of one probe of every layer."""
-    count, kinds = len(problem.executed_layers), 1 if problem._loss is None else 3
+    count, kinds = len(problem.executed_layers), 1 if problem.loss_of_output is None else 3
     seen = sum(min(layer.size, pairs.LENGTH) for layer in problem.executed_layers)
     return 8.0 * kinds * (3 * seen + count**2) + OF_AN_OBJECT * count
 
