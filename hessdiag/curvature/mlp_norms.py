@@ -154,26 +154,35 @@ def hessian_norm2_by_products(
     scale: float,
     probes: int,
     generator: torch.Generator,
+    together: int = 1,
 ) -> Tensor:
     """Unbiased estimates of |H|^2 from products with Gaussian vectors: E |Hv|^2 = |H|^2.
 
-    For networks so wide that `hessian_norms2` is too dear. Arguments as in `run`; all networks share a pass.
+    For networks so wide that `hessian_norms2` is too dear. Arguments as in `run`; all networks share a pass, and
+    `together` vectors do, each with copies of the networks.
 
     Returns:
         Tensor (probes, seeds) of |Hv|^2.
     """
-    leaves = [weight.detach().requires_grad_() for weight in weights]
-    pre, _ = forward(leaves, x, phi)
-    loss = scale / 2 * (pre[-1] - y).square().sum()
-    gradient = torch.autograd.grad(loss, leaves, create_graph=True)
-    found = []
-    for _ in range(probes):
-        v = [torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype).to(leaf.device) for leaf in leaves]
-        products = pullback(gradient, leaves, v)
-        found.append(
-            torch.stack([product.square().sum((-2, -1)) for product in products if product is not None]).sum(0)
+    found, together = [], min(together, probes)
+    for count, passes in ((together, probes // together), (probes % together, 1)):
+        if not count or not passes:
+            continue
+        leaves, rows, targets = (
+            [tensor.detach().expand(count, *tensor.shape).flatten(0, 1) for tensor in tensors]
+            for tensors in (weights, [x], [y])
         )
-    return torch.stack(found)
+        leaves = [leaf.requires_grad_() for leaf in leaves]
+        pre, _ = forward(leaves, rows[0], phi)
+        loss = scale / 2 * (pre[-1] - targets[0]).square().sum()
+        gradient = torch.autograd.grad(loss, leaves, create_graph=True)
+        for _ in range(passes):
+            drawn = [[torch.randn(w.shape, generator=generator, dtype=w.dtype) for w in weights] for _ in range(count)]
+            v = [torch.cat(parts).to(x.device) for parts in zip(*drawn, strict=True)]
+            products = pullback(gradient, leaves, v)
+            squares = [product.square().sum((-2, -1)) for product in products if product is not None]
+            found.append(torch.stack(squares).sum(0).view(count, -1))
+    return torch.cat(found)
 
 
 def dense_hessians(weights: Sequence[Tensor], x: Tensor, y: Tensor, phi: Activation, scale: float) -> Tensor:

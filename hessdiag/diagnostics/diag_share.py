@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hessdiag import capacity
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.differences import movable
@@ -35,7 +36,7 @@ from hessdiag.theory import wigner_ols
 Progress = Callable[[int, int, str], None]
 
 EXACT_UP_TO = 10_000  # rows by products; beyond, rows are sampled unless asked otherwise
-EXACT_WORK = 2e12  # floating-point operations in neuron space, likewise
+EXACT_WORK = 2e12  # floating-point operations in neuron space, likewise; more on a GPU (`capacity`)
 SAMPLED_ROWS = 1_000
 
 
@@ -267,4 +268,4 @@ def _affordable(problem: Problem, space: NeuronSpace | None) -> bool:
     """Whether all rows take seconds to minutes. By counts, not clocks: the same problem is always answered alike."""
     by_products = problem.n_parameters if space is None else len(space.others)
     work = 0.0 if space is None else problem.n_samples * float(problem.n_parameters - by_products) ** 2
-    return by_products <= EXACT_UP_TO and work <= EXACT_WORK
+    return by_products <= EXACT_UP_TO and work <= EXACT_WORK * capacity.of(problem.device).times_work

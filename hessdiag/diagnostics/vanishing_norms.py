@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hessdiag import capacity
 from hessdiag.curvature import mlp_norms, parallel
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
 from hessdiag.diagnostics.pieces import Arrays, Pieces
@@ -25,7 +26,6 @@ PROBES = 8
 CHECK_PROBES = 256
 DENSE_PARAMETERS = 256  # up to here the diagonal share is computed from the dense Hessian
 CHUNK_NUMBERS = 2**24  # numbers that the weights of one chunk of networks may hold
-CACHE_NUMBERS = 2**19  # numbers that the pairs of samples of one chunk may hold: products need three times the memory
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ def check_against_products(ensemble: Ensemble, phi: Activation) -> float | None:
     diagonal, above = mlp_norms.hessian_norms2(sample.weights, state, 1 / ensemble.batch)
     exact = float(diagonal.sum() + 2 * above.sum())
     generator = torch.Generator().manual_seed(ensemble.seed)
+    together = _probes_together(ensemble, 1)
     products = mlp_norms.hessian_norm2_by_products(
-        sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch, CHECK_PROBES, generator
+        sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch, CHECK_PROBES, generator, together
     )[:, 0]
     stderr = float(products.std()) / CHECK_PROBES**0.5
     return (exact - float(products.mean())) / stderr if stderr > 0 else None
@@ -172,12 +173,13 @@ def measure(
         stop = min(start + size, seeds)
         sample = cache(partial(ensemble.draw, start, stop - start))  # not drawn where all of its pieces are there
         gradients.append(pieces.get(f"depth-{L}-gradients-{start}", partial(_gradients, sample, phi)))
-        for first in range(start, min(networks, stop), part := _hessian_chunk(method, d, N)):
+        for first in range(start, min(networks, stop), part := _hessian_chunk(method, ensemble)):
             last = min(first + part, networks, stop)
             if parallel.is_own(first // part):
                 rows = slice(first - start, last - start)
-                compute = partial(_hessians, sample, rows, phi, method, ensemble.seed + first)
-                own[first] = pieces.get(f"depth-{L}-hessians-{first}", compute)
+                together = _probes_together(ensemble, last - first)
+                compute = partial(_hessians, sample, rows, phi, method, ensemble.seed + first, together)
+                own[first] = pieces.get(f"depth-{L}-hessians-{first}-{last}", compute)
             advance(last - first)
     gradient, vjp, off = (np.concatenate([found[key] for found in gradients]) for key in ("gradient", "vjp", "dead"))
     alive: NDArray[np.bool_] = ~np.all(off, axis=1)
@@ -227,11 +229,20 @@ def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:
     return exceeds
 
 
-def _hessian_chunk(method: str, width: int, samples: int) -> int:
+def _hessian_chunk(method: str, ensemble: Ensemble) -> int:
     """Networks per pass of the Hessian norms."""
+    L, d, N = ensemble.depth, ensemble.width, ensemble.batch
     if method == "exact":
-        return max(1, CACHE_NUMBERS // (samples * (samples + 1) // 2 * width**2))
-    return max(1, CACHE_NUMBERS // (samples * width**2))
+        limits = capacity.of(ensemble.device)
+        pairs, curvatures = N * (N + 1) // 2 * d**2, L * N * d**2
+        return max(1, min(limits.pair_numbers // pairs, limits.curvature_numbers // curvatures))
+    return max(1, capacity.CPU.pair_numbers // (N * d**2))  # on every device: random vectors hang on it
+
+
+def _probes_together(ensemble: Ensemble, networks: int) -> int:
+    """Random vectors that share a pass of products with some networks."""
+    numbers = networks * ensemble.depth * ensemble.width * max(ensemble.width, ensemble.batch)
+    return max(1, capacity.of(ensemble.device).probe_numbers // numbers)
 
 
 def _gradients(sample: Callable[[], Sample], phi: Activation) -> Arrays:
@@ -245,7 +256,9 @@ def _gradients(sample: Callable[[], Sample], phi: Activation) -> Arrays:
     }
 
 
-def _hessians(sample: Callable[[], Sample], rows: slice, phi: Activation, method: str, seed: int) -> Arrays:
+def _hessians(
+    sample: Callable[[], Sample], rows: slice, phi: Activation, method: str, seed: int, together: int
+) -> Arrays:
     """Of some networks: |H|^2, the squared norms of its diagonal blocks, and its diagonal share where H is small."""
     drawn = sample()[rows]
     weights, scale = drawn.weights, 1 / drawn.x.shape[1]
@@ -256,7 +269,9 @@ def _hessians(sample: Callable[[], Sample], rows: slice, phi: Activation, method
     else:
         diagonal = mlp_norms.diagonal_block_norms2(weights, state, scale)
         generator = torch.Generator().manual_seed(seed)
-        total = mlp_norms.hessian_norm2_by_products(weights, drawn.x, drawn.y, phi, scale, PROBES, generator).mean(0)
+        total = mlp_norms.hessian_norm2_by_products(
+            weights, drawn.x, drawn.y, phi, scale, PROBES, generator, together
+        ).mean(0)
     found = {"total": total.cpu().numpy(), "diagonal": diagonal.cpu().numpy()}
     if sum(weight[0].numel() for weight in weights) <= DENSE_PARAMETERS:
         H = mlp_norms.dense_hessians(weights, drawn.x, drawn.y, phi, scale).abs()

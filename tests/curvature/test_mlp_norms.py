@@ -74,6 +74,19 @@ def test_random_products_estimate_the_same_norm(name):
     assert float(z.abs().max()) < 4
 
 
+@pytest.mark.parametrize("together", [2, 3, 7, 50])
+def test_vectors_that_share_a_pass_are_the_same(together):
+    weights, x, y = _ensemble()
+    alone, shared = (
+        mlp_norms.hessian_norm2_by_products(
+            weights, x, y, activation("tanh"), 0.2, 7, torch.Generator().manual_seed(1), count
+        )
+        for count in (1, together)
+    )
+    assert alone.shape == (7, SEEDS)
+    torch.testing.assert_close(shared, alone, rtol=1e-12, atol=0)
+
+
 def test_vector_jacobian_product_is_relative():
     phi = activation("relu")
     weights, x, y = _ensemble()

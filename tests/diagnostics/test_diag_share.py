@@ -1,11 +1,13 @@
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from hessdiag import capacity
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import diag_share as module
@@ -488,6 +490,8 @@ def test_many_parameters_are_sampled_by_default(monkeypatch):
     monkeypatch.setattr(module, "EXACT_WORK", 100.0)
     monkeypatch.setattr(module, "SAMPLED_ROWS", 80)
     assert diag_share(_pixels()).method == "rows"
+    monkeypatch.setattr(capacity, "CPU", replace(capacity.CPU, times_work=10**6))  # as of a faster device
+    assert diag_share(_pixels()).method == "exact"
 
 
 def test_baselines():

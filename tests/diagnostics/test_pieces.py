@@ -1,6 +1,7 @@
 """A run that was interrupted and taken up again gives the numbers of one that was not."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import threading
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hessdiag import Problem, ProblemRequest, forward, forward_model, load_problem, vanishing, vanishing_of
+from hessdiag import Problem, ProblemRequest, capacity, forward, forward_model, load_problem, vanishing, vanishing_of
 from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.pieces import Pieces, PiecesWarning
 from hessdiag.errors import LoadError, SpecError
@@ -39,7 +40,7 @@ RUNS = {
 @pytest.fixture(autouse=True)
 def _small_chunks(monkeypatch):
     monkeypatch.setattr("hessdiag.diagnostics.forward_norms.CHUNK_NUMBERS", 20 * 6**2)
-    monkeypatch.setattr("hessdiag.diagnostics.vanishing_norms.CACHE_NUMBERS", 2400)
+    monkeypatch.setattr("hessdiag.capacity.CPU", dataclasses.replace(capacity.CPU, pair_numbers=2400))
     monkeypatch.setattr("hessdiag.diagnostics.vanishing_norms.CHUNK_NUMBERS", 8000)
     monkeypatch.setattr("hessdiag.diagnostics.vanishing_norms.EXACT_WORK", 1e6)
 
