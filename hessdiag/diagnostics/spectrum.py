@@ -24,7 +24,7 @@ from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg import estimators, intervals, slq
-from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
+from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs, in_float64
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.intervals import Average
 from hessdiag.linalg.slq import Density
@@ -325,10 +325,11 @@ def _exact(part: Support, matrix: Operator, name: OperatorName, steps: int, repo
     m, n = part.size, part.whole.n_parameters
     report(0, 1, f"{m:,} parameters: the whole matrix and all its eigenvalues")
     if isinstance(matrix, HessianOperator):
-        dense = part.dense().double()
+        dense = part.dense()
     else:
-        dense = (matrix @ torch.eye(m, dtype=matrix.dtype, device=matrix.device)).double()
-    values = torch.linalg.eigvalsh((dense + dense.T).cpu() / 2).numpy()
+        dense = matrix @ torch.eye(m, dtype=matrix.dtype, device=matrix.device)
+    wide = in_float64(dense)
+    values = torch.linalg.eigvalsh((wide + wide.T) / 2).cpu().numpy()
     report(1, 1, "")
     ends = min(ENDS, (m - 1) // 2)
     outliers = np.concatenate([values[:ends], values[m - ends :]])

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag import capacity
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.lanczos import row_norms
@@ -161,7 +162,7 @@ def extreme_eigenpairs(
 def dense_eigenpairs(
     matrix: Tensor, *, lowest: int, highest: int, tol: float = 1e-3, precision: float | None = None
 ) -> Eigenpairs:
-    """Both ends, and the whole spectrum, of a matrix that is at hand, by LAPACK in float64.
+    """Both ends, and the whole spectrum, of a matrix that is at hand, decomposed in float64.
 
     Args:
         matrix: Symmetric up to rounding, (n, n); symmetrized before it is decomposed, but not for the residuals.
@@ -178,11 +179,13 @@ def dense_eigenpairs(
     """
     n = len(matrix)
     lowest, highest = min(lowest, n), min(highest, n)
-    wide = matrix.cpu().double()
+    wide = in_float64(matrix)
     spectrum, vectors = torch.linalg.eigh((wide + wide.T) / 2)
     wanted = _ends(n, lowest, highest)
-    values, vectors = spectrum[wanted], vectors[:, wanted]
-    residuals = torch.linalg.vector_norm(wide @ vectors - vectors * values, dim=0)
+    vectors = vectors[:, wanted.to(wide.device)]
+    residuals = torch.linalg.vector_norm(wide @ vectors - vectors * spectrum[wanted.to(wide.device)], dim=0).cpu()
+    spectrum = spectrum.cpu()
+    values = spectrum[wanted]
     rounding = ROUNDING * (precision or torch.finfo(matrix.dtype).eps) * float(spectrum.abs().max())
     return Eigenpairs(
         values=values,
@@ -199,6 +202,12 @@ def dense_eigenpairs(
         interrupted=False,
         ritz_range=(float(spectrum[0]), float(spectrum[-1])),
     )
+
+
+def in_float64(matrix: Tensor) -> Tensor:
+    """A dense matrix where it is decomposed: on the CPU, or on a GPU if it is there and large enough to gain by it."""
+    least = capacity.of(matrix.device).least_decomposed
+    return matrix.double() if least is not None and len(matrix) >= least else matrix.cpu().double()
 
 
 def padded(pairs: Eigenpairs, zeros: int, *, lowest: int, highest: int) -> Eigenpairs:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from hessdiag import capacity
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.lanczos import LONG
@@ -136,17 +137,20 @@ def _scaled_end(M: Tensor) -> float:
     d = pairs.vectors[:, -1].abs().double()
     d = d.clamp(min=_LEAST * float(d.max()))
     tiny = torch.finfo(M.dtype).tiny ** 0.7  # parts of M that are apart from the rest decay, and must not underflow
-    best = float(M.sum(1, dtype=torch.float64).max())  # d = 1: Gershgorin's own
-    shift = float((-M.diagonal()).max().clamp(min=0)) + best / 4 if best > 0 else 0.0
-    for _ in range(_SCALINGS):
+    best = M.sum(1, dtype=torch.float64).max()  # d = 1: Gershgorin's own
+    bound = float(best)
+    shift = float((-M.diagonal()).max().clamp(min=0)) + bound / 4 if bound > 0 else 0.0
+    apart = capacity.of(M.device).apart
+    for turn in range(_SCALINGS if shift else 1):
         d = (d / d.max()).clamp(min=tiny)
         Md = (M @ d.to(M.dtype)).double()
         ratios = Md / d
-        best = min(best, float(ratios.max()))
-        if float(ratios.max() - ratios.min()) <= _SETTLED * float(ratios.abs().max()) or not shift:
+        most = ratios.max()
+        best = torch.where(most < best, most, best)
+        if turn % apart == apart - 1 and bool(most - ratios.min() <= _SETTLED * ratios.abs().max()):
             break
         d = Md + shift * d  # M + shift is nonnegative, and its largest eigenvalue the dominant one
-    return best
+    return float(best)
 
 
 def wolkowicz_styan(n: int, trace: float, frobenius: float) -> tuple[Interval, Interval]:

@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag import capacity
+from hessdiag.linalg.block_step import BlockStep, block_step
 from hessdiag.linalg.lanczos import BREAKDOWN, LONG, orthogonalize, row_norms, scaled
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.whole import whole
@@ -73,20 +75,25 @@ class KrylovSpace:
         """Take the next block into the basis."""
         self.products += stop - start
         # Copied to where the next block comes, and orthogonalized there: long vectors then need no fresh memory.
-        remainder = self._basis[stop : stop + len(images)]
+        remainder, step = self._basis[stop : stop + len(images)], None
         remainder.copy_(images)
-        remainder, coefficients = orthogonalize(remainder, self._basis[:stop], near=stop - self._reach, own=True)
+        near = stop - self._reach
+        if capacity.of(images.device).shared_products:
+            step = block_step(remainder, self._basis[:stop], near)
+            known, largest = step.coefficients, step.largest
+        else:
+            remainder, coefficients = orthogonalize(remainder, self._basis[:stop], near=near, own=True)
+            known, largest = coefficients.double().cpu(), float(row_norms(images).max())
         self._reach = start
-        known = coefficients.double().cpu()
         if self._images is not None:
             self._images[start:stop] = images
         self._projected[start:stop, :stop] = known
         self._projected[:start, start:stop] = known[:, :start].T
         self._projected[start:stop, start:stop] = (known[:, start:] + known[:, start:].T) / 2
-        self.norm = max(self.norm, float(row_norms(images).max()))
+        self.norm = max(self.norm, largest)
         self.size = stop
         self.largest = max(self.largest, stop)
-        self._continue(remainder)
+        self._continue(remainder, step)
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values in ascending order, their coefficients (columns), and residuals by the recurrence."""
@@ -175,18 +182,26 @@ class KrylovSpace:
         self._coupling = torch.nn.functional.pad(self._coupling, (0, width - self._width))
         self._width, self.block = width, block
 
-    def _continue(self, remainder: Tensor) -> None:
+    def _continue(self, remainder: Tensor, step: BlockStep | None = None) -> None:
         """Orthonormalize `remainder` into the next block. Rows that are lost in rounding give way to random ones."""
         self._width = min(self.block, self.n - self.size)
-        if len(remainder) == self._width and self.n <= LONG:  # LAPACK takes several copies
-            columns, triangle = torch.linalg.qr(remainder.T)
-            coupling = triangle.double().cpu().T
-            left, before = coupling.diagonal().abs(), torch.linalg.vector_norm(coupling, dim=1)
-            if bool((left > (CANCELLED * before).clamp(min=BREAKDOWN * self.precision * self.norm)).all()):
-                self._coupling = coupling
-                self._basis[self.size : self.size + self._width] = columns.T
+        if len(remainder) == self._width:
+            if step is not None and self._continued(step.coupling, step.rows):
                 return
+            if step is None and self.n <= LONG:  # LAPACK takes several copies
+                columns, triangle = torch.linalg.qr(remainder.T)
+                if self._continued(triangle.double().cpu().T, columns.T):
+                    return
         self._continue_by_rows(remainder)
+
+    def _continued(self, coupling: Tensor, rows: Tensor) -> bool:
+        """Take these rows for the next block, unless one of them is what rounding left."""
+        left, before = coupling.diagonal().abs(), torch.linalg.vector_norm(coupling, dim=1)
+        good = bool((left > (CANCELLED * before).clamp(min=BREAKDOWN * self.precision * self.norm)).all())
+        if good:
+            self._coupling = coupling
+            self._basis[self.size : self.size + self._width] = rows
+        return good
 
     def _continue_by_rows(self, remainder: Tensor) -> None:
         """The same one row after the other, in place, with an eye on what each loses to those before it."""

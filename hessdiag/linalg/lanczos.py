@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag import capacity
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg.operator import SymmetricOperator
 
@@ -83,21 +84,25 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
         every = len(active) == k
         at = slice(None) if every else active
         products = (operator @ basis[at, step].T).T
-        scale[at] = torch.maximum(scale[at], row_norms(products))
+        sizes = norms_of(products)
         # Copied to where the next vectors come, and orthogonalized there: long ones then need no fresh memory.
         basis[at, step + 1] = products
         del products
         if every:
-            following, coefficients = orthogonalize(basis[:, step + 1], basis[:, : step + 1], near=2, own=True)
-            norms = row_norms(following)
+            passes = Passes(basis[:, step + 1], basis[:, : step + 1], near=2, own=True)
+            norms, sizes, last, overlooked = _told(passes, sizes)
+            if overlooked.any():
+                passes.again()
+                norms, sizes, last, _ = _told(passes, sizes)
         else:  # one by one, without a copy of the bases of those that go on
             parts = [
                 orthogonalize(basis[index, step + 1][None], basis[index, : step + 1], near=2, own=True)
                 for index in active.tolist()
             ]
-            coefficients = torch.cat([found for _, found in parts])
+            last = torch.cat([found[:, step] for _, found in parts]).double().cpu()
             norms = torch.cat([row_norms(following) for following, _ in parts])
-        alphas[at, step] = coefficients[:, step].double().cpu()
+        scale[at] = torch.maximum(scale[at], sizes.double().cpu())
+        alphas[at, step] = last
         taken[at] = step + 1
         more = norms > rounding * scale[at]
         if step + 1 == n:
@@ -111,6 +116,54 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
         active = active[more]
         betas[active, step] = norms[more]
     return Tridiagonal(alphas, betas, taken, basis[:, :m].transpose(1, 2) if keep_basis else None)
+
+
+class Passes:
+    """Two passes of Gram-Schmidt, of rows against orthonormal rows, and a third one where it is needed.
+
+    Args:
+        vectors: Rows, (b, n).
+        basis: One for all, (m, n), or one for each row, (b, m, n).
+        near: See `orthogonalize`.
+        own: See there.
+    """
+
+    def __init__(self, vectors: Tensor, basis: Tensor, near: int | None, *, own: bool) -> None:
+        if basis.ndim == 2 and capacity.of(basis.device).shared_products:
+            self._known, rows = basis, vectors
+        else:
+            self._known, rows = basis.expand(len(vectors), *basis.shape[-2:]), vectors[:, None]
+        close = self._known if near is None else self._known[..., -near:, :]
+        self._rest, self._first = _subtracted(rows, close, own=own)
+        self._rest, self._total = _subtracted(self._rest, self._known, own=True)
+
+    @property
+    def remainder(self) -> Tensor:
+        """What is left, (b, n)."""
+        return self._rest if self._known.ndim == 2 else self._rest[:, 0]
+
+    @property
+    def coefficients(self) -> Tensor:
+        """What was subtracted, (b, m)."""
+        found = self._total.clone()
+        found[..., found.shape[-1] - self._first.shape[-1] :] += self._first
+        return found.flatten(0, -2)
+
+    @property
+    def last(self) -> Tensor:
+        """What was subtracted of the last row of the basis, (b,)."""
+        return (self._total[..., -1] + self._first[..., -1]).flatten()
+
+    @property
+    def overlooked(self) -> Tensor:
+        """For which rows the second pass found more than it left, so that a third one is due; (b,), bool."""
+        found: Tensor = self._total.norm(dim=-1) > self._rest.norm(dim=-1)
+        return found.flatten()
+
+    def again(self) -> None:
+        """A third pass."""
+        self._rest, again = _subtracted(self._rest, self._known, own=True)
+        self._total += again
 
 
 def orthogonalize(
@@ -132,34 +185,43 @@ def orthogonalize(
     >>> orthogonalize(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
     (tensor([[0., 4.]]), tensor([[3.]]))
     """
-    # A product for each row: one matrix product with two or three rows takes as long, and on one core.
-    known = basis.expand(len(vectors), *basis.shape[-2:])
-    close = known if near is None else known[:, -near:]
-    rest, first = _subtracted(vectors[:, None], close, own=own)
-    rest, total = _subtracted(rest, known, own=True)
-    if near is not None and bool((total.norm(dim=-1) > rest.norm(dim=-1)).any()):
-        rest, again = _subtracted(rest, known, own=True)
-        total += again
-    total[..., known.shape[1] - close.shape[1] :] += first
-    return rest[:, 0], total[:, 0]
+    passes = Passes(vectors, basis, near, own=own)
+    if near is not None and bool(passes.overlooked.any()):
+        passes.again()
+    return passes.remainder, passes.coefficients
 
 
-def _subtracted(rows: Tensor, known: Tensor, *, own: bool = False) -> tuple[Tensor, Tensor]:
-    """One pass of Gram-Schmidt: what is left, in place of `rows` if they may be written to, and its coefficients."""
+def _subtracted(rows: Tensor, known: Tensor, *, own: bool) -> tuple[Tensor, Tensor]:
+    """One pass of Gram-Schmidt: what is left, in place of `rows` if they may be written to, and its coefficients.
+
+    On a CPU a product for each row: one matrix product with two or three rows takes as long, and on one core.
+    """
+    if known.ndim == 2:
+        coefficients = rows @ known.T
+        return (rows.addmm_ if own else rows.addmm)(coefficients, known, alpha=-1), coefficients
     coefficients = torch.bmm(rows, known.mT)
-    if own:
-        return rows.baddbmm_(coefficients, known, alpha=-1), coefficients
-    return torch.baddbmm(rows, coefficients, known, alpha=-1), coefficients
+    return (rows.baddbmm_ if own else rows.baddbmm)(coefficients, known, alpha=-1), coefficients
 
 
-def row_norms(rows: Tensor) -> Tensor:
-    """Euclidean norms of the rows, summed in float64 where the device has it; float64 on the CPU."""
+def _told(passes: Passes, sizes: Tensor) -> Tensor:
+    """Norms of remainders and of products, the last coefficients, and what was overlooked; one copy, (4, k)."""
+    numbers = [norms_of(passes.remainder), sizes, passes.last, passes.overlooked]
+    return torch.stack([found.to(numbers[0]) for found in numbers]).double().cpu()
+
+
+def norms_of(rows: Tensor) -> Tensor:
+    """Euclidean norms of the rows on their device, summed in float64 where it has it."""
     wide = torch.float32 if rows.device.type == "mps" else torch.float64
     if rows.shape[-1] > LONG:  # each piece is copied in float64: of whole rows, that would be twice their size
         parts = [torch.linalg.vector_norm(part, dim=-1, dtype=wide) for part in _pieces(rows)]
         rows = torch.stack(parts, dim=-1)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=wide)
-    return norms.double().cpu()
+    return norms
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Euclidean norms of the rows, summed in float64 where the device has it; float64 on the CPU."""
+    return norms_of(rows).double().cpu()
 
 
 def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
