@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from hessdiag import capacity
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import batched_grad
 from hessdiag.curvature.pullback import pullback
@@ -31,7 +32,6 @@ from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Layer, Problem
 
-PANEL_NUMBERS = {"cpu": 2**20, "cuda": 2**26}  # numbers of H held at a time: what a cache takes, or fills a GPU
 TANGENT_NUMBERS = 2**24  # numbers that the tangents of one pass may hold
 T = TypeVar("T")
 
@@ -84,6 +84,23 @@ class Panel:
     rows: slice
     columns: slice
     block: Tensor
+    mirrored: bool
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Half of a product: H[rows, weights and biases of neurons] is `right` times the layer's inputs.
+
+    Attributes:
+        rows: Places of parameters of one neuron or of several whole ones, or of biases.
+        neurons: First neuron, and past the last.
+        right: (neurons, rows, samples); it lies in a buffer that the next one overwrites.
+        mirrored: As of a `Panel`.
+    """
+
+    rows: slice
+    neurons: tuple[int, int]
+    right: Tensor
     mirrored: bool
 
 
@@ -208,9 +225,21 @@ class NeuronSpace:
 
     def panels_of(self, lower: int, first: int, last: int) -> Iterator[Panel]:
         """Columns of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
+        own, h = self.layers[lower], self.ones[lower]
+        for factor in self.factors_of(lower, first, last):
+            right = factor.right
+            out = self.buffer(1, *right.shape[:2], h.shape[1])
+            torch.mm(right.flatten(0, 1), h, out=out.flatten(0, 1))
+            block = out.transpose(0, 1)
+            yield Panel(factor.rows, own.weights(*factor.neurons), block[..., : own.inputs], factor.mirrored)
+            if own.has_bias:
+                yield Panel(factor.rows, own.biases(*factor.neurons), block[..., own.inputs :], factor.mirrored)
+
+    def factors_of(self, lower: int, first: int, last: int) -> Iterator[Factor]:
+        """What the layer's inputs are multiplied with in these columns; every factor is used before the next one."""
         A, C = self.tangents(lower, first, last)
         own = self.layers[lower]
-        numbers = PANEL_NUMBERS["cuda" if self.device.type == "cuda" else "cpu"]
+        numbers = capacity.of(self.device).panel_numbers
         room = max(1, numbers // max(self.samples, own.inputs + own.has_bias))
         for upper, other in enumerate(self.layers[lower:], start=lower):
             for start, stop in spans(first, last, room // (other.outputs * other.inputs)):
@@ -228,34 +257,22 @@ class NeuronSpace:
                             rows = other.weights(low, high)
                             if right - left < other.inputs:  # then it is one neuron
                                 rows = slice(rows.start + left, rows.start + right)
-                            yield from self._products(lower, (start, stop), rows, Y.flatten(1, 2), mirrored)
+                            yield Factor(rows, (start, stop), Y.flatten(1, 2), mirrored)
                         if other.has_bias:
                             rows = other.biases(low, high)
-                            yield from self._products(lower, (start, stop), rows, curvature[:, low:high], mirrored)
+                            yield Factor(rows, (start, stop), curvature[:, low:high], mirrored)
 
     def _sandwich(self, upper: int, A: Tensor, C: Tensor | None, outputs: slice, inputs: slice) -> Tensor:
         """A[i, i'] h[j'] + delta[i'] C[j', i] of each sample, (neurons, outputs, inputs, samples)."""
         h, delta = self.inputs[upper][inputs], self.cotangents[upper][outputs]
-        Y = self._buffer(0, len(A), len(delta), len(h), self.samples)
+        Y = self.buffer(0, len(A), len(delta), len(h), self.samples)
         torch.mul(A[:, outputs, None], h, out=Y)
         if C is not None:
             Y.addcmul_(delta[:, None], C[:, None, inputs])
         return Y
 
-    def _products(
-        self, lower: int, neurons: tuple[int, int], rows: slice, right: Tensor, mirrored: bool
-    ) -> Iterator[Panel]:
-        """Panels of some rows (neurons, rows, samples) against the weights, and the biases, of some neurons."""
-        own, h = self.layers[lower], self.ones[lower]
-        out = self._buffer(1, *right.shape[:2], h.shape[1])
-        torch.mm(right.flatten(0, 1), h, out=out.flatten(0, 1))
-        block = out.transpose(0, 1)
-        yield Panel(rows, own.weights(*neurons), block[..., : own.inputs], mirrored)
-        if own.has_bias:
-            yield Panel(rows, own.biases(*neurons), block[..., own.inputs :], mirrored)
-
-    def _buffer(self, index: int, *shape: int) -> Tensor:
-        """A part of one of two buffers that all panels share: fresh memory would cost more than the arithmetic."""
+    def buffer(self, index: int, *shape: int) -> Tensor:
+        """A part of one of two buffers that all share: fresh memory would cost more than the arithmetic."""
         numbers = math.prod(shape)
         if numbers > self._buffers.shape[1]:
             self._buffers = torch.empty(2, numbers, dtype=self.dtype, device=self.device)

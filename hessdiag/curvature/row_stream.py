@@ -13,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag import capacity
 from hessdiag.curvature import neuron_sample, parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, spans
+from hessdiag.curvature.panel_sums import panel_sums
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class RowStream:
         self._linear = [neuron.layer for neuron in space.layers]
         self._owners = [self._layers.index(layer) for layer in self._linear]
         self._places = space.places.to(operator.device)
+        self._others_there, self._owner_there = others.to(operator.device), self._owner.to(operator.device)
         n, count = problem.n_parameters, len(self._layers)
         self.diagonal = torch.zeros(n, dtype=torch.float64, device=operator.device)
         self.sums = torch.zeros(count, n, dtype=torch.float64, device=operator.device)
@@ -109,7 +112,7 @@ class RowStream:
         """Do the next step; the number of rows that it was about."""
         step, began = self.steps[self.done], time.perf_counter()
         if step.layer is None:
-            self._add_rows(self.others[step.start : step.stop])
+            self._add_rows(step.start, step.stop)
         else:
             self._add_neurons(step.layer, step.start, step.stop)
         self.done += 1
@@ -235,6 +238,9 @@ class RowStream:
 
     def _add_neurons(self, index: int, first: int, last: int) -> None:
         """What some neurons have with all later ones of their layer, and with the layers above."""
+        if capacity.of(self._operator.device).shared_products:
+            self._add_sums(index, first, last)
+            return
         owner, diagonal, sums = self._owner, self.diagonal, self.sums
         for panel in self.space.panels_of(index, first, last):
             row_layer, column_layer = int(owner[panel.rows.start]), int(owner[panel.columns.start])
@@ -246,16 +252,34 @@ class RowStream:
             if panel.mirrored:
                 sums[row_layer, panel.columns] += block.sum(0).flatten()
 
-    def _add_rows(self, rows: Tensor) -> None:
+    def _add_sums(self, index: int, first: int, last: int) -> None:
+        """The same by sums of whole panels."""
+        own, neuron = self._owners[index], self.space.layers[index]
+        for found in panel_sums(self.space, index, first, last):
+            rows = found.factor.rows
+            self.sums[own, rows] += found.rows
+            if found.diagonal is not None:
+                place, values = found.diagonal
+                self.diagonal[place] = values.double()
+            if found.columns is not None:
+                other = int(self._owner[rows.start])
+                self.sums[other, neuron.weights(*found.factor.neurons)] += found.columns[:, : neuron.inputs].flatten()
+                if neuron.has_bias:
+                    self.sums[other, neuron.biases(*found.factor.neurons)] += found.columns[:, neuron.inputs]
+
+    def _add_rows(self, start: int, stop: int) -> None:
         """Diagonal and sums of some rows by products, and what they add to the sums of the linear layers' rows."""
+        rows = self._others_there[start:stop]
         block = self._operator.rows(rows)
-        place = rows.to(self._operator.device)
-        self.diagonal[place] = block.gather(1, place[:, None])[:, 0].double()
+        self.diagonal[rows] = block.gather(1, rows[:, None])[:, 0].double()
         block = block.abs_()
-        for owned, layer in enumerate(self._layers):
-            self.sums[owned, place] = block[:, layer.start : layer.stop].sum(1).double()
-        for owned in sorted(set(self._owner[rows].tolist())):
-            mine = block[(self._owner[rows] == owned).to(block.device)].sum(0)
+        self.sums[:, rows] = torch.stack([block[:, own.start : own.stop].sum(1) for own in self._layers]).double()
+        owners = self._owner_there[rows]
+        for owned in sorted(set(self._owner[self.others[start:stop]].tolist())):
+            if capacity.of(block.device).shared_products:  # an index would wait for how many there are
+                mine = (owners == owned).to(block.dtype) @ block
+            else:
+                mine = block[owners == owned].sum(0)
             for layer in self._linear:
                 inside = slice(layer.start, layer.stop)
                 self.sums[owned, inside] += mine[self._places[inside]]

@@ -1,11 +1,13 @@
 """The streamed statistics and the dense matrix of neuron space against products, and when it must give way."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
+from hessdiag import capacity
 from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
@@ -52,10 +54,13 @@ CASES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("room", [2**19, 40], ids=["whole", "in small panels"])
 @pytest.mark.parametrize("name", CASES)
-def test_dense_and_statistics(name, room, monkeypatch):
-    monkeypatch.setattr("hessdiag.curvature.neuron_space.PANEL_NUMBERS", {"cpu": room, "cuda": room})
+def test_dense_and_statistics(name, room, device, monkeypatch):
+    """On the CPU, by the ways of both devices."""
+    ways = capacity.of(torch.device(device))
+    monkeypatch.setattr(capacity, "CPU", replace(ways, panel_numbers=room))
     problem = CASES[name]()
     operator = HessianOperator(problem)
     space = exact.neuron_space(operator)
