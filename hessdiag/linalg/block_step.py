@@ -5,7 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.lanczos import Passes, norms_of
+from hessdiag.linalg.lanczos import LONG, Passes, norms_of
+
+WELL = 0.5  # of its length that a row keeps beside the rows before it: then one Cholesky factor is as good as two
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,8 @@ class BlockStep:
 def block_step(images: Tensor, basis: Tensor, near: int) -> BlockStep:
     """Orthogonalize a block against the basis in place, as `orthogonalize` does, and make its rows orthonormal.
 
-    By two Cholesky factors of Gram matrices (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya 2015), the rows scaled to
-    unit length first: as good as Householder's reflections where the rows are not all but dependent.
+    By the Cholesky factor of their Gram matrix in float64, and a second one where rows are nearly dependent (Yamamoto,
+    Nakatsukasa, Yanagisawa and Fukaya 2015): then as good as Householder's reflections.
 
     Args:
         images: Rows, (b, n).
@@ -38,24 +40,37 @@ def block_step(images: Tensor, basis: Tensor, near: int) -> BlockStep:
     """
     sizes = norms_of(images)
     passes = Passes(images, basis, near, own=True)
-    step, overlooked = _orthonormal(passes, sizes)
-    if overlooked:
+    b, m = len(images), len(basis)
+    for third in (False, True):
+        numbers = [_gram(passes.remainder), passes.second, passes.first, sizes]
+        told: Tensor = torch.cat([part.flatten().to(sizes.dtype) for part in numbers]).double().cpu()
+        gram, second, first, largest = torch.split(told, [b * b, b * m, b * passes.first.shape[-1], b])
+        gram, coefficients = gram.view(b, b), second.view(b, m).clone()
+        if third or not bool((coefficients.norm(dim=1) > gram.diagonal().sqrt()).any()):
+            break
         passes.again()
-        step, _ = _orthonormal(passes, sizes)
-    return step
+    first = first.view(b, -1)
+    coefficients[:, m - first.shape[1] :] += first
+    rows, coupling = _divided(passes.remainder, gram)
+    if bool((coupling.diagonal() < WELL * coupling.norm(dim=1)).any()):
+        rows, factor = _divided(rows, _gram(rows).cpu())
+        coupling = coupling @ factor
+    return BlockStep(rows, coefficients, coupling, float(largest.max()))
 
 
-def _orthonormal(passes: Passes, sizes: Tensor) -> tuple[BlockStep, bool]:
-    """The step after these passes, and whether another one is due."""
-    remainder, coefficients = passes.remainder, passes.coefficients
-    (b, m), norms = coefficients.shape, norms_of(remainder)
-    rows, coupling = remainder / norms.to(remainder.dtype)[:, None], torch.diag(norms)
-    identity = torch.eye(b, dtype=rows.dtype, device=rows.device)
-    for _ in range(2):
-        lower, _ = torch.linalg.cholesky_ex(rows @ rows.T)
-        rows = torch.linalg.solve_triangular(lower, identity, upper=False) @ rows
-        coupling = coupling @ lower.to(norms.dtype)
-    numbers = [coefficients, coupling, sizes, passes.overlooked]
-    told: Tensor = torch.cat([part.flatten().to(norms.dtype) for part in numbers]).double().cpu()
-    known, factor, largest, overlooked = torch.split(told, [b * m, b * b, b, b])
-    return BlockStep(rows, known.view(b, m), factor.view(b, b), float(largest.max())), bool(overlooked.any())
+def _gram(rows: Tensor) -> Tensor:
+    """Inner products of the rows in float64, without whole copies of long ones."""
+    found = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in torch.split(rows, LONG, dim=1):
+        wide = part.double()
+        found.addmm_(wide, wide.T)
+    return found
+
+
+def _divided(rows: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows over the Cholesky factor of their Gram matrix, and the factor; it is NaN where there is none."""
+    lower, failed = torch.linalg.cholesky_ex(gram)
+    if failed:
+        return rows, torch.full_like(gram, torch.nan)
+    inverse = torch.linalg.solve_triangular(lower, torch.eye(len(lower), dtype=lower.dtype), upper=False)
+    return inverse.to(rows) @ rows, lower

@@ -126,6 +126,10 @@ class Passes:
         basis: One for all, (m, n), or one for each row, (b, m, n).
         near: See `orthogonalize`.
         own: See there.
+
+    Attributes:
+        first: What the first pass subtracted of the last `near` rows, (..., near).
+        second: What the others did of all, (..., m).
     """
 
     def __init__(self, vectors: Tensor, basis: Tensor, near: int | None, *, own: bool) -> None:
@@ -134,8 +138,8 @@ class Passes:
         else:
             self._known, rows = basis.expand(len(vectors), *basis.shape[-2:]), vectors[:, None]
         close = self._known if near is None else self._known[..., -near:, :]
-        self._rest, self._first = _subtracted(rows, close, own=own)
-        self._rest, self._total = _subtracted(self._rest, self._known, own=True)
+        self._rest, self.first = _subtracted(rows, close, own=own)
+        self._rest, self.second = _subtracted(self._rest, self._known, own=True)
 
     @property
     def remainder(self) -> Tensor:
@@ -145,25 +149,25 @@ class Passes:
     @property
     def coefficients(self) -> Tensor:
         """What was subtracted, (b, m)."""
-        found = self._total.clone()
-        found[..., found.shape[-1] - self._first.shape[-1] :] += self._first
+        found = self.second.clone()
+        found[..., found.shape[-1] - self.first.shape[-1] :] += self.first
         return found.flatten(0, -2)
 
     @property
     def last(self) -> Tensor:
         """What was subtracted of the last row of the basis, (b,)."""
-        return (self._total[..., -1] + self._first[..., -1]).flatten()
+        return (self.second[..., -1] + self.first[..., -1]).flatten()
 
     @property
     def overlooked(self) -> Tensor:
         """For which rows the second pass found more than it left, so that a third one is due; (b,), bool."""
-        found: Tensor = self._total.norm(dim=-1) > self._rest.norm(dim=-1)
+        found: Tensor = self.second.norm(dim=-1) > self._rest.norm(dim=-1)
         return found.flatten()
 
     def again(self) -> None:
         """A third pass."""
         self._rest, again = _subtracted(self._rest, self._known, own=True)
-        self._total += again
+        self.second += again
 
 
 def orthogonalize(
