@@ -52,7 +52,7 @@ def lenet() -> Setup:
 
 def resnet() -> Setup:
     """Batch norm in eval mode."""
-    problem = problems.small_resnet()
+    problem = problems.small_resnet(torch.device("cpu"))
     return problem.model, list(problem.data), "ce"
 
 
