@@ -1,15 +1,31 @@
 """`python -m hessdiag` and the `hessdiag` console script."""
 
+import sys
+
 
 def main() -> None:
     """Run the command line and leave with its exit code."""
     from hessdiag.cli import signals  # before all else: Ctrl-C may come early
 
     with signals.watched():
-        from hessdiag.cli.main import run
-
-        code = run()
+        try:
+            from hessdiag.cli.main import run
+        except ImportError as error:  # the command line itself needs a package
+            code = _refused(error)
+        else:
+            code = run()
     signals.leave(code)
+
+
+def _refused(error: ImportError) -> int:
+    from hessdiag.errors import ExitCode
+    from hessdiag.packages import lacking
+
+    package = lacking(error)
+    if package is None:
+        raise error
+    sys.stderr.write(f"error: hessdiag needs {package[0]}.\n  try: {package[1]}\n")
+    return ExitCode.FAILED
 
 
 if __name__ == "__main__":

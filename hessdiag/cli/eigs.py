@@ -96,9 +96,9 @@ def command(
 
 def _archive(path: Path, *, force: bool) -> output.Target:
     if path.suffix.lower() != ".npz":
-        better = path.parent / f"{path.stem or 'vectors'}.npz"
+        better = output.beside(path, "vectors.npz")
         raise SpecError(f"eigenvectors are saved as .npz, not as {path.name}.", f"--save {better}")
-    return output.writable(path, "npz", force=force, option="--save")
+    return output.writable(path, "npz", force=force, option="--save", usual="vectors.npz")
 
 
 def write_archive(target: output.Target, found: "Eigs", stops: list[int]) -> None:

@@ -1,5 +1,6 @@
 """`hessdiag forward`: what becomes of a signal in random networks, under several initializations."""
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -154,12 +155,12 @@ def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, forc
     if len(set(inits)) != 1 or solve is None:
         raise SpecError(
             "--save writes the weights of one initialization with the gain that was solved for.",
-            f"--init he_normal --solve median --save {path}",
+            f"--init he_normal --solve median --save {shlex.quote(str(path))}",
         )
     if path.suffix.lower() != ".safetensors":
-        better = path.parent / f"{path.stem or 'weights'}.safetensors"
+        better = output.beside(path, "weights.safetensors")
         raise SpecError(f"weights are saved as .safetensors, not as {path.name}.", f"--save {better}")
-    return output.writable(path, "safetensors", force=force, option="--save")
+    return output.writable(path, "safetensors", force=force, option="--save", usual="weights.safetensors")
 
 
 def _write(target: output.Target, state: Mapping[str, Any]) -> None:

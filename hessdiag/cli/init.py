@@ -40,5 +40,6 @@ TEMPLATE = """\
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
 def command(force: bool) -> int:
     """Write a commented hessdiag.toml into this folder."""
-    write_file(writable(Path(NAME), "toml", force=force, option="cd into another folder, then hessdiag init"), TEMPLATE)
+    instead = "cd into another folder, then hessdiag init"
+    write_file(writable(Path(NAME), "toml", force=force, instead=instead), TEMPLATE)
     return 0

@@ -16,6 +16,7 @@ from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, SpecError
 from hessdiag.files import reason
+from hessdiag.packages import lacking
 from hessdiag.ranks import ranks
 from hessdiag.suggest import question
 
@@ -206,8 +207,11 @@ def _explain(error: Exception) -> int:
         what = _sentence(" ".join(error.format_message().split()))
         speech.error(what, f"{ctx.command_path if ctx else 'hessdiag'} --help")
         return ExitCode.USAGE
+    package = lacking(error)
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
         speech.error("this command computes, and torch is not installed.", "pip install torch")
+    elif package is not None:
+        speech.error(f"this command needs {package[0]}.", package[1])
     elif isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
         speech.error("memory ran out.", "a smaller model or batch, or a machine with more memory")
     elif isinstance(error, ValueError) and "embedded null" in str(error):

@@ -1,6 +1,7 @@
 """Where an answer goes: the format, the file, the gates, and the exit code that follows from them."""
 
 import os
+import shlex
 import stat
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from hessdiag import files
 from hessdiag.cli import signals
 from hessdiag.cli.speech import columns, error, say
 from hessdiag.errors import ExitCode, LoadError, OutputError, SpecError
+from hessdiag.packages import lacking
 from hessdiag.ranks import ranks
 from hessdiag.report import document, gates, metrics
 from hessdiag.report.render import SUFFIXES, render
@@ -118,7 +120,15 @@ def _is_there() -> bool:
     return True
 
 
-def writable(path: Path, form: str | None = None, *, force: bool, option: str = "-o") -> Target:
+def writable(
+    path: Path,
+    form: str | None = None,
+    *,
+    force: bool,
+    option: str = "-o",
+    usual: str = "report.html",
+    instead: str | None = None,
+) -> Target:
     """A file that may be written: one that is new, or may be replaced; a device, a pipe or a descriptor.
 
     Args:
@@ -126,6 +136,8 @@ def writable(path: Path, form: str | None = None, *, force: bool, option: str = 
         form: Its format, where the suffix says none.
         force: Whether a regular file that exists may be replaced.
         option: Which option named it, for the message.
+        usual: What such a file may be called, for the message.
+        instead: What to do in the place of naming another file, where no option names it.
 
     Raises:
         SpecError: if it may not be written, or its format is not known.
@@ -137,38 +149,52 @@ def writable(path: Path, form: str | None = None, *, force: bool, option: str = 
         folder = Path(os.path.realpath(path)).parent
         beside = files.status(folder)
     except (OSError, ValueError) as failure:
-        raise SpecError(f"cannot write {path}: {files.reason(failure)}.", f"{option} with another name") from None
+        raise SpecError(
+            f"cannot write {path}: {files.reason(failure)}.", instead or f"{option} with another name"
+        ) from None
     special = own is not None or (there is not None and not stat.S_ISREG(there.st_mode))
     known = SUFFIXES.get(path.suffix.lower(), form) or ("text" if special else None)
     if there is not None and stat.S_ISDIR(there.st_mode):
-        raise SpecError(f"{path} is a folder.", f"{option} {path / 'report.html'}")
+        raise SpecError(f"{path} is a folder.", instead or f"{option} {shlex.quote(str(path / usual))}")
     if known is None:
         raise SpecError(
             f"no format is known for {path.name}: its suffix must be one of {', '.join(SUFFIXES)}.",
-            f"{option} report.html",
+            f"{option} {usual}",
         )
     if special:
-        _check_special(path, there, own)
+        _check_special(path, there, own, instead or f"{option} {usual}")
         return Target(path, known, replace=True)
     if there is not None and not force:
-        raise SpecError(f"{path} exists.", "--force to overwrite it, or another name")
+        raise SpecError(f"{path} exists.", f"--force to overwrite it, or {instead or 'another name'}")
     if beside is None or not stat.S_ISDIR(beside.st_mode):
-        raise SpecError(f"the folder {folder} does not exist.", f"mkdir -p {folder}")
+        raise SpecError(f"the folder {folder} does not exist.", f"mkdir -p {shlex.quote(str(folder))}")
     if not os.access(folder, os.W_OK):
-        raise SpecError(f"the folder {folder} is not writable.", f"{option} with a path into another folder")
+        raise SpecError(f"the folder {folder} is not writable.", instead or f"{option} with a path into another folder")
     return Target(path, known, replace=force)
 
 
-def _check_special(path: Path, there: os.stat_result | None, own: int | None) -> None:
+def beside(path: Path, usual: str) -> str:
+    """A file of the usual suffix that may be written instead of one of another: in that folder, or beside that file."""
+    suffix = Path(usual).suffix
+    if path.is_dir():
+        better = path / usual
+    elif path.exists() and not path.is_file():  # nothing is written beside devices
+        better = Path(usual)
+    else:
+        better = path.parent / f"{path.stem or Path(usual).stem}{suffix}"
+    return shlex.quote(str(better))
+
+
+def _check_special(path: Path, there: os.stat_result | None, own: int | None, instead: str) -> None:
     """Refuse what cannot be written to, and whole disks."""
     if own is None and there is not None:
         if stat.S_ISBLK(there.st_mode) or stat.S_ISSOCK(there.st_mode):
             what = "disk" if stat.S_ISBLK(there.st_mode) else "socket"
-            raise SpecError(f"{path} is a {what}: an answer is not written to it.", "-o report.html")
+            raise SpecError(f"{path} is a {what}: an answer is not written to it.", instead)
         if not os.access(path, os.W_OK):
-            raise SpecError(f"{path} is not writable.", "-o report.html")
+            raise SpecError(f"{path} is not writable.", instead)
     elif own is not None and there is None:
-        raise SpecError(f"{path} is not open.", "-o report.html")
+        raise SpecError(f"{path} is not open.", instead)
 
 
 def load(path: Path) -> document.Document:
@@ -238,7 +264,7 @@ def _print(doc: Mapping[str, Any], out: Output, computed: bool) -> None:
         write(render(doc, "json"))
         raise OutputError(
             f"the answer could not be rendered as {out.form} ({_named(failure)}); it was printed as JSON.",
-            "--json > r.json, then hessdiag report r.json once that is mended",
+            f"{_mended(failure)}--json > r.json, then hessdiag report r.json once that is mended",
         ) from failure
     write(text if out.form != "json" else _encodable(text))
 
@@ -252,12 +278,19 @@ def _write(doc: Mapping[str, Any], out: Output) -> None:
     except Exception as failure:
         raise OutputError(
             f"cannot write {out.file.path}: the answer could not be rendered as {out.file.form} ({_named(failure)}).",
-            "-o r.json, then hessdiag report r.json once that is mended",
+            f"{_mended(failure)}-o r.json, then hessdiag report r.json once that is mended",
         ) from failure
     write_file(out.file, text)
 
 
+def _mended(failure: Exception) -> str:
+    package = lacking(failure)
+    return "" if package is None else f"{package[1]}; or "
+
+
 def _named(failure: Exception) -> str:
+    if (package := lacking(failure)) is not None:
+        return f"it needs {package[0]}"
     first = (str(getattr(failure, "what", failure)).splitlines() or [""])[0]
     return f"{type(failure).__name__}: {first}"
 

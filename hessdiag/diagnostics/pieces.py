@@ -3,10 +3,13 @@
 import contextlib
 import hashlib
 import json
+import os
+import shlex
 import time
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -221,9 +224,10 @@ def digest(numbers: NDArray[np.float64]) -> str:
 
 def _open(folder: Path, settings: Mapping[str, Any]) -> None:
     """Make the folder, or see that it holds pieces of the same settings."""
-    place, elsewhere = folder / SETTINGS, f"--resume {folder}-2, or any folder that does not exist yet"
+    place, elsewhere = folder / SETTINGS, f"--resume {_unused(folder)}, or any folder that does not exist yet"
     if folder.exists() and not folder.is_dir():
-        raise SpecError(f"{folder} is a file; finished pieces are kept in a folder.", elsewhere)
+        what = "a file" if folder.is_file() else "a device or a pipe"
+        raise SpecError(f"{folder} is {what}; finished pieces are kept in a folder.", elsewhere)
     if not place.is_file():
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -237,6 +241,13 @@ def _open(folder: Path, settings: Mapping[str, Any]) -> None:
     if change is not None:
         raise SpecError(f"{folder} holds pieces of another run: {change}.", elsewhere)
     _tidy(folder)
+
+
+def _unused(folder: Path) -> str:
+    """The name of a folder that can be made: beside the one that was asked for, if that is an own one."""
+    own = folder.name not in ("", "..") and (not folder.exists() or folder.is_dir() or folder.is_file())
+    names = (folder.with_name(f"{folder.name}-{number}") if own else Path(f"pieces-{number}") for number in count(2))
+    return shlex.quote(str(next(name for name in names if not os.path.lexists(name))))
 
 
 def _settings(path: Path) -> dict[str, Any]:

@@ -243,25 +243,42 @@ def _stored(tensor: Tensor) -> Sequence[Tensor]:
     return (tensor.to_dense(),)
 
 
-def check_finite(batches: Sequence[Any]) -> None:
+def check_finite(batches: Sequence[Any], where: str = "", hint: str | None = None) -> None:
     """Refuse batches with a NaN or an infinity in them.
 
+    Args:
+        batches: The batches.
+        where: Where they are from, for the message.
+        hint: What would work, if not to clean them.
+
     Raises:
-        LoadError: naming the batch, the tensor's shape and how many entries are not finite.
+        LoadError: naming the batch, which of its tensors it is, and how many entries are not finite.
     """
     for index, batch in enumerate(batches):
-        for tensor in tensors(batch):
-            bad = sum(
-                int((~torch.isfinite(part)).sum())
-                for part in _stored(tensor)
-                if part.is_floating_point() and not bool(torch.isfinite(part).all())
-            )
-            if bad:
-                raise LoadError(
-                    f"batch {index} holds {bad} NaN or infinite of {tensor.numel()} entries "
-                    f"(tensor of shape {tuple(tensor.shape)}): no derivative of it means anything.",
-                    "clean the data, for instance with numpy.nan_to_num, and run again",
-                )
+        for place, part in _parts(batch):
+            for tensor in tensors(part):
+                bad = [
+                    ~torch.isfinite(piece)
+                    for piece in _stored(tensor)
+                    if piece.is_floating_point() and not bool(torch.isfinite(piece).all())
+                ]
+                if bad:
+                    first = f", the first at {bad[0].nonzero()[0].tolist()}" if bad[0].shape == tensor.shape else ""
+                    raise LoadError(
+                        f"batch {index}{f' of {where}' if where else ''} holds {sum(int(part.sum()) for part in bad)} "
+                        f"NaN or infinite of {tensor.numel()} entries in {place} "
+                        f"(tensor of shape {tuple(tensor.shape)}{first}): no derivative of it means anything.",
+                        hint or "clean the data, for instance with numpy.nan_to_num, and run again",
+                    )
+
+
+def _parts(batch: Any) -> list[tuple[str, Any]]:
+    """The parts of a batch with what they are called."""
+    if isinstance(batch, Mapping):
+        return [(repr(name), value) for name, value in batch.items()]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return [("its inputs", batch[0]), ("its target", batch[1])]
+    return [("it", batch)]
 
 
 def flat_inputs(batches: Sequence[Any]) -> Tensor | None:

@@ -186,7 +186,7 @@ def read(path: Path, *, trust_code: bool = False, most: int | None = None) -> An
     }
     try:
         return readers[form]()
-    except LoadError:
+    except (LoadError, ImportError):
         raise
     except Exception as error:
         raise LoadError(f"{path} is damaged or cannot be read as {form}: {said(error)}") from error

@@ -13,6 +13,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
+from hessdiag.packages import distribution
 from hessdiag.problem import foreign, online
 from hessdiag.problem.checkpoint import existing
 from hessdiag.problem.images import Images, digits
@@ -172,7 +173,7 @@ def _package(name: str) -> ModuleType:
     except ModuleNotFoundError as error:
         reason = "is not installed" if error.name in (name, package) else f"lacks {error.name}"
         raise LoadError(
-            f"this spec needs {package}, which {reason}.", f"pip install {error.name or package}"
+            f"this spec needs {package}, which {reason}.", f"pip install {distribution(error.name or package)}"
         ) from error
     except Exception as error:  # a broken installation raises many things
         raise LoadError(

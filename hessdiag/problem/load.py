@@ -20,6 +20,7 @@ from hessdiag.problem import (
     checkpoint,
     cutting,
     data,
+    finite,
     fit,
     foreign,
     hub,
@@ -182,7 +183,7 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     with _seeded(request.seed):
         try:
             return _load(_Session(request, shared or Shared()), device, dtype)
-        except HessdiagError:
+        except (HessdiagError, ImportError):
             raise
         except Exception as error:
             if files := [text for text in (request.model, request.weights, request.data) if text and _is_foreign(text)]:
@@ -205,9 +206,14 @@ def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) ->
     session.notes += parts.notes
     if request.weights is not None:
         _weights(session, parts.model)
+    own_file = request.weights or (request.model if parse(request.model).kind == "file" else None)
+    where = f"the model of {request.model}" if own_file is None else f"the file {own_file}"
+    finite.check_parameters(parts.model, where, finite.DIVERGED)
     # Looked at on the CPU first: perhaps the GPU is not worth its start, which only model and batches together tell.
     first = device_named(request.device, operations_of(parts.model, [None]))
     model = _on(parts.model, first, dtype)
+    if dtype is not None:
+        finite.check_parameters(model, f"{where}, cast to {request.dtype},", "--dtype float32, or the model's own")
     with contextlib.nullcontext() if session.stranger is None else appetite.bounded(model, session.stranger):
         problem = _fitted(session, parts, model)
     if first != device and device_named(request.device, operations_of(problem.model, problem.data)) == device:
@@ -269,9 +275,9 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
             batches=request.batches,
             batch_size=request.batch_size or request.samples,
             free_form=free_form,
-            cut=_first_rows if request.samples else _Cutter(parts, model, request.seed),
+            cut=_first_rows if request.samples else _Cutter(parts, model, request.seed, request.data or ""),
         )
-        taken, loss, more = _suited(parts, model, taken)
+        taken, loss, more = _suited(parts, model, taken, request.data or "")
         session.notes += [*notes, *more]
     if loss is not parts.loss:
         why = "the model's own, of the labels" if loss == "output" else "assumed"
@@ -279,11 +285,13 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
     return taken, loss
 
 
-def _suited(parts: _Parts, model: nn.Module, batches: list[Any]) -> tuple[list[Any], Any, list[str]]:
+def _suited(parts: _Parts, model: nn.Module, batches: list[Any], where: str) -> tuple[list[Any], Any, list[str]]:
     """Batches that were given, as the model takes them, the loss asked for or the one that they suggest, and notes."""
     notes: list[str] = []
     loss = parts.loss
+    batch_forms.check_finite(batches, where)
     taken = [batch_forms.placed(batch, model) for batch in batches]
+    batch_forms.check_finite(taken, f"{where} in the model's dtype".strip(), "--dtype float64, or smaller numbers")
     if isinstance(parts.data, Images):
         taken, more = fit.flattened(model, taken)
         notes += [parts.data.note, *more]
@@ -306,6 +314,7 @@ class _Cutter:
     parts: _Parts
     model: nn.Module
     seed: int
+    where: str
     cut: cutting.Cut | None = None
 
     def __call__(self, batch: Any, size: int) -> Iterator[Any]:
@@ -316,7 +325,7 @@ class _Cutter:
     def _proven(self, batch: Any, size: int) -> cutting.Cut:
         """The cut for this model and loss. What does not fit even as a whole is said first, and in other words."""
         parts = self.parts
-        whole, loss, _ = _suited(parts, self.model, [batch])
+        whole, loss, _ = _suited(parts, self.model, [batch], self.where)
         seed = self.seed if parts.seed is None else parts.seed
         problem = Problem(
             self.model, whole, loss, parts.objective, parts.reduction, parts.layers, parts.train_mode, seed

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag import arithmetic
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, guard, indices, kernels, order, recognised, structure
+from hessdiag.problem import averages, finite, guard, indices, kernels, order, recognised, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 from hessdiag.problem.measuring import measuring
@@ -500,11 +500,23 @@ class Problem:
         if value.is_complex():
             raise ComputeError("the loss is complex; the Hessian is that of a real number.", "its .real, or .abs()")
         if not bool(torch.isfinite(value)):
-            raise ComputeError(
-                f"the loss is {value.item()}: its derivatives mean nothing.",
-                "check the data and the weights for overflow",
-            )
+            raise self._not_finite(value.item(), batch)
         return value.reshape(())
+
+    def _not_finite(self, value: float, batch: Any) -> ComputeError:
+        """That the loss is no number, and where that begins: in the weights, in a layer or in the loss."""
+        if (wrong := finite.culprits(self.model)) is not None:
+            where = self.source.get("weights") or self.source.get("model") or "the model"
+            return ComputeError(
+                f"the loss is {value}, for {where} holds what is no number: {wrong}.",
+                finite.DIVERGED,
+            )
+        layer = finite.origin(self.model, lambda: self._objective(self.model, batch))
+        begins = f"it begins in the output of {layer}" if layer else "no module puts out anything that is not finite"
+        return ComputeError(
+            f"the loss is {value}, though parameters and data are finite: {begins}.",
+            "--dtype float64, smaller inputs or weights, or a loss without logarithms of zero",
+        )
 
 
 def _matches(name: str, glob: str) -> bool:

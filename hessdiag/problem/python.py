@@ -16,6 +16,7 @@ from typing import Any
 from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
+from hessdiag.packages import distribution
 from hessdiag.problem.checkpoint import existing
 from hessdiag.problem.spec import RESERVED, Spec
 
@@ -150,7 +151,7 @@ def _user_error(spec: Spec, error: BaseException) -> LoadError:
     lines = message.strip().splitlines() or ["no message"]
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name:
-        hint = f"install {error.name.partition('.')[0]}, or run where it can be imported"
+        hint = f"pip install {distribution(error.name)}, or run where it can be imported"
     return LoadError(f"{spec.source} raised {type(error).__name__}: {lines[0]} ({_place(spec, error)})", hint)
 
 
