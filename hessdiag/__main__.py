@@ -1,5 +1,6 @@
 """`python -m hessdiag` and the `hessdiag` console script."""
 
+import os
 import sys
 
 
@@ -8,6 +9,7 @@ def main() -> None:
     from hessdiag.cli import signals  # before all else: Ctrl-C may come early
 
     with signals.watched():
+        _let_segments_grow()
         try:
             from hessdiag.cli.main import run
         except ImportError as error:  # the command line itself needs a package
@@ -26,6 +28,13 @@ def _refused(error: ImportError) -> int:
         raise error
     sys.stderr.write(f"error: hessdiag needs {package[0]}.\n  try: {package[1]}\n")
     return ExitCode.FAILED
+
+
+def _let_segments_grow() -> None:
+    """Ask torch for memory of a GPU that leaves no fragments, unless the user has asked for anything."""
+    names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # as it is called since torch 2.9, and was before
+    if not any(name in os.environ for name in names):
+        os.environ.update(dict.fromkeys(names, "expandable_segments:True"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shlex
 import sys
 import traceback
@@ -18,6 +17,7 @@ from hessdiag.errors import ExitCode, HessdiagError, SpecError
 from hessdiag.files import reason
 from hessdiag.packages import lacking
 from hessdiag.ranks import ranks
+from hessdiag.shortage import ran_out, sentence
 from hessdiag.suggest import question
 
 # Short help stands here so that `hessdiag --help` need not import a single command.
@@ -60,7 +60,6 @@ SYNONYMS = {  # what a command may be called by who looks for it, in the form in
     "version": "env",
     "config": "init",
 }
-_NO_MEMORY = re.compile("can't allocate memory|out of memory")  # torch has no class of its own for the CPU's
 COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"
 
 
@@ -212,8 +211,8 @@ def _explain(error: Exception) -> int:
         speech.error("this command computes, and torch is not installed.", "pip install torch")
     elif package is not None:
         speech.error(f"this command needs {package[0]}.", package[1])
-    elif isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
-        speech.error("memory ran out.", "a smaller model or batch, or a machine with more memory")
+    elif ran_out(error):
+        speech.error(f"{sentence(error)}.", "a smaller model or batch, or a machine with more memory")
     elif isinstance(error, ValueError) and "embedded null" in str(error):
         speech.error("a name holds a NUL character, and no file can have such a name.")
         return ExitCode.USAGE

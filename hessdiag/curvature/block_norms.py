@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.differences import reason
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, gauss_newton
 from hessdiag.curvature.neuron_space import (
     NeuronLayer,
@@ -221,8 +222,8 @@ def output_space(space: NeuronSpace, operator: GaussNewtonOperator, tolerance: f
     try:
         outputs = OutputSpace(space.problem, space.layers)
         distance = certificate(space, outputs, operator)
-    except RuntimeError as error:
-        raise NotInNeuronSpaceError(str(error).strip().splitlines()[0]) from error
+    except (RuntimeError, MemoryError) as error:
+        raise NotInNeuronSpaceError(reason(error)) from error
     if not distance <= tolerance:
         raise NotInNeuronSpaceError(f"Gauss-Newton products differ by {distance:.1e}")
     return outputs

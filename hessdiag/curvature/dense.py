@@ -7,10 +7,10 @@ from torch import Tensor
 
 from hessdiag.curvature import cost, exact
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Layer, Problem
 
 ROOMY = 4  # times the matrix: with so much memory free, nothing needs to be counted
@@ -18,7 +18,7 @@ ROW_COPIES = 4  # of each row: its unit vector, the parts of the product, the pr
 PASS_COPIES = 3  # of what a forward pass keeps, for each vector of a product
 
 
-@measurement
+@measurement()
 def hessian(problem: Problem, *, check: bool = True, finished: exact.Finished = lambda numbers, rows: None) -> Tensor:
     """The dense Hessian of a problem.
 
@@ -83,7 +83,7 @@ def _beside(operator: HessianOperator) -> int:
     return vectors + PASS_COPIES * operator.chunk * (operator.saved_bytes or 0)
 
 
-@measurement
+@measurement()
 def hessian_block(problem: Problem, row_layer: Layer, column_layer: Layer, *, check: bool = True) -> Tensor:
     """One block of the Hessian, computed without the rest.
 

@@ -18,6 +18,7 @@ from hessdiag.linalg.lanczos import LONG
 from hessdiag.problem import batch as batches
 from hessdiag.problem.once import once
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.shortage import ran_out, sentence
 
 # Of the cube root of rounding, where truncation and rounding of a central difference meet. Measured on smooth and on
 # piecewise-linear networks: relative errors of 2e-11 to 3e-10 in float64, which extrapolation from two steps does not
@@ -30,7 +31,9 @@ class NoDoubleBackwardError(Exception):
 
 
 def reason(error: Exception) -> str:
-    """The first line of what an error says."""
+    """The first line of what an error says, or that memory ran out."""
+    if ran_out(error):
+        return sentence(error)
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
@@ -57,6 +60,8 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
     try:
         model = copy.deepcopy(problem.model)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        if ran_out(error):
+            raise
         raise CannotCopyError(
             f"the model cannot be copied: {reason(error)}", "give it as a function that builds it"
         ) from error
@@ -75,7 +80,7 @@ def movable(problem: Problem) -> "Moved":
         moved.gradient(moved.problem.data[0])
     except CannotCopyError:
         raise
-    except (HessdiagError, RuntimeError, TypeError, NotImplementedError):
+    except (HessdiagError, RuntimeError, TypeError, NotImplementedError, MemoryError):
         return copied(problem, None)
     return moved
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
+from hessdiag.curvature.differences import reason
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError, spans
 from hessdiag.curvature.row_stream import RowStream
@@ -65,8 +66,8 @@ def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple
         raise NotInNeuronSpaceError(_ONCE)
     try:
         found, distance = compute(NeuronSpace(operator.problem))
-    except (RuntimeError, ComputeError) as error:
-        raise NotInNeuronSpaceError(str(error).strip().splitlines()[0]) from error
+    except (RuntimeError, ComputeError, MemoryError) as error:
+        raise NotInNeuronSpaceError(reason(error)) from error
     if operator.missing is not None:  # as the products have shown only now
         raise NotInNeuronSpaceError(_ONCE)
     if not distance <= CERTIFIED[operator.problem.dtype]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from hessdiag.curvature import output_slopes
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.linearization import AT_KINK, Linearization, linearization
-from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
+from hessdiag.curvature.operator import CurvatureOperator, batched_grad
 from hessdiag.curvature.point.examine import NoHessianError, PointWarning, known
 from hessdiag.curvature.pullback import pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
@@ -21,6 +21,7 @@ from hessdiag.errors import SpecError
 from hessdiag.problem import loss as losses
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.problem.recognised import OwnLoss
+from hessdiag.shortage import ran_out
 
 
 def _no_second_derivative(name: str, why: str) -> NoGaussNewtonError:
@@ -64,7 +65,7 @@ class Sandwich:
         try:
             return self._twice_backwards(vectors)
         except RuntimeError as error:
-            if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+            if len(vectors) > 1 or ran_out(error):  # of several vectors, batching may be what fails
                 raise
             raise NoDoubleBackwardError(reason(error)) from error
 
@@ -293,7 +294,7 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
             slopes = torch.autograd.grad(value, leaves, create_graph=True, allow_unused=True)
             refuse_cut(slope for slope in slopes if slope is not None)
     except (NoDoubleBackwardError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and out_of_memory(error):
+        if isinstance(error, RuntimeError) and ran_out(error):
             raise
         raise _no_second_derivative(name, reason(error)) from error
     used = [place for place, slope in enumerate(slopes) if slope is not None]  # of what the loss may ignore
@@ -313,7 +314,7 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
             try:
                 found = batched_grad([slope for _, slope in curved], inputs, [vectors[at] for at, _ in curved])
             except RuntimeError as error:
-                if len(vectors[0]) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+                if len(vectors[0]) > 1 or ran_out(error):  # of several vectors, batching may be what fails
                     raise
                 raise _no_second_derivative(name, reason(error)) from error
         if not seen and not all(part is None or bool(part.isfinite().all()) for part in found):

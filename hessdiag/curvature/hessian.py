@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
-from hessdiag.curvature.operator import CurvatureOperator, batched_grad, out_of_memory
+from hessdiag.curvature.operator import CurvatureOperator, batched_grad
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.shortage import ran_out
 
 PASSES = 8  # of rows for each graph, where it is built anew for them: it takes as long as about two
 
@@ -111,7 +112,7 @@ class _GradientGraph:
             with problem.evaluation():  # checkpointed parts of the model run again here
                 parts = torch.autograd.grad(self.value, problem.parameters, create_graph=True, materialize_grads=True)
         except RuntimeError as error:
-            if out_of_memory(error):
+            if ran_out(error):
                 raise
             raise NoDoubleBackwardError(reason(error)) from error
         # One tensor, for autograd looks at every cotangent of every product in Python.
@@ -129,6 +130,6 @@ class _GradientGraph:
         try:
             return batched_grad([self.gradient], inputs, [vectors])
         except RuntimeError as error:
-            if len(vectors) > 1 or out_of_memory(error):  # of several vectors, batching may be what fails
+            if len(vectors) > 1 or ran_out(error):  # of several vectors, batching may be what fails
                 raise
             raise NoDoubleBackwardError(reason(error)) from error

@@ -4,14 +4,16 @@ import contextlib
 import ctypes
 import os
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring no more speed
+LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring a CPU no more speed
+LARGEST_CHUNK_OF_GPU = 512  # likewise
 CPU_VECTOR_BYTES = 2 * 2**20
 CPU_PASS_BYTES = 256 * 2**20
+PAGE = 20 * 2**20  # bytes of a GPU's memory that an expandable segment takes and gives back at once
 
 
 def free_bytes(device: "torch.device | None" = None) -> int:
@@ -23,13 +25,34 @@ def free_bytes(device: "torch.device | None" = None) -> int:
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+        cached = torch.cuda.memory_reserved(device) > torch.cuda.memory_allocated(device)
+        return int(free) + (sum(map(_left_in_segment, _segments(device))) if cached else 0)
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**32
     return min([available, *_left_in_groups(), *_left_of_addresses()])
+
+
+def _segments(device: "torch.device") -> list[dict[str, Any]]:
+    """What torch's allocator has taken of a GPU, piece by piece."""
+    import torch
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    return [part for part in torch.cuda.memory_snapshot() if part["device"] == index]  # type: ignore[no-untyped-call]
+
+
+def _left_in_segment(segment: dict[str, Any]) -> int:
+    """What can be had of a segment: all, if nothing lies in it, or what it can give back of its parts.
+
+    Fragments between what is held serve nothing large, and the memory of recordings serves nothing else.
+    """
+    if any(segment.get("segment_pool_id", (0, 0))):
+        return 0
+    if segment.get("is_expandable", False):
+        return sum(part["size"] for part in segment["blocks"] if part["state"] == "inactive" and part["size"] >= PAGE)
+    return int(segment["total_size"]) if segment["allocated_size"] == segment["active_size"] == 0 else 0
 
 
 def held_bytes(device: "torch.device") -> int:
@@ -98,7 +121,7 @@ def _left_of_addresses() -> list[int]:
 
 
 def chunk_size(saved_bytes: int, vector_bytes: int, device: "torch.device") -> int:
-    """Vectors per pass: a power of two between 1 and `LARGEST_CHUNK`.
+    """Vectors per pass: a power of two between 1 and `LARGEST_CHUNK`, of a GPU `LARGEST_CHUNK_OF_GPU`.
 
     They fit in a quarter of the free memory. On a CPU, vectors that leave its cache gain nothing from company, nor do
     passes that write more than `CPU_PASS_BYTES` (measured: docs/performance.md). The power of two keeps the choice, and
@@ -113,4 +136,5 @@ def chunk_size(saved_bytes: int, vector_bytes: int, device: "torch.device") -> i
     if device.type == "cpu":
         alone = vector_bytes > CPU_VECTOR_BYTES
         fitting = min(fitting, 1 if alone else CPU_PASS_BYTES // max(saved_bytes, 1))
-    return 1 << (max(1, min(LARGEST_CHUNK, fitting)).bit_length() - 1)
+    largest = LARGEST_CHUNK if device.type == "cpu" else LARGEST_CHUNK_OF_GPU
+    return 1 << (max(1, min(largest, fitting)).bit_length() - 1)

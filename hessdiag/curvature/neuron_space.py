@@ -31,6 +31,7 @@ from hessdiag.linalg.lanczos import safe_norm
 from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.shortage import ran_out
 
 TANGENT_NUMBERS = 2**24  # numbers that the tangents of one pass may hold
 T = TypeVar("T")
@@ -280,6 +281,19 @@ class NeuronSpace:
 
     def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         """A_lm (neurons, d_m, samples) and C_ml (neurons, d_{m-1}, samples) for m >= l, C where h depends."""
+        try:
+            return self._tangents(lower, first, last)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error) or last - first == 1:
+                raise
+        middle = (first + last) // 2
+        (A, C), (more_A, more_C) = self.tangents(lower, first, middle), self.tangents(lower, middle, last)
+        return (
+            [torch.cat(halves) for halves in zip(A, more_A, strict=True)],
+            [None if c is None or d is None else torch.cat([c, d]) for c, d in zip(C, more_C, strict=True)],
+        )
+
+    def _tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         if self.order is None:
             orders, neurons = None, torch.arange(first, last)
         else:
@@ -380,6 +394,8 @@ def batched_or_refuse(
     try:
         return batched_grad([output for output, _ in pairs], inputs, [cotangent for _, cotangent in pairs])
     except RuntimeError as error:
+        if ran_out(error):
+            raise
         raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
 
 

@@ -19,9 +19,9 @@ from hessdiag.curvature.pullback import pullback
 from hessdiag.errors import ComputeError
 from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.shortage import ran_out
 
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
-_OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 
 
 class Graph(Protocol):
@@ -282,12 +282,14 @@ class CurvatureOperator(ABC, Generic[G]):
             return rows
         try:
             return self._pass(graph, vectors, layer, out)
-        except RuntimeError as error:
-            if not out_of_memory(error) or self.chunk == 1:
+        except (RuntimeError, MemoryError) as error:
+            held = self._replays.used
+            if not ran_out(error) or (len(vectors) == 1 and not held):
                 raise
-            self._chunk = self.chunk // 2
             self._replays.drop()  # recordings hold the memory of larger passes
-            self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
+            if len(vectors) > 1:
+                self._chunk = 1 << ((len(vectors) - 1).bit_length() - 1)
+                self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
         return self._rows(graph, vectors, layer, out)
 
     def _space(self, vectors: Tensor, layer: Layer | None) -> Tensor:
@@ -304,7 +306,7 @@ class CurvatureOperator(ABC, Generic[G]):
                 self._batched = True
                 return rows
             except RuntimeError as error:
-                if out_of_memory(error):
+                if ran_out(error):
                     raise
                 self._unbatched = str(error).splitlines()[0][:120]
         if len(vectors) == 1:
@@ -364,11 +366,18 @@ class CurvatureOperator(ABC, Generic[G]):
             return None
 
     def _saved_bytes(self, batch: Any) -> int:
-        """Bytes that the forward pass keeps for the backward pass: the scale of what one more vector costs."""
+        """Bytes that the forward pass keeps for the backward pass: the scale of what one more vector costs.
+
+        Parameters are the same for all vectors. On a CPU they are counted, for passes as large as that gain nothing.
+        """
         seen: dict[int, int] = {}
+        common = set()
+        if self.device.type != "cpu":
+            common = {parameter.untyped_storage().data_ptr() for parameter in self.problem.model.parameters()}
 
         def pack(tensor: Tensor) -> Tensor:
-            seen[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
+            if not common or tensor.untyped_storage().data_ptr() not in common:
+                seen[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -407,8 +416,3 @@ def batched_grad(
         # Twice as fast on convolutions as is_grads_batched, whose rules know fewer operations.
         parts = iter(torch.func.vmap(pull, randomness="same")(*cotangents))
     return [next(parts) if present else None for present in depends]
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether memory ran out."""
-    return any(sign in str(error).lower() for sign in _OUT_OF_MEMORY)

@@ -9,6 +9,7 @@ from torch import Tensor
 from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
+from hessdiag.shortage import ran_out
 
 AGREE = 1e-3  # of two routes, and of both sides, where the loss is smooth; at a kink they are apart by all there is
 PRECISION = 1e-9  # of these differences in float64, relative; measured: 2e-12 to 1e-10
@@ -28,7 +29,10 @@ class Slopes:
         self.start = [tensor.detach().to(torch.float64) for tensor in z.tensors]
         try:
             self._at(self.start)
-        except (ComputeError, torch.OutOfMemoryError):  # the loss mixes in tensors of the model's own dtype
+        except (ComputeError, RuntimeError, MemoryError) as error:
+            if not isinstance(error, ComputeError) and not ran_out(error):
+                raise
+            # The loss mixes in tensors of the model's own dtype, or float64 does not fit.
             self.start = [tensor.detach() for tensor in z.tensors]
         self.scale = math.sqrt(sum(tensor.numel() for tensor in self.start))  # of numbers of size 1
         self.reach = length(self.start, LEAST)

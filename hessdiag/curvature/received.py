@@ -13,6 +13,7 @@ from hessdiag.curvature.differences import reason
 from hessdiag.errors import ComputeError, LoadError
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
+from hessdiag.shortage import ran_out
 
 Function = Callable[[Any, Any], Tensor]
 
@@ -70,7 +71,7 @@ def evaluated(problem: Problem) -> Iterator[None]:
         with problem.evaluation():
             yield
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+        if ran_out(error):
             raise
         raise ComputeError(f"model, batch and loss do not fit: {reason(error)}") from error
 

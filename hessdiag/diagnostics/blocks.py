@@ -15,6 +15,7 @@ from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.diagnostics import blocks_errors, blocks_exact, blocks_squares, operators
@@ -31,7 +32,6 @@ from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -137,7 +137,7 @@ class Blocks(Measured):
     engine: str
 
 
-@measurement
+@measurement(less="--probes 10")
 def blocks(
     problem: Problem,
     *,

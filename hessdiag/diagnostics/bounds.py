@@ -12,6 +12,7 @@ from torch import Tensor
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import support
 from hessdiag.diagnostics import bounds_rows, operators
 from hessdiag.diagnostics.bounds_rows import Rows, dense, sketched, streamed
@@ -24,7 +25,6 @@ from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.numbers import number
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -113,7 +113,7 @@ class Bounds(Measured):
     engine: str
 
 
-@measurement
+@measurement()
 def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
     """Bound the eigenvalues of a problem's Hessian, and measure its extremes.
 

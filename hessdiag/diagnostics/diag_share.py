@@ -14,6 +14,7 @@ from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.differences import movable
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_space import TANGENT_NUMBERS, NeuronSpace
 from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import diag_share_rows as rows_of
@@ -29,7 +30,6 @@ from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg.lanczos import LONG
 from hessdiag.numbers import number
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 from hessdiag.theory import wigner_ols
 
@@ -108,7 +108,7 @@ class DiagShare(Measured):
         return super().to_result() | {"trajectory": None}
 
 
-@measurement
+@measurement(less="--rows 100")
 def diag_share(
     problem: Problem,
     *,

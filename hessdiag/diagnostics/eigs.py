@@ -11,6 +11,7 @@ from torch import Tensor
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
@@ -29,7 +30,6 @@ from hessdiag.linalg.eigensolver import (
     smallest_basis,
 )
 from hessdiag.linalg.lanczos import inner, row_norms, safe_norm
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Progress = Callable[[int, int, str], None]
@@ -141,7 +141,7 @@ class Eigs(Measured):
         return numbers | ends
 
 
-@measurement
+@measurement(less="--max-basis 20, or --lowest 1 --highest 1")
 def eigs(
     problem: Problem,
     *,

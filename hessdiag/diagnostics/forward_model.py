@@ -14,6 +14,7 @@ from torch.func import functional_call
 
 from hessdiag.curvature import parallel
 from hessdiag.curvature.cost import refuse_many
+from hessdiag.curvature.measurement import measurement
 from hessdiag.diagnostics.forward import INITS, Forward, InitRatios, LayerRatio, Progress
 from hessdiag.diagnostics.forward_gain import COARSE, FINE, FIRST_SHARE, Target, search_gain
 from hessdiag.diagnostics.forward_layers import iterated_layer_gains
@@ -25,7 +26,6 @@ from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem import batch as batches
 from hessdiag.problem.describe import describe
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 MODEL_SEEDS = 200
@@ -234,7 +234,7 @@ def _log_ratio(output: tuple[float, int], reference: tuple[float, int]) -> float
     return 0.5 * (math.log(total / count) - math.log(input_total / input_count))
 
 
-@measurement
+@measurement(less="--seeds 10")
 def forward_model(
     problem: Problem,
     *,

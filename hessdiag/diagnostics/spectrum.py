@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import Restricted, Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
@@ -28,7 +29,6 @@ from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.intervals import Average
 from hessdiag.linalg.slq import Density
-from hessdiag.problem.measuring import measurement
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -241,7 +241,7 @@ class Spectrum(Measured):
         return {"semicircle_low": mean - radius, "semicircle_high": mean + radius}
 
 
-@measurement
+@measurement(less="--probes 2 --steps 40")
 def spectrum(
     problem: Problem,
     *,

@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 from hessdiag.errors import HessdiagError, LoadError
 from hessdiag.problem import batch as batches
 from hessdiag.problem.problem import Problem
+from hessdiag.shortage import ran_out
 
 # Largest relative difference between value and gradient of the whole and of its parts, by dtype: rounding.
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 1e-4}
@@ -101,7 +102,9 @@ def _evaluable(problem: Problem, cut: Cut, size: int) -> Problem:
         return fewer
     try:
         problem.evaluate(batch)
-    except torch.OutOfMemoryError:
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         return fewer
     return problem.as_written()
 

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import HessdiagError, LoadError
@@ -12,6 +11,7 @@ from hessdiag.problem import batch as forms
 from hessdiag.problem import indices
 from hessdiag.problem.problem import Problem, _mode
 from hessdiag.problem.trust import said
+from hessdiag.shortage import ran_out, sentence
 
 
 def default_loss(model: nn.Module, batch: Any) -> str:
@@ -69,9 +69,14 @@ def check(problem: Problem) -> tuple[str, ...]:
     try:
         check_fit(problem)
         which = _which_output(problem)
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        samples = forms.samples(problem.data[0])
+        fewer = f"--batch-size {1 << ((samples - 1).bit_length() - 1)}" if samples > 1 else "a smaller model"
         raise LoadError(
-            f"one batch does not fit the memory of {problem.device}.", "--batch-size 8, or --device cpu"
+            f"one batch (samples: {samples:,}) does not fit the memory of {problem.device}: {sentence(error)}.",
+            fewer if problem.device.type == "cpu" else f"{fewer}, or --device cpu",
         ) from error
     return (f"output: the loss takes {which}; --loss FILE.py:f of (output, target) takes all",) if which else ()
 
@@ -89,13 +94,13 @@ def check_fit(problem: Problem) -> None:
     batch = problem.data[0]
     try:
         value = problem.evaluate(batch)
-    except torch.OutOfMemoryError:
-        raise
     except HessdiagError as error:
         if error.__cause__ is None:
             raise
         raise _misfit(problem, batch, error.__cause__) from error
     except Exception as error:
+        if ran_out(error):
+            raise
         raise _misfit(problem, batch, error) from error
     if not value.requires_grad:
         raise LoadError(

@@ -41,6 +41,7 @@ from hessdiag.problem.images import Images, paired
 from hessdiag.problem.problem import Problem, uncompiled
 from hessdiag.problem.spec import Spec, parse
 from hessdiag.problem.trust import said
+from hessdiag.shortage import ran_out
 
 __all__ = ["ALL", "DTYPES", "ProblemRequest", "Shared", "load_problem"]
 
@@ -331,8 +332,11 @@ class _Cutter:
             self.model, whole, loss, parts.objective, parts.reduction, parts.layers, parts.train_mode, seed
         )
         if sum(tensor.numel() for tensor in batch_forms.tensors(batch)) <= cutting.WHOLE_NUMBERS:
-            with contextlib.suppress(torch.OutOfMemoryError):
+            try:
                 fit.check_fit(problem)
+            except (RuntimeError, MemoryError) as error:
+                if not ran_out(error):
+                    raise
         return cutting.proven(problem, size)
 
 

@@ -1,16 +1,12 @@
 """What holds around every measurement: IEEE arithmetic, and on a GPU one stream for all of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache, wraps
-from typing import Any, ParamSpec, TypeVar
+from functools import cache
 
 import torch
 
 from hessdiag.arithmetic import ieee
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 def own_stream(device: torch.device) -> torch.cuda.Stream | None:
@@ -49,15 +45,3 @@ def measuring(device: torch.device) -> Iterator[None]:
     """IEEE arithmetic, and the one stream of the device; undone afterwards."""
     with ieee(), on(own_stream(device)):
         yield
-
-
-def measurement(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of a problem, its first argument, that measures throughout."""
-
-    @wraps(function)
-    def measured(*args: P.args, **kwargs: P.kwargs) -> R:
-        problem: Any = args[0] if args else kwargs["problem"]
-        with measuring(problem.device):
-            return function(*args, **kwargs)
-
-    return measured

@@ -20,6 +20,7 @@ from hessdiag.problem import averages, finite, guard, indices, kernels, order, r
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 from hessdiag.problem.measuring import measuring
+from hessdiag.shortage import ran_out
 
 
 @dataclass(frozen=True)
@@ -483,7 +484,7 @@ class Problem:
         try:
             value = self._objective(self.model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
+            if ran_out(error):
                 raise
             if indices.ended(error):
                 raise indices.context_lost() from error

@@ -28,7 +28,7 @@ def test_vectors_per_pass(saved, vector, free, expected, monkeypatch):
         (100, 25, 4 * 400 * 8 - 1, "cuda", 4),
         (0, 0, 4 * 64, "cuda", 64),
         (0, 0, 4 * 63, "cuda", 32),
-        (10**9, 3_000_000, 2**50, "cuda", 64),  # a GPU's limits are its memory's alone
+        (10**9, 3_000_000, 2**50, "cuda", 512),  # a GPU's limits are its memory's alone
         (100, 2 * 2**20, 2**50, "cpu", 64),
         (100, 2 * 2**20 + 1, 2**50, "cpu", 1),
         (2**25, 100, 2**50, "cpu", 8),
@@ -82,14 +82,68 @@ def test_free_memory_where_the_system_says_nothing(monkeypatch):
     assert memory.free_bytes(CPU) == 2**32
 
 
-def test_what_is_cached_on_a_gpu_is_free(monkeypatch):
+def _segment(total, blocks, *, device=3, pool=(0, 0), expandable=False):
+    allocated = sum(size for size, state in blocks if state != "inactive")
+    return {
+        "device": device,
+        "segment_pool_id": pool,
+        "total_size": total,
+        "allocated_size": allocated,
+        "active_size": allocated,
+        "is_expandable": expandable,
+        "blocks": [{"size": size, "state": state} for size, state in blocks],
+    }
+
+
+M = 2**20
+
+
+@pytest.mark.parametrize(
+    ("segments", "expected"),
+    [
+        ([_segment(300, [(300, "inactive")])], 300),
+        ([_segment(300, [(30, "active_allocated"), (270, "inactive")])], 0),  # a fragment
+        ([_segment(300, [(300, "inactive")], device=2)], 0),
+        ([_segment(300, [(300, "inactive")], pool=(0, 7))], 0),  # of a recording
+        ([_segment(300, [(300, "active_pending_free")])], 0),
+        (
+            [_segment(90 * M, [(M, "active_allocated"), (80 * M, "inactive"), (9 * M, "inactive")], expandable=True)],
+            80 * M,
+        ),
+        ([_segment(5, [(5, "inactive")]), _segment(7, [(7, "inactive")])], 12),
+    ],
+)
+def test_what_is_cached_on_a_gpu_is_free_unless_it_is_a_fragment(monkeypatch, segments, expected):
     def of(number):
         return lambda device: number if device.index == 3 else pytest.fail("another device")
 
     monkeypatch.setattr(torch.cuda, "mem_get_info", of((1000, 5000)))
     monkeypatch.setattr(torch.cuda, "memory_reserved", of(300))
     monkeypatch.setattr(torch.cuda, "memory_allocated", of(70))
-    assert memory.free_bytes(torch.device("cuda", 3)) == 1230
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: segments)
+    assert memory.free_bytes(torch.device("cuda", 3)) == 1000 + expected
+    monkeypatch.setattr(torch.cuda, "memory_allocated", of(300))  # nothing is cached
+    monkeypatch.setattr(torch.cuda, "memory_snapshot", lambda: pytest.fail("asked for nothing"))
+    assert memory.free_bytes(torch.device("cuda", 3)) == 1000
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"PYTORCH_ALLOC_CONF": "expandable_segments:True", "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}),
+        (
+            {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"},
+            {"PYTORCH_CUDA_ALLOC_CONF": "backend:cudaMallocAsync"},
+        ),
+        ({"PYTORCH_ALLOC_CONF": ""}, {"PYTORCH_ALLOC_CONF": ""}),
+    ],
+)
+def test_segments_may_grow_unless_the_user_says_otherwise(monkeypatch, given, expected):
+    from hessdiag import __main__
+
+    monkeypatch.setattr(__main__.os, "environ", dict(given))
+    __main__._let_segments_grow()
+    assert __main__.os.environ == expected
 
 
 def test_running_out_of_memory_halves_the_chunk(monkeypatch):

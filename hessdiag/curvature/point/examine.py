@@ -252,7 +252,7 @@ def _copy(problem: Problem) -> tuple[Moved | None, list[Place], str | None]:
                 return moved, [Place(*moved.here()), Place(*moved.here())], None
         except CannotCopyError as error:
             return None, [], error.what
-        except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError) as error:
             why = f"a copy of the model cannot be evaluated: {reason(error)}"
     return None, [], why
 
@@ -337,6 +337,6 @@ def _resolved(operator: Matrix, moved: Moved, here: Place, V: Tensor, HV: Tensor
     columns = (0, 1) if zero else (0,)
     try:
         return resolve(scene, [V[:, c] for c in columns], [HV[:, c] for c in columns], operator.problem.dtype)
-    except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+    except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError) as error:
         kind: Kind = "unchecked" if finite(HV) else "no_hessian"
         return Found(Point(kind, error=None if finite(HV) else math.inf, why=f"at a step aside: {reason(error)}"))

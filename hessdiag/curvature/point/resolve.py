@@ -17,6 +17,7 @@ from hessdiag.curvature.point.sides import Kinks, Side
 from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.lanczos import LONG, safe_norm
+from hessdiag.shortage import ran_out
 
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
 FARTHEST = 1e3  # ratio of two directions' products up to which one sum shows both
@@ -327,7 +328,9 @@ def _held(scene: Scene, line: Line, *, converged: bool = True) -> tuple[HeldPiec
             if not converged:
                 return pieces, sample
             finer = held.sample(1)
-        except (OtherPathError, ComputeError, RuntimeError, TypeError, ValueError):
+        except (OtherPathError, ComputeError, RuntimeError, TypeError, ValueError) as error:
+            if ran_out(error):
+                raise
             continue
         finally:
             moved.holding = None

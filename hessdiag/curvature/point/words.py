@@ -229,7 +229,9 @@ def _unchecked(point: Point) -> Words:
         "note",
         "The Hessian products could not be checked to be the derivative of the gradient.",
         point.why or "the model cannot be copied",
-        "give the model as a function that builds it",
+        "a smaller --batch-size, or a device with more memory"
+        if "memory ran out" in (point.why or "")
+        else "give the model as a function that builds it",
     )
 
 

@@ -1,0 +1,72 @@
+"""What holds around every measurement of a problem: arithmetic, stream, and words for memory that runs out."""
+
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import hessdiag
+from hessdiag.curvature.memory import free_bytes
+from hessdiag.problem import batch as batches
+from hessdiag.problem.measuring import measuring
+from hessdiag.problem.problem import Problem
+from hessdiag.shortage import ShortageError, ran_out, sentence
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_HOME = Path(hessdiag.__file__).parent
+_OF_VECTORS = ("linalg", "diagnostics")  # rooms that hold vectors; the others evaluate and differentiate the model
+
+
+def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function of a problem, its first argument, that measures throughout.
+
+    Args:
+        less: The flags with which it holds fewer vectors, if there are any.
+
+    Raises:
+        ShortageError: from the function, where memory runs out for good; with the flags that need less.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+            problem: Any = args[0] if args else kwargs["problem"]
+            with measuring(problem.device):
+                try:
+                    return function(*args, **kwargs)
+                except (MemoryError, RuntimeError) as error:
+                    if isinstance(error, ShortageError) or not ran_out(error):
+                        raise
+                    raise shortage(error, problem, less) from error
+
+        return measured
+
+    return decorate
+
+
+def shortage(error: BaseException, problem: Problem, less: str | None) -> ShortageError:
+    """What ran out where, and what to do."""
+    device = "" if problem.device.type == "cpu" else f" on {problem.device}"
+    what = sentence(error, free_bytes(problem.device)).replace("memory ran out", f"memory ran out{device}", 1)
+    vectors = _room(error) in _OF_VECTORS
+    cures = [less] if less and vectors else []
+    samples = max(batches.samples(batch) for batch in problem.data)
+    if samples > 1 and not vectors:
+        cures.append(f"--batch-size {1 << ((samples - 1).bit_length() - 1)}")
+    if len(problem.layer_slices) > 1:
+        cures.append("--layers GLOB for some of the parameters")
+    if problem.device.type != "cpu":
+        cures.append("--device cpu")
+    held = f"vectors of {problem.n_parameters:,} numbers" if vectors else f"{samples:,} samples at a time"
+    return ShortageError(f"{what} (with {held}).", ", or ".join(cures) or "a machine with more memory")
+
+
+def _room(error: BaseException) -> str:
+    """The room of the house in which it happened."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _HOME in Path(frame.filename).parents:
+            return Path(frame.filename).relative_to(_HOME).parts[0]
+    return ""
