@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from hessdiag.arithmetic import rounded
+from hessdiag.curvature.measurement import measurement
 from hessdiag.problem import measuring
 
 
@@ -75,7 +76,7 @@ def test_a_measurement_runs_on_it_in_ieee_arithmetic(cuda):
     class Problem:
         device = torch.device("cuda:0")
 
-    @measuring.measurement
+    @measurement()
     def measure(problem, *, factor=1):
         """Words."""
         return cuda[-1].name, rounded(), factor
