@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from hessdiag.problem.problem import Problem
 
 
+CPU = torch.device("cpu")
+
+
 def _problem(model: nn.Module, x: Tensor, y: Tensor, device: torch.device) -> Problem:
     return Problem(model.to(device), data=[(x.to(device), y.to(device))], loss="ce")
 
 
 def tanh_mlp(
-    width: int, hidden: int, outputs: int, samples: int, device: torch.device, inputs: int | None = None
+    width: int, hidden: int, outputs: int, samples: int, device: torch.device = CPU, inputs: int | None = None
 ) -> Problem:
     """Float32, cross-entropy: inputs - width x hidden - outputs."""
     torch.manual_seed(0)
@@ -25,7 +28,7 @@ def tanh_mlp(
     return _problem(nn.Sequential(*layers[:-1]), x, y, device)
 
 
-def deep_mlp(device: torch.device) -> Problem:
+def deep_mlp(device: torch.device = CPU) -> Problem:
     """128 ReLU layers of width 32, batch 128."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
@@ -37,7 +40,7 @@ def deep_mlp(device: torch.device) -> Problem:
     return _problem(nn.Sequential(*layers[:-1]), x, y, device)
 
 
-def lenet(device: torch.device) -> Problem:
+def lenet(device: torch.device = CPU) -> Problem:
     """62,006 parameters on 3x32x32, batch 32."""
     torch.manual_seed(0)
     model = nn.Sequential(
@@ -59,7 +62,7 @@ class _Block(nn.Module):
         return torch.relu(x + self.body(x))
 
 
-def small_resnet(device: torch.device) -> Problem:
+def small_resnet(device: torch.device = CPU) -> Problem:
     """Three residual blocks of 16 channels on 3x16x16, eval mode, batch 32."""
     torch.manual_seed(0)
     model = nn.Sequential(
