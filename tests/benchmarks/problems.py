@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from hessdiag.problem.problem import Problem
 
-
 CPU = torch.device("cpu")
 
 
