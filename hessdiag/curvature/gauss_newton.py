@@ -1,7 +1,7 @@
 """The Gauss-Newton matrix of a problem as a linear operator: curvature of the loss seen through the output."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,6 +22,12 @@ from hessdiag.problem import loss as losses
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.problem.recognised import OwnLoss
 from hessdiag.shortage import ran_out
+
+
+def _finite(parts: Sequence[Tensor | None]) -> bool:
+    """Whether all numbers are finite; a GPU is waited for once."""
+    told = [part.isfinite().all() for part in parts if part is not None]
+    return not told or bool(torch.stack(told).all())
 
 
 def _no_second_derivative(name: str, why: str) -> NoGaussNewtonError:
@@ -82,7 +88,7 @@ class Sandwich:
             outputs, cotangents = zip(*pairs, strict=True)
             found = batched_grad(outputs, duals, cotangents)
         recorded = self.outputs[0].is_cuda and torch.cuda.is_current_stream_capturing()  # nothing may be asked for then
-        if not recorded and any(part is not None and not bool(part.isfinite().all()) for part in found):
+        if not recorded and not _finite(found):
             # Where autograd divides zero by zero and the output is smooth, its differences are finite.
             raise NoDoubleBackwardError("the output's derivative by autograd is NaN or infinite here")
         return [
@@ -317,7 +323,7 @@ def gauss_newton(problem: Problem, batch: Any, function: Callable[[losses.Loss],
                 if len(vectors[0]) > 1 or ran_out(error):  # of several vectors, batching may be what fails
                     raise
                 raise _no_second_derivative(name, reason(error)) from error
-        if not seen and not all(part is None or bool(part.isfinite().all()) for part in found):
+        if not seen and not _finite(found):
             raise _no_second_derivative(name, "it is NaN or infinite at this output, as of a norm or a root at zero")
         seen = True
         return [torch.zeros_like(like) if part is None else part for part, like in zip(found, vectors, strict=True)]

@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag import arithmetic
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, finite, guard, indices, kernels, order, recognised, structure
+from hessdiag.problem import averages, finite, guard, indices, kernels, order, privately, recognised, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
 from hessdiag.problem.measuring import measuring
@@ -406,7 +406,7 @@ class Problem:
             if not vars(self).get("_harmless"):
                 stack.enter_context(self._parameters_kept())
             stack.enter_context(_mode(self.model, self._modules, self.train_mode))
-            stack.enter_context(_private_buffers(self._modules))
+            stack.enter_context(privately.private_buffers(self._modules))
             stack.enter_context(kernels.dense_embeddings(self._modules))
             stack.enter_context(kernels.plain_embedding_bag())
             stack.enter_context(kernels.plain_weight_norm())
@@ -420,10 +420,8 @@ class Problem:
                 stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled graphs: no double backward
             if self.device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in self._modules):
                 stack.enter_context(kernels.no_cudnn())
-            if self.train_mode or self.one_draw:
-                devices = [self.device] if self.device.type == "cuda" else []
-                stack.enter_context(torch.random.fork_rng(devices))
-                torch.manual_seed(self.seed)
+            if (self.train_mode or self.one_draw) and not vars(self).get("_drawless"):
+                stack.enter_context(privately.own_draws(self.device, self.seed))
             yield
 
     @contextmanager
@@ -480,9 +478,21 @@ class Problem:
         if any(batch is own for own in self.data):  # others come and go, and their numbers with them
             looked.add(id(batch))
 
+    @contextmanager
+    def _draws_watched(self) -> Iterator[None]:
+        """Find out in the first forward pass on a GPU whether it draws: to put the numbers back is to wait for it."""
+        if self.device.type == "cpu" or "_drawless" in vars(self) or not (self.train_mode or self.one_draw):
+            yield
+            return
+        before = privately.draws_taken(self.device)
+        yield
+        after = privately.draws_taken(self.device)
+        vars(self)["_drawless"] = all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
     def _value(self, batch: Any) -> Tensor:
         try:
-            value = self._objective(self.model, batch)
+            with self._draws_watched():
+                value = self._objective(self.model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if ran_out(error):
                 raise
@@ -564,22 +574,6 @@ def _set_training(module: nn.Module, training: bool) -> None:
         object.__setattr__(module, "training", training)
     else:
         module.training = training
-
-
-@contextmanager
-def _private_buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Let the forward pass write to copies of the buffers, so that running statistics stay as they were."""
-    kept = [
-        (module, name, buffer) for module in modules for name, buffer in module._buffers.items() if buffer is not None
-    ]
-    copies = {id(buffer): buffer.clone() for _, _, buffer in kept}
-    try:
-        for module, name, buffer in kept:
-            module._buffers[name] = copies[id(buffer)]
-        yield
-    finally:
-        for module, name, buffer in kept:
-            module._buffers[name] = buffer
 
 
 def _kind(module: nn.Module) -> str:

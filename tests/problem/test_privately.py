@@ -1,0 +1,78 @@
+"""What an evaluation may write to comes back, and on a GPU what costs a launch or a wait is done only where it must be."""
+
+import pytest
+import torch
+from torch import nn
+
+from hessdiag.problem import measuring, privately
+from hessdiag.problem.problem import Problem
+
+META = torch.device("meta")  # as far from the CPU as a GPU, for what is not computed
+
+
+def test_copies_are_made_at_once_for_each_kind_elsewhere(monkeypatch):
+    calls = []
+    monkeypatch.setattr(torch, "_foreach_copy_", lambda to, of: calls.append(len(to)))
+    count = torch.ones((), dtype=torch.int64, device=META)
+    buffers = {1: torch.ones(2, device=META), 2: torch.ones(3, device=META), 3: count}
+    copies = privately.copied({**buffers, 4: torch.ones(5)})
+    assert sorted(calls) == [1, 2]
+    assert {key: copy.shape for key, copy in copies.items()} == {1: (2,), 2: (3,), 3: (), 4: (5,)}
+    assert all(copies[key] is not buffer for key, buffer in buffers.items())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_copies_on_a_gpu_hold_the_same():
+    buffers = {key: torch.arange(key + 1.0, device="cuda") for key in range(4)} | {9: torch.tensor(3, device="cuda")}
+    copies = privately.copied(buffers)
+    for key, buffer in buffers.items():
+        assert torch.equal(copies[key], buffer)
+        assert copies[key].data_ptr() != buffer.data_ptr()
+
+
+class _Elsewhere(Problem):
+    """On a GPU, as far as it says."""
+
+    @property
+    def device(self):
+        return torch.device("cuda", 0)
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Counts how often random numbers are set aside."""
+    own, count = torch.random.fork_rng, []
+
+    def fork_rng(devices):
+        count.append(devices)
+        return own([])
+
+    monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(1))
+    monkeypatch.setattr(measuring, "own_stream", lambda device: None)
+    return count
+
+
+def _problem(kind, *parts):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 8), *parts, nn.Linear(8, 2))
+    return kind(model, data=[(torch.randn(6, 2), torch.arange(6) % 2)], loss="ce", train_mode=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "parts", "expected"),
+    [
+        (_Elsewhere, (nn.BatchNorm1d(8),), 1),  # it was found to draw nothing
+        (_Elsewhere, (nn.Dropout(0.5),), 4),
+        (Problem, (nn.BatchNorm1d(8),), 4),
+    ],
+    ids=["nothing drawn", "dropout", "on a CPU"],
+)
+def test_random_numbers_are_set_aside_where_some_are_drawn(forks, kind, parts, expected):
+    problem = _problem(kind, *parts)
+    before = torch.random.get_rng_state()
+    values = [problem.evaluate(problem.data[0]).detach() for _ in range(4)]
+    assert len(forks) == expected
+    assert all(torch.equal(value, values[0]) for value in values)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert int(problem.model[1].num_batches_tracked if isinstance(parts[0], nn.BatchNorm1d) else 0) == 0
