@@ -105,7 +105,12 @@ def command(
             if file is not None and not measured.interrupted:
                 _write(file, initialized(problem, measured.inits[0], seed))
 
-        return answer("forward", targets, measure, out, write)
+        def unmeasured(problem: "Problem") -> "Forward":
+            from hessdiag.diagnostics import forward
+
+            return forward.unmeasured(targets[0].request["seed"], str(problem.device))
+
+        return answer("forward", targets, measure, out, write, unmeasured=unmeasured)
     for name in OF_A_MODEL:
         if name in typed:
             raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")

@@ -32,6 +32,7 @@ SEEDS = 10_000
 BYTES_PER_CHAIN = 160  # logs of sizes and of the last weights, sorted and exponentiated
 LONGEST = 100_000  # weights; the exact laws take some seconds there
 GRID = 24  # lengths up to the longest
+NO_RESULT = ("seed", "asked_length")
 FEWEST_EVENTS = 10  # expected on either side, for a measured share to be compared in standard errors
 
 
@@ -116,6 +117,7 @@ class Chain(Magnitude):
         plateau: How long optimizers take from equal weights of typical size; None where there is no plateau,
             or one that lasts longer than float64 can say.
         lengths: The same sizes in shorter chains.
+        asked_length: How long the chain was to be: an interrupt leaves a shorter one, which is all that is told of.
     """
 
     length: int
@@ -131,6 +133,7 @@ class Chain(Magnitude):
     inertia: Inertia
     plateau: Plateau | None
     lengths: tuple[AtLength, ...]
+    asked_length: int
 
     @property
     def magnitudes(self) -> dict[str, Magnitude]:
@@ -160,8 +163,8 @@ class Chain(Magnitude):
 
     @property
     def status(self) -> Status:
-        """Always "ok": nothing here is iterated or estimated without an error."""
-        return "ok"
+        """Whether it was interrupted; nothing here is iterated or estimated without an error."""
+        return "interrupted" if self.length < self.asked_length else "ok"
 
     @property
     def checks(self) -> dict[str, float | None]:
@@ -188,7 +191,7 @@ class Chain(Magnitude):
         own = asdict(self)
         setting = {name: own[name] for name in ("length", "distribution", "scale", "seeds")}
         rows = [asdict(row) | {"z": row.z} for row in self.agreement]
-        return setting | {name: value for name, value in own.items() if name != "seed"} | {"agreement": rows}
+        return setting | {name: value for name, value in own.items() if name not in NO_RESULT} | {"agreement": rows}
 
 
 def chain(
@@ -233,11 +236,27 @@ def chain(
     report = progress or (lambda done, total, what: None)
     report(0, length, f"{seeds:,} chains of {length:,} {distribution} weights")
     entries: list[AtLength] = []
-    for draws in simulate(law, lengths, seeds, seed):
-        part = law.shorter(length - lengths[len(entries)])
-        entries.append(_at_length(part, draws))
-        report(part.length, length, "")
-    last = entries[-1]
+    last: Draws | None = None
+    try:
+        for draws in simulate(law, lengths, seeds, seed):
+            entry = _at_length(law.shorter(length - lengths[len(entries)]), draws)
+            entries, last = [*entries, entry], draws
+            report(entries[-1].length, length, "weights")
+    except KeyboardInterrupt:
+        if last is None:
+            raise
+    assert last is not None
+    try:
+        return _whole(law, entries, last, length, seeds, seed)
+    except KeyboardInterrupt:  # all is measured: the exact laws beside it take seconds at most
+        return _whole(law, entries, last, length, seeds, seed)
+
+
+def _whole(law: Law, entries: list[AtLength], draws: Draws, asked: int, seeds: int, seed: int) -> Chain:
+    """All about the longest chain that was measured."""
+    last, distribution = entries[-1], law.distribution
+    length = last.length
+    law = law.shorter(asked - length)
     return Chain(
         **asdict(last.product),
         length=length,
@@ -258,6 +277,7 @@ def chain(
         inertia=_inertia(law, draws),
         plateau=plateau(length, law.log_median),
         lengths=tuple(entries),
+        asked_length=asked,
     )
 
 

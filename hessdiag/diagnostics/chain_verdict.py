@@ -28,7 +28,21 @@ def findings(measured: "Chain") -> list[Finding]:
     found += _plateau(measured.plateau)
     found += _underflow(measured)
     found += _agreement(measured)
-    return found
+    return found + _stopped(measured)
+
+
+def _stopped(measured: "Chain") -> list[Finding]:
+    """What an interrupt left."""
+    if measured.length == measured.asked_length:
+        return []
+    return [
+        Finding(
+            "note",
+            f"Interrupted at {measured.length:,} of {counted(measured.asked_length, 'weight')}: all numbers are of chains of that length, nothing is said of longer ones.",
+            "chains grow weight by weight, all of them together",
+            "the same command with more time, or fewer --seeds",
+        )
+    ]
 
 
 def _name(measured: "Chain") -> str:

@@ -142,13 +142,25 @@ class InitRatios:
 
 @dataclass(frozen=True)
 class Forward:
-    """Forward norms under several initializations."""
+    """Forward norms under several initializations.
+
+    Attributes:
+        inits: What was measured of each, in the order asked for; after an interrupt, of those that it left.
+        seed: Of all randomness.
+        device: Where it was computed.
+        interrupted: Whether an interrupt left out networks, initializations or gains.
+        resumed_pieces: How many finished pieces of an earlier run were taken up.
+        asked_seeds: Networks that were asked for.
+        asked_inits: And initializations.
+    """
 
     inits: tuple[InitRatios, ...]
     seed: int
     device: str
     interrupted: bool = False
     resumed_pieces: int = 0
+    asked_seeds: int = 0
+    asked_inits: tuple[str, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -298,8 +310,11 @@ def forward(
             scales = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
             ensemble = Ensemble(kind, depth, width, phi, seeds, seed, place, advance, pieces)
             weights = laws[members[0]]
-            found, gains = measure_and_solve(ensemble, scales, weights, solve, per_layer=per_layer)
-            logs |= dict(zip(members, found, strict=True))
+            found = measure_and_solve(ensemble, scales, weights, solve, per_layer=per_layer)
+            logs |= dict(zip(members, found.logs, strict=True))
+            gains, interrupted = found.gains, found.stopped
+            if interrupted:
+                break
             if solve is None or gains is None:
                 continue
             fresh = ensemble.log_ratios([gains.factors], fresh=True)[0]
@@ -328,8 +343,13 @@ def forward(
         )
         weights = laws[name]
         kind = weights.distribution if weights else None
-        measured.append(InitRatios(name, kind, activation, depth, width, seeds, layers, solutions.get(name)))
-    return Forward(tuple(measured), seed, str(place), interrupted, pieces.taken)
+        measured.append(InitRatios(name, kind, activation, depth, width, len(logs[name]), layers, solutions.get(name)))
+    return Forward(tuple(measured), seed, str(place), interrupted, pieces.taken, seeds, names)
+
+
+def unmeasured(seed: int, device: str) -> Forward:
+    """The result of a run that was interrupted before two networks were done."""
+    return Forward((), seed, device, interrupted=True)
 
 
 def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:

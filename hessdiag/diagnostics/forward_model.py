@@ -18,7 +18,7 @@ from hessdiag.curvature.measurement import measurement
 from hessdiag.diagnostics.forward import INITS, Forward, InitRatios, LayerRatio, Progress
 from hessdiag.diagnostics.forward_gain import COARSE, FINE, FIRST_SHARE, Target, search_gain
 from hessdiag.diagnostics.forward_layers import iterated_layer_gains
-from hessdiag.diagnostics.forward_norms import UNIT_INITS, Floats, ratio_statistics
+from hessdiag.diagnostics.forward_norms import UNIT_INITS, Floats, Stopped, ratio_statistics
 from hessdiag.diagnostics.forward_solution import solution
 from hessdiag.diagnostics.forward_solve import FRESH
 from hessdiag.diagnostics.pieces import Arrays, Pieces, digest
@@ -29,6 +29,7 @@ from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 
 MODEL_SEEDS = 200
+OF_AN_OBJECT = 1_200  # bytes of a network's arrays and names beside the numbers
 OF_PROBLEM = ("spec", "model", "dtype", "train_mode", "weights_sha256", "data_sha256", "files")
 WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Scales = Mapping[str, float]
@@ -117,17 +118,32 @@ def model_log_ratios(
 
     Raises:
         ComputeError: if an output is not finite, or no layer is called.
+        Stopped: after an interrupt, if there are two networks by then.
     """
     kept = pieces or Pieces(None, {})
     factors = digest(np.array([[factors[name] for name in layers] for factors in scales]))
     own: dict[int, Arrays] = {}
-    with torch.no_grad(), problem.evaluation(), _measured(layers) as squares:
-        for network in range(seeds):
-            if parallel.is_own(network):
-                compute = partial(_network, problem, layers, scales, kind, (seed, network), squares)
-                own[network] = kept.get(f"{kind or 'orthogonal'}-{factors}-{seed}-{network}", compute)
-            advance(len(scales))
-    found = parallel.merged(own, problem.device)
+    try:
+        with torch.no_grad(), problem.evaluation(), _measured(layers) as squares:
+            for network in range(seeds):
+                if parallel.is_own(network):
+                    compute = partial(_network, problem, layers, scales, kind, (seed, network), squares)
+                    own[network] = kept.get(f"{kind or 'orthogonal'}-{factors}-{seed}-{network}", compute)
+                advance(len(scales))
+    except KeyboardInterrupt:
+        if len(own) < 2 or parallel.ranks()[1] > 1:
+            raise
+        names, values = _joined(list(own.values()))
+        raise Stopped(values, names) from None
+    return _joined(parallel.merged(own, problem.device))
+
+
+def _joined(found: Sequence[Arrays]) -> tuple[tuple[str, ...], Floats]:
+    """Names of the layers, and logs of all networks.
+
+    Raises:
+        ComputeError: if an output is not finite, or no layer is called.
+    """
     names = tuple(found[-1]["names"].tolist())
     if not names:
         raise ComputeError("none of the model's Linear and Conv layers is called.", "a model that calls its layers")
@@ -284,7 +300,8 @@ def forward_model(
         raise SpecError("--per-layer needs to know what to keep.", "--solve median --per-layer")
     layers = weight_layers(problem.model)
     inits = tuple(dict.fromkeys((init,) if isinstance(init, str) else init))
-    refuse_many(seeds, 24 * len(inits) * len(layers), problem.device, "networks", "--seeds")
+    each = (24 * len(inits) + 4 * max(map(len, layers))) * len(layers) + OF_AN_OBJECT
+    refuse_many(seeds, each, problem.device, "networks", "--seeds")
     report = progress or (lambda done, total, what: None)
     search = 4 if per_layer else 2 * COARSE / FIRST_SHARE + FINE
     passes = 1 + (1 + search) * (solve is not None)
@@ -306,14 +323,17 @@ def forward_model(
     interrupted = False
     try:
         for name in inits:
-            measured.append(
-                _measure(problem, layers, name, distribution, seeds, seed, solve, per_layer, advance, pieces)
+            entry, interrupted = _measure(
+                problem, layers, name, distribution, seeds, seed, solve, per_layer, advance, pieces
             )
+            measured.append(entry)
+            if interrupted:
+                break
     except KeyboardInterrupt:
         if not measured:
             raise
         interrupted = True
-    return Forward(tuple(measured), seed, str(problem.device), interrupted, pieces.taken)
+    return Forward(tuple(measured), seed, str(problem.device), interrupted, pieces.taken, seeds, inits)
 
 
 def _measure(
@@ -327,8 +347,8 @@ def _measure(
     per_layer: bool,
     advance: Callable[[int], None],
     pieces: Pieces,
-) -> InitRatios:
-    """One initialization, and the gains that were asked for."""
+) -> tuple[InitRatios, bool]:
+    """One initialization and the gains that were asked for; and whether an interrupt ended it."""
     weights = law(init, 1, 1, distribution)
     kind = weights.distribution if weights else None
     scales = scales_of(init, layers, distribution)
@@ -337,27 +357,36 @@ def _measure(
         factors = [_scaled(scales, gain) for gain in gains]
         return model_log_ratios(problem, layers, factors, kind, seeds=count, seed=seed, advance=advance, pieces=pieces)
 
-    called, logs = run([1.0])
+    stopped = False
+    try:
+        called, logs = run([1.0])
+    except Stopped as some:
+        called, logs, stopped = some.names, some.logs, True
     entries = tuple(
         LayerRatio(index + 1, ratio_statistics(logs[0, :, index]), None, None, layer)
         for index, layer in enumerate(called)
     )
     found = None
-    if solve is not None:
+    if solve is not None and not stopped:
 
         def by_layer(gains: Sequence[float]) -> Gains:
             return dict(zip(called, gains, strict=True)) if per_layer else gains[0]
 
-        gains = (
-            iterated_layer_gains(solve, logs[0], lambda gains: run([by_layer(gains.tolist())])[1][0])
-            if per_layer
-            else search_gain(
-                solve, depth=len(called), seeds=seeds, simulate=lambda gains, count: run(gains, count)[1][:, :, -1]
+        try:
+            gains = (
+                iterated_layer_gains(solve, logs[0], lambda gains: run([by_layer(gains.tolist())])[1][0])
+                if per_layer
+                else search_gain(
+                    solve, depth=len(called), seeds=seeds, simulate=lambda gains, count: run(gains, count)[1][:, :, -1]
+                )
             )
-        )
-        fresh = run([by_layer(gains.factors)], seed=seed + FRESH)[1][0]
-        found = solution(solve, gains, fresh, names=called)
-    return InitRatios(init, kind, None, len(called), None, seeds, entries, found)
+            fresh = run([by_layer(gains.factors)], seed=seed + FRESH)[1][0]
+            found = solution(solve, gains, fresh, names=called)
+        except KeyboardInterrupt:
+            if parallel.ranks()[1] > 1:
+                raise
+            stopped = True
+    return InitRatios(init, kind, None, len(called), None, logs.shape[1], entries, found), stopped
 
 
 def _scaled(scales: Scales, gain: Gains) -> dict[str, float]:

@@ -73,6 +73,19 @@ class RatioStatistics:
         return math.sqrt(max(self.kurtosis - 1, 0.0) / count) / 2 if count > 1 else math.nan
 
 
+class Stopped(KeyboardInterrupt):
+    """An interrupt after some networks, which are a sample as good as any of their size.
+
+    Args:
+        logs: Of those that were finished, two or more, (K, networks, layers).
+        names: Of the layers, where these have names.
+    """
+
+    def __init__(self, logs: Floats, names: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.logs, self.names = logs, names
+
+
 @dataclass(frozen=True)
 class Networks:
     """Some random networks, whose layers are drawn one after another.
@@ -154,6 +167,7 @@ def log_ratios(
 
     Raises:
         ComputeError: if an activation is not finite, or the ratios do not fit into memory.
+        Stopped: after an interrupt, if there are two networks by then.
 
     >>> from hessdiag.nets.activations import activation
     >>> logs = log_ratios([1.0, 2.0], "normal", depth=3, width=4, phi=activation("tanh"), seeds=5)
@@ -165,14 +179,29 @@ def log_ratios(
     factors = factors.reshape(len(factors), -1).expand(-1, depth)
     kept, factors_name = pieces or Pieces(None, {}), digest(factors.cpu().numpy())
     own: dict[int, Arrays] = {}
-    for index, networks in enumerate(chunks(distribution, width=width, seeds=seeds, seed=seed, device=place)):
-        count = len(networks.inputs)
-        if parallel.is_own(index):
-            name = f"{distribution or 'orthogonal'}-{factors_name}-{seed}-{index}-{count}"
-            own[index] = kept.get(name, partial(_chunk, networks, factors, phi, advance))
-        else:
-            advance(count * depth)
-    found = np.concatenate([chunk["logs"] for chunk in parallel.merged(own, place)], axis=1)
+    try:
+        for index, networks in enumerate(chunks(distribution, width=width, seeds=seeds, seed=seed, device=place)):
+            count = len(networks.inputs)
+            if parallel.is_own(index):
+                name = f"{distribution or 'orthogonal'}-{factors_name}-{seed}-{index}-{count}"
+                own[index] = kept.get(name, partial(_chunk, networks, factors, phi, advance))
+            else:
+                advance(count * depth)
+    except KeyboardInterrupt:
+        finished = _finite([chunk["logs"] for chunk in own.values()]) if own else np.empty((0, 0))
+        if finished.shape[1] < 2 or parallel.ranks()[1] > 1:
+            raise
+        raise Stopped(finished) from None
+    return _finite([chunk["logs"] for chunk in parallel.merged(own, place)])
+
+
+def _finite(chunks: list[Floats]) -> Floats:
+    """All networks of some chunks.
+
+    Raises:
+        ComputeError: if there is a norm that is none.
+    """
+    found = np.concatenate(chunks, axis=1)
     if np.isnan(found).any() or np.isposinf(found).any():
         raise ComputeError("a layer's norm is not a number: the gain is out of range.", "a smaller gain")
     return found

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from hessdiag.curvature import parallel
 from hessdiag.diagnostics.forward_gain import Gain, Target, exact_gain, scaled_gain, search_gain
 from hessdiag.diagnostics.forward_layers import (
     LayerGains,
@@ -15,7 +16,7 @@ from hessdiag.diagnostics.forward_layers import (
     scaled_layer_gains,
     sequential_layer_gains,
 )
-from hessdiag.diagnostics.forward_norms import Floats, log_ratios
+from hessdiag.diagnostics.forward_norms import Floats, Stopped, log_ratios
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
@@ -53,9 +54,24 @@ class Ensemble:
         )
 
 
+@dataclass(frozen=True)
+class Solved:
+    """What `measure_and_solve` found.
+
+    Attributes:
+        logs: Log ratios of the measured networks at all scales, (K, networks, depth).
+        gains: What makes the target 1, relative to variance 1 / width; `None` if none was asked for, or not found yet.
+        stopped: Whether an interrupt ended it.
+    """
+
+    logs: Floats
+    gains: Gain | LayerGains | None
+    stopped: bool
+
+
 def measure_and_solve(
     ensemble: Ensemble, scales: Sequence[float], weights: WeightLaw | None, target: Target | None, *, per_layer: bool
-) -> tuple[Floats, Gain | LayerGains | None]:
+) -> Solved:
     """Log ratios at several scales of the weights, and the gains that make the target 1.
 
     Args:
@@ -65,24 +81,58 @@ def measure_and_solve(
         target: What is to be 1; `None` solves nothing.
         per_layer: Whether after every layer, with a gain for each, or after the last.
 
-    Returns:
-        Logs, (K, seeds, depth), and the gains, relative to variance 1 / width.
-
     Raises:
         ComputeError: if no gain does it.
+        KeyboardInterrupt: if it comes before two networks.
     """
+    logs = np.empty((len(scales), 0, ensemble.depth))
+
+    def measure(gains: Sequence[float] = (), count: int | None = None) -> Floats:
+        """The scales too: once weights are drawn, they cost next to nothing. The last call is for all networks."""
+        nonlocal logs
+        try:
+            found = ensemble.log_ratios([*scales, *gains], count)
+        except Stopped as stopped:
+            logs = max(logs, stopped.logs[: len(scales)], key=lambda known: known.shape[1])
+            raise
+        logs = found[: len(scales)]
+        return found[len(scales) :, :, -1]
+
+    try:
+        gains = _solved(ensemble, scales, weights, target, measure, lambda: logs, per_layer=per_layer)
+    except KeyboardInterrupt:
+        if not logs.shape[1] or parallel.ranks()[1] > 1:
+            raise
+        return Solved(logs, None, stopped=True)
+    return Solved(logs, gains, stopped=False)
+
+
+def _solved(
+    ensemble: Ensemble,
+    scales: Sequence[float],
+    weights: WeightLaw | None,
+    target: Target | None,
+    measure: Callable[..., Floats],
+    measured: Callable[[], Floats],
+    *,
+    per_layer: bool,
+) -> Gain | LayerGains | None:
+    """The gains, while the networks are measured."""
     if target is None:
-        return ensemble.log_ratios(scales), None
+        measure()
+        return None
     setting = (target, weights, ensemble.phi.slope, ensemble.width, ensemble.depth)
     exact = exact_layer_gains(*setting) if per_layer else exact_gain(*setting)
     if exact is not None:
-        return ensemble.log_ratios(scales), exact
+        measure()
+        return exact
     if ensemble.phi.slope is not None:
-        logs = ensemble.log_ratios(scales)
-        unit = logs[0] - math.log(scales[0]) * np.arange(1, ensemble.depth + 1)
-        return logs, scaled_layer_gains(target, unit) if per_layer else scaled_gain(target, unit[:, -1], ensemble.depth)
+        measure()
+        unit = measured()[0] - math.log(scales[0]) * np.arange(1, ensemble.depth + 1)
+        return scaled_layer_gains(target, unit) if per_layer else scaled_gain(target, unit[:, -1], ensemble.depth)
     if per_layer:
-        return ensemble.log_ratios(scales), sequential_layer_gains(
+        measure()
+        return sequential_layer_gains(
             target,
             ensemble.distribution,
             depth=ensemble.depth,
@@ -93,14 +143,4 @@ def measure_and_solve(
             device=ensemble.device,
             advance=ensemble.advance,
         )
-    logs = np.empty(0)
-
-    def simulate(gains: list[float], count: int) -> Floats:
-        """The scales too: once weights are drawn, they cost next to nothing. The last call is for all networks."""
-        nonlocal logs
-        found = ensemble.log_ratios([*scales, *gains], count)
-        logs = found[: len(scales)]
-        return found[len(scales) :, :, -1]
-
-    gain = search_gain(target, depth=ensemble.depth, seeds=ensemble.seeds, simulate=simulate)
-    return logs, gain
+    return search_gain(target, depth=ensemble.depth, seeds=ensemble.seeds, simulate=measure)

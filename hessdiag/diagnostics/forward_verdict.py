@@ -4,7 +4,14 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory
-from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Level, agreement_finding, most_severe_first
+from hessdiag.diagnostics.verdict import (
+    Z_ALLOWED,
+    Finding,
+    Level,
+    agreement_finding,
+    interrupted_early,
+    most_severe_first,
+)
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
 
 if TYPE_CHECKING:
@@ -22,10 +29,32 @@ CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 @most_severe_first
 def findings(measured: "Forward") -> list[Finding]:
     """The verdict, one sentence for each initialization first."""
+    if not measured.inits:
+        return [interrupted_early()]
     found = [finding for entry in measured.inits for finding in (_signal(entry), *_solution(entry))]
     for entry in measured.inits:
         found += [*_typical_against_mean(entry), *_dead(entry), *_underflow(entry)]
-    return found + _agreement(measured)
+    return found + _stopped(measured) + _agreement(measured)
+
+
+def _stopped(measured: "Forward") -> list[Finding]:
+    """What an interrupt left out."""
+    if not measured.interrupted:
+        return []
+    done = {entry.init: entry.seeds for entry in measured.inits}
+    fewer = [f"{init} from {count:,}" for init, count in done.items() if count < measured.asked_seeds]
+    missing = [init for init in measured.asked_inits if init not in done]
+    parts = [f"{' and '.join(fewer)} of {counted(measured.asked_seeds, 'network')}"] if fewer else []
+    parts += [f"nothing of {' and '.join(missing)}"] if missing else []
+    parts = parts or ["all networks were measured, but no gain was tried on fresh ones"]
+    return [
+        Finding(
+            "note",
+            f"Interrupted: {'; '.join(parts)}.",
+            "every network is drawn by itself: fewer of them are a smaller sample, with larger errors",
+            "the same command with more time; --resume DIR keeps what is finished",
+        )
+    ]
 
 
 def _signal(entry: "InitRatios") -> Finding:

@@ -23,6 +23,7 @@ from hessdiag.report.view import (
 
 Json = Mapping[str, Any]
 
+QUESTION = "What is left of a signal after so many layers?"
 IN_ONE_CHART = 4  # as many as there are marks and colours
 AVERAGES = ("rms", "median")
 MOST_NAMES = 16  # of layers along an axis
@@ -32,9 +33,21 @@ FEW_LAYERS = 12  # up to here a table shows them all, beyond that the powers of 
 def view(doc: Json) -> View:
     """Lay out a `forward` document."""
     inits, problem = doc["result"]["inits"], doc["problem"]
+    if not inits:
+        return View(
+            question=QUESTION,
+            subject=subject(problem) if "parameters" in problem else (("network", "fully connected"),),
+            warnings=warnings(doc),
+            headline=(MISSING, "interrupted before two networks were measured"),
+            facts=(),
+            blocks=(),
+            verdict=findings(doc),
+            notes=tuple(problem.get("notes", ())),
+            extra=side_tables(doc),
+        )
     groups = [inits[start : start + IN_ONE_CHART] for start in range(0, len(inits), IN_ONE_CHART)]
     return View(
-        question="What is left of a signal after so many layers?",
+        question=QUESTION,
         subject=_subject(problem, inits),
         warnings=warnings(doc),
         headline=_headline(inits),

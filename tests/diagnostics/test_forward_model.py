@@ -119,7 +119,7 @@ def test_same_seed_same_bits_and_an_interrupt_keeps_what_is_whole():
             raise KeyboardInterrupt
 
     measured = forward_model(problem, seeds=5, progress=stop)
-    assert (measured.status, len(measured.inits)) == ("interrupted", 1)
+    assert (measured.status, [entry.seeds for entry in measured.inits]) == ("interrupted", [5, 3])
 
 
 def test_what_makes_no_sense_is_refused():

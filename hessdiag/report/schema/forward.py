@@ -113,7 +113,7 @@ class Comparison:
 class Result:
     """The numbers of `forward`."""
 
-    inits: NonEmpty[Init]
+    inits: list[Init]  # none after an interrupt before two networks
     agreement: list[Comparison]
 
     def __post_init__(self) -> None:
