@@ -2,7 +2,9 @@
 
 import difflib
 import importlib
+import importlib.util
 import json
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -71,10 +73,14 @@ def load_hf(spec: Spec, *, trust_code: bool, reachable: Callable[[], bool]) -> t
     """
     local = spec.source.startswith((".", "/", "~")) or Path(spec.source).is_dir()
     source = str(existing(spec.source)) if local else spec.source
+    cached = local or online.is_cached(spec.source, spec.revision)
+    _found("transformers")  # takes seconds to import, which nobody has to wait for to hear that there is no network
+    cached_only = not local and not reachable()
+    if cached_only and not cached:
+        raise _not_cached(spec.source)
     online.hide_if_broken("torchvision")
     transformers = _package("transformers")
-    cached_only = not local and not reachable()
-    if not (local or cached_only or online.is_cached(spec.source, spec.revision)):
+    if not cached:
         warnings.warn(f"{spec.source} is being downloaded; `hf download {spec.source}` shows how far", stacklevel=2)
     common = {"revision": spec.revision, "trust_remote_code": trust_code, "local_files_only": local or cached_only}
     if local and not trust_code:
@@ -149,21 +155,29 @@ def is_classifier(spec: Spec, model: nn.Module) -> bool:
 
 def _by_name(spec: Spec, create: Any, known: Any, **defaults: Any) -> nn.Module:
     options = {**defaults, **spec.keywords}
-    cached_only = bool(options.get("pretrained")) and not online.hub_answers()
+    host = online.TORCHVISION if spec.kind == "torchvision" else "https://huggingface.co"
+    wanted = any(options.get(name) for name in ("pretrained", "weights"))
+    cached_only = wanted and not (online.answers(host) if spec.kind == "torchvision" else online.hub_answers())
     try:
         with online.offline(cached_only):
             model = create(spec.source, **options)
     except Exception as error:
         if cached_only and isinstance(error, OSError):
             raise LoadError(
-                f"the pretrained weights of {spec.source} are not in this machine's cache, and huggingface.co cannot "
-                "be reached from here.",
+                f"the pretrained weights of {spec.source} are not in this machine's cache, and "
+                f"{host.partition('//')[2]} cannot be reached from here.",
                 f"'{spec.kind}:{spec.source}', with random weights, and --weights FILE",
             ) from error
         near = difflib.get_close_matches(spec.source, known(), n=1)
         hint = f"{spec.kind}:{near[0]}" if near and near[0] != spec.source else None
         raise SpecError(f"{spec.kind} does not build {spec.source!r}: {said(error)}", hint) from error
     return _module(spec, model)
+
+
+def _found(name: str) -> None:
+    """Refuse a spec whose package is not installed, without importing it."""
+    if name not in sys.modules and importlib.util.find_spec(name) is None:
+        raise LoadError(f"this spec needs {name}, which is not installed.", f"pip install {name}")
 
 
 def _package(name: str) -> ModuleType:

@@ -5,9 +5,15 @@ import importlib
 import importlib.util
 import sys
 import threading
-from collections.abc import Iterator
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
 
-PATIENCE = 3.0  # seconds for the hub to answer, before only files that are here count
+import torch
+
+PATIENCE = 2.0  # seconds for a host to answer, before only files that are here count
+TORCHVISION = "https://download.pytorch.org"  # where its weights come from
 
 
 def hub_answers() -> bool:
@@ -18,40 +24,70 @@ def hub_answers() -> bool:
         return False
     if constants.HF_HUB_OFFLINE:
         return False
-    answered = threading.Event()
+    return _in_time(lambda: get_session().head(constants.ENDPOINT, timeout=PATIENCE))
+
+
+def answers(address: str) -> bool:
+    """Whether a host can be reached, whatever it says."""
 
     def ask() -> None:
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(urllib.request.Request(address, method="HEAD"), timeout=PATIENCE).close()
+
+    return _in_time(ask)
+
+
+def _in_time(ask: Callable[[], object]) -> bool:
+    """Whether a question is answered soon; a name server may take longer than any timeout."""
+    answered = threading.Event()
+
+    def listen() -> None:
         with contextlib.suppress(Exception):
-            get_session().head(constants.ENDPOINT, timeout=PATIENCE)
+            ask()
             answered.set()
 
-    thread = threading.Thread(target=ask, daemon=True)  # a name server may take longer than any timeout
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    thread.join(PATIENCE + 1)
+    thread.join(PATIENCE)
     return answered.is_set()
 
 
 def is_cached(name: str, revision: str | None) -> bool:
     """Whether a model of the hub was downloaded before."""
-    from huggingface_hub import try_to_load_from_cache
-
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return False
     return isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str)
 
 
 @contextlib.contextmanager
 def offline(so: bool) -> Iterator[None]:
-    """Keep libraries from asking a hub that does not answer."""
+    """Keep libraries from asking hosts that do not answer: the hub, and those of weights that torch downloads."""
     if not so:
         yield
         return
-    from huggingface_hub import constants
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(torch.hub, "urlopen", _unreachable))
+        with contextlib.suppress(ImportError):
+            from huggingface_hub import constants
 
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = True
+            stack.enter_context(_replaced(constants, "HF_HUB_OFFLINE", True))
+        yield
+
+
+@contextlib.contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE = before
+        setattr(owner, name, before)
+
+
+def _unreachable(*_: object, **__: object) -> None:
+    raise ConnectionError("no host is asked, for none answers")
 
 
 def hide_if_broken(name: str) -> None:
