@@ -371,12 +371,12 @@ class CurvatureOperator(ABC, Generic[G]):
         Parameters are the same for all vectors. On a CPU they are counted, for passes as large as that gain nothing.
         """
         seen: dict[int, int] = {}
-        common = set()
+        common: set[int] = set()
         if self.device.type != "cpu":
-            common = {parameter.untyped_storage().data_ptr() for parameter in self.problem.model.parameters()}
+            common = {parameter.data_ptr() for parameter in self.problem.model.parameters()} - {0}
 
         def pack(tensor: Tensor) -> Tensor:
-            if not common or tensor.untyped_storage().data_ptr() not in common:
+            if tensor.data_ptr() not in common:
                 seen[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
             return tensor
 
