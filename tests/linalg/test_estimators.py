@@ -109,3 +109,17 @@ def test_errors_scale_with_the_matrix(size):
     A = symmetric(60)
     plain, found = (estimators.trace(scale * A, 10, 0, sketch=2) for scale in (1.0, size))
     assert found.stderr / size == pytest.approx(plain.stderr, rel=1e-9)
+
+
+def test_many_normal_numbers_are_drawn_in_float32_and_by_any_portions_alike(monkeypatch):
+    A = torch.eye(40, dtype=torch.float64)
+    few = estimators.probes(A, 48, 0)
+    monkeypatch.setattr(estimators, "MANY", 40 * 48 - 1)
+    many = estimators.probes(A, 48, 0)
+    assert many.dtype == torch.float64
+    assert torch.equal(many, many.float().double())
+    assert not torch.equal(few, few.float().double())
+    monkeypatch.setattr(estimators, "LONG", 48 * 16)
+    assert torch.equal(estimators.probes(A, 48, 0), many)
+    assert float(many.mean()) == pytest.approx(0.0, abs=4 / 1920**0.5)
+    assert float(many.square().mean()) == pytest.approx(1.0, abs=4 * (2 / 1920) ** 0.5)
