@@ -23,20 +23,24 @@ class Capacity:
         curvature_numbers: Second derivatives with respect to pre-activations of all layers, in such a pass.
         probe_numbers: Numbers in the weights or layers of networks that share a pass of products with random vectors.
             At 0, one vector at a time.
-        shared_products: Whether several rows are orthogonalized by one matrix product and a Cholesky factor.
+        gathers: Whether work is gathered into few large operations, since each takes time to start, by way of copies.
+        drawn_ahead: Samples of networks that other threads draw on the CPU while the device is busy.
         least_decomposed: Rows from which a dense matrix is decomposed on the device; `None` where the host does it.
         apart: Iterations between two looks at what is on the device: each look waits for all that was started.
         times_work: How much more than a CPU it may compute unasked.
+        times_dense: How many times as many rows a matrix may have that is decomposed whole, unasked.
     """
 
     panel_numbers: int
     pair_numbers: int
     curvature_numbers: int
     probe_numbers: int
-    shared_products: bool
+    gathers: bool
+    drawn_ahead: int
     least_decomposed: int | None
     apart: int
     times_work: int
+    times_dense: int
 
 
 CPU = Capacity(
@@ -44,20 +48,24 @@ CPU = Capacity(
     pair_numbers=2**19,
     curvature_numbers=2**62,  # what pairs leave is small
     probe_numbers=0,
-    shared_products=False,
+    gathers=False,
+    drawn_ahead=0,
     least_decomposed=None,
     apart=1,
     times_work=1,
+    times_dense=1,
 )
 CUDA = Capacity(
     panel_numbers=2**26,
     pair_numbers=2**26,  # 512 MiB: some hundred networks, whose traffic takes longer than the launches
     curvature_numbers=2**28,  # 2 GiB
     probe_numbers=2**26,  # 512 MiB, of which a graph holds some copies
-    shared_products=True,
-    least_decomposed=500,
+    gathers=True,
+    drawn_ahead=8,  # one core draws networks a few times slower than a GPU measures them
+    least_decomposed=200,  # LAPACK is as fast on fewer
     apart=10,
     times_work=100,
+    times_dense=5,  # 10,000 rows in a second, where 2,000 take one core as long
 )
 
 

@@ -56,8 +56,8 @@ def command(
 ) -> int:
     """How sharp is the loss, and which way does it curve down? The lowest and highest eigenpairs of the Hessian.
 
-    Exact up to 2,000 parameters. Beyond, Lanczos in one Krylov space for both ends, with true residuals; Ctrl-C keeps
-    the Ritz pairs found by then.
+    Exact up to 2,000 parameters (10,000 on a GPU). Beyond, Lanczos in one Krylov space for both ends, with true
+    residuals; Ctrl-C keeps the Ritz pairs found by then.
 
     \b
     hessdiag eigs model.pt --data batch.npz --loss ce

@@ -42,8 +42,8 @@ def command(
 ) -> int:
     """How are the eigenvalues distributed? Density, trace, Frobenius norm and moments, with error bars.
 
-    Exact up to 1,500 parameters. Beyond, the extreme eigenvalues are exact to their residuals, and the rest comes from
-    random vectors.
+    Exact up to 1,500 parameters (7,500 on a GPU). Beyond, the extreme eigenvalues are exact to their residuals, and the
+    rest comes from random vectors.
 
     \b
     hessdiag spectrum model.pt --data batch.npz --loss ce

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag import capacity
 from hessdiag.curvature.operator import batched_grad
 from hessdiag.curvature.pullback import pullback
 from hessdiag.nets.activations import Activation
@@ -268,6 +269,9 @@ def _above_pairs(
 def _inner_with_products(X: Tensor, A: Tensor) -> Tensor:
     """<X^{be}, A^b A^e> for every pair b <= e, (seeds, pairs): by first sample, whose pairs lie next to each other."""
     samples = A.shape[1]
+    if capacity.of(A.device).gathers:
+        first, later = torch.triu_indices(samples, samples, device=A.device)
+        return (A[:, first] @ X.transpose(1, 2) * A[:, later]).sum((2, 3))
     rows = A.transpose(1, 2).contiguous()
     found, start = [], 0
     for b in range(samples):

@@ -238,7 +238,7 @@ class RowStream:
 
     def _add_neurons(self, index: int, first: int, last: int) -> None:
         """What some neurons have with all later ones of their layer, and with the layers above."""
-        if capacity.of(self._operator.device).shared_products:
+        if capacity.of(self._operator.device).gathers:
             self._add_sums(index, first, last)
             return
         owner, diagonal, sums = self._owner, self.diagonal, self.sums
@@ -276,7 +276,7 @@ class RowStream:
         self.sums[:, rows] = torch.stack([block[:, own.start : own.stop].sum(1) for own in self._layers]).double()
         owners = self._owner_there[rows]
         for owned in sorted(set(self._owner[self.others[start:stop]].tolist())):
-            if capacity.of(block.device).shared_products:  # an index would wait for how many there are
+            if capacity.of(block.device).gathers:  # an index would wait for how many there are
                 mine = (owners == owned).to(block.dtype) @ block
             else:
                 mine = block[owners == owned].sum(0)

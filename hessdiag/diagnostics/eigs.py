@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from hessdiag import capacity
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.hessian import HessianOperator
@@ -34,7 +35,7 @@ from hessdiag.problem.problem import Problem
 
 Progress = Callable[[int, int, str], None]
 
-DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK
+DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK; more on a GPU (`capacity`)
 MAX_PRODUCTS = 5_000
 OFTEN = 20  # products for each pair of the end with more of them, if it goes well
 
@@ -189,10 +190,11 @@ def eigs(
     """
     _refuse(lowest, highest, tol, max_basis, max_products, block)
     report = progress or (lambda done, total, what: None)
-    part = support(problem, DENSE_UP_TO, seed=seed)
+    dense = DENSE_UP_TO * capacity.of(problem.device).times_dense
+    part = support(problem, dense, seed=seed)
     n = part.size
     operator = HessianOperator(part.problem, check=False)
-    exact = n <= DENSE_UP_TO
+    exact = n <= dense
     space = None if exact else _plan(operator, n, lowest, highest, max_basis, max_products, block)
     wanted = n if exact else max_products
     disk = "" if space is None or resume is None else f"; as much is kept in {resume}, written anew from time to time"

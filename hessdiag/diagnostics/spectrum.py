@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hessdiag import capacity
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.hessian import HessianOperator
@@ -37,7 +38,7 @@ Values = list[float | None]
 Ends = tuple[Values, Values]
 Progress = Callable[[int, int, str], None]
 
-EXACT_UP_TO = 1_500  # parameters: all eigenvalues by LAPACK
+EXACT_UP_TO = 1_500  # parameters: all eigenvalues by LAPACK; more on a GPU (`capacity`)
 ENDS = 5  # eigenpairs at each end that are taken out of the density
 TOLERANCE = 1e-3  # relative residual of those pairs
 NEAR_ZERO = 0.01  # of the norm: what is called near zero
@@ -279,10 +280,11 @@ def spectrum(
     """
     if probes < 2 or steps < 2:
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
-    part = support(problem, EXACT_UP_TO, seed=seed, numeric=operator == "hessian")
+    dense = EXACT_UP_TO * capacity.of(problem.device).times_dense
+    part = support(problem, dense, seed=seed, numeric=operator == "hessian")
     matrix = operators.operator(part.problem, operator)
     plan = None
-    if part.size > EXACT_UP_TO:
+    if part.size > dense:
         spent = outlay(matrix)
         plan = quadrature(spent, part.size, ENDS, probes, steps)
         spent.plan((probes * (steps + 4), probes * (2 * steps + 4)), plan.held)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,7 @@ from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statis
 from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.diagnostics.vanishing_theory import exact_values
 from hessdiag.nets.activations import Activation
+from hessdiag.nets.ahead import drawn_ahead
 from hessdiag.nets.ensemble import Ensemble, Sample
 
 Floats = NDArray[np.float64]
@@ -169,9 +170,9 @@ def measure(
     method = hessian_method(L, d, N)
     gradients: list[Arrays] = []
     own: dict[int, Arrays] = {}
-    for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // (L * d * max(d, N)))):
-        stop = min(start + size, seeds)
-        sample = cache(partial(ensemble.draw, start, stop - start))  # not drawn where all of its pieces are there
+    size = max(1, CHUNK_NUMBERS // (L * d * max(d, N)))
+    chunks = [(start, min(start + size, seeds)) for start in range(0, seeds, size)]
+    for (start, stop), sample in zip(chunks, drawn_ahead(ensemble, chunks), strict=True):
         gradients.append(pieces.get(f"depth-{L}-gradients-{start}", partial(_gradients, sample, phi)))
         for first in range(start, min(networks, stop), part := _hessian_chunk(method, ensemble)):
             last = min(first + part, networks, stop)

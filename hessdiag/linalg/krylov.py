@@ -78,7 +78,7 @@ class KrylovSpace:
         remainder, step = self._basis[stop : stop + len(images)], None
         remainder.copy_(images)
         near = stop - self._reach
-        if capacity.of(images.device).shared_products:
+        if capacity.of(images.device).gathers:
             step = block_step(remainder, self._basis[:stop], near)
             known, largest = step.coefficients, step.largest
         else:

@@ -133,7 +133,7 @@ class Passes:
     """
 
     def __init__(self, vectors: Tensor, basis: Tensor, near: int | None, *, own: bool) -> None:
-        if basis.ndim == 2 and capacity.of(basis.device).shared_products:
+        if basis.ndim == 2 and capacity.of(basis.device).gathers:
             self._known, rows = basis, vectors
         else:
             self._known, rows = basis.expand(len(vectors), *basis.shape[-2:]), vectors[:, None]

@@ -30,6 +30,12 @@ class Sample:
     def __getitem__(self, part: slice) -> "Sample":
         return Sample(tuple(weight[part] for weight in self.weights), self.x[part], self.y[part], self.u[part])
 
+    def to(self, device: torch.device) -> "Sample":
+        """The same on a device."""
+        return Sample(
+            tuple(w.to(device) for w in self.weights), *(part.to(device) for part in (self.x, self.y, self.u))
+        )
+
 
 @dataclass(frozen=True)
 class Ensemble:
@@ -73,8 +79,7 @@ class Ensemble:
         x = _on_sphere(normal(count, self.batch, d))
         hidden = torch.tanh(x @ normal(count, d, d) / d**0.5)
         y = _on_sphere(hidden @ normal(count, d, d))
-        u = normal(count, d)
-        return Sample(tuple(w.to(self.device) for w in weights), *(part.to(self.device) for part in (x, y, u)))
+        return Sample(weights, x, y, normal(count, d)).to(self.device)
 
 
 def _on_sphere(vectors: Tensor) -> Tensor:

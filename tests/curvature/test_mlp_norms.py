@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from hessdiag import capacity
 from hessdiag.curvature import mlp_norms
 from hessdiag.nets.activations import ACTIVATIONS, activation
 
@@ -125,3 +126,13 @@ def test_cost_is_asymptotically_what_is_spent():
     with FlopCounterMode(display=False) as counter:
         mlp_norms.hessian_norms2(weights, state, 1.0)
     assert counter.get_total_flops() == pytest.approx(mlp_norms.exact_cost(24, 40, 20), rel=0.08)
+
+
+@pytest.mark.parametrize("name", ["relu", "tanh"])
+def test_norms_by_the_ways_of_a_gpu_are_the_same(name, monkeypatch):
+    weights, x, y = _ensemble()
+    state = mlp_norms.run(weights, x, y, activation(name), 0.2)
+    expected = mlp_norms.hessian_norms2(weights, state, 0.2)
+    monkeypatch.setattr(capacity, "CPU", capacity.CUDA)
+    for found, known in zip(mlp_norms.hessian_norms2(weights, state, 0.2), expected, strict=True):
+        torch.testing.assert_close(found, known, rtol=1e-12, atol=0)
