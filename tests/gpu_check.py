@@ -11,9 +11,11 @@ import json
 import math
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -152,9 +154,10 @@ def _document(line: str, device: str) -> Line:
         started = time.perf_counter()
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
             code = main.run([*line.split(), "--device", device, "--no-progress", "-o", str(out)])
+        said_all = {"seconds": round(time.perf_counter() - started, 2), "said": said.getvalue()}
         if not out.exists():
-            return {"failed": f"exit {code}: {said.getvalue()[-400:]}"}
-        return {**json.loads(out.read_text()), "seconds": round(time.perf_counter() - started, 2)}
+            return {"failed": f"exit {code}: {said.getvalue()[-400:]}", **said_all}
+        return {**json.loads(out.read_text()), **said_all}
 
 
 def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -280,47 +283,52 @@ def broken(device: str) -> Iterator[Line]:
         }  # fmt: skip
 
 
+MOST_SECONDS = 45.0
+GPT2 = f"{MODELS}:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)"
 WHOLE = (
-    "env",
-    "diag-share tests/gpu_models.py:mlp",
+    f"diag-share {MODELS}:mlp",
     "vanishing --depth 128 --width 32",
-    "vanishing --depth 128 --width 32 --device cpu",
     "vanishing --depth 128 --width 32 --seeds 10000 --hessian-seeds 1000",
     "forward --depth 128 --width 32 --seeds 10000",
-    "diag-share tests/gpu_models.py:wide(inputs=3072,width=128,samples=32)",
-    "diag-share tests/gpu_models.py:wide(inputs=3072,width=128,samples=128)",
-    "eigs tests/gpu_models.py:wide(inputs=3072,width=128,samples=128)",
-    "eigs tests/gpu_models.py:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)",
-    "spectrum tests/gpu_models.py:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)",
-    "diag-share tests/gpu_models.py:gpt2(layers=12,width=768,heads=12,vocabulary=50257,samples=4,length=256)",
-    "bounds tests/gpu_models.py:lenet",
+    *(f"diag-share {MODELS}:wide(inputs=3072,width=128,samples={samples})" for samples in (32, 128, 512)),
+    f"eigs {MODELS}:wide(inputs=3072,width=128,samples=128)",
+    f"spectrum {MODELS}:wide(inputs=3072,width=128,samples=128)",
+    f"bounds {MODELS}:wide(inputs=64,width=64,samples=128)",
+    f"blocks {MODELS}:wide(inputs=3072,width=128,samples=128)",
+    f"eigs {GPT2} --lowest 1 --highest 1",
+    f"eigs {GPT2}",
+    f"spectrum {GPT2}",
+    f"diag-share {GPT2}",
 )
 
 
-def whole(device: str, commands: tuple[str, ...] = WHOLE) -> Iterator[Line]:
-    """Whole commands, start and imports included, with what they announced and what they took."""
-    for command in commands:
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder) / "r.json"
-            args = command.split()
-            if command != "env":
-                args += ["-o", str(out)] + ([] if "--device" in command else ["--device", device])
-            started = time.perf_counter()
-            try:
-                run = subprocess.run(
-                    [sys.executable, "-m", "hessdiag", *args], capture_output=True, text=True, timeout=150, check=False
-                )
-                code, said, printed = run.returncode, run.stderr, run.stdout
-            except subprocess.TimeoutExpired as error:
-                code, said, printed = -1, str(error.stderr)[-2000:], ""
-            seconds = time.perf_counter() - started
-            document = json.loads(out.read_text()) if out.exists() else {}
-            provenance = document.get("provenance", {})
-            yield {
-                "name": command, "code": code, "seconds": round(seconds, 2), "status": document.get("status"),
-                "measured": provenance.get("wall_seconds"), "peak": {k: v for k, v in provenance.items() if "peak" in k},
-                "said": said[-800:], "printed": printed if command == "env" else printed[:500], "wrong": code not in (0, 4),
-            }  # fmt: skip
+def whole(device: str) -> Iterator[Line]:
+    """Whole commands in this process, one after the other: what they announced, what they took, what they answered."""
+    for command in WHOLE:
+        _free(device)
+        limit = threading.Timer(MOST_SECONDS, signal.raise_signal, [signal.SIGINT])  # a partial answer, as by Ctrl-C
+        limit.start()
+        document = _document(command, device)
+        limit.cancel()
+        provenance, checks = document.get("provenance", {}), document.get("checks", {})
+        yield {
+            "name": command.replace(f"{MODELS}:", ""), "status": document.get("status"), "seconds": document.get("seconds"),
+            "measured": provenance.get("wall_seconds"), "cost": document.get("cost") or provenance.get("cost"),
+            "peak": {key: value for key, value in provenance.items() if "peak" in key or "reserved" in key},
+            "said": document["said"][-1500:], "failed": document.get("failed"), "checks": checks,
+            "headline": _headline(document.get("result", {})), "wrong": "failed" in document,
+        }  # fmt: skip
+
+
+def _free(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+
+
+def _headline(result: Line) -> Line:
+    """Numbers at the top of a result: enough to see that it is an answer."""
+    return {key: value for key, value in result.items() if isinstance(value, int | float | str)}
 
 
 PARTS: dict[str, Callable[[str], Iterator[Line]]] = {
