@@ -267,3 +267,41 @@ def test_a_copy_in_float64_that_does_not_fit_is_made_in_its_own_dtype(monkeypatc
 
     monkeypatch.setattr(nn.Module, "to", scarce)
     assert differences.movable(problem).problem.dtype == torch.float32
+
+
+def test_networks_are_halved_and_the_same(monkeypatch):
+    from hessdiag.curvature import mlp_norms
+
+    def norms():
+        return hessdiag.vanishing(depth=[4], width=4, seeds=9, hessian_seeds=9, seed=3).depths[0]
+
+    expected, run_all = norms(), mlp_norms.run
+    sizes = []
+
+    def scarce(weights, x, *args):
+        sizes.append(len(x))
+        if len(x) > 3:
+            raise OUT["GPU"]
+        return run_all(weights, x, *args)
+
+    monkeypatch.setattr(mlp_norms, "run", scarce)
+    found = norms()
+    assert sizes[1:4] == [9, 4, 2]  # after that of the check
+    for name in ("gradient_norm", "hessian_norm", "hessian_diagonal_blocks_norm"):
+        assert getattr(found, name).median == pytest.approx(getattr(expected, name).median, rel=1e-12)
+
+
+@pytest.mark.parametrize(("command", "flag"), [("vanishing", "--hessian-seeds 4"), ("forward", "--seeds 100")])
+def test_networks_that_do_not_fit_are_told(monkeypatch, capsys, command, flag):
+    from hessdiag.curvature import mlp_norms
+    from hessdiag.diagnostics import forward_norms
+
+    def nothing(*_, **__):
+        raise OUT["CPU"]
+
+    monkeypatch.setattr(mlp_norms, "run", nothing)
+    monkeypatch.setattr(forward_norms, "activate", nothing)
+    assert run([command, "--depth", "4", "--width", "4", "--no-progress"]) == 3
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert lines[-2] == "error: memory ran out: 8.0 GiB more were asked."
+    assert lines[-1].startswith(f"  try: {flag}")

@@ -6,7 +6,10 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import torch
+
 import hessdiag
+from hessdiag.arithmetic import ieee
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring
@@ -41,6 +44,26 @@ def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[
                     if isinstance(error, ShortageError) or not ran_out(error):
                         raise
                     raise shortage(error, problem, less) from error
+
+        return measured
+
+    return decorate
+
+
+def ensemble(less: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """As `measurement`, for a function that makes its networks itself."""
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        @wraps(function)
+        def measured(*args: P.args, **kwargs: P.kwargs) -> R:
+            with ieee():
+                try:
+                    return function(*args, **kwargs)
+                except (MemoryError, RuntimeError) as error:
+                    if isinstance(error, ShortageError) or not ran_out(error):
+                        raise
+                    away = ", or --device cpu" if torch.cuda.is_initialized() else ""  # type: ignore[no-untyped-call]
+                    raise ShortageError(f"{sentence(error)}.", less + away) from error
 
         return measured
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hessdiag.arithmetic import ieee
 from hessdiag.curvature.cost import SPARE, gib, refuse_many
+from hessdiag.curvature.measurement import ensemble
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
@@ -215,7 +215,7 @@ class Forward:
         }
 
 
-@ieee()
+@ensemble(less="--seeds 100")
 def forward(
     *,
     depth: int = 128,

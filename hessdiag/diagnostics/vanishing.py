@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import torch
 
-from hessdiag.arithmetic import ieee
 from hessdiag.curvature.cost import refuse_many
+from hessdiag.curvature.measurement import ensemble
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.point.result import Point
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics
@@ -217,7 +217,7 @@ class Vanishing:
         )
 
 
-@ieee()
+@ensemble(less="--hessian-seeds 4, or --batch 8")
 def vanishing(
     *,
     depth: int | Sequence[int] = 32,

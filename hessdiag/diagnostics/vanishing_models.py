@@ -11,9 +11,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from hessdiag.arithmetic import ieee
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import ensemble
 from hessdiag.diagnostics.effective_width import EffectiveWidth
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics, norm_statistics
 from hessdiag.diagnostics.pieces import Arrays, Pieces
@@ -65,7 +65,7 @@ class Survey:
         return PRODUCT_TO_FORWARD * self.products * self.forward
 
 
-@ieee()
+@ensemble(less="--hessian-seeds 4, or a smaller batch")
 def vanishing_of(
     build: Build,
     *,

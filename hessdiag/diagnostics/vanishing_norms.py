@@ -17,6 +17,7 @@ from hessdiag.diagnostics.vanishing_theory import exact_values
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.ahead import drawn_ahead
 from hessdiag.nets.ensemble import Ensemble, Sample
+from hessdiag.shortage import ran_out
 
 Floats = NDArray[np.float64]
 
@@ -248,7 +249,10 @@ def _probes_together(ensemble: Ensemble, networks: int) -> int:
 
 def _gradients(sample: Callable[[], Sample], phi: Activation) -> Arrays:
     """Of each network: squared norms of its gradient by layer and of one backpropagated vector, and dead samples."""
-    drawn = sample()
+    return _halved(partial(_gradients_of, phi=phi), sample())
+
+
+def _gradients_of(drawn: Sample, phi: Activation) -> Arrays:
     state = mlp_norms.run(drawn.weights, drawn.x, drawn.y, phi, 1 / drawn.x.shape[1])
     return {
         "gradient": mlp_norms.gradient_norms2(state).cpu().numpy(),
@@ -261,7 +265,24 @@ def _hessians(
     sample: Callable[[], Sample], rows: slice, phi: Activation, method: str, seed: int, together: int
 ) -> Arrays:
     """Of some networks: |H|^2, the squared norms of its diagonal blocks, and its diagonal share where H is small."""
-    drawn = sample()[rows]
+    compute = partial(_hessians_of, phi=phi, method=method, seed=seed, together=together)
+    # Random vectors of products hang on how many networks share a pass.
+    return _halved(compute, sample()[rows]) if method == "exact" else compute(sample()[rows])
+
+
+def _halved(compute: Callable[[Sample], Arrays], networks: Sample) -> Arrays:
+    """What is computed of some networks, of half of them at a time where memory runs out."""
+    try:
+        return compute(networks)
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error) or len(networks.x) == 1:
+            raise
+    middle = len(networks.x) // 2
+    halves = [_halved(compute, networks[part]) for part in (slice(middle), slice(middle, None))]
+    return {key: np.concatenate([half[key] for half in halves]) for key in halves[0]}
+
+
+def _hessians_of(drawn: Sample, phi: Activation, method: str, seed: int, together: int) -> Arrays:
     weights, scale = drawn.weights, 1 / drawn.x.shape[1]
     state = mlp_norms.run(weights, drawn.x, drawn.y, phi, scale)
     if method == "exact":
