@@ -3,10 +3,12 @@
 The names below are imported on first use, so that `import hessdiag` does not import torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from hessdiag.lazy import lazily
 
 if TYPE_CHECKING:
+    from hessdiag import linalg, results
     from hessdiag.curvature.dense import hessian, hessian_block
     from hessdiag.curvature.fisher import FisherOperator
     from hessdiag.curvature.gauss_newton import GaussNewtonOperator
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.spectrum import Spectrum, spectrum
     from hessdiag.diagnostics.vanishing import Vanishing, vanishing
     from hessdiag.diagnostics.vanishing_models import vanishing_of
-    from hessdiag.errors import ExitCode, HessdiagError
+    from hessdiag.errors import HessdiagError
     from hessdiag.problem.load import ProblemRequest, load_problem
     from hessdiag.problem.problem import Problem
 
@@ -33,7 +35,6 @@ _HOMES = {
     "Chain": "hessdiag.diagnostics.chain",
     "DiagShare": "hessdiag.diagnostics.diag_share",
     "Eigs": "hessdiag.diagnostics.eigs",
-    "ExitCode": "hessdiag.errors",
     "FisherOperator": "hessdiag.curvature.fisher",
     "Forward": "hessdiag.diagnostics.forward",
     "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
@@ -52,7 +53,9 @@ _HOMES = {
     "forward_model": "hessdiag.diagnostics.forward_model",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
+    "linalg": "",
     "load_problem": "hessdiag.problem.load",
+    "results": "",
     "spectrum": "hessdiag.diagnostics.spectrum",
     "vanishing": "hessdiag.diagnostics.vanishing",
     "vanishing_of": "hessdiag.diagnostics.vanishing_models",
@@ -64,7 +67,6 @@ __all__ = [
     "Chain",
     "DiagShare",
     "Eigs",
-    "ExitCode",
     "FisherOperator",
     "Forward",
     "GaussNewtonOperator",
@@ -84,18 +86,13 @@ __all__ = [
     "forward_model",
     "hessian",
     "hessian_block",
+    "linalg",
     "load_problem",
+    "results",
     "spectrum",
     "vanishing",
     "vanishing_of",
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'hessdiag' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazily(__name__, _HOMES)

@@ -28,7 +28,7 @@ def brute_force_hessian(problem: Problem) -> Tensor:
         total = 0.0
         with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
             for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
-                total = total + weight * problem._objective(Stateless(), batch)
+                total = total + weight * problem.objective_function(Stateless(), batch)
         return total
 
     theta = torch.cat([parameter.detach().reshape(-1) for _, parameter in problem.named_parameters])

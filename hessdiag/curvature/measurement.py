@@ -36,7 +36,10 @@ def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def measured(*args: P.args, **kwargs: P.kwargs) -> R:
-            problem: Any = args[0] if args else kwargs["problem"]
+            asked: Any = args[0] if args else kwargs["problem"]
+            problem = getattr(asked, "problem", asked)  # of an operator
+            if not hasattr(problem, "device"):
+                return function(*args, **kwargs)  # which says what it takes
             with measuring(problem.device):
                 try:
                     return function(*args, **kwargs)

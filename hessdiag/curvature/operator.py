@@ -2,7 +2,7 @@
 
 import copy
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar
@@ -17,6 +17,7 @@ from hessdiag.curvature.memory import chunk_size
 from hessdiag.curvature.point.examine import examine, known
 from hessdiag.curvature.pullback import pullback
 from hessdiag.errors import ComputeError
+from hessdiag.linalg.algebra import Operator
 from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.shortage import ran_out
@@ -37,7 +38,7 @@ T = TypeVar("T")
 UNITS = 4  # unit vectors among those that tell the error of differences
 
 
-class CurvatureOperator(ABC, Generic[G]):
+class CurvatureOperator(Operator, Generic[G]):
     """A symmetric (N, N) matrix of second derivatives of a problem, known only through its products.
 
     Products are derivatives by automatic differentiation, exact up to rounding. Only where a model cannot be

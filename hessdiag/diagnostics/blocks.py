@@ -29,6 +29,7 @@ from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput
 from hessdiag.diagnostics.outlay import Outlay, outlay
 from hessdiag.diagnostics.pieces import Pieces
+from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
@@ -139,7 +140,7 @@ class Blocks(Measured):
 
 @measurement(less="--probes 10")
 def blocks(
-    problem: Problem,
+    problem: Problem | HessianOperator,
     *,
     probes: int | None = None,
     seed: int = 0,
@@ -155,7 +156,7 @@ def blocks(
     H, G and H - G.
 
     Args:
-        problem: What is differentiated. One with an objective has no G.
+        problem: What is differentiated, or its Hessian as an operator. One with an objective has no G.
         probes: Random vectors per layer, at least 2. Default: exact where that takes seconds, else 32.
         seed: Of the probes.
         resume: A folder for what is finished. A run of the same problem with the same settings takes up what it holds.
@@ -176,6 +177,7 @@ def blocks(
     """
     if probes is not None and probes < 2:
         raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
+    problem = problem_of(problem)
     n, count = problem.n_parameters, len(problem.layer_slices)
     report = progress or (lambda done, total, what: None)
     operator = HessianOperator(problem, check=False)

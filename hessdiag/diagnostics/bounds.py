@@ -20,9 +20,11 @@ from hessdiag.diagnostics.bounds_verdict import NAMES, contradicted, excluded, f
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, outlay
+from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, interrupted_early
 from hessdiag.linalg import blocks, gershgorin
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
+from hessdiag.linalg.gershgorin import Component
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
@@ -47,14 +49,6 @@ NOTHING: dict[str, Any] = {
     ),
     "method": "exact", "status": "interrupted",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Component:
-    """A connected part of the union of discs: `interval` holds exactly `count` eigenvalues."""
-
-    interval: Interval
-    count: int
 
 
 @dataclass(frozen=True)
@@ -114,14 +108,14 @@ class Bounds(Measured):
 
 
 @measurement()
-def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
+def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
     """Bound the eigenvalues of a problem's Hessian, and measure its extremes.
 
     Up to 5,000 parameters from the whole matrix, up to 10,000 from every row, streamed. Beyond, all absolute row sums
     are sketched at once by products with Cauchy vectors, and the largest rows are computed exactly.
 
     Args:
-        problem: What is differentiated.
+        problem: What is differentiated, or its Hessian as an operator.
         seed: Of sketch and eigensolver.
         progress: Called with (done, total, what).
 
@@ -134,6 +128,7 @@ def bounds(problem: Problem, *, seed: int = 0, progress: Progress | None = None)
     >>> found.gershgorin, [round(end, 6) + 0.0 for end in found.brauer]
     ((-2.0, 12.0), [0.0, 10.0])
     """
+    problem = problem_of(problem, "hessdiag.linalg.gershgorin(operator)")
     part = support(problem, DENSE_UP_TO, seed=seed, numeric=False)
     n = part.size
     operator = HessianOperator(part.problem, check=False)

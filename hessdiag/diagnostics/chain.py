@@ -74,7 +74,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Inertia:
+class SignShares:
     """Which signs the Hessian's eigenvalues have: all positive, one negative, or one positive and more negative."""
 
     definite: Share
@@ -130,7 +130,7 @@ class Chain(Magnitude):
     hessian_offdiagonal: Magnitude | None
     critical_scale: CriticalScale
     stabilized_order: float | None
-    inertia: Inertia
+    inertia: SignShares
     plateau: Plateau | None
     lengths: tuple[AtLength, ...]
     asked_length: int
@@ -291,7 +291,7 @@ def _at_length(law: Law, draws: Draws) -> AtLength:
     )
 
 
-def _inertia(law: Law, draws: Draws) -> Inertia:
+def _inertia(law: Law, draws: Draws) -> SignShares:
     """Shares of the chains by the signs of their Hessian's eigenvalues, which the output alone decides."""
     if law.length == 1:
         measured = InertiaShares(1.0, 0.0, 0.0)
@@ -302,7 +302,7 @@ def _inertia(law: Law, draws: Draws) -> Inertia:
         shares = (float(kind.mean()) for kind in (definite, one_negative, ~(definite | one_negative)))
         measured = InertiaShares(*shares)
     pairs = zip(measured, inertia_shares(law), strict=True)
-    return Inertia(*(Share(share, share_stderr(share, len(draws.log_size)), theory) for share, theory in pairs))
+    return SignShares(*(Share(share, share_stderr(share, len(draws.log_size)), theory) for share, theory in pairs))
 
 
 def _grid(length: int) -> list[int]:

@@ -26,6 +26,7 @@ from hessdiag.diagnostics.diag_share_totals import LayerShare, summarize
 from hessdiag.diagnostics.diag_share_verdict import NOISE, findings
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Outlay, kept_pieces, outlay
+from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg.lanczos import LONG
@@ -110,7 +111,7 @@ class DiagShare(Measured):
 
 @measurement(less="--rows 100")
 def diag_share(
-    problem: Problem,
+    problem: Problem | HessianOperator,
     *,
     rows: int | Literal["all"] | None = None,
     seed: int = 0,
@@ -125,7 +126,7 @@ def diag_share(
     absolute sums (a Cauchy sketch, Indyk 2006).
 
     Args:
-        problem: What is differentiated.
+        problem: What is differentiated, or its Hessian as an operator.
         rows: How many rows to compute; "all" for an exact answer. Default: all where that takes seconds to minutes,
             which linear layers hardly limit and others do at about 10,000 parameters; else 1,000.
         seed: Of the sample.
@@ -147,6 +148,7 @@ def diag_share(
     """
     if rows is not None and rows != "all" and rows < 1:
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
+    problem = problem_of(problem, "hessdiag.linalg.diagonal(operator, products=100)")
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
     n = part.size
     operator = HessianOperator(part.problem, check=False)

@@ -17,8 +17,10 @@ from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
+from hessdiag.diagnostics.inertia import Inertia
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, kept_pieces, outlay
+from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
@@ -60,16 +62,6 @@ class Eigenpair:
     bound: Literal["lower", "upper"] | None
     gradient_overlap: float | None
     layer_weights: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Inertia:
-    """How many eigenvalues have which sign; those within `tolerance` of zero count as zero."""
-
-    positive: int
-    negative: int
-    zero: int
-    tolerance: float
 
 
 @dataclass(frozen=True)
@@ -144,7 +136,7 @@ class Eigs(Measured):
 
 @measurement(less="--max-basis 20, or --lowest 1 --highest 1")
 def eigs(
-    problem: Problem,
+    problem: Problem | HessianOperator,
     *,
     lowest: int = 5,
     highest: int = 5,
@@ -160,10 +152,10 @@ def eigs(
     """Measure both ends of the spectrum of a problem's Hessian.
 
     Up to 2,000 parameters, the whole Hessian is formed and its spectrum is exact, up to rounding. Beyond, block Lanczos
-    with thick restarts finds both ends in one Krylov space; see `hessdiag.linalg.eigensolver.extreme_eigenpairs`.
+    with thick restarts finds both ends in one Krylov space; see `hessdiag.linalg.eigsh`.
 
     Args:
-        problem: What is differentiated.
+        problem: What is differentiated, or its Hessian as an operator.
         lowest: Eigenpairs wanted at the lower end.
         highest: Eigenpairs wanted at the upper end.
         tol: Residual to reach, relative to the eigenvalue.
@@ -188,6 +180,7 @@ def eigs(
     >>> round(found.highest[-1].eigenvalue, 9), found.inertia.positive, found.inertia.zero
     (10.0, 1, 1)
     """
+    problem = problem_of(problem, "hessdiag.linalg.eigsh(operator, lowest=5, highest=5)")
     _refuse(lowest, highest, tol, max_basis, max_products, block)
     report = progress or (lambda done, total, what: None)
     dense = DENSE_UP_TO * capacity.of(problem.device).times_dense

@@ -190,7 +190,7 @@ class _Objective(nn.Module):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__()
-        self.model, self._objective = problem.model, problem._objective
+        self.model, self._objective = problem.model, problem.objective_function
 
     def forward(self, batch: Any) -> Tensor:
         return self._objective(self.model, batch)

@@ -13,16 +13,20 @@ from numpy.typing import NDArray
 from hessdiag import capacity
 from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
+from hessdiag.curvature.fisher import FisherOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import Restricted, Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
+from hessdiag.diagnostics.inertia import Inertia
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
 from hessdiag.diagnostics.outlay import Quadrature, kept_pieces, outlay, quadrature
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.spectrum_verdict import findings
+from hessdiag.diagnostics.subject import matrix_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg import estimators, intervals, slq
@@ -137,16 +141,6 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Inertia:
-    """How many eigenvalues are positive, negative, and zero: of magnitude at most `tolerance`."""
-
-    positive: int
-    negative: int
-    zero: int
-    tolerance: float
-
-
-@dataclass(frozen=True)
 class Spectrum(Measured):
     """The spectrum of a Hessian, Gauss-Newton or Fisher matrix.
 
@@ -244,7 +238,7 @@ class Spectrum(Measured):
 
 @measurement(less="--probes 2 --steps 40")
 def spectrum(
-    problem: Problem,
+    problem: Problem | HessianOperator | GaussNewtonOperator | FisherOperator,
     *,
     probes: int = 10,
     steps: int = 80,
@@ -260,7 +254,7 @@ def spectrum(
     signs (Hutchinson, after a sketch where eigenvalues decay), each with an interval that is measured to cover.
 
     Args:
-        problem: What is differentiated.
+        problem: What is differentiated, or the matrix itself as an operator.
         probes: Random vectors, at least 2.
         steps: Lanczos steps from each, at least 2.
         operator: "hessian", "ggn" (Gauss-Newton) or "fisher" (the model's own).
@@ -280,6 +274,7 @@ def spectrum(
     """
     if probes < 2 or steps < 2:
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
+    problem, operator = matrix_of(problem, operator, "hessdiag.linalg.slq(operator)")
     dense = EXACT_UP_TO * capacity.of(problem.device).times_dense
     part = support(problem, dense, seed=seed, numeric=operator == "hessian")
     matrix = operators.operator(part.problem, operator)

@@ -129,7 +129,7 @@ def trace(operator: SymmetricOperator, count: int, seed: int | None = None, *, s
     seeds: list[int | None] = [None, None] if seed is None else [seed, seed + 1_000_003]
     known, rest = 0.0, Deflated(operator, torch.zeros(n, 0, dtype=operator.dtype))
     if sketch:
-        Q = _range(operator, probes(operator, sketch, seeds[1]))
+        Q = range_of(operator, probes(operator, sketch, seeds[1]))
         known = sum(inner(Q[:, column], operator @ Q[:, column]) for column in range(Q.shape[1]))
         rest = Deflated(operator, Q)
     h = max(count - 2 * sketch, 2)
@@ -142,7 +142,7 @@ def trace(operator: SymmetricOperator, count: int, seed: int | None = None, *, s
     return Estimate(value, stderr, intervals.normal(value, stderr), 2 * sketch + h)
 
 
-def _range(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
+def range_of(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
     """Orthonormal columns that span the products with some vectors."""
     n, count = vectors.shape
     if n * count <= LONG:

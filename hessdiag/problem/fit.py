@@ -114,7 +114,7 @@ def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
         return indices.context_lost()
     try:
         with indices.Watch(problem.model), problem.evaluation():
-            problem._objective(problem.model, batch)
+            problem.objective_function(problem.model, batch)
     except LoadError as first:
         return first
     except Exception:

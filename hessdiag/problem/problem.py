@@ -158,7 +158,8 @@ class Problem:
         return recognised.recognise(self.model, self.data, self.parameters, self.evaluation)
 
     @cached_property
-    def _objective(self) -> losses.Objective:
+    def objective_function(self) -> losses.Objective:
+        """The objective `(model, batch) -> scalar`: the one that was given, or the loss of the model's output."""
         if self.objective is not None:
             return self.objective
         return losses.objective(self._loss) if self._loss is not None else losses.output_loss
@@ -455,6 +456,21 @@ class Problem:
             vars(self).pop(name, None)
         return True
 
+    def value(self) -> float:
+        """The function whose Hessian is measured: the objective of all batches, each in its weight.
+
+        Raises:
+            ComputeError: if a value is not a finite scalar, or model, batch and loss do not fit.
+
+        >>> model = nn.Linear(1, 1, bias=False).double()
+        >>> _ = nn.init.ones_(model.weight)
+        >>> batches = [(torch.ones(1, 1).double(), torch.zeros(1, 1).double()), (torch.zeros(3, 1), torch.zeros(3, 1))]
+        >>> Problem(model, data=[(x.double(), y.double()) for x, y in batches], loss="mse").value()
+        0.25
+        """
+        pairs = zip(self.batch_weights, self.data, strict=True)
+        return sum(weight * float(self.evaluate(batch).detach()) for weight, batch in pairs)
+
     def evaluate(self, batch: Any) -> Tensor:
         """The objective of one batch, a scalar with a graph that can be differentiated twice.
 
@@ -492,7 +508,7 @@ class Problem:
     def _value(self, batch: Any) -> Tensor:
         try:
             with self._draws_watched():
-                value = self._objective(self.model, batch)
+                value = self.objective_function(self.model, batch)
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if ran_out(error):
                 raise
@@ -522,7 +538,7 @@ class Problem:
                 f"the loss is {value}, for {where} holds what is no number: {wrong}.",
                 finite.DIVERGED,
             )
-        layer = finite.origin(self.model, lambda: self._objective(self.model, batch))
+        layer = finite.origin(self.model, lambda: self.objective_function(self.model, batch))
         begins = f"it begins in the output of {layer}" if layer else "no module puts out anything that is not finite"
         return ComputeError(
             f"the loss is {value}, though parameters and data are finite: {begins}.",

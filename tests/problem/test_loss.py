@@ -152,3 +152,22 @@ def test_the_report_says_whose_function_it_is():
 
     assert resolve(nll).definition.startswith("your own nll")
     assert resolve(F.nll_loss).definition.startswith("torch's nll_loss")
+
+
+def test_the_value_is_that_of_all_batches_in_their_weights():
+    model = nn.Linear(2, 1).double()
+    data = [(torch.randn(n, 2).double(), torch.randn(n, 1).double()) for n in (1, 4)]
+    x, y = (torch.cat(parts) for parts in zip(*data, strict=True))
+    problem = Problem(model, data=data, loss="mse")
+    assert problem.value() == pytest.approx(float(nn.functional.mse_loss(model(x), y)), rel=1e-12)
+    assert not any(parameter.grad is not None for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("given", [{"loss": "mse"}, {"objective": lambda model, batch: model(batch[0]).square().sum()}])
+def test_the_objective_is_public(given):
+    model, batch = nn.Linear(2, 1).double(), (torch.randn(3, 2).double(), torch.randn(3, 1).double())
+    problem = Problem(model, data=[batch], **given)
+    assert float(problem.objective_function(model, batch)) == pytest.approx(problem.value(), rel=1e-12)
+    assert (problem.loss_of_output is None) == ("objective" in given)
+    if problem.loss_of_output is not None:
+        assert float(problem.loss_of_output.function(model(batch[0]), batch[1])) == pytest.approx(problem.value())

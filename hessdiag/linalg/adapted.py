@@ -1,0 +1,92 @@
+"""What users hand over, as the numerics take it: any symmetric operator, of this library or of another."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.arithmetic import ieee
+from hessdiag.linalg.diagonals import at_hand
+from hessdiag.linalg.operator import SymmetricOperator
+
+_NEEDED = ("shape", "dtype", "device", "__matmul__")
+
+
+class Adapted:
+    """An operator whose products are plain numbers of at least single precision, without a graph.
+
+    Attributes:
+        operator: What was handed over.
+        precision: Relative error of its products: its own word, or the rounding of its dtype.
+    """
+
+    def __init__(self, operator: SymmetricOperator) -> None:
+        self.operator = operator
+        self.shape: Sequence[int] = tuple(operator.shape)
+        self.dtype = torch.promote_types(operator.dtype, torch.float32)
+        self.device = torch.device(operator.device)
+        self.precision = float(getattr(operator, "precision", torch.finfo(operator.dtype).eps))
+
+    def __matmul__(self, vectors: Tensor, /) -> Tensor:
+        """A @ v with v of shape (n,), or A @ V with V of shape (n, k)."""
+        found = self.operator @ vectors.to(self.operator.dtype)
+        if not isinstance(found, Tensor) or found.shape != vectors.shape:
+            form = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ValueError(f"the operator makes {form} of vectors of shape {tuple(vectors.shape)}")
+        return found.detach().to(self.dtype)
+
+    def diagonal_at_hand(self) -> Tensor | None:
+        """The diagonal, if it takes no product."""
+        return at_hand(self.operator)
+
+
+def adapted(operator: Any, *, check: bool = True) -> Adapted:
+    """Take anything with `shape`, `dtype`, `device` and `@` for a symmetric operator.
+
+    Args:
+        operator: A tensor, or an operator of this library or of another.
+        check: Whether to look at its symmetry, by two products.
+
+    Raises:
+        TypeError: if something is missing, or its dtype is none of real numbers.
+        ValueError: if it is not square and symmetric, or its products are not finite.
+    """
+    missing = [name for name in _NEEDED if not hasattr(operator, name)]
+    if missing or not isinstance(operator.dtype, torch.dtype):
+        lacks = (
+            f"it has no {' and no '.join(missing)}" if missing else f"its dtype is {operator.dtype}, none of torch's"
+        )
+        raise TypeError(f"{type(operator).__name__} is no operator: {lacks}.\n  try: torch.as_tensor(...)")
+    if not operator.dtype.is_floating_point:
+        raise TypeError(f"an operator of {operator.dtype} has no real eigenvalues.\n  try: .double()")
+    shape = tuple(operator.shape)
+    if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
+        raise ValueError(f"a symmetric operator is square, not of shape {shape}")
+    found = Adapted(operator)
+    if check:
+        _refuse_asymmetric(found)
+    return found
+
+
+@ieee()
+def _refuse_asymmetric(operator: Adapted) -> None:
+    """Compare u'Av with v'Au of random vectors."""
+    generator = torch.Generator().manual_seed(0)
+    pair = torch.randn(operator.shape[0], 2, generator=generator, dtype=torch.float64).to(
+        operator.device, operator.dtype
+    )
+    images = operator @ pair
+    if not bool(images.isfinite().all()):
+        raise ValueError("products with the operator are NaN or infinite")
+    scale = images.abs().max()
+    if not scale:
+        return
+    images, pair = (images / scale).double(), pair.double()
+    apart = abs(float(pair[:, 0] @ images[:, 1] - pair[:, 1] @ images[:, 0]))
+    size = max(float(pair[:, one].norm() * images[:, 1 - one].norm()) for one in (0, 1))
+    if apart > operator.precision**0.5 * size:
+        raise ValueError(
+            f"the operator is not symmetric: u'Av and v'Au of random vectors differ by {apart / size:.1e} |u| |Av|.\n"
+            "  try: (A + A.T) / 2, if that is what is meant"
+        )

@@ -1,0 +1,138 @@
+"""The largest part of an operator from a few products, and the Frobenius norm of it and of the rest.
+
+Halko, Martinsson and Tropp (2011) for the range; Meyer, Musco, Musco and Woodruff (2021) for what is left to chance.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hessdiag.arithmetic import ieee
+from hessdiag.linalg import intervals, pairs
+from hessdiag.linalg.estimators import Deflated, Estimate, probes, range_of
+from hessdiag.linalg.lanczos import LONG, row_norms, safe_norm
+from hessdiag.linalg.operator import SymmetricOperator
+
+BOTH = 1_000_003  # between the seeds of a sketch and of the signs
+LEAST_SIGNS = 2  # that an error can be told from
+
+
+@dataclass(frozen=True)
+class Sketched:
+    """A = Q Q'A + A Q Q' - Q Q'A Q Q' + P A P with P = I - Q Q', of which the last is left to random signs.
+
+    Attributes:
+        Q: Orthonormal columns, (n, r).
+        AQ: Their images.
+        rest: P A P.
+        signs: How many vectors of random signs.
+        seed: Of them.
+        products: Spent in all.
+    """
+
+    Q: Tensor
+    AQ: Tensor
+    rest: Deflated
+    signs: int
+    seed: int | None
+    products: int
+
+    def diagonal(self) -> Tensor:
+        """That of the known part, (n,), float64."""
+        core = self.Q.T @ self.AQ
+        return (self.Q * (2 * self.AQ - self.Q @ core)).sum(1, dtype=torch.float64)
+
+    def square(self, unit: float) -> float:
+        """The squared Frobenius norm of the known part, in squares of a unit: they may vanish in others."""
+        AQ = self.AQ / unit
+        images, core = row_norms(AQ.T), row_norms(self.Q.T @ AQ)
+        return float(2 * images.square().sum() - core.square().sum())
+
+    def signed(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Vectors of random signs as columns, with their products with the rest; some at a time."""
+        signs = probes(self.rest, self.signs, self.seed, signs=True)
+        for some in torch.split(signs, max(LONG // len(signs), 1), dim=1):
+            yield some, self.rest @ some
+
+
+def sketched(operator: SymmetricOperator, count: int, size: int, seed: int | None) -> Sketched:
+    """Spend two products on each of `size` random vectors, and plan the others.
+
+    Raises:
+        ValueError: if fewer than two are left.
+    """
+    refuse_few(count, size)
+    n = operator.shape[0]
+    Q = torch.zeros(n, 0, dtype=operator.dtype, device=operator.device)
+    if size:
+        Q = range_of(operator, probes(operator, size, None if seed is None else seed + BOTH))
+    AQ = operator @ Q if Q.shape[1] else Q
+    return Sketched(Q, AQ, Deflated(operator, Q), count - 2 * size, seed, count)
+
+
+def refuse_few(count: int, size: int) -> None:
+    """Refuse a sketch that leaves too few products to tell an error from.
+
+    Raises:
+        ValueError: if it does.
+    """
+    left = count - 2 * size
+    if left < LEAST_SIGNS:
+        beside = f" with a sketch of {size} leave {left} random vectors, and" if size else ":"
+        raise ValueError(
+            f"{count} products{beside} an error takes {LEAST_SIGNS}.\n  try: {2 * size + LEAST_SIGNS} products or more"
+        )
+
+
+def columns_of(operator: SymmetricOperator) -> Iterator[tuple[slice, Tensor]]:
+    """All columns, some at a time, with their places: a product with each unit vector."""
+    n = operator.shape[0]
+    step = max(LONG // n, 1)
+    for start in range(0, n, step):
+        places = slice(start, min(start + step, n))
+        units = torch.zeros(n, places.stop - start, dtype=operator.dtype, device=operator.device)
+        units[places] = torch.eye(units.shape[1], dtype=operator.dtype, device=operator.device)
+        yield places, operator @ units
+
+
+@ieee()
+def frobenius(operator: SymmetricOperator, count: int, seed: int | None = None, *, sketch: int = 0) -> Estimate:
+    """The Frobenius norm from |A v|^2 of random signs v, exactly on the range of a sketch and by chance on the rest.
+
+    The variance of |B v|^2 is 2 (|B^2|_F^2 - sum (B^2)_ii^2), B the rest, estimated from pairs of the same products.
+
+    Args:
+        operator: Symmetric, (n, n).
+        count: Products to spend, at least 2 `sketch` + 2. With n or more, all columns are computed instead.
+        seed: `None` for fresh randomness.
+        sketch: Random vectors for the range; each costs two products.
+
+    >>> frobenius(torch.tensor([[3.0, 0.0], [0.0, 4.0]]), 2)
+    Estimate(value=5.0, stderr=0.0, interval=(5.0, 5.0), products=2)
+    """
+    if count >= operator.shape[0]:
+        norms = [safe_norm(columns) for _, columns in columns_of(operator)]
+        value = safe_norm(torch.tensor(norms, dtype=torch.float64))
+        return Estimate(value, 0.0, (value, value), operator.shape[0])
+    part = sketched(operator, count, sketch, seed)
+    fold = pairs.Fold.of(operator.shape[0], operator.device)
+    squares: list[float] = []
+    samples = []
+    scale = 0.0
+    for signs, products in part.signed():
+        scale = scale or float(products.abs().max()) or 1.0  # squares would vanish or overflow
+        unit = products / scale
+        squares += row_norms(unit.T).square().tolist()
+        samples += [pairs.folded(fold, v, y[None]) for v, y in zip(signs.T, unit.T, strict=True)]
+    mean = float(np.mean(squares))
+    variance = max(float(pairs.variances(fold, np.stack(samples))[0][0]), float(np.var(squares, ddof=1))) / len(squares)
+    ends = intervals.chi_square(np.array(mean), np.array(variance))
+    known = part.square(scale)
+    value = math.sqrt(known + mean)
+    low, high = (scale * math.sqrt(known + float(end)) for end in ends)
+    stderr = math.sqrt(variance) / (2 * value) if value else 0.0  # the delta method
+    return Estimate(scale * value, scale * stderr, (low, high), count)
