@@ -200,14 +200,15 @@ class NeuronSpace:
             for lower in range(first, last):
                 i, v = tests[lower]
                 expected, found = products[:, lower - first], torch.zeros_like(v)
-                seen = torch.zeros_like(found, dtype=torch.bool)
+                seen = torch.zeros(len(found), dtype=torch.bool)
                 for panel in self.panels_of(lower, i, i + 1):
                     block = panel.block.flatten(1)
                     found[panel.rows] += block @ v[panel.columns]
                     seen[panel.rows] = True
                     if panel.mirrored and seen[panel.columns].any():
                         found[panel.columns] += v[panel.rows] @ block
-                distances.append(safe_norm((found - expected)[seen]) / (safe_norm(expected) or 1.0))
+                places = torch.nonzero(seen)[:, 0].to(self.device)
+                distances.append(safe_norm((found - expected)[places]) / (safe_norm(expected) or 1.0))
         return float(torch.tensor(distances).max())  # unlike that of Python, it keeps a NaN
 
     def random_neuron(self, neuron: NeuronLayer, generator: torch.Generator) -> tuple[int, Tensor]:
@@ -240,8 +241,8 @@ class NeuronSpace:
         """What the layer's inputs are multiplied with in these columns; every factor is used before the next one."""
         A, C = self.tangents(lower, first, last)
         own = self.layers[lower]
-        numbers = capacity.of(self.device).panel_numbers
-        room = max(1, numbers // max(self.samples, own.inputs + own.has_bias))
+        limits = capacity.of(self.device)
+        room = max(1, limits.panel_numbers // max(self.samples, own.inputs + own.has_bias))
         for upper, other in enumerate(self.layers[lower:], start=lower):
             for start, stop in spans(first, last, room // (other.outputs * other.inputs)):
                 part = slice(start - first, stop - first)
@@ -259,9 +260,11 @@ class NeuronSpace:
                             if right - left < other.inputs:  # then it is one neuron
                                 rows = slice(rows.start + left, rows.start + right)
                             yield Factor(rows, (start, stop), Y.flatten(1, 2), mirrored)
-                        if other.has_bias:
-                            rows = other.biases(low, high)
-                            yield Factor(rows, (start, stop), curvature[:, low:high], mirrored)
+                        if other.has_bias and not limits.gathers:
+                            yield Factor(other.biases(low, high), (start, stop), curvature[:, low:high], mirrored)
+                    if other.has_bias and limits.gathers:
+                        for low, high in spans(begin, end, room // (stop - start)):
+                            yield Factor(other.biases(low, high), (start, stop), curvature[:, low:high], mirrored)
 
     def _sandwich(self, upper: int, A: Tensor, C: Tensor | None, outputs: slice, inputs: slice) -> Tensor:
         """A[i, i'] h[j'] + delta[i'] C[j', i] of each sample, (neurons, outputs, inputs, samples)."""

@@ -21,8 +21,8 @@ class PanelSums:
 
     Attributes:
         factor: Which entries.
-        rows: Sums over the columns, (rows,), float64.
-        columns: Sums over the rows, (neurons, inputs and bias), float64; `None` where the entries are not mirrored.
+        rows: Sums over the columns, (rows,).
+        columns: Sums over the rows, (neurons, inputs and bias); `None` where the entries are not mirrored.
         diagonal: Entries of H's diagonal among them, and their places; `None` where there are none.
     """
 
@@ -41,8 +41,8 @@ def panel_sums(space: NeuronSpace, lower: int, first: int, last: int) -> Iterato
         right = factor.right
         block = space.buffer(1, *right.shape[:2], filled.shape[1])
         torch.mm(right.flatten(0, 1), filled, out=block.flatten(0, 1))
-        columns = torch.linalg.vector_norm(block, 1, dim=1)[:, :width].double() if factor.mirrored else None
-        rows = torch.linalg.vector_norm(block, 1, dim=2).sum(0, dtype=torch.float64)
+        columns = torch.linalg.vector_norm(block, 1, dim=1)[:, :width] if factor.mirrored else None
+        rows = torch.linalg.vector_norm(block, 1, dim=(0, 2))
         yield PanelSums(factor, rows, columns, _diagonal(space, lower, factor))
 
 

@@ -260,10 +260,11 @@ class RowStream:
             self.sums[own, rows] += found.rows
             if found.diagonal is not None:
                 place, values = found.diagonal
-                self.diagonal[place] = values.double()
+                self.diagonal[place] = values
             if found.columns is not None:
                 other = int(self._owner[rows.start])
-                self.sums[other, neuron.weights(*found.factor.neurons)] += found.columns[:, : neuron.inputs].flatten()
+                weights = self.sums[other, neuron.weights(*found.factor.neurons)].view(-1, neuron.inputs)
+                weights += found.columns[:, : neuron.inputs]
                 if neuron.has_bias:
                     self.sums[other, neuron.biases(*found.factor.neurons)] += found.columns[:, neuron.inputs]
 

@@ -243,8 +243,11 @@ def safe_norm(vector: Tensor) -> float:
     if vector.numel() > LONG:  # without copies of the vector
         parts = torch.tensor([safe_norm(part) for part in _pieces(vector.reshape(-1))], dtype=torch.float64)
         return safe_norm(parts)
-    largest = float(vector.abs().max()) if vector.numel() else 0.0
-    return largest * float((vector / largest).norm()) if largest else 0.0
+    if not vector.numel():
+        return 0.0
+    most = vector.abs().max()
+    largest, norm = torch.stack([most, (vector / torch.where(most == 0, 1, most)).norm()]).tolist()  # one wait
+    return float(largest * norm)
 
 
 def inner(a: Tensor, b: Tensor) -> float:
