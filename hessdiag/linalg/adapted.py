@@ -1,5 +1,6 @@
 """What users hand over, as the numerics take it: any symmetric operator, of this library or of another."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +47,7 @@ def adapted(operator: Any, *, check: bool = True) -> Adapted:
 
     Args:
         operator: A tensor, or an operator of this library or of another.
-        check: Whether to look at its symmetry, by two products.
+        check: Whether to look at its symmetry and precision, by two products.
 
     Raises:
         TypeError: if something is missing, or its dtype is none of real numbers.
@@ -65,28 +66,36 @@ def adapted(operator: Any, *, check: bool = True) -> Adapted:
         raise ValueError(f"a symmetric operator is square, not of shape {shape}")
     found = Adapted(operator)
     if check:
-        _refuse_asymmetric(found)
+        _look(found)
     return found
 
 
 @ieee()
-def _refuse_asymmetric(operator: Adapted) -> None:
-    """Compare u'Av with v'Au of random vectors."""
+def _look(operator: Adapted) -> None:
+    """Compare u'Av with v'Au of random vectors. Where terms of a sum cancel, its products are so much less precise.
+
+    Raises:
+        ValueError: if the operator is not symmetric, or its products are not finite.
+    """
     generator = torch.Generator().manual_seed(0)
-    pair = torch.randn(operator.shape[0], 2, generator=generator, dtype=torch.float64).to(
-        operator.device, operator.dtype
-    )
-    images = operator @ pair
-    if not bool(images.isfinite().all()):
+    pair = torch.randn(operator.shape[0], 2, generator=generator, dtype=torch.float64)
+    pair = (pair / pair.norm(dim=0)).to(operator.device, operator.dtype)
+    terms = getattr(operator.operator, "terms", ((1.0, operator.operator),))
+    images = [weight * (Adapted(part) @ pair).to(operator.dtype) for weight, part in terms]
+    scale = max(float(image.abs().max()) for image in images)  # squares may vanish or overflow
+    if not math.isfinite(scale):
         raise ValueError("products with the operator are NaN or infinite")
-    scale = images.abs().max()
     if not scale:
         return
-    images, pair = (images / scale).double(), pair.double()
-    apart = abs(float(pair[:, 0] @ images[:, 1] - pair[:, 1] @ images[:, 0]))
-    size = max(float(pair[:, one].norm() * images[:, 1 - one].norm()) for one in (0, 1))
+    parts = [image.double() / scale for image in images]
+    whole = sum(parts, torch.zeros_like(parts[0]))
+    u, v = pair.double().T
+    apart = abs(float(u @ whole[:, 1] - v @ whole[:, 0]))
+    size = sum(float(part.norm(dim=0).max()) for part in parts)
     if apart > operator.precision**0.5 * size:
         raise ValueError(
-            f"the operator is not symmetric: u'Av and v'Au of random vectors differ by {apart / size:.1e} |u| |Av|.\n"
+            f"the operator is not symmetric: u'Av and v'Au of random unit vectors differ by {apart / size:.1e} |Av|.\n"
             "  try: (A + A.T) / 2, if that is what is meant"
         )
+    left = float(whole.norm(dim=0).max())
+    operator.precision = min(operator.precision * size / left, 1.0) if left else operator.precision

@@ -214,7 +214,7 @@ class LinearCombination(Operator):
             raise ValueError("a sum of no operators has no shape")
         self.terms = tuple(flat)
         shapes = {tuple(operator.shape) for _, operator in flat}
-        devices = {str(torch.device(operator.device)) for _, operator in flat}
+        devices = {str(torch.empty(0, device=operator.device).device) for _, operator in flat}  # cuda is cuda:0
         if len(shapes | {shape[::-1] for shape in shapes}) > 1:
             raise ValueError(f"operators of shapes {', '.join(map(str, sorted(shapes)))} have no sum")
         if len(devices) > 1:

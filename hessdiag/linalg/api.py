@@ -59,7 +59,7 @@ def eigsh(
     max_basis: int | None = None,
     max_products: int | None = None,
     block: int = BLOCK,
-    seed: int = 0,
+    seed: int | None = 0,
 ) -> Eigenpairs:
     """Compute the lowest and the highest eigenpairs of an operator, both in one Krylov space.
 
@@ -74,7 +74,7 @@ def eigsh(
         max_basis: Most vectors of n numbers held, with as many images. Default: 400.
         max_products: Where to give up. Default: 20 n.
         block: Vectors per product. One takes fewer products, and cannot notice repeated eigenvalues.
-        seed: Of the start vectors.
+        seed: Of the start vectors; `None` for fresh randomness.
 
     Returns:
         `values` (k,) ascending, `vectors` (n, k), `residuals` and `converged` (k,), the first `lowest` and the last
@@ -103,7 +103,7 @@ def eigsh(
         max_basis=max_basis,
         max_products=max_products,
         block=block,
-        seed=seed,
+        seed=torch.Generator().seed() if seed is None else seed,
         precision=A.precision,
     )
 

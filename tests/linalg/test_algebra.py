@@ -141,3 +141,23 @@ def test_an_operator_of_ones_own_needs_four_names():
     assert A.diagonal().tolist() == [0.0, 0.0, 0.0, 0.0]
     assert (A + A).trace() == 0.0
     assert hessdiag.linalg.eigsh(3 * A, lowest=1, highest=1).values.tolist() == pytest.approx([-3.0, 3.0])
+
+
+def test_what_cancels_is_zero_to_rounding_and_not_asymmetric(operators):
+    H, dense = operators[0]
+    noise = H - 0.3 * H - 0.7 * H
+    assert (noise @ torch.ones(51)).any()
+    found = hessdiag.linalg.eigsh(noise, lowest=1, highest=1)
+    assert found.values.abs().max() < found.rounding < 1e-12 * float(dense.norm())
+    assert found.converged.all()
+    small, expected = (hessdiag.linalg.eigsh(A, lowest=1, highest=1) for A in (noise + 1e-6 * H, 1e-6 * H))
+    torch.testing.assert_close(small.values, expected.values, rtol=1e-8, atol=1e-15)
+    assert 1e4 * expected.rounding < small.rounding < 1e-6 * float(small.values[-1])
+
+
+def test_asymmetry_is_seen_in_a_sum(operators):
+    H, _ = operators[0]
+    skew = torch.zeros(51, 51, dtype=torch.float64)
+    skew[0, 1], skew[1, 0] = 1.0, -1.0
+    with pytest.raises(ValueError, match="not symmetric"):
+        hessdiag.linalg.eigsh(H + skew)

@@ -148,6 +148,9 @@ def test_seeds():
         assert solve(A, 10, seed=3) == solve(A, 10, seed=3)
         assert solve(A, 10) != solve(A, 10)
     assert not torch.equal(linalg.diagonal(A, 10).values, linalg.diagonal(A, 10).values)
+    pairs = [linalg.eigsh(A, lowest=1, highest=1, seed=seed).residuals for seed in (3, 3, None, None)]
+    assert torch.equal(pairs[0], pairs[1])
+    assert not torch.equal(pairs[2], pairs[3])
 
 
 def curvlinops_pair():
