@@ -262,7 +262,7 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
     if parts.data is None:
         count = None if request.batches == ALL else request.batches
         size = request.batch_size or request.samples
-        if loss in (None, "output") and not free_form and own_loss.takes_labels(model):
+        if loss in (None, "output") and not free_form and own_loss.computes_loss(model):
             loss = "output"
             taken, notes = own_loss.make(model, batch_size=size, batches=count, seed=request.seed)
         else:
@@ -281,7 +281,8 @@ def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[A
         taken, loss, more = _suited(parts, model, taken, request.data or "")
         session.notes += [*notes, *more]
     if loss is not parts.loss:
-        why = "the model's own, of the labels" if loss == "output" else "assumed"
+        own = "the model's own, of the labels" if own_loss.takes_labels(model) else "the model's own"
+        why = own if loss == "output" else "assumed"
         session.notes.append(f"loss: {loss}, {why}; --loss {'|'.join(losses.NAMES)} changes it")
     return taken, loss
 

@@ -8,10 +8,13 @@ from typing import Any
 import torch
 from torch import nn
 
+from hessdiag.errors import LoadError
+
 Batch = dict[str, Any]
 Draw = Callable[[int, torch.Generator], Batch]
 
 SEQUENCE = 16
+LARGEST = 1 << 22  # numbers in a sample; a config may say anything
 FRAMES = 20  # of sound, after the convolutions
 CHOICES = 4
 IMAGE_SIZES = (32, 224)  # where the config names none
@@ -49,6 +52,8 @@ def _both(first: Draw, second: Draw) -> Draw:
 
 
 def _gaussian(name: str, shape: tuple[int, ...]) -> Draw:
+    if not all(length > 0 for length in shape) or math.prod(shape) > LARGEST:
+        raise LoadError(f"its config asks for inputs of shape {shape}, and none so large are made up.")
     return lambda n, generator: {name: torch.randn((n, *shape), generator=generator, dtype=torch.float64)}
 
 

@@ -29,6 +29,18 @@ def takes_labels(model: nn.Module) -> bool:
     return hasattr(model, "config") and ("labels" in names or set(_SPAN) <= set(names) or "return_loss" in names)
 
 
+def computes_loss(model: nn.Module) -> bool:
+    """Whether a model computes its own loss: of labels, or of its inputs alone, as masked autoencoders do."""
+    return takes_labels(model) or (
+        hasattr(model, "config") and any(_loss_of(model, inputs) for inputs, _ in own_inputs.inputs(model))
+    )
+
+
+def _loss_of(model: nn.Module, inputs: Draw) -> bool:
+    """Whether a model gives a loss for inputs without labels."""
+    return isinstance(getattr(_output(model, inputs(2, _generator(0))), "loss", None), Tensor)
+
+
 def reduction(model: nn.Module) -> Reduction | None:
     """How a model's own loss joins samples, where that is known: as a mean, unless it aligns sequences or pairs."""
     aligns = type(model).__name__.endswith("ForCTC")
@@ -44,7 +56,7 @@ def make(
     themselves, a masked one 15 % of them; other labels are uniform classes, or Gaussian for regression.
 
     Args:
-        model: A model that `takes_labels`.
+        model: A model that `computes_loss`.
         batch_size: Samples per batch; 32 by default.
         batches: How many batches; 1 by default.
         seed: Of the generator; the global random state is not touched.
@@ -161,6 +173,8 @@ Label = Callable[[Batch, torch.Generator], Batch]
 def _labels(model: nn.Module, inputs: Draw) -> tuple[Label, str]:
     """How a model's labels are drawn, and what they are, from what it puts out without any."""
     names, config = own_inputs.arguments(model), model.config
+    if not takes_labels(model):
+        return lambda batch, _: batch, "no labels: the loss is of the inputs alone"
     if "return_loss" in names and "labels" not in names:
         return lambda batch, _: {**batch, "return_loss": True}, "the pairs themselves as labels"
     if set(_SPAN) <= set(names) and "labels" not in names:

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
+from hessdiag.problem import own_inputs
 from hessdiag.problem.batch import forward, output_tensor, placed
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE, as_batches
 from hessdiag.problem.loss import resolve
 from hessdiag.problem.problem import _mode
+from hessdiag.problem.trust import said
 
 DECLARED = "input_shape"  # attribute by which a model says what one sample is like
 RECONSTRUCTS = "reconstructs_input"  # and that its targets are its inputs
@@ -174,24 +176,43 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
     layer = first_layer(model)
     declared = getattr(model, DECLARED, None)
     known = [Form(tuple(declared))] if isinstance(declared, tuple) else []
-    tried = []
-    for form in (*known, *(forms(layer) if layer is not None else ())):
-        tried.append(str((DEFAULT_BATCH_SIZE, *form.shape)))
+    configured = list(_configured(model))
+    tried, why = [], ""
+    for form in (*known, *configured, *(forms(layer) if layer is not None else ())):
+        if form in configured or not configured:  # where the config tells the shape, others are no news
+            tried.append(str((DEFAULT_BATCH_SIZE, *form.shape)))
         if not _drawable(form):
             continue
         inputs = placed(form.draw(2, torch.Generator().manual_seed(0)), model)
         try:
             with _mode(model, list(model.modules()), False):
                 shape = tuple(output_tensor(forward(model, inputs)).shape)
-        except Exception:
-            continue  # whether it passes is the question
+        except Exception as error:  # whether it passes is the question
+            why = why or f" ({(error.what if isinstance(error, LoadError) else said(error)).rstrip('.')})"
+            continue
         if shape[:1] == (2,):
             return form, shape
-    what = f"inputs of shape {' or '.join(tried)} do not pass" if tried else "no layer tells the shape of its inputs"
-    raise LoadError(
-        f"no data was given, and none could be made up for this {type(model).__name__}: {what}.",
-        "--data batch.npz",
+    alone = " alone" if configured else ""
+    what = (
+        f"inputs of shape {' or '.join(tried)}{alone} do not pass"
+        if tried
+        else "no layer tells the shape of its inputs"
     )
+    mapping = ", with --loss; or batch.pt, a mapping with all that its forward pass needs"
+    raise LoadError(
+        f"no data was given, and none could be made up for this {type(model).__name__}: {what}{why}.",
+        "--data batch.npz" + (mapping if hasattr(model, "config") else ""),
+    )
+
+
+def _configured(model: nn.Module) -> Iterator[Form]:
+    """Real inputs by what a config of Hugging Face's form says of them."""
+    if not hasattr(model, "config") or "main_input_name" not in dir(model):
+        return
+    for draw, _ in own_inputs.inputs(model):
+        drawn = list(draw(1, torch.Generator()).values())
+        if len(drawn) == 1 and drawn[0].is_floating_point():
+            yield Form(tuple(drawn[0].shape[1:]))
 
 
 def _drawable(form: Form) -> bool:

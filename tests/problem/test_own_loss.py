@@ -1,6 +1,7 @@
 """Hugging Face models are measured with the loss that they compute themselves, on labels that suit them."""
 
 import json
+import re
 import sys
 import time
 import types
@@ -9,9 +10,11 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+import hessdiag
+from hessdiag.curvature.point.examine import PointWarning
 from hessdiag.diagnostics.verdict import data_findings
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem import online, own_loss
+from hessdiag.problem import online, own_loss, synthetic
 from hessdiag.problem.load import ProblemRequest, Shared, load_problem
 
 transformers = pytest.importorskip("transformers")
@@ -252,6 +255,72 @@ def test_a_model_that_no_labels_suit_says_why(saved, tmp_path):
         problem_of(tmp_path / "g")
     assert caught.value.hint == "--data batch.pt, a mapping with its inputs and labels"
     assert problem_of(f"{tmp_path / 'g'}(pad_token_id=0)").loss_name == "output"
+
+
+MASKED = {**IMAGES, "patch_size": 4}
+
+
+def test_a_masked_autoencoder_is_measured_on_one_draw_of_its_masks(tmp_path):
+    decoder = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = transformers.ViTMAEConfig(**MASKED, **{f"decoder_{name}": value for name, value in decoder.items()})
+    torch.manual_seed(0)
+    model = transformers.ViTMAEForPreTraining(config)
+    with torch.no_grad():
+        for parameter in model.parameters():  # fresh ones make LayerNorm divide by nearly nothing
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.save_pretrained(tmp_path / "mae")
+    problem = problem_of(tmp_path / "mae", batch_size=3)
+    assert problem.loss_name == "output"
+    assert set(problem.data[0]) == {"pixel_values"}
+    assert any("no labels: the loss is of the inputs alone" in note for note in problem.notes)
+    assert any(note.startswith("loss: output, the model's own; ") for note in problem.notes)
+    with pytest.warns(PointWarning, match="The forward pass draws random numbers"):
+        H = hessdiag.hessian(problem)
+    assert float((H - H.T).norm()) <= 1e-6 * float(H.norm())  # softmax is taken in float32 inside
+
+
+def test_a_model_without_a_head_is_given_the_size_of_its_config(tmp_path):
+    transformers.ViTModel(transformers.ViTConfig(**IMAGES)).save_pretrained(tmp_path / "vit")
+    problem = problem_of(tmp_path / "vit", batch_size=2)
+    assert problem.loss_name == "mse"
+    assert problem.data[0][0].shape == (2, 3, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "why"),
+    [
+        (
+            "VideoMAEForPreTraining",
+            lambda: transformers.VideoMAEConfig(
+                **IMAGES,
+                num_frames=4,
+                decoder_hidden_size=8,
+                decoder_num_hidden_layers=1,
+                decoder_num_attention_heads=2,
+            ),
+            r"inputs of shape \(32, 4, 3, 16, 16\) alone do not pass \(TypeError: .*missing 1 required .* 'bool_masked_pos'\)\.$",
+        ),
+        (
+            "ViTForMaskedImageModeling",
+            lambda: transformers.ViTConfig(**MASKED),
+            r"inputs of shape \(32, 3, 16, 16\) alone do not pass \(the model returns a MaskedImageModelingOutput",
+        ),
+    ],
+)
+def test_models_that_need_other_inputs_say_which(kind, config, why, tmp_path):
+    getattr(transformers, kind)(config()).save_pretrained(tmp_path / "m")
+    with pytest.raises(LoadError) as caught:
+        problem_of(tmp_path / "m")
+    assert re.search(why, caught.value.what)
+    assert caught.value.what.startswith(f"no data was given, and none could be made up for this {kind}: ")
+    assert caught.value.hint.endswith("batch.pt, a mapping with all that its forward pass needs")
+
+
+def test_a_config_that_asks_for_enormous_inputs_is_answered(tmp_path):
+    model = transformers.ViTModel(transformers.ViTConfig(**IMAGES))
+    model.config.image_size = 10**9
+    with pytest.raises(LoadError, match="asks for inputs of shape"):
+        synthetic.make(model, "mse")
 
 
 class TestHub:
