@@ -246,7 +246,8 @@ def safe_norm(vector: Tensor) -> float:
     if not vector.numel():
         return 0.0
     most = vector.abs().max()
-    largest, norm = torch.stack([most, (vector / torch.where(most == 0, 1, most)).norm()]).tolist()  # one wait
+    found = torch.stack([most, (vector / torch.where(most == 0, 1, most)).norm()])
+    largest, norm = found.cpu().tolist()  # one wait
     return float(largest * norm)
 
 
