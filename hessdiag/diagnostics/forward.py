@@ -33,6 +33,7 @@ Progress = Callable[[int, int, str], None]
 
 INITS = ("lecun", "xavier_normal", "he_normal")
 SEEDS = 2000
+OF_A_LAYER = 4_000  # bytes of what is said of one
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 
@@ -282,6 +283,7 @@ def forward(
         what = f"layers of {width:,} units need {gib(32 * width**2)}, and {gib(free)} of memory may be taken."
         raise ComputeError(what, f"--width {math.isqrt(int(free / 32))}")
     each = 24 * len(names)
+    refuse_many(depth, each * 2 + OF_A_LAYER * len(names), None, "layers", "--depth")
     many, few, what, flag = max((seeds, depth, "networks", "--seeds"), (depth, seeds, "layers", "--depth"))
     refuse_many(many, each * few, place, what, flag)
     by_kind: dict[Distribution | None, list[str]] = {}

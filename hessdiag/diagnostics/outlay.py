@@ -1,5 +1,6 @@
 """What a measurement will hold, before it holds it: the largest basis that fits, or the flag that makes one fit."""
 
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -136,10 +137,8 @@ def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, b
     Raises:
         ComputeError: if memory does not hold what was asked for, or the smallest that works.
     """
-    widest, pairs = max(lowest, highest, block), min(lowest + highest, n)
-    # The next block, orthogonalized; at the end the wanted pairs, each with its image and a residual.
-    beside = widest + max(3 * block, pairs + 3)
-    least = min(smallest_basis(lowest, highest), n)
+    lowest, highest = min(lowest, n), min(highest, n)
+    beside, least = _beside(lowest, highest, n, block), min(smallest_basis(lowest, highest), n)
     wanted = min(asked or LARGEST_BASIS, n)
     room = spent.room
 
@@ -154,7 +153,7 @@ def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, b
     if asked is not None:
         if asked <= most:
             return held(wanted, 2 * wanted <= most // 2)
-        cure = f"--max-basis {most}" if most >= least else _fewer(most, lowest, highest)
+        cure = f"--max-basis {most}" if most >= least else _fewer(room, lowest, highest, n, block)
         raise ComputeError(
             f"{asked:,} vectors of {n:,} parameters need {cost.gib((asked + beside) * spent.vector)}, and "
             f"{cost.gib(max(room, 0) * spent.vector)} of memory are free for them.",
@@ -162,20 +161,31 @@ def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, b
         )
     if most < least:
         raise ComputeError(
-            f"{lowest} + {highest} eigenpairs of {n:,} parameters take {least} vectors or more, "
+            f"{lowest:,} + {highest:,} eigenpairs of {n:,} parameters take {least:,} vectors or more, "
             f"{cost.gib((least + beside) * spent.vector)}, and {cost.gib(max(room, 0) * spent.vector)} are free.",
-            _fewer(most, lowest, highest),
+            _fewer(room, lowest, highest, n, block),
         )
     if quarter // 2 >= LARGEST_BASIS // 4 and quarter // 2 >= least:  # restarts of such a basis cost little
         return held(min(wanted, quarter // 2), True)
     return held(min(wanted, max(most // 2, least)), False)
 
 
-def _fewer(most: int, lowest: int, highest: int) -> str:
-    """How to get by with fewer vectors."""
-    for low, high in ((1, 1), (0, 1)):
-        if smallest_basis(low, high) < min(most, smallest_basis(lowest, highest)):
-            return f"--lowest {low} --highest {high}, or --layers 'GLOB' for some of the layers"
+def _beside(lowest: int, highest: int, n: int, block: int) -> int:
+    """Vectors beside the basis: the next block, orthogonalized; at the end the wanted pairs with image and residual."""
+    return max(lowest, highest, block) + max(3 * block, min(lowest + highest, n) + 3)
+
+
+def _fewer(room: int, lowest: int, highest: int, n: int, block: int) -> str:
+    """How to get by with fewer vectors: the most pairs that fit."""
+
+    def fits(most: int) -> bool:
+        low, high = min(lowest, most), min(highest, most)
+        return min(smallest_basis(low, high), n) + _beside(low, high, n, block) <= room
+
+    most = bisect.bisect_left(range(1, max(lowest, highest)), True, key=lambda pairs: not fits(pairs))
+    low, high = (min(lowest, most), min(highest, most)) if most else (0, 1)
+    if most or min(smallest_basis(0, 1), n) + _beside(0, 1, n, block) <= room:
+        return f"--lowest {low} --highest {high}, or --layers 'GLOB' for some of the layers"
     return "--layers 'GLOB' for some of the layers"
 
 
@@ -223,9 +233,16 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
     ends = basis(spent, n, pairs, pairs, None)
     beside = 2 * pairs + probes + 4  # the extreme eigenvectors, all probes, and what comes and goes in a step
     most = spent.room - beside
+    if steps + 1 > most and probes > 1 and steps + 1 <= most + probes - 1:
+        needed = (probes + steps + 1) * spent.vector
+        raise ComputeError(
+            f"{probes:,} random vectors of {n:,} parameters need {cost.gib(needed)} with one's Lanczos vectors, and "
+            f"{cost.gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
+            f"--probes {most + probes - steps - 1}, or --layers 'GLOB' for some of the layers",
+        )
     if steps + 1 > most:
         raise ComputeError(
-            f"{steps} Lanczos vectors of {n:,} parameters need {cost.gib((steps + 1 + beside) * spent.vector)}, and "
+            f"{steps:,} Lanczos vectors of {n:,} parameters need {cost.gib((steps + 1 + beside) * spent.vector)}, and "
             f"{cost.gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
             f"--steps {max(most - 1, 2)}, or --layers 'GLOB' for some of the layers",
         )

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeGuard
 import numpy as np
 import torch
 
-from hessdiag.curvature.cost import refuse_many
+from hessdiag.curvature.cost import gib, refuse_many
 from hessdiag.curvature.measurement import ensemble
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.point.result import Point
@@ -37,6 +37,7 @@ from hessdiag.nets.initializers import Distribution, default_init, law
 from hessdiag.problem.device import device_named
 
 Progress = Callable[[int, int, str], None]
+OF_A_LAYER = 1_000  # bytes of a tensor, or of what is said of a layer, beside its numbers
 WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
 SMALL_WIDTH = 64
 SAMPLES = 16  # default batch
@@ -281,7 +282,7 @@ def vanishing(
     _fits(grid[-1], place)
     deepest, widest = grid[-1]
     refuse_many(batch, 8 * widest * (3 * deepest + 6), place, "samples", "--batch")
-    refuse_many(seeds, 8 * (deepest + 16), place, "networks", "--seeds")
+    refuse_many(seeds, 8 * (2 * deepest + 24), place, "networks", "--seeds")
     work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
     settings = {
         "command": "vanishing", "depths": grid_depths, "width": width, "init": init, "activation": activation,
@@ -290,11 +291,8 @@ def vanishing(
     }  # fmt: skip
     pieces = Pieces(resume, settings, place)
     report = progress or (lambda done, total, what: None)
-    report(
-        0,
-        sum(work),
-        f"{seeds} networks at depths {', '.join(str(L) for L, _ in grid)}; Hessian norms of {networks}{pieces.said}",
-    )
+    depths = ", ".join(str(L) for L, _ in grid)
+    report(0, sum(work), f"{seeds:,} networks at depths {depths}; Hessian norms of {networks:,}{pieces.said}")
     measured: list[DepthNorms] = []
     layers: tuple[LayerNorms, ...] = ()
     checks: dict[str, float | None] = {}
@@ -342,13 +340,20 @@ def _fits(deepest: tuple[int, int], place: torch.device) -> None:
         ComputeError: naming the depth that does fit.
     """
     L, d = deepest
-    weight_bytes, free = 8 * d * d, free_bytes(place)
-    if WEIGHT_COPIES * L * weight_bytes > free:
-        fitting = free // (WEIGHT_COPIES * weight_bytes)
+    free = free_bytes(place)
+
+    def needed(depth: int, width: int) -> int:
+        return WEIGHT_COPIES * depth * (8 * width**2 + OF_A_LAYER)
+
+    if needed(L, d) > free:
+        fitting = free // needed(1, d)
+        narrow = math.isqrt(max(free // (WEIGHT_COPIES * L) - OF_A_LAYER, 0) // 8)
+        cures = [f"--depth {fitting} at this width"] * (fitting > 0)
+        cures += [f"--width {narrow} at this depth"] * (narrow > 0)
         raise ComputeError(
-            f"one network of depth {L:,} and width {d:,} takes {WEIGHT_COPIES * L * weight_bytes / 2**30:,.0f} GiB "
-            f"with its gradient and products; {free / 2**30:,.0f} GiB are free.",
-            f"--depth {max(fitting, 1)} at this width, or a smaller --width",
+            f"one network of depth {L:,} and width {d:,} takes {gib(needed(L, d))} with its gradient and products; "
+            f"{gib(free)} are free.",
+            " or ".join(cures),
         )
 
 

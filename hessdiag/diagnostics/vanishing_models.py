@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from hessdiag.curvature.checks import Examination, examine
+from hessdiag.curvature.cost import refuse_many
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import ensemble
 from hessdiag.diagnostics.effective_width import EffectiveWidth
@@ -28,6 +29,8 @@ from hessdiag.problem.problem import Layer, Problem
 
 Build = Callable[[int, int], Problem]
 
+DEEP = 1_000  # layers: networks of so many take seconds to build
+OF_A_NETWORK, OF_A_LAYER = 2_000, 400  # bytes of what is kept of one, and for each of its layers
 SEEDS = 10  # default number of networks at every depth
 HESSIAN_WORK = 5e11  # floating-point operations that the Hessian norms of a default run may take
 FEWEST_HESSIAN_SEEDS = 2
@@ -127,17 +130,22 @@ def vanishing_of(
     surveys: list[Survey] = []
     failed: list[Failure] = []
     prints: dict[str, Any] = {}
-    for L in grid:
+    report = progress or (lambda done, total, what: None)
+    if grid[-1] >= DEEP:
+        report(0, 1, f"looking at one network of each depth, the deepest first, of depth {grid[-1]:,}")
+    for L in reversed(grid):  # one that cannot be built is found out at once
         try:
             problem = network(L, 0)
-            surveys.append(_survey(problem, L))
+            surveys.insert(0, _survey(problem, L))
         except ComputeError as error:
-            failed.append(Failure(L, error.what, error.hint))
+            failed.insert(0, Failure(L, error.what, error.hint))
             continue
         if resume is not None:
             prints[str(L)] = describe(problem)
     if not surveys:
         raise failed[0].error()
+    each = OF_A_NETWORK + OF_A_LAYER * max(len(survey.layers) for survey in surveys)
+    refuse_many(seeds, each, None, "networks", "--seeds")
     networks = min(seeds, hessian_seeds or _affordable(surveys))
     work = [seeds + networks * entry.products for entry in surveys]
     settings = {
@@ -145,7 +153,6 @@ def vanishing_of(
         "distribution": distribution, "seed": seed, **_fingerprint(prints),
     }  # fmt: skip
     pieces = Pieces(resume, settings, problem.device)
-    report = progress or (lambda done, total, what: None)
     report(0, sum(work), _cost(surveys, seeds, networks) + pieces.said)
 
     def measure_one(depth: int, index: int) -> Arrays:
@@ -256,8 +263,8 @@ def _cost(surveys: Sequence[Survey], seeds: int, networks: int) -> str:
     depths = ", ".join(str(survey.depth) for survey in surveys)
     products = networks * sum(survey.products for survey in surveys)
     return (
-        f"{seeds} networks at depths {depths}, up to {surveys[-1].parameters:,} parameters; "
-        f"Hessian norms of {networks}: {products:,} products"
+        f"{seeds:,} networks at depths {depths}, up to {surveys[-1].parameters:,} parameters; "
+        f"Hessian norms of {networks:,}: {products:,} products"
     )
 
 

@@ -10,7 +10,7 @@ from torch import nn
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init
 from hessdiag.nets.mlp import MODULES
-from hessdiag.nets.network import Network
+from hessdiag.nets.network import Network, check_sizes
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import stack
 from hessdiag.suggest import meant
@@ -78,6 +78,9 @@ class FCN(Network):
                 "padding no larger than the image.",
                 "kernel=3",
             )
+        widest = max(channels, in_channels) if depth > 1 else in_channels
+        numbers = kernel**2 * (2 * in_channels * widest + max(depth - 2, 0) * channels**2)
+        check_sizes(depth, numbers, dtype, depth="depth", width=("channels", channels))
         sizes = [in_channels, *[channels] * (depth - 1), in_channels]
         layers = [
             nn.Conv2d(c, d, kernel, padding=kernel // 2, padding_mode=padding, bias=False, dtype=dtype)

@@ -8,7 +8,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
-from hessdiag.nets.network import Network, uninitialized
+from hessdiag.nets.network import Network, check_sizes, uninitialized
 from hessdiag.nets.residual import stack
 from hessdiag.suggest import meant
 
@@ -68,9 +68,14 @@ class MLP(Network):
             raise SpecError(
                 f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", f"activation={near!r}"
             )
-        sizes = [in_features or width, *[width] * (depth - 1), out_features or width]
-        if depth < 1 or min(sizes) < 1:
-            raise SpecError(f"depth and widths of an MLP must be at least 1, not depth={depth}, sizes {sizes}.")
+        ends = in_features or width, out_features or width
+        if min(depth, width, *ends) < 1:
+            raise SpecError(
+                f"depth and widths of an MLP must be at least 1, not depth={depth}, width={width}, ends {ends}."
+            )
+        inner = (ends[0] + ends[1]) * width + (depth - 2) * width**2 if depth > 1 else ends[0] * ends[1]
+        check_sizes(depth, inner, dtype, depth="depth", width=("width", width))
+        sizes = [ends[0], *[width] * (depth - 1), ends[1]]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):

@@ -1,10 +1,16 @@
 """What the built-in networks have in common."""
 
+import math
 from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import nn
+
+from hessdiag.curvature.memory import free_bytes
+from hessdiag.errors import SpecError
+
+MOST_LAYERS = 100_000  # modules of Python, a few kilobytes and fractions of a millisecond each
 
 
 class Network(nn.Sequential):
@@ -20,6 +26,31 @@ class Network(nn.Sequential):
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
+
+
+def check_sizes(layers: int, numbers: int, dtype: torch.dtype, *, depth: str, width: tuple[str, int]) -> None:
+    """End before layers are built, or memory is taken, that there cannot be.
+
+    Args:
+        layers: How many.
+        numbers: Parameters of all of them.
+        dtype: Of the parameters.
+        depth: What the number of layers is called.
+        width: What decides the size of a layer, and how much of it was asked for.
+
+    Raises:
+        SpecError: with the largest that there can be.
+    """
+    if layers > MOST_LAYERS:
+        raise SpecError(f"a network has at most {MOST_LAYERS:,} layers, not {layers:,}.", f"{depth}={MOST_LAYERS}")
+    needed, free = numbers * dtype.itemsize, free_bytes()
+    if needed > free:
+        name, asked = width
+        fitting = max(int(asked * math.sqrt(free / needed)), 1)
+        raise SpecError(
+            f"{numbers:,} parameters take {needed / 2**30:,.0f} GiB, and {free / 2**30:,.1f} GiB of memory are free.",
+            f"{name}={fitting}" if fitting < asked else f"a smaller {depth}",
+        )
 
 
 def uninitialized(fan_in: int, fan_out: int, *, bias: bool, dtype: torch.dtype) -> nn.Linear:

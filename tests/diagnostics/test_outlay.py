@@ -45,7 +45,7 @@ def test_the_basis_that_is_worth_its_memory(spent, monkeypatch, room, asked, siz
     ("room", "asked", "cure"),
     [
         (60, 100, "--max-basis 42"),
-        (32, None, "--lowest 1 --highest 1"),
+        (32, None, "--lowest 3 --highest 3"),
         (8, None, "--layers 'GLOB'"),
     ],
 )
@@ -61,6 +61,28 @@ def test_the_largest_that_is_named_does_fit(spent, monkeypatch):
     assert outlay.basis(spent, 250_000, 5, 5, 42).size == 42
     with pytest.raises(ComputeError):
         outlay.basis(spent, 250_000, 5, 5, 43)
+
+
+@pytest.mark.parametrize(("lowest", "highest"), [(10**9, 5), (5, 10**12), (40, 40)])
+def test_the_most_pairs_that_fit_are_named(spent, monkeypatch, lowest, highest):
+    free(monkeypatch, 100)
+    with pytest.raises(ComputeError) as refused:
+        outlay.basis(spent, 250_000, lowest, highest, None)
+    words = refused.value.hint.rstrip(",").split()
+    low, high = int(words[1]), int(words[3].rstrip(","))
+    assert outlay.basis(spent, 250_000, low, high, None).size
+    with pytest.raises(ComputeError):
+        outlay.basis(spent, 250_000, min(low + 1, lowest), min(high + 1, highest), None)
+
+
+def test_probes_that_fit_are_named_before_steps(spent, monkeypatch):
+    free(monkeypatch, 500)
+    with pytest.raises(ComputeError, match="1,000,000,000 random vectors") as refused:
+        outlay.quadrature(spent, 250_000, 5, 10**9, 80)
+    probes = int(refused.value.hint.split()[1].rstrip(","))
+    assert outlay.quadrature(spent, 250_000, 5, probes, 80).at_once == 1
+    with pytest.raises(ComputeError):
+        outlay.quadrature(spent, 250_000, 5, probes + 1, 80)
 
 
 def test_steps_that_fit_are_named(spent, monkeypatch):
