@@ -124,12 +124,17 @@ class Moved:
         there = problem.parameters if origin is None or problem.n_parameters <= LONG else origin.parameters
         copied = there is problem.parameters
         self._theta = [parameter.detach().clone() if copied else parameter.detach() for parameter in there]
-        self._size = math.hypot(*(float(value.norm()) for value in self._theta)) or 1.0
+        place = self._theta[0].device
+        norms = torch.stack([value.norm().double().to(place) for value in self._theta])
+        self._size = math.hypot(*norms.cpu().tolist()) or 1.0
 
     def step(self, v: Tensor, relative: float | None = None) -> float:
         """The multiple of v to go: `relative`, or by default `STEP` cube roots of rounding, times |theta| / |v|."""
+        return self._step(float(v.norm()), relative)
+
+    def _step(self, length: float, relative: float | None = None) -> float:
         best = self.relative * self.factor
-        return (best if relative is None else relative) * self._size / float(v.norm())
+        return (best if relative is None else relative) * self._size / length
 
     def to(self, v: Tensor, h: float) -> None:
         """Move to theta + h v."""
@@ -147,10 +152,11 @@ class Moved:
     def difference(self, v: Tensor, h: float, function: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
         """Central difference of a function of the parameters along v, in the device's widest dtype."""
         ends = []
-        for side in (1, -1):
-            self.to(v, side * h)
-            # Copied, for an output may be a parameter, which moves on.
-            ends.append([tensor.detach().to(dtype=torch.float64, copy=True) for tensor in function()])
+        with self.problem.asked_once():
+            for side in (1, -1):
+                self.to(v, side * h)
+                # Copied, for an output may be a parameter, which moves on.
+                ends.append([tensor.detach().to(dtype=torch.float64, copy=True) for tensor in function()])
         return [(ahead - behind) / (2 * h) for ahead, behind in zip(*ends, strict=True)]
 
     def gradient(self, batch: Any, layer: Layer | None = None) -> Sequence[Tensor]:
@@ -189,7 +195,14 @@ class Moved:
             function: Tensors at the place where the parameters stand.
             zero: Their derivative along zero.
         """
-        found = [self.difference(v, self.step(v), function) if bool(v.any()) else zero for v in vectors]
+        if vectors.device.type == "cpu":
+            lengths = [float(v.norm()) if bool(v.any()) else 0.0 for v in vectors]
+        else:  # which is waited for once
+            lengths = vectors.norm(dim=1).cpu().tolist()
+        found = [
+            self.difference(v, self._step(length), function) if length else zero
+            for v, length in zip(vectors, lengths, strict=True)
+        ]
         return [
             torch.stack([row.to(like) for row in rows])
             for rows, like in zip(zip(*found, strict=True), zero, strict=True)

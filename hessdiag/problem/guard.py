@@ -16,16 +16,21 @@ def snapshot(model: nn.Module) -> dict[str, Tensor]:
 
 def restore(model: nn.Module, kept: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Put parameters back that have changed since the snapshot, and name them."""
-    changed = []
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            before = kept.get(name)
-            if before is None or before.shape != parameter.shape:
-                continue
-            if not bool(((parameter == before) | (before != before)).all()):  # a NaN equals nothing
-                parameter.copy_(before)
-                changed.append(name)
-    return tuple(changed)
+        pairs = {
+            name: (parameter, kept[name])
+            for name, parameter in model.named_parameters()
+            if name in kept and kept[name].shape == parameter.shape
+        }
+        if not pairs:
+            return ()
+        same = [((now == before) | (before != before)).all() for now, before in pairs.values()]  # NaN equals nothing
+        told = torch.stack([flag.to(same[0].device) for flag in same]).cpu().tolist()  # a GPU is waited for once
+        changed = tuple(name for name, unchanged in zip(pairs, told, strict=True) if not unchanged)
+        for name in changed:
+            now, before = pairs[name]
+            now.copy_(before)
+    return changed
 
 
 @contextmanager

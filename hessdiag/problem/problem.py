@@ -495,6 +495,25 @@ class Problem:
             looked.add(id(batch))
 
     @contextmanager
+    def asked_once(self) -> Iterator[None]:
+        """Ask a GPU at the end whether the values of all evaluations within are finite: each time it is waited for.
+
+        Raises:
+            ComputeError: if one of them is not.
+        """
+        if self.device.type == "cpu" or "_unasked" in vars(self):
+            yield
+            return
+        values: list[tuple[Tensor, Any]] = []
+        vars(self)["_unasked"] = values
+        try:
+            yield
+        finally:
+            del vars(self)["_unasked"]
+        if values and not bool(torch.stack([value.isfinite() for value, _ in values]).all()):
+            raise next(self._not_finite(value.item(), batch) for value, batch in values if not bool(value.isfinite()))
+
+    @contextmanager
     def _draws_watched(self) -> Iterator[None]:
         """Find out in the first forward pass on a GPU whether it draws: to put the numbers back is to wait for it."""
         if self.device.type == "cpu" or "_drawless" in vars(self) or not (self.train_mode or self.one_draw):
@@ -526,9 +545,12 @@ class Problem:
             )
         if value.is_complex():
             raise ComputeError("the loss is complex; the Hessian is that of a real number.", "its .real, or .abs()")
-        if not bool(torch.isfinite(value)):
+        value = value.reshape(())
+        if "_unasked" in vars(self):
+            vars(self)["_unasked"].append((value.detach(), batch))
+        elif not bool(torch.isfinite(value)):
             raise self._not_finite(value.item(), batch)
-        return value.reshape(())
+        return value
 
     def _not_finite(self, value: float, batch: Any) -> ComputeError:
         """That the loss is no number, and where that begins: in the weights, in a layer or in the loss."""

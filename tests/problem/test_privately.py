@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.curvature.differences import Moved
+from hessdiag.errors import ComputeError
 from hessdiag.problem import measuring, privately
 from hessdiag.problem.problem import Problem
 
@@ -76,3 +78,31 @@ def test_random_numbers_are_set_aside_where_some_are_drawn(forks, kind, parts, e
     assert all(torch.equal(value, values[0]) for value in values)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert int(problem.model[1].num_batches_tracked if isinstance(parts[0], nn.BatchNorm1d) else 0) == 0
+
+
+class _Fading(nn.Module):
+    """Fails to be finite where its weight is moved up."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(3))
+
+    def forward(self, x):
+        return x @ self.weight + (1e-9 - self.weight).log().sum()
+
+
+def _differences(kind, monkeypatch):
+    monkeypatch.setattr(measuring, "own_stream", lambda device: None)
+    problem = kind(_Fading(), data=[(torch.ones(2, 3), torch.ones(2))], loss="mse")
+    return Moved(problem, None)
+
+
+@pytest.mark.parametrize("kind", [_Elsewhere, Problem])
+def test_values_that_are_none_are_told_after_both_ends_at_the_latest(monkeypatch, kind):
+    moved, evaluated = _differences(kind, monkeypatch), []
+    gradient = moved.gradient
+    monkeypatch.setattr(moved, "gradient", lambda batch: evaluated.append(1) or gradient(batch))
+    with pytest.raises(ComputeError, match="the loss is nan"):
+        moved.difference(torch.ones(3), 1.0, lambda: moved.gradient(moved.problem.data[0]))
+    assert len(evaluated) == (2 if kind is _Elsewhere else 1)
+    assert "_unasked" not in vars(moved.problem)

@@ -172,9 +172,10 @@ def _entry(problem: Problem, matrix: str) -> tuple[Tensor, int, Examination] | N
 def fingerprint(problem: Problem) -> Tensor:
     """Numbers that change when parameters do."""
     with torch.no_grad():
-        sums = torch.stack([parameter.sum().double().cpu() for parameter in problem.parameters])
-        norms = torch.stack([parameter.norm().double().cpu() for parameter in problem.parameters])
-    return torch.cat([sums, norms]).nan_to_num()
+        place = problem.parameters[0].device
+        sums = [parameter.sum().double().to(place) for parameter in problem.parameters]
+        norms = [parameter.norm().double().to(place) for parameter in problem.parameters]
+        return torch.stack([*sums, *norms]).cpu().nan_to_num()
 
 
 def _reason(point: Point) -> str:
