@@ -29,6 +29,7 @@ MODELS = "tests/gpu_models.py"
 COMMANDS = ("diag-share", "eigs", "spectrum", "spectrum --operator ggn", "bounds", "blocks", "forward")
 CASES = {
     "mlp": "",
+    "weighted": "",
     "wide(inputs=40,width=40)": "",
     "deep": "",
     "lenet": "",

@@ -22,6 +22,12 @@ def mlp() -> Setup:
     return model, [(torch.randn(32, 8), _labels(32, 3))], "ce"
 
 
+def weighted() -> tuple[nn.Module, list[Any], nn.Module]:
+    """A criterion with numbers of its own, which have to be where the outputs are."""
+    model, data, _ = mlp()
+    return model, data, nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]))
+
+
 def wide(inputs: int = 64, width: int = 64, samples: int = 64) -> Setup:
     """Beyond what is solved as one matrix."""
     torch.manual_seed(0)

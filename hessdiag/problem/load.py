@@ -236,7 +236,7 @@ def _fitted(session: _Session, parts: _Parts, model: nn.Module) -> Problem:
     request = session.request
     batches, loss = _batches(session, parts, model)
     if isinstance(loss, nn.Module) and (parameter := batch_forms.real_parameter(model)) is not None:
-        loss = loss.to(parameter.device)  # class weights are looked up beside the outputs
+        loss = loss.to(parameter.device, parameter.dtype)  # class weights meet the outputs
     if parts.train_mode and any(isinstance(module, _MODED) for module in model.modules()):
         session.notes.append("train mode: BatchNorm takes each batch's statistics, dropout keeps one fixed mask")
     problem = Problem(

@@ -279,6 +279,14 @@ class TestData:
 
 
 class TestLoss:
+    def test_numbers_of_a_criterion_go_where_the_outputs_are(self, train):
+        weighted = "\nweighted = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 0.5]))\n"
+        (train / "train.py").write_text(
+            TRAIN + weighted + "def both():\n    return build_model(), [batch()], weighted\n"
+        )
+        problem = problem_of("train.py:both", dtype="float64")
+        assert problem.evaluate(problem.data[0]).dtype == torch.float64
+
     @pytest.mark.parametrize(
         ("text", "name", "reduction"),
         [
