@@ -22,7 +22,13 @@ from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.shortage import ran_out
 
+# Autograd would mark a batched gradient as used on a second stream: that on which a leaf was put by another graph.
+NO_STORAGE = "Cannot access storage of BatchedTensorImpl"
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
+
+
+class OtherGraphError(RuntimeError):
+    """A graph of the same parameters is alive that was built on another stream."""
 
 
 class Graph(Protocol):
@@ -69,6 +75,7 @@ class CurvatureOperator(Operator, Generic[G]):
         self._kept: G | None = None
         self._since = 0.0  # when the last pass ended, or the first began
         self._stream = measuring.own_stream(problem.device)
+        self._beside = False  # whether another graph of the parameters is alive, on the default stream
         self._replays = replay.Replays()
         self.missing: str | None = None
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
@@ -228,7 +235,17 @@ class CurvatureOperator(Operator, Generic[G]):
         Raises:
             ComputeError: if the model cannot be copied for them.
         """
-        with ieee(), measuring.on(self._stream):
+        try:
+            return self._attempted(compute)
+        except OtherGraphError:
+            self._beside, self._stream = True, None
+            self._notes.append("not recorded, for a graph of the same parameters is alive elsewhere")
+        self.forget()
+        return self._attempted(compute)
+
+    def _attempted(self, compute: Callable[[], T]) -> T:
+        beside = self._beside
+        with ieee(), measuring.beside_other_graphs(self.device) if beside else measuring.on(self._stream):
             try:
                 return compute()
             except NoDoubleBackwardError as missing:
@@ -309,6 +326,8 @@ class CurvatureOperator(Operator, Generic[G]):
             except RuntimeError as error:
                 if ran_out(error):
                     raise
+                if self._stream is not None and NO_STORAGE in str(error):
+                    raise OtherGraphError from error
                 self._unbatched = str(error).splitlines()[0][:120]
         if len(vectors) == 1:
             return self._together(graph, vectors, layer, out)

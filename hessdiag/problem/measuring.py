@@ -2,20 +2,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 import torch
 
 from hessdiag.arithmetic import ieee
 
+_beside: ContextVar[bool] = ContextVar("beside", default=False)
+
 
 def own_stream(device: torch.device) -> torch.cuda.Stream | None:
-    """The stream on which this process measures on a device; `None` where there are no streams.
+    """The stream on which this process measures on a device; `None` where there are no streams, or is to be none.
 
     There is one: autograd remembers the stream on which a graph was built, and a product can be recorded only if
     nothing that it meets was built on another.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or _beside.get():
         return None
     return _stream(torch.cuda.current_device() if device.index is None else device.index)
 
@@ -38,6 +41,20 @@ def on(stream: torch.cuda.Stream | None) -> Iterator[None]:
             yield
     finally:
         outside.wait_stream(stream)
+
+
+@contextmanager
+def beside_other_graphs(device: torch.device) -> Iterator[None]:
+    """Measure on the default stream of the device, where a graph of the same parameters was built and is alive.
+
+    Autograd keeps a leaf on the stream of the oldest graph of it.
+    """
+    token = _beside.set(True)
+    try:
+        with on(torch.cuda.default_stream(device) if device.type == "cuda" else None):
+            yield
+    finally:
+        _beside.reset(token)
 
 
 @contextmanager

@@ -232,6 +232,35 @@ def test_batches_whose_graphs_are_rebuilt_are_not_recorded(monkeypatch):
     assert several.engine == "double backward"
 
 
+def test_beside_a_graph_of_the_users_vectors_still_share_a_pass(monkeypatch):
+    """Autograd then meets two streams, which it cannot mark a batched gradient with."""
+    problem = _problem("deep", "cpu")
+    plain = HessianOperator(problem)
+    _recorded_elsewhere(monkeypatch)
+    operator = HessianOperator(problem, check=False)
+    graphs = []
+    kind = type(plain._graph(problem.data[0]))
+    right = kind.products
+
+    def products(graph, vectors, layer):
+        graphs.append(graph)
+        if operator._stream is not None:
+            raise RuntimeError("Cannot access storage of BatchedTensorImpl")
+        return right(graph, vectors, layer)
+
+    monkeypatch.setattr(kind, "products", products)
+    V = torch.randn(plain.shape[0], 6, dtype=torch.float64)
+    for _ in range(replay.EAGER + 2):
+        found = operator @ V
+    assert graphs[0] is not graphs[1], "the graph is built anew, on the other stream"
+    assert graphs[1] is graphs[-1]
+    assert operator.engine == (
+        "batched double backward; not recorded, for a graph of the same parameters is alive elsewhere"
+    )
+    monkeypatch.undo()
+    assert torch.equal(found, plain @ V)
+
+
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
@@ -303,3 +332,15 @@ def test_flags_of_the_process_reach_no_product():
     finally:
         torch.set_float32_matmul_precision("highest")
     assert float((found - expected).norm() / expected.norm()) < 2e-6
+
+
+@GPU
+def test_beside_a_graph_of_the_users_products_are_those_of_the_cpu():
+    here, problem = HessianOperator(_problem("deep", "cpu")), _problem("deep", "cuda")
+    x, _ = problem.data[0]
+    alive = problem.model(x).sum()
+    there = HessianOperator(problem)
+    V = torch.randn(here.shape[0], 5, dtype=torch.float64)
+    torch.testing.assert_close((there @ V.cuda()).cpu(), here @ V, rtol=1e-9, atol=1e-12)
+    assert there.engine.startswith("batched")
+    assert alive.requires_grad
