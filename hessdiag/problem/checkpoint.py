@@ -3,7 +3,6 @@
 import difflib
 import gzip
 import hashlib
-import json
 import math
 import os
 import tempfile
@@ -21,6 +20,7 @@ from hessdiag.errors import LoadError
 from hessdiag.problem import foreign
 from hessdiag.problem.allowance import Allowance, nominal
 from hessdiag.problem.archive import arrays
+from hessdiag.problem.folder import parsed
 from hessdiag.problem.trust import LEGACY_MAGIC, load, refuse, said
 
 Format = Literal["torch", "pickle", "safetensors", "npz", "idx", "torchscript", "pt2", "dcp", "sharded", "folder"]
@@ -258,7 +258,7 @@ def _read_dcp(path: Path) -> Any:
 def _read_sharded(path: Path, most: int | None) -> dict[str, torch.Tensor]:
     index = _index(path)
     state: dict[str, torch.Tensor] = {}
-    shards = _shards(index)
+    shards = _shards(index, most)
     for shard in shards:
         if not shard.is_file():
             raise LoadError(f"{shard} does not exist, though {index.name} names it.")
@@ -279,8 +279,11 @@ def _index(path: Path) -> Path:
     return next(entry for entry in sorted(path.iterdir()) if entry.name.endswith(_INDEX)) if path.is_dir() else path
 
 
-def _shards(index: Path) -> list[Path]:
-    names = set(json.loads(index.read_text())["weight_map"].values())
+def _shards(index: Path, most: int | None = None) -> list[Path]:
+    content = parsed(index, most)
+    if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
+        raise LoadError(f"{index} names no files by weight.", "the index that lies beside the shards")
+    names = set(map(str, content["weight_map"].values()))
     return [index.parent / Path(name).name for name in sorted(names)]  # a shard lies beside its index
 
 

@@ -1,13 +1,13 @@
 """Files of other programs: known by their content, and answered with the command that works."""
 
 import itertools
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from hessdiag.errors import LoadError
+from hessdiag.problem.folder import parsed
 
 HEAD = 4096  # how much of a file is looked at
 
@@ -165,8 +165,8 @@ def _json(path: Path) -> LoadError | None:
 
 def _parsed(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return parsed(path)
+    except LoadError:
         return None
 
 

@@ -1,9 +1,9 @@
 """Models by name: the built-in networks, Hugging Face transformers, timm and torchvision."""
 
+import contextlib
 import difflib
 import importlib
 import importlib.util
-import json
 import sys
 import warnings
 from collections.abc import Callable
@@ -17,7 +17,9 @@ from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
 from hessdiag.packages import distribution
 from hessdiag.problem import foreign, online
+from hessdiag.problem.allowance import Allowance
 from hessdiag.problem.checkpoint import existing
+from hessdiag.problem.folder import bounded, checked
 from hessdiag.problem.images import Images, digits
 from hessdiag.problem.python import call
 from hessdiag.problem.spec import Spec
@@ -56,13 +58,16 @@ def load_builtin_data(spec: Spec) -> Images:
     return images
 
 
-def load_hf(spec: Spec, *, trust_code: bool, reachable: Callable[[], bool]) -> tuple[nn.Module, tuple[str, ...]]:
+def load_hf(
+    spec: Spec, *, trust_code: bool, reachable: Callable[[], bool], most: int | None = None
+) -> tuple[nn.Module, tuple[str, ...]]:
     """A transformers model with the head that its config names; from a local folder nothing is downloaded.
 
     Args:
         spec: What follows `hf:`.
         trust_code: Let the model bring code of its own.
         reachable: Whether the hub can be reached; asked for no local folder.
+        most: Bytes that a local folder may unpack to; by default a multiple of its weights.
 
     Returns:
         The model, and a note on weights that its files lack, which are random then.
@@ -83,15 +88,16 @@ def load_hf(spec: Spec, *, trust_code: bool, reachable: Callable[[], bool]) -> t
     if not cached:
         warnings.warn(f"{spec.source} is being downloaded; `hf download {spec.source}` shows how far", stacklevel=2)
     common = {"revision": spec.revision, "trust_remote_code": trust_code, "local_files_only": local or cached_only}
-    if local and not trust_code:
-        _refuse_remote_code(Path(source))
+    allowance = _local(Path(source), most, trust_code=trust_code) if local else None
     try:
-        with online.offline(cached_only):
+        with online.offline(cached_only), contextlib.nullcontext() if allowance is None else bounded(allowance):
             config = transformers.AutoConfig.from_pretrained(source, **common)
             names = [name for name in config.architectures or () if hasattr(transformers, name)]
             head = getattr(transformers, names[0]) if names else transformers.AutoModel
             options = {"attn_implementation": "eager", "output_loading_info": True, **common, **spec.keywords}
             model, loaded = head.from_pretrained(source, **options)
+    except LoadError:
+        raise
     except Exception as error:
         if "trust_remote_code" in str(error):
             raise _remote_code(spec.source) from error
@@ -115,17 +121,16 @@ def _not_cached(name: str) -> LoadError:
     )
 
 
-def _refuse_remote_code(folder: Path) -> None:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+def _local(folder: Path, most: int | None, *, trust_code: bool) -> Allowance:
+    """What the model in a folder may take; its files are looked at first."""
+    if not (folder / "config.json").exists():
         if (other := foreign.folder(folder)) is not None:
-            raise other from None
-        raise LoadError(f"{folder} has no config.json: it is not a folder of a transformers model.") from None
-    except (OSError, ValueError) as error:
-        raise LoadError(f"{folder / 'config.json'} cannot be read: {said(error)}") from error
-    if config.get("auto_map"):
+            raise other
+        raise LoadError(f"{folder} has no config.json: it is not a folder of a transformers model.")
+    config, allowance = checked(folder, most, trust_code=trust_code)
+    if config.get("auto_map") and not trust_code:
         raise _remote_code(str(folder), config["auto_map"])
+    return allowance
 
 
 def _remote_code(source: str, auto_map: Any = None) -> UntrustedFileError:

@@ -351,7 +351,9 @@ def _model(session: _Session, spec: Spec) -> _Parts:
     if spec.kind == "hf":
         folder = Path(os.path.expanduser(spec.source))
         session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-        model, notes = hub.load_hf(spec, trust_code=trust, reachable=lambda: session.shared.hub_answers)
+        model, notes = hub.load_hf(
+            spec, trust_code=trust, reachable=lambda: session.shared.hub_answers, most=session.request.max_unpacked
+        )
         return _Parts(model, notes=notes)
     by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
     model = by_name[spec.kind](spec)

@@ -150,7 +150,7 @@ def load(path: Path, allowance: Allowance, *, trust_code: bool = False) -> Any:
     if trust_code:
         return _load_trusted(path)
     if found.error is not None and not foreign:
-        raise _refused(path, found.error)
+        raise refused(path, found.error)
     sharded = any(name.startswith("torch.distributed._shard.") for name in foreign)
     return refuse(
         path, foreign, "file of one process's shards" if sharded else "pickle", why, WHOLE if sharded else None
@@ -171,7 +171,7 @@ def _load_plain(path: Path) -> Any:
         return plain_pickle.load(stream)
 
 
-def _refused(path: Path, error: Exception) -> Exception:
+def refused(path: Path, error: Exception) -> Exception:
     """Why a file that imports nothing is not loaded."""
     if isinstance(error, LoadError):
         return error
