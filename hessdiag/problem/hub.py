@@ -181,7 +181,8 @@ def _by_name(spec: Spec, create: Any, known: Any, **defaults: Any) -> nn.Module:
 
 def _found(name: str) -> None:
     """Refuse a spec whose package is not installed, without importing it."""
-    if name not in sys.modules and importlib.util.find_spec(name) is None:
+    missing = sys.modules[name] is None if name in sys.modules else importlib.util.find_spec(name) is None
+    if missing:
         raise LoadError(f"this spec needs {name}, which is not installed.", f"pip install {name}")
 
 
