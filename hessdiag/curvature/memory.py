@@ -6,6 +6,8 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from hessdiag.ranks import local_size
+
 if TYPE_CHECKING:
     import torch
 
@@ -19,20 +21,28 @@ PAGE = 20 * 2**20  # bytes of a GPU's memory that an expandable segment takes an
 def free_bytes(device: "torch.device | None" = None) -> int:
     """Memory that can be taken on `device` (by default the host) now, in bytes.
 
-    Within the limits of its container and of `ulimit -v`.
+    Within the limits of its container and of `ulimit -v`. What several processes of a job take from is shared alike.
     """
     if device is not None and device.type == "cuda":
         import torch
 
         free, _ = torch.cuda.mem_get_info(device)
         cached = torch.cuda.memory_reserved(device) > torch.cuda.memory_allocated(device)
-        return int(free) + (sum(map(_left_in_segment, _segments(device))) if cached else 0)
+        return int(free) // _sharers(torch.cuda.device_count()) + (
+            sum(map(_left_in_segment, _segments(device))) if cached else 0
+        )
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         available = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if hasattr(os, "sysconf") else 2**32
-    return min([available, *_left_in_groups(), *_left_of_addresses()])
+    together = min([available, *_left_in_groups()]) // _sharers(1)
+    return min([together, *_left_of_addresses()])
+
+
+def _sharers(places: int) -> int:
+    """How many processes of this job take memory from the same of so many GPUs, or from this host."""
+    return -(-local_size() // max(places, 1))
 
 
 def _segments(device: "torch.device") -> list[dict[str, Any]]:

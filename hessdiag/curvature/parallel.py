@@ -6,9 +6,10 @@ Without `torchrun` there is one process, and everything here does nothing.
 
 import atexit
 import contextlib
+import os
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeVar
 
 import torch
@@ -24,6 +25,7 @@ from hessdiag.ranks import ranks as ranks
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
+TOGETHER = timedelta(minutes=1)  # for a sum between GPUs, once all ranks have come to it
 SPLIT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
@@ -40,12 +42,18 @@ def backend_for(device: torch.device) -> str:
 def join(device: torch.device) -> None:
     """Meet the other processes, if there are any and they were not met before."""
     if ranks()[1] > 1 and not dist.is_initialized():
-        backend = backend_for(device)
-        if backend == "nccl":
-            torch.cuda.set_device(device)  # where it puts what is gathered
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # else each process would hold a context on the first GPU too
         with _peers():
-            dist.init_process_group(backend, timeout=PATIENCE)
+            dist.init_process_group("gloo", timeout=PATIENCE)
         atexit.register(_leave)
+
+
+@cache
+def between_gpus() -> Any:
+    """A group that sums on GPUs, beside the one in which processes meet. To be called by all ranks."""
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # an error where it is waited for, instead of an abort
+    return dist.new_group(backend="nccl", timeout=TOGETHER)
 
 
 def _leave() -> None:
@@ -63,7 +71,11 @@ def total(tensor: Tensor) -> Tensor:
     if ranks()[1] > 1:
         join(tensor.device)
         with _peers():
-            dist.all_reduce(tensor)
+            if backend_for(tensor.device) == "nccl":
+                dist.barrier()  # of gloo, which sees who is lost; nccl would wait for it
+                dist.all_reduce(tensor, group=between_gpus())
+            else:
+                dist.all_reduce(tensor)
     return tensor
 
 

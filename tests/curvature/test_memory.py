@@ -73,6 +73,34 @@ def test_free_memory_by_what_the_system_says(files, expected, monkeypatch):
     assert memory.free_bytes(CPU) == expected
 
 
+@pytest.mark.parametrize(
+    ("device", "gpus", "processes", "expected"),
+    [
+        ("cuda:0", 1, "", 1000),
+        ("cuda:0", 1, "4", 250),
+        ("cuda:1", 2, "4", 500),
+        ("cuda:1", 4, "4", 1000),
+        ("cuda:1", 4, "5", 500),
+        ("cpu", 4, "4", 256_000),
+        ("cpu", 0, "", 1_024_000),
+    ],
+)
+def test_processes_of_one_machine_share_what_is_free(monkeypatch, device, gpus, processes, expected):
+    def read_text(path):
+        if str(path) != "/proc/meminfo":
+            raise FileNotFoundError(path)
+        return MEMINFO
+
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    monkeypatch.setattr(memory.Path, "read_text", read_text)
+    monkeypatch.setattr(memory, "_left_of_addresses", list)
+    for name, answer in (("device_count", gpus), ("mem_get_info", (1000, 5000))):
+        monkeypatch.setattr(torch.cuda, name, lambda *device, answer=answer: answer)
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(torch.cuda, name, lambda device: 0)
+    assert memory.free_bytes(torch.device(device)) == expected
+
+
 def test_free_memory_where_the_system_says_nothing(monkeypatch):
     def read_text(path):
         raise FileNotFoundError(path)

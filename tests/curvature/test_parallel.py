@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -243,6 +244,57 @@ def test_a_lost_rank_ends_the_run(folder):
     assert run.returncode != 0
     assert time.monotonic() - started < 40
     assert "rank" in run.stderr.lower()
+
+
+# What nccl would be asked to do, done by gloo.
+STEPS = """
+import os, sys, torch, torch.distributed as dist
+from hessdiag.curvature import parallel
+
+parallel.backend_for = lambda device: "nccl"
+plain, asked = dist.new_group, []
+dist.new_group = lambda backend, timeout: asked.append((backend, timeout.total_seconds())) or plain(timeout=timeout)
+rank = int(os.environ["RANK"])
+for step in range(3):
+    if rank == 1 and step == 2:
+        os._exit(9)
+    try:
+        found = parallel.total(torch.ones(2) * (rank + 1)).tolist()
+    except Exception as error:
+        sys.exit(f"{type(error).__name__} {error}")
+    assert found == [3.0, 3.0]
+    assert asked == [("nccl", 60.0)]
+"""
+
+
+def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder):
+    (folder / "steps.py").write_text(STEPS)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    started = time.monotonic()
+    ranks = [
+        subprocess.Popen([sys.executable, "steps.py"], cwd=folder, env=meeting | {"RANK": rank}, stderr=subprocess.PIPE)
+        for rank in "01"
+    ]
+    said = [rank.communicate(timeout=90)[1].decode() for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [1, 9], said
+    assert "ComputeError rank 0 of 2 lost another rank" in said[0]
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_group_of_gpus_sums(tmp_path):
+    script = (
+        "import torch, torch.distributed as dist\n"
+        "from hessdiag.curvature import parallel\n"
+        f"dist.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1)\n"
+        "x = torch.ones(3, device='cuda:0')\n"
+        "dist.all_reduce(x, group=parallel.between_gpus())\n"
+        "assert x.tolist() == [1.0] * 3\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
 
 
 def test_one_process_needs_no_group():
