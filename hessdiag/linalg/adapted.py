@@ -1,6 +1,5 @@
 """What users hand over, as the numerics take it: any symmetric operator, of this library or of another."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,7 +26,7 @@ class Adapted:
         self.shape: Sequence[int] = tuple(operator.shape)
         self.dtype = torch.promote_types(operator.dtype, torch.float32)
         self.device = torch.device(operator.device)
-        self.precision = float(getattr(operator, "precision", torch.finfo(operator.dtype).eps))
+        self.precision = _precision(operator)
 
     def __matmul__(self, vectors: Tensor, /) -> Tensor:
         """A @ v with v of shape (n,), or A @ V with V of shape (n, k)."""
@@ -40,6 +39,10 @@ class Adapted:
     def diagonal_at_hand(self) -> Tensor | None:
         """The diagonal, if it takes no product."""
         return at_hand(self.operator)
+
+
+def _precision(operator: SymmetricOperator) -> float:
+    return float(getattr(operator, "precision", torch.finfo(operator.dtype).eps))
 
 
 def adapted(operator: Any, *, check: bool = True) -> Adapted:
@@ -82,8 +85,9 @@ def _look(operator: Adapted) -> None:
     pair = (pair / pair.norm(dim=0)).to(operator.device, operator.dtype)
     terms = getattr(operator.operator, "terms", ((1.0, operator.operator),))
     images = [weight * (Adapted(part) @ pair).to(operator.dtype) for weight, part in terms]
+    operator.precision = _precision(operator.operator)  # which the first product may have changed
     scale = max(float(image.abs().max()) for image in images)  # squares may vanish or overflow
-    if not math.isfinite(scale):
+    if not all(bool(image.isfinite().all()) for image in images):
         raise ValueError("products with the operator are NaN or infinite")
     if not scale:
         return

@@ -155,6 +155,41 @@ def test_what_cancels_is_zero_to_rounding_and_not_asymmetric(operators):
     assert 1e4 * expected.rounding < small.rounding < 1e-6 * float(small.values[-1])
 
 
+def test_nan_in_any_term_is_refused(operators):
+    H, dense = operators[0]
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        hessdiag.linalg.eigsh(H + torch.nan * torch.eye(51, dtype=torch.float64))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        hessdiag.linalg.trace(torch.inf * dense, 51)
+
+
+class Sine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x.sin()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0].cos()
+
+
+def test_products_that_turn_out_to_be_differences_are_as_imprecise_as_these():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(40, 1).double()
+    x, y = torch.randn(60, 40).double(), torch.randn(60, 1).double()
+    problem = hessdiag.Problem(
+        model, data=[(x, y)], loss=lambda output, target: (Sine.apply(output) - target).square().mean()
+    )
+    H = hessdiag.HessianOperator(problem)
+    found = hessdiag.linalg.eigsh(2 * H, lowest=1, highest=1)
+    assert "differences" in H.engine
+    largest = float(found.values.abs().max())
+    assert found.rounding == pytest.approx(32 * H.precision * largest, rel=0.5)  # it is measured anew with each run
+    assert found.rounding > 1e3 * 32 * torch.finfo(torch.float64).eps * largest
+
+
 def test_asymmetry_is_seen_in_a_sum(operators):
     H, _ = operators[0]
     skew = torch.zeros(51, 51, dtype=torch.float64)
