@@ -1,7 +1,7 @@
 """What is run on the pretended GPU: `python -m tests.device.pretended_runs commands|models|parts|loading` prints JSON lines.
 
 Commands run on the CPU and on the pretended GPU, and their documents are compared as `tests.gpu_check` compares those
-of a real one. `parts` counts what single products and Lanczos steps cost.
+of a real one. `parts` counts what single products, steps and layers cost.
 """
 
 import contextlib
@@ -20,9 +20,13 @@ if __name__ == "__main__":  # not where pytest looks for examples in it
 import torch
 
 from hessdiag.cli import main
+from hessdiag.curvature import mlp_norms
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.linalg import eigensolver, slq
+from hessdiag.diagnostics import vanishing_norms
+from hessdiag.linalg import eigensolver, gershgorin, slq
+from hessdiag.nets.activations import activation
+from hessdiag.nets.ensemble import Ensemble
 from hessdiag.problem import batch
 from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.problem import Problem
@@ -104,6 +108,21 @@ def parts() -> Iterator[dict[str, Any]]:
             yield {"name": f"step of extreme_eigenpairs, block {block}", "counts": _per_step(gpu, solved, 10, 20)}
         density = lambda steps: slq.spectral_density(matrix, probes=4, steps=steps, seed=0)  # noqa: E731
         yield {"name": "step of spectral_density, 4 probes", "counts": _per_step(gpu, density, 10, 20)}
+        dense = torch.randn(60, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        yield {"name": "perron", "counts": counted(gpu, lambda: gershgorin.perron((dense + dense.T).to(GPU)))}
+        phi, networks = activation("relu"), 3
+
+        def norms(depth: int) -> Any:
+            sample = ensemble(depth).draw(0, networks)
+            state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 0.25)
+            return mlp_norms.hessian_norms2(sample.weights, state, 0.25)
+
+        def ensemble(depth: int) -> Ensemble:
+            return Ensemble(depth, width=6, init="he_normal", batch=16, device=GPU)
+
+        yield {"name": "layer of networks' Hessian norms", "counts": _per_step(gpu, norms, 4, 8)}
+        checked = counted(gpu, lambda: vanishing_norms.check_against_products(ensemble(4), phi))
+        yield {"name": "check of them by 256 products", "counts": checked}
 
 
 def _per_step(gpu: Gpu, run: Callable[[int], Any], few: int, many: int) -> dict[str, float]:

@@ -27,6 +27,9 @@ LIMITS = {
     "step of extreme_eigenpairs, block 1": (13, 1),
     "step of extreme_eigenpairs, block 2": (13, 1),
     "step of spectral_density, 4 probes": (15, 1),
+    "perron": (620, 50),
+    "layer of networks' Hessian norms": (65, 0),
+    "check of them by 256 products": (310, 3),
     f"diag-share {MLP}": (1000, 150),
     f"diag-share {MLP} --rows 20": (700, 130),
     f"eigs {MLP}": (900, 200),
@@ -92,7 +95,7 @@ def test_commands(run, group):
 def test_products_and_steps(run):
     found = run("parts")
     assert not _beyond(found)
-    assert len(found) == 7
+    assert len(found) == 10
 
 
 def test_where_problems_go_and_what_is_refused(run):
