@@ -80,7 +80,9 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
         memory.give_back()
     problem, n, item = matrix.problem, matrix.shape[0], matrix.dtype.itemsize
     saved = matrix.saved_bytes or 0
-    weights = sum(parameter.numel() * parameter.itemsize for parameter in problem.parameters)
+    # On a GPU weights are not among what is saved; see `CurvatureOperator.saved_bytes`.
+    counted = problem.parameters if matrix.device.type == "cpu" else ()
+    weights = sum(parameter.numel() * parameter.itemsize for parameter in counted)
     activations = max(saved - weights, 0)
     found = Outlay(
         device=matrix.device,
@@ -233,12 +235,15 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
     ends = basis(spent, n, pairs, pairs, None)
     beside = 2 * pairs + probes + 4  # the extreme eigenvectors, all probes, and what comes and goes in a step
     most = spent.room - beside
+    # Each probe stands for four products of the trace: signs as bytes, a sketch, one product and its parts in float64.
+    each, others = 4 * (n / spent.vector + 3 / 8), 2 * pairs + 6
+    traced = max(int((spent.room - others) / each), 2)
     if steps + 1 > most and probes > 1 and steps + 1 <= most + probes - 1:
         needed = (probes + steps + 1) * spent.vector
         raise ComputeError(
             f"{probes:,} random vectors of {n:,} parameters need {cost.gib(needed)} with one's Lanczos vectors, and "
             f"{cost.gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
-            f"--probes {most + probes - steps - 1}, or --layers 'GLOB' for some of the layers",
+            f"--probes {min(most + probes - steps - 1, traced)}, or --layers 'GLOB' for some of the layers",
         )
     if steps + 1 > most:
         raise ComputeError(
@@ -247,9 +252,15 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
             f"--steps {max(most - 1, 2)}, or --layers 'GLOB' for some of the layers",
         )
     at_once = max(1, min(probes, spent.room // 4 // (steps + 1)))
-    count = 4 * probes  # products for the trace: signs as bytes, a sketch, one product and its parts in float64
     lanczos = {"Lanczos vectors": at_once * (steps + 1), "probes and pairs": beside}
-    trace = {"signs": count / (spent.vector / n), "sketch and sums": 3 * count / 8 + 2 * pairs + 6}
+    trace = {"signs": 4 * probes * n / spent.vector, "sketch and sums": 4 * probes * 3 / 8 + others}
+    if sum(trace.values()) > spent.room:  # it comes last, when all else is paid
+        raise ComputeError(
+            f"the trace from {4 * probes:,} products with vectors of {n:,} parameters needs "
+            f"{cost.gib(sum(trace.values()) * spent.vector)}, and {cost.gib(max(spent.room, 0) * spent.vector)} of "
+            "memory are free.",
+            f"--probes {traced}, or --layers 'GLOB' for some of the layers",
+        )
     held = max(ends.held, lanczos, trace, key=lambda phase: sum(phase.values()))
     return Quadrature(pairs, ends, at_once, held)
 

@@ -1,5 +1,7 @@
 """What a measurement will hold is planned before it is held; what does not fit is refused with what would."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -94,6 +96,26 @@ def test_steps_that_fit_are_named(spent, monkeypatch):
     assert found.at_once == 1
     assert sum(found.held.values()) <= 60
     assert found.pairs < 5, "fewer pairs are taken out where their basis would not fit"
+
+
+def test_what_the_trace_holds_at_the_end_is_refused_at_the_start(spent, monkeypatch):
+    free(monkeypatch, 60)
+    with pytest.raises(ComputeError, match="the trace from 120 products") as refused:
+        outlay.quadrature(spent, 250_000, 5, 30, 10)
+    probes = int(refused.value.hint.split()[1].rstrip(","))
+    assert 50 < sum(outlay.quadrature(spent, 250_000, 5, probes, 10).held.values()) <= 60
+    with pytest.raises(ComputeError):
+        outlay.quadrature(spent, 250_000, 5, probes + 1, 10)
+
+
+@pytest.mark.parametrize(("device", "activations"), [("cpu", 7000), ("cuda:0", 9000)])
+def test_weights_are_not_taken_from_what_a_gpu_saves_without_them(monkeypatch, device, activations):
+    problem = SimpleNamespace(parameters=[torch.zeros(500)], n_samples=1)
+    matrix = SimpleNamespace(
+        problem=problem, shape=(500, 500), dtype=torch.float32, device=torch.device(device), saved_bytes=9000
+    )
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 2**30)
+    assert outlay.outlay(matrix).graph == 2000 + int(outlay.GRAPH * activations)
 
 
 def test_graph_and_check_are_refused_beyond_memory(monkeypatch):
