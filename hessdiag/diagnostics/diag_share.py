@@ -180,7 +180,8 @@ def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, r
     item, sums = operator.dtype.itemsize, len(operator.problem.layer_slices) + 1
     double = 8 / item  # a vector in float64
     if space is not None:
-        held = {"sums of rows": sums * double, "neurons": 2 * TANGENT_NUMBERS / operator.shape[0]}
+        numbers = 2 * (TANGENT_NUMBERS + capacity.of(operator.device).panel_numbers)
+        held = {"sums of rows": sums * double, "neurons": numbers / operator.shape[0]}
         spent.plan(len(space.others) + len(space.layers), {"rows of a pass": 4 * operator.chunk, **held})
         return
     kept = {"sums of rows": rows * sums * double / operator.shape[0]}
