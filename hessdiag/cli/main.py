@@ -10,7 +10,7 @@ from importlib import import_module
 
 import click
 
-from hessdiag import __version__
+from hessdiag import __version__, lost_gpu
 from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, SpecError
@@ -213,6 +213,8 @@ def _explain(error: Exception) -> int:
         speech.error(f"this command needs {package[0]}.", package[1])
     elif ran_out(error):
         speech.error(f"{sentence(error)}.", "a smaller model or batch, or a machine with more memory")
+    elif lost_gpu.is_lost(error):
+        speech.error(lost_gpu.WHAT, lost_gpu.HINT)
     elif isinstance(error, ValueError) and "embedded null" in str(error):
         speech.error("a name holds a NUL character, and no file can have such a name.")
         return ExitCode.USAGE

@@ -12,6 +12,7 @@ from hessdiag.problem import batch as batches
 from hessdiag.ranks import local_rank
 
 KINDS = ("cpu", "cuda")
+NO_MPS = "mps has no float64, in which sums, checks and small eigenproblems are computed."
 FEW_OPERATIONS = 1e9  # below, a CPU is done before a GPU has started, which takes seconds
 OF_PRODUCTS = 800  # operations per parameter and place in a hundred products with vectors
 
@@ -41,9 +42,7 @@ def device_named(name: str, operations: float | None = None) -> torch.device:
     except RuntimeError:
         device = None
     if device is not None and device.type == "mps":
-        raise SpecError(
-            "mps has no float64, in which sums, checks and small eigenproblems are computed.", "--device cpu"
-        )
+        raise SpecError(NO_MPS, "--device cpu")
     if device is None or device.type not in KINDS:
         raise SpecError(f"there is no device {name!r}.", "--device auto, cpu, cuda or cuda:1")
     if device.type == "cpu":

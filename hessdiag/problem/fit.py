@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from hessdiag import lost_gpu
 from hessdiag.errors import HessdiagError, LoadError
 from hessdiag.problem import batch as forms
 from hessdiag.problem import indices
@@ -110,8 +111,8 @@ def check_fit(problem: Problem) -> None:
 
 
 def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
-    if indices.ended(error):
-        return indices.context_lost()
+    if lost_gpu.is_lost(error):
+        return LoadError(lost_gpu.WHAT, lost_gpu.HINT)
     try:
         with indices.Watch(problem.model), problem.evaluation():
             problem.objective_function(problem.model, batch)

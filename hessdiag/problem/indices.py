@@ -14,26 +14,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hessdiag.errors import LoadError
 
-_ENDED = ("device-side assert", "cuda error: an illegal memory access", "cuda error: unspecified launch failure")
-
-
-def ended(error: BaseException) -> bool:
-    """Whether an error, or what it came of, says that the GPU's context is gone: nothing may be computed again."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if any(sign in str(seen).lower() for sign in _ENDED):
-            return True
-        seen = seen.__cause__
-    return False
-
-
-def context_lost() -> LoadError:
-    """What to say of it, where the watch missed the cause."""
-    return LoadError(
-        "the GPU stopped at a number out of range, most likely a label or an id in the batch.",
-        "the same command with --device cpu, which names it",
-    )
-
 
 def watched(model: nn.Module) -> AbstractContextManager[Any]:
     """Watch what a model and its loss look up, where an index out of range would be the end: on a GPU."""

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessdiag import arithmetic
+from hessdiag import arithmetic, lost_gpu
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
 from hessdiag.problem import averages, finite, guard, indices, kernels, order, privately, recognised, structure
 from hessdiag.problem import batch as batches
 from hessdiag.problem import loss as losses
+from hessdiag.problem.device import NO_MPS
 from hessdiag.problem.measuring import measuring
 from hessdiag.shortage import ran_out
 
@@ -125,6 +126,8 @@ class Problem:
                 raise LoadError(
                     f"the parameter {name} has no shape yet: the model is lazy.", "call the model once on a batch"
                 )
+            if parameter.device.type == "mps":
+                raise LoadError(NO_MPS, "model.to('cpu')")
             if parameter.is_complex():
                 raise LoadError(
                     f"the parameter {name} is complex; the Hessian is that of real parameters.",
@@ -531,8 +534,8 @@ class Problem:
         except (RuntimeError, ValueError, TypeError, IndexError, AssertionError) as error:
             if ran_out(error):
                 raise
-            if indices.ended(error):
-                raise indices.context_lost() from error
+            if lost_gpu.is_lost(error):
+                raise LoadError(lost_gpu.WHAT, lost_gpu.HINT) from error
             raise ComputeError(f"model, batch and loss do not fit: {_first_line(error)}", None) from error
         arithmetic.insist()  # a model may allow rounding in its forward pass
         if not isinstance(value, Tensor) or value.numel() != 1:

@@ -1,5 +1,7 @@
 """Which device a name means, on machines with and without GPUs."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,7 @@ from hessdiag.curvature.parallel import backend_for
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem.device import device_named, notes, operations
 from hessdiag.problem.load import ProblemRequest, load_problem
+from hessdiag.problem.problem import Problem
 
 
 @pytest.fixture
@@ -66,6 +69,20 @@ def test_mps_is_refused_whether_it_is_there_or_not(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(SpecError, match="mps has no float64"):
         device_named("mps")
+
+
+class OnMps:
+    """What a parameter on a Mac says of itself."""
+
+    device = torch.device("mps")
+
+
+def test_a_model_on_mps_is_refused_with_what_to_do(monkeypatch):
+    model = nn.Linear(2, 1)
+    problem = Problem(model, data=[(torch.ones(1, 2), torch.ones(1, 1))], loss="mse")
+    monkeypatch.setattr(model, "named_parameters", lambda: [("weight", OnMps())])
+    with pytest.raises(LoadError, match=r"mps has no float64(.|\n)*model\.to\('cpu'\)"):
+        replace(problem)
 
 
 @pytest.mark.parametrize(

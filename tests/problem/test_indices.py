@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.cli import main
 from hessdiag.errors import LoadError
 from hessdiag.problem import averages, fit, indices
 from hessdiag.problem.loss import resolve
@@ -128,3 +129,15 @@ def test_a_lost_context_is_not_computed_on_again():
         fit.check(Problem(model, data=[(X, LABELS)], loss="ce"))
     assert model.calls == 1
     assert "does not take" not in str(caught.value)
+
+
+def test_a_context_lost_anywhere_is_told_in_the_same_words(capsys, monkeypatch):
+    def fails(*args, **kwargs):
+        raise RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`")
+
+    monkeypatch.setattr("hessdiag.diagnostics.eigs.extreme_eigenpairs", fails)
+    monkeypatch.setattr("hessdiag.diagnostics.eigs.dense_eigenpairs", fails)
+    assert main.run(["eigs", "builtin:mlp(depth=3, width=4)", "--device", "cpu"]) == 3
+    said = capsys.readouterr().err
+    assert "a label or an id" in said
+    assert "internal error" not in said
