@@ -174,8 +174,8 @@ def fingerprint(problem: Problem) -> Tensor:
     with torch.no_grad():
         place = problem.parameters[0].device
         sums = [parameter.sum().double().to(place) for parameter in problem.parameters]
-        norms = [parameter.norm().double().to(place) for parameter in problem.parameters]
-        return torch.stack([*sums, *norms]).cpu().nan_to_num()
+        norms = torch._foreach_norm(list(problem.parameters))  # a GPU is asked and waited for once
+        return torch.stack([*sums, *(norm.double().to(place) for norm in norms)]).cpu().nan_to_num()
 
 
 def _reason(point: Point) -> str:
