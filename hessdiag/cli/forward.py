@@ -105,29 +105,32 @@ def command(
             if file is not None and not measured.interrupted:
                 _write(file, initialized(problem, measured.inits[0], seed))
 
-        def unmeasured(problem: "Problem") -> "Forward":
-            from hessdiag.diagnostics import forward
+        def nothing(problem: "Problem") -> "Forward":
+            from hessdiag.diagnostics.forward import unmeasured
 
-            return forward.unmeasured(targets[0].request["seed"], str(problem.device))
+            return unmeasured(targets[0].request["seed"], str(problem.device))
 
-        return answer("forward", targets, measure, out, write, unmeasured=unmeasured)
+        return answer("forward", targets, measure, out, write, unmeasured=nothing)
     for name in OF_A_MODEL:
         if name in typed:
             raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")
     clock, seed = Clock(), ctx.params["seed"]
-    from hessdiag.diagnostics.forward import forward, initialized
+    from hessdiag.diagnostics.forward import forward, initialized, unmeasured
     from hessdiag.problem.device import notes as device_notes
 
     with signals.computing(), reporter(out.progress) as progress:
-        measured = forward(
-            depth=depth,
-            width=width,
-            activation=activation,
-            seed=seed,
-            device=ctx.params["device"],
-            progress=progress,
-            **options,
-        )
+        try:
+            measured = forward(
+                depth=depth,
+                width=width,
+                activation=activation,
+                seed=seed,
+                device=ctx.params["device"],
+                progress=progress,
+                **options,
+            )
+        except KeyboardInterrupt:
+            measured = unmeasured(seed, ctx.params["device"])
 
     def save_weights() -> None:
         if file is not None and not measured.interrupted:

@@ -107,8 +107,9 @@ def _first(number: int, _: FrameType | None) -> None:
     if _state.received is not None and not _state.again and not _state.delivered:
         return  # `_second` sees to it
     _state.received, _state.again = _state.received or number, False
-    if _state.idle or _is_importing_torch():
+    if _state.idle or (not _state.held and _is_importing_torch()):
         # A KeyboardInterrupt inside the start of a C library comes out as anything. There is nothing to end in order.
+        # Where what was computed is about to be delivered, none is raised, and the import ends as it should.
         _end(number)
     if not _state.held:
         raise KeyboardInterrupt

@@ -128,14 +128,18 @@ def command(
     if model is not None:
         request = {"samples": batch, "device": device, **of_model}
         return _of_model(model, request, common, out, clock)
-    from hessdiag.diagnostics.vanishing import vanishing
+    from hessdiag.diagnostics.vanishing import SAMPLES, SEEDS, unmeasured, vanishing
     from hessdiag.problem.device import notes as device_notes
 
     own: dict[str, Any] = {"width": width, "activation": activation, "device": device}
     if batch is not None:
         own["batch"] = batch
     with signals.computing(), reporter(out.progress) as progress:
-        measured = vanishing(**common, **own, progress=progress)
+        try:
+            measured = vanishing(**common, **own, progress=progress)
+        except KeyboardInterrupt:
+            own |= {"init": init, "distribution": distribution, "seeds": seeds or SEEDS, "batch": batch or SAMPLES}
+            measured = unmeasured(seed=seed, **own)
     problem = {"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed}
     problem["notes"] = list(device_notes(device, measured.device))
     return _answer(measured, problem, out, clock)
@@ -185,7 +189,8 @@ def _of_model(model: str, request: Mapping[str, Any], common: Mapping[str, Any],
     spec.parse(model.replace(PLACE, "1"))  # a typing error is said before torch is loaded
     # What the user's own code prints is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
-        from hessdiag.diagnostics.vanishing_models import vanishing_of
+        from hessdiag.diagnostics.vanishing import unmeasured
+        from hessdiag.diagnostics.vanishing_models import SEEDS, vanishing_of
         from hessdiag.problem.describe import describe
         from hessdiag.problem.load import ProblemRequest, Shared, load_problem
         from hessdiag.problem.problem import Problem
@@ -197,10 +202,19 @@ def _of_model(model: str, request: Mapping[str, Any], common: Mapping[str, Any],
             text = model.replace(PLACE, str(depth))
             return load_problem(ProblemRequest(text, seed=seed, batches=1, train_mode=True, **request), shared)
 
-        measured = vanishing_of(build, progress=progress, **common)
-        described = describe(build(measured.depths[-1].depth, common["seed"]))
+        try:
+            measured = vanishing_of(build, progress=progress, **common)
+        except KeyboardInterrupt:
+            seeds, place = common.get("seeds", SEEDS), request["device"]
+            measured = unmeasured(seeds=seeds, batch=0, seed=common["seed"], device=place)
+        described: dict[str, Any] = {
+            "model": model, "device": measured.device, "dtype": request["dtype"] or "its own"
+        }  # fmt: skip
+        with contextlib.suppress(KeyboardInterrupt):
+            if measured.depths:
+                described = describe(build(measured.depths[-1].depth, common["seed"]))
     described |= {"spec": model, "seed": common["seed"], "weights_sha256": None}
-    if described["synthetic"]:
+    if described.get("synthetic"):
         described["data_sha256"] = None  # one batch for each network
     return _answer(measured, described, out, clock)
 

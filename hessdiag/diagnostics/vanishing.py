@@ -99,7 +99,7 @@ class Vanishing:
     """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys.
 
     `width` and `activation` are `None` for networks that `vanishing_of` builds, and so is `init` where those keep the
-    weights that they are built with.
+    weights that they are built with. `asked` are the depths that were asked for, of which an interrupt leaves some.
     """
 
     width: int | Literal["same"] | None
@@ -120,6 +120,7 @@ class Vanishing:
     failed: tuple[Failure, ...] = ()
     trusted: bool = True
     point: Point | None = None
+    asked: tuple[int, ...] = ()
 
     def predict(self, width: int | None) -> Theory | None:
         """What closed forms predict at a width; `None` where there are none."""
@@ -189,7 +190,7 @@ class Vanishing:
     @property
     def theory(self) -> dict[str, Any] | None:
         """What closed forms predict for the setting, and under which assumptions."""
-        theory = self.predict(self.depths[-1].width)
+        theory = self.predict(self.depths[-1].width) if self.depths else None
         return asdict(theory) if theory else None
 
     @property
@@ -319,7 +320,25 @@ def vanishing(
     return Vanishing(
         width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
         tuple(measured), layers, checks, LARGEST_Z, interrupted, resumed_pieces=pieces.taken,
+        asked=tuple(grid_depths),
     )  # fmt: skip
+
+
+def unmeasured(
+    *,
+    width: int | Literal["same"] | None = None,
+    init: str | None = None,
+    distribution: Distribution | None = None,
+    activation: str | None = None,
+    seeds: int,
+    batch: int,
+    seed: int,
+    device: str,
+) -> Vanishing:
+    """The result of a run that was interrupted before its first depth was done."""
+    return Vanishing(
+        width, init, distribution, activation, seeds, batch, seed, device, (), (), {}, LARGEST_Z, interrupted=True
+    )
 
 
 @contextmanager

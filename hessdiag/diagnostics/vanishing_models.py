@@ -210,6 +210,7 @@ def vanishing_of(
         same_weights=same,
         resumed_pieces=pieces.taken,
         failed=tuple(sorted(failed, key=lambda failure: failure.depth)),
+        asked=tuple(grid),
     )
 
 

@@ -4,7 +4,14 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.diagnostics.vanishing_theory import Theory
-from hessdiag.diagnostics.verdict import Finding, Level, agreement_finding, checks_findings, most_severe_first
+from hessdiag.diagnostics.verdict import (
+    Finding,
+    Level,
+    agreement_finding,
+    checks_findings,
+    interrupted_early,
+    most_severe_first,
+)
 from hessdiag.linalg.intervals import Z
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
 
@@ -22,8 +29,10 @@ CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 @most_severe_first
 def findings(measured: "Vanishing") -> list[Finding]:
     """The verdict, the most important sentence first."""
+    if not measured.depths:
+        return [interrupted_early()]
     first, last = measured.depths[0], measured.depths[-1]
-    found = [*_failed(measured), *_checks(measured)]
+    found = [*_stopped(measured), *_failed(measured), *_checks(measured)]
     if not measured.trusted:
         return found
     if not last.gradient_norm.networks:
@@ -38,6 +47,25 @@ def findings(measured: "Vanishing") -> list[Finding]:
     found += _typical_against_mean(last)
     found += _agreement(measured)
     return found
+
+
+def _stopped(measured: "Vanishing") -> list[Finding]:
+    """What an interrupt left out."""
+    if not measured.interrupted:
+        return []
+    known = {entry.depth for entry in measured.depths} | {entry.depth for entry in measured.failed}
+    missing = [f"{depth:,}" for depth in measured.asked if depth not in known]
+    fewer = [entry for entry in measured.depths if entry.seeds < measured.seeds]
+    parts = [f"depth {entry.depth:,} from {entry.seeds:,} of {measured.seeds:,} networks" for entry in fewer]
+    parts += [f"nothing of depth {' and '.join(missing)}"] if missing else []
+    return [
+        Finding(
+            "note",
+            f"Interrupted: {'; '.join(parts)}.",
+            "what is shown of the other depths is complete",
+            "the same command with more time; --resume DIR keeps what is finished",
+        )
+    ]
 
 
 def _failed(measured: "Vanishing") -> list[Finding]:

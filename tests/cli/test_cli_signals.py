@@ -1,5 +1,6 @@
 """SIGINT, SIGTERM and SIGHUP at every stage: one line, a published code, no half file."""
 
+import contextlib
 import json
 import os
 import signal
@@ -8,6 +9,8 @@ import sys
 import time
 
 import pytest
+
+from hessdiag.cli import signals
 
 # A measurement that takes as long as wanted, behind the same door as the console script.
 PROGRAM = """
@@ -148,3 +151,15 @@ def test_workers_of_a_data_loader_keep_the_usual_signals():
         "    print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "0\n"
+
+
+@pytest.mark.parametrize(("idle", "held", "ends"), [(True, True, True), (False, False, True), (False, True, False)])
+def test_an_import_of_torch_ends_the_process_only_where_nothing_is_computed(monkeypatch, idle, held, ends):
+    """Provenance may be the first to import it, when the answer is there."""
+    ended = []
+    monkeypatch.setattr(signals, "_state", signals._State(idle=idle, held=held))
+    monkeypatch.setattr(signals, "_is_importing_torch", lambda: True)
+    monkeypatch.setattr(signals, "_end", ended.append)
+    with contextlib.suppress(KeyboardInterrupt):
+        signals._first(signal.SIGINT, None)
+    assert bool(ended) is ends

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +142,25 @@ def test_an_interrupted_command_says_how_it_goes_on(hessdiag, net, monkeypatch, 
         key: whole[key] for key in whole if key != "provenance"
     }
     assert hessdiag(*command, "--resume", "kept here", "--seed", 1).code == 2
+
+
+@pytest.mark.parametrize(
+    ("command", "stage"),
+    [
+        (["vanishing", "--depth", 4, "--width", 6, "--seeds", 9], "diagnostics.vanishing_norms._gradients"),
+        (["vanishing", "net.py:build(depth={depth})", "--depth", 2], "diagnostics.vanishing_models.measure"),
+        (["forward", "--depth", 4, "--width", 6, "--seeds", 9], "diagnostics.forward_norms._chunk"),
+        (["forward", "net.py:build(depth=3)", "--seeds", 6], "diagnostics.forward_model._network"),
+        (["blocks", "net.py:build(depth=3)"], "diagnostics.blocks_exact._squares"),
+    ],
+)
+def test_an_interrupt_before_anything_is_answered_by_a_document(hessdiag, net, monkeypatch, command, stage):
+    def interrupted(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"hessdiag.{stage}", interrupted)
+    outcome = hessdiag(*command, "-o", "r.json")
+    assert outcome.code == 130
+    assert "nothing can be said" in outcome.out
+    assert hessdiag("report", "r.json").out == outcome.out, "it is valid"
+    assert json.loads(Path("r.json").read_text())["status"] == "interrupted"

@@ -10,9 +10,11 @@ from torch import nn
 from hessdiag.diagnostics import chain as chain_module
 from hessdiag.diagnostics import forward as forward_module
 from hessdiag.diagnostics import forward_norms
+from hessdiag.diagnostics import vanishing as vanishing_module
 from hessdiag.diagnostics.chain import chain
 from hessdiag.diagnostics.forward import forward
 from hessdiag.diagnostics.forward_model import forward_model
+from hessdiag.diagnostics.vanishing import vanishing
 from hessdiag.problem.problem import Problem
 from hessdiag.report.document import document, dumps, loads
 from hessdiag.report.render import render
@@ -160,3 +162,29 @@ def test_an_interrupt_after_the_last_weight_waits_for_the_exact_laws(monkeypatch
     monkeypatch.setattr(chain_module, "plateau", slow)
     found = chain(length=5, seeds=50)
     assert (found.status, json.loads(dumps(found.to_result()))) == ("ok", json.loads(dumps(whole.to_result())))
+
+
+@pytest.mark.parametrize("width", [None, 4, "same"])
+def test_before_the_first_depth_that_is_said(width):
+    own = {} if width is None else {"width": width, "init": "he_uniform", "activation": "relu"}
+    found = vanishing_module.unmeasured(seeds=5, batch=3, seed=0, device="cpu", **own)
+    text = _text("vanishing", found)
+    assert "nothing can be said" in text
+    assert "no depth was finished" in text
+
+
+def test_depths_that_an_interrupt_left_out_are_named():
+    heard = []
+    vanishing(depth=8, width=4, seeds=6, hessian_seeds=4, progress=lambda *_: heard.append(1))
+    seen = set()
+    for calls in range(len(heard)):
+        try:
+            found = vanishing(depth=8, width=4, seeds=6, hessian_seeds=4, progress=ends_after(calls))
+        except KeyboardInterrupt:
+            continue
+        depths = [entry.depth for entry in found.depths]
+        missing = [str(depth) for depth in (2, 4, 8) if depth not in depths]
+        says = next(finding.says for finding in found.findings if finding.says.startswith("Interrupted"))
+        assert says == f"Interrupted: nothing of depth {' and '.join(missing)}."
+        seen.add(len(depths))
+    assert seen == {1, 2}

@@ -5,8 +5,10 @@ Every row is run by test_faults.py: the quick ones in each test run, the others 
 """
 
 from dataclasses import dataclass
+from shlex import quote
 
 SHORT = "hessdiag chain --length 3 --seeds 50 --json"
+DEEP = "builtin:fcn(depth=12, channels=6, resolution=16)"
 LONG = "hessdiag vanishing --depth 128 --json -o r.json"
 
 
@@ -45,6 +47,10 @@ FAULTS = (
     Fault("Ctrl-C (SIGINT) while computing", f"set -m; {signalled('INT')}", 130, "interrupted", "interrupted", "interrupted", quick=False),
     Fault("SIGTERM while computing", signalled("TERM"), 143, "interrupted", "interrupted", "terminated", quick=False),
     Fault("SIGHUP while computing", signalled("HUP"), 143, "interrupted", "interrupted", "terminated", quick=False),
+    Fault("SIGTERM in the exact part of `blocks`", signalled("TERM", f"hessdiag blocks {quote(DEEP)} --json -o r.json", "whole Hessian"), 143, "interrupted", "interrupted", "terminated", quick=False),
+    Fault("Ctrl-C while `bounds` computes rows", f"set -m; {signalled('INT', f'hessdiag bounds {quote(DEEP)} --json -o r.json', 'whole Hessian')}", 130, "interrupted", "interrupted", "interrupted", quick=False),
+    Fault("Ctrl-C in the first distribution of `forward`", f"set -m; {signalled('INT', 'hessdiag forward --depth 512 --json -o r.json', 'networks of')}", 130, "interrupted", "interrupted", "interrupted", quick=False),
+    Fault("SIGTERM while the weights of `chain` are drawn", signalled("TERM", "hessdiag chain --length 9000 --seeds 100000 --json -o r.json", "chains of"), 143, "interrupted", "interrupted", "terminated", quick=False),
     Fault("`timeout` sends SIGTERM while torch is imported", f"timeout --preserve-status 1 {SHORT.replace('chain --length 3 --seeds 50', 'eigs slow.py:build')}", 143, "", "", "terminated", quick=False),
     Fault("SIGTERM while the script of MODEL runs", signalled("TERM", "hessdiag eigs slow.py:build --json", "slow"), 143, "", "", "terminated", quick=False),
     Fault("`-o` on a full disk", f"{SHORT} -o full.json", 3, "answer", "", "error: cannot write full.json: no space left on device."),
@@ -62,6 +68,7 @@ FAULTS = (
     Fault("`COLUMNS=100000000`", f"COLUMNS=100000000 {SHORT}", 0, "answer", "", ""),
     Fault("`HOME` unset, no folder for temporary files", f"env -u HOME TMPDIR=/nowhere {SHORT} -o r.json", 0, "answer", "answer", "Wrote r.json"),
     Fault("the current folder was deleted", f"mkdir d; cd d; rmdir ../d; {SHORT}", 2, "", "", "error: the current folder was deleted"),
+    Fault("a number that memory cannot hold (`--seeds 1000000000`)", "hessdiag chain --seeds 1000000000 --json -o r.json", 3, "", "", "try: --seeds "),
     Fault("`--config /dev/full`", f"{SHORT} --config /dev/full", 2, "", "", "error: "),
 )  # fmt: skip
 
