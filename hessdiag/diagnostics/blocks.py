@@ -200,7 +200,8 @@ def blocks(
         wanted = probes or PROBES
         blocks_squares.plan(spent, operator, gauss_newton, wanted)
         both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
-        said = f"{n:,} parameters: {wanted:,} x {count} products of the {both}, an estimate{pieces.said}"
+        disk = pieces.said(blocks_squares.kept_bytes(problem, wanted, 1 if gauss_newton is None else 3), anew=True)
+        said = f"{n:,} parameters: {wanted:,} x {count} products of the {both}, an estimate{disk}"
         report(0, wanted * count, said)
         squares = blocks_squares.sampled(operator, gauss_newton, wanted, seed, report, pieces)
         measured = _assembled(problem, squares, precision, exact=False)

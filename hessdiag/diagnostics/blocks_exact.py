@@ -80,7 +80,7 @@ def by_columns(
     held = {"columns": own + columns_held, "rows of a pass": 4 * operator.chunk, **of_gauss_newton}
     spent.plan(products + (gauss_newton is not None) * n, held)
     both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
-    report(0, n, f"{n:,} parameters: the whole {both}{pieces.said}")
+    report(0, n, f"{n:,} parameters: the whole {both}{_disk(operator.problem, gauss_newton, pieces)}")
     neurons = [] if space is None else [layers.index(neuron.layer) for neuron in space.layers]
 
     def columns(index: int, tell: Tell) -> Arrays:
@@ -132,7 +132,8 @@ def by_pairs(
     n, pairs = problem.n_parameters, len(layers) * space.samples**2 * 8 / spent.vector
     planned = len(space.others) * (1 if gauss_newton is None else 2) + len(space.layers)
     spent.plan(planned, {"pairs of samples": pairs, "neurons": 4 * TANGENT_NUMBERS / n})
-    report(0, n, f"{n:,} parameters: all blocks exactly, from pairs of {problem.n_samples:,} samples{pieces.said}")
+    disk = _disk(problem, gauss_newton, pieces)
+    report(0, n, f"{n:,} parameters: all blocks exactly, from pairs of {problem.n_samples:,} samples{disk}")
     neurons, grams = [layers.index(neuron.layer) for neuron in space.layers], block_norms.sample_products(space)
 
     def from_pairs(index: int, tell: Tell) -> Arrays:
@@ -149,6 +150,12 @@ def by_pairs(
         return 1 if index in neurons else layers[index].size
 
     return _all_layers(problem, neurons, from_pairs, products, report, pieces)
+
+
+def _disk(problem: Problem, gauss_newton: GaussNewtonOperator | None, pieces: Pieces) -> str:
+    """What is kept: of each layer its norms with all others, and their rounding."""
+    layers = len(problem.executed_layers)
+    return pieces.said(8 * 2 * layers**2 * (1 if gauss_newton is None else 3), layers)
 
 
 def _alike(operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, pieces: Pieces) -> None:

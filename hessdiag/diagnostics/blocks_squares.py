@@ -79,6 +79,12 @@ def plan(spent: Outlay, operator: HessianOperator, gauss_newton: GaussNewtonOper
     spent.plan((fewest, fewest + rows), held)
 
 
+def kept_bytes(problem: Problem, probes: int, kinds: int) -> int:
+    """Bytes of what `sampled` keeps: of each vector its norms in all layers, its trace and its folded products."""
+    sizes = [layer.size for layer in problem.executed_layers]
+    return probes * sum(8 * (kinds * len(sizes) + 1 + 3 * kinds * min(size, pairs.LENGTH)) for size in sizes)
+
+
 def sampled(
     operator: HessianOperator,
     gauss_newton: GaussNewtonOperator | None,

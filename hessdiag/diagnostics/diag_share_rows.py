@@ -96,6 +96,11 @@ def groups(problem: Problem) -> list[Indices]:
     return [np.arange(place.start, place.stop) for place in problem.places()]
 
 
+def _disk(problem: Problem, rows: int, pieces: Pieces) -> str:
+    """What is kept: of each row its diagonal entry and a sum for every layer."""
+    return pieces.said(8 * rows * (1 + len(problem.layer_slices)), anew=True)
+
+
 def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces: Pieces, report: Progress) -> Computed:
     """All rows by way of neuron space; after an interrupt, those of the neurons that are done."""
     problem, n = operator.problem, operator.shape[0]
@@ -113,7 +118,7 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
         stream.resume(state.units, state.arrays)
         state.arrays = {}  # as large as the stream, which has it now
     interrupted = False
-    report(0, n, f"{n:,} parameters: all {n:,} Hessian rows, {operator.chunk} a pass{pieces.said}")
+    report(0, n, f"{n:,} parameters: all {n:,} Hessian rows, {operator.chunk} a pass{_disk(problem, n, pieces)}")
     try:
         while stream.done < len(stream.steps):
             stream.advance()
@@ -244,9 +249,8 @@ def _compute(
     passes = list(torch.split(torch.from_numpy(order), size)) if len(order) else []
     mine = [index for index in range(len(passes)) if parallel.is_own(index)]
     parts = _taken(state.arrays, [len(passes[index]) for index in mine[: state.units]])
-    report(
-        0, len(order), f"{operator.shape[0]:,} parameters: {what} Hessian rows, {operator.chunk} a pass{pieces.said}"
-    )
+    disk = _disk(operator.problem, len(order), pieces)
+    report(0, len(order), f"{operator.shape[0]:,} parameters: {what} Hessian rows, {operator.chunk} a pass{disk}")
 
     def arrays() -> Arrays:
         joined = [np.concatenate(part) for part in zip(*parts, strict=True)]

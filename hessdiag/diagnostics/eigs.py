@@ -20,6 +20,7 @@ from hessdiag.diagnostics.eigs_verdict import findings
 from hessdiag.diagnostics.inertia import Inertia
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, kept_pieces, outlay
+from hessdiag.diagnostics.pieces import on_disk
 from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
@@ -190,7 +191,7 @@ def eigs(
     exact = n <= dense
     space = None if exact else _plan(operator, n, lowest, highest, max_basis, max_products, block)
     wanted = n if exact else max_products
-    disk = "" if space is None or resume is None else f"; as much is kept in {resume}, written anew from time to time"
+    disk = "" if space is None else on_disk(resume, _held(n, space, operator.dtype.itemsize), anew=True)
     report(0, wanted, _untouched(part) + _cost(n, lowest, highest, space, operator.dtype.itemsize) + disk)
 
     checks = examine(operator, seed, squared=True)
@@ -337,11 +338,16 @@ def _plan(
 def _cost(n: int, lowest: int, highest: int, space: Basis | None, itemsize: int) -> str:
     if space is None:
         return f"{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
-    memory = (1 + space.images) * space.size * n * itemsize / 2**20
+    memory = _held(n, space, itemsize) / 2**20
     return (
         f"{n:,} parameters: {lowest} lowest and {highest} highest eigenpairs, from Hessian products "
         f"(often {OFTEN * max(lowest, highest):,} or more), up to {space.size} vectors in {memory:,.0f} MiB"
     )
+
+
+def _held(n: int, space: Basis, itemsize: int) -> int:
+    """Bytes of the basis, with its images if they are held."""
+    return (1 + space.images) * space.size * n * itemsize
 
 
 def _untouched(part: Support) -> str:

@@ -15,7 +15,7 @@ from hessdiag.curvature.cost import SPARE, gib, refuse_many
 from hessdiag.curvature.measurement import ensemble
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
-from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, ratio_statistics
+from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, chunk_count, ratio_statistics
 from hessdiag.diagnostics.forward_solution import Solution, solution
 from hessdiag.diagnostics.forward_solve import Ensemble, measure_and_solve
 from hessdiag.diagnostics.forward_theory import exact_kurtosis, exact_log_medians, exact_log_rms
@@ -297,7 +297,8 @@ def forward(
         "seed": seed, "distribution": distribution, "solve": solve, "per_layer": per_layer,
     }  # fmt: skip
     pieces = Pieces(resume, settings, place)
-    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{pieces.said}")
+    disk = pieces.said(8 * passes * len(names) * seeds * depth, passes * len(by_kind) * chunk_count(width, seeds))
+    report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{disk}")
 
     def advance(count: int) -> None:
         nonlocal done

@@ -312,7 +312,9 @@ def forward_model(
         "solve": solve, "per_layer": per_layer,
     }  # fmt: skip
     pieces = Pieces(resume, settings, problem.device)
-    report(0, total, f"{seeds:,} networks of {len(layers)} layers under {', '.join(inits)}{pieces.said}")
+    text = 4 * max(map(len, layers))  # a name for each layer of each network
+    disk = pieces.said(total * len(layers) * (8 + text), total)
+    report(0, total, f"{seeds:,} networks of {len(layers)} layers under {', '.join(inits)}{disk}")
 
     def advance(count: int) -> None:
         nonlocal done

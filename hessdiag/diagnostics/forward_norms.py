@@ -99,6 +99,11 @@ class Networks:
     draw: Callable[[], Tensor]
 
 
+def chunk_count(width: int, seeds: int) -> int:
+    """How many pieces an ensemble is measured in."""
+    return -(-seeds // max(1, CHUNK_NUMBERS // width**2))
+
+
 def chunks(
     distribution: Distribution | None, *, width: int, seeds: int, seed: int, device: torch.device
 ) -> Iterator[Networks]:

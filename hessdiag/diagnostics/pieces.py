@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shlex
 import time
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from hessdiag import __version__, files
 from hessdiag.curvature import parallel
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem.allowance import amount
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T", int, str)
 
 SETTINGS = "settings.json"
+OF_A_FOLDER = 8_000  # bytes of the settings, and of what the run chose
+OF_A_PIECE = 2_500  # bytes beside its numbers: names and the settings' key
 SUFFIX = ".npz"
 LONGEST = 60  # characters of a setting in a message
 STALE = 3600.0  # seconds after which an unfinished file is that of a process that was killed
@@ -92,10 +96,16 @@ class Pieces:
         """How many pieces were there when the folder was opened, and could be read; of a state, how many it joins."""
         return sum(not name.startswith(_CHOICE) for name in self._there) + self._states
 
-    @property
-    def said(self) -> str:
-        """The end of a sentence about the cost: what of it is there already."""
-        return f"; {self.taken:,} finished pieces are taken up" if self.taken else ""
+    def said(self, numbers: float, files: float = 1, *, anew: bool = False) -> str:
+        """The end of a sentence about the cost: what of it is there already, and what the folder will take.
+
+        Args:
+            numbers: Bytes of all arrays that will be kept, at most.
+            files: In how many pieces.
+            anew: Whether they are one state, that is written anew from time to time.
+        """
+        taken = f"; {self.taken:,} finished pieces are taken up" if self.taken else ""
+        return taken + on_disk(self._folder, numbers, files, anew=anew)
 
     def get(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
         """The piece of that name: from the folder, or computed and kept."""
@@ -211,6 +221,20 @@ def below(folder: str | Path | None, index: int, count: int) -> Path | None:
     if folder is None or count == 1:
         return None if folder is None else Path(folder)
     return Path(folder) / str(index + 1)
+
+
+def on_disk(folder: str | Path | None, numbers: float, files: float = 1, *, anew: bool = False) -> str:
+    """The end of a sentence about the cost: what a folder for finished pieces will take; see `Pieces.said`.
+
+    >>> on_disk("kept", 3e9, anew=True)
+    '; kept takes up to 3 GB of disk, and twice that while it is written anew'
+    >>> on_disk(None, 3e9)
+    ''
+    """
+    if folder is None:
+        return ""
+    twice = ", and twice that while it is written anew" if anew else ""
+    return f"; {folder} takes up to {amount(math.ceil(numbers + OF_A_FOLDER + files * OF_A_PIECE))} of disk{twice}"
 
 
 def digest(numbers: NDArray[np.float64]) -> str:

@@ -30,7 +30,7 @@ from hessdiag.diagnostics.subject import matrix_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
 from hessdiag.linalg import estimators, intervals, slq
-from hessdiag.linalg.eigensolver import ROUNDING, Eigenpairs, extreme_eigenpairs, in_float64
+from hessdiag.linalg.eigensolver import BLOCK, ROUNDING, Eigenpairs, extreme_eigenpairs, in_float64
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.intervals import Average
 from hessdiag.linalg.slq import Density
@@ -383,7 +383,9 @@ def _sampled(
 ) -> dict[str, Any]:
     """Extreme eigenpairs exactly, the rest by quadrature from random vectors."""
     n = matrix.shape[0]
-    report(0, probes * steps, f"{n:,} parameters: {probes} x {steps} products, after the extreme eigenpairs")
+    wide = min(plan.ends.size, probes * steps + BLOCK) * (2 if plan.ends.images else 1)  # each product adds a vector
+    disk = pieces.said(wide * n * matrix.dtype.itemsize + 32 * probes * steps, probes + 2, anew=True)
+    report(0, probes * steps, f"{n:,} parameters: {probes} x {steps} products, after the extreme eigenpairs{disk}")
     wanted = plan.pairs * (1 if semidefinite else 2)
     pairs = extreme_eigenpairs(
         matrix,
@@ -402,7 +404,7 @@ def _sampled(
     )
     if pairs.interrupted:
         return _stopped(matrix, zeros, name, pairs)
-    report(0, probes * steps, f"{probes} x {steps} products for the rest of the spectrum{pieces.said}")
+    report(0, probes * steps, f"{probes} x {steps} products for the rest of the spectrum")
     done = pairs.converged
     values, vectors = pairs.values[done], pairs.vectors[:, done.to(pairs.vectors.device)]
     try:

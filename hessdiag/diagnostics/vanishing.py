@@ -24,6 +24,7 @@ from hessdiag.diagnostics.vanishing_norms import (
     affordable_networks,
     check_against_products,
     hessian_work,
+    kept,
     measure,
     statistics_of,
 )
@@ -293,7 +294,8 @@ def vanishing(
     pieces = Pieces(resume, settings, place)
     report = progress or (lambda done, total, what: None)
     depths = ", ".join(str(L) for L, _ in grid)
-    report(0, sum(work), f"{seeds:,} networks at depths {depths}; Hessian norms of {networks:,}{pieces.said}")
+    disk = pieces.said(*map(sum, zip(*(kept(L, d, batch, seeds, networks) for L, d in grid), strict=True)))
+    report(0, sum(work), f"{seeds:,} networks at depths {depths}; Hessian norms of {networks:,}{disk}")
     measured: list[DepthNorms] = []
     layers: tuple[LayerNorms, ...] = ()
     checks: dict[str, float | None] = {}

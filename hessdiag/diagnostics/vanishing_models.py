@@ -153,7 +153,9 @@ def vanishing_of(
         "distribution": distribution, "seed": seed, **_fingerprint(prints),
     }  # fmt: skip
     pieces = Pieces(resume, settings, problem.device)
-    report(0, sum(work), _cost(surveys, seeds, networks) + pieces.said)
+    report(
+        0, sum(work), _cost(surveys, seeds, networks) + pieces.said(len(surveys) * seeds * each, len(surveys) * seeds)
+    )
 
     def measure_one(depth: int, index: int) -> Arrays:
         problem = network(depth, index)

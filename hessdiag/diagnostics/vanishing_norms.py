@@ -231,11 +231,22 @@ def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:
     return exceeds
 
 
+def kept(depth: int, width: int, batch: int, seeds: int, networks: int) -> tuple[int, int]:
+    """Bytes of what is kept of all networks of a depth, and in how many pieces, on a CPU: elsewhere they are fewer."""
+    numbers = seeds * (8 * (depth + 1) + batch) + networks * 8 * (depth + 2)
+    together = max(1, CHUNK_NUMBERS // (depth * width * max(width, batch)))
+    part = min(together, _networks_a_pass(hessian_method(depth, width, batch), depth, width, batch, capacity.CPU))
+    return numbers, -(-seeds // together) + -(-networks // part)
+
+
 def _hessian_chunk(method: str, ensemble: Ensemble) -> int:
     """Networks per pass of the Hessian norms."""
-    L, d, N = ensemble.depth, ensemble.width, ensemble.batch
+    limits = capacity.of(ensemble.device)
+    return _networks_a_pass(method, ensemble.depth, ensemble.width, ensemble.batch, limits)
+
+
+def _networks_a_pass(method: str, L: int, d: int, N: int, limits: capacity.Capacity) -> int:
     if method == "exact":
-        limits = capacity.of(ensemble.device)
         pairs, curvatures = N * (N + 1) // 2 * d**2, L * N * d**2
         return max(1, min(limits.pair_numbers // pairs, limits.curvature_numbers // curvatures))
     return max(1, capacity.CPU.pair_numbers // (N * d**2))  # on every device: random vectors hang on it
