@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
 
 OF_AN_OBJECT = 500  # bytes of a few small arrays beside their numbers
+FOLDING = 13  # numbers held of each that is folded: itself, three kinds of it, and these in three more copies
 LARGEST_PORTION = 256  # vectors a pass, where each pass rebuilds the graphs of several batches
 
 
@@ -72,7 +73,11 @@ def plan(spent: Outlay, operator: HessianOperator, gauss_newton: GaussNewtonOper
     fewest = probes * len(layers) * kinds
     rows = sum(min(layer.size, max(probes, sampling.BEGINNING * len(problem.parameters))) for layer in layers)
     together = _portion(operator)
-    held = {"vectors of a product": together * (1 + kinds + (2 * kinds - 1) * double)}
+    numbers = 2 * kinds - 1  # of each vector: products with H, G and H - G
+    held = {"vectors of a product": together * (1 + numbers * double)}
+    # The order and signs of every layer; squares and products of the largest, as they are put into that order.
+    largest = max(layer.size for layer in layers) / operator.shape[0]
+    held["folded products"] = 9 / operator.dtype.itemsize + FOLDING * numbers * double * largest
     if gauss_newton is not None:
         held["graph of the Gauss-Newton matrix"] = spent.graph / spent.vector
     held["samples"] = 2 * probes * _probe_bytes(problem) / spent.vector
