@@ -26,8 +26,11 @@ COMMANDS = {  # page: arguments, and the most pages on paper
     "chain": (["chain", "--seeds", "200"], 6),
     "diag-share-deep": (["diag-share", f"{NETWORKS}:deep"], 6),
     "blocks-deep": (["blocks", f"{NETWORKS}:deep"], 7),
-    "diag-share-hf": (["diag-share", f"{NETWORKS}:hf_like", "--rows", "100"], 6),
-    "eigs-hf": (["eigs", f"{NETWORKS}:hf_like", "--lowest", "1", "--highest", "2", "--tol", "0.1"], 5),
+    "diag-share-hf": (["diag-share", "hf:{folder}/bert", "--batch-size", "4", "--rows", "100"], 6),
+    "eigs-hf": (
+        ["eigs", "hf:{folder}/bert", "--batch-size", "4", "--lowest", "1", "--highest", "2", "--tol", "0.1"],
+        5,
+    ),
     "trajectory": (["diag-share", *(f"{{folder}}/step{step}.pt" for step in range(3)), "--loss", "ce"], 6),
 }
 WIDTHS = (360, 800, 1600)
@@ -37,6 +40,7 @@ WIDTHS = (360, 800, 1600)
 def page_of(tmp_path_factory):
     """Runs a command once and gives the path of its page."""
     folder = tmp_path_factory.mktemp("pages")
+    networks.bert(folder / "bert")
     model, _, _ = networks.mlp()
     for step in range(3):
         torch.save(model, folder / f"step{step}.pt")
