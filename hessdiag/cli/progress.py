@@ -19,6 +19,8 @@ PATIENCE = 120.0  # and where a command counts its own work, but has said nothin
 SHORT = 2.0  # seconds that nobody need be told of
 MOST = "at most "  # begins the unit of what may end earlier
 FEW, LONG = 2, 5.0  # products, or seconds of them, after which their time is known
+USUAL = 0.02  # of the products at which a search gives up: so few often do, and are worth to be told of
+SURE = 1.5  # ratio of two times up to which they are told as one
 HOURS = 7200.0  # seconds of work that are announced as soon as its pace is known
 
 Reporter = Callable[[int, int, str], None]
@@ -71,12 +73,12 @@ class Telling:
             self._say(what)
             self._show("", total)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=done, total=total, description=visible(what) if done else "")
+            left = self._left(done, total, what) if 0 < done < total else ""
+            described = visible(what) if done else ""
+            self._bar.update(self._task, completed=done, total=total, description=described, left=left)
         elif self._bar is None and 0 < done < total and self._due():
-            most, each, unit = MOST * what.startswith(MOST), self._each(done), what.removeprefix(MOST)
-            # Where a search ends is not known: the time to its limit, hours where minutes are likely, says nothing.
-            time_ = f"{short(each)} each" if most else f"about {duration(each * (total - done))} left"
-            say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {time_}")
+            most, unit = MOST * what.startswith(MOST), what.removeprefix(MOST)
+            say(f"  {done:,} of {most}{total:,}{f' {unit}' * bool(unit)}, {self._left(done, total, what)}")
         if 0 < done < total and not what.startswith(MOST):
             self._warn(done, total)
         if done and self._before is None:  # checks and graphs came first
@@ -87,10 +89,28 @@ class Telling:
         if self._warned or self._before is None or done <= self._before[0]:
             return
         if time.monotonic() - self._before[1] >= SHORT:
-            left = self._each(done) * (total - done)
+            left, _ = self._range(done, total)
             self._warned = True
             if left >= HOURS:
                 self._say(f"  at this pace it takes about {duration(left)}; Ctrl-C ends it")
+
+    def _range(self, done: int, total: int) -> tuple[float, float | None]:
+        """Seconds that are left of all, the least and the most; of what is counted here, where no more is known."""
+        left = self.ledger.left
+        return left if left is not None else (self._each(done) * (total - done),) * 2
+
+    def _left(self, done: int, total: int, what: str) -> str:
+        """The time that is left, in words; of a search whose end nobody knows, what a step takes."""
+        if what.startswith(MOST) and self.ledger.left is None:
+            # The time to its limit, hours where minutes are likely, says nothing.
+            return f"{short(self._each(done))} each"
+        least, most = self._range(done, total)
+        if most is None:
+            more = f", at least {duration(least)} left" if least >= SHORT else ""
+            return f"{short(self._each(done))} each{more}"
+        if most <= SURE * max(least, SHORT):
+            return f"about {duration((least + most) / 2)} left"
+        return f"{duration(least)} to {duration(most)} left"
 
     def _each(self, done: int) -> float:
         """Seconds of one unit: since they are counted; before that, of a product, or since the work was announced."""
@@ -107,8 +127,11 @@ class Telling:
         each = ledger.seconds_per_product
         if not self._told and each is not None and (ledger.products >= FEW or ledger.seconds >= LONG):
             self._told = ledger.plan is not None
-            if ledger.plan is not None and each * ledger.plan.products[0] >= SHORT:
-                self._say(cost_line(ledger))
+            if ledger.plan is not None:
+                least, most = ledger.planned_seconds
+                if (USUAL * most if ledger.plan.search else least) >= SHORT:
+                    ledger.announced = least, most
+                    self._say(cost_line(ledger))
         spent = f"{ledger.products:,.0f} products and {ledger.gradients:,} gradients so far"
         if self._bar is None:
             if self._due(PLAIN_EVERY if self._before is None else PATIENCE):
@@ -138,7 +161,7 @@ class Telling:
             return
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(what, total=total)
+        self._task = self._bar.add_task(what, total=total, left="")
 
 
 def cost_line(ledger: "Ledger") -> str:
@@ -149,22 +172,34 @@ def cost_line(ledger: "Ledger") -> str:
     assert plan is not None
     assert each is not None
     fewest, most = plan.products
-    many = f"{fewest:,}" if fewest == most else f"{fewest:,} to at most {most:,}"
-    time_ = duration(each * fewest) if fewest == most else f"{duration(each * fewest)} to {duration(each * most)}"
     memory = f"peak memory {gib(plan.peak)} of {gib(plan.available)} that are free"
-    return f"cost: {many} products, {short(each)} each as measured: {time_} for them; {memory}"
+    ends = ledger.planned_seconds
+    if plan.search:
+        return (
+            f"cost: at most {most:,} products, {short(each)} each as measured: {duration(ends[1])} at most with checks "
+            f"and arithmetic, and less the sooner the pairs converge; {memory}"
+        )
+    many = f"{fewest:,}" if fewest == most else f"{fewest:,} to at most {most:,}"
+    whole = f", {_span(*ends)} in all with checks and arithmetic" if plan.vectors[1] else ""
+    for_them = _span(each * fewest, each * most)
+    return f"cost: {many} products, {short(each)} each as measured: {for_them} for them{whole}; {memory}"
+
+
+def _span(least: float, most: float) -> str:
+    """One duration, or two."""
+    first, last = duration(least), duration(most)
+    return first if first == last else f"{first} to {last}"
 
 
 def _bar() -> "Progress":
     from rich.console import Console  # neither --help nor a log needs a bar
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     shown = (
         TextColumn("  {task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("ETA"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}", markup=False),
     )
     return Progress(*shown, console=Console(stderr=True, width=columns(), height=24), transient=True)
 

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from hessdiag.curvature import cost
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.point.examine import TOLERANCE, Examination
 from hessdiag.curvature.point.examine import examine as examine_point
@@ -29,6 +30,7 @@ def examine(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = 
         ComputeError: with the size of its products, if those are refused.
     """
     found = examine_point(operator, seed)
+    cost.begin()
     if squared and found.size and math.isfinite(found.size) and not _SQUARABLE[0] <= found.size <= _SQUARABLE[1]:
         raise ComputeError(
             f"products with {operator.matrix} are of size {found.size:.0e}: their squares are beyond float64.",

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import time
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ from hessdiag.ranks import local_size
 if TYPE_CHECKING:
     import torch
 
+PACE_NUMBERS = 2**22  # of a vector by which the pace of memory is measured: beyond any cache
+PACE_ROWS = 4
 LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring a CPU no more speed
 LARGEST_CHUNK_OF_GPU = 512  # likewise
 CPU_VECTOR_BYTES = 2 * 2**20
@@ -75,6 +78,21 @@ def held_bytes(device: "torch.device") -> int:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError, AttributeError):
         return 0
+
+
+def pace(vector: int, device: "torch.device") -> float:
+    """Seconds that linear algebra takes to read a vector of so many bytes, measured here and now, on a part of it."""
+    import torch
+
+    numbers = vector // 4
+    size = max(min(numbers, PACE_NUMBERS), 1)
+    rows = torch.ones(PACE_ROWS, size, dtype=torch.float32, device=device)
+    times = []
+    for _ in range(2):  # the first of which waits for pages
+        started = time.perf_counter()
+        float((rows @ rows[0]).sum())
+        times.append(time.perf_counter() - started)
+    return min(times) / PACE_ROWS * numbers / size
 
 
 def give_back() -> None:

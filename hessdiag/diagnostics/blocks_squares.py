@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import cost, parallel, sampling
+from hessdiag.curvature.cost import Work
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -71,7 +72,7 @@ def plan(spent: Outlay, operator: HessianOperator, gauss_newton: GaussNewtonOper
     problem, double = operator.problem, 8 / operator.dtype.itemsize
     layers, kinds = problem.executed_layers, 1 if gauss_newton is None else 2
     fewest = probes * len(layers) * kinds
-    rows = sum(min(layer.size, max(probes, sampling.BEGINNING * len(problem.parameters))) for layer in layers)
+    rows = _most_rows(problem, probes)
     together = _portion(operator)
     numbers = 2 * kinds - 1  # of each vector: products with H, G and H - G
     held = {"vectors of a product": together * (1 + numbers * double)}
@@ -88,6 +89,12 @@ def kept_bytes(problem: Problem, probes: int, kinds: int) -> int:
     """Bytes of what `sampled` keeps: of each vector its norms in all layers, its trace and its folded products."""
     sizes = [layer.size for layer in problem.executed_layers]
     return probes * sum(8 * (kinds * len(sizes) + 1 + 3 * kinds * min(size, pairs.LENGTH)) for size in sizes)
+
+
+def _most_rows(problem: Problem, probes: int) -> int:
+    """Rows that `diagonal_masses` takes at most."""
+    most = max(probes, sampling.BEGINNING * len(problem.parameters))
+    return sum(min(layer.size, most) for layer in problem.executed_layers)
 
 
 def sampled(
@@ -146,6 +153,8 @@ def sampled(
                 seen = pairs.folded(folds[m], vectors[inside, column].double(), blocks)
                 own[r * count + m] = (squares[:, :, column], float(traces[column]), seen)
             state.save(len(own), arrays, last=len(own) == total)
+            left = (total - len(own)) * len(kinds[:2])
+            cost.reach(0.0, Work(left), Work(left + _most_rows(operator.problem, probes)))
             report(len(own), total, "vectors")
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import parallel
+from hessdiag.curvature import cost, parallel
 from hessdiag.curvature.checks import Examination, examine
+from hessdiag.curvature.cost import Work
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import support
@@ -18,6 +19,7 @@ from hessdiag.diagnostics import bounds_rows, operators
 from hessdiag.diagnostics.bounds_rows import Rows, dense, sketched, streamed
 from hessdiag.diagnostics.bounds_verdict import NAMES, contradicted, excluded, findings, witnesses
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
+from hessdiag.diagnostics.forecast import foreseen
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, outlay
 from hessdiag.diagnostics.subject import problem_of
@@ -37,7 +39,6 @@ DENSE_UP_TO = 5_000  # parameters: the whole matrix, for the bounds that need al
 EXACT_UP_TO = 10_000  # parameters: every row, streamed; beyond, a sketch
 TOLERANCE = 1e-3  # relative residual of the measured extremes
 MOST_PRODUCTS = 5_000  # to measure the extremes, where the matrix is not held
-OFTEN = 20  # products that they often take
 NO_ENTRY = "no entry of the rows that were finished is negative beyond rounding"
 # What an interrupt leaves unmeasured.
 NOTHING: dict[str, Any] = {
@@ -141,9 +142,9 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
         report(0, n, f"{n:,} parameters: the whole Hessian")
         matrix, rows = dense(operator, report)
     elif n <= EXACT_UP_TO:
-        rows = streamed(operator, report)
+        rows = streamed(operator, _with_search(report))
     else:
-        rows = sketched(products, seed, report)
+        rows = sketched(products, seed, _with_search(report))
     if rows.stopped:
         return _stopped(problem, rows, part.zeros, products.engine, checks, operator.precision)
     measured = _measured(products if matrix is None else matrix, space, seed, operator.precision, report)
@@ -197,7 +198,8 @@ def _plan(operator: HessianOperator) -> Basis:
     spent = outlay(operator)
     space, n = basis(spent, operator.shape[0], 1, 1, None), operator.shape[0]
     rows = n if n <= EXACT_UP_TO else bounds_rows.SKETCHES + bounds_rows.REFINED
-    spent.plan((rows + OFTEN, rows + MOST_PRODUCTS), space.held)
+    passes = space.work(2).vectors, space.work(MOST_PRODUCTS).vectors
+    spent.plan((rows + 2, rows + MOST_PRODUCTS), space.held, passes=passes)
     return space
 
 
@@ -283,6 +285,17 @@ def _whole(problem: Problem, matrix: Tensor) -> dict[str, Interval]:
     }
 
 
+def _with_search(report: Progress) -> Progress:
+    """A listener to rows, which a search for the extremes follows: it ends nobody knows when."""
+
+    def told(done: int, total: int, what: str) -> None:
+        if done:
+            cost.reach(0.0, Work(total - done + 2), None)
+        report(done, total, what)
+
+    return told
+
+
 def _measured(
     operator: SymmetricOperator, space: Basis | None, seed: int, precision: float, report: Progress
 ) -> dict[str, Any]:
@@ -290,6 +303,7 @@ def _measured(
     n = operator.shape[0]
     most = MOST_PRODUCTS if space is not None else 20 * n
     report(0, most, f"{n:,} parameters: the lowest and the highest eigenvalue")
+    cost.begin()
     try:
         pairs = extreme_eigenpairs(
             operator,
@@ -301,6 +315,7 @@ def _measured(
             max_products=most,
             seed=seed,
             precision=precision,
+            foresee=foreseen,
             progress=lambda spent, found: report(
                 min(spent, most), most, f"at most products ({found} of 2 extremes found)"
             ),

@@ -17,6 +17,7 @@ from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
 from hessdiag.diagnostics.eigs_verdict import findings
+from hessdiag.diagnostics.forecast import foreseen
 from hessdiag.diagnostics.inertia import Inertia
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, kept_pieces, outlay
@@ -40,7 +41,6 @@ Progress = Callable[[int, int, str], None]
 
 DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK; more on a GPU (`capacity`)
 MAX_PRODUCTS = 5_000
-OFTEN = 20  # products for each pair of the end with more of them, if it goes well
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,7 @@ def eigs(
             precision=shared.precision,
             images=space.images,
             kept=None if pieces is None or not pieces.kept else pieces.state("krylov"),
+            foresee=foreseen,
             progress=lambda spent, converged: report(
                 min(spent, wanted), wanted, f"at most products ({converged} of {lowest + highest} pairs found)"
             ),
@@ -330,8 +331,9 @@ def _plan(
     """What will be held and spent, entered in the ledger before it is."""
     spent = outlay(operator)
     space = basis(spent, n, lowest, highest, max_basis, block)
-    usual = min(OFTEN * max(lowest, highest), max_products)
-    spent.plan((usual, max_products), {**space.held, "direction of the gradient": 1})
+    fewest = min(lowest + highest, max_products)
+    passes = space.work(fewest).vectors, space.work(max_products).vectors
+    spent.plan((fewest, max_products), {**space.held, "direction of the gradient": 1}, passes=passes, search=True)
     return space
 
 
@@ -340,8 +342,8 @@ def _cost(n: int, lowest: int, highest: int, space: Basis | None, itemsize: int)
         return f"{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
     memory = _held(n, space, itemsize) / 2**20
     return (
-        f"{n:,} parameters: {lowest} lowest and {highest} highest eigenpairs, from Hessian products "
-        f"(often {OFTEN * max(lowest, highest):,} or more), up to {space.size} vectors in {memory:,.0f} MiB"
+        f"{n:,} parameters: {lowest} lowest and {highest} highest eigenpairs, from Hessian products until they "
+        f"converge, up to {space.size} vectors in {memory:,.0f} MiB"
     )
 
 

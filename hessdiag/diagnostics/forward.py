@@ -1,9 +1,9 @@
 """How far a signal gets through random fully connected networks: what is typical, and what the average says."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from hessdiag.curvature.cost import SPARE, gib, refuse_many
 from hessdiag.curvature.measurement import ensemble
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
-from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, chunk_count, ratio_statistics
+from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, chunk_count, pace, ratio_statistics
 from hessdiag.diagnostics.forward_solution import Solution, solution
 from hessdiag.diagnostics.forward_solve import Ensemble, measure_and_solve
 from hessdiag.diagnostics.forward_theory import exact_kurtosis, exact_log_medians, exact_log_rms
@@ -25,6 +25,7 @@ from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Status
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets import activations
+from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem.device import device_named
 from hessdiag.theory.gaussian_nets import gate_moments
@@ -291,7 +292,8 @@ def forward(
         by_kind.setdefault(weights.distribution if weights else None, []).append(name)
     searches = phi.slope is None and solve is not None
     passes = 1 + (solve is not None) + (1 if per_layer else 3 / FIRST_SHARE) * searches
-    done, total, report = 0, round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
+    total, report = round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
+    done, shares = 0.0, _shares({kind: len(members) for kind, members in by_kind.items()}, width, phi, place)
     settings = {
         "command": "forward", "depth": depth, "width": width, "init": names, "activation": activation, "seeds": seeds,
         "seed": seed, "distribution": distribution, "solve": solve, "per_layer": per_layer,
@@ -300,10 +302,10 @@ def forward(
     disk = pieces.said(8 * passes * len(names) * seeds * depth, passes * len(by_kind) * chunk_count(width, seeds))
     report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{disk}")
 
-    def advance(count: int) -> None:
+    def advance(kind: Distribution | None, count: int) -> None:
         nonlocal done
-        done = min(done + count, total)
-        report(done, total, "")
+        done = min(done + shares[kind] * count, total)
+        report(round(done), total, "")
 
     logs: dict[str, Floats] = {}
     solutions: dict[str, Solution] = {}
@@ -311,7 +313,7 @@ def forward(
     try:
         for kind, members in by_kind.items():
             scales = [math.sqrt(weights.variance * width) if (weights := laws[name]) else 1.0 for name in members]
-            ensemble = Ensemble(kind, depth, width, phi, seeds, seed, place, advance, pieces)
+            ensemble = Ensemble(kind, depth, width, phi, seeds, seed, place, partial(advance, kind), pieces)
             weights = laws[members[0]]
             found = measure_and_solve(ensemble, scales, weights, solve, per_layer=per_layer)
             logs |= dict(zip(members, found.logs, strict=True))
@@ -353,6 +355,17 @@ def forward(
 def unmeasured(seed: int, device: str) -> Forward:
     """The result of a run that was interrupted before two networks were done."""
     return Forward((), seed, device, interrupted=True)
+
+
+def _shares(
+    members: Mapping[Distribution | None, int], width: int, phi: Activation, place: torch.device
+) -> dict[Distribution | None, float]:
+    """What a layer of one network counts for under each law of the weights: 1 on average, by the time that it takes."""
+    if len(members) == 1:
+        return dict.fromkeys(members, 1.0)
+    paces = {kind: pace(kind, gains, width=width, phi=phi, device=place) for kind, gains in members.items()}
+    mean = sum(paces.values()) / len(paces)
+    return {kind: seconds / mean if mean else 1.0 for kind, seconds in paces.items()}
 
 
 def initialized(entry: InitRatios, seed: int) -> dict[str, Tensor]:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import torch
 
-from hessdiag.curvature import checks, parallel
+from hessdiag.curvature import checks, cost, parallel
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
@@ -65,6 +65,7 @@ def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
         ComputeError: if products cannot be computed.
     """
     found = matrix.compared(seed)
+    cost.begin()
     linear = found is not None and found.linear
     known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
     if found is None:

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 
 from hessdiag.curvature import cost, memory, parallel
+from hessdiag.curvature.cost import Work
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
-from hessdiag.linalg.lanczos import LONG
+from hessdiag.linalg.lanczos import LONG, traffic
 from hessdiag.problem.problem import Problem
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
@@ -54,12 +55,21 @@ class Outlay:
         fitting = max(int(free // self.vector), 0)
         return parallel.least(fitting, self.device)
 
-    def plan(self, products: int | tuple[int, int], vectors: Mapping[str, float]) -> None:
+    def plan(
+        self,
+        products: int | tuple[int, int],
+        vectors: Mapping[str, float],
+        *,
+        passes: tuple[float, float] = (0.0, 0.0),
+        search: bool = False,
+    ) -> None:
         """Enter in the ledger what is planned.
 
         Args:
             products: How many; the fewest and the most where that is not known.
             vectors: How many are held, by what for.
+            passes: The fewest and the most that arithmetic beside the products reads or writes.
+            search: Whether the most is only where a search gives up.
         """
         held = {name: count * self.vector for name, count in vectors.items()}
         work = self.graph + self.passing + sum(held.values())
@@ -67,7 +77,8 @@ class Outlay:
             parts: dict[str, float] = {"check of the point": self.check}
         else:
             parts = {"graph and gradient": self.graph, "one product": self.passing, **held}
-        cost.plan(products, parts, self.device)
+        pace = memory.pace(self.vector, self.device) if passes[1] else 0.0
+        cost.plan(products, parts, self.device, vectors=passes, pace=pace, search=search)
 
 
 def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
@@ -115,6 +126,10 @@ class Basis:
     size: int
     images: bool
     held: Mapping[str, float]
+
+    def work(self, products: int) -> Work:
+        """So many products, and what comes to them, about: a basis that grows, of which a restart keeps a third."""
+        return Work(products, products * traffic(min(2 * self.size // 3, products // 2)))
 
     def again(self, pieces: Pieces) -> "Basis":
         """The same, or as the run chose whose pieces are there: free memory may have changed."""

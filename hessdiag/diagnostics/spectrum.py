@@ -20,6 +20,7 @@ from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import Restricted, Support, support
 from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.certificate import Certificate, Witness, certificate
+from hessdiag.diagnostics.forecast import Quadratures
 from hessdiag.diagnostics.inertia import Inertia
 from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.operators import LossInOutput, Operator, OperatorName, Products
@@ -282,7 +283,10 @@ def spectrum(
     if part.size > dense:
         spent = outlay(matrix)
         plan = quadrature(spent, part.size, ENDS, probes, steps)
-        spent.plan((probes * (steps + 4), probes * (2 * steps + 4)), plan.held)
+        rest = Quadratures(probes, steps, 2 * plan.pairs).whole
+        most = rest + plan.ends.work(probes * steps)
+        count = round(rest.products) + 2 * plan.pairs, round(most.products)
+        spent.plan(count, plan.held, passes=(rest.vectors, most.vectors))
     report = progress or (lambda done, total, what: None)
     checks = examine(matrix, seed, squared=True)
     output = None if isinstance(matrix, HessianOperator) else operators.output_checks(matrix, seed)
@@ -386,6 +390,7 @@ def _sampled(
     wide = min(plan.ends.size, probes * steps + BLOCK) * (2 if plan.ends.images else 1)  # each product adds a vector
     disk = pieces.said(wide * n * matrix.dtype.itemsize + 32 * probes * steps, probes + 2, anew=True)
     report(0, probes * steps, f"{n:,} parameters: {probes} x {steps} products, after the extreme eigenpairs{disk}")
+    task = Quadratures(probes, steps, 2 * plan.pairs)
     wanted = plan.pairs * (1 if semidefinite else 2)
     pairs = extreme_eigenpairs(
         matrix,
@@ -396,6 +401,7 @@ def _sampled(
         images=plan.ends.images,
         kept=pieces.state("extreme eigenpairs") if pieces.kept else None,
         max_products=probes * steps,
+        foresee=task.foresee,
         progress=lambda spent, found: report(
             min(spent, probes * steps), probes * steps, f"at most products ({found} of {wanted} extreme pairs found)"
         ),
@@ -406,6 +412,7 @@ def _sampled(
         return _stopped(matrix, zeros, name, pairs)
     report(0, probes * steps, f"{probes} x {steps} products for the rest of the spectrum")
     done = pairs.converged
+    task.taken = int(done.sum())
     values, vectors = pairs.values[done], pairs.vectors[:, done.to(pairs.vectors.device)]
     try:
         density = slq.spectral_density(
@@ -417,18 +424,23 @@ def _sampled(
             zeros=zeros,
             at_once=plan.at_once,
             keep=pieces.get,
-            progress=lambda count: report(count * steps, probes * steps, "products"),
+            progress=lambda count: report(task.finished(count), probes * steps, "products"),
+            stepped=lambda vectors, step: report(task.stepped(vectors, step), probes * steps, "products"),
         )
     except KeyboardInterrupt:  # before two probes were done, from which an error can be told
         return _stopped(matrix, zeros, name, pairs)
     interrupted = len(density.nodes) < probes
     moments = density.moments(2)
-    counted = 4 * probes
+    counted = task.signs
+
+    def traced(products: int) -> None:
+        task.traced(products)
+        report(products, counted, "products for the trace")
+
     try:
         left = estimators.Deflated(matrix, vectors)
-        rest = _kept_trace(
-            pieces, lambda: estimators.trace(left, counted, seed + 2, sketch=density.sketch_size(counted))
-        )
+        sketch = density.sketch_size(counted)
+        rest = _kept_trace(pieces, lambda: estimators.trace(left, counted, seed + 2, sketch=sketch, progress=traced))
         trace = rest.shifted(float(values.sum()))
     except KeyboardInterrupt:
         interrupted = True

@@ -1,5 +1,6 @@
 """Both ends of the spectrum of a symmetric operator: block Lanczos with thick restarts, in one Krylov space."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from hessdiag.arithmetic import ieee
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.lanczos import row_norms
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.outlook import Outlook, Way, ahead
 
 Progress = Callable[[int, int], None]  # products, pairs that have converged
 Arrays = Mapping[str, NDArray[Any]]
@@ -99,6 +101,7 @@ def extreme_eigenpairs(
     precision: float | None = None,
     images: bool = True,
     progress: Progress | None = None,
+    foresee: Callable[[Outlook], None] = lambda outlook: None,
     kept: Kept | None = None,
 ) -> Eigenpairs:
     """Compute the lowest and the highest eigenpairs from products with the operator.
@@ -123,6 +126,7 @@ def extreme_eigenpairs(
         images: Hold as many images beside the basis. Without, half the memory does, the true residuals take a product
             each, and after an interrupt the residuals are those of the recurrence, true up to rounding.
         progress: Called with (products, converged pairs).
+        foresee: Called before with what residuals say of the way that is left.
         kept: Where the iteration's state is kept from time to time, and where it goes on from.
 
     Returns:
@@ -151,7 +155,7 @@ def extreme_eigenpairs(
     limit = max_products or 20 * n
     try:
         report = progress or (lambda products, converged: None)
-        return _iterate(space, lowest, highest, tol, limit, widest, report, kept)
+        return _iterate(space, lowest, highest, tol, limit, widest, report, foresee, kept)
     except KeyboardInterrupt:
         if not space.size:
             raise
@@ -266,6 +270,7 @@ def _iterate(
     limit: int,
     widest: int,
     report: Progress,
+    foresee: Callable[[Outlook], None],
     kept: Kept | None,
 ) -> Eigenpairs:
     """Grow and restart the space until the wanted pairs have converged, rounding forbids more, or the limit is reached.
@@ -273,6 +278,7 @@ def _iterate(
     A true residual is formed only once its estimate has passed.
     """
     look, steps, wait = 0, 0, 0
+    looks: list[tuple[int, float]] = []  # how residuals fell
     if kept is not None and kept.arrays:
         space.resume(kept.arrays)
         look, steps, wait = kept.arrays["loop"].tolist()
@@ -292,6 +298,10 @@ def _iterate(
         passed = estimates[wanted] <= allowed
         afar = bool((estimates[wanted] > 10 * allowed).any())
         look = space.size + int((CHECK_EVERY_AFAR if afar else CHECK_EVERY) * space.size)
+        worst = float((estimates[wanted] / allowed).max()) if bool((allowed > 0).all()) else math.inf
+        looks.append((space.products, math.log(worst) if 0 < worst < math.inf else 0.0))
+        certain = (wait - steps) * space.block if passed.all() else 0
+        foresee(_outlook(space, looks, certain, limit, len(wanted)))
         report(space.products, int(passed.sum()))
         if passed.all() and steps >= wait:
             pairs = _pairs(space, lowest, highest, tol)
@@ -307,6 +317,18 @@ def _iterate(
             space.restart(values[staying], vectors[:, staying])
             look = 0
     return _pairs(space, lowest, highest, tol)
+
+
+def _outlook(space: KrylovSpace, looks: list[tuple[int, float]], certain: int, limit: int, pairs: int) -> Outlook:
+    """How far the end is: so many products where that is certain, or as residuals fall, but not beyond the limit."""
+
+    def way(products: float) -> Way:
+        products = max(min(products, limit - space.products), 0)
+        last, beside = space.finish(pairs)
+        return Way(products + last, space.traffic(products) + beside)
+
+    found = (float(certain), float(certain)) if certain > 0 else ahead(looks)
+    return Outlook(space.passed, found and (way(found[0]), way(found[1])), way(0), way(limit))
 
 
 def _pairs(space: KrylovSpace, lowest: int, highest: int, tol: float, *, interrupted: bool = False) -> Eigenpairs:

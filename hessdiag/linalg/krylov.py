@@ -11,10 +11,11 @@ from torch import Tensor
 
 from hessdiag import capacity
 from hessdiag.linalg.block_step import BlockStep, block_step
-from hessdiag.linalg.lanczos import BREAKDOWN, LONG, orthogonalize, row_norms, scaled
+from hessdiag.linalg.lanczos import BREAKDOWN, LONG, TRAFFIC, orthogonalize, row_norms, scaled, traffic
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.whole import whole
 
+MIXED = 0.125  # vectors whose reading takes as long as adding one to another, many of which share their reading
 CANCELLED = 0.1  # a row that lost more than this to its block is orthogonalized against the basis once more
 
 
@@ -51,6 +52,7 @@ class KrylovSpace:
         self.block = block
         self.room = capacity - widest  # rows that a restart may keep
         self.size = self.products = self.restarts = self.largest = 0
+        self.passed = 0.0  # vectors that arithmetic has read or written
         self.norm = 0.0  # the largest |A q| so far: a lower bound of |A|
         self.ritz_range = (math.inf, -math.inf)  # the smallest and the largest Ritz value seen, forgotten ones included
         self._capacity = capacity
@@ -74,6 +76,7 @@ class KrylovSpace:
     def _add(self, images: Tensor, start: int, stop: int) -> None:
         """Take the next block into the basis."""
         self.products += stop - start
+        self.passed += (stop - start) * traffic(stop)
         # Copied to where the next block comes, and orthogonalized there: long vectors then need no fresh memory.
         remainder, step = self._basis[stop : stop + len(images)], None
         remainder.copy_(images)
@@ -164,6 +167,7 @@ class KrylovSpace:
 
     def _restart(self, values: Tensor, vectors: Tensor) -> None:
         keep = len(values)
+        self.passed += self._restarting(keep)
         following = self._basis[self.size : self.size + self._width].clone()
         for held in (self._basis, self._images):
             if held is not None:
@@ -173,6 +177,23 @@ class KrylovSpace:
         self._projected[:keep, :keep] = torch.diag(values)
         self.size, self._reach = keep, 0
         self.restarts += 1
+
+    def _restarting(self, keep: int) -> float:
+        """Vectors that a restart is worth which keeps so many."""
+        return (1 + (self._images is not None)) * (self.size + keep + MIXED * self.size * keep)
+
+    def finish(self, pairs: int) -> tuple[int, float]:
+        """What true residuals of so many pairs take: products, and vectors that arithmetic reads or writes."""
+        combined = self.size + MIXED * self.size * pairs + TRAFFIC * pairs
+        return (pairs, combined) if self._images is None else (0, 2 * combined)
+
+    def traffic(self, products: float) -> float:
+        """Vectors that arithmetic will read or write beside so many more products, about."""
+        first = min(products, self._capacity - self.size)
+        kept = self.room // 2
+        cycle = max(self._capacity - kept, 1)
+        each = traffic((self._capacity + kept) // 2) + self._restarting(kept) / cycle
+        return first * traffic(self.size + int(first / 2)) + (products - first) * each
 
     def widen(self, block: int) -> None:
         """Add random rows to the next block, and take steps of that width from here on."""

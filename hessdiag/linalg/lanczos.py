@@ -1,5 +1,6 @@
 """Lanczos tridiagonalization with full reorthogonalization, of several start vectors in lockstep."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from hessdiag.linalg.operator import SymmetricOperator
 
 LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
 PIECE = 2**18  # numbers of it that pass at a time: the C library keeps the pages of so few for the next ones
+TRAFFIC = 16.0  # vectors that a step reads or writes beside its basis: the last two rows, norms, copies, scaling
 BREAKDOWN = 10.0  # units of rounding of |A| below which a remainder is taken for zero
 
 
@@ -45,7 +47,23 @@ class Tridiagonal:
 
 
 @ieee()
-def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, keep_basis: bool = False) -> Tridiagonal:
+def traffic(size: int) -> float:
+    """Vectors that arithmetic reads or writes to orthogonalize one against so many.
+
+    >>> traffic(10)
+    36.0
+    """
+    return 2.0 * size + TRAFFIC
+
+
+def tridiagonalize(
+    operator: SymmetricOperator,
+    start: Tensor,
+    steps: int,
+    *,
+    keep_basis: bool = False,
+    progress: Callable[[int, int], None] = lambda vectors, steps: None,
+) -> Tridiagonal:
     """Run Lanczos from each column of `start`, one product with all of them per step.
 
     Each new vector is orthogonalized against its whole basis at every step, by two passes of classical Gram-Schmidt
@@ -58,6 +76,7 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
         start: Start vectors of any length, shape (n, k) or (n,). A zero vector takes no steps.
         steps: m, the most steps; no more than n are taken.
         keep_basis: Return the bases too. They are held in any case: k (m + 1) n numbers.
+        progress: Called after each step with how many vectors took it, and which it was.
 
     Returns:
         One tridiagonal matrix per start vector.
@@ -113,6 +132,7 @@ def tridiagonalize(operator: SymmetricOperator, start: Tensor, steps: int, *, ke
             for index, norm, goes_on in zip(active.tolist(), norms, more.tolist(), strict=True):
                 row = basis[index, step + 1][None]
                 scaled(row, norm[None], out=row) if goes_on else row.zero_()
+        progress(len(active), step + 1)
         active = active[more]
         betas[active, step] = norms[more]
     return Tridiagonal(alphas, betas, taken, basis[:, :m].transpose(1, 2) if keep_basis else None)

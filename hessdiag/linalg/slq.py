@@ -329,6 +329,7 @@ def spectral_density(
     width: float | None = None,
     at_once: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    stepped: Callable[[int, int], None] = lambda vectors, steps: None,
     keep: Callable[[str, Callable[[], Arrays]], Arrays] = lambda name, compute: compute(),
 ) -> Density:
     """Spectral density by Lanczos from random vectors, all of them in lockstep.
@@ -344,6 +345,7 @@ def spectral_density(
         width: Of the Gaussian that smooths. Default: the bulk's range over the steps, the distance of nodes.
         at_once: Probes per lockstep, where the bases of all do not fit: they hold k (m + 1) n numbers.
         progress: Called with the number of probes done. A keyboard interrupt after the second keeps what is there.
+        stepped: Called after each step with how many probes took it, and which it was.
         keep: Gives what the function computes for the probes of a name, or what is there of it already.
 
     Returns:
@@ -367,7 +369,7 @@ def spectral_density(
         for group in torch.split(starts, at_once or probes, dim=1) if steps else ():
 
             def computed(group: Tensor = group) -> Arrays:
-                found = tridiagonalize(free if len(outliers) else operator, group, steps)
+                found = tridiagonalize(free if len(outliers) else operator, group, steps, progress=stepped)
                 return {"alphas": found.alphas.numpy(), "betas": found.betas.numpy(), "steps": found.steps.numpy()}
 
             arrays = keep(f"probes {done + 1} to {done + group.shape[1]}", computed)
