@@ -91,7 +91,7 @@ def test_provenance_is_an_allow_list(hessdiag, fake, monkeypatch):
     out = hessdiag("diag-share", MODEL, "--json", "--seed", "3").out
     provenance = json.loads(out)["provenance"]
     assert set(provenance) == {
-        "argv", "started", "wall_seconds", "peak_memory_bytes",
+        "argv", "arithmetic", "started", "wall_seconds", "peak_memory_bytes",
         "versions", "platform", "device", "threads", "kernels_forced", "cost"
     }  # fmt: skip
     assert provenance["argv"] == ["hessdiag", "diag-share", MODEL, "--json", "--seed", "3"]
