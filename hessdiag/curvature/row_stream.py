@@ -1,7 +1,7 @@
 """Statistics of every row of a Hessian that has linear layers, step by step: a run may end after any, or go on later.
 
 Neurons of linear layers go through neuron space, a few at a time; all other parameters have a row by a product each.
-What was done first is a sample of all: neurons are taken in the order of `neuron_sample`, and layers advance together.
+What was done first is a sample of all, if neurons come in such an order: some of every layer, then layers together.
 """
 
 import time
@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag import capacity
-from hessdiag.curvature import neuron_sample, parallel
+from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, spans
 from hessdiag.curvature.panel_sums import panel_sums
+
+FEW = 5  # neurons that are no sample of more
+ENOUGH = 12  # neurons of a wide layer that come before the rest of any
 
 
 @dataclass(frozen=True)
@@ -169,7 +172,7 @@ class RowStream:
         parameters = self._places.cpu().numpy()
         for index, neuron in enumerate(self.space.layers):
             count = self._neurons_done(index)
-            if count < neuron_sample.first(neuron.outputs):
+            if count < beginning(neuron.outputs):
                 continue  # no sample yet
             inside = [np.arange(part.start, part.stop) for part in (neuron.weights(0, count), neuron.biases(0, count))]
             inside = inside if neuron.has_bias else inside[:1]
@@ -211,7 +214,7 @@ class RowStream:
         for index, neuron in enumerate(self.space.layers):
             begin, end = rank * neuron.outputs // size, (rank + 1) * neuron.outputs // size
             together = self.space.neurons_per_pass(index)
-            start = min(begin + neuron_sample.first(neuron.outputs), end)
+            start = min(begin + beginning(neuron.outputs), end)
             first += [(low - begin, self._neurons(index, low, high)) for low, high in spans(begin, start, together)]
             for low, high in spans(start, end, together):
                 rest.append(((high - begin) / (end - begin), self._neurons(index, low, high)))
@@ -284,3 +287,12 @@ class RowStream:
             for layer in self._linear:
                 inside = slice(layer.start, layer.stop)
                 self.sums[owned, inside] += mine[self._places[inside]]
+
+
+def beginning(neurons: int) -> int:
+    """How many neurons of a layer come before the rest of any: with fewer, nothing is said of it.
+
+    >>> [beginning(neurons) for neurons in (3, 10, 20, 100)]
+    [3, 5, 10, 12]
+    """
+    return min(neurons, max(FEW, min(ENOUGH, neurons // 2)))

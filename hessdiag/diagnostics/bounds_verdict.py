@@ -131,12 +131,14 @@ def _unconverged(bounds: "Bounds") -> list[Finding]:
     if bounds.measured_converged is None or all(bounds.measured_converged):
         return []
     assert bounds.measured_residuals is not None
+    residuals = " and ".join(number(residual, 2) for residual in bounds.measured_residuals)
+    ended = "interrupted" if bounds.status == "interrupted" else "bounds gives up"
     return [
         Finding(
             "warn",
             "A measured extreme did not converge: the spectrum reaches at least that far, and perhaps further.",
-            f"residuals {number(bounds.measured_residuals[0], 2)} and {number(bounds.measured_residuals[1], 2)}",
-            "hessdiag eigs with a larger --max-basis; --dtype float64",
+            f"residuals {residuals}; {ended} after {counted(bounds.hvps, 'product')}. The bounds do not hang on it",
+            f"hessdiag eigs --lowest 1 --highest 1 --max-products {4 * bounds.hvps}; --dtype float64",
         )
     ]
 

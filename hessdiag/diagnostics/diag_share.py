@@ -16,6 +16,7 @@ from hessdiag.curvature.differences import movable
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_space import TANGENT_NUMBERS, NeuronSpace
+from hessdiag.curvature.sampling import Draw
 from hessdiag.curvature.support import Support, support
 from hessdiag.diagnostics import diag_share_rows as rows_of
 from hessdiag.diagnostics import operators
@@ -179,19 +180,20 @@ def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, r
     """Enter in the ledger what is planned: products, and what is held beside them, in vectors."""
     item, sums = operator.dtype.itemsize, len(operator.problem.layer_slices) + 1
     double = 8 / item  # a vector in float64
+    n, long = operator.shape[0], operator.shape[0] > LONG  # then the sketch takes one vector at a time
+    sketch = {"sketch": 2 * (1 + double) * (1 if long else rows_of.SKETCHES // 2)}
+    larger: dict[str, float] = {"rows of a pass": 4 * operator.chunk}
+    guessed = space is not None or not exact or rows_of.is_guessed(n)
+    if guessed and sketch["sketch"] > larger["rows of a pass"]:
+        larger = sketch
+    draw = {"sizes of rows": (7 if guessed else 3) * double}
     if space is not None:
         numbers = 2 * (TANGENT_NUMBERS + capacity.of(operator.device).panel_numbers)
-        held = {"sums of rows": sums * double, "neurons": numbers / operator.shape[0]}
-        spent.plan(len(space.others) + len(space.layers), {"rows of a pass": 4 * operator.chunk, **held})
+        held = {"sums of rows": sums * double, "neurons": numbers / n}
+        spent.plan(len(space.others) + len(space.layers) + rows_of.SKETCHES, {**larger, **draw, **held})
         return
-    kept = {"sums of rows": rows * sums * double / operator.shape[0]}
-    if exact:
-        spent.plan(rows, {"rows of a pass": 4 * operator.chunk, **kept})
-        return
-    long = operator.shape[0] > LONG  # then the sketch takes one vector at a time
-    sketch = 2 * (1 + double) * (1 if long else rows_of.SKETCHES)
-    larger = {"rows of a pass": 4 * operator.chunk} if 4 * operator.chunk > sketch else {"sketch": sketch}
-    spent.plan(rows + rows_of.SKETCHES, {**larger, "strata": 4 * double, **kept})
+    kept = {"sums of rows": rows * sums * double / n}
+    spent.plan(rows + rows_of.SKETCHES * guessed, {**larger, **draw, **kept})
 
 
 def _finished(part: Support, computed: Computed, checks: Examination, taken: int, *, every: bool) -> DiagShare:
@@ -200,8 +202,8 @@ def _finished(part: Support, computed: Computed, checks: Examination, taken: int
     entry = _negative_entry(part.problem, computed.rows, checks)
     zero_rows = (computed.zero_rows * part.size + part.untouched) / problem.n_parameters
     complete = every and len(computed.rows.indices) == part.size
-    rows, strata = _among_all(part, computed)
-    summary = summarize(problem, rows, strata, zero_rows, complete, computed.doubt, computed.by_size)
+    rows, strata, draw = _among_all(part, computed)
+    summary = summarize(problem, rows, strata, zero_rows, complete, draw)
     status: Status = "interrupted" if computed.interrupted else "inexact" if checks.failed else "ok"
     measured = DiagShare(
         **summary,
@@ -219,17 +221,18 @@ def _finished(part: Support, computed: Computed, checks: Examination, taken: int
     return replace(measured, findings=tuple(findings(measured, problem)))
 
 
-def _among_all(part: Support, computed: Computed) -> tuple[Rows, list[NDArray[np.int64]]]:
-    """Rows and strata by their places among all parameters, and columns among all layers."""
-    rows = computed.rows
+def _among_all(part: Support, computed: Computed) -> tuple[Rows, list[NDArray[np.int64]], Draw | None]:
+    """Rows, strata and how they were drawn, by their places among all parameters, and columns among all layers."""
+    rows, draw = computed.rows, computed.draw
     if not part.zeros:
-        return rows, computed.strata
-    places = part.kept.numpy()
+        return rows, computed.strata, draw
+    places, n = part.kept.numpy(), part.whole.n_parameters
     names = [layer.name for layer in part.whole.layer_slices]
     sums = np.zeros((len(rows.indices), len(names)))
     sums[:, [names.index(layer.name) for layer in part.problem.layer_slices]] = rows.sums
     units = None if rows.units is None else places[rows.units]
-    return Rows(places[rows.indices], rows.diagonal, sums, units), [places[stratum] for stratum in computed.strata]
+    strata = [places[stratum] for stratum in computed.strata]
+    return Rows(places[rows.indices], rows.diagonal, sums, units), strata, draw and draw.among(places, n)
 
 
 def _certificate(

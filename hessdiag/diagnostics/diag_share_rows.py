@@ -1,15 +1,14 @@
 """Rows of a Hessian for its diagonal share: all or a sample, kept as they come; and what there is when it stops."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from hessdiag.curvature import exact, neuron_sample, parallel, sampling
+from hessdiag.curvature import exact, parallel, sampling
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
@@ -23,8 +22,7 @@ Indices = NDArray[np.int64]
 Progress = Callable[[int, int, str], None]
 
 SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
-DOUBT, DOUBT_MERGED = 5.0, 10.0  # measured: intervals of 10 to 100 rows of small networks cover
-DOUBT_INTERRUPTED = 2.0  # likewise, of what interrupted runs of all rows leave
+SKETCH_SHARE = 0.01  # of all products that a guess may take, where all rows are computed anyway
 LARGEST_PORTION = 1024  # rows together, where each pass rebuilds the graphs of several batches
 
 
@@ -62,9 +60,8 @@ class Computed:
         products: Hessian-vector products spent.
         interrupted: Whether a keyboard interrupt left some out.
         zero_rows: Fraction of all rows that are in no stratum, for they vanish.
-        doubt: As for `sampling.ratio`.
         merged: Names of parameter tensors whose rows were taken together, as there were too few for each.
-        by_size: Whether the strata are of rows that a guess takes for alike.
+        draw: How those of a stratum were drawn; `None` where nothing was.
     """
 
     rows: Rows
@@ -73,9 +70,8 @@ class Computed:
     products: int = 0
     interrupted: bool = False
     zero_rows: float = 0.0
-    doubt: float = 1.0
     merged: tuple[tuple[str, ...], ...] = ()
-    by_size: bool = False
+    draw: sampling.Draw | None = None
 
 
 def nothing(problem: Problem, engine: str) -> Computed:
@@ -97,8 +93,8 @@ def groups(problem: Problem) -> list[Indices]:
 
 
 def _disk(problem: Problem, rows: int, pieces: Pieces) -> str:
-    """What is kept: of each row its diagonal entry and a sum for every layer."""
-    return pieces.said(8 * rows * (1 + len(problem.layer_slices)), anew=True)
+    """What is kept: of each row its diagonal entry and a sum for every layer, and two guesses of every row's size."""
+    return pieces.said(8 * rows * (1 + len(problem.layer_slices)) + 16 * problem.n_parameters, anew=True)
 
 
 def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces: Pieces, report: Progress) -> Computed:
@@ -107,10 +103,11 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
     others = space.others.numpy()
     tensors = [group for group in groups(problem) if np.isin(group[0], others)]
     least = sum(min(len(group), sampling.BEGINNING) for group in tensors)
-    order = sampling.spread_order(tensors, np.random.default_rng(seed), sampling.BEGINNING)
-    alike = [neuron_sample.strata(delta.norm(dim=1)) for delta in space.cotangents]
-    generator = torch.Generator().manual_seed(seed)
-    shuffled = space.reordered([neuron_sample.order(parts, generator) for parts in alike])
+    guesses = _guesses(operator, seed, pieces)
+    units = [np.arange(neuron.outputs) * neuron.inputs + neuron.layer.start for neuron in space.layers]
+    draw = neuron_draw(guesses, space, units, tensors, np.random.default_rng(seed))
+    order = draw.order(tensors, sampling.BEGINNING)
+    shuffled = space.reordered([torch.from_numpy(np.argsort(draw.tickets[own], kind="stable")) for own in units])
     stream = RowStream(operator, shuffled, torch.from_numpy(order), least)
     state = pieces.state("neurons")
     engine = _engine(state.arrays)
@@ -134,23 +131,32 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
             raise
         interrupted = True
     whole = f"neuron space (linear layers), {engine or operator.engine} (others)"
-    products = stream.products + len(space.layers)
+    products = stream.products + len(space.layers) + SKETCHES
     if stream.done == len(stream.steps):
         diagonal, sums = (part.numpy() for part in stream.finished())
         return Computed(Rows(np.arange(n), diagonal, sums), groups(problem), whole, products, interrupted)
     found = stream.sample()
     rows = Rows(found.indices, found.diagonal, found.sums, found.units)
-    strata = [*_neurons(space, alike), *tensors]
-    return Computed(rows, strata, whole, products, interrupted, doubt=DOUBT_INTERRUPTED)
+    return Computed(rows, _alive([*units, *tensors], draw), whole, products, interrupted, draw=draw)
 
 
-def _neurons(space: NeuronSpace, alike: list[list[Tensor]]) -> list[Indices]:
-    """The first parameter of each neuron, by what is drawn at its own speed: the heavy ones of a layer come early."""
-    return [
-        part.numpy().astype(np.int64) * neuron.inputs + neuron.layer.start
-        for neuron, parts in zip(space.layers, alike, strict=True)
-        for part in parts
-    ]
+def neuron_draw(
+    guesses: Floats, space: NeuronSpace, units: list[Indices], tensors: list[Indices], rng: np.random.Generator
+) -> sampling.Draw:
+    """Draw neurons, by their first parameter, and the rows that belong to none, by what they are guessed to hold."""
+    held = guesses.copy()
+    for neuron, own in zip(space.layers, units, strict=True):
+        weights, biases = neuron.weights(0, neuron.outputs), neuron.biases(0, neuron.outputs)
+        held[:, own] = guesses[:, weights].reshape(2, neuron.outputs, neuron.inputs).sum(2)
+        if neuron.has_bias:
+            held[:, own] += guesses[:, biases]
+    return sampling.Draw.by_guess(held, [*units, *tensors], rng)
+
+
+def _alive(strata: list[Indices], draw: sampling.Draw) -> list[Indices]:
+    """Strata without what is guessed to vanish; rows of zeros are known then."""
+    alive = [stratum[draw.sizes[stratum] > 0] for stratum in strata]
+    return [stratum for stratum in alive if len(stratum)]
 
 
 def by_products(operator: HessianOperator, seed: int, pieces: Pieces, report: Progress, why: str | None) -> Computed:
@@ -165,72 +171,75 @@ def by_products(operator: HessianOperator, seed: int, pieces: Pieces, report: Pr
     """
     problem, n = operator.problem, operator.shape[0]
     strata = groups(problem)
-    order = sampling.spread_order(strata, np.random.default_rng(seed), sampling.BEGINNING)
+    guessed = is_guessed(n)
+    guesses = _guesses(operator, seed, pieces) if guessed else np.ones((2, n))
+    draw = sampling.Draw.by_guess(guesses, strata, np.random.default_rng(seed))
+    order = draw.order(strata, sampling.BEGINNING)
     rows, engine, interrupted = _compute(operator, order, pieces, report, f"all {n:,}")
     if not interrupted:
         ascending = np.argsort(rows.indices)
         rows = Rows(rows.indices[ascending], rows.diagonal[ascending], rows.sums[ascending])
     engine = engine if why is None else f"{engine}; not in neuron space: {why}"
-    return Computed(rows, strata, engine, len(rows.indices), interrupted, doubt=DOUBT_INTERRUPTED)
+    products = len(rows.indices) + SKETCHES * guessed
+    zero = float((draw.sizes == 0).mean()) if interrupted else 0.0
+    return Computed(rows, _alive(strata, draw), engine, products, interrupted, zero, draw=draw)
 
 
 def sampled(operator: HessianOperator, wanted: int, seed: int, pieces: Pieces, report: Progress) -> Computed:
-    """A sample of so many rows, in strata by parameter tensor and by a first guess of their sizes."""
+    """A sample of so many rows, in strata by parameter tensor, where rows that are guessed to be large come early."""
     problem = operator.problem
     rng, tensors = np.random.default_rng(seed), groups(problem)
-    scale = row_scales(operator, seed)
+    guesses = _guesses(operator, seed, pieces)
+    draw = sampling.Draw.by_guess(guesses, tensors, rng)
     stops = [layer.stop for layer in problem.layer_slices]
     owners = [int(np.searchsorted(stops, tensor[0], side="right")) for tensor in tensors]
-    joined = sampling.joined_groups(tensors, owners, scale, wanted)
-    strata = sampling.strata_by_scale([np.concatenate([tensors[i] for i in part]) for part in joined], scale, wanted)
-    order = _sample(strata, scale, wanted, rng)
+    joined = sampling.joined_groups(tensors, owners, draw.sizes, wanted)
+    strata = _alive([np.concatenate([tensors[i] for i in part]) for part in joined], draw)
+    order = draw.order(strata, sampling.LEAST_DRAWN)[:wanted]
+    zeros = np.flatnonzero(draw.sizes == 0)  # only where no others are left
+    order = np.concatenate([order, zeros[: wanted - len(order)]])
     rows, engine, interrupted = _compute(operator, order, pieces, report, f"{wanted:,} of {operator.shape[0]:,}")
     names = [name for name, _ in problem.named_parameters]
     merged = tuple(tuple(names[index] for index in part) for part in joined if len(part) > 1)
-    zero = float((scale == 0).mean())
-    doubt = DOUBT_MERGED if merged else DOUBT
-    return Computed(rows, strata, engine, SKETCHES + len(rows.indices), interrupted, zero, doubt, merged, by_size=True)
+    zero = float((draw.sizes == 0).mean())
+    return Computed(rows, strata, engine, SKETCHES + len(rows.indices), interrupted, zero, merged, draw)
+
+
+def is_guessed(rows: int) -> bool:
+    """Whether a run of all rows, each by a product, first guesses their sizes: where that is hardly more work."""
+    return SKETCH_SHARE * rows >= SKETCHES
+
+
+def _guesses(operator: HessianOperator, seed: int, pieces: Pieces) -> Floats:
+    """Of all rows' sizes: those of the first run and of the first process, for the order hangs on their last bits."""
+    found = pieces.arrays("row sizes", lambda: {"guesses": row_scales(operator, seed)})["guesses"]
+    rank, size = parallel.ranks()
+    return found if size == 1 else parallel.merged({0: found} if rank == 0 else {}, operator.device)[0]
 
 
 def row_scales(operator: HessianOperator, seed: int) -> Floats:
-    """A guess of every row's absolute sum, zero for zero rows only: H times a Cauchy vector is Cauchy of that scale."""
-    if operator.shape[0] > LONG:
-        return _long_row_scales(operator, seed)
-    uniform = torch.rand(
-        operator.shape[0], SKETCHES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
-    )
-    cauchy = torch.tan(math.pi * (uniform - 0.5)).to(operator.device, operator.dtype)
-    sketch = (operator @ cauchy).double().abs().cpu().numpy()
-    with np.errstate(divide="ignore"):
-        return np.where(sketch.max(1) > 0, np.exp(np.log(np.maximum(sketch, np.finfo(float).tiny)).mean(1)), 0.0)
+    """Two guesses of every row's absolute sum, (2, N), zero for zero rows only.
 
-
-def _long_row_scales(operator: HessianOperator, seed: int) -> Floats:
-    """The same, one vector at a time."""
+    H times a Cauchy vector is Cauchy in every entry, with that sum for a scale.
+    """
+    n, long = operator.shape[0], operator.shape[0] > LONG
     generator = torch.Generator().manual_seed(seed)
     tiny = torch.finfo(torch.float64).tiny
-    logs = torch.zeros(operator.shape[0], dtype=torch.float64, device=operator.device)
-    alive = torch.zeros(operator.shape[0], dtype=torch.bool, device=operator.device)
-    for _ in range(SKETCHES):
-        cauchy = torch.empty(operator.shape[0], dtype=operator.dtype, device=operator.device)
+    found = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
+    alive = torch.zeros(n, dtype=torch.bool, device=operator.device)
+    together = 1 if long else SKETCHES // 2
+    for index in range(0, SKETCHES, together):
+        cauchy = torch.empty(n, together, dtype=operator.dtype, device=operator.device)
         for part in torch.split(cauchy, LONG):
-            part.copy_(torch.tan(math.pi * (torch.rand(len(part), generator=generator, dtype=torch.float64) - 0.5)))
-        sketch = (operator @ cauchy).abs_()
-        alive |= sketch > 0
+            uniform = torch.rand(part.shape, generator=generator, dtype=torch.float64)
+            part.copy_(torch.tan(math.pi * (uniform - 0.5)))
+        sketch = (operator @ (cauchy[:, 0] if long else cauchy)).abs_().view(n, together)
+        alive |= (sketch > 0).any(1)
+        logs = found[index // (SKETCHES // 2)]
         for total, part in zip(torch.split(logs, LONG), torch.split(sketch, LONG), strict=True):
-            total += part.double().clamp_(min=tiny).log_()
-    found: Floats = logs.div_(SKETCHES).exp_().mul_(alive).cpu().numpy()
-    return found
-
-
-def _sample(strata: list[Indices], scale: Floats, rows: int, rng: np.random.Generator) -> Indices:
-    """Rows in an order whose every beginning is a sample; rows of zeros only where no others are left."""
-    counts: Sequence[int] | Indices = sampling.allocate(strata, scale, rows) if strata else []
-    drawn = [rng.choice(stratum, count, replace=False) for stratum, count in zip(strata, counts, strict=True)]
-    order = sampling.spread_order(drawn, rng)
-    zeros = np.flatnonzero(scale == 0)
-    rest = min(rows - len(order), len(zeros))
-    return np.concatenate([order, rng.choice(zeros, rest, replace=False)]) if rest else order
+            total += part.double().clamp_(min=tiny).log_().sum(1)
+    guesses: Floats = found.div_(SKETCHES // 2).exp_().mul_(alive).cpu().numpy()
+    return guesses
 
 
 def _no_rows(problem: Problem) -> Rows:

@@ -1,6 +1,7 @@
 """From computed rows of a Hessian to its diagonal share, overall and per layer, with what a sample leaves uncertain."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.curvature import sampling
-from hessdiag.curvature.sampling import Ratio, Stratum
+from hessdiag.curvature.sampling import Draw, Ratio, Stratum
 from hessdiag.diagnostics.diag_share_rows import Rows
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.theory import wigner_ols
@@ -60,8 +61,7 @@ def summarize(
     places: list[Indices],
     zero_rows: float,
     complete: bool,
-    doubt: float = 1.0,
-    by_size: bool = False,
+    draw: Draw | None = None,
 ) -> dict[str, Any]:
     """From rows to shares and totals. Nothing is said of a total whose rows are not all stood for.
 
@@ -71,14 +71,14 @@ def summarize(
         places: The strata: of each the parameters, or one parameter of each unit that could be drawn.
         zero_rows: Fraction of all rows that are in no stratum, for they vanish.
         complete: Whether every row was computed.
-        doubt: As for `sampling.ratio`.
-        by_size: Whether the strata are of rows that a guess takes for alike.
+        draw: How units were drawn; `None` where all of a stratum had the same chance.
     """
     layers, n = problem.layer_slices, problem.n_parameters
     stops = [layer.stop for layer in layers]
     owner = np.searchsorted(stops, rows.indices, side="right")
     units = _units(rows, owner)
-    strata = _drawn(places, units.indices, by_size)
+    strata = _drawn(places, units.indices, draw)
+    unseen = _unseen(problem, units.indices, draw)
     by_layer = [_Part.of(layer, index, units, strata, places) for index, layer in enumerate(layers)]
     reached = all(len(stratum.drawn) for stratum in strata)
     executed = [layers.index(layer) for layer in problem.executed_layers]
@@ -87,11 +87,11 @@ def summarize(
         ("abs_diag_sum", "abs_sum", "negative_diagonal_fraction", "zero_rows", "layer_block_matrix")
     )
     if reached:
-        vanishing = sampling.total(units.vanishing, strata)
+        vanishing = sampling.count(units.vanishing, strata)
         values |= {
             "abs_diag_sum": sampling.total(units.magnitude, strata),
             "abs_sum": sampling.total(whole, strata),
-            "negative_diagonal_fraction": sampling.total(units.negative, strata) / n,
+            "negative_diagonal_fraction": sampling.count(units.negative, strata) / n,
             "zero_rows": None if not rows.whole else zero_rows + vanishing / n if strata else 1.0,
         }
     if reached and all(part.measured for part in by_layer):
@@ -101,8 +101,8 @@ def summarize(
         matrix = matrix / mass if mass > 0 else np.full_like(matrix, np.nan)
         values["layer_block_matrix"] = matrix[np.ix_(executed, executed)].tolist()
     return {
-        **_described("diag_share", _share(units.magnitude, whole, strata, doubt), complete),
-        **_described("layer_block_share", _share(units.own, whole, strata, doubt), complete),
+        **_described("diag_share", _share(units.magnitude, whole, strata, unseen(0, n)), complete),
+        **_described("layer_block_share", _share(units.own, whole, strata, unseen(0, n)), complete),
         **values,
         "method": "exact" if complete else "rows",
         "rows": len(rows.indices),
@@ -114,7 +114,11 @@ def summarize(
                 kind=layer.kind,
                 parameters=layer.size,
                 rows=int((owner == index).sum()),
-                **_described("diag_share", part.share(units.magnitude, units.own, doubt), complete),
+                **_described(
+                    "diag_share",
+                    part.share(units.magnitude, units.own, unseen(layers[index].start, layers[index].stop)),
+                    complete,
+                ),
                 wigner=wigner_ols.wigner_share(layer.size),
                 ols_gaussian=wigner_ols.ols_share_gaussian(problem.n_targets, layer.size),
                 abs_sum=float(part.total(units.own)) if part.measured else None,
@@ -148,9 +152,9 @@ class _Part:
             return np.zeros(values.shape[1:])
         return sampling.totals(self._only(values), self.strata)
 
-    def share(self, numerator: Floats, denominator: Floats, doubt: float) -> Ratio | None:
+    def share(self, numerator: Floats, denominator: Floats, unseen: float) -> Ratio | None:
         """A ratio of two totals of the layer."""
-        return _share(self._only(numerator), self._only(denominator), self.strata, doubt) if self.measured else None
+        return _share(self._only(numerator), self._only(denominator), self.strata, unseen) if self.measured else None
 
     def _only(self, values: Floats) -> Floats:
         if self.own is None:
@@ -188,17 +192,35 @@ def _units(rows: Rows, owner: Indices) -> _Units:
     )
 
 
-def _drawn(strata: list[Indices], computed: Indices, by_size: bool) -> list[Stratum]:
+def _drawn(strata: list[Indices], computed: Indices, draw: Draw | None) -> list[Stratum]:
     """Match what was computed to the strata that it stands for; a stratum that was not reached has none."""
     last = max((int(part.max()) for part in (*strata, computed) if len(part)), default=-1)
     place = np.full(last + 1, -1)
     place[computed] = np.arange(len(computed))
-    return [Stratum(len(stratum), place[stratum][place[stratum] >= 0], by_size) for stratum in strata]
+    places = [place[stratum] for stratum in strata]
+    if draw is None:
+        return [Stratum(len(own), own[own >= 0]) for own in places]
+    return [draw.stratum(stratum, own) for stratum, own in zip(strata, places, strict=True)]
 
 
-def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], doubt: float) -> Ratio | None:
+def _unseen(problem: Problem, computed: Indices, draw: Draw | None) -> Callable[[int, int], float]:
+    """The part that tensors of which no row was computed hold of the rows from one to another, as far as is guessed."""
+    places = problem.places()
+    held = np.array([0.0 if draw is None else draw.sizes[place.start : place.stop].sum() for place in places])
+    starts = np.array([place.start for place in places])
+    seen = np.zeros(len(places), dtype=bool)
+    seen[np.searchsorted(starts, computed, side="right") - 1] = True
+
+    def part(start: int, stop: int) -> float:
+        inside = held * ((starts >= start) & (starts < stop))
+        return float(inside[~seen].sum() / (inside.sum() or 1.0))
+
+    return part
+
+
+def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], unseen: float) -> Ratio | None:
     """As `sampling.ratio`, and `None` where all computed rows vanish but others may not: that is no number either."""
-    found = sampling.ratio(numerator, denominator, strata, doubt)
+    found = sampling.ratio(numerator, denominator, strata, unseen)
     census = all(len(stratum.drawn) == stratum.size for stratum in strata)
     return None if found is None or (math.isnan(found.value) and not census) else found
 

@@ -129,6 +129,10 @@ class Pieces:
         found: T = self.get(f"{_CHOICE}{name}", lambda: {"chosen": np.array(choose())})["chosen"].item()
         return found
 
+    def arrays(self, name: str, compute: Callable[[], Arrays]) -> Arrays:
+        """What the computation starts from, as the first run had it to the last bit; no finished work."""
+        return self.get(f"{_CHOICE}{name}", compute)
+
     def state(self, name: str) -> "State":
         """The state of a loop, one file that is written anew from time to time; each process of a run has its own.
 

@@ -200,6 +200,9 @@ def test_extremes_that_have_not_converged_are_bounds(monkeypatch):
     said = " ".join(finding.says for finding in found.findings)
     assert "at least that far" in said
     assert "span at most" in said
+    unfinished = next(finding for finding in found.findings if "at least that far" in finding.says)
+    assert f"gives up after {found.hvps} products" in unfinished.because
+    assert f"--max-products {4 * found.hvps}" in unfinished.remedy
     document = {"result": found.to_result(), "problem": {}, "checks": {}, "theory": None, "status": "ok", "verdict": []}
     page = view(document)
     assert "measured: ≤ -" in page.headline[1]
