@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hessdiag.diagnostics.vanishing_norms import DepthNorms, LayerNorms
     from hessdiag.diagnostics.vanishing_theory import Theory
     from hessdiag.diagnostics.verdict import Finding
-    from hessdiag.linalg.gershgorin import Component
+    from hessdiag.linalg.inclusion import Component
 
 _HOMES = {
     "Achieved": "hessdiag.diagnostics.forward_solution",
@@ -33,7 +33,7 @@ _HOMES = {
     "AtLength": "hessdiag.diagnostics.chain",
     "Baselines": "hessdiag.diagnostics.baselines",
     "Certificate": "hessdiag.diagnostics.certificate",
-    "Component": "hessdiag.linalg.gershgorin",
+    "Component": "hessdiag.linalg.inclusion",
     "CriticalScale": "hessdiag.diagnostics.chain",
     "Curve": "hessdiag.diagnostics.spectrum",
     "DepthNorms": "hessdiag.diagnostics.vanishing_norms",

@@ -277,7 +277,7 @@ def test_flags_come_back_after_an_error(measure):
 
 @pytest.mark.parametrize("name", ["eigsh", "density"])
 def test_the_numerics_alone_compute_in_float32_too(name):
-    from hessdiag.linalg import eigensolver, slq
+    from hessdiag.linalg import densities, eigensolver
 
     class Watched:
         shape, dtype, device = (2100, 2100), torch.float32, torch.device("cpu")
@@ -291,7 +291,7 @@ def test_the_numerics_alone_compute_in_float32_too(name):
     if name == "eigsh":
         eigensolver.extreme_eigenpairs(Watched(), lowest=1, highest=1, tol=1e-2)
     else:
-        slq.spectral_density(Watched(), probes=2, steps=5, seed=0)
+        densities.spectral_density(Watched(), probes=2, steps=5, seed=0)
     assert seen
     assert all(one == ({}, False) for one in seen)
 

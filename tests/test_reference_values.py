@@ -17,8 +17,8 @@ from scipy.special import digamma, gammaincinv, polygamma
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics.forward import forward
-from hessdiag.linalg import blocks, gershgorin
-from hessdiag.linalg.lanczos import tridiagonalize
+from hessdiag.linalg import blocks, inclusion
+from hessdiag.linalg.tridiagonal import tridiagonalize
 from hessdiag.nets.chain import Chain
 from hessdiag.problem.problem import Problem
 from hessdiag.theory.chain import (
@@ -394,7 +394,7 @@ CLOSED_FORMS = [
     case(
         "39 Cauchy sketch",
         "0.951819 0.322854",
-        lambda: [gershgorin.sketch_correction(25), gershgorin.sketch_relative_stderr(25)],
+        lambda: [inclusion.sketch_correction(25), inclusion.sketch_relative_stderr(25)],
     ),
     case(
         "40 zero padding",
@@ -501,9 +501,9 @@ def measured(problem, H, quantity):
         "abs_sum": H.abs().sum,
         "abs_diagonal": H.diagonal().abs().sum,
         "extremes": lambda: torch.linalg.eigvalsh(H)[[0, -1]],
-        "gershgorin": lambda: gershgorin.discs(*gershgorin.radii(H)),
-        "brauer": lambda: gershgorin.brauer(*gershgorin.radii(H)),
-        "perron": lambda: gershgorin.perron(H),
+        "gershgorin": lambda: inclusion.discs(*inclusion.radii(H)),
+        "brauer": lambda: inclusion.brauer(*inclusion.radii(H)),
+        "perron": lambda: inclusion.perron(H),
         # Frobenius norms of the blocks, and diagonal blocks that are not negative
         "block_norm": lambda: blocks.norm_matrix(np.zeros(len(norms)), np.diag(norms), norms),
     }[quantity]()
@@ -547,13 +547,13 @@ def test_36_norm_beyond_the_trace_proves_a_negative_eigenvalue():
 def test_37_matrix():
     A = torch.tensor([[4, 1, 0, -0.5], [1, -2, 0.3, 0], [0, 0.3, 1, 0.2], [-0.5, 0, 0.2, 7]], dtype=torch.float64)
     holds(torch.linalg.eigvalsh(A), "-2.19018 1.01900 4.08107 7.09011")
-    a, R = gershgorin.radii(A)
-    found = gershgorin.components(a, R)
+    a, R = inclusion.radii(A)
+    found = inclusion.components(a, R)
     assert [component.count for component in found] == [1, 1, 1, 1]
     intervals = [-3.3, -0.7, 0.5, 1.5, 2.5, 5.5, 6.3, 7.7]
     assert np.ravel([component.interval for component in found]) == pytest.approx(intervals, rel=1e-12)
-    holds(gershgorin.brauer(a, R), "-2.30908 7.31659")
-    holds(gershgorin.perron(A), "-2.19082 7.09082")
+    holds(inclusion.brauer(a, R), "-2.30908 7.31659")
+    holds(inclusion.perron(A), "-2.19082 7.09082")
     holds(share(A), "0.777778")
     assert share(A) == pytest.approx(7 / 9, rel=1e-12)
 

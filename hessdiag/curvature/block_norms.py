@@ -27,7 +27,7 @@ from hessdiag.curvature.neuron_space import (
     spans,
 )
 from hessdiag.curvature.pullback import pullback
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from hessdiag.curvature import cost
 from hessdiag.errors import ComputeError, HessdiagError
-from hessdiag.linalg.lanczos import LONG
+from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.problem import batch as batches
 from hessdiag.problem.once import once
 from hessdiag.problem.problem import Layer, Problem

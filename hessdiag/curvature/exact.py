@@ -17,7 +17,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError, spans
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.problem import Layer
 
 Advance = Callable[[int], None]

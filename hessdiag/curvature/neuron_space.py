@@ -27,7 +27,7 @@ from hessdiag import capacity
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import batched_grad
 from hessdiag.curvature.pullback import pullback
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Layer, Problem

@@ -11,7 +11,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.parallel import SharedOperator
 from hessdiag.errors import ComputeError
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.touched import touched
 

@@ -24,9 +24,9 @@ from hessdiag.diagnostics.measured import Measured
 from hessdiag.diagnostics.outlay import Basis, basis, outlay
 from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, interrupted_early
-from hessdiag.linalg import blocks, gershgorin
+from hessdiag.linalg import blocks, inclusion
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
-from hessdiag.linalg.gershgorin import Component
+from hessdiag.linalg.inclusion import Component
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
@@ -160,15 +160,15 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     inner = whole.get("inner")
     parts = _components(rows, part.zeros) if everywhere else None
     values: dict[str, Any] = {
-        "gershgorin": gershgorin.discs(rows.diagonal, rows.radii),
-        "brauer": gershgorin.brauer(rows.diagonal, rows.radii),
+        "gershgorin": inclusion.discs(rows.diagonal, rows.radii),
+        "brauer": inclusion.brauer(rows.diagonal, rows.radii),
         "perron": None,
         "block_norm": None,
         "feingold_varga": None,
         "frobenius": None,
         "inner": None,
         "method": "exact" if everywhere else "sketch",
-        "relative_stderr": None if everywhere else gershgorin.sketch_relative_stderr(bounds_rows.SKETCHES),
+        "relative_stderr": None if everywhere else inclusion.sketch_relative_stderr(bounds_rows.SKETCHES),
         "components": parts,
         "parameters": problem.n_parameters,
         "rows": int(rows.exact.sum()) + part.zeros,
@@ -212,14 +212,14 @@ def _stopped(problem: Problem, rows: Rows, zeros: int, engine: str, checks: Exam
         "inner": (float(known.min()), float(known.max())),
         "parameters": problem.n_parameters,
         "rows": len(known) + zeros * every,
-        "known_discs": None if every else gershgorin.discs(known, radii),
+        "known_discs": None if every else inclusion.discs(known, radii),
         "zero_rows": zeros,
         "hvps": rows.products,
         "engine": engine,
         **operators.trust(checks),
     }
     if every:
-        values |= {"gershgorin": gershgorin.discs(known, radii), "brauer": gershgorin.brauer(known, radii)}
+        values |= {"gershgorin": inclusion.discs(known, radii), "brauer": inclusion.brauer(known, radii)}
         values |= {"components": _components(rows, zeros)}
         if zeros:
             values |= {name: _with_zero(values[name]) for name in ("gershgorin", "brauer", "inner")}
@@ -258,7 +258,7 @@ def _with_zero(ends: Interval | None) -> Interval | None:
 def _components(rows: Rows, zeros: int) -> tuple[Component, ...]:
     """Connected discs; those of the rows that were left out are the point zero."""
     own = np.zeros(min(zeros, 1))
-    parts = gershgorin.components(np.append(rows.diagonal, own), np.append(rows.radii, own))
+    parts = inclusion.components(np.append(rows.diagonal, own), np.append(rows.radii, own))
     return tuple(
         Component(part.interval, part.count + (zeros - 1) * (part.interval[0] <= 0 <= part.interval[1]) * bool(zeros))
         for part in parts
@@ -271,10 +271,10 @@ def _whole(problem: Problem, matrix: Tensor) -> dict[str, Interval]:
     parts = blocks.measure(matrix, [slice(layer.start, layer.stop) for layer in problem.layer_slices])
     trace = float(matrix.diagonal().double().sum())
     norm = float(torch.linalg.vector_norm(matrix, dtype=torch.float64))
-    lowest, highest = gershgorin.wolkowicz_styan(n, trace, norm)
+    lowest, highest = inclusion.wolkowicz_styan(n, trace, norm)
     diagonal = matrix.diagonal()
     return {
-        "perron": gershgorin.perron(matrix),
+        "perron": inclusion.perron(matrix),
         "block_norm": blocks.norm_matrix(parts.lowest, parts.highest, parts.norms),
         "feingold_varga": blocks.feingold_varga(parts.lowest, parts.highest, parts.norms),
         "frobenius": (lowest[0], highest[1]),

@@ -13,10 +13,10 @@ from hessdiag.curvature import exact, parallel
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError
-from hessdiag.linalg import gershgorin
+from hessdiag.linalg import inclusion
 from hessdiag.linalg.eigensolver import ROUNDING
-from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import LONG
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
@@ -66,7 +66,7 @@ def dense(operator: HessianOperator, report: Progress) -> tuple[Tensor | None, R
             raise
         radii = (sums - diagonal.abs()).clamp(min=0).numpy()
         return None, Rows(diagonal.numpy(), radii, known.numpy(), done, stopped=True)
-    return matrix, Rows(*gershgorin.radii(matrix), np.ones(n, dtype=bool), n)
+    return matrix, Rows(*inclusion.radii(matrix), np.ones(n, dtype=bool), n)
 
 
 def streamed(operator: HessianOperator, report: Progress) -> Rows:
@@ -113,7 +113,7 @@ def sketched(operator: SymmetricOperator, seed: int, report: Progress) -> Rows:
     """
     n = operator.shape[0]
     report(0, SKETCHES + REFINED, f"{n:,} parameters: {SKETCHES} + {REFINED} products for all radii, an estimate")
-    sketch = gershgorin.sketch_row_sums(operator, SKETCHES, seed)
+    sketch = inclusion.sketch_row_sums(operator, SKETCHES, seed)
     report(SKETCHES, SKETCHES + REFINED, "products")
     top = np.argsort(sketch.sums)[-REFINED:]
     diagonal, radii, known = np.zeros(n), sketch.sums.copy(), np.zeros(n, dtype=bool)

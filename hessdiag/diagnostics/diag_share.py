@@ -30,7 +30,7 @@ from hessdiag.diagnostics.outlay import Outlay, kept_pieces, outlay
 from hessdiag.diagnostics.subject import problem_of
 from hessdiag.diagnostics.verdict import Status
 from hessdiag.errors import ComputeError, SpecError
-from hessdiag.linalg.lanczos import LONG
+from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.theory import wigner_ols

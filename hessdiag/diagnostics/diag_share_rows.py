@@ -14,7 +14,7 @@ from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.diagnostics.pieces import Arrays, Pieces
-from hessdiag.linalg.lanczos import LONG
+from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.problem.problem import Layer, Problem
 
 Floats = NDArray[np.float64]

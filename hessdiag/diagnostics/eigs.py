@@ -34,7 +34,7 @@ from hessdiag.linalg.eigensolver import (
     padded,
     smallest_basis,
 )
-from hessdiag.linalg.lanczos import inner, row_norms, safe_norm
+from hessdiag.linalg.tridiagonal import inner, row_norms, safe_norm
 from hessdiag.problem.problem import Problem
 
 Progress = Callable[[int, int, str], None]

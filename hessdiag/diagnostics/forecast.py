@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from hessdiag.curvature import cost
 from hessdiag.curvature.cost import Work
-from hessdiag.linalg import estimators, lanczos
+from hessdiag.linalg import estimators, tridiagonal
 from hessdiag.linalg.outlook import Outlook
 
 NOTHING = Work()
@@ -89,6 +89,6 @@ class Quadratures:
 
     def _lanczos(self, first: int, last: int) -> Work:
         """These steps of one probe."""
-        beside = sum(lanczos.traffic(step) for step in range(first, last + 1))
+        beside = sum(tridiagonal.traffic(step) for step in range(first, last + 1))
         count = last - first + 1
         return Work(count, beside + count * estimators.deflated_traffic(self.taken))

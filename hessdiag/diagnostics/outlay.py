@@ -15,7 +15,7 @@ from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
-from hessdiag.linalg.lanczos import LONG, traffic
+from hessdiag.linalg.tridiagonal import LONG, traffic
 from hessdiag.problem.problem import Problem
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).

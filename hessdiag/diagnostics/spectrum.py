@@ -30,11 +30,11 @@ from hessdiag.diagnostics.spectrum_verdict import findings
 from hessdiag.diagnostics.subject import matrix_of
 from hessdiag.diagnostics.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.errors import SpecError
-from hessdiag.linalg import estimators, intervals, slq
+from hessdiag.linalg import densities, estimators, intervals
+from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigensolver import BLOCK, ROUNDING, Eigenpairs, extreme_eigenpairs, in_float64
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.intervals import Average
-from hessdiag.linalg.slq import Density
 from hessdiag.problem.problem import Problem
 
 Floats = NDArray[np.float64]
@@ -335,7 +335,7 @@ def _exact(part: Support, matrix: Operator, name: OperatorName, steps: int, repo
     ends = min(ENDS, (m - 1) // 2)
     outliers = np.concatenate([values[:ends], values[m - ends :]])
     bulk = values[ends : m - ends]
-    width = slq.default_width(bulk, outliers, steps)
+    width = densities.default_width(bulk, outliers, steps)
     density = Density(bulk[None], np.full((1, len(bulk)), 1 / n), outliers, n, width, m, part.zeros)
     zero = _zero(matrix, density.scale)
     counts = Inertia(
@@ -415,7 +415,7 @@ def _sampled(
     task.taken = int(done.sum())
     values, vectors = pairs.values[done], pairs.vectors[:, done.to(pairs.vectors.device)]
     try:
-        density = slq.spectral_density(
+        density = densities.spectral_density(
             matrix,
             probes=probes,
             steps=steps,
@@ -573,8 +573,8 @@ def _common(density: Density, name: OperatorName, zero: float) -> dict[str, Any]
             grid=log_grid.tolist(),
             **_decade("positive", decades.positive, density.exact),
             **_decade("negative", decades.negative, density.exact),
-            width=slq.LOG_WIDTH,
-            one_eigenvalue=bump / slq.LOG_WIDTH,
+            width=densities.LOG_WIDTH,
+            one_eigenvalue=bump / densities.LOG_WIDTH,
             unresolved_below=decades.unresolved_below or None,
             unresolved_share=decades.unresolved_share if decades.unresolved_below else None,
         ),
@@ -582,7 +582,7 @@ def _common(density: Density, name: OperatorName, zero: float) -> dict[str, Any]
             Moment(
                 order, float(moments.value[order - 1]), _number(moments.stderr[order - 1]), _pair(moments, order - 1)
             )
-            for order in range(1, slq.MOMENTS + 1)
+            for order in range(1, densities.MOMENTS + 1)
         ),
         "negative_fraction": float(below.value),
         "negative_fraction_stderr": None,

@@ -9,37 +9,51 @@ from hessdiag.lazy import lazily
 
 if TYPE_CHECKING:
     from hessdiag.linalg.algebra import LinearCombination, Operator
-    from hessdiag.linalg.api import diagonal, eigsh, frobenius, trace
+    from hessdiag.linalg.api import diagonal, eigsh, frobenius, gershgorin, lanczos, slq, trace
+    from hessdiag.linalg.densities import Density
     from hessdiag.linalg.diagonals import DiagonalEstimate
+    from hessdiag.linalg.discs import Discs
     from hessdiag.linalg.eigensolver import Eigenpairs
     from hessdiag.linalg.estimators import Estimate
     from hessdiag.linalg.operator import SymmetricOperator
+    from hessdiag.linalg.tridiagonal import Tridiagonal
 
 _HOMES = {
+    "Density": "hessdiag.linalg.densities",
     "DiagonalEstimate": "hessdiag.linalg.diagonals",
+    "Discs": "hessdiag.linalg.discs",
     "Eigenpairs": "hessdiag.linalg.eigensolver",
     "Estimate": "hessdiag.linalg.estimators",
     "LinearCombination": "hessdiag.linalg.algebra",
     "Operator": "hessdiag.linalg.algebra",
     "SymmetricOperator": "hessdiag.linalg.operator",
+    "Tridiagonal": "hessdiag.linalg.tridiagonal",
     "diagonal": "hessdiag.linalg.api",
     "eigsh": "hessdiag.linalg.api",
     "frobenius": "hessdiag.linalg.api",
+    "gershgorin": "hessdiag.linalg.api",
+    "lanczos": "hessdiag.linalg.api",
+    "slq": "hessdiag.linalg.api",
     "trace": "hessdiag.linalg.api",
 }
 
 __all__ = [
+    "Density",
     "DiagonalEstimate",
+    "Discs",
     "Eigenpairs",
     "Estimate",
     "LinearCombination",
     "Operator",
     "SymmetricOperator",
+    "Tridiagonal",
     "diagonal",
     "eigsh",
     "frobenius",
+    "gershgorin",
+    "lanczos",
+    "slq",
     "trace",
 ]
-
 
 __getattr__, __dir__ = lazily(__name__, _HOMES)

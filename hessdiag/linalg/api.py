@@ -9,14 +9,14 @@ import torch
 
 from hessdiag.linalg import diagonals, discs, estimators, sketches
 from hessdiag.linalg.adapted import adapted
+from hessdiag.linalg.densities import Density, spectral_density
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.discs import Discs
 from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
-from hessdiag.linalg.gershgorin import LEAST_PROBES
-from hessdiag.linalg.lanczos import Tridiagonal, tridiagonalize
+from hessdiag.linalg.inclusion import LEAST_PROBES
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.linalg.slq import Density, spectral_density
+from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 
 
 def lanczos(operator: SymmetricOperator, start: torch.Tensor, steps: int, *, keep_basis: bool = False) -> Tridiagonal:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.lanczos import LONG, Passes, norms_of
+from hessdiag.linalg.tridiagonal import LONG, Passes, norms_of
 
 WELL = 0.5  # of its length that a row keeps beside the rows before it: then one Cholesky factor is as good as two
 

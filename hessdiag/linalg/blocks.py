@@ -9,7 +9,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hessdiag.linalg.gershgorin import Interval
+from hessdiag.linalg.inclusion import Interval
 
 Floats = NDArray[np.float64]
 

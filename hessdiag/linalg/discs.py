@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from hessdiag.arithmetic import ieee
-from hessdiag.linalg import gershgorin
-from hessdiag.linalg.gershgorin import Component, Interval
+from hessdiag.linalg import inclusion
+from hessdiag.linalg.inclusion import Component, Interval
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.sketches import columns_of
 
@@ -35,17 +35,17 @@ class Discs:
     @property
     def interval(self) -> Interval:
         """The hull of all discs (Gershgorin 1931)."""
-        return gershgorin.discs(self.centres, self.radii)
+        return inclusion.discs(self.centres, self.radii)
 
     @property
     def brauer(self) -> Interval:
         """The hull of Cassini's ovals of all pairs of rows (Brauer 1947), within that of the discs."""
-        return gershgorin.brauer(self.centres, self.radii)
+        return inclusion.brauer(self.centres, self.radii)
 
     @property
     def components(self) -> tuple[Component, ...]:
         """Connected parts of their union, ascending, each with as many eigenvalues as discs."""
-        return gershgorin.components(self.centres, self.radii)
+        return inclusion.components(self.centres, self.radii)
 
 
 @ieee()
@@ -57,7 +57,7 @@ def discs(operator: SymmetricOperator, count: int | None = None, seed: int | Non
     """
     n = operator.shape[0]
     if count is not None and count < n:
-        sketch = gershgorin.sketch_row_sums(operator, count, seed)
+        sketch = inclusion.sketch_row_sums(operator, count, seed)
         return Discs(np.zeros(n), sketch.sums, sketch.relative_stderr, count)
     diagonal, sums = torch.zeros(2, n, dtype=torch.float64)
     for places, columns in columns_of(operator):

@@ -13,9 +13,9 @@ from torch import Tensor
 from hessdiag import capacity
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg.krylov import KrylovSpace
-from hessdiag.linalg.lanczos import row_norms
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.outlook import Outlook, Way, ahead
+from hessdiag.linalg.tridiagonal import row_norms
 
 Progress = Callable[[int, int], None]  # products, pairs that have converged
 Arrays = Mapping[str, NDArray[Any]]

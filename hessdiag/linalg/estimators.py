@@ -9,8 +9,8 @@ from torch import Tensor
 
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import intervals
-from hessdiag.linalg.lanczos import LONG, inner, orthogonalize, row_norms, safe_norm
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import LONG, inner, orthogonalize, row_norms, safe_norm
 
 MANY = 10**7  # random numbers beyond which drawing them takes seconds
 

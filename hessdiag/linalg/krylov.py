@@ -11,8 +11,8 @@ from torch import Tensor
 
 from hessdiag import capacity
 from hessdiag.linalg.block_step import BlockStep, block_step
-from hessdiag.linalg.lanczos import BREAKDOWN, LONG, TRAFFIC, orthogonalize, row_norms, scaled, traffic
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import BREAKDOWN, LONG, TRAFFIC, orthogonalize, row_norms, scaled, traffic
 from hessdiag.linalg.whole import whole
 
 MIXED = 0.125  # vectors whose reading takes as long as adding one to another, many of which share their reading

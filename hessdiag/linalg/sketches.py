@@ -14,8 +14,8 @@ from torch import Tensor
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import intervals, pairs
 from hessdiag.linalg.estimators import Deflated, Estimate, probes, range_of
-from hessdiag.linalg.lanczos import LONG, row_norms, safe_norm
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import LONG, row_norms, safe_norm
 
 BOTH = 1_000_003  # between the seeds of a sketch and of the signs
 LEAST_SIGNS = 2  # that an error can be told from

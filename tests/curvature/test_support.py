@@ -12,7 +12,7 @@ from hessdiag.diagnostics import bounds as bounds_room
 from hessdiag.diagnostics import diag_share as share_room
 from hessdiag.diagnostics import eigs as eigs_room
 from hessdiag.diagnostics import spectrum as spectrum_room
-from hessdiag.linalg import gershgorin
+from hessdiag.linalg import inclusion
 from hessdiag.problem.problem import Problem
 from tests.reference import brute_force_hessian
 
@@ -308,14 +308,14 @@ def test_a_sampled_spectrum_is_that_of_the_whole_within_its_errors(monkeypatch, 
 def test_bounds_hold_the_zeros_too(monkeypatch, name):
     make = CASES[name][0]
     H = brute_force_hessian(make())
-    diagonal, radii = gershgorin.radii(H)
+    diagonal, radii = inclusion.radii(H)
     monkeypatch.setattr(bounds_room, "DENSE_UP_TO", 100)
     found = hessdiag.bounds(make())
     assert found.zero_rows == len(H) - CASES[name][1]
-    assert found.gershgorin == pytest.approx(gershgorin.discs(diagonal, radii), rel=1e-9)
-    assert found.brauer == pytest.approx(gershgorin.brauer(diagonal, radii), rel=1e-9)
+    assert found.gershgorin == pytest.approx(inclusion.discs(diagonal, radii), rel=1e-9)
+    assert found.brauer == pytest.approx(inclusion.brauer(diagonal, radii), rel=1e-9)
     assert sum(part.count for part in found.components) == len(H)
-    expected = gershgorin.components(diagonal, radii)
+    expected = inclusion.components(diagonal, radii)
     assert [part.count for part in found.components] == [part.count for part in expected]
     values = torch.linalg.eigvalsh(H)
     assert found.measured == pytest.approx((float(values[0]), float(values[-1])), rel=1e-6)

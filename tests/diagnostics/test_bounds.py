@@ -158,7 +158,7 @@ def test_interrupt_keeps_the_bounds(monkeypatch):
 
 
 def test_a_measured_value_outside_of_a_bound_is_a_contradiction(monkeypatch):
-    monkeypatch.setattr(module.gershgorin, "brauer", lambda diagonal, radii: (-1.0, 1.0))
+    monkeypatch.setattr(module.inclusion, "brauer", lambda diagonal, radii: (-1.0, 1.0))
     found = bounds(net_a())
     assert found.status == "inexact"
     assert "Brauer" in found.findings[0].says

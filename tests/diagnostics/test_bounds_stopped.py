@@ -11,7 +11,7 @@ from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import bounds as module
 from hessdiag.diagnostics import bounds_rows
 from hessdiag.diagnostics.bounds import bounds
-from hessdiag.linalg import gershgorin
+from hessdiag.linalg import inclusion
 from hessdiag.problem.problem import Problem
 from hessdiag.report.document import document, dumps, loads
 from hessdiag.report.render import render
@@ -53,8 +53,8 @@ def test_discs_of_the_rows_that_are_done_hold_eigenvalues(route):
     problem = _problem()
     H = brute_force_hessian(problem)
     values, n = torch.linalg.eigvalsh(H).numpy(), len(H)
-    diagonal, radii = gershgorin.radii(H)
-    hulls = [gershgorin.discs(diagonal[[i]], radii[[i]]) for i in range(n)]
+    diagonal, radii = inclusion.radii(H)
+    hulls = [inclusion.discs(diagonal[[i]], radii[[i]]) for i in range(n)]
     seen = set()
     for calls in range(1, 12):
         try:
@@ -64,7 +64,7 @@ def test_discs_of_the_rows_that_are_done_hold_eigenvalues(route):
             continue
         if found.gershgorin is not None:
             assert (found.rows, found.known_discs) == (n, None)
-            assert found.gershgorin == pytest.approx(gershgorin.discs(diagonal, radii))
+            assert found.gershgorin == pytest.approx(inclusion.discs(diagonal, radii))
             break
         assert (found.status, found.components, found.measured, found.brauer) == ("interrupted", None, None, None)
         assert 0 < found.rows < n
@@ -89,7 +89,7 @@ def test_a_disc_that_is_done_holds_an_eigenvalue_for_any_symmetric_matrix():
         A = rng.normal(size=(6, 6)) * np.exp(rng.normal(size=6))
         A = A + A.T
         values = np.linalg.eigvalsh(A)
-        diagonal, radii = gershgorin.radii(torch.from_numpy(A))
+        diagonal, radii = inclusion.radii(torch.from_numpy(A))
         assert (np.abs(values[None] - diagonal[:, None]).min(1) <= radii + 1e-9).all()
 
 
@@ -113,7 +113,7 @@ def test_an_interrupt_while_bounds_are_tightened_keeps_the_discs(monkeypatch):
         raise KeyboardInterrupt
 
     whole = bounds(_problem())
-    monkeypatch.setattr(module.gershgorin, "perron", stopped)
+    monkeypatch.setattr(module.inclusion, "perron", stopped)
     found = bounds(_problem())
     assert (found.status, found.gershgorin, found.brauer) == ("interrupted", whole.gershgorin, whole.brauer)
     assert (found.perron, found.measured) == (None, whole.measured)

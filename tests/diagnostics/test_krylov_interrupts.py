@@ -74,8 +74,10 @@ def test_the_first_part_of_a_spectrum_leaves_bounds(products, values):
 
 
 def test_one_probe_alone_leaves_no_density(monkeypatch):
-    real = spectrum_module.slq.spectral_density
-    monkeypatch.setattr(spectrum_module.slq, "spectral_density", lambda *a, **k: stopped(1, lambda: real(*a, **k)))
+    real = spectrum_module.densities.spectral_density
+    monkeypatch.setattr(
+        spectrum_module.densities, "spectral_density", lambda *a, **k: stopped(1, lambda: real(*a, **k))
+    )
     found = spectrum(problem(), probes=4, steps=30)
     assert (found.status, found.density) == ("interrupted", None)
     assert all(outlier.converged for outlier in found.outliers)

@@ -10,7 +10,7 @@ from hessdiag.diagnostics import outlay
 from hessdiag.diagnostics import spectrum as module
 from hessdiag.diagnostics.spectrum import spectrum
 from hessdiag.errors import ComputeError, SpecError
-from hessdiag.linalg import estimators, slq
+from hessdiag.linalg import densities, estimators
 from hessdiag.problem.problem import Problem
 from hessdiag.report.spectrum import view
 from tests.reference import cosine_problem, net_a, quadratic
@@ -94,7 +94,7 @@ def test_estimates_agree_with_exact_values_within_their_errors(sampled, batches,
     assert [outlier.eigenvalue for outlier in found.outliers] == pytest.approx([*values[:5], *values[-5:]], rel=1e-4)
     assert all(outlier.converged for outlier in found.outliers)
     assert (found.lowest, found.highest) == pytest.approx((values[0], values[-1]), rel=1e-4)
-    truth = slq.gaussian(np.array(found.density.grid), values, found.density.width).mean(0)
+    truth = densities.gaussian(np.array(found.density.grid), values, found.density.width).mean(0)
     z = (np.array(found.density.values) - truth) / (np.array(found.density.stderr) + 1e-3 * truth.max())
     assert np.abs(z).max() < 6
     assert found.hvps >= 8 * 40 + 8 * 6

@@ -16,7 +16,7 @@ from hessdiag.diagnostics import eigs as eigs_room
 from hessdiag.diagnostics import forward as forward_room
 from hessdiag.diagnostics import forward_norms
 from hessdiag.diagnostics import spectrum as spectrum_room
-from hessdiag.linalg import estimators, lanczos
+from hessdiag.linalg import estimators, tridiagonal
 from hessdiag.problem.problem import Problem
 
 NEAR = 1.5  # times the truth, or a part of it: what is asked of a time
@@ -35,12 +35,12 @@ class Clock:
         monkeypatch.setattr(memory, "pace", lambda size, device: vector)
         self.moved_by(monkeypatch, CurvatureOperator, "_joined", lambda operator, columns, rows, *_: product * rows)
         self.moved_by(monkeypatch, estimators.Deflated, "project", lambda free, V: vector * self.taken_out(free, V))
-        self.moved_by(monkeypatch, lanczos.Passes, "__init__", lambda made, *rows: vector * self.read(*rows))
+        self.moved_by(monkeypatch, tridiagonal.Passes, "__init__", lambda made, *rows: vector * self.read(*rows))
 
     @staticmethod
     def read(rows, basis, *_):
         """A pass for the coefficients and one to subtract; norms and copies besides."""
-        return len(rows) * (2 * basis.shape[-2] + lanczos.TRAFFIC)
+        return len(rows) * (2 * basis.shape[-2] + tridiagonal.TRAFFIC)
 
     @staticmethod
     def taken_out(free, V):

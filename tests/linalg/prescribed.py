@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from hessdiag.linalg import estimators, slq
-from hessdiag.linalg.slq import Density, spectral_density
+from hessdiag.linalg import densities, estimators
+from hessdiag.linalg.densities import Density, spectral_density
 
 N, STEPS, DEFLATED = 400, 30, 10
 
@@ -58,7 +58,7 @@ def groups(whole: Density, size, count, seed=0):
             nodes=whole.nodes[own],
             weights=whole.weights[own],
             anti=(whole.anti[0][own], whole.anti[1][own]),
-            width=slq.default_width(whole.nodes[own], whole.outliers, STEPS),
+            width=densities.default_width(whole.nodes[own], whole.outliers, STEPS),
         )
 
 
@@ -86,7 +86,7 @@ def rates(values, probes, *, deflated=True, pooled=4000, count=400, curves=100):
         if index >= curves:
             continue
         grid = found.grid()
-        truth = slq.gaussian(grid, values, found.width).mean(0)
+        truth = densities.gaussian(grid, values, found.width).mean(0)
         seen = truth > 1 / (N * found.width * math.sqrt(2 * math.pi))
         hits["density"] += inside(found.density(grid), truth)[seen].tolist()
         decades = found.log_grid()
@@ -94,8 +94,8 @@ def rates(values, probes, *, deflated=True, pooled=4000, count=400, curves=100):
         for sign, part in ((1, curve.positive), (-1, curve.negative)):
             with np.errstate(divide="ignore"):
                 logs = np.log10(np.maximum(sign * values, 0.0))
-            truth = slq.gaussian(decades, logs, slq.LOG_WIDTH).mean(0)
-            seen = (truth > 1 / (N * slq.LOG_WIDTH * math.sqrt(2 * math.pi))) & ~np.isnan(part.low)
+            truth = densities.gaussian(decades, logs, densities.LOG_WIDTH).mean(0)
+            seen = (truth > 1 / (N * densities.LOG_WIDTH * math.sqrt(2 * math.pi))) & ~np.isnan(part.low)
             hits["log density"] += inside(part, truth)[seen].tolist()
         low, high = curve.unresolved_share
         hits["unresolved"].append(low - 1e-12 <= (np.abs(values) < curve.unresolved_below).mean() <= high + 1e-12)

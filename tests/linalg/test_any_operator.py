@@ -1,5 +1,7 @@
 """The public solvers against closed forms, on tensors, plain classes, and operators of another library."""
 
+import importlib
+import inspect
 import math
 
 import numpy as np
@@ -242,3 +244,76 @@ def test_asymmetry_of_rounding_is_no_asymmetry():
     A = rotated(np.linspace(-1, 1, 60)).float()
     noise = torch.finfo(torch.float32).eps * torch.randn(60, 60, generator=torch.Generator().manual_seed(0))
     assert linalg.eigsh(A + noise, lowest=1, highest=0).values[0] == pytest.approx(-1, abs=1e-5)
+
+
+def test_lanczos_is_orthonormal_and_its_matrix_is_the_projection():
+    A = Laplacian(60)
+    start = torch.randn(60, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = linalg.lanczos(A, start, 20, keep_basis=True)
+    for index in range(2):
+        Q = found.basis[index]
+        torch.testing.assert_close(Q.T @ Q, torch.eye(20, dtype=torch.float64), rtol=0, atol=1e-13)
+        torch.testing.assert_close(Q.T @ (A @ Q), found.matrix(index), rtol=0, atol=1e-12)
+    whole = linalg.lanczos(A, start[:, 0], 60)
+    torch.testing.assert_close(torch.linalg.eigvalsh(whole.matrix()), A.eigenvalues, **EXACT)
+
+
+def test_slq_knows_the_moments_of_a_laplacian():
+    A = Laplacian(400)
+    density = linalg.slq(A, probes=10, steps=20, seed=0)
+    truth = np.array([A.eigenvalues.pow(p).mean().item() for p in (1, 2, 3, 4)])
+    moments = density.moments()
+    assert np.all(np.abs(moments.value - truth) < 4 * moments.stderr)
+    ends = linalg.eigsh(A, lowest=2, highest=2, tol=1e-10)
+    deflated = linalg.slq(A, probes=4, steps=20, seed=0, deflate=(ends.values, ends.vectors))
+    np.testing.assert_allclose(deflated.support, A.eigenvalues[[0, -1]], atol=1e-9)
+
+
+def test_slq_of_peers_operators_is_that_of_the_dense_matrix():
+    theirs, _, problem = curvlinops_pair()
+    one, other = (linalg.slq(A, probes=3, steps=8, seed=0) for A in (theirs, hessdiag.hessian(problem)))
+    np.testing.assert_allclose(one.nodes, other.nodes, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(one.weights, other.weights, rtol=1e-6, atol=1e-9)
+
+
+def test_gershgorin_of_a_laplacian():
+    A = Laplacian(30)
+    for operator in (A, dense(A)):
+        found = linalg.gershgorin(operator)
+        assert (found.interval, found.relative_stderr, found.products) == ((0.0, 4.0), 0.0, 30)
+        assert found.brauer == pytest.approx((0.0, 4.0), abs=1e-9)
+        assert [(part.interval, part.count) for part in found.components] == [((0.0, 4.0), 30)]
+    apart = linalg.gershgorin(torch.diag(torch.tensor([0.0, 5.0])) + 0.1)
+    assert [part.count for part in apart.components] == [1, 1]
+
+
+def test_sketched_discs_hold_what_exact_ones_do():
+    A = Laplacian(2000)
+    found = linalg.gershgorin(A, products=200, seed=0)
+    assert found.products == 200
+    sums = np.full(2000, 4.0)
+    sums[[0, -1]] = 3.0
+    assert np.mean(found.radii / sums) == pytest.approx(1, abs=0.02)
+    assert np.std(found.radii / sums) == pytest.approx(found.relative_stderr, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("solve", "says"),
+    [
+        (lambda: linalg.gershgorin(S, products=2), "products must be at least 3"),
+        (lambda: linalg.slq(S, probes=1), "probes must be at least 2"),
+        (lambda: linalg.slq(S, steps=0), "steps must be at least 1"),
+        (lambda: linalg.slq(S, deflate=(S[0, :2], S[:, :3])), r"vectors \(50, r\) with r < 50, not \(2,\)"),
+        (lambda: linalg.lanczos(S, S[:40, 0], 3), r"start vectors of shape \(40,\) do not fit"),
+        (lambda: linalg.lanczos(S, S[:, 0], 0), "steps must be at least 1"),
+    ],
+)
+def test_starts_and_sizes_that_do_not_fit_are_refused(solve, says):
+    with pytest.raises(ValueError, match=says):
+        solve()
+
+
+def test_names_of_functions_are_not_those_of_modules():
+    for name in linalg.__all__:
+        importlib.import_module("hessdiag.linalg.api")
+        assert not inspect.ismodule(getattr(linalg, name)), name

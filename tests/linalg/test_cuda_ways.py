@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from hessdiag import capacity
-from hessdiag.linalg import eigensolver, gershgorin
+from hessdiag.linalg import eigensolver, inclusion
 from hessdiag.linalg.block_step import block_step
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.krylov import KrylovSpace
-from hessdiag.linalg.lanczos import orthogonalize
+from hessdiag.linalg.tridiagonal import orthogonalize
 from tests.linalg.test_eigensolver import SPECTRA, expected
 from tests.linalg.test_lanczos import rotated
 
@@ -92,6 +92,6 @@ def test_what_the_first_pass_was_not_shown_takes_a_third():
 
 def test_perron_with_fewer_looks_is_as_tight(monkeypatch):
     A = rotated(torch.linspace(-1, 2, 80))
-    often = gershgorin.perron(A)
+    often = inclusion.perron(A)
     monkeypatch.setattr(capacity, "CPU", capacity.CUDA)
-    assert gershgorin.perron(A) == pytest.approx(often, rel=1e-9)
+    assert inclusion.perron(A) == pytest.approx(often, rel=1e-9)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hessdiag.curvature.dense import hessian
-from hessdiag.linalg import blocks, gershgorin
+from hessdiag.linalg import blocks, inclusion
 from tests.reference import cosine_problem
 
 MAT_1 = torch.tensor([[4, 1, 0, -0.5], [1, -2, 0.3, 0], [0, 0.3, 1, 0.2], [-0.5, 0, 0.2, 7]], dtype=torch.float64)
@@ -31,9 +31,9 @@ def brute_brauer(a, R):
 @pytest.mark.parametrize("seed", range(100))
 def test_inclusions_on_random_sparse_matrices(seed):
     A = sparse(seed)
-    a, R = gershgorin.radii(A)
+    a, R = inclusion.radii(A)
     values = np.linalg.eigvalsh(A.numpy())
-    discs, brauer, perron = gershgorin.discs(a, R), gershgorin.brauer(a, R), gershgorin.perron(A)
+    discs, brauer, perron = inclusion.discs(a, R), inclusion.brauer(a, R), inclusion.perron(A)
     slack = 1e-8 * max(map(abs, discs))
     assert brauer == pytest.approx(brute_brauer(a, R), abs=slack)
     chain = [(values[0], values[-1]), perron, brauer, discs]
@@ -43,12 +43,12 @@ def test_inclusions_on_random_sparse_matrices(seed):
     off = A.abs().numpy() - np.diag(np.abs(a))
     assert perron[1] == pytest.approx(np.linalg.eigvalsh(np.diag(a) + off)[-1], abs=1e-6 * max(map(abs, discs)))
     assert perron[0] == pytest.approx(np.linalg.eigvalsh(np.diag(a) - off)[0], abs=1e-6 * max(map(abs, discs)))
-    parts = gershgorin.components(a, R)
+    parts = inclusion.components(a, R)
     assert sum(part.count for part in parts) == len(a)
     for part in parts:
         inside = (values >= part.interval[0] - slack) & (values <= part.interval[1] + slack)
         assert inside.sum() == part.count
-    low, high = gershgorin.wolkowicz_styan(len(a), float(a.sum()), float(A.norm()))
+    low, high = inclusion.wolkowicz_styan(len(a), float(a.sum()), float(A.norm()))
     assert low[0] - slack <= values[0] <= low[1] + slack
     assert high[0] - slack <= values[-1] <= high[1] + slack
 
@@ -86,48 +86,48 @@ def test_a_strong_coupling_proves_negative_curvature():
 )
 def test_degenerate_matrices(A):
     A = A.double()
-    a, R = gershgorin.radii(A)
+    a, R = inclusion.radii(A)
     values = np.linalg.eigvalsh(A.numpy())
-    for low, high in (gershgorin.discs(a, R), gershgorin.brauer(a, R), gershgorin.perron(A)):
+    for low, high in (inclusion.discs(a, R), inclusion.brauer(a, R), inclusion.perron(A)):
         assert low <= values[0] + 1e-12
         assert high >= values[-1] - 1e-12
     if not R.any():
-        assert gershgorin.brauer(a, R) == (values[0], values[-1])
+        assert inclusion.brauer(a, R) == (values[0], values[-1])
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.floats(0, 1e3)), min_size=2, max_size=12))
 def test_brauer_is_the_search_over_all_pairs(rows):
     a, R = map(np.array, zip(*rows, strict=True))
-    assert gershgorin.brauer(a, R) == pytest.approx(brute_brauer(a, R), rel=1e-9, abs=1e-9)
+    assert inclusion.brauer(a, R) == pytest.approx(brute_brauer(a, R), rel=1e-9, abs=1e-9)
 
 
 def test_the_tighter_bounds_are_tight_at_initialization():
     """Shape of what is known of networks: row sums overstate by far, Perron and blocks do not, discs never separate."""
     problem = cosine_problem([6, 6, 6, 6, 6], 16, "relu")
     H = hessian(problem)
-    a, R = gershgorin.radii(H)
+    a, R = inclusion.radii(H)
     values = torch.linalg.eigvalsh(H)
     span = float(values[-1] - values[0])
-    wide, narrow = np.ptp(gershgorin.discs(a, R)), np.ptp(gershgorin.perron(H))
+    wide, narrow = np.ptp(inclusion.discs(a, R)), np.ptp(inclusion.perron(H))
     parts = blocks.measure(H, [slice(layer.start, layer.stop) for layer in problem.layer_slices])
     assert wide > 1.5 * span
     assert span <= narrow < 0.9 * wide
     assert span <= np.ptp(blocks.norm_matrix(parts.lowest, parts.highest, parts.norms)) < wide
-    assert len(gershgorin.components(a, R)) == 1
+    assert len(inclusion.components(a, R)) == 1
 
 
 def test_sketch_error_of_many_probes():
-    assert gershgorin.sketch_relative_stderr(400) == pytest.approx(math.pi / 2 / 20, rel=0.01)
+    assert inclusion.sketch_relative_stderr(400) == pytest.approx(math.pi / 2 / 20, rel=0.01)
 
 
 def test_sketch_is_unbiased_with_the_stated_error():
     A = sparse(5)
     A[3] = A[:, 3] = 0.0
     sums = A.abs().sum(1).numpy()
-    found = np.stack([gershgorin.sketch_row_sums(A, 25, seed).sums for seed in range(1500)])
+    found = np.stack([inclusion.sketch_row_sums(A, 25, seed).sums for seed in range(1500)])
     alive = sums > 0
-    error = gershgorin.sketch_relative_stderr(25)
+    error = inclusion.sketch_relative_stderr(25)
     np.testing.assert_allclose(found.mean(0)[alive], sums[alive], rtol=4.5 * error / math.sqrt(1500))
     np.testing.assert_allclose((found.std(0) / sums.clip(1e-300))[alive], error, rtol=0.15)
     assert not found[:, ~alive].any()
@@ -135,8 +135,8 @@ def test_sketch_is_unbiased_with_the_stated_error():
 
 def test_sketch_wants_three_probes_and_fresh_seeds():
     with pytest.raises(ValueError, match="at least 3"):
-        gershgorin.sketch_row_sums(MAT_1, 2)
-    first, second = (gershgorin.sketch_row_sums(MAT_1, 4).sums for _ in range(2))
+        inclusion.sketch_row_sums(MAT_1, 2)
+    first, second = (inclusion.sketch_row_sums(MAT_1, 4).sums for _ in range(2))
     assert (first != second).all()
 
 
@@ -147,7 +147,7 @@ def test_radii_are_sums_off_the_diagonal(dtype):
     A = (A + A.T).to(dtype)
     A[3] = A[:, 3] = 0.0
     A[3, 3] = -5.0
-    diagonal, radii = gershgorin.radii(A)
+    diagonal, radii = inclusion.radii(A)
     off = A.double().numpy().copy()
     np.fill_diagonal(off, 0.0)
     assert (diagonal.dtype, radii.dtype) == (np.float64, np.float64)
@@ -171,7 +171,7 @@ def test_bounds_from_trace_and_norm_are_reached(n):
     values = np.full(n, 2.0)
     for end in (-3.0, 7.0):
         values[0] = end
-        low, high = gershgorin.wolkowicz_styan(n, values.sum(), np.linalg.norm(values))
+        low, high = inclusion.wolkowicz_styan(n, values.sum(), np.linalg.norm(values))
         reached = low[0] if end < 2 else high[1]
         assert reached == pytest.approx(end, rel=1e-12)
         near = high[0] if end < 2 else low[1]
@@ -188,6 +188,6 @@ def test_a_sketch_takes_a_product_for_each_probe(count):
             return MAT_1 @ vectors
 
     matrix = Counting()
-    found = gershgorin.sketch_row_sums(matrix, count, seed=0)
+    found = inclusion.sketch_row_sums(matrix, count, seed=0)
     assert found.products == matrix.spent == count
-    assert found.relative_stderr == gershgorin.sketch_relative_stderr(count)
+    assert found.relative_stderr == inclusion.sketch_relative_stderr(count)

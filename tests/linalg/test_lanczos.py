@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hessdiag.linalg.lanczos import tridiagonalize
+from hessdiag.linalg.tridiagonal import tridiagonalize
 
 
 def rotated(spectrum, dtype=torch.float64, seed=0):

@@ -5,7 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from hessdiag.linalg import estimators, krylov, lanczos
+from hessdiag.linalg import estimators, krylov, tridiagonal
 
 N = 4_000
 
@@ -29,9 +29,9 @@ class Fresh(TorchDispatchMode):
 
 @pytest.fixture(autouse=True)
 def all_are_long(monkeypatch):
-    for module in (lanczos, krylov, estimators):
+    for module in (tridiagonal, krylov, estimators):
         monkeypatch.setattr(module, "LONG", N // 8)
-    monkeypatch.setattr(lanczos, "PIECE", N // 16)
+    monkeypatch.setattr(tridiagonal, "PIECE", N // 16)
 
 
 class Diagonal:
@@ -70,7 +70,7 @@ def test_steps_of_a_tridiagonalization(probes):
             matrix = Diagonal(fresh)
             start = estimators.probes(matrix, probes, seed=0)
             before = fresh.vectors
-            lanczos.tridiagonalize(matrix, start, steps)
+            tridiagonal.tridiagonalize(matrix, start, steps)
             return fresh.vectors - before - matrix.own - probes * (steps + 1)
 
     assert beside(24) == beside(4), "what is taken beside basis and products is taken once"
@@ -90,9 +90,9 @@ def test_the_counter_counts():
 def test_norms_of_pieces_are_norms():
     rows = torch.randn(3, N, generator=torch.Generator().manual_seed(0))
     expected = rows.double().norm(dim=1)
-    assert torch.allclose(lanczos.row_norms(rows), expected, rtol=1e-14)
+    assert torch.allclose(tridiagonal.row_norms(rows), expected, rtol=1e-14)
     with Fresh() as fresh:
-        lanczos.row_norms(rows)
+        tridiagonal.row_norms(rows)
         assert fresh.vectors == 0
 
 
@@ -104,7 +104,7 @@ def test_bases_end_in_zeros_where_a_vector_ended(ended):
     for index in ended:
         start[:, index] = 0.0
         start[index : index + 2, index] = 1.0  # two eigenvectors: two steps
-    found = lanczos.tridiagonalize(matrix, start, 5, keep_basis=True)
+    found = tridiagonal.tridiagonalize(matrix, start, 5, keep_basis=True)
     for index in range(3):
         steps = 2 if index in ended else 5
         assert found.steps[index] == steps

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from hessdiag.linalg import slq
-from hessdiag.linalg.slq import Density, spectral_density
+from hessdiag.linalg import densities
+from hessdiag.linalg.densities import Density, spectral_density
 
 N = 400
 
@@ -35,7 +35,7 @@ def test_smoothed_density_agrees_with_lapack_within_its_error(name):
     found = spectral_density(A, probes=20, steps=60, seed=1)
     exact = np.linalg.eigvalsh(A.numpy())
     grid = found.grid()
-    truth = slq.gaussian(grid, exact, found.width).mean(0)
+    truth = densities.gaussian(grid, exact, found.width).mean(0)
     curve = found.density(grid)
     assert np.trapezoid(curve.value, grid) == pytest.approx(1.0, abs=1e-4)
     z = (curve.value - truth) / (curve.stderr + 1e-3 * truth.max())
@@ -95,7 +95,7 @@ def test_quadrature_is_exact_up_to_degree_2m_minus_1():
     for power in range(2 * m):
         quadrature = (found.weights[0] * found.nodes[0] ** power).sum()
         assert quadrature == pytest.approx(float(v @ torch.linalg.matrix_power(A, power) @ v), rel=1e-10, abs=1e-12)
-    from hessdiag.linalg.lanczos import tridiagonalize
+    from hessdiag.linalg.tridiagonal import tridiagonalize
 
     error = float(v @ torch.linalg.matrix_power(A, 2 * m) @ v) - (found.weights[0] * found.nodes[0] ** (2 * m)).sum()
     assert error == pytest.approx(float(tridiagonalize(A, v, m).betas.square().prod()), rel=1e-6)
@@ -171,7 +171,7 @@ def test_logarithmic_density_keeps_signs_and_decades_apart():
     positive, negative = decades.positive, decades.negative
     for curve, sign, share in ((positive, 1, 0.75), (negative, -1, 0.25)):
         logs = np.log10(sign * values[sign * values > 0])
-        truth = share * slq.gaussian(grid, logs, slq.LOG_WIDTH).mean(0)
+        truth = share * densities.gaussian(grid, logs, densities.LOG_WIDTH).mean(0)
         known = ~np.isnan(curve.value)
         assert np.trapezoid(np.where(known, truth, 0.0), grid) > 0.7 * share
         assert np.trapezoid(np.where(known, curve.value - truth, 0.0), grid) == pytest.approx(0, abs=0.02)

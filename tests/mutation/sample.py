@@ -60,7 +60,7 @@ def main() -> None:
     """Sample, run, and print a row for each file, then the survivors."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("room", help="a folder of hessdiag/: linalg, theory, curvature, curvature/point")
-    parser.add_argument("files", nargs="*", help="some of its modules, such as lanczos; all, if none is named")
+    parser.add_argument("files", nargs="*", help="some of its modules, such as eigensolver; all, if none is named")
     parser.add_argument("--each", type=int, default=40, help="mutants of a file")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -13,7 +13,7 @@ from scipy.special import gammaincinv, ndtr, zeta
 
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.linalg import gershgorin
+from hessdiag.linalg import inclusion
 from hessdiag.theory.chain import (
     critical_scale,
     diagonal_size,
@@ -166,7 +166,7 @@ def test_b5_determinant_signs_and_discs(seed):
     reach = abs(x * (2 * x * v - y)) * np.array(
         [sum(abs(v / (w[i] * w[k])) for k in range(length) if k != i) for i in range(length)]
     )
-    a, R = gershgorin.radii(H)
+    a, R = inclusion.radii(H)
     np.testing.assert_allclose(a, (x * u) ** 2, rtol=1e-9)
     np.testing.assert_allclose(R, reach, rtol=1e-9)
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from hessdiag.linalg import gershgorin
+from hessdiag.linalg import inclusion
 from hessdiag.nets.convnet import LeNet
 from hessdiag.nets.mlp import MLP
 from hessdiag.theory.expectations import expected_block_norm2, expected_hessian_norm2, expected_trace
@@ -90,7 +90,7 @@ def test_a7_facts(seed):
 
 def test_a7_error_of_the_sketch():
     for k in (200, 1000):
-        assert gershgorin.sketch_relative_stderr(k) ** 2 == pytest.approx(math.pi**2 / (4 * k), rel=5 / k)
+        assert inclusion.sketch_relative_stderr(k) ** 2 == pytest.approx(math.pi**2 / (4 * k), rel=5 / k)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.point.line import Line, Sample, cosine, finite
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.tridiagonal import safe_norm
 
 Finding = Literal["agrees", "wrong", "kink", "sides", "inconsistent", "unresolved"]
 

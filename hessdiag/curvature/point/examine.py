@@ -16,7 +16,7 @@ from hessdiag.curvature.point.line import Place, finite
 from hessdiag.curvature.point.resolve import Found, Scene, resolve
 from hessdiag.curvature.point.result import Kind, Point
 from hessdiag.errors import ComputeError, ExitCode, HessdiagError
-from hessdiag.linalg.lanczos import LONG, safe_norm
+from hessdiag.linalg.tridiagonal import LONG, safe_norm
 from hessdiag.problem.problem import Problem
 
 # Largest relative error at which products are still believed, by dtype.

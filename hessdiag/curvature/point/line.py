@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import STEP, Moved
-from hessdiag.linalg.lanczos import LONG, safe_norm
+from hessdiag.linalg.tridiagonal import LONG, safe_norm
 
 ROUNDING = 30.0  # units of the last digit of a gradient that its differences may be off
 LOSS_ROUNDING = 100.0  # of a loss, likewise

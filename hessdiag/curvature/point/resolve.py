@@ -16,7 +16,7 @@ from hessdiag.curvature.point.result import Kind, Kink, Point
 from hessdiag.curvature.point.sides import Kinks, Side
 from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.errors import ComputeError
-from hessdiag.linalg.lanczos import LONG, safe_norm
+from hessdiag.linalg.tridiagonal import LONG, safe_norm
 from hessdiag.shortage import ran_out
 
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64

@@ -10,7 +10,7 @@ from hessdiag.curvature.differences import Moved
 from hessdiag.curvature.point.held import record
 from hessdiag.curvature.point.line import ROUNDING, Line, finite
 from hessdiag.curvature.point.watch import DIGITS, Recorded
-from hessdiag.linalg.lanczos import safe_norm
+from hessdiag.linalg.tridiagonal import safe_norm
 
 ASIDE = 1e-6  # of |theta|: how far the sides are that are looked at
 SAME = 1e-3  # distance of products at most that far apart; on wrong sides they differ by 2e-3 and more

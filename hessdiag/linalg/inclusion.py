@@ -15,8 +15,8 @@ from torch import Tensor
 from hessdiag import capacity
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
-from hessdiag.linalg.lanczos import LONG
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import LONG
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -16,8 +16,8 @@ from torch import Tensor
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import estimators, intervals
 from hessdiag.linalg.intervals import Average
-from hessdiag.linalg.lanczos import Tridiagonal, tridiagonalize
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]
