@@ -17,6 +17,7 @@ from hessdiag.diagnostics import operators
 from hessdiag.diagnostics.outlay import Outlay
 from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.linalg import pairs
+from hessdiag.linalg.estimators import SIGNED
 from hessdiag.problem.problem import Layer, Problem
 
 Floats = NDArray[np.float64]
@@ -153,8 +154,9 @@ def sampled(
                 seen = pairs.folded(folds[m], vectors[inside, column].double(), blocks)
                 own[r * count + m] = (squares[:, :, column], float(traces[column]), seen)
             state.save(len(own), arrays, last=len(own) == total)
-            left = (total - len(own)) * len(kinds[:2])
-            cost.reach(0.0, Work(left), Work(left + _most_rows(operator.problem, probes)))
+            left = (total - len(own)) * Work(len(kinds[:2]), SIGNED)
+            done = (len(own) - state.units) * SIGNED  # in this run
+            cost.reach(done, left, left + Work(_most_rows(operator.problem, probes)))
             report(len(own), total, "vectors")
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:

@@ -16,7 +16,7 @@ from hessdiag.diagnostics import eigs as eigs_room
 from hessdiag.diagnostics import forward as forward_room
 from hessdiag.diagnostics import forward_norms
 from hessdiag.diagnostics import spectrum as spectrum_room
-from hessdiag.linalg import estimators, tridiagonal
+from hessdiag.linalg import estimators, pairs, tridiagonal
 from hessdiag.problem.problem import Problem
 
 NEAR = 1.5  # times the truth, or a part of it: what is asked of a time
@@ -36,6 +36,7 @@ class Clock:
         self.moved_by(monkeypatch, CurvatureOperator, "_joined", lambda operator, columns, rows, *_: product * rows)
         self.moved_by(monkeypatch, estimators.Deflated, "project", lambda free, V: vector * self.taken_out(free, V))
         self.moved_by(monkeypatch, tridiagonal.Passes, "__init__", lambda made, *rows: vector * self.read(*rows))
+        self.moved_by(monkeypatch, pairs, "folded", lambda *_: 50.0 * vector)
 
     @staticmethod
     def read(rows, basis, *_):
