@@ -206,9 +206,9 @@ class Draw:
         left counts by its size, for which those stand that were not certain to be drawn: sizes add up to that of the
         stratum. A few rows stand for it at least, the smallest: else nothing would be known of it.
 
-        >>> draw = Draw(np.array([4.0, 1.0, 1.0, 1.0, 1.0]), np.array([0.1, 0.2, 0.3, 0.4, 0.5]))
-        >>> draw.weights(np.arange(5), np.array([True, True, True, False, False]))
-        array([1., 2., 2.])
+        >>> draw = Draw(np.array([9.0, 1, 1, 1, 1, 1, 1, 1]), np.arange(1, 9) / 10)
+        >>> draw.weights(np.arange(8), np.arange(8) < 5)
+        array([1.  , 1.75, 1.75, 1.75, 1.75])
         """
         own, rest = self.sizes[stratum[drawn]], stratum[~drawn]
         left = float(self.sizes[rest].sum())
