@@ -275,10 +275,20 @@ def test_flags_come_back_after_an_error(measure):
     assert _flags() == before
 
 
-@pytest.mark.parametrize("name", ["eigsh", "density"])
-def test_the_numerics_alone_compute_in_float32_too(name):
-    from hessdiag.linalg import densities, eigensolver
-
+@pytest.mark.parametrize(
+    "solve",
+    [
+        lambda linalg, A: linalg.eigsh(A, lowest=1, highest=1, tol=1e-2),
+        lambda linalg, A: linalg.slq(A, probes=2, steps=5, seed=0),
+        lambda linalg, A: linalg.lanczos(A, torch.ones(2100), 5),
+        lambda linalg, A: linalg.trace(A, 6, seed=0, sketch=2),
+        lambda linalg, A: linalg.frobenius(A, 6, seed=0, sketch=2),
+        lambda linalg, A: linalg.diagonal(A, 6, seed=0, sketch=2),
+        lambda linalg, A: linalg.gershgorin(A, 4, seed=0),
+    ],
+    ids=["eigsh", "slq", "lanczos", "trace", "frobenius", "diagonal", "gershgorin"],
+)
+def test_the_numerics_alone_compute_in_float32_too(solve):
     class Watched:
         shape, dtype, device = (2100, 2100), torch.float32, torch.device("cpu")
 
@@ -288,10 +298,7 @@ def test_the_numerics_alone_compute_in_float32_too(name):
 
     seen = []
     _old(matmul="high", benchmark=True)()
-    if name == "eigsh":
-        eigensolver.extreme_eigenpairs(Watched(), lowest=1, highest=1, tol=1e-2)
-    else:
-        densities.spectral_density(Watched(), probes=2, steps=5, seed=0)
+    solve(hessdiag.linalg, Watched())
     assert seen
     assert all(one == ({}, False) for one in seen)
 

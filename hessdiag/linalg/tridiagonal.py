@@ -46,7 +46,6 @@ class Tridiagonal:
         return torch.diag(self.alphas[index, :m]) + torch.diag(off, 1) + torch.diag(off, -1)
 
 
-@ieee()
 def traffic(size: int) -> float:
     """Vectors that arithmetic reads or writes to orthogonalize one against so many.
 
@@ -56,6 +55,7 @@ def traffic(size: int) -> float:
     return 2.0 * size + TRAFFIC
 
 
+@ieee()
 def tridiagonalize(
     operator: SymmetricOperator,
     start: Tensor,
