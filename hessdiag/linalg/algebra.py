@@ -120,7 +120,7 @@ class Operator(ABC):
             A tensor (n,), or with `products` a `DiagonalEstimate`.
 
         Raises:
-            ValueError: if an exact diagonal takes more than 10,000 products.
+            ValueError: if an exact diagonal takes more than 10,000 products, or the sketch leaves fewer than two.
         """
         if products is not None:
             return diagonals.diagonal(self, products, seed, sketch=sketch)
@@ -143,7 +143,7 @@ class Operator(ABC):
             A number, or with `products` an `Estimate`.
 
         Raises:
-            ValueError: if an exact trace takes more than 10,000 products.
+            ValueError: if an exact trace takes more than 10,000 products, or the sketch leaves fewer than two.
         """
         if products is not None:
             return estimators.trace(self, products, seed, sketch=sketch)

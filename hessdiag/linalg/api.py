@@ -13,7 +13,7 @@ from hessdiag.linalg.densities import Density, spectral_density
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.discs import Discs
 from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
-from hessdiag.linalg.estimators import Estimate
+from hessdiag.linalg.estimators import Estimate, refuse_less
 from hessdiag.linalg.inclusion import LEAST_PROBES
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
@@ -46,7 +46,7 @@ def lanczos(operator: SymmetricOperator, start: torch.Tensor, steps: int, *, kee
     A = adapted(operator)
     if start.ndim not in (1, 2) or start.shape[0] != A.shape[0]:
         raise ValueError(f"start vectors of shape {tuple(start.shape)} do not fit an operator of shape {A.shape}")
-    _refuse_few("steps", steps, 1)
+    refuse_less("steps", steps, 1)
     return tridiagonalize(A, start, steps, keep_basis=keep_basis)
 
 
@@ -94,7 +94,7 @@ def eigsh(
         raise ValueError(f"tol is a relative residual between 0 and 1, not {tol}")
     for name, value in (("max_basis", max_basis), ("max_products", max_products), ("block", block)):
         if value is not None:
-            _refuse_few(name, value, 1)
+            refuse_less(name, value, 1)
     return extreme_eigenpairs(
         A,
         lowest=lowest,
@@ -146,8 +146,8 @@ def slq(
     (True, 600)
     """
     A = adapted(operator)
-    _refuse_few("probes", probes, 2)
-    _refuse_few("steps", steps, 1)
+    refuse_less("probes", probes, 2)
+    refuse_less("steps", steps, 1)
     if deflate is not None:
         n, (values, vectors) = A.shape[0], deflate
         if values.ndim != 1 or tuple(vectors.shape) != (n, len(values)) or len(values) >= n:
@@ -183,9 +183,7 @@ def trace(operator: SymmetricOperator, products: int, seed: int | None = None, *
     >>> round(found.value, 3), found.stderr < 1e-6
     (328350.0, True)
     """
-    A = adapted(operator)
-    _refuse_sketch(products, sketch, A.shape[0])
-    return estimators.trace(A, products, seed, sketch=sketch)
+    return estimators.trace(adapted(operator), products, seed, sketch=sketch)
 
 
 def frobenius(operator: SymmetricOperator, products: int, seed: int | None = None, *, sketch: int = 0) -> Estimate:
@@ -210,9 +208,7 @@ def frobenius(operator: SymmetricOperator, products: int, seed: int | None = Non
     >>> round(frobenius(A, 10, seed=0, sketch=2).value, 3)
     328350.0
     """
-    A = adapted(operator)
-    _refuse_sketch(products, sketch, A.shape[0])
-    return sketches.frobenius(A, products, seed, sketch=sketch)
+    return sketches.frobenius(adapted(operator), products, seed, sketch=sketch)
 
 
 def diagonal(
@@ -239,9 +235,7 @@ def diagonal(
     >>> diagonal(torch.tensor([[2.0, 1.0], [1.0, 3.0]]), 2).values
     tensor([2., 3.], dtype=torch.float64)
     """
-    A = adapted(operator)
-    _refuse_sketch(products, sketch, A.shape[0])
-    return diagonals.diagonal(A, products, seed, sketch=sketch)
+    return diagonals.diagonal(adapted(operator), products, seed, sketch=sketch)
 
 
 def gershgorin(operator: SymmetricOperator, products: int | None = None, seed: int | None = None) -> Discs:
@@ -268,18 +262,5 @@ def gershgorin(operator: SymmetricOperator, products: int | None = None, seed: i
     """
     A = adapted(operator)
     if products is not None:
-        _refuse_few("products", products, LEAST_PROBES)
+        refuse_less("products", products, LEAST_PROBES)
     return discs.discs(A, products, seed)
-
-
-def _refuse_few(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, not {value}")
-
-
-def _refuse_sketch(products: int, size: int, n: int) -> None:
-    """A sketch that leaves too little; where all is computed instead, it is not drawn."""
-    _refuse_few("products", products, 1)
-    _refuse_few("sketch", size, 0)
-    if products < n:
-        sketches.refuse_few(products, size)

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import quantiles
+from hessdiag.linalg.estimators import columns_of, refuse_few
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.linalg.sketches import columns_of, sketched
+from hessdiag.linalg.sketches import sketched
 
 
 @dataclass(frozen=True)
@@ -67,15 +68,20 @@ def diagonal(operator: SymmetricOperator, count: int, seed: int | None = None, *
         seed: `None` for fresh randomness.
         sketch: Random vectors for the range; each costs two products.
 
+    Raises:
+        ValueError: if fewer than two products are left beside the sketch.
+
     >>> found = diagonal(torch.tensor([[1.0, 5.0], [5.0, 2.0]]), 2)
     >>> found.values, found.stderr
     (tensor([1., 2.], dtype=torch.float64), tensor([0., 0.], dtype=torch.float64))
     """
     n = operator.shape[0]
     free = at_hand(operator)
-    if count >= n or free is not None:
+    enough = n if free is None else 0
+    refuse_few(count, sketch, enough)
+    if count >= enough:
         known = (exact(operator) if free is None else free).double()
-        return DiagonalEstimate(known, torch.zeros_like(known), (known, known), n if free is None else 0)
+        return DiagonalEstimate(known, torch.zeros_like(known), (known, known), enough)
     part = sketched(operator, count, sketch, seed)
     mean, squares = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
     scale = done = 0.0

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import inclusion
+from hessdiag.linalg.estimators import columns_of
 from hessdiag.linalg.inclusion import Component, Interval
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.linalg.sketches import columns_of
 
 Floats = NDArray[np.float64]
 

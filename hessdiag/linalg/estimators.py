@@ -1,7 +1,7 @@
 """Trace of an operator from a few products, with its error: Hutchinson's estimator, after a sketch of what is large."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,8 @@ from hessdiag.linalg import intervals
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG, inner, orthogonalize, row_norms, safe_norm
 
+BOTH = 1_000_003  # between the seeds of a sketch and of the signs
+LEAST_SIGNS = 2  # that an error can be told from
 MANY = 10**7  # random numbers beyond which drawing them takes seconds
 
 
@@ -70,6 +72,49 @@ class Deflated:
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """P A P v."""
         return self.project(self.operator @ self.project(vectors))
+
+
+def refuse_less(name: str, value: int, least: int) -> None:
+    """Refuse a number that is too small.
+
+    Raises:
+        ValueError: if it is.
+    """
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+
+
+def refuse_few(count: int, sketch: int, enough: int) -> None:
+    """Refuse products and a sketch that leave too few random signs to tell an error from.
+
+    Args:
+        count: Products to spend.
+        sketch: Vectors of a sketch, two products each.
+        enough: Products with which all is computed instead, and no sketch drawn.
+
+    Raises:
+        ValueError: if they do.
+    """
+    refuse_less("products", count, 1)
+    refuse_less("sketch", sketch, 0)
+    left = count - 2 * sketch
+    if count < enough and left < LEAST_SIGNS:
+        beside = f" with a sketch of {sketch} leave {left} random vectors, and" if sketch else ":"
+        raise ValueError(
+            f"{count} products{beside} an error takes {LEAST_SIGNS}.\n  try: {2 * sketch + LEAST_SIGNS} products or "
+            "more"
+        )
+
+
+def columns_of(operator: SymmetricOperator) -> Iterator[tuple[slice, Tensor]]:
+    """All columns, some at a time, with their places: a product with each unit vector."""
+    n = operator.shape[0]
+    step = max(LONG // n, 1)
+    for start in range(0, n, step):
+        places = slice(start, min(start + step, n))
+        units = torch.zeros(n, places.stop - start, dtype=operator.dtype, device=operator.device)
+        units[places] = torch.eye(units.shape[1], dtype=operator.dtype, device=operator.device)
+        yield places, operator @ units
 
 
 def probes(operator: SymmetricOperator, count: int, seed: int | None, *, signs: bool = False) -> Tensor:
@@ -135,24 +180,27 @@ def trace(
     Returns:
         An unbiased estimate with its standard error and interval.
 
+    Raises:
+        ValueError: if fewer than two products are left beside the sketch.
+
     >>> A = torch.outer(torch.arange(5.0), torch.arange(5.0)).double()
     >>> round(trace(A, 4, seed=0, sketch=1).value, 9)
     30.0
     """
     n = operator.shape[0]
+    refuse_few(count, sketch, n)
     if count >= n:
-        diagonal = (operator @ torch.eye(n, dtype=operator.dtype, device=operator.device)).diagonal()
+        diagonal = torch.cat([columns[places].diagonal() for places, columns in columns_of(operator)])
         value = float(diagonal.double().sum())
         return Estimate(value, 0.0, (value, value), n)
-    seeds: list[int | None] = [None, None] if seed is None else [seed, seed + 1_000_003]
     known, rest = 0.0, Deflated(operator, torch.zeros(n, 0, dtype=operator.dtype))
     if sketch:
-        Q = range_of(operator, probes(operator, sketch, seeds[1]))
+        Q = range_of(operator, probes(operator, sketch, None if seed is None else seed + BOTH))
         progress(sketch)
         known = sum(inner(Q[:, column], operator @ Q[:, column]) for column in range(Q.shape[1]))
         rest = Deflated(operator, Q)
-    h = max(count - 2 * sketch, 2)
-    signs = _drawn(operator, h, seeds[0], torch.int8)
+    h = count - 2 * sketch
+    signs = _drawn(operator, h, seed, torch.int8)
     samples, largest, squares, diagonals = _signed(rest, signs, lambda done: progress(2 * sketch + done))
     norm, diagonal_norm = squares / h, (diagonals - squares) / (h * (h - 1))
     plugged = largest * math.sqrt(max(2 * (norm - diagonal_norm) / h, 0.0))

@@ -13,12 +13,9 @@ from torch import Tensor
 
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import intervals, pairs
-from hessdiag.linalg.estimators import Deflated, Estimate, probes, range_of
+from hessdiag.linalg.estimators import BOTH, Deflated, Estimate, columns_of, probes, range_of, refuse_few
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG, row_norms, safe_norm
-
-BOTH = 1_000_003  # between the seeds of a sketch and of the signs
-LEAST_SIGNS = 2  # that an error can be told from
 
 
 @dataclass(frozen=True)
@@ -60,43 +57,13 @@ class Sketched:
 
 
 def sketched(operator: SymmetricOperator, count: int, size: int, seed: int | None) -> Sketched:
-    """Spend two products on each of `size` random vectors, and plan the others.
-
-    Raises:
-        ValueError: if fewer than two are left.
-    """
-    refuse_few(count, size)
+    """Spend two products on each of `size` random vectors, and plan the others."""
     n = operator.shape[0]
     Q = torch.zeros(n, 0, dtype=operator.dtype, device=operator.device)
     if size:
         Q = range_of(operator, probes(operator, size, None if seed is None else seed + BOTH))
     AQ = operator @ Q if Q.shape[1] else Q
     return Sketched(Q, AQ, Deflated(operator, Q), count - 2 * size, seed, count)
-
-
-def refuse_few(count: int, size: int) -> None:
-    """Refuse a sketch that leaves too few products to tell an error from.
-
-    Raises:
-        ValueError: if it does.
-    """
-    left = count - 2 * size
-    if left < LEAST_SIGNS:
-        beside = f" with a sketch of {size} leave {left} random vectors, and" if size else ":"
-        raise ValueError(
-            f"{count} products{beside} an error takes {LEAST_SIGNS}.\n  try: {2 * size + LEAST_SIGNS} products or more"
-        )
-
-
-def columns_of(operator: SymmetricOperator) -> Iterator[tuple[slice, Tensor]]:
-    """All columns, some at a time, with their places: a product with each unit vector."""
-    n = operator.shape[0]
-    step = max(LONG // n, 1)
-    for start in range(0, n, step):
-        places = slice(start, min(start + step, n))
-        units = torch.zeros(n, places.stop - start, dtype=operator.dtype, device=operator.device)
-        units[places] = torch.eye(units.shape[1], dtype=operator.dtype, device=operator.device)
-        yield places, operator @ units
 
 
 @ieee()
@@ -111,15 +78,20 @@ def frobenius(operator: SymmetricOperator, count: int, seed: int | None = None, 
         seed: `None` for fresh randomness.
         sketch: Random vectors for the range; each costs two products.
 
+    Raises:
+        ValueError: if fewer than two products are left beside the sketch.
+
     >>> frobenius(torch.tensor([[3.0, 0.0], [0.0, 4.0]]), 2)
     Estimate(value=5.0, stderr=0.0, interval=(5.0, 5.0), products=2)
     """
-    if count >= operator.shape[0]:
+    n = operator.shape[0]
+    refuse_few(count, sketch, n)
+    if count >= n:
         norms = [safe_norm(columns) for _, columns in columns_of(operator)]
         value = safe_norm(torch.tensor(norms, dtype=torch.float64))
-        return Estimate(value, 0.0, (value, value), operator.shape[0])
+        return Estimate(value, 0.0, (value, value), n)
     part = sketched(operator, count, sketch, seed)
-    fold = pairs.Fold.of(operator.shape[0], operator.device)
+    fold = pairs.Fold.of(n, operator.device)
     squares: list[float] = []
     samples = []
     scale = 0.0

@@ -86,6 +86,16 @@ def test_estimates_are_labelled_and_near(operators):
     assert float(((diagonal.values - dense.diagonal()).abs() < 4 * diagonal.stderr).double().mean()) > 0.9
 
 
+@pytest.mark.parametrize("name", ["trace", "diagonal"])
+@pytest.mark.parametrize(
+    ("products", "sketch", "says"),
+    [(0, 0, "products must be at least 1"), (1, 0, "2 products or more"), (9, 4, "10 products"), (9, -1, "at least 0")],
+)
+def test_estimates_spend_no_more_products_than_they_may(operators, name, products, sketch, says):
+    with pytest.raises(ValueError, match=says):
+        getattr(operators[0][0], name)(products, sketch=sketch)
+
+
 def test_sums_of_sums_are_one_sum(operators):
     (H, _), (G, _), _ = operators
     terms = (2 * (H - G) - (G / 2 - H)).terms
