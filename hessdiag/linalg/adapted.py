@@ -18,7 +18,7 @@ class Adapted:
 
     Attributes:
         operator: What was handed over.
-        precision: Relative error of its products: its own word, or the rounding of its dtype.
+        precision: Relative error of its products.
     """
 
     def __init__(self, operator: SymmetricOperator) -> None:
@@ -26,7 +26,7 @@ class Adapted:
         self.shape: Sequence[int] = tuple(operator.shape)
         self.dtype = torch.promote_types(operator.dtype, torch.float32)
         self.device = torch.device(operator.device)
-        self.precision = _precision(operator)
+        self.precision = precision_of(operator)
 
     def __matmul__(self, vectors: Tensor, /) -> Tensor:
         """A @ v with v of shape (n,), or A @ V with V of shape (n, k)."""
@@ -41,8 +41,25 @@ class Adapted:
         return at_hand(self.operator)
 
 
-def _precision(operator: SymmetricOperator) -> float:
+def precision_of(operator: SymmetricOperator) -> float:
+    """Relative error of its products: its own word, or the rounding of its dtype."""
     return float(getattr(operator, "precision", torch.finfo(operator.dtype).eps))
+
+
+def refuse_unreal(operator: Any) -> None:
+    """Refuse what is no operator, or none on real vectors.
+
+    Raises:
+        TypeError: if something is missing, or its dtype is none of real numbers.
+    """
+    missing = [name for name in _NEEDED if not hasattr(operator, name)]
+    if missing or not isinstance(operator.dtype, torch.dtype):
+        lacks = (
+            f"it has no {' and no '.join(missing)}" if missing else f"its dtype is {operator.dtype}, none of torch's"
+        )
+        raise TypeError(f"{type(operator).__name__} is no operator: {lacks}.\n  try: torch.as_tensor(...)")
+    if not operator.dtype.is_floating_point:
+        raise TypeError(f"an operator of {operator.dtype} has no real eigenvalues.\n  try: .double()")
 
 
 def adapted(operator: Any, *, check: bool = True) -> Adapted:
@@ -56,14 +73,7 @@ def adapted(operator: Any, *, check: bool = True) -> Adapted:
         TypeError: if something is missing, or its dtype is none of real numbers.
         ValueError: if it is not square and symmetric, or its products are not finite.
     """
-    missing = [name for name in _NEEDED if not hasattr(operator, name)]
-    if missing or not isinstance(operator.dtype, torch.dtype):
-        lacks = (
-            f"it has no {' and no '.join(missing)}" if missing else f"its dtype is {operator.dtype}, none of torch's"
-        )
-        raise TypeError(f"{type(operator).__name__} is no operator: {lacks}.\n  try: torch.as_tensor(...)")
-    if not operator.dtype.is_floating_point:
-        raise TypeError(f"an operator of {operator.dtype} has no real eigenvalues.\n  try: .double()")
+    refuse_unreal(operator)
     shape = tuple(operator.shape)
     if len(shape) != 2 or shape[0] != shape[1] or not shape[0]:
         raise ValueError(f"a symmetric operator is square, not of shape {shape}")
@@ -85,7 +95,7 @@ def _look(operator: Adapted) -> None:
     pair = (pair / pair.norm(dim=0)).to(operator.device, operator.dtype)
     terms = getattr(operator.operator, "terms", ((1.0, operator.operator),))
     images = [weight * (Adapted(part) @ pair).to(operator.dtype) for weight, part in terms]
-    operator.precision = _precision(operator.operator)  # which the first product may have changed
+    operator.precision = precision_of(operator.operator)  # which the first product may have changed
     scale = max(float(image.abs().max()) for image in images)  # squares may vanish or overflow
     if not all(bool(image.isfinite().all()) for image in images):
         raise ValueError("products with the operator are NaN or infinite")

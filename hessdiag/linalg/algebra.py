@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg import diagonals, estimators
-from hessdiag.linalg.adapted import adapted
+from hessdiag.linalg.adapted import adapted, precision_of, refuse_unreal
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.operator import SymmetricOperator
@@ -193,7 +193,7 @@ class LinearCombination(Operator):
 
     Raises:
         ValueError: if there is none, or their shapes or devices differ.
-        TypeError: if one is no operator.
+        TypeError: if one is no operator, or not of real numbers.
 
     >>> A = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
     >>> LinearCombination(((1.0, A), (-0.5, A))) @ torch.tensor([1.0, 0.0])
@@ -206,10 +206,7 @@ class LinearCombination(Operator):
         flat: list[tuple[float, SymmetricOperator]] = []
         for weight, operator in terms:
             inner = operator.terms if isinstance(operator, LinearCombination) else ((1.0, operator),)
-            flat += [
-                (weight * own, part if isinstance(part, Operator | Tensor) else adapted(part, check=False))
-                for own, part in inner
-            ]
+            flat += [(weight * own, _term(part)) for own, part in inner]
         if not flat:
             raise ValueError("a sum of no operators has no shape")
         self.terms = tuple(flat)
@@ -239,7 +236,7 @@ class LinearCombination(Operator):
     @property
     def precision(self) -> float:
         """Relative error of the coarsest term's products; where terms cancel, that of the sum is larger."""
-        return max(getattr(operator, "precision", torch.finfo(operator.dtype).eps) for _, operator in self.terms)
+        return max(precision_of(operator) for _, operator in self.terms)
 
     def __matmul__(self, vectors: Tensor, /) -> Tensor:
         """The combination times v of shape (n,), or V of shape (n, k)."""
@@ -257,6 +254,12 @@ class LinearCombination(Operator):
             return None
         weighted = (weight * part for (weight, _), part in zip(self.terms, parts, strict=True) if part is not None)
         return sum(weighted, torch.zeros(self.shape[0], dtype=self.dtype, device=self.device))
+
+
+def _term(operator: SymmetricOperator) -> SymmetricOperator:
+    """The operator as it is, or as the numerics take it where it is of another library."""
+    refuse_unreal(operator)
+    return operator if isinstance(operator, Operator | Tensor) else adapted(operator, check=False)
 
 
 def _combined(*terms: tuple[float, Any]) -> LinearCombination:

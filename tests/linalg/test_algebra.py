@@ -129,6 +129,8 @@ def test_terms_of_several_dtypes():
         (lambda H: H + torch.ones(51, 3), ValueError, "have no sum"),
         (lambda H: LinearCombination(()), ValueError, "no operators"),
         (lambda H: LinearCombination(((1.0, [1]),)), TypeError, "no operator"),
+        (lambda H: H + torch.eye(51, dtype=torch.int64), TypeError, r"torch.int64 .*\n  try: .double\(\)"),
+        (lambda H: H - torch.eye(51, dtype=torch.complex128), TypeError, "torch.complex128"),
         (lambda H: H * H, TypeError, "unsupported operand"),
         (lambda H: H + 1, TypeError, "unsupported operand"),
         (lambda H: H / "2", TypeError, "unsupported operand"),
