@@ -1,7 +1,8 @@
 """What holds around every measurement of a problem: arithmetic, stream, and words for memory that runs out."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -40,13 +41,8 @@ def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[
             problem = getattr(asked, "problem", asked)  # of an operator
             if not hasattr(problem, "device"):
                 return function(*args, **kwargs)  # which says what it takes
-            with measuring(problem.device):
-                try:
-                    return function(*args, **kwargs)
-                except (MemoryError, RuntimeError) as error:
-                    if isinstance(error, ShortageError) or not ran_out(error):
-                        raise
-                    raise shortage(error, problem, less) from error
+            with measuring(problem.device), _told(lambda error: shortage(error, problem, less)):
+                return function(*args, **kwargs)
 
         return measured
 
@@ -56,21 +52,30 @@ def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[
 def ensemble(less: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """As `measurement`, for a function that makes its networks itself."""
 
+    def in_words(error: BaseException) -> ShortageError:
+        away = ", or --device cpu" if torch.cuda.is_initialized() else ""  # type: ignore[no-untyped-call]
+        return ShortageError(f"{sentence(error)}.", less + away)
+
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def measured(*args: P.args, **kwargs: P.kwargs) -> R:
-            with ieee():
-                try:
-                    return function(*args, **kwargs)
-                except (MemoryError, RuntimeError) as error:
-                    if isinstance(error, ShortageError) or not ran_out(error):
-                        raise
-                    away = ", or --device cpu" if torch.cuda.is_initialized() else ""  # type: ignore[no-untyped-call]
-                    raise ShortageError(f"{sentence(error)}.", less + away) from error
+            with ieee(), _told(in_words):
+                return function(*args, **kwargs)
 
         return measured
 
     return decorate
+
+
+@contextmanager
+def _told(words: Callable[[BaseException], ShortageError]) -> Iterator[None]:
+    """Say in words that memory ran out for good, unless that was done further inside."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, ShortageError) or not ran_out(error):
+            raise
+        raise words(error) from error
 
 
 def shortage(error: BaseException, problem: Problem, less: str | None) -> ShortageError:
