@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
-from hessdiag.curvature.operator import CurvatureOperator, batched_grad
+from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.curvature.pullback import batched_grad
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.shortage import ran_out

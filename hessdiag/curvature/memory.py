@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,23 @@ def _left_of_addresses() -> list[int]:
     except (ImportError, OSError, ValueError, IndexError):
         return []
     return [max(limit - pages * os.sysconf("SC_PAGE_SIZE"), 0)]
+
+
+def kept_by(forward: Callable[[], object], common: Iterable["torch.Tensor"]) -> int:
+    """Bytes that a forward pass keeps for its backward pass, without these tensors."""
+    import torch
+
+    seen: dict[int, int] = {}
+    others = {tensor.data_ptr() for tensor in common} - {0}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.data_ptr() not in others:
+            seen[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        forward()
+    return sum(seen.values())
 
 
 def chunk_size(saved_bytes: int, vector_bytes: int, device: "torch.device") -> int:

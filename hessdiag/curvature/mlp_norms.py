@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from hessdiag import capacity
-from hessdiag.curvature.operator import batched_grad
-from hessdiag.curvature.pullback import pullback
+from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.nets.activations import Activation
 
 

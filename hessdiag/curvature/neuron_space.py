@@ -25,8 +25,7 @@ from torch import Tensor, nn
 
 from hessdiag import capacity
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.operator import batched_grad
-from hessdiag.curvature.pullback import pullback
+from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring

@@ -3,8 +3,8 @@
 import copy
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -13,9 +13,8 @@ from torch import Tensor
 from hessdiag.arithmetic import ieee
 from hessdiag.curvature import cost, replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
-from hessdiag.curvature.memory import chunk_size
+from hessdiag.curvature.memory import chunk_size, kept_by
 from hessdiag.curvature.point.examine import examine, known
-from hessdiag.curvature.pullback import pullback
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.algebra import Operator
 from hessdiag.problem import measuring
@@ -379,60 +378,13 @@ class CurvatureOperator(Operator, Generic[G]):
 
     @cached_property
     def saved_bytes(self) -> int | None:
-        """What a forward pass of the largest batch keeps for the backward pass; `None` where that cannot be watched."""
+        """What a forward pass of the largest batch keeps for the backward pass; `None` where that cannot be watched.
+
+        It is the scale of what one more vector costs. Parameters are the same for all vectors. On a CPU they are
+        counted, for passes as large as that gain nothing.
+        """
+        common = () if self.device.type == "cpu" else tuple(self.problem.model.parameters())
         try:
-            return max(self._saved_bytes(batch) for batch in self.problem.data)
+            return max(kept_by(partial(self._forward, batch), common) for batch in self.problem.data)
         except ComputeError:  # models that differentiate by torch.func
             return None
-
-    def _saved_bytes(self, batch: Any) -> int:
-        """Bytes that the forward pass keeps for the backward pass: the scale of what one more vector costs.
-
-        Parameters are the same for all vectors. On a CPU they are counted, for passes as large as that gain nothing.
-        """
-        seen: dict[int, int] = {}
-        common: set[int] = set()
-        if self.device.type != "cpu":
-            common = {parameter.data_ptr() for parameter in self.problem.model.parameters()} - {0}
-
-        def pack(tensor: Tensor) -> Tensor:
-            if tensor.data_ptr() not in common:
-                seen[tensor.data_ptr()] = tensor.numel() * tensor.itemsize
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            self._forward(batch)
-        return sum(seen.values())
-
-
-def batched_grad(
-    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
-) -> list[Tensor | None]:
-    """Vector-Jacobian products with each of k cotangents, in one pass; the graph is kept.
-
-    Args:
-        outputs: What is differentiated.
-        inputs: With respect to what.
-        cotangents: For each output, (k, *output.shape).
-
-    Returns:
-        For each input, (k, *input.shape), or `None` where no output depends on it.
-
-    >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
-    >>> batched_grad([x.square()], [x], [torch.eye(2)])[0]
-    tensor([[2., 0.],
-            [0., 4.]])
-    """
-    depends: list[bool] = []
-
-    def pull(*one: Tensor) -> tuple[Tensor, ...]:
-        found = pullback(outputs, inputs, one)
-        depends[:] = [part is not None for part in found]
-        return tuple(part for part in found if part is not None)
-
-    if len(cotangents[0]) == 1:
-        parts = iter([part[None] for part in pull(*(cotangent[0] for cotangent in cotangents))])
-    else:
-        # Twice as fast on convolutions as is_grads_batched, whose rules know fewer operations.
-        parts = iter(torch.func.vmap(pull, randomness="same")(*cotangents))
-    return [next(parts) if present else None for present in depends]

@@ -27,3 +27,36 @@ def pullback(
         tuple(outputs), tuple(cotangents), True, create_graph, tuple(inputs), True, accumulate_grad=False
     )
     return found
+
+
+def batched_grad(
+    outputs: Sequence[Tensor], inputs: Sequence[Tensor], cotangents: Sequence[Tensor]
+) -> list[Tensor | None]:
+    """Vector-Jacobian products with each of k cotangents, in one pass; the graph is kept.
+
+    Args:
+        outputs: What is differentiated.
+        inputs: With respect to what.
+        cotangents: For each output, (k, *output.shape).
+
+    Returns:
+        For each input, (k, *input.shape), or `None` where no output depends on it.
+
+    >>> x = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> batched_grad([x.square()], [x], [torch.eye(2)])[0]
+    tensor([[2., 0.],
+            [0., 4.]])
+    """
+    depends: list[bool] = []
+
+    def pull(*one: Tensor) -> tuple[Tensor, ...]:
+        found = pullback(outputs, inputs, one)
+        depends[:] = [part is not None for part in found]
+        return tuple(part for part in found if part is not None)
+
+    if len(cotangents[0]) == 1:
+        parts = iter([part[None] for part in pull(*(cotangent[0] for cotangent in cotangents))])
+    else:
+        # Twice as fast on convolutions as is_grads_batched, whose rules know fewer operations.
+        parts = iter(torch.func.vmap(pull, randomness="same")(*cotangents))
+    return [next(parts) if present else None for present in depends]
