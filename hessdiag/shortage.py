@@ -71,5 +71,14 @@ def sentence(error: BaseException, available: int | None = None) -> str:
     return f"memory ran out: {', and '.join(parts)}" if parts else "memory ran out"
 
 
+def fewer(count: int) -> int:
+    """Of what is held at a time, how many to try next: the largest power of two below.
+
+    >>> fewer(100), fewer(64), fewer(2)
+    (64, 32, 1)
+    """
+    return 1 << ((count - 1).bit_length() - 1)
+
+
 def _gib(size: int) -> str:
     return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"

@@ -15,7 +15,7 @@ from hessdiag.curvature.memory import free_bytes
 from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
-from hessdiag.shortage import ShortageError, ran_out, sentence
+from hessdiag.shortage import ShortageError, fewer, ran_out, sentence
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,7 +86,7 @@ def shortage(error: BaseException, problem: Problem, less: str | None) -> Shorta
     cures = [less] if less and vectors else []
     samples = max(batches.samples(batch) for batch in problem.data)
     if samples > 1 and not vectors:
-        cures.append(f"--batch-size {1 << ((samples - 1).bit_length() - 1)}")
+        cures.append(f"--batch-size {fewer(samples)}")
     if len(problem.layer_slices) > 1:
         cures.append("--layers GLOB for some of the parameters")
     if problem.device.type != "cpu":

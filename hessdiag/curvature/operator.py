@@ -19,7 +19,7 @@ from hessdiag.errors import ComputeError
 from hessdiag.linalg.algebra import Operator
 from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.shortage import ran_out
+from hessdiag.shortage import fewer, ran_out
 
 # Autograd would mark a batched gradient as used on a second stream: that on which a leaf was put by another graph.
 NO_STORAGE = "Cannot access storage of BatchedTensorImpl"
@@ -305,7 +305,7 @@ class CurvatureOperator(Operator, Generic[G]):
                 raise
             self._replays.drop()  # recordings hold the memory of larger passes
             if len(vectors) > 1:
-                self._chunk = 1 << ((len(vectors) - 1).bit_length() - 1)
+                self._chunk = fewer(len(vectors))
                 self._notes = [f"{self._chunk} vectors a pass, for memory ran out with more"]
         return self._rows(graph, vectors, layer, out)
 

@@ -12,7 +12,7 @@ from hessdiag.problem import batch as forms
 from hessdiag.problem import indices
 from hessdiag.problem.problem import Problem, _mode
 from hessdiag.problem.trust import said
-from hessdiag.shortage import ran_out, sentence
+from hessdiag.shortage import fewer, ran_out, sentence
 
 
 def default_loss(model: nn.Module, batch: Any) -> str:
@@ -74,10 +74,10 @@ def check(problem: Problem) -> tuple[str, ...]:
         if not ran_out(error):
             raise
         samples = forms.samples(problem.data[0])
-        fewer = f"--batch-size {1 << ((samples - 1).bit_length() - 1)}" if samples > 1 else "a smaller model"
+        smaller = f"--batch-size {fewer(samples)}" if samples > 1 else "a smaller model"
         raise LoadError(
             f"one batch (samples: {samples:,}) does not fit the memory of {problem.device}: {sentence(error)}.",
-            fewer if problem.device.type == "cpu" else f"{fewer}, or --device cpu",
+            smaller if problem.device.type == "cpu" else f"{smaller}, or --device cpu",
         ) from error
     return (f"output: the loss takes {which}; --loss FILE.py:f of (output, target) takes all",) if which else ()
 
