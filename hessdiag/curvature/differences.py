@@ -89,7 +89,7 @@ Holding = Callable[[Any], AbstractContextManager[None]]
 
 
 def loss_and_gradient(problem: Problem, holding: Holding | None = None) -> tuple[float, Tensor]:
-    """Over all batches, in the device's widest dtype; with what is to be done around each evaluation of a batch."""
+    """Over all batches, in float64; with what is to be done around each evaluation of a batch."""
     loss, total = 0.0, torch.zeros(problem.n_parameters, dtype=torch.float64, device=problem.device)
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
         with problem.evaluation(), nullcontext() if holding is None else holding(batch):
@@ -150,7 +150,7 @@ class Moved:
         self.to(aside * w.to(v) + h * v, 1.0)
 
     def difference(self, v: Tensor, h: float, function: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
-        """Central difference of a function of the parameters along v, in the device's widest dtype."""
+        """Central difference of a function of the parameters along v, in float64."""
         ends = []
         with self.problem.asked_once():
             for side in (1, -1):
@@ -166,7 +166,7 @@ class Moved:
             return torch.autograd.grad(value, self.problem.parameters_of(layer), materialize_grads=True)
 
     def here(self) -> tuple[float, Tensor]:
-        """Loss and gradient over all batches where the parameters stand, in the device's widest dtype."""
+        """Loss and gradient over all batches where the parameters stand, in float64."""
         return loss_and_gradient(self.problem, self.holding)
 
     def loss(self) -> float:

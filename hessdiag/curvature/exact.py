@@ -24,8 +24,6 @@ Advance = Callable[[int], None]
 Finished = Callable[[Tensor, Tensor], None]  # row numbers (k,), and these rows (k, N)
 T = TypeVar("T")
 
-_ONCE = "the model cannot be differentiated twice"
-
 
 @dataclass(frozen=True)
 class RowStatistics:
@@ -62,17 +60,19 @@ def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple
         raise NotInNeuronSpaceError("the model cannot be differentiated twice here")
     if operator.problem.dtype not in CERTIFIED:
         raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
-    if operator.missing is not None:
-        raise NotInNeuronSpaceError(_ONCE)
     try:
         found, distance = compute(NeuronSpace(operator.problem))
     except (RuntimeError, ComputeError, MemoryError) as error:
         raise NotInNeuronSpaceError(reason(error)) from error
     if operator.missing is not None:  # as the products have shown only now
-        raise NotInNeuronSpaceError(_ONCE)
-    if not distance <= CERTIFIED[operator.problem.dtype]:
-        raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
+        raise NotInNeuronSpaceError("the model cannot be differentiated twice")
+    _refuse(distance, operator.problem.dtype)
     return found
+
+
+def _refuse(distance: float, dtype: torch.dtype) -> None:
+    if not distance <= CERTIFIED[dtype]:
+        raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
 
 
 def row_statistics(
@@ -141,15 +141,14 @@ def layer_columns(operator: HessianOperator, space: NeuronSpace, index: int) -> 
             shape = panel.block.shape[1:]
             place = slice(panel.columns.start - start, panel.columns.stop - start)
             columns[panel.rows, place].view(-1, *shape).copy_(panel.block)
-            if panel.mirrored and own.layer.start <= panel.rows.start < own.layer.stop:
+            if panel.mirrored and start <= panel.rows.start < start + size:
                 place = slice(panel.rows.start - start, panel.rows.stop - start)
                 columns[panel.columns, place].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
     v = torch.randn(size, generator=torch.Generator().manual_seed(index), dtype=torch.float64).to(columns)
     whole = torch.zeros(operator.shape[0], dtype=operator.dtype, device=operator.device)
     whole[start : start + size] = v
     distance = _apart(columns @ v, operator @ whole, [neuron.layer for neuron in space.layers[index:]])
-    if not distance <= CERTIFIED[operator.problem.dtype]:
-        raise NotInNeuronSpaceError(f"some layer mixes samples: products differ by {distance:.1e}")
+    _refuse(distance, operator.problem.dtype)
     return columns
 
 
