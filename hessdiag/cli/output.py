@@ -147,7 +147,7 @@ def writable(
     try:
         there, own = files.status(path), files.descriptor(path)
         folder = Path(os.path.realpath(path)).parent
-        beside = files.status(folder)
+        around = files.status(folder)
     except (OSError, ValueError) as failure:
         raise SpecError(
             f"cannot write {path}: {files.reason(failure)}.", instead or f"{option} with another name"
@@ -166,7 +166,7 @@ def writable(
         return Target(path, known, replace=True)
     if there is not None and not force:
         raise SpecError(f"{path} exists.", f"--force to overwrite it, or {instead or 'another name'}")
-    if beside is None or not stat.S_ISDIR(beside.st_mode):
+    if around is None or not stat.S_ISDIR(around.st_mode):
         raise SpecError(f"the folder {folder} does not exist.", f"mkdir -p {shlex.quote(str(folder))}")
     if not os.access(folder, os.W_OK):
         raise SpecError(f"the folder {folder} is not writable.", instead or f"{option} with a path into another folder")
