@@ -41,13 +41,8 @@ def identity(problem: Problem) -> dict[str, Any]:
     found = {name: described[name] for name in _DESCRIBED}
     found["code_sha256"] = _code(problem)
     if problem.dtype in _DIGITS:
-        found["loss_at_the_weights"] = f"{_loss(problem):.{_DIGITS[problem.dtype]}g}"
+        found["loss_at_the_weights"] = f"{problem.value():.{_DIGITS[problem.dtype]}g}"
     return found
-
-
-def _loss(problem: Problem) -> float:
-    pairs = zip(problem.batch_weights, problem.data, strict=True)
-    return sum(weight * float(problem.evaluate(batch).detach()) for weight, batch in pairs)
 
 
 def _code(problem: Problem) -> str:
