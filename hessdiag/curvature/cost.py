@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hessdiag.curvature import memory
 from hessdiag.errors import ComputeError
+from hessdiag.linalg.work import Work
 
 if TYPE_CHECKING:
     import torch
@@ -23,28 +24,6 @@ ENOUGH = 30.0  # vectors that arithmetic has read or written, from which their p
 CHECK = 12.0  # products and gradients of a check of the point that meets no trouble: 6 to 14
 
 Range = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Work:
-    """An amount of work that takes time.
-
-    Attributes:
-        products: With single vectors.
-        vectors: That arithmetic beside the products reads or writes.
-
-    >>> Work(2, 10) + 3 * Work(1, 4)
-    Work(products=5, vectors=22)
-    """
-
-    products: float = 0.0
-    vectors: float = 0.0
-
-    def __add__(self, other: "Work") -> "Work":
-        return Work(self.products + other.products, self.vectors + other.vectors)
-
-    def __rmul__(self, times: float) -> "Work":
-        return Work(times * self.products, times * self.vectors)
 
 
 @dataclass(frozen=True)

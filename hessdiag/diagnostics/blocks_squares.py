@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature import cost, parallel, sampling
-from hessdiag.curvature.cost import Work
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.diagnostics import operators
@@ -18,6 +17,7 @@ from hessdiag.diagnostics.outlay import Outlay
 from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.linalg import pairs
 from hessdiag.linalg.estimators import SIGNED
+from hessdiag.linalg.work import Work
 from hessdiag.problem.problem import Layer, Problem
 
 Floats = NDArray[np.float64]

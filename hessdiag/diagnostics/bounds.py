@@ -11,7 +11,6 @@ from torch import Tensor
 
 from hessdiag.curvature import cost, parallel
 from hessdiag.curvature.checks import Examination, examine
-from hessdiag.curvature.cost import Work
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import support
@@ -28,6 +27,7 @@ from hessdiag.linalg import blocks, inclusion
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.inclusion import Component
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.work import Work
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from hessdiag.curvature import cost
-from hessdiag.curvature.cost import Work
 from hessdiag.linalg import estimators, tridiagonal
 from hessdiag.linalg.outlook import Outlook
+from hessdiag.linalg.work import Work
 
 NOTHING = Work()
 
@@ -20,8 +20,7 @@ def foreseen(outlook: Outlook, after: Work = NOTHING, *, limited: bool = False) 
         limited: Whether the products at which it gives up say when it ends, where residuals do not.
     """
     low, high = outlook.ahead or (outlook.least, outlook.limit if limited else None)
-    least, most = (None if way is None else Work(way.products, way.vectors) + after for way in (low, high))
-    cost.reach(outlook.passed, least or after, most)
+    cost.reach(outlook.passed, low + after, None if high is None else high + after)
 
 
 @dataclass

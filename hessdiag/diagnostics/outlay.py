@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 from hessdiag.curvature import cost, memory, parallel
-from hessdiag.curvature.cost import Work
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
 from hessdiag.linalg.tridiagonal import LONG, traffic
+from hessdiag.linalg.work import Work
 from hessdiag.problem.problem import Problem
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).

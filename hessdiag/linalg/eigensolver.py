@@ -14,8 +14,9 @@ from hessdiag import capacity
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.linalg.outlook import Outlook, Way, ahead
+from hessdiag.linalg.outlook import Outlook, ahead
 from hessdiag.linalg.tridiagonal import row_norms
+from hessdiag.linalg.work import Work
 
 Progress = Callable[[int, int], None]  # products, pairs that have converged
 Arrays = Mapping[str, NDArray[Any]]
@@ -322,10 +323,9 @@ def _iterate(
 def _outlook(space: KrylovSpace, looks: list[tuple[int, float]], certain: int, limit: int, pairs: int) -> Outlook:
     """How far the end is: so many products where that is certain, or as residuals fall, but not beyond the limit."""
 
-    def way(products: float) -> Way:
+    def way(products: float) -> Work:
         products = max(min(products, limit - space.products), 0)
-        last, beside = space.finish(pairs)
-        return Way(products + last, space.traffic(products) + beside)
+        return Work(products, space.traffic(products)) + space.finish(pairs)
 
     found = (float(certain), float(certain)) if certain > 0 else ahead(looks)
     return Outlook(space.passed, found and (way(found[0]), way(found[1])), way(0), way(limit))

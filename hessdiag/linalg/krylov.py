@@ -14,6 +14,7 @@ from hessdiag.linalg.block_step import BlockStep, block_step
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import BREAKDOWN, LONG, TRAFFIC, orthogonalize, row_norms, scaled, traffic
 from hessdiag.linalg.whole import whole
+from hessdiag.linalg.work import Work
 
 MIXED = 0.125  # vectors whose reading takes as long as adding one to another, many of which share their reading
 CANCELLED = 0.1  # a row that lost more than this to its block is orthogonalized against the basis once more
@@ -182,10 +183,10 @@ class KrylovSpace:
         """Vectors that a restart is worth which keeps so many."""
         return (1 + (self._images is not None)) * (self.size + keep + MIXED * self.size * keep)
 
-    def finish(self, pairs: int) -> tuple[int, float]:
-        """What true residuals of so many pairs take: products, and vectors that arithmetic reads or writes."""
+    def finish(self, pairs: int) -> Work:
+        """What true residuals of so many pairs take."""
         combined = self.size + MIXED * self.size * pairs + TRAFFIC * pairs
-        return (pairs, combined) if self._images is None else (0, 2 * combined)
+        return Work(pairs, combined) if self._images is None else Work(0, 2 * combined)
 
     def traffic(self, products: float) -> float:
         """Vectors that arithmetic will read or write beside so many more products, about."""

@@ -5,22 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hessdiag.linalg.work import Work
+
 WINDOWS = (0.5, 0.75)  # of the products so far: where the stretches begin that a rate is taken from
 FEWEST = 4  # looks in a stretch
 FAR = 0.5  # of the products so far: what lies farther ahead than that, no rate has ever told
-
-
-@dataclass(frozen=True)
-class Way:
-    """A part of the iteration.
-
-    Attributes:
-        products: With single vectors.
-        vectors: That arithmetic beside them reads or writes.
-    """
-
-    products: float
-    vectors: float
 
 
 @dataclass(frozen=True)
@@ -36,9 +25,9 @@ class Outlook:
     """
 
     passed: float
-    ahead: tuple[Way, Way] | None
-    least: Way
-    limit: Way
+    ahead: tuple[Work, Work] | None
+    least: Work
+    limit: Work
 
 
 def ahead(looks: list[tuple[int, float]]) -> tuple[float, float] | None:

@@ -17,6 +17,7 @@ from hessdiag.diagnostics import forward as forward_room
 from hessdiag.diagnostics import forward_norms
 from hessdiag.diagnostics import spectrum as spectrum_room
 from hessdiag.linalg import estimators, pairs, tridiagonal
+from hessdiag.linalg.work import Work
 from hessdiag.problem.problem import Problem
 
 NEAR = 1.5  # times the truth, or a part of it: what is asked of a time
@@ -157,9 +158,9 @@ def test_an_announcement_has_checks_and_arithmetic_in_it(clock):
 def test_nothing_is_said_before_anything_is_known():
     with cost.ledger() as ledger:
         assert ledger.left is None
-        cost.reach(5.0, cost.Work(1, 1), None)
+        cost.reach(5.0, Work(1, 1), None)
         assert ledger.left is None
         cost.begin()
         cost.enter(2, 1.0)
-        cost.reach(5.0, cost.Work(4, 1), None)
+        cost.reach(5.0, Work(4, 1), None)
         assert ledger.left == (pytest.approx(2.0, rel=0.1), None)
