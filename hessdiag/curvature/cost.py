@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from hessdiag.curvature import memory
+from hessdiag import memory
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.work import Work
 

@@ -11,7 +11,7 @@ import torch
 
 import hessdiag
 from hessdiag.arithmetic import ieee
-from hessdiag.curvature.memory import free_bytes
+from hessdiag.memory import free_bytes
 from hessdiag.problem import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem

@@ -13,10 +13,10 @@ from torch import Tensor
 from hessdiag.arithmetic import ieee
 from hessdiag.curvature import cost, replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
-from hessdiag.curvature.memory import chunk_size, kept_by
 from hessdiag.curvature.point.examine import examine, known
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.algebra import Operator
+from hessdiag.memory import chunk_size, kept_by
 from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.shortage import fewer, ran_out

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature import exact, parallel, sampling
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.linalg.tridiagonal import LONG
+from hessdiag.memory import free_bytes
 from hessdiag.problem.problem import Layer, Problem
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from hessdiag.curvature.cost import SPARE, gib, refuse_many
 from hessdiag.curvature.measurement import ensemble
-from hessdiag.curvature.memory import free_bytes
 from hessdiag.diagnostics.forward_gain import FIRST_SHARE, Target, closed_form
 from hessdiag.diagnostics.forward_norms import Floats, RatioStatistics, chunk_count, pace, ratio_statistics
 from hessdiag.diagnostics.forward_solution import Solution, solution
@@ -24,6 +23,7 @@ from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.verdict import Z_ALLOWED, Finding, Status
 from hessdiag.errors import ComputeError, SpecError
+from hessdiag.memory import free_bytes
 from hessdiag.nets import activations
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw, law

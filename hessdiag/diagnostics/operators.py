@@ -9,10 +9,10 @@ from hessdiag.curvature import checks, cost, parallel
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import SpecError
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.memory import free_bytes
 from hessdiag.problem.problem import Problem
 
 OperatorName = Literal["hessian", "ggn", "fisher"]

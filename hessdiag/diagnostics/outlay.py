@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import cost, memory, parallel
+from hessdiag import memory
+from hessdiag.curvature import cost, parallel
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.diagnostics.identity import identity
 from hessdiag.diagnostics.pieces import Pieces

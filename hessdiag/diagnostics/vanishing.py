@@ -13,7 +13,6 @@ import torch
 
 from hessdiag.curvature.cost import gib, refuse_many
 from hessdiag.curvature.measurement import ensemble
-from hessdiag.curvature.memory import free_bytes
 from hessdiag.curvature.point.result import Point
 from hessdiag.diagnostics.ensemble_statistics import NormStatistics
 from hessdiag.diagnostics.measured import point_result
@@ -32,6 +31,7 @@ from hessdiag.diagnostics.vanishing_theory import Theory, predict
 from hessdiag.diagnostics.vanishing_verdict import findings
 from hessdiag.diagnostics.verdict import Finding, Status
 from hessdiag.errors import ComputeError, SpecError
+from hessdiag.memory import free_bytes
 from hessdiag.nets import activations
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import Distribution, default_init, law

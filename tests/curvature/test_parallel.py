@@ -117,7 +117,7 @@ from torch import nn
 sys.path.insert(0, ".")
 from net import mlp
 import hessdiag
-from hessdiag.curvature import memory
+from hessdiag import memory
 from hessdiag.curvature.parallel import ranks
 from hessdiag.diagnostics import diag_share_rows
 

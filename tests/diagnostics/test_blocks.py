@@ -527,7 +527,7 @@ def _deep_problem():
 def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, monkeypatch):
     monkeypatch.setattr("hessdiag.diagnostics.pieces.SAVE_EVERY", -1.0)
     monkeypatch.setattr("hessdiag.diagnostics.pieces.SAVE_SHARE", 1e9)
-    monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 8)
+    monkeypatch.setattr("hessdiag.memory.LARGEST_CHUNK", 8)
     whole, taken = blocks(_deep_problem(), probes=probes), 0
     for _ in range(3):
         ended = blocks(_deep_problem(), probes=probes, resume=tmp_path, progress=ends_after(4))

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hessdiag.curvature import cost, exact, memory
+from hessdiag import memory
+from hessdiag.curvature import cost, exact
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.diagnostics import blocks as module
 from hessdiag.diagnostics.blocks import blocks

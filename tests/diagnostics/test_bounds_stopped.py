@@ -37,7 +37,7 @@ def _text(found):
 def route(request, monkeypatch):
     """All ways to every row, in small steps."""
     monkeypatch.setattr("hessdiag.curvature.neuron_space.TANGENT_NUMBERS", 1)
-    monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 8)
+    monkeypatch.setattr("hessdiag.memory.LARGEST_CHUNK", 8)
     monkeypatch.setattr(bounds_rows, "ROWS_TOGETHER", 8)
     if request.param.startswith("streamed"):
         monkeypatch.setattr(module, "DENSE_UP_TO", 10)

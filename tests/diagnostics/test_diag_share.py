@@ -474,7 +474,7 @@ def test_a_resumed_share_is_that_of_a_run_without_interrupts(name, tmp_path, mon
     rows, make = RESUMED[name]
     if name == "rows by products":
         _products_only(monkeypatch)
-    monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 16)
+    monkeypatch.setattr("hessdiag.memory.LARGEST_CHUNK", 16)
     options = {"rows": rows, "seed": 5}
     whole, calls = diag_share(make(), **options), 0
     for _ in range(3):
@@ -482,7 +482,7 @@ def test_a_resumed_share_is_that_of_a_run_without_interrupts(name, tmp_path, mon
         assert ended.status == "interrupted"
         assert ended.resumed_pieces >= calls
         calls = ended.resumed_pieces + 2  # one unit at most is lost
-    monkeypatch.setattr("hessdiag.curvature.memory.LARGEST_CHUNK", 8)  # less memory is free now
+    monkeypatch.setattr("hessdiag.memory.LARGEST_CHUNK", 8)  # less memory is free now
     resumed = diag_share(make(), **options, resume=tmp_path)
     assert resumed.resumed_pieces >= calls
     assert resumed.to_result() == whole.to_result()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hessdiag.curvature import memory
+from hessdiag import memory
 from hessdiag.diagnostics import outlay
 from hessdiag.errors import ComputeError
 

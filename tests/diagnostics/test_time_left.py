@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag import memory
 from hessdiag.cli import progress
-from hessdiag.curvature import cost, memory
+from hessdiag.curvature import cost
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.diagnostics import blocks as blocks_room
 from hessdiag.diagnostics import bounds as bounds_room

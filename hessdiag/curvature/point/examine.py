@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import memory
+from hessdiag import memory
 from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.held import coarsest

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from hessdiag.curvature import memory
+from hessdiag import memory
 
 CPU = torch.device("cpu")
 
