@@ -88,7 +88,7 @@ def measure_and_solve(
     logs = np.empty((len(scales), 0, ensemble.depth))
 
     def measure(gains: Sequence[float] = (), count: int | None = None) -> Floats:
-        """The scales too: once weights are drawn, they cost next to nothing. The last call is for all networks."""
+        """At the scales, then at gains: once weights are drawn, one more costs little. The last call is for all."""
         nonlocal logs
         try:
             found = ensemble.log_ratios([*scales, *gains], count)
@@ -96,10 +96,10 @@ def measure_and_solve(
             logs = max(logs, stopped.logs[: len(scales)], key=lambda known: known.shape[1])
             raise
         logs = found[: len(scales)]
-        return found[len(scales) :, :, -1]
+        return found
 
     try:
-        gains = _solved(ensemble, scales, weights, target, measure, lambda: logs, per_layer=per_layer)
+        gains = _solved(ensemble, scales, weights, target, measure, per_layer=per_layer)
     except KeyboardInterrupt:
         if not logs.shape[1] or parallel.ranks()[1] > 1:
             raise
@@ -113,7 +113,6 @@ def _solved(
     weights: WeightLaw | None,
     target: Target | None,
     measure: Callable[..., Floats],
-    measured: Callable[[], Floats],
     *,
     per_layer: bool,
 ) -> Gain | LayerGains | None:
@@ -127,8 +126,7 @@ def _solved(
         measure()
         return exact
     if ensemble.phi.slope is not None:
-        measure()
-        unit = measured()[0] - math.log(scales[0]) * np.arange(1, ensemble.depth + 1)
+        unit = measure()[0] - math.log(scales[0]) * np.arange(1, ensemble.depth + 1)
         return scaled_layer_gains(target, unit) if per_layer else scaled_gain(target, unit[:, -1], ensemble.depth)
     if per_layer:
         measure()
@@ -143,4 +141,8 @@ def _solved(
             device=ensemble.device,
             advance=ensemble.advance,
         )
-    return search_gain(target, depth=ensemble.depth, seeds=ensemble.seeds, simulate=measure)
+
+    def simulate(gains: Sequence[float], count: int) -> Floats:
+        return measure(gains, count)[len(scales) :, :, -1]
+
+    return search_gain(target, depth=ensemble.depth, seeds=ensemble.seeds, simulate=simulate)
