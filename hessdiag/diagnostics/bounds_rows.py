@@ -48,8 +48,7 @@ def dense(operator: HessianOperator, report: Progress) -> tuple[Tensor | None, R
     def finished(numbers: Tensor, rows: Tensor) -> None:
         nonlocal done
         place = numbers.cpu()
-        diagonal[place] = rows.gather(1, numbers.to(rows.device)[:, None])[:, 0].double().cpu()
-        sums[place] = rows.abs().sum(1, dtype=torch.float64).cpu()
+        diagonal[place], sums[place] = _entries_and_sums(rows, numbers)
         seen[place] = (rows.double() @ v).cpu()
         known[place] = True
         done = int(known.sum())
@@ -92,9 +91,7 @@ def streamed(operator: HessianOperator, report: Progress) -> Rows:
         try:
             for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
                 if parallel.is_own(index):
-                    block = operator.rows(indices)
-                    diagonal[indices] = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu()
-                    sums[indices] = block.abs_().sum(1, dtype=torch.float64).cpu()
+                    diagonal[indices], sums[indices] = _entries_and_sums(operator.rows(indices), indices)
                 advance(len(indices))
         except KeyboardInterrupt:
             if parallel.ranks()[1] > 1:
@@ -104,6 +101,12 @@ def streamed(operator: HessianOperator, report: Progress) -> Rows:
         parallel.total(sums)
     radii = (sums - diagonal.abs()).clamp(min=0)
     return Rows(diagonal.numpy(), radii.numpy(), known, products, stopped)
+
+
+def _entries_and_sums(rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rows with these numbers: the diagonal entries and the absolute sums."""
+    diagonal = rows.gather(1, numbers.to(rows.device)[:, None])[:, 0]
+    return diagonal.double().cpu(), rows.abs().sum(1, dtype=torch.float64).cpu()
 
 
 def sketched(operator: SymmetricOperator, seed: int, report: Progress) -> Rows:
