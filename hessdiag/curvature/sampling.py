@@ -109,22 +109,20 @@ def joined_groups(groups: Sequence[Indices], owners: Sequence[int], scale: Float
     return found
 
 
-def allocate(strata: Sequence[Indices], scale: Floats, rows: int) -> Indices:
+def allocate(sizes: Indices, rows: int) -> Indices:
     """How many rows to draw from each stratum: `rows` in all, or every row there is.
 
-    In proportion to the strata's shares of the scale, but from each at least a few, as far as `rows` go.
+    In proportion to the strata's sizes, but from each at least a few, as far as `rows` go.
 
-    >>> allocate([np.arange(100), np.arange(100, 104)], np.ones(104), 50)
+    >>> allocate(np.array([100, 4]), 50)
     array([46,  4])
     """
-    sizes = np.array([len(stratum) for stratum in strata], dtype=np.int64)
-    weight = np.array([scale[stratum].sum() for stratum in strata])
     rows = min(rows, int(sizes.sum()))
-    counts: Indices = np.minimum(sizes, min(LEAST_PER_STRATUM, rows // max(len(strata), 1)))
+    counts: Indices = np.minimum(sizes, min(LEAST_PER_STRATUM, rows // max(len(sizes), 1)))
     while left := rows - int(counts.sum()):
         room = sizes - counts
-        wanted = np.maximum(rows * weight / weight.sum() - counts, 0.0) * (room > 0)
-        wanted = wanted if wanted.any() else weight * (room > 0)
+        wanted = np.maximum(rows * sizes / sizes.sum() - counts, 0.0) * (room > 0)
+        wanted = wanted if wanted.any() else sizes * (room > 0)
         more = np.minimum(np.floor(left * wanted / wanted.sum()).astype(np.int64), room)
         if not more.any():
             open_ones = np.flatnonzero(room)

@@ -17,7 +17,7 @@ from hessdiag.curvature.block_norms import OutputSpace
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, TANGENT_NUMBERS, NotInNeuronSpaceError, neuron_layers
-from hessdiag.diagnostics.blocks_squares import Squares, by_layer, with_rest
+from hessdiag.diagnostics.blocks_squares import Squares, alike, by_layer, with_rest
 from hessdiag.diagnostics.outlay import Outlay
 from hessdiag.diagnostics.pieces import Arrays, Pieces
 from hessdiag.problem.problem import Layer, Problem
@@ -68,7 +68,7 @@ def by_columns(
         space = exact.neuron_space(operator)
     except NotInNeuronSpaceError:
         space = None
-    _alike(operator, gauss_newton, pieces)
+    alike(operator, gauss_newton, pieces)
     layers, n = operator.problem.executed_layers, operator.shape[0]
     kinds, item = 1 if gauss_newton is None else 3, operator.dtype.itemsize
     of_gauss_newton = {} if gauss_newton is None else {"graph of the Gauss-Newton matrix": spent.graph / spent.vector}
@@ -128,7 +128,7 @@ def by_pairs(
     outputs: OutputSpace | None = None
     if gauss_newton is not None:
         outputs = block_norms.output_space(space, gauss_newton, CERTIFIED[problem.dtype])
-    _alike(operator, gauss_newton, pieces)
+    alike(operator, gauss_newton, pieces)
     n, pairs = problem.n_parameters, len(layers) * space.samples**2 * 8 / spent.vector
     planned = len(space.others) * (1 if gauss_newton is None else 2) + len(space.layers)
     spent.plan(planned, {"pairs of samples": pairs, "neurons": 4 * TANGENT_NUMBERS / n})
@@ -156,13 +156,6 @@ def _disk(problem: Problem, gauss_newton: GaussNewtonOperator | None, pieces: Pi
     """What is kept: of each layer its norms with all others, and their rounding."""
     layers = len(problem.executed_layers)
     return pieces.said(8 * 2 * layers**2 * (1 if gauss_newton is None else 3), layers)
-
-
-def _alike(operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, pieces: Pieces) -> None:
-    """As many vectors a pass as the run that was interrupted: they decide how numbers are rounded."""
-    operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
-    if gauss_newton is not None:
-        gauss_newton.chunk = pieces.choice("vectors a pass of G", lambda: gauss_newton.chunk)
 
 
 def _all_layers(

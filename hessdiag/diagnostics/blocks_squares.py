@@ -116,9 +116,7 @@ def sampled(
     pieces = pieces or Pieces(None, {})
     layers = operator.problem.executed_layers
     count = len(layers)
-    operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
-    if gauss_newton is not None:
-        gauss_newton.chunk = pieces.choice("vectors a pass of G", lambda: gauss_newton.chunk)
+    alike(operator, gauss_newton, pieces)
     rank, processes = parallel.ranks()
     rounds = range(rank, probes, processes)
     total = len(rounds) * count
@@ -178,6 +176,13 @@ def sampled(
     )
 
 
+def alike(operator: HessianOperator, gauss_newton: GaussNewtonOperator | None, pieces: Pieces) -> None:
+    """As many vectors a pass as the run that was interrupted: they decide how numbers are rounded."""
+    operator.chunk = pieces.choice("vectors a pass", lambda: operator.chunk)
+    if gauss_newton is not None:
+        gauss_newton.chunk = pieces.choice("vectors a pass of G", lambda: gauss_newton.chunk)
+
+
 def _taken(arrays: Arrays, mine: Sequence[tuple[int, int]], count: int) -> dict[int, tuple[Floats, float, Floats]]:
     """What a state of `sampled` holds."""
     places = [0] * count
@@ -196,15 +201,11 @@ def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Fl
     """
     problem = operator.problem
     rng = np.random.default_rng(seed)
-    stops = np.cumsum([parameter.numel() for parameter in problem.parameters])
-    tensors = [
-        np.arange(stop - parameter.numel(), stop) for parameter, stop in zip(problem.parameters, stops, strict=True)
-    ]
-    enough = sampling.BEGINNING
     masses, variances, products = [], [], 0
     for layer in problem.executed_layers:
-        strata = [indices for indices in tensors if layer.start <= indices[0] < layer.stop]
-        counts = sampling.allocate(strata, np.ones(problem.n_parameters), max(rows, enough * len(strata)))
+        strata = [np.arange(place.start, place.stop) for place in problem.places(layer)]
+        sizes = np.array([len(stratum) for stratum in strata])
+        counts = sampling.allocate(sizes, max(rows, sampling.BEGINNING * len(strata)))
         mass = variance = 0.0
         for stratum, count in zip(strata, counts, strict=True):
             drawn = torch.from_numpy(np.sort(rng.choice(stratum, count, replace=False)))
