@@ -79,7 +79,8 @@ class Quadratures:
     def traced(self, products: int) -> None:
         """So many products for the trace are done."""
         part = products / self.signs
-        cost.reach(self.passed + part * self.trace.vectors, (1 - part) * self.trace, (1 - part) * self.trace)
+        left = (1 - part) * self.trace
+        cost.reach(self.passed + part * self.trace.vectors, left, left)
 
     def _told(self) -> int:
         left = self.whole + -1 * self.done

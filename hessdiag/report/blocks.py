@@ -117,11 +117,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "method",
             MISSING if not _done(result) else "exact" if exact else f"{number(result['probes'])} per layer",
-            "of the layers that are done"
-            if stopped
-            else meaning
-            if exact
-            else "random vectors; ± is one standard error over them",
+            meaning,
         ),
         Fact("norm of the Hessian", _norm(result, "norm"), "Frobenius"),
         Fact(
