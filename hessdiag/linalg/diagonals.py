@@ -97,4 +97,4 @@ def diagonal(operator: SymmetricOperator, count: int, seed: int | None = None, *
     values = part.diagonal() + scale * mean
     stderr = scale * (squares / (done * (done - 1))).sqrt()
     reach = float(quantiles.student(0.975, done - 1)) * stderr
-    return DiagonalEstimate(values, stderr, (values - reach, values + reach), part.products)
+    return DiagonalEstimate(values, stderr, (values - reach, values + reach), count)

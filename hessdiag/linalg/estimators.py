@@ -193,20 +193,27 @@ def trace(
         diagonal = torch.cat([columns[places].diagonal() for places, columns in columns_of(operator)])
         value = float(diagonal.double().sum())
         return Estimate(value, 0.0, (value, value), n)
-    known, rest = 0.0, Deflated(operator, torch.zeros(n, 0, dtype=operator.dtype))
+    Q = sketch_of(operator, sketch, seed)
     if sketch:
-        Q = range_of(operator, probes(operator, sketch, None if seed is None else seed + BOTH))
         progress(sketch)
-        known = sum(inner(Q[:, column], operator @ Q[:, column]) for column in range(Q.shape[1]))
-        rest = Deflated(operator, Q)
+    known = sum(inner(Q[:, column], operator @ Q[:, column]) for column in range(Q.shape[1]))
     h = count - 2 * sketch
     signs = _drawn(operator, h, seed, torch.int8)
-    samples, largest, squares, diagonals = _signed(rest, signs, lambda done: progress(2 * sketch + done))
+    samples, largest, squares, diagonals = _signed(
+        Deflated(operator, Q), signs, lambda done: progress(2 * sketch + done)
+    )
     norm, diagonal_norm = squares / h, (diagonals - squares) / (h * (h - 1))
     plugged = largest * math.sqrt(max(2 * (norm - diagonal_norm) / h, 0.0))
     sampled = safe_norm(samples - samples.mean()) / math.sqrt(h * (h - 1))
     value, stderr = known + float(samples.mean()), max(plugged, sampled)
     return Estimate(value, stderr, intervals.normal(value, stderr), 2 * sketch + h)
+
+
+def sketch_of(operator: SymmetricOperator, size: int, seed: int | None) -> Tensor:
+    """Orthonormal columns that span the products with so many random vectors; none of them for none."""
+    if not size:
+        return torch.zeros(operator.shape[0], 0, dtype=operator.dtype, device=operator.device)
+    return range_of(operator, probes(operator, size, None if seed is None else seed + BOTH))
 
 
 def range_of(operator: SymmetricOperator, vectors: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hessdiag.arithmetic import ieee
 from hessdiag.linalg import intervals, pairs
-from hessdiag.linalg.estimators import BOTH, Deflated, Estimate, columns_of, probes, range_of, refuse_few
+from hessdiag.linalg.estimators import Deflated, Estimate, columns_of, probes, refuse_few, sketch_of
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG, row_norms, safe_norm
 
@@ -28,7 +28,6 @@ class Sketched:
         rest: P A P.
         signs: How many vectors of random signs.
         seed: Of them.
-        products: Spent in all.
     """
 
     Q: Tensor
@@ -36,7 +35,6 @@ class Sketched:
     rest: Deflated
     signs: int
     seed: int | None
-    products: int
 
     def diagonal(self) -> Tensor:
         """That of the known part, (n,), float64."""
@@ -58,12 +56,9 @@ class Sketched:
 
 def sketched(operator: SymmetricOperator, count: int, size: int, seed: int | None) -> Sketched:
     """Spend two products on each of `size` random vectors, and plan the others."""
-    n = operator.shape[0]
-    Q = torch.zeros(n, 0, dtype=operator.dtype, device=operator.device)
-    if size:
-        Q = range_of(operator, probes(operator, size, None if seed is None else seed + BOTH))
+    Q = sketch_of(operator, size, seed)
     AQ = operator @ Q if Q.shape[1] else Q
-    return Sketched(Q, AQ, Deflated(operator, Q), count - 2 * size, seed, count)
+    return Sketched(Q, AQ, Deflated(operator, Q), count - 2 * size, seed)
 
 
 @ieee()
