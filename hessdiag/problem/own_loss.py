@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem import own_inputs
+from hessdiag.problem import indices, own_inputs
 from hessdiag.problem.batch import forward, placed, real_parameter
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE
 from hessdiag.problem.loss import IGNORED, Reduction
@@ -206,6 +206,7 @@ def _output(model: nn.Module, batch: Batch) -> Any:
         warnings.catch_warnings(),
         torch.no_grad(),
         _mode(model, list(model.modules()), False),
+        indices.watched(model),
     ):
         warnings.simplefilter("ignore")
         return forward(model, placed(batch, model))
@@ -214,7 +215,7 @@ def _output(model: nn.Module, batch: Batch) -> Any:
 
 def _no_loss(model: nn.Module, batch: Batch) -> str | None:
     """Why a model gives no loss for a batch; `None` if it does."""
-    with torch.enable_grad(), _mode(model, list(model.modules()), False):
+    with torch.enable_grad(), _mode(model, list(model.modules()), False), indices.watched(model):
         loss = getattr(forward(model, placed(batch, model)), "loss", None)
     if not isinstance(loss, Tensor) or loss.numel() != 1:
         return "it returns no loss"

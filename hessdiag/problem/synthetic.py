@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem import own_inputs
+from hessdiag.problem import indices, own_inputs
 from hessdiag.problem.batch import forward, output_tensor, placed
 from hessdiag.problem.data import DEFAULT_BATCH_SIZE, as_batches
 from hessdiag.problem.loss import resolve
@@ -185,7 +185,7 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
             continue
         inputs = placed(form.draw(2, torch.Generator().manual_seed(0)), model)
         try:
-            with _mode(model, list(model.modules()), False):
+            with _mode(model, list(model.modules()), False), indices.watched(model):
                 shape = tuple(output_tensor(forward(model, inputs)).shape)
         except Exception as error:  # whether it passes is the question
             why = why or f" ({(error.what if isinstance(error, LoadError) else said(error)).rstrip('.')})"

@@ -1,12 +1,14 @@
 """Labels and ids out of range: named before a GPU meets them, and nothing is computed once its context is gone."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
 
 from hessdiag.cli import main
 from hessdiag.errors import LoadError
-from hessdiag.problem import averages, fit, indices
+from hessdiag.problem import averages, fit, indices, own_loss, synthetic
 from hessdiag.problem.loss import resolve
 from hessdiag.problem.problem import Problem
 
@@ -105,6 +107,31 @@ def test_each_batch_is_watched_once(monkeypatch):
     assert len(watches) == 1
     with pytest.raises(LoadError, match="labels run from 1 to 3"):
         problem.evaluate(problem.data[1])
+
+
+class Sized(Tokens):
+    """Whose config names more words than there are."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(vocab_size=1000, max_position_embeddings=6)
+
+    def forward(self, input_ids, labels=None):
+        logits = super().forward(input_ids)
+        loss = None if labels is None else nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        return SimpleNamespace(logits=logits, loss=loss)
+
+
+def test_made_up_batches_are_tried_under_watch(monkeypatch):
+    monkeypatch.setattr(indices, "watched", indices.Watch)
+    with pytest.raises(LoadError, match=r"the sequence has positions up to 15 .* the table places.weight has 6 rows"):
+        synthetic._probe(Tokens())
+    with pytest.raises(LoadError, match=r"ids run from .* out of bounds: the table words.weight has 11 rows"):
+        own_loss.make(Sized())
+    tried = []
+    monkeypatch.setattr(indices, "watched", lambda model: tried.append(model) or indices.Watch(model))
+    assert own_loss._output(Sized(), {"input_ids": torch.full((1, 2), 11)}) is None
+    assert len(tried) == 1
 
 
 def test_on_a_cpu_nothing_is_watched():
