@@ -90,12 +90,15 @@ def _look(operator: Adapted) -> None:
     Raises:
         ValueError: if the operator is not symmetric, or its products are not finite.
     """
+    from hessdiag.linalg.algebra import LinearCombination  # which needs this module
+
     generator = torch.Generator().manual_seed(0)
     pair = torch.randn(operator.shape[0], 2, generator=generator, dtype=torch.float64)
     pair = (pair / pair.norm(dim=0)).to(operator.device, operator.dtype)
-    terms = getattr(operator.operator, "terms", ((1.0, operator.operator),))
+    given = operator.operator
+    terms = given.terms if isinstance(given, LinearCombination) else ((1.0, given),)
     images = [weight * (Adapted(part) @ pair).to(operator.dtype) for weight, part in terms]
-    operator.precision = precision_of(operator.operator)  # which the first product may have changed
+    operator.precision = precision_of(given)  # which the first product may have changed
     scale = max(float(image.abs().max()) for image in images)  # squares may vanish or overflow
     if not all(bool(image.isfinite().all()) for image in images):
         raise ValueError("products with the operator are NaN or infinite")

@@ -65,6 +65,13 @@ def test_a_tensor_and_a_class_with_the_same_products_have_the_same_pairs():
     torch.testing.assert_close(one.vectors.abs(), other.vectors.abs(), rtol=0, atol=1e-6)
 
 
+def test_names_beyond_the_four_are_an_operators_own():
+    class Named(Laplacian):
+        terms = ("main", "side")
+
+    assert linalg.trace(Named(12), 12).value == pytest.approx(24.0)
+
+
 def test_exact_numbers_of_a_tensor():
     A = rotated(np.linspace(-3, 5, 40))
     for operator in (A, A.to_sparse(), A.clone().requires_grad_()):
