@@ -184,7 +184,7 @@ def vanishing_of(
         except KeyboardInterrupt:
             if not measured and len(found) < FEWEST_HESSIAN_SEEDS:
                 raise
-            interrupted = True
+            interrupted = len(found) < seeds or survey is not surveys[-1]
         if len(found) >= FEWEST_HESSIAN_SEEDS:
             same = len({network.weights for network in found}) == 1
             entry, layers = _joined(survey, found)

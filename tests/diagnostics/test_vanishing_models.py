@@ -115,6 +115,17 @@ def test_an_interrupt_keeps_what_is_there(after):
     assert [entry.seeds for entry in measured.depths] == ([3] if after == 1 else [4, 2])
 
 
+def test_an_interrupt_after_the_last_network_leaves_nothing_out():
+    def stop(done, total, what):
+        if done == total:
+            raise KeyboardInterrupt
+
+    measured = vanishing_of(random_mlp, depth=4, seeds=2, progress=stop)
+    assert [entry.seeds for entry in measured.depths] == [2, 2]
+    assert measured.status == "ok"
+    assert not any(finding.says.startswith("Interrupted") for finding in measured.findings)
+
+
 def test_the_cost_is_said_first():
     said = []
     vanishing_of(random_mlp, depth=8, seeds=2, progress=lambda done, total, what: said.append(what))
