@@ -605,6 +605,32 @@ def test_networks_that_bend_along_the_steps_of_a_coarse_dtype_are_smooth(seed, w
     assert not found.failed
 
 
+class _NormOfZeros(nn.Module):
+    """A fresh ViT-MAE is so: tokens and positions of its decoder are zero, and their norm has an eps of 1e-12."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.token, self.inside = nn.Parameter(torch.zeros(16)), inside
+        self.norm = nn.LayerNorm(16, eps=1e-12)
+        self.attention, self.head = nn.Linear(16, 16), nn.Linear(16, 4)
+
+    def forward(self, x):
+        h = self.norm(x * self.token)
+        return self.head(h + self.attention(h).to(self.inside).softmax(-1).to(h))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("inside", [torch.float32, torch.float64])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_norm_of_exact_zeros_is_smooth(dtype, inside, seed):
+    torch.manual_seed(seed)
+    data = [(torch.randn(8, 16).to(dtype), torch.arange(8) % 4)]
+    found = _examined(Problem(_NormOfZeros(inside).to(dtype), data, "ce"))
+    assert found.point.kind == "smooth"
+    assert not found.failed
+    assert found.size > 1e9
+
+
 def test_a_float64_copy_that_cannot_be_used_falls_back_to_the_models_own_dtype():
     class Single(nn.Module):
         def __init__(self):

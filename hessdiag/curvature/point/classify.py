@@ -29,6 +29,7 @@ SMALLEST = 1e-3  # size below which a tensor's part is not looked at by itself, 
 GROWS, ALIGNED, ABOVE_NOISE = 5.0, 0.98, 100.0  # of a kink's part in D from one step to the next
 SCATTERED = 0.9
 DEEPEST, DEEPEST_AT_KINKS, HIGHEST = 3, 5, -3  # levels
+DEEP_NOISE = 1e-2  # part of a product that rounding may be at a small step for it to be believed
 CLEAR = 2  # a level that crosses few kinks
 CLEAR_NOISE = 0.1  # of what is allowed: where noise is less, that level is believed at once
 
@@ -84,7 +85,7 @@ class Judge:
         if not self._finite or not finite(sample.mean):
             return False
         scale, noise = self.scale(sample), sample.noise
-        if deep and noise > 1e-2 * scale:
+        if deep and noise > DEEP_NOISE * scale:
             return False
         one_sided = max(ONE_SIDED, self.tolerance) if self._coarse else ONE_SIDED
         return (
@@ -111,21 +112,21 @@ class Judge:
                 return False
         return True
 
-    def clean(self, likely: int | None = None) -> Outcome | None:
+    def clean(self, likely: float | None = None) -> Outcome | None:
         """The verdict where one of the first steps agrees; `None` where there is more to find out.
 
         Args:
             likely: A level to look at first, where another line needed it: what is astride kinks along one direction
                 is so along others.
         """
-        levels = (0, CLEAR, 1)
+        levels: tuple[float, ...] = (0, CLEAR, 1)
         for level in levels if likely is None else dict.fromkeys((likely, *levels)):
             found = self.at_once(level)
             if found is not None or not self._finite:
                 return found
         return None
 
-    def at_once(self, level: int) -> Outcome | None:
+    def at_once(self, level: float) -> Outcome | None:
         """That product, gradients and losses agree, where one look at this level settles it."""
         sample = self.line.sample(level)
         exact = sample.noise <= CLEAR_NOISE * self.tolerance * self.scale(sample)
@@ -160,7 +161,15 @@ class Judge:
                     return self._outcome("kink", now, jump)
             elif suspected:
                 break
-        return self._upwards()
+        return self._downwards() or self._upwards()
+
+    def _downwards(self) -> Outcome | None:
+        """The smallest steps, of functions that bend within them: for agreement alone, and where rounding is small."""
+        for level in range(DEEPEST + 1, DEEPEST_AT_KINKS + 1):
+            found = self.at_once(level)
+            if found is not None:
+                return found
+        return None
 
     def _grows(self, earlier: Tensor, last: Tensor, noise: float) -> bool:
         """Whether D changes as 1/h does, and in one direction: rounding grows likewise, but turns."""

@@ -1,5 +1,6 @@
 """Gradients and losses along one direction: what they say of the second derivative, and how much of it is rounding."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -70,14 +71,14 @@ class Line:
 
     def __init__(self, moved: Moved, v: Tensor, here: Place, eps: float) -> None:
         self.moved, self.v, self.here, self.eps = moved, v.to(here.gradient), here, eps
-        self._samples: dict[int, Sample] = {}
+        self._samples: dict[float, Sample] = {}
 
     @property
     def first(self) -> float:
         """The relative step of level 0, where truncation and rounding of a difference meet."""
         return float(STEP * self.eps ** (1 / 3))
 
-    def sample(self, level: int) -> Sample:
+    def sample(self, level: float) -> Sample:
         """The step of level 0 over 10^level; larger ones where `level` is negative."""
         if level not in self._samples:
             while len(self.v) > LONG and len(self._samples) >= HELD_WHERE_LONG:
@@ -90,11 +91,11 @@ class Line:
         noise = LOSS_ROUNDING * self.eps * abs(self.here.loss) / self.moved.step(self.v, self.relative(level))
         return noise <= SHARP * 2 * abs(float(self.here.gradient @ self.v))
 
-    def relative(self, level: int) -> float:
+    def relative(self, level: float) -> float:
         """The relative step of a level."""
-        return self.first * 10.0**-level
+        return self.first * math.pow(10, -level)
 
-    def level(self, sample: Sample) -> int:
+    def level(self, sample: Sample) -> float:
         """Of one of this line's samples."""
         return next(level for level, known in self._samples.items() if known is sample)
 

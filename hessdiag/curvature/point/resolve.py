@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import Moved
-from hessdiag.curvature.point.classify import CLEAR, CONVERGED, ONE_SIDED, Judge, Outcome, named
+from hessdiag.curvature.point.classify import CLEAR, CONVERGED, DEEP_NOISE, ONE_SIDED, Judge, Outcome, named
 from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.line import Line, Place, Sample, finite
 from hessdiag.curvature.point.result import Kind, Kink, Point
@@ -21,6 +21,7 @@ from hessdiag.shortage import ran_out
 
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
 FARTHEST = 1e3  # ratio of two directions' products up to which one sum shows both
+DEEP_COARSE = (2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6)  # levels of small steps where a model computes in a coarse dtype
 NAMED_BY_LOSS = 64  # parameter tensors that are looked at one by one where the gradient is not the loss's
 
 Product = Callable[[Tensor], Tensor]
@@ -32,7 +33,7 @@ class Found:
 
     point: Point
     held: HeldPieces | None = None
-    level: int | None = None
+    level: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def _together(scene: Scene, directions: list[Tensor], products: list[Tensor], ow
 
 
 def _along(
-    scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: int | None, inside: torch.dtype | None
+    scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: float | None, inside: torch.dtype | None
 ) -> Found:
     moved, dtype = scene.moved, scene.moved.problem.dtype
     line = Line(moved, v, scene.here, scene.eps)
@@ -161,7 +162,7 @@ def _smooth(line: Line, clean: Outcome) -> Found:
     return Found(point, level=line.level(clean.sample))
 
 
-def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float, likely: int | None) -> Found:
+def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float, likely: float | None) -> Found:
     """The kind of point from a product in float64."""
     judge = Judge(line, product, tolerance, scene.moved.problem.places())
     clean = judge.clean(likely)
@@ -212,7 +213,10 @@ def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Fo
 
 
 def _first_that_agrees(line: Line, judge: Judge) -> Sample:
-    """Of two steps and, where the network bends along both, a third, if rounding leaves enough of it.
+    """Of two steps and, where the network bends along both, smaller ones, as long as rounding leaves enough of them.
+
+    A normalization of values that are all zero bends within 1e-6 of them, and its slopes are so large that rounding
+    leaves much of such a step.
 
     Where none agrees it is the better one of the two, along a long vector taken anew.
     """
@@ -224,8 +228,12 @@ def _first_that_agrees(line: Line, judge: Judge) -> Sample:
         if judge.agrees(line.sample(level)):
             return line.sample(level)
         errors.append(judge.error(line.sample(level)))
-    if judge.agrees(line.sample(2), deep=True):
-        return line.sample(2)
+    for deep in DEEP_COARSE:
+        sample = line.sample(deep)
+        if judge.agrees(sample, deep=True):
+            return sample
+        if not 3 * sample.noise <= DEEP_NOISE * judge.scale(sample):  # which grows as the step shrinks
+            break
     return line.sample(levels[errors.index(min(errors))])
 
 
