@@ -335,7 +335,9 @@ def forward_model(
         if not measured:
             raise
         interrupted = True
-    return Forward(tuple(measured), seed, str(problem.device), interrupted, pieces.taken, seeds, inits)
+    everything = solve is None and [entry.seeds for entry in measured] == [seeds] * len(inits)
+    stopped = interrupted and not everything
+    return Forward(tuple(measured), seed, str(problem.device), stopped, pieces.taken, seeds, inits)
 
 
 def _measure(

@@ -119,6 +119,13 @@ def test_a_model_answers_from_the_networks_that_are_done(solve):
     _text("forward", found)
 
 
+def test_an_interrupt_after_the_last_network_of_a_model_leaves_nothing_out():
+    whole = forward_model(_model(), seeds=4, init="lecun")
+    found = forward_model(_model(), seeds=4, init="lecun", progress=ends_after(4))
+    assert [entry.seeds for entry in found.inits] == [4]
+    assert (found.status, found.findings) == (whole.status, whole.findings)
+
+
 @pytest.mark.parametrize("stage", ["fresh networks", "search"])
 def test_an_interrupt_of_the_gain_keeps_the_networks(stage, monkeypatch):
     def stopped(*_, **__):
