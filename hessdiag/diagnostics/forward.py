@@ -293,13 +293,16 @@ def forward(
     searches = phi.slope is None and solve is not None
     passes = 1 + (solve is not None) + (1 if per_layer else 3 / FIRST_SHARE) * searches
     total, report = round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
-    done, shares = 0.0, _shares({kind: len(members) for kind, members in by_kind.items()}, width, phi, place)
+    pieces_of_each = chunk_count(width, seeds)
+    done, shares = 0.0, dict.fromkeys(by_kind, 1.0)
+    if pieces_of_each > 1:  # few networks are done before a pace is measured
+        shares = _shares({kind: len(members) for kind, members in by_kind.items()}, width, phi, place)
     settings = {
         "command": "forward", "depth": depth, "width": width, "init": names, "activation": activation, "seeds": seeds,
         "seed": seed, "distribution": distribution, "solve": solve, "per_layer": per_layer,
     }  # fmt: skip
     pieces = Pieces(resume, settings, place)
-    disk = pieces.said(8 * passes * len(names) * seeds * depth, passes * len(by_kind) * chunk_count(width, seeds))
+    disk = pieces.said(8 * passes * len(names) * seeds * depth, passes * len(by_kind) * pieces_of_each)
     report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{disk}")
 
     def advance(kind: Distribution | None, count: int) -> None:

@@ -235,12 +235,13 @@ def tiny_gpt2():
         nn.init.normal_(parameter, 0, 0.4)
     parts = [classes(5, 1, 4), classes(5, 2, 2)]
 
-    def value(m):
-        logits = torch.cat([m(ids).logits[:, :-1].flatten(0, 1) for ids in parts])
-        return mean_ce(torch.cat([ids[:, 1:].flatten() for ids in parts]))(logits)
+    def received(m):
+        return [torch.cat([m(ids).logits[:, :-1].flatten(0, 1) for ids in parts])]
 
+    value = mean_ce(torch.cat([ids[:, 1:].flatten() for ids in parts]))
     data = [{"input_ids": ids, "labels": ids} for ids in parts]
-    return Case(model, data, loss="output", weights=[3 / 5, 2 / 5], tolerance=1e-6, value=value)
+    weights = [3 / 5, 2 / 5]
+    return Case(model, data, loss="output", weights=weights, tolerance=1e-6, received=received, value=value)
 
 
 @case
@@ -255,12 +256,13 @@ def model_that_returns_its_own_loss():
 
     model = Net(forward, table=nn.Embedding(5, 3), head=nn.Linear(3, 3)).double()
 
-    def value(m):
+    def received(m):
         logits = [m.head(torch.tanh(m.table(x)))[y != -100] for x, y in zip(ids, labels, strict=True)]
-        return mean_ce(torch.cat([y[y != -100] for y in labels]))(torch.cat(logits))
+        return [torch.cat(logits)]
 
+    value = mean_ce(torch.cat([y[y != -100] for y in labels]))
     data = [{"tokens": x, "labels": y} for x, y in zip(ids, labels, strict=True)]
-    return Case(model, data, loss="output", weights=[3 / 7, 4 / 7], value=value)
+    return Case(model, data, loss="output", weights=[3 / 7, 4 / 7], received=received, value=value)
 
 
 @case
