@@ -264,6 +264,11 @@ def _load_trusted(path: Path) -> Any:
 
 
 def said(error: BaseException) -> str:
-    """An exception in one line: its type and the first line of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    r"""An exception in one line: its type and the first line of its message, with the next where that ends in a colon.
+
+    >>> said(ValueError("wrong field:\n  no number\n\nsee the manual")), said(KeyError())
+    ('ValueError: wrong field: no number', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
