@@ -34,6 +34,7 @@ Progress = Callable[[int, int, str], None]
 
 INITS = ("lecun", "xavier_normal", "he_normal")
 SEEDS = 2000
+PACE_WORTH = 2**23  # weights that are drawn under each law from which their paces are measured first
 OF_A_LAYER = 4_000  # bytes of what is said of one
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
@@ -293,16 +294,15 @@ def forward(
     searches = phi.slope is None and solve is not None
     passes = 1 + (solve is not None) + (1 if per_layer else 3 / FIRST_SHARE) * searches
     total, report = round(passes * len(by_kind) * seeds * depth), progress or (lambda done, total, what: None)
-    pieces_of_each = chunk_count(width, seeds)
     done, shares = 0.0, dict.fromkeys(by_kind, 1.0)
-    if pieces_of_each > 1:  # few networks are done before a pace is measured
+    if seeds * depth * width**2 > PACE_WORTH:
         shares = _shares({kind: len(members) for kind, members in by_kind.items()}, width, phi, place)
     settings = {
         "command": "forward", "depth": depth, "width": width, "init": names, "activation": activation, "seeds": seeds,
         "seed": seed, "distribution": distribution, "solve": solve, "per_layer": per_layer,
     }  # fmt: skip
     pieces = Pieces(resume, settings, place)
-    disk = pieces.said(8 * passes * len(names) * seeds * depth, passes * len(by_kind) * pieces_of_each)
+    disk = pieces.said(8 * passes * len(names) * seeds * depth, passes * len(by_kind) * chunk_count(width, seeds))
     report(0, total, f"{seeds:,} networks of {depth:,} x {width:,} under {', '.join(names)}{disk}")
 
     def advance(kind: Distribution | None, count: int) -> None:

@@ -140,7 +140,7 @@ def test_networks_that_take_longer_to_draw_count_for_more(clock, monkeypatch, in
         monkeypatch, forward_norms, "draw", lambda law, shape: shape[0] * (9.0 if law.endswith("l") else 1.0)
     )
     times, began, ended, _ = listened(
-        clock, lambda told: forward_room.forward(depth=12, width=16, seeds=300, init=init, progress=told)
+        clock, lambda told: forward_room.forward(depth=120, width=16, seeds=300, init=init, progress=told)
     )
     asked = [entry for entry in times if began + TENTH * (ended - began) <= entry[0] < ended]
     assert len(asked) > 5
