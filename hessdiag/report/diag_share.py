@@ -80,7 +80,7 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     exact = result["method"] == "exact"
     rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
     every = "every row was computed" + (", but for those of untouched parameters" if result.get("untouched") else "")
-    how = every if exact else "rows drawn without replacement, stratified by layer"
+    how = every if exact else "rows drawn layer by layer, those guessed to be heavy more often"
     merged = result.get("merged_strata") or ()
     facts = [
         Fact("Hessian rows", rows, how),

@@ -173,6 +173,15 @@ def test_numbers_do_not_break_and_names_do():
     assert page_module._breaking("0.25 of it") == "0.25 of it"
 
 
+def test_a_reason_with_numbers_in_it_is_one_column(html):
+    """The row is a flex container: each child of its own would stand beside the others."""
+    found = re.findall(r'<p class="because">(.*?)</p>', html, flags=re.DOTALL)
+    for inner in found:
+        plain = re.sub(r'<span class="number">([^<]*)</span>', r"\1", inner).replace("<wbr/>", "")
+        assert re.fullmatch(r"<span>(because|try)</span> <(span|code)>[^<]*</(span|code)>", plain), inner
+    assert len(found) > 1
+
+
 def test_long_tables_in_markdown_say_what_is_between():
     text = render(example_documents.diag_share(60), "markdown")
     assert "| 36 rows between: --json has them |" in text
