@@ -74,11 +74,18 @@ def load_hf(
 
     Raises:
         UntrustedFileError: if the model brings code of its own.
+        SpecError: if the hub can have no such name.
         LoadError: if transformers is not installed, or the model cannot be loaded.
     """
     local = spec.source.startswith((".", "/", "~")) or Path(spec.source).is_dir()
     source = str(existing(spec.source)) if local else spec.source
-    cached = local or online.is_cached(spec.source, spec.revision)
+    try:
+        cached = local or online.is_cached(spec.source, spec.revision)
+    except ValueError as error:
+        raise SpecError(
+            f"{spec.source!r} is no name that the hub can have. {error}",
+            "hf:NAME or hf:OWNER/NAME; hf:./FOLDER for one of yours",
+        ) from error
     _found("transformers")  # takes seconds to import, which nobody has to wait for to hear that there is no network
     cached_only = not local and not reachable()
     if cached_only and not cached:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem import online
 from hessdiag.problem.load import ProblemRequest, load_problem
 
@@ -68,6 +68,14 @@ def test_a_name_fails_without_the_import_of_what_would_load_it(silent, tmp_path)
     assert second.startswith("  try: hf download some/model --local-dir model")
     assert imported == "[]"
     assert time.monotonic() - began >= online.PATIENCE  # the server was asked, and waited for
+
+
+@pytest.mark.parametrize("name", [" ", "a b", "-x", "x/y/z", "a..b", "é"])
+def test_names_that_the_hub_cannot_have(name):
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(SpecError, match=r"is no name that the hub can have\. .") as caught:
+        load_problem(ProblemRequest(model=f"hf:{name}()"))
+    assert caught.value.hint.startswith("hf:NAME or hf:OWNER/NAME")
 
 
 def downloads(name, weights=None, pretrained=False):
