@@ -219,14 +219,14 @@ def _load(session: _Session, device: torch.device, dtype: torch.dtype | None) ->
         problem = _fitted(session, parts, model)
     if first != device and device_named(request.device, operations_of(problem.model, problem.data)) == device:
         return _moved(problem, device)
-    return replace(problem, notes=(*problem.notes, *device_notes(request.device, first)))
+    return problem.like(notes=(*problem.notes, *device_notes(request.device, first)))
 
 
 def _moved(problem: Problem, device: torch.device) -> Problem:
     """The same problem on another device, evaluated once there."""
     model = _on(problem.model, device, None)
     loss = problem.loss.to(device) if isinstance(problem.loss, nn.Module) else problem.loss
-    moved = replace(problem, model=model, loss=loss, data=[batch_forms.to(batch, device) for batch in problem.data])
+    moved = problem.like(model=model, loss=loss, data=[batch_forms.to(batch, device) for batch in problem.data])
     fit.check(moved)
     return moved
 
@@ -252,7 +252,7 @@ def _fitted(session: _Session, parts: _Parts, model: nn.Module) -> Problem:
         tuple(session.notes),
     )
     notes = fit.check(problem)
-    return replace(problem, notes=(*problem.notes, *notes)) if notes else problem
+    return problem.like(notes=(*problem.notes, *notes)) if notes else problem
 
 
 def _batches(session: _Session, parts: _Parts, model: nn.Module) -> tuple[list[Any], Any]:

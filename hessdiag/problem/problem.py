@@ -385,10 +385,16 @@ class Problem:
         return other
 
     def like(self, **changes: Any) -> "Problem":
-        """A copy with these attributes changed, for the same loss: what it was recognised as stays."""
+        """A copy with these attributes changed, for the same loss and function.
+
+        What the loss was recognised as stays, and that an evaluation rewrote parameters: the private copy of the model
+        that took its place does so no more.
+        """
         other = replace(self, **changes)
         if "_recognition" in vars(self):
             vars(other)["_recognition"] = self._recognition
+        if self.rewritten:
+            vars(other).update(_rewritten=self.rewritten, _harmless=vars(self)["_harmless"])
         return other
 
     def _value_and_gradient(self, fold: bool) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.point.examine import examine
 from hessdiag.errors import ExitCode, HessdiagError, LoadError, SpecError, UntrustedFileError
+from hessdiag.problem import load
 from hessdiag.problem.batch import forward
 from hessdiag.problem.describe import describe
 from hessdiag.problem.fit import check
@@ -531,3 +534,19 @@ def test_an_output_with_a_loss_is_used_as_it_is(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert torch.equal(problem.evaluate(problem.data[0]), forward(problem.model, problem.data[0]).loss)
+
+
+def test_that_an_evaluation_rewrites_parameters_is_known_of_what_is_loaded(tmp_path):
+    """The first evaluation tells, while it is loaded; notes that come later, and another device, leave that known."""
+    (tmp_path / "table.py").write_text(
+        "import torch\nfrom torch import nn\n"
+        "def setup():\n"
+        "    torch.manual_seed(0)\n"
+        "    model = nn.Sequential(nn.Embedding(6, 3, max_norm=0.5), nn.Flatten(), nn.Linear(6, 2))\n"
+        "    return model, [(torch.randint(6, (5, 2)), torch.randint(2, (5,)))], 'ce'\n"
+    )
+    problem = load_problem(ProblemRequest(model=f"{tmp_path / 'table.py'}:setup"))
+    assert problem.rewritten == ("0.weight",)
+    assert problem.like(notes=("more",)).rewritten == ("0.weight",)
+    assert load._moved(problem, torch.device("cpu")).rewritten == ("0.weight",)
+    assert examine(HessianOperator(problem)).point.kind == "rewritten"
