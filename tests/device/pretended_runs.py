@@ -162,6 +162,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     for found in GROUPS[sys.argv[1]]():
         print(json.dumps(found), flush=True)
-    os._exit(
-        0
-    )  # autograd's threads for a device that is not there outlive it, and end the process by an abort now and then
+    # Autograd's threads for a device that is not there outlive it: now and then they end the process by an abort.
+    os._exit(0)

@@ -144,6 +144,7 @@ with pretended() as gpu:
     w = torch.nn.Parameter(x)
     (w * w).sum().backward()
     assert w.grad.device == GPU and w.grad.cpu().tolist() == [2.0] * 3
+__import__("os")._exit(0)  # autograd's threads for the device may abort the process at its end
 """
 
 
