@@ -15,6 +15,7 @@ from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.mlp import MLP
 from hessdiag.nets.reinitialize import reinitialize
+from tests.reference import OnceDifferentiableSine
 
 WIDTH, SAMPLES = 8, 4
 
@@ -218,21 +219,9 @@ def test_gradient_of_the_operator_is_what_is_reported():
     assert measured.depths[0].gradient_norm.median == pytest.approx(float(HessianOperator(problem).gradient().norm()))
 
 
-class Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0].cos()
-
-
 class Sine(nn.Module):
     def forward(self, x):
-        return Once.apply(x)
+        return OnceDifferentiableSine.apply(x)
 
 
 def test_differences_in_place_of_products_are_said():

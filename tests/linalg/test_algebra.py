@@ -7,6 +7,7 @@ from scipy.sparse.linalg import eigsh as scipy_eigsh
 
 import hessdiag
 from hessdiag.linalg import LinearCombination, Operator, algebra
+from tests.reference import OnceDifferentiableSine
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -175,24 +176,14 @@ def test_nan_in_any_term_is_refused(operators):
         hessdiag.linalg.trace(torch.inf * dense, 51)
 
 
-class Sine(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0].cos()
-
-
 def test_products_that_turn_out_to_be_differences_are_as_imprecise_as_these():
     torch.manual_seed(0)
     model = torch.nn.Linear(40, 1).double()
     x, y = torch.randn(60, 40).double(), torch.randn(60, 1).double()
     problem = hessdiag.Problem(
-        model, data=[(x, y)], loss=lambda output, target: (Sine.apply(output) - target).square().mean()
+        model,
+        data=[(x, y)],
+        loss=lambda output, target: (OnceDifferentiableSine.apply(output) - target).square().mean(),
     )
     H = hessdiag.HessianOperator(problem)
     found = hessdiag.linalg.eigsh(2 * H, lowest=1, highest=1)
