@@ -5,25 +5,24 @@ from typing import Any
 
 import msgspec
 
+from hessdiag.questions.registry import NAMES
 from hessdiag.report.document import SCHEMA
-from hessdiag.report.schema.check import COMMANDS, description
+from hessdiag.report.schema.check import description
 
 FILE = "reference/result-document.schema.json"
 
 
 def schema() -> str:
     """The schema of all commands' documents; which part of it holds is told by `command`."""
-    refs, parts = msgspec.json.schema_components(
-        [description(name) for name in COMMANDS], ref_template="#/$defs/{name}"
-    )
+    refs, parts = msgspec.json.schema_components([description(name) for name in NAMES], ref_template="#/$defs/{name}")
     whole = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": f"result document {SCHEMA}",
         "required": ["schema", "command"],
-        "properties": {"schema": {"const": SCHEMA}, "command": {"enum": list(COMMANDS)}},
+        "properties": {"schema": {"const": SCHEMA}, "command": {"enum": list(NAMES)}},
         "allOf": [
             {"if": {"properties": {"command": {"const": name}}}, "then": ref}
-            for name, ref in zip(COMMANDS, refs, strict=True)
+            for name, ref in zip(NAMES, refs, strict=True)
         ],
         "$defs": parts,
     }

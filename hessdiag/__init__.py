@@ -13,52 +13,52 @@ if TYPE_CHECKING:
     from hessdiag.curvature.fisher import FisherOperator
     from hessdiag.curvature.gauss_newton import GaussNewtonOperator
     from hessdiag.curvature.hessian import HessianOperator
-    from hessdiag.diagnostics.blocks import Blocks, blocks
-    from hessdiag.diagnostics.bounds import Bounds, bounds
-    from hessdiag.diagnostics.chain import Chain, chain
-    from hessdiag.diagnostics.diag_share import DiagShare, diag_share
-    from hessdiag.diagnostics.eigs import Eigs, eigs
-    from hessdiag.diagnostics.forward import Forward, forward
-    from hessdiag.diagnostics.forward_model import forward_model
-    from hessdiag.diagnostics.spectrum import Spectrum, spectrum
-    from hessdiag.diagnostics.vanishing import Vanishing, vanishing
-    from hessdiag.diagnostics.vanishing_models import vanishing_of
     from hessdiag.errors import HessdiagError
     from hessdiag.problem.load import ProblemRequest, load_problem
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.blocks.measure import Blocks, blocks
+    from hessdiag.questions.bounds.measure import Bounds, bounds
+    from hessdiag.questions.chain.measure import Chain, chain
+    from hessdiag.questions.diag_share.measure import DiagShare, diag_share
+    from hessdiag.questions.eigs.measure import Eigs, eigs
+    from hessdiag.questions.forward.measure import Forward, forward
+    from hessdiag.questions.forward.model import forward_model
+    from hessdiag.questions.spectrum.measure import Spectrum, spectrum
+    from hessdiag.questions.vanishing.measure import Vanishing, vanishing
+    from hessdiag.questions.vanishing.models import vanishing_of
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Blocks": "hessdiag.diagnostics.blocks",
-    "Bounds": "hessdiag.diagnostics.bounds",
-    "Chain": "hessdiag.diagnostics.chain",
-    "DiagShare": "hessdiag.diagnostics.diag_share",
-    "Eigs": "hessdiag.diagnostics.eigs",
+    "Blocks": "hessdiag.questions.blocks.measure",
+    "Bounds": "hessdiag.questions.bounds.measure",
+    "Chain": "hessdiag.questions.chain.measure",
+    "DiagShare": "hessdiag.questions.diag_share.measure",
+    "Eigs": "hessdiag.questions.eigs.measure",
     "FisherOperator": "hessdiag.curvature.fisher",
-    "Forward": "hessdiag.diagnostics.forward",
+    "Forward": "hessdiag.questions.forward.measure",
     "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
     "HessdiagError": "hessdiag.errors",
     "HessianOperator": "hessdiag.curvature.hessian",
     "Problem": "hessdiag.problem.problem",
     "ProblemRequest": "hessdiag.problem.load",
-    "Spectrum": "hessdiag.diagnostics.spectrum",
-    "Vanishing": "hessdiag.diagnostics.vanishing",
-    "blocks": "hessdiag.diagnostics.blocks",
-    "bounds": "hessdiag.diagnostics.bounds",
-    "chain": "hessdiag.diagnostics.chain",
-    "diag_share": "hessdiag.diagnostics.diag_share",
-    "eigs": "hessdiag.diagnostics.eigs",
-    "forward": "hessdiag.diagnostics.forward",
-    "forward_model": "hessdiag.diagnostics.forward_model",
+    "Spectrum": "hessdiag.questions.spectrum.measure",
+    "Vanishing": "hessdiag.questions.vanishing.measure",
+    "blocks": "hessdiag.questions.blocks.measure",
+    "bounds": "hessdiag.questions.bounds.measure",
+    "chain": "hessdiag.questions.chain.measure",
+    "diag_share": "hessdiag.questions.diag_share.measure",
+    "eigs": "hessdiag.questions.eigs.measure",
+    "forward": "hessdiag.questions.forward.measure",
+    "forward_model": "hessdiag.questions.forward.model",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
     "linalg": "",
     "load_problem": "hessdiag.problem.load",
     "results": "",
-    "spectrum": "hessdiag.diagnostics.spectrum",
-    "vanishing": "hessdiag.diagnostics.vanishing",
-    "vanishing_of": "hessdiag.diagnostics.vanishing_models",
+    "spectrum": "hessdiag.questions.spectrum.measure",
+    "vanishing": "hessdiag.questions.vanishing.measure",
+    "vanishing_of": "hessdiag.questions.vanishing.models",
 }
 
 __all__ = [

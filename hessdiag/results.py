@@ -6,63 +6,63 @@ from hessdiag.lazy import lazily
 
 if TYPE_CHECKING:
     from hessdiag.curvature.point.result import Kink, Point
-    from hessdiag.diagnostics.baselines import Baselines
-    from hessdiag.diagnostics.blocks_proof import IndefinitePair
-    from hessdiag.diagnostics.certificate import Certificate
-    from hessdiag.diagnostics.chain import Agreement, AtLength, CriticalScale, Share, SignShares
-    from hessdiag.diagnostics.chain_plateau import Plateau
-    from hessdiag.diagnostics.chain_sample import Magnitude, Sample
-    from hessdiag.diagnostics.diag_share_totals import LayerShare
-    from hessdiag.diagnostics.eigs import Eigenpair
-    from hessdiag.diagnostics.ensemble_statistics import NormStatistics
-    from hessdiag.diagnostics.forward import InitRatios, LayerRatio
-    from hessdiag.diagnostics.forward_norms import RatioStatistics
-    from hessdiag.diagnostics.forward_solution import Achieved, LayerGain, Solution
-    from hessdiag.diagnostics.inertia import Inertia
-    from hessdiag.diagnostics.measured import Measured
-    from hessdiag.diagnostics.spectrum import Curve, LogCurve, Moment, Outlier
-    from hessdiag.diagnostics.vanishing import Failure, Rate
-    from hessdiag.diagnostics.vanishing_norms import DepthNorms, LayerNorms
-    from hessdiag.diagnostics.vanishing_theory import Theory
-    from hessdiag.diagnostics.verdict import Finding
     from hessdiag.linalg.inclusion import Component
+    from hessdiag.questions.blocks.proof import IndefinitePair
+    from hessdiag.questions.chain.measure import Agreement, AtLength, CriticalScale, Share, SignShares
+    from hessdiag.questions.chain.plateau import Plateau
+    from hessdiag.questions.chain.sample import Magnitude, Sample
+    from hessdiag.questions.common.certificate import Certificate
+    from hessdiag.questions.common.ensemble_statistics import NormStatistics
+    from hessdiag.questions.common.inertia import Inertia
+    from hessdiag.questions.common.measured import Measured
+    from hessdiag.questions.common.verdict import Finding
+    from hessdiag.questions.diag_share.baselines import Baselines
+    from hessdiag.questions.diag_share.totals import LayerShare
+    from hessdiag.questions.eigs.measure import Eigenpair
+    from hessdiag.questions.forward.measure import InitRatios, LayerRatio
+    from hessdiag.questions.forward.norms import RatioStatistics
+    from hessdiag.questions.forward.solution import Achieved, LayerGain, Solution
+    from hessdiag.questions.spectrum.measure import Curve, LogCurve, Moment, Outlier
+    from hessdiag.questions.vanishing.measure import Failure, Rate
+    from hessdiag.questions.vanishing.norms import DepthNorms, LayerNorms
+    from hessdiag.questions.vanishing.theory import Theory
 
 _HOMES = {
-    "Achieved": "hessdiag.diagnostics.forward_solution",
-    "Agreement": "hessdiag.diagnostics.chain",
-    "AtLength": "hessdiag.diagnostics.chain",
-    "Baselines": "hessdiag.diagnostics.baselines",
-    "Certificate": "hessdiag.diagnostics.certificate",
+    "Achieved": "hessdiag.questions.forward.solution",
+    "Agreement": "hessdiag.questions.chain.measure",
+    "AtLength": "hessdiag.questions.chain.measure",
+    "Baselines": "hessdiag.questions.diag_share.baselines",
+    "Certificate": "hessdiag.questions.common.certificate",
     "Component": "hessdiag.linalg.inclusion",
-    "CriticalScale": "hessdiag.diagnostics.chain",
-    "Curve": "hessdiag.diagnostics.spectrum",
-    "DepthNorms": "hessdiag.diagnostics.vanishing_norms",
-    "Eigenpair": "hessdiag.diagnostics.eigs",
-    "Failure": "hessdiag.diagnostics.vanishing",
-    "Finding": "hessdiag.diagnostics.verdict",
-    "IndefinitePair": "hessdiag.diagnostics.blocks_proof",
-    "Inertia": "hessdiag.diagnostics.inertia",
-    "InitRatios": "hessdiag.diagnostics.forward",
+    "CriticalScale": "hessdiag.questions.chain.measure",
+    "Curve": "hessdiag.questions.spectrum.measure",
+    "DepthNorms": "hessdiag.questions.vanishing.norms",
+    "Eigenpair": "hessdiag.questions.eigs.measure",
+    "Failure": "hessdiag.questions.vanishing.measure",
+    "Finding": "hessdiag.questions.common.verdict",
+    "IndefinitePair": "hessdiag.questions.blocks.proof",
+    "Inertia": "hessdiag.questions.common.inertia",
+    "InitRatios": "hessdiag.questions.forward.measure",
     "Kink": "hessdiag.curvature.point.result",
-    "LayerGain": "hessdiag.diagnostics.forward_solution",
-    "LayerNorms": "hessdiag.diagnostics.vanishing_norms",
-    "LayerRatio": "hessdiag.diagnostics.forward",
-    "LayerShare": "hessdiag.diagnostics.diag_share_totals",
-    "LogCurve": "hessdiag.diagnostics.spectrum",
-    "Magnitude": "hessdiag.diagnostics.chain_sample",
-    "Measured": "hessdiag.diagnostics.measured",
-    "Moment": "hessdiag.diagnostics.spectrum",
-    "NormStatistics": "hessdiag.diagnostics.ensemble_statistics",
-    "Outlier": "hessdiag.diagnostics.spectrum",
-    "Plateau": "hessdiag.diagnostics.chain_plateau",
+    "LayerGain": "hessdiag.questions.forward.solution",
+    "LayerNorms": "hessdiag.questions.vanishing.norms",
+    "LayerRatio": "hessdiag.questions.forward.measure",
+    "LayerShare": "hessdiag.questions.diag_share.totals",
+    "LogCurve": "hessdiag.questions.spectrum.measure",
+    "Magnitude": "hessdiag.questions.chain.sample",
+    "Measured": "hessdiag.questions.common.measured",
+    "Moment": "hessdiag.questions.spectrum.measure",
+    "NormStatistics": "hessdiag.questions.common.ensemble_statistics",
+    "Outlier": "hessdiag.questions.spectrum.measure",
+    "Plateau": "hessdiag.questions.chain.plateau",
     "Point": "hessdiag.curvature.point.result",
-    "Rate": "hessdiag.diagnostics.vanishing",
-    "RatioStatistics": "hessdiag.diagnostics.forward_norms",
-    "Sample": "hessdiag.diagnostics.chain_sample",
-    "Share": "hessdiag.diagnostics.chain",
-    "SignShares": "hessdiag.diagnostics.chain",
-    "Solution": "hessdiag.diagnostics.forward_solution",
-    "Theory": "hessdiag.diagnostics.vanishing_theory",
+    "Rate": "hessdiag.questions.vanishing.measure",
+    "RatioStatistics": "hessdiag.questions.forward.norms",
+    "Sample": "hessdiag.questions.chain.sample",
+    "Share": "hessdiag.questions.chain.measure",
+    "SignShares": "hessdiag.questions.chain.measure",
+    "Solution": "hessdiag.questions.forward.solution",
+    "Theory": "hessdiag.questions.vanishing.theory",
 }
 
 __all__ = [

@@ -16,11 +16,11 @@ from scipy.special import digamma, gammaincinv, polygamma
 
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.diagnostics.forward import forward
 from hessdiag.linalg import blocks, inclusion
 from hessdiag.linalg.tridiagonal import tridiagonalize
 from hessdiag.nets.chain import Chain
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.forward.measure import forward
 from hessdiag.theory.chain import (
     critical_scale,
     diagonal_size,

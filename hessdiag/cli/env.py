@@ -29,7 +29,7 @@ def environment() -> dict[str, Any]:
     """The facts by name: an allow-list, with no environment variable and no path in it."""
     import torch
 
-    from hessdiag.memory import free_bytes
+    from hessdiag.machine.memory import free_bytes
 
     cuda = [f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(torch.cuda.device_count())]
     return {

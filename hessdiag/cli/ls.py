@@ -4,10 +4,10 @@ import click
 
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
-from hessdiag.cli.main import COMMANDS
 from hessdiag.cli.output import write
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, BUILTINS, INITS
+from hessdiag.questions.registry import NAMES, QUESTIONS
 from hessdiag.report.metrics import MEANINGS
 
 LOSSES = {
@@ -32,14 +32,12 @@ SPECS = {
     "file:PATH": "a path that looks like something else",
 }
 
-DIAGNOSTICS = tuple(MEANINGS)
-
 TOPICS = {
     "builtins": {f"builtin:{name}": text for name, (_, text) in BUILTINS.items()},
     "losses": LOSSES,
     "inits": INITS,
     "activations": ACTIVATIONS,
-    "diagnostics": {name: COMMANDS[name][1] for name in DIAGNOSTICS},
+    "diagnostics": {asked.name: asked.help for asked in QUESTIONS},
     "specs": SPECS,
 }
 METRICS = "metrics"
@@ -47,7 +45,7 @@ METRICS = "metrics"
 
 @click.command("ls", cls=Command)
 @click.argument("topic", metavar="[TOPIC]", required=False, type=Names((*TOPICS, METRICS)))
-@click.argument("of", metavar="[COMMAND]", required=False, type=click.Choice(DIAGNOSTICS))
+@click.argument("of", metavar="[COMMAND]", required=False, type=click.Choice(NAMES))
 def command(topic: str | None, of: str | None) -> int:
     """List what can be named on the command line, each with one line of explanation.
 

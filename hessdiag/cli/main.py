@@ -10,26 +10,21 @@ from importlib import import_module
 
 import click
 
-from hessdiag import __version__, lost_gpu
+from hessdiag import __version__
 from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, SpecError
 from hessdiag.files import reason
+from hessdiag.machine import lost_gpu
+from hessdiag.machine.ranks import ranks
+from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.packages import lacking
-from hessdiag.ranks import ranks
-from hessdiag.shortage import ran_out, sentence
+from hessdiag.questions.registry import QUESTIONS
 from hessdiag.suggest import question
 
-# Short help stands here so that `hessdiag --help` need not import a single command.
+# Short help stands here and in the registry, so that `hessdiag --help` need not import a single command.
 COMMANDS = {
-    "diag-share": ("hessdiag.cli.diag_share", "How diagonal is the Hessian, overall and per layer?"),
-    "eigs": ("hessdiag.cli.eigs", "Lowest and highest eigenpairs: sharpness, negative curvature."),
-    "spectrum": ("hessdiag.cli.spectrum", "How are the eigenvalues distributed? With error bars."),
-    "bounds": ("hessdiag.cli.bounds", "Where can the eigenvalues be? Gershgorin and tighter."),
-    "blocks": ("hessdiag.cli.blocks", "Which layers curve, and how do they couple? Norms of all blocks."),
-    "forward": ("hessdiag.cli.forward", "Median against mean of forward norms, for several initializations."),
-    "vanishing": ("hessdiag.cli.vanishing", "Gradient and Hessian norms against depth, beside theory."),
-    "chain": ("hessdiag.cli.chain", "The width-one network: typical sizes against averages, exactly."),
+    **{asked.name: (f"{asked.package}.command", asked.help) for asked in QUESTIONS},
     "report": ("hessdiag.cli.report", "Render a saved result, as text, Markdown or one HTML page."),
     "ls": ("hessdiag.cli.ls", "List built-in networks, losses, initializations and spec forms."),
     "env": ("hessdiag.cli.env", "Versions, devices and threads, for bug reports."),
@@ -37,23 +32,7 @@ COMMANDS = {
     "completion": ("hessdiag.cli.completion", "Print the completion script of a shell."),
 }
 SYNONYMS = {  # what a command may be called by who looks for it, in the form in which names are compared
-    "hessian": "eigs",
-    "eigenvalues": "eigs",
-    "eigen": "eigs",
-    "lanczos": "eigs",
-    "lambda_max": "eigs",
-    "sharpness": "eigs",
-    "density": "spectrum",
-    "trace": "spectrum",
-    "slq": "spectrum",
-    "gershgorin": "bounds",
-    "norms": "blocks",
-    "layers": "blocks",
-    "share": "diag-share",
-    "diagonal": "diag-share",
-    "init_norms": "forward",
-    "depth": "vanishing",
-    "gradients": "vanishing",
+    **{synonym: asked.name for asked in QUESTIONS for synonym in asked.synonyms},
     "list": "ls",
     "render": "report",
     "show": "report",

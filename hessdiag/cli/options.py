@@ -36,7 +36,7 @@ class Target:
 
     def load_request(self) -> "ProblemRequest":
         """The request as the loader takes it."""
-        from hessdiag.problem.data import ALL
+        from hessdiag.problem.batches.data import ALL
         from hessdiag.problem.load import ProblemRequest
 
         batches = ALL if self.request["batches"] == "all" else self.request["batches"]

@@ -15,8 +15,8 @@ from hessdiag import files
 from hessdiag.cli import signals
 from hessdiag.cli.speech import columns, error, say
 from hessdiag.errors import ExitCode, LoadError, OutputError, SpecError
+from hessdiag.machine.ranks import ranks
 from hessdiag.packages import lacking
-from hessdiag.ranks import ranks
 from hessdiag.report import document, gates, metrics
 from hessdiag.report.render import SUFFIXES, render
 

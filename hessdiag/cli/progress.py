@@ -12,7 +12,7 @@ from hessdiag.report.visible import visible
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from hessdiag.curvature.cost import Ledger
+    from hessdiag.machine.cost import Ledger
 
 PLAIN_EVERY = 30.0  # seconds between lines where stderr is not a terminal
 PATIENCE = 120.0  # and where a command counts its own work, but has said nothing
@@ -33,7 +33,7 @@ def reporter(enabled: bool = True) -> Iterator["Telling"]:
     A call with `done` = 0 announces a new piece of work: its `what` is a sentence. Later ones name the unit, as in
     "products". Before and between them, what operators enter in the ledger of costs is told.
     """
-    from hessdiag.curvature import cost  # and with it torch, which whoever reports is about to need
+    from hessdiag.machine import cost  # and with it torch, which whoever reports is about to need
 
     bar = _bar() if enabled and sys.stderr.isatty() else None
     telling = Telling(bar, silent=not enabled)
@@ -166,7 +166,7 @@ class Telling:
 
 def cost_line(ledger: "Ledger") -> str:
     """Products, time and memory of what is planned, in one line."""
-    from hessdiag.curvature.cost import gib
+    from hessdiag.machine.cost import gib
 
     plan, each = ledger.plan, ledger.seconds_per_product
     assert plan is not None

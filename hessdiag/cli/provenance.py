@@ -98,7 +98,7 @@ def arithmetic(device: str) -> dict[str, Any]:
     """
     import torch
 
-    from hessdiag.arithmetic import autocast, rounded
+    from hessdiag.machine.arithmetic import autocast, rounded
 
     gpu = device.startswith("cuda")
     aside = [f"{value} in {name}" for name, value in rounded().items() if name.endswith("GPU") == gpu]

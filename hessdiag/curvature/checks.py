@@ -3,11 +3,11 @@
 import math
 from typing import Any
 
-from hessdiag.curvature import cost
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.point.examine import TOLERANCE, Examination
 from hessdiag.curvature.point.examine import examine as examine_point
 from hessdiag.errors import ComputeError
+from hessdiag.machine import cost
 
 __all__ = ["TOLERANCE", "Examination", "examine", "self_checks"]
 

@@ -5,12 +5,13 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import cost, exact
+from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
-from hessdiag.memory import free_bytes
+from hessdiag.machine import cost
+from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Layer, Problem
 
 ROOMY = 4  # times the matrix: with so much memory free, nothing needs to be counted

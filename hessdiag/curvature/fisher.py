@@ -9,8 +9,9 @@ from torch import Tensor
 from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss_newton, natural_loss
 from hessdiag.curvature.received import Received, evaluated, output_of
 from hessdiag.errors import ComputeError, SpecError
-from hessdiag.problem import averages, structure
-from hessdiag.problem import batch as batches
+from hessdiag.problem import structure
+from hessdiag.problem.batches import averages
+from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
 
 

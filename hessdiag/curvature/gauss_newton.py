@@ -18,10 +18,10 @@ from hessdiag.curvature.point.examine import NoHessianError, PointWarning, known
 from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError
-from hessdiag.problem import loss as losses
+from hessdiag.machine.shortage import ran_out
+from hessdiag.problem.losses import loss as losses
+from hessdiag.problem.losses.recognised import OwnLoss
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.problem.recognised import OwnLoss
-from hessdiag.shortage import ran_out
 
 
 def _finite(parts: Sequence[Tensor | None]) -> bool:

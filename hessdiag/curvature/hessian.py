@@ -14,8 +14,8 @@ from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackward
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.pullback import batched_grad
 from hessdiag.errors import ComputeError
+from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.shortage import ran_out
 
 PASSES = 8  # of rows for each graph, where it is built anew for them: it takes as long as about two
 

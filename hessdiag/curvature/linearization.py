@@ -21,7 +21,7 @@ from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of, scalar
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.problem.loss import Loss
+from hessdiag.problem.losses.loss import Loss
 from hessdiag.problem.problem import Problem
 
 # Relative steps of the outputs' difference, in cube roots of rounding, likely ones first. A step can cross a kink or

@@ -10,18 +10,18 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 
 import hessdiag
-from hessdiag.arithmetic import ieee
-from hessdiag.memory import free_bytes
-from hessdiag.problem import batch as batches
+from hessdiag.machine.arithmetic import ieee
+from hessdiag.machine.memory import free_bytes
+from hessdiag.machine.shortage import ShortageError, fewer, ran_out, sentence
+from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
-from hessdiag.shortage import ShortageError, fewer, ran_out, sentence
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 _HOME = Path(hessdiag.__file__).parent
-_OF_VECTORS = ("linalg", "diagnostics")  # rooms that hold vectors; the others evaluate and differentiate the model
+_OF_VECTORS = ("linalg", "questions")  # rooms that hold vectors; the others evaluate and differentiate the model
 
 
 def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:

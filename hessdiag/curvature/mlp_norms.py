@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag import capacity
 from hessdiag.curvature.pullback import batched_grad, pullback
+from hessdiag.machine import capacity
 from hessdiag.nets.activations import Activation
 
 

@@ -23,14 +23,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from hessdiag import capacity
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.linalg.tridiagonal import safe_norm
-from hessdiag.problem import batch as batches
+from hessdiag.machine import capacity
+from hessdiag.machine.shortage import ran_out
+from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.shortage import ran_out
 
 TANGENT_NUMBERS = 2**24  # numbers that the tangents of one pass may hold
 T = TypeVar("T")

@@ -10,16 +10,17 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from hessdiag.arithmetic import ieee
-from hessdiag.curvature import cost, replay
+from hessdiag.curvature import replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.point.examine import examine, known
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.algebra import Operator
-from hessdiag.memory import chunk_size, kept_by
+from hessdiag.machine import cost
+from hessdiag.machine.arithmetic import ieee
+from hessdiag.machine.memory import chunk_size, kept_by
+from hessdiag.machine.shortage import fewer, ran_out
 from hessdiag.problem import measuring
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.shortage import fewer, ran_out
 
 # Autograd would mark a batched gradient as used on a second stream: that on which a leaf was put by another graph.
 NO_STORAGE = "Cannot access storage of BatchedTensorImpl"

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of
 from hessdiag.errors import ComputeError
+from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.problem import Problem
-from hessdiag.shortage import ran_out
 
 AGREE = 1e-3  # of two routes, and of both sides, where the loss is smooth; at a kink they are apart by all there is
 PRECISION = 1e-9  # of these differences in float64, relative; measured: 2e-12 to 1e-10

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import ComputeError, HessdiagError
-from hessdiag.problem import batch as batches
-from hessdiag.ranks import local_size
-from hessdiag.ranks import ranks as ranks
+from hessdiag.machine.ranks import local_size
+from hessdiag.machine.ranks import ranks as ranks
+from hessdiag.problem.batches import batch as batches
 
 T = TypeVar("T")
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import reason
 from hessdiag.errors import ComputeError, LoadError
+from hessdiag.machine.shortage import ran_out
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
-from hessdiag.shortage import ran_out
 
 Function = Callable[[Any, Any], Tensor]
 

@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag import capacity
 from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, spans
 from hessdiag.curvature.panel_sums import panel_sums
+from hessdiag.machine import capacity
 
 FEW = 5  # neurons that are no sample of more
 ENOUGH = 12  # neurons of a wide layer that come before the rest of any

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg.diagonals import at_hand
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.machine.arithmetic import ieee
 
 _NEEDED = ("shape", "dtype", "device", "__matmul__")
 

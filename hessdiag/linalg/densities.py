@@ -13,11 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg import estimators, intervals
 from hessdiag.linalg.intervals import Average
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
+from hessdiag.machine.arithmetic import ieee
 
 Floats = NDArray[np.float64]
 Arrays = Mapping[str, NDArray[Any]]

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg import inclusion
 from hessdiag.linalg.estimators import columns_of
 from hessdiag.linalg.inclusion import Component, Interval
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.machine.arithmetic import ieee
 
 Floats = NDArray[np.float64]
 

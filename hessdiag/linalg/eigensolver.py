@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag import capacity
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.outlook import Outlook, ahead
 from hessdiag.linalg.tridiagonal import row_norms
-from hessdiag.linalg.work import Work
+from hessdiag.machine import capacity
+from hessdiag.machine.arithmetic import ieee
+from hessdiag.machine.work import Work
 
 Progress = Callable[[int, int], None]  # products, pairs that have converged
 Arrays = Mapping[str, NDArray[Any]]

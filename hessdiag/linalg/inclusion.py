@@ -12,11 +12,11 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hessdiag import capacity
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
+from hessdiag.machine import capacity
+from hessdiag.machine.arithmetic import ieee
 
 Floats = NDArray[np.float64]
 Interval = tuple[float, float]

@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag import capacity
 from hessdiag.linalg.block_step import BlockStep, block_step
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import BREAKDOWN, LONG, TRAFFIC, orthogonalize, row_norms, scaled, traffic
-from hessdiag.linalg.whole import whole
-from hessdiag.linalg.work import Work
+from hessdiag.machine import capacity
+from hessdiag.machine.whole import whole
+from hessdiag.machine.work import Work
 
 MIXED = 0.125  # vectors whose reading takes as long as adding one to another, many of which share their reading
 CANCELLED = 0.1  # a row that lost more than this to its block is orthogonalized against the basis once more

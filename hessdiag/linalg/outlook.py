@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hessdiag.linalg.work import Work
+from hessdiag.machine.work import Work
 
 WINDOWS = (0.5, 0.75)  # of the products so far: where the stretches begin that a rate is taken from
 FEWEST = 4  # looks in a stretch

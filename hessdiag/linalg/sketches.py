@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg import intervals, pairs
 from hessdiag.linalg.estimators import Deflated, Estimate, columns_of, probes, refuse_few, sketch_of
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG, row_norms, safe_norm
+from hessdiag.machine.arithmetic import ieee
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag import capacity
-from hessdiag.arithmetic import ieee
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.machine import capacity
+from hessdiag.machine.arithmetic import ieee
 
 LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
 PIECE = 2**18  # numbers of it that pass at a time: the C library keeps the pages of so few for the next ones

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
-from hessdiag import capacity
+from hessdiag.machine import capacity
 from hessdiag.nets.ensemble import CPU, Ensemble, Sample
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hessdiag.errors import SpecError
-from hessdiag.memory import free_bytes
+from hessdiag.machine.memory import free_bytes
 
 MOST_LAYERS = 100_000  # modules of Python, a few kilobytes and fractions of a millisecond each
 

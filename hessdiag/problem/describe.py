@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from hessdiag.errors import LoadError
-from hessdiag.problem import batch as batches
+from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
 
 

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem import batch as batches
-from hessdiag.ranks import local_rank
+from hessdiag.machine.ranks import local_rank
+from hessdiag.problem.batches import batch as batches
 
 KINDS = ("cpu", "cuda")
 NO_MPS = "mps has no float64, in which sums, checks and small eigenproblems are computed."

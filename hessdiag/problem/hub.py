@@ -16,15 +16,16 @@ from torch import nn
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
 from hessdiag.packages import distribution
-from hessdiag.problem import foreign, online
-from hessdiag.problem.allowance import Allowance
-from hessdiag.problem.checkpoint import existing
-from hessdiag.problem.folder import bounded, checked
-from hessdiag.problem.images import Images, digits
+from hessdiag.problem import online
+from hessdiag.problem.batches.images import Images, digits
+from hessdiag.problem.files import foreign
+from hessdiag.problem.files.allowance import Allowance
+from hessdiag.problem.files.checkpoint import existing
+from hessdiag.problem.files.folder import bounded, checked
+from hessdiag.problem.files.state_dicts import some
+from hessdiag.problem.files.trust import said
 from hessdiag.problem.python import call
 from hessdiag.problem.spec import Spec
-from hessdiag.problem.state_dicts import some
-from hessdiag.problem.trust import said
 
 DATA_SETS = {"digits": digits}
 

@@ -15,33 +15,22 @@ import torch
 from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
-from hessdiag.problem import (
-    appetite,
-    checkpoint,
-    cutting,
-    data,
-    finite,
-    fit,
-    foreign,
-    hub,
-    online,
-    own_loss,
-    python,
-    synthetic,
-    weights,
-)
-from hessdiag.problem import batch as batch_forms
-from hessdiag.problem import loss as losses
-from hessdiag.problem.allowance import Allowance
-from hessdiag.problem.data import ALL
+from hessdiag.machine.shortage import ran_out
+from hessdiag.problem import hub, online, python
+from hessdiag.problem.batches import batch as batch_forms
+from hessdiag.problem.batches import cutting, data, finite, synthetic
+from hessdiag.problem.batches.data import ALL
+from hessdiag.problem.batches.images import Images, paired
 from hessdiag.problem.device import device_named
 from hessdiag.problem.device import notes as device_notes
 from hessdiag.problem.device import operations as operations_of
-from hessdiag.problem.images import Images, paired
+from hessdiag.problem.files import appetite, checkpoint, foreign, weights
+from hessdiag.problem.files.allowance import Allowance
+from hessdiag.problem.files.trust import said
+from hessdiag.problem.losses import fit, own_loss
+from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.problem import Problem, uncompiled
 from hessdiag.problem.spec import Spec, parse
-from hessdiag.problem.trust import said
-from hessdiag.shortage import ran_out
 
 __all__ = ["ALL", "DTYPES", "ProblemRequest", "Shared", "load_problem"]
 

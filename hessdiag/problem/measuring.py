@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-from hessdiag.arithmetic import ieee
+from hessdiag.machine.arithmetic import ieee
 
 _beside: ContextVar[bool] = ContextVar("beside", default=False)
 

@@ -14,14 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessdiag import arithmetic, lost_gpu
 from hessdiag.errors import ComputeError, HessdiagError, LoadError, SpecError
-from hessdiag.problem import averages, finite, guard, indices, kernels, order, privately, recognised, structure
-from hessdiag.problem import batch as batches
-from hessdiag.problem import loss as losses
+from hessdiag.machine import arithmetic, lost_gpu
+from hessdiag.machine.shortage import ran_out
+from hessdiag.problem import guard, kernels, order, privately, structure
+from hessdiag.problem.batches import averages, finite, indices
+from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.device import NO_MPS
+from hessdiag.problem.losses import loss as losses
+from hessdiag.problem.losses import recognised
 from hessdiag.problem.measuring import measuring
-from hessdiag.shortage import ran_out
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
 from hessdiag.packages import distribution
-from hessdiag.problem.checkpoint import existing
+from hessdiag.problem.files.checkpoint import existing
 from hessdiag.problem.spec import RESERVED, Spec
 
 _LIBRARIES = (

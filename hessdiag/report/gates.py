@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hessdiag.errors import SpecError
-from hessdiag.report.metrics import HEADLINES
+from hessdiag.questions.registry import question
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le,
@@ -85,7 +85,7 @@ def changes(doc: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -
     if doc["command"] != baseline["command"]:
         raise SpecError(f"the baseline is a result of {baseline['command']}, not of {doc['command']}.")
     said = []
-    for metric in HEADLINES[doc["command"]]:
+    for metric in question(doc["command"]).headlines:
         now, before = _lookup(doc["result"], metric), _lookup(baseline["result"], metric)
         if now is None and before is None:
             continue

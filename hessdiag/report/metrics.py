@@ -4,17 +4,6 @@ import difflib
 
 from hessdiag.errors import SpecError
 
-HEADLINES = {
-    "diag-share": ("diag_share", "layer_block_share"),
-    "eigs": ("smallest", "largest"),
-    "spectrum": ("trace", "frobenius", "highest"),
-    "bounds": ("gershgorin.0", "gershgorin.1", "measured.1"),
-    "blocks": ("norm", "between_layers", "residual_share"),
-    "forward": ("inits.0.log_median_per_layer",),
-    "vanishing": ("rates.gradient.per_layer", "rates.hessian.per_layer"),
-    "chain": ("theory_median_abs", "gradient.theory_median_abs"),
-}
-
 MEANINGS = {
     "diag-share": {
         "diag_share": "share of the Hessian's absolute mass on its diagonal",

@@ -1,23 +1,12 @@
 """From a result document to text in any format."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from hessdiag.errors import LoadError
-from hessdiag.report import (
-    blocks,
-    bounds,
-    chain,
-    diag_share,
-    document,
-    eigs,
-    forward,
-    markdown,
-    spectrum,
-    terminal,
-    vanishing,
-)
+from hessdiag.questions import registry
+from hessdiag.report import document, markdown, terminal
 from hessdiag.report.names import Name
 from hessdiag.report.self_checks import self_checks
 from hessdiag.report.view import Heat, Table, View
@@ -31,16 +20,6 @@ SUFFIXES = {
     ".markdown": "markdown",
     ".html": "html",
     ".htm": "html",
-}
-_VIEWS: dict[str, Callable[[Mapping[str, Any]], View]] = {
-    "diag-share": diag_share.view,
-    "eigs": eigs.view,
-    "spectrum": spectrum.view,
-    "bounds": bounds.view,
-    "blocks": blocks.view,
-    "forward": forward.view,
-    "vanishing": vanishing.view,
-    "chain": chain.view,
 }
 
 
@@ -74,9 +53,9 @@ def view_of(doc: Mapping[str, Any]) -> View:
     Raises:
         LoadError: as `render` does.
     """
-    layout = _VIEWS.get(doc["command"])
-    if layout is None:
+    if doc["command"] not in registry.NAMES:
         raise LoadError(f"no report is known for the command {doc['command']!r}.", "pip install -U hessdiag")
+    layout = registry.question(doc["command"]).module("view").view
     try:
         return shown(_with_names(replace(layout(doc), checks=self_checks(doc))))
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from hessdiag.problem import batch
+from hessdiag.problem.batches import batch
 from hessdiag.problem.problem import Problem
 
 DEVICE = torch.device(

@@ -77,7 +77,7 @@ def test_bounds(name):
 @pytest.mark.parametrize("name", REGULAR[::2])
 def test_eigenvalues_from_products_alone(name, monkeypatch):
     """As on a large network: no matrix is formed."""
-    monkeypatch.setattr("hessdiag.diagnostics.eigs.DENSE_UP_TO", 0)
+    monkeypatch.setattr("hessdiag.questions.eigs.measure.DENSE_UP_TO", 0)
     case, H = oracle.built(name), oracle.hessian(name)
     values = torch.linalg.eigvalsh(H)
     scale = float(values.abs().max())

@@ -2,9 +2,9 @@
 
 import pytest
 
-from hessdiag.diagnostics.forward_model import forward_model
-from hessdiag.diagnostics.vanishing_models import vanishing_of
 from hessdiag.errors import SpecError
+from hessdiag.questions.forward.model import forward_model
+from hessdiag.questions.vanishing.models import vanishing_of
 from tests.architectures import oracle
 from tests.architectures.case import CASES
 from tests.architectures.table import REGULAR

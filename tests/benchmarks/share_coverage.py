@@ -19,9 +19,9 @@ from hessdiag.curvature import neuron_space
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.row_stream import RowStream
-from hessdiag.diagnostics import diag_share_rows
-from hessdiag.diagnostics.diag_share_totals import summarize
-from hessdiag.diagnostics.pieces import Pieces
+from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.diag_share import rows as diag_share_rows
+from hessdiag.questions.diag_share.totals import summarize
 from tests.benchmarks import share_networks
 
 BAR = 92  # percent

@@ -32,8 +32,8 @@ def hessdiag(monkeypatch, tmp_path, capfd):
 @pytest.fixture
 def fake(monkeypatch):
     """Replace loading and measuring; returns what the command line asked for, and takes what it shall get."""
-    from hessdiag.diagnostics import diag_share as measuring
     from hessdiag.problem import describe, load
+    from hessdiag.questions.diag_share import measure as measuring
 
     state = SimpleNamespace(requests=[], calls=[], result=FakeShare(), raises=None)
     problem = SimpleNamespace(device=torch.device("cpu"), kernels_forced=("math kernel",))

@@ -1,7 +1,7 @@
 import torch
 
 from hessdiag.cli import progress
-from hessdiag.curvature import cost
+from hessdiag.machine import cost
 
 CPU = torch.device("cpu")
 

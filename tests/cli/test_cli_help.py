@@ -8,8 +8,9 @@ import pytest
 from hessdiag.cli.help import GROUPS
 from hessdiag.cli.main import COMMANDS, SYNONYMS, cli
 from hessdiag.errors import SpecError
-from hessdiag.problem.loss import NAMES as LOSSES
-from hessdiag.report.metrics import ALIASES, HEADLINES, MEANINGS, check
+from hessdiag.problem.losses.loss import NAMES as LOSSES
+from hessdiag.questions.registry import question
+from hessdiag.report.metrics import ALIASES, MEANINGS, check
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
 MEASURING = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain")
@@ -66,7 +67,7 @@ def test_optional_arguments_are_shown_as_such(hessdiag, name, usage):
 
 @pytest.mark.parametrize("command", MEASURING)
 def test_metrics_are_numbers_of_the_command(hessdiag, command):
-    assert set(HEADLINES[command]) <= set(MEANINGS[command])
+    assert set(question(command).headlines) <= set(MEANINGS[command])
     for name in MEANINGS[command]:
         check(name, command)
     lines = hessdiag("ls", "metrics", command).out.splitlines()
@@ -141,7 +142,7 @@ def test_typing_errors_are_answered_with_the_nearest(hessdiag, args, answer):
 
 @pytest.mark.parametrize(("loss", "answer"), [("l2", "mse"), ("CrossEntropyLoss", "ce"), ("mes", "mse")])
 def test_losses_are_answered_with_the_nearest(loss, answer):
-    from hessdiag.problem.loss import resolve
+    from hessdiag.problem.losses.loss import resolve
 
     with pytest.raises(SpecError) as caught:
         resolve(loss)

@@ -116,7 +116,7 @@ SLOW = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and so their children, ignore it
 from types import SimpleNamespace
-import hessdiag.diagnostics.diag_share as measuring, hessdiag.problem.load as load
+import hessdiag.questions.diag_share.measure as measuring, hessdiag.problem.load as load
 load.load_problem = lambda request: SimpleNamespace(device=SimpleNamespace(type="cpu"))
 def measure(problem, **options):
     options["progress"](0, 10, "started")

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hessdiag.diagnostics.pieces import Pieces
 from hessdiag.errors import SpecError
 from hessdiag.packages import lacking
+from hessdiag.questions.common.pieces import Pieces
 
 DOCUMENT = str(Path(__file__).parents[1] / "report/documents/blocks-objective.json")
 LACK = """

@@ -2,7 +2,8 @@ import pytest
 
 from hessdiag import nets
 from hessdiag.cli import ls
-from hessdiag.problem import loss, spec
+from hessdiag.problem import spec
+from hessdiag.problem.losses import loss
 
 
 @pytest.mark.parametrize("topic", ls.TOPICS)

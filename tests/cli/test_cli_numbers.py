@@ -11,8 +11,8 @@ from shlex import split
 
 import pytest
 
-from hessdiag.diagnostics.verdict import SEVERITY
 from hessdiag.numbers import number
+from hessdiag.questions.common.verdict import SEVERITY
 from hessdiag.report.document import loads
 from hessdiag.report.render import render, view_of
 from hessdiag.report.view import Table

@@ -43,7 +43,7 @@ def test_defaults_are_the_loaders(hessdiag, fake):
 
 
 def test_all_is_a_word(hessdiag, fake):
-    from hessdiag.problem.data import ALL
+    from hessdiag.problem.batches.data import ALL
 
     hessdiag("diag-share", MODEL, "--rows", "all", "--batches", "all")
     assert (fake.calls[0]["rows"], fake.requests[0].batches) == ("all", ALL)
@@ -86,7 +86,7 @@ def test_an_interrupted_trajectory_keeps_what_it_has(hessdiag, fake):
 def test_vanishing_passes_its_options_on(hessdiag, monkeypatch):
     from report import example_documents
 
-    from hessdiag.diagnostics import vanishing as measuring
+    from hessdiag.questions.vanishing import measure as measuring
 
     calls = []
 

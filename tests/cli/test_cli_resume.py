@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from hessdiag.diagnostics import pieces
+from hessdiag.questions.common import pieces
 
 COMMANDS = {
     "neurons": ["diag-share", "builtin:mlp(depth=6, width=48)"],
@@ -64,7 +64,7 @@ def test_the_command_that_goes_on_may_replace_what_the_first_one_wrote(hessdiag,
     def interrupted(**_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("hessdiag.diagnostics.forward.forward", interrupted)
+    monkeypatch.setattr("hessdiag.questions.forward.measure.forward", interrupted)
     command = ["forward", "--init", "lecun", "--solve", "median", "--resume", "kept", *written]
     outcome = hessdiag(*command)
     assert outcome.code == 130

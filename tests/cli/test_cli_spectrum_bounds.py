@@ -7,7 +7,7 @@ SMALL = "builtin:mlp(width=4,depth=2)"
 
 
 def test_spectrum_passes_its_options_on(hessdiag, fake, monkeypatch):
-    from hessdiag.diagnostics import spectrum as measuring
+    from hessdiag.questions.spectrum import measure as measuring
 
     calls = []
     monkeypatch.setattr(measuring, "spectrum", lambda problem, **options: calls.append(options) or _stop())

@@ -106,10 +106,10 @@ def test_slips_are_answered(hessdiag, net, arguments, says):
         (["vanishing", "--depth", 8, "--width", 12, "--seeds", 6], "curvature.mlp_norms.hessian_norms2"),
         (
             ["vanishing", "net.py:build(depth={depth})", "--depth", 8, "--seeds", 3],
-            "diagnostics.vanishing_models.measure",
+            "questions.vanishing.models.measure",
         ),
-        (["forward", "--depth", 4, "--width", 6, "--seeds", 9, "--solve", "rms"], "diagnostics.forward_norms._chunk"),
-        (["forward", "net.py:build(depth=3)", "--seeds", 6], "diagnostics.forward_model._network"),
+        (["forward", "--depth", 4, "--width", 6, "--seeds", 9, "--solve", "rms"], "questions.forward.norms._chunk"),
+        (["forward", "net.py:build(depth=3)", "--seeds", 6], "questions.forward.model._network"),
     ],
 )
 def test_an_interrupted_command_says_how_it_goes_on(hessdiag, net, monkeypatch, command, stage):
@@ -147,11 +147,11 @@ def test_an_interrupted_command_says_how_it_goes_on(hessdiag, net, monkeypatch, 
 @pytest.mark.parametrize(
     ("command", "stage"),
     [
-        (["vanishing", "--depth", 4, "--width", 6, "--seeds", 9], "diagnostics.vanishing_norms._gradients"),
-        (["vanishing", "net.py:build(depth={depth})", "--depth", 2], "diagnostics.vanishing_models.measure"),
-        (["forward", "--depth", 4, "--width", 6, "--seeds", 9], "diagnostics.forward_norms._chunk"),
-        (["forward", "net.py:build(depth=3)", "--seeds", 6], "diagnostics.forward_model._network"),
-        (["blocks", "net.py:build(depth=3)"], "diagnostics.blocks_exact._squares"),
+        (["vanishing", "--depth", 4, "--width", 6, "--seeds", 9], "questions.vanishing.norms._gradients"),
+        (["vanishing", "net.py:build(depth={depth})", "--depth", 2], "questions.vanishing.models.measure"),
+        (["forward", "--depth", 4, "--width", 6, "--seeds", 9], "questions.forward.norms._chunk"),
+        (["forward", "net.py:build(depth=3)", "--seeds", 6], "questions.forward.model._network"),
+        (["blocks", "net.py:build(depth=3)"], "questions.blocks.exact._squares"),
     ],
 )
 def test_an_interrupt_before_anything_is_answered_by_a_document(hessdiag, net, monkeypatch, command, stage):

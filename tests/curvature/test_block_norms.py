@@ -12,10 +12,10 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
-from hessdiag.diagnostics import blocks as module
-from hessdiag.diagnostics.blocks import blocks
-from hessdiag.diagnostics.blocks_exact import affordable
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.blocks import measure as module
+from hessdiag.questions.blocks.exact import affordable
+from hessdiag.questions.blocks.measure import blocks
 from tests.curvature.test_exact import CASES
 
 

@@ -13,13 +13,13 @@ from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
-from hessdiag.diagnostics.blocks import blocks
-from hessdiag.diagnostics.bounds import bounds
-from hessdiag.diagnostics.diag_share import diag_share
-from hessdiag.diagnostics.eigs import eigs
-from hessdiag.diagnostics.spectrum import spectrum
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.blocks.measure import blocks
+from hessdiag.questions.bounds.measure import bounds
+from hessdiag.questions.diag_share.measure import diag_share
+from hessdiag.questions.eigs.measure import eigs
+from hessdiag.questions.spectrum.measure import spectrum
 
 once_differentiable = torch.autograd.function.once_differentiable
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from hessdiag import capacity
 from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError, neuron_layers
+from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from tests.reference import brute_force_hessian
 

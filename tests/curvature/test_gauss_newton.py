@@ -8,7 +8,7 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, Sandwich
 from hessdiag.errors import SpecError
-from hessdiag.problem import batch as batches
+from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_hessian import CASES
 from tests.reference import cosine_problem, half_squared_error

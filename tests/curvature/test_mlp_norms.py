@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hessdiag import capacity
 from hessdiag.curvature import mlp_norms
+from hessdiag.machine import capacity
 from hessdiag.nets.activations import ACTIVATIONS, activation
 
 DIMS = [3, 4, 5, 3, 2]

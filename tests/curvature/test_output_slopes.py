@@ -6,8 +6,8 @@ from torch import nn
 
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.point.examine import NoHessianError
-from hessdiag.diagnostics.blocks import blocks
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.blocks.measure import blocks
 
 
 def _squares(output, target):

@@ -17,10 +17,10 @@ from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
-from hessdiag.diagnostics.blocks import blocks
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.blocks.measure import blocks
 
 D = torch.float64
 

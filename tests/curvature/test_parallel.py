@@ -85,7 +85,7 @@ import torch
 from torch import nn
 import hessdiag
 from hessdiag.curvature.parallel import ranks
-from hessdiag.diagnostics import bounds as bounds_module
+from hessdiag.questions.bounds import measure as bounds_module
 
 bounds_module.DENSE_UP_TO, bounds_module.EXACT_UP_TO = 100, 1_000  # a sketch, of a problem that is small
 torch.manual_seed(0)
@@ -117,9 +117,9 @@ from torch import nn
 sys.path.insert(0, ".")
 from net import mlp
 import hessdiag
-from hessdiag import memory
+from hessdiag.machine import memory
 from hessdiag.curvature.parallel import ranks
-from hessdiag.diagnostics import diag_share_rows
+from hessdiag.questions.diag_share import rows as diag_share_rows
 
 memory.LARGEST_CHUNK, diag_share_rows.LARGEST_PORTION = 4 - 3 * ranks()[0], 0
 torch.manual_seed(0)

@@ -8,12 +8,12 @@ from torch import nn
 import hessdiag
 from hessdiag.curvature import support as room
 from hessdiag.curvature.support import support
-from hessdiag.diagnostics import bounds as bounds_room
-from hessdiag.diagnostics import diag_share as share_room
-from hessdiag.diagnostics import eigs as eigs_room
-from hessdiag.diagnostics import spectrum as spectrum_room
 from hessdiag.linalg import inclusion
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.bounds import measure as bounds_room
+from hessdiag.questions.diag_share import measure as share_room
+from hessdiag.questions.eigs import measure as eigs_room
+from hessdiag.questions.spectrum import measure as spectrum_room
 from tests.reference import brute_force_hessian
 
 

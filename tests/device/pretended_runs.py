@@ -24,13 +24,13 @@ from hessdiag.cli import main
 from hessdiag.curvature import mlp_norms
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.diagnostics import vanishing_norms
 from hessdiag.linalg import densities, eigensolver, inclusion
 from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
-from hessdiag.problem import batch
+from hessdiag.problem.batches import batch
 from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.vanishing import norms as vanishing_norms
 from tests import gpu_check, gpu_models
 from tests.device.pretended_gpu import GPU, Gpu, pretended
 

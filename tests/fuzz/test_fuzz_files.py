@@ -21,7 +21,7 @@ from fuzz.length import LONG, SEED
 from fuzz.mutate_files import mutated
 from fuzz.valid_files import MODEL, corpus
 from hessdiag.errors import HessdiagError
-from hessdiag.problem.checkpoint import read
+from hessdiag.problem.files.checkpoint import read
 
 CRAFTED, MUTATED = (250, 1000) if LONG else (50, 70)
 MEASURED = 4  # one in so many goes through the whole command

@@ -51,8 +51,8 @@ def main() -> None:
 
     from hessdiag.cli import main as cli
     from hessdiag.errors import HessdiagError
-    from hessdiag.problem.allowance import Allowance
-    from hessdiag.problem.appetite import bounded
+    from hessdiag.problem.files.allowance import Allowance
+    from hessdiag.problem.files.appetite import bounded
     from hessdiag.problem.load import ProblemRequest, load_problem
 
     # What is imported and held once is no file's doing; torch's compiler makes a folder for itself.

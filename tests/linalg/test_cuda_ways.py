@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from hessdiag import capacity
 from hessdiag.linalg import eigensolver, inclusion
 from hessdiag.linalg.block_step import block_step
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.tridiagonal import orthogonalize
+from hessdiag.machine import capacity
 from tests.linalg.test_eigensolver import SPECTRA, expected
 from tests.linalg.test_lanczos import rotated
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from hessdiag import capacity
 from hessdiag.errors import SpecError
+from hessdiag.machine import capacity
 from hessdiag.nets import ahead as module
 from hessdiag.nets.ahead import drawn_ahead
 from hessdiag.nets.ensemble import Ensemble

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from hessdiag.curvature import mlp_norms
-from hessdiag.diagnostics.forward import forward
-from hessdiag.diagnostics.forward_norms import chunks
-from hessdiag.diagnostics.vanishing import vanishing
 from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
+from hessdiag.questions.forward.measure import forward
+from hessdiag.questions.forward.norms import chunks
+from hessdiag.questions.vanishing.measure import vanishing
 
 META = torch.device("meta")  # nothing can be drawn there
 

@@ -11,12 +11,12 @@ from torch.nn.utils.rnn import pack_sequence, pad_packed_sequence
 
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
-from hessdiag.diagnostics.baselines import baselines
-from hessdiag.diagnostics.forward_model import forward_model
 from hessdiag.errors import LoadError
-from hessdiag.problem.batch import samples
+from hessdiag.problem.batches.batch import samples
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.diag_share.baselines import baselines
+from hessdiag.questions.forward.model import forward_model
 from hessdiag.report.subject import subject
 
 D = torch.float64

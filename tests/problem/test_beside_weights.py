@@ -17,8 +17,8 @@ import torch
 from torch import nn
 
 from hessdiag.errors import UntrustedFileError
-from hessdiag.problem import plain_pickle
-from hessdiag.problem.checkpoint import read
+from hessdiag.problem.files import plain_pickle
+from hessdiag.problem.files.checkpoint import read
 
 WHEN = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.timezone(datetime.timedelta(hours=2)))
 

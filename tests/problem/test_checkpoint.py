@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError, UntrustedFileError
-from hessdiag.problem import weights
-from hessdiag.problem.checkpoint import existing, hashes, read, sniff
+from hessdiag.problem.files import weights
+from hessdiag.problem.files.checkpoint import existing, hashes, read, sniff
 
 
 def net():

@@ -7,8 +7,8 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from hessdiag.errors import LoadError, UntrustedFileError
-from hessdiag.problem.batch import samples
-from hessdiag.problem.data import ALL, as_batches, from_file, plain_numbers
+from hessdiag.problem.batches.batch import samples
+from hessdiag.problem.batches.data import ALL, as_batches, from_file, plain_numbers
 
 X, Y = torch.arange(20.0).reshape(10, 2), torch.arange(10) % 3
 DATASET = TensorDataset(X, Y)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from hessdiag.errors import LoadError
-from hessdiag.problem import foreign
-from hessdiag.problem.folder import DEEPEST, parsed
+from hessdiag.problem.files import foreign
+from hessdiag.problem.files.folder import DEEPEST, parsed
 from hessdiag.problem.load import ProblemRequest, load_problem
 
 transformers = pytest.importorskip("transformers")

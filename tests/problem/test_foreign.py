@@ -20,8 +20,8 @@ from torch import nn
 
 from hessdiag.cli import main
 from hessdiag.errors import HessdiagError, LoadError, UntrustedFileError
-from hessdiag.problem import foreign
-from hessdiag.problem.checkpoint import read
+from hessdiag.problem.files import foreign
+from hessdiag.problem.files.checkpoint import read
 from hessdiag.problem.load import ProblemRequest, load_problem
 
 SCRIPT = """

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
-from hessdiag.problem import plain_pickle
-from hessdiag.problem.checkpoint import read, sniff
-from hessdiag.problem.images import digits
+from hessdiag.problem.batches.images import digits
+from hessdiag.problem.files import plain_pickle
+from hessdiag.problem.files.checkpoint import read, sniff
 from hessdiag.problem.load import ALL, ProblemRequest, load_problem
 
 RNG = np.random.default_rng(0)

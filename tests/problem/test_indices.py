@@ -8,8 +8,9 @@ from torch import nn
 
 from hessdiag.cli import main
 from hessdiag.errors import LoadError
-from hessdiag.problem import averages, fit, indices, own_loss, synthetic
-from hessdiag.problem.loss import resolve
+from hessdiag.problem.batches import averages, indices, synthetic
+from hessdiag.problem.losses import fit, own_loss
+from hessdiag.problem.losses.loss import resolve
 from hessdiag.problem.problem import Problem
 
 
@@ -162,8 +163,8 @@ def test_a_context_lost_anywhere_is_told_in_the_same_words(capsys, monkeypatch):
     def fails(*args, **kwargs):
         raise RuntimeError("CUDA error: device-side assert triggered\nCompile with `TORCH_USE_CUDA_DSA`")
 
-    monkeypatch.setattr("hessdiag.diagnostics.eigs.extreme_eigenpairs", fails)
-    monkeypatch.setattr("hessdiag.diagnostics.eigs.dense_eigenpairs", fails)
+    monkeypatch.setattr("hessdiag.questions.eigs.measure.extreme_eigenpairs", fails)
+    monkeypatch.setattr("hessdiag.questions.eigs.measure.dense_eigenpairs", fails)
     assert main.run(["eigs", "builtin:mlp(depth=3, width=4)", "--device", "cpu"]) == 3
     said = capsys.readouterr().err
     assert "a label or an id" in said

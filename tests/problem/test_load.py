@@ -16,10 +16,10 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.point.examine import examine
 from hessdiag.errors import ExitCode, HessdiagError, LoadError, SpecError, UntrustedFileError
 from hessdiag.problem import load
-from hessdiag.problem.batch import forward
+from hessdiag.problem.batches.batch import forward
 from hessdiag.problem.describe import describe
-from hessdiag.problem.fit import check
 from hessdiag.problem.load import ALL, ProblemRequest, load_problem
+from hessdiag.problem.losses.fit import check
 from hessdiag.problem.problem import Problem
 
 TRAIN = """

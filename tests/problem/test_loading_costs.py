@@ -18,8 +18,8 @@ from fuzz.valid_files import torch_bytes
 from torch import nn
 
 from hessdiag.errors import LoadError, UntrustedFileError
-from hessdiag.problem.allowance import FLOOR, Allowance
-from hessdiag.problem.checkpoint import existing, read
+from hessdiag.problem.files.allowance import FLOOR, Allowance
+from hessdiag.problem.files.checkpoint import existing, read
 from hessdiag.problem.load import ProblemRequest, load_problem
 
 ALLOWED = 48 << 20  # beside a multiple of the file's size

@@ -11,8 +11,8 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem.averages import of_loss
-from hessdiag.problem.loss import NAMED, resolve
+from hessdiag.problem.batches.averages import of_loss
+from hessdiag.problem.losses.loss import NAMED, resolve
 from hessdiag.problem.problem import Problem
 
 

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from hessdiag.arithmetic import rounded
 from hessdiag.curvature.measurement import measurement
+from hessdiag.machine.arithmetic import rounded
 from hessdiag.problem import measuring
 
 

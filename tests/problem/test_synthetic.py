@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem import loss as losses
-from hessdiag.problem import synthetic
-from hessdiag.problem.batch import forward, output_tensor, to
+from hessdiag.problem.batches import synthetic
+from hessdiag.problem.batches.batch import forward, output_tensor, to
+from hessdiag.problem.losses import loss as losses
 
 
 class TransformerLike(nn.Module):

@@ -13,8 +13,8 @@ from fuzz.crafted_pickles import zipped as torch_zip
 from torch import nn
 
 from hessdiag.errors import LoadError, UntrustedFileError
-from hessdiag.problem import trust
-from hessdiag.problem.checkpoint import read
+from hessdiag.problem.files import trust
+from hessdiag.problem.files.checkpoint import read
 from hessdiag.problem.load import ProblemRequest, load_problem
 
 STOCK = {

@@ -13,8 +13,8 @@ from torch.nn.utils import parametrizations
 
 from hessdiag.cli import main
 from hessdiag.errors import HessdiagError, LoadError, SpecError
-from hessdiag.problem import weights
-from hessdiag.problem.checkpoint import read
+from hessdiag.problem.files import weights
+from hessdiag.problem.files.checkpoint import read
 from hessdiag.problem.load import ProblemRequest, load_problem
 
 

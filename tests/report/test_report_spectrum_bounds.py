@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hessdiag.report import bounds, spectrum
+from hessdiag.questions.bounds import view as bounds
+from hessdiag.questions.spectrum import view as spectrum
 from hessdiag.report.gates import changes, parse, violations
 from hessdiag.report.render import render, view_of
 from hessdiag.report.view import Dots, Lines, Table

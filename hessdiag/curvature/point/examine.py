@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hessdiag import memory
 from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.held import coarsest
@@ -17,6 +16,7 @@ from hessdiag.curvature.point.resolve import Found, Scene, resolve
 from hessdiag.curvature.point.result import Kind, Point
 from hessdiag.errors import ComputeError, ExitCode, HessdiagError
 from hessdiag.linalg.tridiagonal import LONG, safe_norm
+from hessdiag.machine import memory
 from hessdiag.problem.problem import Problem
 
 # Largest relative error at which products are still believed, by dtype.

@@ -17,7 +17,7 @@ from hessdiag.curvature.point.sides import Kinks, Side
 from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import LONG, safe_norm
-from hessdiag.shortage import ran_out
+from hessdiag.machine.shortage import ran_out
 
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
 FARTHEST = 1e3  # ratio of two directions' products up to which one sum shows both

@@ -3,16 +3,14 @@
 import dataclasses
 import re
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 import msgspec
 
 from hessdiag.errors import LoadError
+from hessdiag.questions import registry
 from hessdiag.report.schema.parts import Document, NonFinite
 from hessdiag.report.schema.words import expected, shown
-
-COMMANDS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain")
 
 _NON_FINITE = {word.value for word in NonFinite}
 _SAID = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
@@ -23,7 +21,7 @@ _OF_TYPE = ("Expected", "Invalid enum value", "Number out of range", "Integer va
 
 def description(command: str) -> type[Document]:
     """The class that describes the documents of a command."""
-    found: type[Document] = import_module(f"hessdiag.report.schema.{command.replace('-', '_')}").Document
+    found: type[Document] = registry.question(command).module("schema").Document
     return found
 
 
@@ -36,7 +34,7 @@ def checked(doc: Mapping[str, Any]) -> dict[str, Any]:
         LoadError: naming the path at which it differs, what was expected there and what was found.
     """
     command = doc.get("command")
-    if command not in COMMANDS:
+    if command not in registry.NAMES:
         raise LoadError(f"`command`: {shown(command)} found, of which no report is known.", "pip install -U hessdiag")
     kind = description(command)
     try:

@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
 def expected(kind: type, steps: Sequence[str | int | None]) -> str:
     """What can stand in a document of a kind after these steps into it.
 
-    >>> from hessdiag.report.schema.diag_share import Document
+    >>> from hessdiag.questions.diag_share.schema import Document
     >>> expected(Document, ["result", "layers", 3, "diag_share"]), expected(Document, ["result", "method"])
     ('a number or null', '"exact" or "rows"')
     """

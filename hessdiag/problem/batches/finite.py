@@ -1,0 +1,99 @@
+"""Parameters and buffers that are NaN or infinite, by name: nothing that is computed from them means anything."""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.errors import LoadError
+from hessdiag.problem.batches.batch import tensors
+
+DIVERGED = "weights from before training diverged"
+_NAMED = 3  # names in a message
+
+
+def check_parameters(model: nn.Module, where: str, hint: str) -> None:
+    """Refuse a model with a NaN or an infinity in a trainable parameter.
+
+    Others may hold infinities, as masks do.
+
+    Args:
+        model: The model.
+        where: Where its parameters are from, for the message.
+        hint: What would work.
+
+    Raises:
+        LoadError: naming the first of these parameters.
+    """
+    found = described((name, item) for name, item in model.named_parameters() if item.requires_grad)
+    if found is not None:
+        raise LoadError(f"{where} holds weights that are no numbers: {found}.", hint)
+
+
+def culprits(model: nn.Module) -> str | None:
+    """What of a model is not finite, in words, likeliest first: parameters, then buffers; `None` if all is."""
+    return described(model.named_parameters()) or described(model.named_buffers())
+
+
+def described(named: Iterable[tuple[str, Tensor]]) -> str | None:
+    """The first of some tensors that are not finite, in words; `None` if all are.
+
+    >>> described([("a", torch.ones(2)), ("b", torch.tensor([1.0, float("nan")])), ("c", torch.ones(1) / 0)])
+    '1 of 2 entries of b is NaN; so are entries of c'
+    """
+    bad = [(name, tensor) for name, tensor in named if not is_finite(tensor)]
+    if not bad:
+        return None
+    name, tensor = bad[0]
+    wrong = ~torch.isfinite(tensor.detach())
+    count, nan = int(wrong.sum()), bool(torch.isnan(tensor.detach()).any())
+    what = "NaN" if nan else "infinite"
+    several = "all" if count == tensor.numel() > 1 else f"{count:,} of"
+    verb = "is" if count == 1 else "are"
+    others = [other for other, _ in bad[1 : 1 + _NAMED]]
+    more = f" and {len(bad) - 1 - len(others):,} more" if len(bad) - 1 > len(others) else ""
+    rest = f"; so are entries of {', '.join(others)}{more}" if others else ""
+    return f"{several} {tensor.numel():,} entries of {name} {verb} {what}{rest}"
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all entries are numbers; what has no entries yet, or whole ones, is."""
+    if (
+        isinstance(tensor, (nn.UninitializedParameter, nn.UninitializedBuffer))
+        or tensor.is_meta
+        or not _has_infinities(tensor)
+    ):
+        return True
+    values = tensor.detach()
+    return bool(torch.isfinite(values.sum())) or bool(torch.isfinite(values).all())
+
+
+def _has_infinities(tensor: Tensor) -> bool:
+    return (tensor.is_floating_point() or tensor.is_complex()) and tensor.layout is torch.strided
+
+
+def origin(model: nn.Module, call: Callable[[], object]) -> str | None:
+    """The module that first makes something that is not finite of what is, in words; `None` if none does.
+
+    Args:
+        model: The model.
+        call: An evaluation of it.
+    """
+    found: list[str] = []
+    names = {module: name for name, module in model.named_modules() if not isinstance(module, torch.jit.ScriptModule)}
+
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        sound = all(map(is_finite, tensors(args)))
+        if not found and sound and not all(map(is_finite, tensors(output))):
+            found.append(f"{names[module] or 'the model itself'} ({type(module).__name__})")
+
+    handles = [module.register_forward_hook(look) for module in names]
+    try:
+        with torch.no_grad(), contextlib.suppress(Exception):  # it was evaluated before; nothing new is to be said
+            call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found[0] if found else None

@@ -1,0 +1,1 @@
+"""Files of models, weights and data: looked through before anything in them is built, never trusted blindly."""

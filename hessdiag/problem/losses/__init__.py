@@ -1,0 +1,1 @@
+"""Losses: named, the user's own, and those that models compute themselves."""

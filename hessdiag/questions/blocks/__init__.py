@@ -1,0 +1,1 @@
+"""Which layers curve, and how do they couple?"""

@@ -1,0 +1,48 @@
+"""`hessdiag blocks MODEL`: the layer-by-layer norms of the Hessian, of its Gauss-Newton part and of the rest."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hessdiag.cli.help import Command
+from hessdiag.cli.measure import Measurement, answer
+from hessdiag.cli.options import Target, model_options, output_options, resume_option
+from hessdiag.cli.output import Output
+
+if TYPE_CHECKING:
+    from hessdiag.cli.progress import Reporter
+    from hessdiag.problem.problem import Problem
+
+
+@click.command("blocks", cls=Command)
+@model_options
+@click.option(
+    "--probes",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Random vectors per layer. Default: exact where that takes seconds, else 32.",
+)
+@resume_option
+@output_options
+def command(targets: tuple[Target, ...], probes: int | None, resume: str | None, out: Output) -> int:
+    """Which layers curve, and how do they couple? Norms of all layer blocks, Gauss-Newton part and residual apart.
+
+    Exact up to 5,000 parameters, and for fully connected networks mostly to 60,000 and more. Beyond, random vectors on
+    one layer at a time, with standard errors.
+
+    \b
+    hessdiag blocks model.pt --data batch.npz --loss ce
+    hessdiag blocks builtin:lenet --probes 128 -o blocks.html
+    """  # noqa: D301
+
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+        from hessdiag.questions.blocks.measure import blocks
+
+        return blocks(problem, probes=probes, seed=seed, resume=resume, progress=progress)
+
+    def unmeasured(problem: "Problem") -> Measurement:
+        from hessdiag.questions.blocks import measure as blocks
+
+        return blocks.unmeasured(problem)
+
+    return answer("blocks", targets, measure, out, unmeasured=unmeasured)

@@ -1,0 +1,41 @@
+"""`hessdiag bounds MODEL`: inclusion intervals for the eigenvalues, beside the measured extremes."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from hessdiag.cli.help import Command
+from hessdiag.cli.measure import Measurement, answer
+from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.output import Output
+
+if TYPE_CHECKING:
+    from hessdiag.cli.progress import Reporter
+    from hessdiag.problem.problem import Problem
+
+
+@click.command("bounds", cls=Command)
+@model_options
+@output_options
+def command(targets: tuple[Target, ...], out: Output) -> int:
+    """Where can the eigenvalues be? Gershgorin's discs and tighter bounds beside the measured extremes.
+
+    Exact up to 10,000 parameters (all bounds up to 5,000). Beyond, the radii come from a random sketch of all rows at
+    once, and the largest rows are computed exactly.
+
+    \b
+    hessdiag bounds model.pt --data batch.npz --loss ce
+    hessdiag bounds builtin:mlp -o bounds.html
+    """  # noqa: D301
+
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+        from hessdiag.questions.bounds.measure import bounds
+
+        return bounds(problem, seed=seed, progress=progress)
+
+    def unmeasured(problem: "Problem") -> Measurement:
+        from hessdiag.questions.bounds import measure as bounds
+
+        return bounds.unmeasured(problem)
+
+    return answer("bounds", targets, measure, out, unmeasured=unmeasured)

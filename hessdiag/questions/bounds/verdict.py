@@ -1,0 +1,223 @@
+"""What the bounds on a Hessian's eigenvalues mean, what they prove, and what a person can do about it."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hessdiag.numbers import counted, number, times
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.certificate import SLACK, Witness, share_witness
+from hessdiag.questions.common.verdict import (
+    Finding,
+    checks_findings,
+    data_findings,
+    most_severe_first,
+    zero_rows_findings,
+)
+
+if TYPE_CHECKING:
+    from hessdiag.questions.bounds.measure import Bounds
+
+Floats = NDArray[np.float64]
+
+NAMES = {
+    "gershgorin": "Gershgorin's discs",
+    "brauer": "Brauer's ovals",
+    "perron": "the Perron-scaled discs",
+    "feingold_varga": "discs of layers (Feingold and Varga)",
+    "block_norm": "the layers' block norms",
+    "frobenius": "trace and Frobenius norm",
+}
+LOOSE = 3.0  # times the measured reach
+
+
+def witnesses(
+    diagonal: Floats, radii: Floats | None, inner: tuple[float, float] | None, rounding: float
+) -> list[Witness]:
+    """What entries, rows and blocks say of the smallest eigenvalue, the cheapest reason first.
+
+    Args:
+        diagonal: The exact entries of the diagonal.
+        radii: Off-diagonal absolute row sums, where all are exact.
+        inner: As in `Bounds`.
+        rounding: Magnitude below which a number cannot be told from zero.
+    """
+    lowest = float(diagonal.min())
+    found = [
+        Witness(lowest, f"the diagonal has the entry {number(lowest, 4)}, the curvature along one parameter", rounding)
+    ]
+    if radii is not None and len(diagonal) > 1:
+        found.append(share_witness(len(diagonal), float(diagonal.sum()), float(np.abs(diagonal).sum() + radii.sum())))
+    if inner is not None:
+        found.append(
+            Witness(inner[0], f"the layers' blocks prove an eigenvalue at or below {number(inner[0], 4)}", rounding)
+        )
+    return found
+
+
+def excluded(known: Mapping[str, Any]) -> str:
+    """Whether a bound excludes a negative eigenvalue, in words.
+
+    Args:
+        known: The fields of a `Bounds`.
+    """
+    for name, words in NAMES.items():
+        if known["method"] == "exact" and known[name] is not None and known[name][0] >= 0:
+            return f"{words} exclude it: no eigenvalue is below {number(known[name][0], 4)}, but for rounding"
+    ritz = " nor the lowest Ritz value" if known["measured"] is not None else ""
+    return f"{'neither ' if ritz else ''}the entries{ritz} prove {'a' if ritz else 'no'} negative eigenvalue"
+
+
+@most_severe_first
+def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
+    """The verdict on the bounds, the most important sentence first."""
+    found = checks_findings(bounds.checks, bounds.check_tolerance, bounds.point)
+    if not bounds.trusted:
+        return [*found, *data_findings(problem)]
+    if bounds.gershgorin is None:
+        return [*found, *_stopped(bounds), *data_findings(problem)]
+    found += _contradiction(bounds)
+    found += _unconverged(bounds)
+    found.append(_certificate(bounds))
+    found += _tightness(bounds)
+    found += _components(bounds)
+    found += _sketch(bounds)
+    found += zero_rows_findings(bounds.zero_rows, bounds.zero_rows, bounds.parameters)
+    found += data_findings(problem)
+    return found
+
+
+def _stopped(bounds: "Bounds") -> list[Finding]:
+    """After an interrupt before every row was done."""
+    assert bounds.inner is not None
+    assert bounds.known_discs is not None
+    many = bounds.rows > 1
+    found = [
+        Finding(
+            "note",
+            f"Interrupted after {bounds.rows:,} of {counted(bounds.parameters, 'row')}: an eigenvalue lies in {'each of their discs' if many else 'its disc'}; how far all of them can reach needs every row.",
+            f"one lies at or below {number(bounds.inner[0], 4)} and one at or above {number(bounds.inner[1], 4)}, by entries of the diagonal; the {'discs' if many else 'disc'} of the {'rows that are' if many else 'row that is'} done {'lie' if many else 'lies'} within {number(bounds.known_discs[0], 4)} and {number(bounds.known_discs[1], 4)}",
+            "the same command with more time; --layers 'GLOB' for some of the layers",
+        )
+    ]
+    return [*found, _certificate(bounds)] if bounds.negative_certificate.certain else found
+
+
+def _intervals(bounds: "Bounds") -> dict[str, tuple[float, float]]:
+    return {name: interval for name in NAMES if (interval := getattr(bounds, name)) is not None}
+
+
+def contradicted(known: Mapping[str, Any]) -> list[str]:
+    """The bounds that a measured eigenvalue violates: one of the two is wrong."""
+    if known["measured"] is None or known["method"] != "exact":
+        return []
+    slack = SLACK * max(map(abs, known["gershgorin"]))
+    low, high = known["measured"]
+    held = {name: known[name] for name in NAMES if known[name] is not None}
+    return [name for name, ends in held.items() if low < ends[0] - slack or high > ends[1] + slack]
+
+
+def _contradiction(bounds: "Bounds") -> list[Finding]:
+    outside = contradicted(vars(bounds))
+    if not outside or bounds.measured is None:
+        return []
+    return [
+        Finding(
+            "bad",
+            f"A measured eigenvalue lies outside of {NAMES[outside[0]]}: no number here can be trusted.",
+            f"measured {number(bounds.measured[0], 4)} to {number(bounds.measured[1], 4)}",
+            "--dtype float64; if that does not mend it, please report it with the command and the model",
+        )
+    ]
+
+
+def _unconverged(bounds: "Bounds") -> list[Finding]:
+    if bounds.measured_converged is None or all(bounds.measured_converged):
+        return []
+    assert bounds.measured_residuals is not None
+    residuals = " and ".join(number(residual, 2) for residual in bounds.measured_residuals)
+    ended = "interrupted" if bounds.status == "interrupted" else "bounds gives up"
+    return [
+        Finding(
+            "warn",
+            "A measured extreme did not converge: the spectrum reaches at least that far, and perhaps further.",
+            f"residuals {residuals}; {ended} after {counted(bounds.hvps, 'product')}. The bounds do not hang on it",
+            f"hessdiag eigs --lowest 1 --highest 1 --max-products {4 * bounds.hvps}; --dtype float64",
+        )
+    ]
+
+
+def _certificate(bounds: "Bounds") -> Finding:
+    proof = bounds.negative_certificate
+    if proof.certain:
+        return Finding(
+            "note",
+            "Negative curvature is certain: the Hessian has a negative eigenvalue.",
+            proof.why,
+            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
+        )
+    if "exclude" in proof.why:
+        return Finding(
+            "ok",
+            "The Hessian is certainly positive semidefinite here, up to rounding.",
+            proof.why,
+            "Newton steps are descent steps at this point",
+        )
+    remedy = "see the failed self-check" if proof.bound is None else "hessdiag eigs --tol 1e-6"
+    return Finding("note", "Negative curvature is neither proven nor excluded.", proof.why, remedy)
+
+
+def _tightness(bounds: "Bounds") -> list[Finding]:
+    if bounds.measured is None:
+        return []
+    low, high = bounds.measured
+    if low == high == 0:
+        return [
+            Finding("bad", "The Hessian is zero, or as good as zero.", "both extremes vanish", "hessdiag vanishing")
+        ]
+    span = high - low
+    if span <= SLACK * max(abs(low), abs(high)):  # a multiple of the identity: no span to compare with
+        return []
+    widths = {name: (end - start) / span for name, (start, end) in _intervals(bounds).items()}
+    best = min(widths, key=lambda name: widths[name])
+    discs = widths["gershgorin"]
+    most = "" if all(bounds.measured_converged or ()) else "at most "  # the eigenvalues may span more
+    found = Finding(
+        "ok" if discs < LOOSE else "note",
+        f"Gershgorin's discs span {most}{times(discs)} what the eigenvalues do.",
+        f"the tightest bound is that of {NAMES[best]}: {most}{times(widths[best])} the measured span",
+        "take Gershgorin's radii as they are: the matrix is near diagonal"
+        if discs < LOOSE
+        else "for a step size or damping use the measured extremes; row sums alone would be over-cautious",
+    )
+    return [found]
+
+
+def _components(bounds: "Bounds") -> list[Finding]:
+    if bounds.components is None or len(bounds.components) == 1:
+        return []
+    alone = [component for component in bounds.components if component.count == 1]
+    last = bounds.components[-1]
+    return [
+        Finding(
+            "note",
+            f"The discs fall into {len(bounds.components):,} separate groups, each with exactly as many eigenvalues as discs.",
+            f"{len(alone):,} of them with a single eigenvalue; the rightmost, {number(last.interval[0], 4)} to {number(last.interval[1], 4)}, holds {last.count:,}",
+            "those eigenvalues are pinned down by the entries alone",
+        )
+    ]
+
+
+def _sketch(bounds: "Bounds") -> list[Finding]:
+    if bounds.relative_stderr is None:
+        return []
+    return [
+        Finding(
+            "note",
+            "The radii are estimates: Gershgorin's and Brauer's intervals here are not guaranteed.",
+            f"row sums come from random products with a relative standard error of {bounds.relative_stderr:.2f}; the largest rows were then computed exactly",
+            "--layers 'GLOB' for a part small enough to be exact",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""The network of width one: closed forms beside simulation."""

@@ -1,0 +1,1 @@
+"""What the questions share: verdicts, certificates, planned cost, pieces of long runs."""

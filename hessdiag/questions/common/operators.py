@@ -1,0 +1,90 @@
+"""The matrices that can be asked about by name, with their self-checks, and how much of them fits in memory."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+from hessdiag.curvature import checks, parallel
+from hessdiag.curvature.fisher import FisherOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.errors import SpecError
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.machine import cost
+from hessdiag.machine.memory import free_bytes
+from hessdiag.problem.problem import Problem
+
+OperatorName = Literal["hessian", "ggn", "fisher"]
+NAMES = ("hessian", "ggn", "fisher")
+
+LossInOutput = Literal["convex", "linear", "unknown"]
+
+Operator = HessianOperator | OutputSpaceOperator
+Products = CurvatureOperator[Any] | parallel.SharedOperator
+
+
+def operator(problem: Problem, name: OperatorName) -> Operator:
+    """The Hessian, the Gauss-Newton matrix or the Fisher matrix of a problem; whoever asks for it checks it.
+
+    Raises:
+        SpecError: if the name is none of them, or the problem has no such matrix.
+    """
+    if name == "hessian":
+        return HessianOperator(problem, check=False)
+    if name == "ggn":
+        return GaussNewtonOperator(problem, check=False)
+    if name == "fisher":
+        return FisherOperator(problem, check=False)
+    raise SpecError(f"unknown operator {name!r}: not one of {', '.join(NAMES)}.", "--operator hessian")
+
+
+@dataclass(frozen=True)
+class OutputChecks:
+    """What one comparison with the linearized model tells of a Gauss-Newton or Fisher matrix.
+
+    Attributes:
+        checks: `ggn_quadratic_form`, the relative error of v'Gv.
+        loss: What is known of the loss in what it receives: that it is convex, or that it is linear here.
+        elsewhere: Whether the loss uses parameters by another way than what it receives.
+        at_kink: Whether the outputs have a kink here.
+        inside: The coarser dtype that the model computes in inside, where the checks allow for its rounding.
+    """
+
+    checks: dict[str, float | None]
+    loss: LossInOutput
+    elsewhere: bool
+    at_kink: bool
+    inside: torch.dtype | None = None
+
+
+def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
+    """Compare a product with the loss along the linearized model.
+
+    Raises:
+        ComputeError: if products cannot be computed.
+    """
+    found = matrix.compared(seed)
+    cost.begin()
+    linear = found is not None and found.linear
+    known: LossInOutput = "linear" if linear else "convex" if matrix.semidefinite else "unknown"
+    if found is None:
+        return OutputChecks({"ggn_quadratic_form": None}, known, elsewhere=False, at_kink=False)
+    return OutputChecks({"ggn_quadratic_form": found.error}, known, found.elsewhere, found.held, found.inside)
+
+
+def trust(found: checks.Examination) -> dict[str, Any]:
+    """What every measurement keeps of the check of its products."""
+    return {
+        "checks": found.checks,
+        "trusted": not found.failed,
+        "check_tolerance": found.tolerance,
+        "point": found.point,
+    }
+
+
+def vectors_that_fit(matrix: SymmetricOperator) -> int:
+    """How many vectors of the matrix's size a quarter of the free memory holds, in each process."""
+    fitting = max(free_bytes(matrix.device) // 4 // (matrix.shape[0] * matrix.dtype.itemsize), 1)
+    return parallel.least(fitting, matrix.device)

@@ -1,0 +1,1 @@
+"""How diagonal is the Hessian?"""

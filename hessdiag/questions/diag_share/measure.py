@@ -1,0 +1,277 @@
+"""How diagonal is the Hessian? The share of its absolute mass that lies on the diagonal, against random baselines."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hessdiag.curvature import parallel
+from hessdiag.curvature.checks import Examination, examine
+from hessdiag.curvature.differences import movable
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
+from hessdiag.curvature.neuron_space import TANGENT_NUMBERS, NeuronSpace
+from hessdiag.curvature.support import Support, support
+from hessdiag.errors import ComputeError, SpecError
+from hessdiag.linalg.sampling import Draw
+from hessdiag.linalg.tridiagonal import LONG
+from hessdiag.machine import capacity
+from hessdiag.numbers import number
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.common import operators
+from hessdiag.questions.common.certificate import Certificate, Witness, certificate, share_witness
+from hessdiag.questions.common.measured import Measured
+from hessdiag.questions.common.outlay import Outlay, kept_pieces, outlay
+from hessdiag.questions.common.subject import problem_of
+from hessdiag.questions.common.verdict import Status
+from hessdiag.questions.diag_share import rows as rows_of
+from hessdiag.questions.diag_share.baselines import Baselines, baselines
+from hessdiag.questions.diag_share.rows import Computed, Rows
+from hessdiag.questions.diag_share.totals import LayerShare, summarize
+from hessdiag.questions.diag_share.verdict import NOISE, findings
+from hessdiag.theory import wigner_ols
+
+Progress = Callable[[int, int, str], None]
+
+EXACT_UP_TO = 10_000  # rows by products; beyond, rows are sampled unless asked otherwise
+EXACT_WORK = 2e12  # floating-point operations in neuron space, likewise; more on a GPU (`capacity`)
+SAMPLED_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class DiagShare(Measured):
+    """How diagonal a Hessian is. What an interrupt left unmeasured is `None`.
+
+    Attributes:
+        diag_share: sum_i |H_ii| / sum_ij |H_ij|, in [0, 1]; NaN where H vanishes.
+        diag_share_stderr: Its standard error; `None` when every row was computed, or where it is not known.
+        diag_share_interval: 95 % interval, all of [0, 1] where the error is not known; `None` when every row was
+            computed.
+        method: "exact" or "rows" (a sample of rows, each exact).
+        rows: Rows computed.
+        parameters: N.
+        abs_diag_sum: sum_i |H_ii|, estimated if sampled.
+        abs_sum: sum_ij |H_ij|, likewise.
+        trace: sum_i H_ii; `None` if sampled.
+        negative_diagonal_fraction: Fraction of negative entries on the diagonal, those of rounding included.
+        negative_entry: The most negative H_ii over its row's absolute sum, computed anew in float64 (or the widest
+            dtype that the model takes); `None` where no entry is negative.
+        negative_certificate: Whether negative curvature is proven: by that entry, or by a share below 1/N of all rows.
+        untouched: Parameters that the batches do not touch, whose rows are zero and were left out; 0 unless they are a
+            tenth of more than 10,000.
+        merged_strata: Names of parameter tensors whose rows the sample took together, for it was too small for each.
+        zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
+        layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
+        layer_block_share_stderr: Its standard error; `None` when exact.
+        layer_block_share_interval: 95 % interval; `None` likewise.
+        layer_block_matrix: Share of each pair of layers, (L, L); sums to 1.
+        layers: One entry per layer, in the order in which they are executed.
+        baselines: What random matrices have.
+        hvps: Hessian-vector products spent, self-checks not counted.
+        engine: How the products were computed.
+        status: "ok", "inexact" (a self-check failed) or "interrupted".
+    """
+
+    diag_share: float | None
+    diag_share_stderr: float | None
+    diag_share_interval: tuple[float, float] | None
+    method: Literal["exact", "rows"]
+    rows: int
+    parameters: int
+    abs_diag_sum: float | None
+    abs_sum: float | None
+    trace: float | None
+    negative_diagonal_fraction: float | None
+    negative_entry: float | None
+    negative_certificate: Certificate
+    untouched: int
+    merged_strata: tuple[tuple[str, ...], ...]
+    zero_rows: float | None
+    layer_block_share: float | None
+    layer_block_share_stderr: float | None
+    layer_block_share_interval: tuple[float, float] | None
+    layer_block_matrix: list[list[float]] | None
+    layers: tuple[LayerShare, ...]
+    baselines: Baselines
+    hvps: int
+    engine: str
+
+    @property
+    def theory(self) -> dict[str, Any]:
+        """What closed forms predict, whatever the network: the floor below which H must be indefinite."""
+        return {"psd_floor": wigner_ols.psd_floor(self.parameters)}
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        return super().to_result() | {"trajectory": None}
+
+
+@measurement(less="--rows 100")
+def diag_share(
+    problem: Problem | HessianOperator,
+    *,
+    rows: int | Literal["all"] | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> DiagShare:
+    """Measure how diagonal the Hessian of a problem is.
+
+    The share is that of Kohler, Adolphs and Lucchi (Adaptive norms for deep learning with regularized Newton methods).
+    Rows are computed exactly: those of linear layers in neuron space, others by a product with a unit vector each. A
+    sample of rows is drawn without replacement, in strata by parameter tensor and by a first guess of the rows'
+    absolute sums (a Cauchy sketch, Indyk 2006).
+
+    Args:
+        problem: What is differentiated, or its Hessian as an operator.
+        rows: How many rows to compute; "all" for an exact answer. Default: all where that takes seconds to minutes,
+            which linear layers hardly limit and others do at about 10,000 parameters; else 1,000.
+        seed: Of the sample.
+        resume: A folder for what is finished. A run of the same problem with the same settings takes up what it holds.
+        progress: Called with (done, total, what).
+
+    Returns:
+        The measurement with baselines, self-checks and verdict; after a keyboard interrupt, of what was computed.
+
+    Raises:
+        SpecError: if `rows` is not positive, or the folder holds another run.
+        ComputeError: if the Hessian cannot be computed.
+
+    >>> model = torch.nn.Linear(2, 1, bias=False).double()
+    >>> data = [(torch.tensor([[1.0, 2.0]]).double(), torch.zeros(1, 1).double())]
+    >>> share = diag_share(Problem(model, data=data, loss="mse"))  # H = 2 [[1, 2], [2, 4]]
+    >>> round(share.diag_share, 6), share.method, share.baselines.wigner
+    (0.555556, 'exact', 0.5)
+    """
+    if rows is not None and rows != "all" and rows < 1:
+        raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
+    problem = problem_of(problem, "hessdiag.linalg.diagonal(operator, products=100)")
+    part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
+    n = part.size
+    operator = HessianOperator(part.problem, check=False)
+    spent = outlay(operator)
+    checks = examine(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
+    whole = rows == "all" or rows is None or rows >= n
+    space, reason = rows_of.neuron_space(operator) if whole else (None, None)
+    exact = whole and (rows is not None or _affordable(part.problem, space))
+    wanted = n if exact else min(n, rows if isinstance(rows, int) else SAMPLED_ROWS)
+    report = progress or (lambda done, total, what: None)
+    _plan(spent, operator, space if exact else None, wanted, exact=exact)
+    pieces = kept_pieces(problem, "diag-share", {"rows": rows, "seed": seed}, resume, operator)
+    computed = rows_of.nothing(part.problem, operator.engine)
+    try:
+        if exact and space is not None:
+            computed = rows_of.by_neurons(operator, space, seed, pieces, report)
+        elif exact:
+            computed = rows_of.by_products(operator, seed, pieces, report, reason)
+        else:
+            computed = rows_of.sampled(operator, wanted, seed, pieces, report)
+    except KeyboardInterrupt:  # before the first row
+        if parallel.ranks()[1] > 1:
+            raise
+    return _finished(part, computed, checks, pieces.taken, every=exact)
+
+
+def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, rows: int, *, exact: bool) -> None:
+    """Enter in the ledger what is planned: products, and what is held beside them, in vectors."""
+    item, sums = operator.dtype.itemsize, len(operator.problem.layer_slices) + 1
+    double = 8 / item  # a vector in float64
+    n, long = operator.shape[0], operator.shape[0] > LONG  # then the sketch takes one vector at a time
+    sketch = {"sketch": 2 * (1 + double) * (1 if long else rows_of.SKETCHES // 2)}
+    larger: dict[str, float] = {"rows of a pass": 4 * operator.chunk}
+    guessed = space is not None or not exact or rows_of.is_guessed(n)
+    if guessed and sketch["sketch"] > larger["rows of a pass"]:
+        larger = sketch
+    draw = {"sizes of rows": (7 if guessed else 3) * double}
+    if space is not None:
+        numbers = 2 * (TANGENT_NUMBERS + capacity.of(operator.device).panel_numbers)
+        held = {"sums of rows": sums * double, "neurons": numbers / n}
+        spent.plan(len(space.others) + len(space.layers) + rows_of.SKETCHES, {**larger, **draw, **held})
+        return
+    kept = {"sums of rows": rows * sums * double / n}
+    spent.plan(rows + rows_of.SKETCHES * guessed, {**larger, **draw, **kept})
+
+
+def _finished(part: Support, computed: Computed, checks: Examination, taken: int, *, every: bool) -> DiagShare:
+    """From rows to the measurement with its verdict."""
+    problem = part.whole
+    entry = _negative_entry(part.problem, computed.rows, checks)
+    zero_rows = (computed.zero_rows * part.size + part.untouched) / problem.n_parameters
+    complete = every and len(computed.rows.indices) == part.size
+    rows, strata, draw = _among_all(part, computed)
+    summary = summarize(problem, rows, strata, zero_rows, complete, draw)
+    status: Status = "interrupted" if computed.interrupted else "inexact" if checks.failed else "ok"
+    measured = DiagShare(
+        **summary,
+        negative_entry=entry and entry[1],
+        negative_certificate=_certificate(entry, summary, part.size, trusted=not checks.failed),
+        untouched=part.untouched,
+        merged_strata=computed.merged,
+        baselines=baselines(problem),
+        hvps=computed.products,
+        engine=computed.engine,
+        status=status,
+        resumed_pieces=taken,
+        **operators.trust(checks),
+    )
+    return replace(measured, findings=tuple(findings(measured, problem)))
+
+
+def _among_all(part: Support, computed: Computed) -> tuple[Rows, list[NDArray[np.int64]], Draw | None]:
+    """Rows, strata and how they were drawn, by their places among all parameters, and columns among all layers."""
+    rows, draw = computed.rows, computed.draw
+    if not part.zeros:
+        return rows, computed.strata, draw
+    places, n = part.kept.numpy(), part.whole.n_parameters
+    names = [layer.name for layer in part.whole.layer_slices]
+    sums = np.zeros((len(rows.indices), len(names)))
+    sums[:, [names.index(layer.name) for layer in part.problem.layer_slices]] = rows.sums
+    units = None if rows.units is None else places[rows.units]
+    strata = [places[stratum] for stratum in computed.strata]
+    return Rows(places[rows.indices], rows.diagonal, sums, units), strata, draw and draw.among(places, n)
+
+
+def _certificate(
+    entry: tuple[float, float] | None, summary: dict[str, Any], size: int, *, trusted: bool
+) -> Certificate:
+    """From the most negative entry of the diagonal and, where all rows are known, from the share."""
+    witnesses = []
+    if entry is not None:
+        value, ratio = entry
+        says = f"the diagonal has the entry {number(value, 4)}, the curvature along one parameter"
+        witnesses.append(Witness(value, says, NOISE * abs(value / ratio) if ratio else 0.0))
+    if summary["trace"] is not None and size > 1:
+        witnesses.append(share_witness(size, summary["trace"], summary["abs_sum"]))
+    otherwise = "no entry of the diagonal is negative beyond rounding, which does not exclude negative curvature"
+    return certificate(witnesses, trusted=trusted, otherwise=otherwise)
+
+
+def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> tuple[float, float] | None:
+    """The most negative entry, and its share of its row, anew in float64: in a coarse dtype rounding makes some too.
+
+    Not the one that is most negative beside its row: where a row vanishes but for rounding, as that of an attention's
+    key bias does, such a ratio is noise in any dtype.
+    """
+    if not len(rows.diagonal) or rows.diagonal.min() >= 0:
+        return None
+    worst = int(rows.diagonal.argmin())
+    known = float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum())
+    if rows.whole and (problem.dtype == torch.float64 or checks.moved is not None):  # differences are in float64 anyway
+        return known
+    index = int(rows.indices[worst])
+    try:
+        row = HessianOperator(movable(problem).problem, check=False).rows(torch.tensor([index]))[0]
+    except ComputeError:
+        return known
+    return float(row[index]), float(row[index] / row.abs().sum())
+
+
+def _affordable(problem: Problem, space: NeuronSpace | None) -> bool:
+    """Whether all rows take seconds to minutes. By counts, not clocks: the same problem is always answered alike."""
+    by_products = problem.n_parameters if space is None else len(space.others)
+    work = 0.0 if space is None else problem.n_samples * float(problem.n_parameters - by_products) ** 2
+    return by_products <= EXACT_UP_TO and work <= EXACT_WORK * capacity.of(problem.device).times_work

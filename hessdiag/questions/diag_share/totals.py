@@ -1,0 +1,239 @@
+"""From computed rows of a Hessian to its diagonal share, overall and per layer, with what a sample leaves uncertain."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hessdiag.linalg import sampling
+from hessdiag.linalg.sampling import Draw, Ratio, Stratum
+from hessdiag.problem.problem import Layer, Problem
+from hessdiag.questions.diag_share.rows import Rows
+from hessdiag.theory import wigner_ols
+
+Floats = NDArray[np.float64]
+Indices = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class LayerShare:
+    """Diagonal share of one layer's own block, beside the baselines of a matrix of its size.
+
+    What was not measured is `None`: of a layer of which no row was drawn, or of which an interrupt left rows out that
+    nothing stands for. A block that vanishes has the share NaN.
+    """
+
+    name: str
+    kind: str
+    parameters: int
+    rows: int
+    diag_share: float | None
+    diag_share_stderr: float | None
+    diag_share_interval: tuple[float, float] | None
+    wigner: float
+    ols_gaussian: float
+    abs_sum: float | None
+
+
+@dataclass(frozen=True)
+class _Units:
+    """What was drawn: rows, or whole neurons, whose numbers are the sums over their rows."""
+
+    indices: Indices
+    magnitude: Floats
+    sums: Floats  # (units, L)
+    own: Floats
+    negative: Floats
+    vanishing: Floats
+    owner: Indices
+
+    @property
+    def whole(self) -> Floats:
+        return np.asarray(self.sums.sum(1))
+
+
+def summarize(
+    problem: Problem,
+    rows: Rows,
+    places: list[Indices],
+    zero_rows: float,
+    complete: bool,
+    draw: Draw | None = None,
+) -> dict[str, Any]:
+    """From rows to shares and totals. Nothing is said of a total whose rows are not all stood for.
+
+    Args:
+        problem: What was asked about.
+        rows: What was computed.
+        places: The strata: of each the parameters, or one parameter of each unit that could be drawn.
+        zero_rows: Fraction of all rows that are in no stratum, for they vanish.
+        complete: Whether every row was computed.
+        draw: How units were drawn; `None` where all of a stratum had the same chance.
+    """
+    layers, n = problem.layer_slices, problem.n_parameters
+    stops = [layer.stop for layer in layers]
+    owner = np.searchsorted(stops, rows.indices, side="right")
+    units = _units(rows, owner)
+    strata = _drawn(places, units.indices, draw)
+    unseen = _unseen(problem, units.indices, draw)
+    by_layer = [_Part.of(layer, index, units, strata, places) for index, layer in enumerate(layers)]
+    reached = all(len(stratum.drawn) for stratum in strata)
+    executed = [layers.index(layer) for layer in problem.executed_layers]
+    whole = units.whole
+    values: dict[str, Any] = dict.fromkeys(
+        ("abs_diag_sum", "abs_sum", "negative_diagonal_fraction", "zero_rows", "layer_block_matrix")
+    )
+    if reached:
+        vanishing = sampling.count(units.vanishing, strata)
+        values |= {
+            "abs_diag_sum": sampling.total(units.magnitude, strata),
+            "abs_sum": sampling.total(whole, strata),
+            "negative_diagonal_fraction": sampling.count(units.negative, strata) / n,
+            "zero_rows": None if not rows.whole else zero_rows + vanishing / n if strata else 1.0,
+        }
+    if reached and all(part.measured for part in by_layer):
+        matrix = np.array([part.total(units.sums) for part in by_layer])
+        matrix = (matrix + matrix.T) / 2
+        mass = values["abs_sum"]
+        matrix = matrix / mass if mass > 0 else np.full_like(matrix, np.nan)
+        values["layer_block_matrix"] = matrix[np.ix_(executed, executed)].tolist()
+    return {
+        **_described("diag_share", _share(units.magnitude, whole, strata, unseen(0, n)), complete),
+        **_described("layer_block_share", _share(units.own, whole, strata, unseen(0, n)), complete),
+        **values,
+        "method": "exact" if complete else "rows",
+        "rows": len(rows.indices),
+        "parameters": n,
+        "trace": float(rows.diagonal.sum()) if complete else None,
+        "layers": tuple(
+            LayerShare(
+                name=layer.name,
+                kind=layer.kind,
+                parameters=layer.size,
+                rows=int((owner == index).sum()),
+                **_described(
+                    "diag_share",
+                    part.share(units.magnitude, units.own, unseen(layers[index].start, layers[index].stop)),
+                    complete,
+                ),
+                wigner=wigner_ols.wigner_share(layer.size),
+                ols_gaussian=wigner_ols.ols_share_gaussian(problem.n_targets, layer.size),
+                abs_sum=float(part.total(units.own)) if part.measured else None,
+            )
+            for index, layer, part in ((index, layers[index], by_layer[index]) for index in executed)
+        ),
+    }
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One layer's rows in the sample: the strata that hold some, and which of the units in them are its own."""
+
+    strata: list[Stratum]
+    own: NDArray[np.bool_] | None  # of all units; `None` where the strata hold nothing else
+    measured: bool
+
+    @classmethod
+    def of(cls, layer: Layer, index: int, units: _Units, strata: list[Stratum], places: list[Indices]) -> "_Part":
+        held = [int(np.diff(np.searchsorted(place, [layer.start, layer.stop]))[0]) for place in places]
+        mine = [stratum for stratum, count in zip(strata, held, strict=True) if count]
+        reached = all(len(stratum.drawn) for stratum in mine)
+        if all(count in (0, len(place)) for count, place in zip(held, places, strict=True)):
+            return cls(mine, None, reached)
+        own = units.owner == index
+        return cls(mine, own, reached and any(own[stratum.drawn].any() for stratum in mine))
+
+    def total(self, values: Floats) -> Floats:
+        """Estimate of the layer's total of each column; zero where the layer is in no stratum, for it vanishes."""
+        if not self.strata:
+            return np.zeros(values.shape[1:])
+        return sampling.totals(self._only(values), self.strata)
+
+    def share(self, numerator: Floats, denominator: Floats, unseen: float) -> Ratio | None:
+        """A ratio of two totals of the layer."""
+        return _share(self._only(numerator), self._only(denominator), self.strata, unseen) if self.measured else None
+
+    def _only(self, values: Floats) -> Floats:
+        if self.own is None:
+            return values
+        return values * self.own.reshape(-1, *[1] * (values.ndim - 1))
+
+
+def _units(rows: Rows, owner: Indices) -> _Units:
+    count = rows.sums.shape[1]
+    own = np.take_along_axis(rows.sums, owner[:, None], axis=1)[:, 0] if len(rows.indices) else np.zeros(0)
+    each = _Units(
+        rows.indices,
+        np.abs(rows.diagonal),
+        rows.sums,
+        own,
+        (rows.diagonal < 0).astype(float),
+        (rows.sums.sum(1) == 0).astype(float),
+        owner,
+    )
+    if rows.units is None:
+        return each
+    units, first, place = np.unique(rows.units, return_index=True, return_inverse=True)
+
+    def summed(values: Floats) -> Floats:
+        return np.bincount(place, values, minlength=len(units)).astype(np.float64)
+
+    return _Units(
+        units,
+        summed(each.magnitude),
+        np.stack([summed(rows.sums[:, index]) for index in range(count)], axis=1),
+        summed(own),
+        summed(each.negative),
+        summed(each.vanishing),
+        owner[first],
+    )
+
+
+def _drawn(strata: list[Indices], computed: Indices, draw: Draw | None) -> list[Stratum]:
+    """Match what was computed to the strata that it stands for; a stratum that was not reached has none."""
+    last = max((int(part.max()) for part in (*strata, computed) if len(part)), default=-1)
+    place = np.full(last + 1, -1)
+    place[computed] = np.arange(len(computed))
+    places = [place[stratum] for stratum in strata]
+    if draw is None:
+        return [Stratum(len(own), own[own >= 0]) for own in places]
+    return [draw.stratum(stratum, own) for stratum, own in zip(strata, places, strict=True)]
+
+
+def _unseen(problem: Problem, computed: Indices, draw: Draw | None) -> Callable[[int, int], float]:
+    """The part that tensors of which no row was computed hold of the rows from one to another, as far as is guessed."""
+    places = problem.places()
+    held = np.array([0.0 if draw is None else draw.sizes[place.start : place.stop].sum() for place in places])
+    starts = np.array([place.start for place in places])
+    seen = np.zeros(len(places), dtype=bool)
+    seen[np.searchsorted(starts, computed, side="right") - 1] = True
+
+    def part(start: int, stop: int) -> float:
+        inside = held * ((starts >= start) & (starts < stop))
+        return float(inside[~seen].sum() / (inside.sum() or 1.0))
+
+    return part
+
+
+def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], unseen: float) -> Ratio | None:
+    """As `sampling.ratio`, and `None` where all computed rows vanish but others may not: that is no number either."""
+    found = sampling.ratio(numerator, denominator, strata, unseen)
+    census = all(len(stratum.drawn) == stratum.size for stratum in strata)
+    return None if found is None or (math.isnan(found.value) and not census) else found
+
+
+def _described(name: str, share: Ratio | None, complete: bool) -> dict[str, Any]:
+    """A share with its error and interval, which are `None` where it is exact, and all of them where it is unknown.
+
+    Where only the bounds of any share are certain, there is no error either.
+    """
+    known = complete or (share is not None and share.interval[0] == share.interval[1])  # all of its rows are there
+    sampled = None if known else share
+    return {
+        name: share and share.value,
+        f"{name}_stderr": None if sampled is None or sampled.interval == (0.0, 1.0) else sampled.stderr,
+        f"{name}_interval": sampled and sampled.interval,
+    }

@@ -1,0 +1,241 @@
+"""Whether the diagonal share changes along checkpoints: as a whole, at each step, and as a trend, against its errors.
+
+Checkpoints that are measured with one seed sample the same rows, so that the error of a difference is at most the one
+given here: changes that are called significant are.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from hessdiag.numbers import counted, factor_of_log, p_value, percent, ratio, with_error
+from hessdiag.questions.common.verdict import Finding, most_severe_first
+
+ALPHA = 0.05
+ROUNDING = 1e-9  # relative: exact shares that differ by less are alike
+FEWEST_FOR_TREND = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One measured share; `stderr` is 0 where every row was computed, and `share` is `None` where there is none."""
+
+    label: str
+    share: float | None
+    stderr: float
+    trusted: bool = True
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A change between two checkpoints, with its two-sided p-value; of steps, after Holm's correction for all."""
+
+    start: str
+    end: str
+    difference: float
+    stderr: float
+    p: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The slope of the log share, per step where the labels name steps, else per checkpoint."""
+
+    along: str
+    slope: float
+    stderr: float
+    p: float
+    significant: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """What changes along a trajectory."""
+
+    before: float
+    after: float
+    whole: Difference
+    steps: tuple[Difference, ...]
+    trend: Trend | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The form that result documents hold."""
+        return asdict(self)
+
+
+def change(points: Sequence[Checkpoint]) -> Change | None:
+    """The change along measured checkpoints; `None` where fewer than two can be compared.
+
+    >>> found = change([Checkpoint("a", 0.10, 0.01), Checkpoint("b", 0.12, 0.01), Checkpoint("c", 0.20, 0.01)])
+    >>> found.whole.significant, [step.significant for step in found.steps]
+    (True, [False, True])
+    """
+    known = [point for point in points if _usable(point)]
+    if len(known) < 2 or not (_usable(points[0]) and _usable(points[-1])):
+        return None
+    pairs = list(itertools.pairwise(known))
+    adjusted = holm([_p(a, b) for a, b in pairs])
+    steps = tuple(_difference(a, b, p) for (a, b), p in zip(pairs, adjusted, strict=True))
+    first, last = known[0], known[-1]
+    assert first.share is not None
+    assert last.share is not None
+    return Change(first.share, last.share, _difference(first, last, _p(first, last)), steps, _trend(known))
+
+
+def _usable(point: Checkpoint) -> bool:
+    return point.trusted and point.share is not None and math.isfinite(point.share)
+
+
+def _difference(a: Checkpoint, b: Checkpoint, p: float) -> Difference:
+    difference, stderr = (b.share or 0.0) - (a.share or 0.0), math.hypot(a.stderr, b.stderr)
+    return Difference(a.label, b.label, difference, stderr, p, p < ALPHA)
+
+
+def _p(a: Checkpoint, b: Checkpoint) -> float:
+    """Two-sided, by the normal law; of exact shares 0 or 1, as they differ or not."""
+    before, after = a.share or 0.0, b.share or 0.0
+    stderr = math.hypot(a.stderr, b.stderr)
+    if stderr == 0:
+        return 1.0 if abs(after - before) <= ROUNDING * max(abs(before), abs(after)) else 0.0
+    return math.erfc(abs(after - before) / stderr / math.sqrt(2))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """P-values of several comparisons, corrected by Holm: below 0.05, each is so with all others in mind.
+
+    >>> holm([0.01, 0.04, 0.5])
+    [0.03, 0.08, 0.5]
+    """
+    order = sorted(range(len(values)), key=values.__getitem__)
+    adjusted, largest = [0.0] * len(values), 0.0
+    for rank, index in enumerate(order):
+        largest = max(largest, min((len(values) - rank) * values[index], 1.0))
+        adjusted[index] = largest
+    return adjusted
+
+
+def _trend(known: Sequence[Checkpoint]) -> Trend | None:
+    """A weighted line through the log shares; its slope is as certain as they are, on a line or not."""
+    shares = [point.share or 0.0 for point in known]
+    if len(known) < FEWEST_FOR_TREND or min(shares) <= 0:
+        return None
+    errors = [point.stderr / share for point, share in zip(known, shares, strict=True)]
+    exact = not all(errors)  # without errors all count alike
+    weights = [1.0 if exact else error**-2 for error in errors]
+    steps = step_numbers([point.label for point in known])
+    places = steps or [float(index) for index in range(len(known))]
+    middle = _average(places, weights)
+    spread = sum(weight * (place - middle) ** 2 for weight, place in zip(weights, places, strict=True))
+    logs = [math.log(share) for share in shares]
+    slope = sum(w * (x - middle) * y for w, x, y in zip(weights, places, logs, strict=True)) / spread
+    stderr = (
+        math.sqrt(sum(((x - middle) * w * e) ** 2 for w, x, e in zip(weights, places, errors, strict=True))) / spread
+    )
+    unit = abs(slope) * (places[-1] - places[0])
+    p = math.erfc(abs(slope) / stderr / math.sqrt(2)) if stderr else float(unit <= ROUNDING)
+    return Trend("step" if steps else "checkpoint", slope, stderr, p, p < ALPHA)
+
+
+def _average(values: Sequence[float], weights: Sequence[float]) -> float:
+    return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
+
+
+def step_numbers(labels: Sequence[str]) -> list[float] | None:
+    """The number in which labels differ, if that is one number in each, and it grows.
+
+    >>> step_numbers(["step0.pt", "step100.pt", "step1000.pt"]), step_numbers(["a.pt", "b.pt"])
+    ([0.0, 100.0, 1000.0], None)
+    """
+    parts = [re.split(r"(\d+)", label) for label in labels]
+    if len({len(part) for part in parts}) > 1:
+        return None
+    varying = [index for index in range(len(parts[0])) if len({part[index] for part in parts}) > 1]
+    if len(varying) != 1 or varying[0] % 2 == 0:
+        return None
+    steps = [float(part[varying[0]]) for part in parts]
+    return steps if all(a < b for a, b in itertools.pairwise(steps)) else None
+
+
+@most_severe_first
+def verdict(points: Sequence[Checkpoint], measured: Sequence[tuple[str, Sequence[Finding]]]) -> list[Finding]:
+    """The findings on the change, then those on the last checkpoint, and what is bad of the others.
+
+    Args:
+        points: The shares.
+        measured: Label and findings of each checkpoint.
+    """
+    last = len(measured) - 1
+    return [
+        *findings(points),
+        *(
+            replace(finding, says=f"{label}: {finding.says}")
+            for index, (label, found) in enumerate(measured)
+            for finding in found
+            if index == last or finding.level == "bad"
+        ),
+    ]
+
+
+def findings(points: Sequence[Checkpoint]) -> list[Finding]:
+    """What is said of the change."""
+    found = change(points)
+    if found is None:
+        missing = [point.label for point in points if not _usable(point)]
+        says = "The change along the checkpoints is not judged: not all of them could be measured."
+        return [
+            Finding("warn", says, f"no trusted share at {', '.join(missing)}", "see the findings of that checkpoint")
+        ]
+    return [_whole(found), *_steps(found), *_of_trend(found)]
+
+
+def _whole(found: Change) -> Finding:
+    whole, exact = found.whole, found.whole.stderr == 0
+    shares = f"share {percent(found.before)} at {whole.start}, {percent(found.after)} at {whole.end}"
+    error = "exact on this batch: every row was computed" if exact else p_value(whole.p)
+    because = f"{shares}; difference {with_error(whole.difference, whole.stderr or None, 3)}, {error}"
+    if not whole.significant:
+        says = f"No change is shown between {whole.start} and {whole.end}."
+        return Finding("note", says, because, "" if exact else "more --rows for smaller errors")
+    word = "more" if whole.difference > 0 else "less"
+    says = f"The Hessian becomes {word} diagonal along the checkpoints: {ratio(found.after, found.before)}."
+    cure = (
+        "diagonal preconditioning has more to work with there"
+        if whole.difference > 0
+        else "diagonal preconditioning has less to work with there"
+    )
+    return Finding("note", says, because, f"{cure}: judge an optimizer at the checkpoint that matters")
+
+
+def _steps(found: Change) -> list[Finding]:
+    if len(found.steps) < 2:
+        return []
+    kept = [step for step in found.steps if step.significant]
+    up = sum(step.difference > 0 for step in kept)
+    each = "all of them exact" if found.whole.stderr == 0 else f"p below {ALPHA} after Holm's correction for all"
+    if not kept:
+        return [Finding("note", "No single step is significant.", f"{counted(len(found.steps), 'step')}, {each}", "")]
+    largest = max(kept, key=lambda step: abs(step.difference))
+    how = "up" if up == len(kept) else "down" if not up else f"{up} up and {len(kept) - up} down"
+    are = "is" if len(kept) == 1 else "are"
+    says = f"{len(kept)} of {counted(len(found.steps), 'step')} between checkpoints {are} significant: {how}."
+    by = with_error(largest.difference, largest.stderr or None, 3)
+    because = f"the largest is {largest.start} to {largest.end}, by {by}; {each}"
+    return [Finding("note", says, because, "")]
+
+
+def _of_trend(found: Change) -> list[Finding]:
+    trend = found.trend
+    if trend is None:
+        return []
+    because = f"{factor_of_log(trend.slope, trend.stderr)} per {trend.along} along a line through the log shares"
+    because += f", {p_value(trend.p)}" if trend.stderr else ", exact"
+    if not trend.significant:
+        return [Finding("note", "The share has no trend over the checkpoints.", because, "")]
+    up = trend.slope > 0
+    against = sum(step.significant and (step.difference > 0) is not up for step in found.steps)
+    though = f", though {counted(against, 'step')} {'goes' if against == 1 else 'go'} the other way" if against else ""
+    return [Finding("note", f"The share {'rises' if up else 'falls'} over the checkpoints{though}.", because, "")]

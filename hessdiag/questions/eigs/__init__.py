@@ -1,0 +1,1 @@
+"""How sharp is the loss, and which way does it curve down?"""

@@ -1,0 +1,112 @@
+"""Which questions there are: the only list. Commands, views, gates, exports, tables and pages of the docs follow it.
+
+Of the standard library alone: `hessdiag --help` reads it, and must not import a single question.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question: a package beside this file, with the modules `command`, `measure`, `result`, `verdict`, `view`.
+
+    Attributes:
+        name: What the command is called.
+        help: One line for `hessdiag --help`.
+        headlines: Paths in its result of the numbers that `--baseline` compares.
+        public: What `hessdiag` exports of it, each name with the module of the package that has it.
+        synonyms: What it may be called by who looks for it, in the form in which names are compared.
+    """
+
+    name: str
+    help: str
+    headlines: tuple[str, ...]
+    public: dict[str, str]
+    synonyms: tuple[str, ...] = ()
+
+    @property
+    def package(self) -> str:
+        """Where its modules are."""
+        return f"{__package__}.{self.name.replace('-', '_')}"
+
+    def module(self, name: str) -> ModuleType:
+        """One of its modules, imported on first use."""
+        return import_module(f"{self.package}.{name}")
+
+
+QUESTIONS = (
+    Question(
+        "diag-share",
+        "How diagonal is the Hessian, overall and per layer?",
+        headlines=("diag_share", "layer_block_share"),
+        public={"DiagShare": "measure", "diag_share": "measure"},
+        synonyms=("share", "diagonal"),
+    ),
+    Question(
+        "eigs",
+        "Lowest and highest eigenpairs: sharpness, negative curvature.",
+        headlines=("smallest", "largest"),
+        public={"Eigs": "measure", "eigs": "measure"},
+        synonyms=("hessian", "eigenvalues", "eigen", "lanczos", "lambda_max", "sharpness"),
+    ),
+    Question(
+        "spectrum",
+        "How are the eigenvalues distributed? With error bars.",
+        headlines=("trace", "frobenius", "highest"),
+        public={"Spectrum": "measure", "spectrum": "measure"},
+        synonyms=("density", "trace", "slq"),
+    ),
+    Question(
+        "bounds",
+        "Where can the eigenvalues be? Gershgorin and tighter.",
+        headlines=("gershgorin.0", "gershgorin.1", "measured.1"),
+        public={"Bounds": "measure", "bounds": "measure"},
+        synonyms=("gershgorin",),
+    ),
+    Question(
+        "blocks",
+        "Which layers curve, and how do they couple? Norms of all blocks.",
+        headlines=("norm", "between_layers", "residual_share"),
+        public={"Blocks": "measure", "blocks": "measure"},
+        synonyms=("norms", "layers"),
+    ),
+    Question(
+        "forward",
+        "Median against mean of forward norms, for several initializations.",
+        headlines=("inits.0.log_median_per_layer",),
+        public={"Forward": "measure", "forward": "measure", "forward_model": "model"},
+        synonyms=("init_norms",),
+    ),
+    Question(
+        "vanishing",
+        "Gradient and Hessian norms against depth, beside theory.",
+        headlines=("rates.gradient.per_layer", "rates.hessian.per_layer"),
+        public={"Vanishing": "measure", "vanishing": "measure", "vanishing_of": "models"},
+        synonyms=("depth", "gradients"),
+    ),
+    Question(
+        "chain",
+        "The width-one network: typical sizes against averages, exactly.",
+        headlines=("theory_median_abs", "gradient.theory_median_abs"),
+        public={"Chain": "measure", "chain": "measure"},
+    ),
+)
+
+NAMES = tuple(question.name for question in QUESTIONS)
+
+
+def question(name: str) -> Question:
+    """The question of a command.
+
+    Raises:
+        KeyError: if there is none of that name.
+
+    >>> question("diag-share").package
+    'hessdiag.questions.diag_share'
+    """
+    found = next((one for one in QUESTIONS if one.name == name), None)
+    if found is None:
+        raise KeyError(name)
+    return found

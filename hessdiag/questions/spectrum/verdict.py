@@ -1,0 +1,257 @@
+"""What a spectrum means, and what a person can do about it."""
+
+from typing import TYPE_CHECKING, Any
+
+from hessdiag.numbers import counted, number, percent, times
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.common import output_verdict
+from hessdiag.questions.common.verdict import (
+    Finding,
+    checks_findings,
+    data_findings,
+    most_severe_first,
+    nothing_there,
+    zero_rows_findings,
+)
+
+if TYPE_CHECKING:
+    from hessdiag.questions.spectrum.measure import Spectrum
+
+Whole = Any  # a `Spectrum` of which nothing was left unmeasured
+
+ROUGH = 0.25  # a quarter of the trace's interval, relative to it, beyond which more probes are advised
+UNSURE = 0.2  # width of the bracket around the negative fraction that is worth a word
+STANDS_OUT = 3.0  # times the semicircle's radius
+FLAT = 0.5  # share of eigenvalues near zero
+
+WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
+
+
+@most_severe_first
+def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
+    """The verdict on a measured spectrum, the most important sentence first."""
+    found = checks_findings(spectrum.checks, spectrum.check_tolerance, spectrum.point)
+    if spectrum.point is None or spectrum.point.trusted:  # else there is a cause already
+        found += output_verdict.check_findings(spectrum.checks, spectrum.check_tolerance)
+    if not spectrum.trusted:
+        return [*found, *data_findings(problem)]
+    found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
+    found += output_verdict.kink_findings(spectrum.outputs_at_kink)
+    if spectrum.density is None:
+        return [*found, *_stopped(spectrum), *data_findings(problem)]
+    if spectrum.frobenius == 0:
+        linear = spectrum.loss_in_output == "linear"
+        return [
+            *found,
+            output_verdict.linear_finding(problem)
+            if linear
+            else nothing_there(_nothing_there(spectrum), spectrum.point),
+        ]
+    found += _ends(spectrum)
+    found.append(_signs(spectrum) if spectrum.operator == "hessian" else _gauss_newton_signs(spectrum))
+    found += _resolution(spectrum)
+    found += _outliers(spectrum)
+    found += _flat(spectrum)
+    found += zero_rows_findings(spectrum.zero_rows, spectrum.untouched, spectrum.parameters)
+    found += _precision(spectrum)
+    found += data_findings(problem)
+    return found
+
+
+def _stopped(spectrum: "Spectrum") -> list[Finding]:
+    """After an interrupt before two probes: the ends, as far as they are known."""
+    proof = spectrum.negative_certificate
+    reaches = f"the lowest eigenvalue is {_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
+    found = [
+        Finding(
+            "note",
+            "Interrupted before two random vectors were done: density, trace and norm are not measured.",
+            f"{reaches}; {spectrum.hvps:,} products were spent",
+            "the same command with more time; --resume DIR keeps what is finished",
+        )
+    ]
+    if proof.certain:
+        use = "plain Newton steps would climb along it: a trust region, or the Gauss-Newton matrix"
+        found.append(
+            Finding("note", f"The {WORDS[spectrum.operator]} is certain to have a negative eigenvalue.", proof.why, use)
+        )
+    return found
+
+
+def _nothing_there(spectrum: Whole) -> Finding:
+    return Finding(
+        "bad",
+        f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is.",
+        "all its products vanish; a layer whose units are all dead does this",
+        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
+    )
+
+
+def _ends(spectrum: Whole) -> list[Finding]:
+    loose = [outlier for outlier in spectrum.outliers if not outlier.converged]
+    if not loose:
+        return []
+    worst = max(loose, key=lambda outlier: outlier.residual or 0.0)
+    return [
+        Finding(
+            "warn" if spectrum.status == "inexact" else "note",
+            f"{len(loose)} of {counted(len(spectrum.outliers), 'extreme eigenpair')} did not converge: {'it is a bound, and was' if len(loose) == 1 else 'they are bounds, and were'} left in the density.",
+            f"the largest residual is {number(worst.residual or 0.0, 2)} at the eigenvalue {number(worst.eigenvalue, 4)}",
+            "a larger --steps, which also gives the eigensolver more products; --dtype float64",
+        )
+    ]
+
+
+def _end(spectrum: Whole, which: str) -> str:
+    """The smallest or the largest eigenvalue, or how far the spectrum reaches at least."""
+    if which == "lowest":
+        return f"{'at or below ' * spectrum.lowest_is_bound}{number(spectrum.lowest, 4)}"
+    return f"{'at or above ' * spectrum.highest_is_bound}{number(spectrum.highest, 4)}"
+
+
+def _signs(spectrum: Whole) -> Finding:
+    proof, ends = spectrum.negative_certificate, f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
+    if not proof.certain:
+        return _no_negative(spectrum, ends)
+    mass, share = percent(spectrum.negative_mass), _negative_share(spectrum)
+    because = f"they hold {mass} of the sum of |eigenvalues|; the lowest is {ends}"
+    if spectrum.highest <= 0 or (spectrum.inertia is not None and not spectrum.inertia.positive):
+        return Finding(
+            "warn",
+            f"The Hessian curves down: {share} of its eigenvalues are negative, and none is found to be positive.",
+            because,
+            "gradient steps, which leave such a point by themselves; second-order steps would climb",
+        )
+    depth = -spectrum.lowest / spectrum.highest
+    if depth >= 0.5 and not (spectrum.lowest_is_bound or spectrum.highest_is_bound):
+        return Finding(
+            "warn",
+            f"The Hessian curves down about as much as up: {share} of the eigenvalues are negative, down to {times(depth)} the largest.",
+            because,
+            "methods that follow negative curvature: hessdiag eigs for the directions; trust region, Newton-CG",
+        )
+    return Finding(
+        "note",
+        f"The Hessian is indefinite: {share} of its eigenvalues are negative.",
+        because,
+        "plain Newton steps would climb along those directions: a trust region, or the Gauss-Newton matrix",
+    )
+
+
+def _negative_share(spectrum: Whole) -> str:
+    """The share of negative eigenvalues, as the interval it lies in where a single number would mislead."""
+    bounds = spectrum.negative_fraction_bounds
+    if bounds is not None and bounds[1] - bounds[0] >= UNSURE:
+        return f"between {percent(bounds[0])} and {percent(bounds[1])}"
+    return percent(spectrum.negative_fraction)
+
+
+def _gauss_newton_signs(spectrum: Whole) -> Finding:
+    if spectrum.loss_in_output == "convex":
+        return _semidefinite(spectrum)
+    if not spectrum.negative_certificate.certain:
+        return Finding(
+            "note",
+            f"No negative eigenvalue of the {WORDS[spectrum.operator]} was found; nothing promises that there is none.",
+            f"the loss is not known to be convex in what it receives; the smallest is {number(spectrum.lowest, 4)}",
+            "--operator hessian for the whole curvature",
+        )
+    return Finding(
+        "warn",
+        f"The {WORDS[spectrum.operator]} is indefinite, for the loss is not convex in what it receives: {_negative_share(spectrum)} of its eigenvalues are negative.",
+        f"the lowest is {number(spectrum.lowest, 4)}, the highest {number(spectrum.highest, 4)}",
+        "damping beyond the lowest, or a loss that is convex in the output: Gauss-Newton steps, K-FAC and Cholesky take this matrix to be semidefinite",
+    )
+
+
+def _no_negative(spectrum: Whole, ends: str) -> Finding:
+    """Convexity is a matter of all eigenvalues: random vectors do not prove it."""
+    inertia = spectrum.inertia
+    if inertia is not None and inertia.negative == 0 and spectrum.negative_certificate.bound is not None:
+        return Finding(
+            "ok",
+            "No negative eigenvalue was found: the loss is convex to second order here.",
+            f"all were computed; the smallest is {ends}, rounding {number(inertia.tolerance, 2)}",
+            "any second-order step is a descent step here; damp it for the flat directions",
+        )
+    return Finding(
+        "note",
+        "No negative eigenvalue is proven.",
+        f"{spectrum.negative_certificate.why}; the smallest is {ends}",
+        "hessdiag eigs, which looks for the lowest eigenvalue",
+    )
+
+
+def _semidefinite(spectrum: Whole) -> Finding:
+    return Finding(
+        "note",
+        f"The {WORDS[spectrum.operator]} cannot show negative curvature: it is positive semidefinite by construction.",
+        "it leaves out the curvature of the model itself",
+        "--operator hessian for the whole curvature",
+    )
+
+
+def _resolution(spectrum: Whole) -> list[Finding]:
+    bounds = spectrum.negative_fraction_bounds
+    if bounds is None or spectrum.loss_in_output == "convex" or bounds[1] - bounds[0] < UNSURE:
+        return []
+    return [
+        Finding(
+            "note",
+            "How many eigenvalues are negative is known roughly only.",
+            f"many are so near zero that Lanczos cannot tell their signs apart: {percent(bounds[0])} to {percent(bounds[1])}",
+            f"--steps {2 * spectrum.steps}; the share of negative mass, {percent(spectrum.negative_mass)}, does not suffer from this",
+        )
+    ]
+
+
+def _outliers(spectrum: Whole) -> list[Finding]:
+    low, high = spectrum.theory["semicircle_low"], spectrum.theory["semicircle_high"]
+    radius = (high - low) / 2
+    reach = max(spectrum.highest - (high - radius), (low + radius) - spectrum.lowest)
+    if radius <= 0 or reach < STANDS_OUT * radius:
+        return []
+    bound = spectrum.lowest_is_bound or spectrum.highest_is_bound
+    known = [outlier.eigenvalue for outlier in spectrum.outliers if outlier.converged]
+    held = sum(eigenvalue**2 for eigenvalue in known) / spectrum.frobenius**2
+    return [
+        Finding(
+            "note",
+            f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
+            f"{counted(len(known), 'extreme eigenvalue')} {'holds' if len(known) == 1 else 'hold'} {percent(min(held, 1.0))} of the squared norm; that radius is {number(radius, 4)}, about {number(high - radius, 4)}",
+            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(spectrum.highest, 4)} = {number(2 / spectrum.highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
+            if spectrum.highest > 0
+            else "methods of low rank (L-BFGS, Lanczos) capture these directions",
+        )
+    ]
+
+
+def _flat(spectrum: Whole) -> list[Finding]:
+    share, bounds = percent(spectrum.near_zero_fraction), spectrum.near_zero_fraction_interval
+    if (bounds[0] if bounds else spectrum.near_zero_fraction) < FLAT:
+        return []
+    if bounds and bounds[1] - bounds[0] > UNSURE / 2:
+        share = f"{percent(bounds[0])} to {percent(bounds[1])}"
+    zero = f"; {spectrum.inertia.zero:,} are zero to rounding" if spectrum.inertia and spectrum.inertia.zero else ""
+    return [
+        Finding(
+            "note",
+            f"Most directions are flat: {share} of the eigenvalues are below 1 % of the largest.",
+            f"N = {spectrum.parameters:,}, and the norm is {times(spectrum.frobenius / max(abs(spectrum.lowest), abs(spectrum.highest)))} the largest eigenvalue{zero}",
+            "damping decides what happens along them; the effective number of curved directions is far below N",
+        )
+    ]
+
+
+def _precision(spectrum: Whole) -> list[Finding]:
+    bounds = spectrum.trace_interval
+    if bounds is None or bounds[1] - bounds[0] <= 4 * ROUGH * abs(spectrum.trace):
+        return []
+    return [
+        Finding(
+            "note",
+            f"The trace is rough: {number(spectrum.trace, 4)}, between {number(bounds[0], 4)} and {number(bounds[1], 4)} at 95 %.",
+            f"{4 * spectrum.probes} random products were used; positive and negative eigenvalues may also cancel",
+            f"--probes {4 * spectrum.probes}",
+        )
+    ]

@@ -1,0 +1,1 @@
+"""How do gradient and Hessian norms change with depth?"""

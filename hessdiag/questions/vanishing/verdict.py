@@ -1,0 +1,340 @@
+"""What a decay of norms with depth means: its cause, and what width, gain or optimizer would mend it."""
+
+import math
+from typing import TYPE_CHECKING
+
+from hessdiag.linalg.intervals import Z
+from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
+from hessdiag.questions.common.verdict import (
+    Finding,
+    Level,
+    agreement_finding,
+    checks_findings,
+    interrupted_early,
+    most_severe_first,
+)
+from hessdiag.questions.vanishing.theory import Theory
+
+if TYPE_CHECKING:
+    from hessdiag.questions.vanishing.measure import Vanishing
+    from hessdiag.questions.vanishing.norms import DepthNorms
+
+GONE = 1e-2  # relative to the shallowest network, a typical gradient below this has vanished
+SUBTLE = 0.5
+FLOAT32_FLOOR = 1.2e-38
+OVERSTATED = 1.5  # path count over effective width that is worth a word
+CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
+
+
+@most_severe_first
+def findings(measured: "Vanishing") -> list[Finding]:
+    """The verdict, the most important sentence first."""
+    if not measured.depths:
+        return [interrupted_early()]
+    first, last = measured.depths[0], measured.depths[-1]
+    found = [*_stopped(measured), *_failed(measured), *_checks(measured)]
+    if not measured.trusted:
+        return found
+    if not last.gradient_norm.networks:
+        return [*found, *_dead(last)]
+    found += [*_identical(measured, last), *_uneven(measured), *_dead(last), *_underflow(last)]
+    start = _start(measured)
+    found.append(_gradient(measured, start, last, sound=all(finding.level != "bad" for finding in found)))
+    if first is not last:
+        found += _hessian(start, last)
+    found += _indefinite(last)
+    found += _effective_width(last)
+    found += _typical_against_mean(last)
+    found += _agreement(measured)
+    return found
+
+
+def _stopped(measured: "Vanishing") -> list[Finding]:
+    """What an interrupt left out."""
+    if not measured.interrupted:
+        return []
+    known = {entry.depth for entry in measured.depths} | {entry.depth for entry in measured.failed}
+    missing = [f"{depth:,}" for depth in measured.asked if depth not in known]
+    fewer = [entry for entry in measured.depths if entry.seeds < measured.seeds]
+    parts = [f"depth {entry.depth:,} from {entry.seeds:,} of {measured.seeds:,} networks" for entry in fewer]
+    parts += [f"nothing of depth {' and '.join(missing)}"] if missing else []
+    return [
+        Finding(
+            "note",
+            f"Interrupted: {'; '.join(parts)}.",
+            "what is shown of the other depths is complete",
+            "the same command with more time; --resume DIR keeps what is finished",
+        )
+    ]
+
+
+def _failed(measured: "Vanishing") -> list[Finding]:
+    if not measured.failed:
+        return []
+    first = measured.failed[0]
+    depths = ", ".join(str(entry.depth) for entry in measured.failed)
+    return [
+        Finding(
+            "bad",
+            f"Not every depth could be measured: {depths} {'is' if len(measured.failed) == 1 else 'are'} missing.",
+            f"at depth {first.depth:,}, {first.says.rstrip('.')}; what is shown is complete",
+            first.hint or "--init he_uniform, or smaller depths",
+        )
+    ]
+
+
+def _checks(measured: "Vanishing") -> list[Finding]:
+    if "hessian_norm_z" not in measured.checks:
+        return checks_findings(measured.checks, measured.check_tolerance, measured.point)
+    if not measured.check_failed:
+        return []
+    z = measured.checks["hessian_norm_z"]
+    says = "The exact Hessian norms disagree with random products: they cannot be trusted."
+    return [Finding("bad", says, f"{z:.1f} standard errors apart", "report this with the command line above")]
+
+
+def _start(measured: "Vanishing") -> "DepthNorms":
+    """Where sentences about the change with depth start: where rates do, or earlier if most was lost before."""
+    live = [entry for entry in measured.depths if entry.gradient_norm.networks]
+    start = measured.ends[0] if measured.ends is not None else live[0]
+    peak = max(live, key=lambda entry: entry.gradient_norm.median)
+    return peak if peak.depth < start.depth and _falls(peak, start) > 1 / SUBTLE else start
+
+
+def _falls(start: "DepthNorms", last: "DepthNorms") -> float:
+    return start.gradient_norm.median / last.gradient_norm.median if last.gradient_norm.median else math.inf
+
+
+def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *, sound: bool) -> Finding:
+    """What becomes of the norm of the whole gradient.
+
+    With as much gradient in every parameter it grows as the root of their number, which is no explosion.
+    """
+    theory, between = measured.predict(last.width), f"at depth {last.depth:,} than at depth {start.depth:,}"
+    falls, more = _falls(start, last), math.sqrt(last.parameters / start.parameters)
+    if start is last:
+        says = "One depth was measured: how norms change with it is not told."
+        return Finding("note", says, _median(last), "a larger --depth")
+    because = (
+        f"{_median(start)}, {number(last.gradient_norm.median)} at depth {last.depth:,}{_rate(measured, start, last)}"
+    )
+    if not last.gradient_norm.median:
+        says = (
+            f"Gradients vanish: a typical network's squared norm is below the range of float64 at depth {last.depth:,}."
+        )
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=False))
+    if not math.isfinite(last.gradient_norm.median):
+        says = f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth:,}."
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
+    if falls > 1 / SUBTLE:
+        gone = falls * more > 1 / GONE  # of one parameter, whose share of the whole falls with their number
+        says = f"Gradients {'vanish' if gone else 'shrink'} with depth: a typical network's norm is {times(falls)} smaller {between}."
+        return Finding("bad" if gone else "warn", says, because, _cure(measured, last, theory, explodes=False))
+    rises = 1 / falls if falls else math.inf
+    if not rises <= more / GONE:
+        says = f"Gradients explode with depth: a typical network's norm is {times(rises)} larger {between}."
+        return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
+    if rises > more / SUBTLE:
+        says = f"Gradients grow with depth: a typical network's norm is {times(rises)} larger {between}."
+        return Finding("note", says, because, "gradient clipping or a slightly smaller gain, if training diverges")
+    says = f"Gradients hold: a typical network's norm is {times(rises)} as large at depth {last.depth:,} as at depth {start.depth:,}."
+    if rises > 1:
+        because += f"; {times(more**2)} as many parameters, with as much in each, would alone give {times(more)}"
+    if not sound:
+        return Finding("note", says, because, "mend the other findings first: a norm that holds is not enough")
+    return Finding("ok", says, because, "any optimizer can start here")
+
+
+def _median(entry: "DepthNorms") -> str:
+    return f"median gradient norm {number(entry.gradient_norm.median)} at depth {entry.depth:,}"
+
+
+def _rate(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms") -> str:
+    """The factor per layer between the same two depths, where that is the measured rate."""
+    rate = measured.rates.get("gradient")
+    if rate is None or (rate.from_depth, rate.to_depth) != (start.depth, last.depth):
+        return ""
+    limit = ""
+    if rate.theory_per_layer is not None:
+        limit = f"; {factor(math.exp(rate.theory_per_layer), 4)} in theory at large depth"
+    return f": {factor_of_log(rate.per_layer, rate.per_layer_stderr)} for each further layer{limit}"
+
+
+def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
+    adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
+    if last.width is None:
+        if explodes:
+            return "a smaller gain (hessdiag forward MODEL --solve median finds one); or normalization and residual connections together, for each alone explodes"
+        return f"more units or channels, a gain that keeps the forward norm (hessdiag forward MODEL --solve median), padding other than zeros where images are small, residual connections with normalization; or {adaptive}"
+    if theory is None:
+        found = (
+            f"the gain of hessdiag forward --depth {last.depth} --width {last.width} --activation {measured.activation} "
+            f"--init {measured.init.replace('_', '-') if measured.init else ''} --solve median"
+        )
+        return found if explodes else f"{found}; width near the depth (--width same); or {adaptive}"
+    if not theory.critical_width_per_depth > 0:  # so narrow that the closed form fails
+        return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
+    gain = theory.mean_square_growth**-0.5
+    if abs(math.log(theory.mean_square_growth)) > CRITICAL:
+        step = f"scale the weights by {number(gain, 5)}, for a layer multiplies the mean square by {number(theory.mean_square_growth)}"
+        return step if explodes else f"{step}; then width {_width(last, theory)} or more at this depth"
+    return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {number(1 / theory.typical_growth, 5)}; or {adaptive}"
+
+
+def _width(last: "DepthNorms", theory: Theory) -> str:
+    return f"{math.ceil(theory.critical_width_per_depth * last.depth):,}"
+
+
+def _hessian(start: "DepthNorms", last: "DepthNorms") -> list[Finding]:
+    """What becomes of the Hessian's norm between the depths that the gradient's sentence is about.
+
+    With as much curvature in every entry it grows as the number of parameters.
+    """
+    before, after = start.hessian_norm, last.hessian_norm
+    if not (0 < after.median < math.inf and 0 < before.median < math.inf):
+        return []
+    change, error = (
+        math.log(after.median / before.median),
+        math.hypot(before.log_median_stderr, after.log_median_stderr),
+    )
+    because = f"median Frobenius norm {number(before.median)} at depth {start.depth:,}, {number(after.median)} at depth {last.depth:,}"
+    between = f"at depth {last.depth:,} than at depth {start.depth:,}"
+    if change < math.log(SUBTLE) and not abs(change) <= Z * error:
+        gone = change < math.log(GONE)
+        return [
+            Finding(
+                "bad" if gone else "warn",
+                f"Curvature {'vanishes' if gone else 'shrinks'} too: a typical Hessian is {times(math.exp(-change))} smaller {between}.",
+                f"{because}: Newton steps are no better conditioned than gradient steps",
+                "mend the gradient's decay first; curvature follows",
+            )
+        ]
+    if change > math.log(last.parameters / start.parameters / GONE):
+        return [
+            Finding(
+                "bad",
+                f"Curvature explodes with depth: a typical Hessian is {times(math.exp(change))} larger {between}.",
+                f"{because}; a stable learning rate is below 2 / largest eigenvalue",
+                "a smaller gain, or normalization",
+            )
+        ]
+    return []
+
+
+def _indefinite(last: "DepthNorms") -> list[Finding]:
+    if not last.certified_indefinite:
+        return []
+    diagonal, off = last.hessian_diagonal_blocks_norm.median, last.hessian_offdiagonal_blocks_norm.median
+    count = round(last.certified_indefinite * last.hessian_seeds)
+    return [
+        Finding(
+            "note",
+            f"{count:,} of {counted(last.hessian_seeds, 'Hessian')} {'is' if count == 1 else 'are'} certainly indefinite: diagonal blocks are too small for what couples the layers.",
+            f"diagonal blocks {number(diagonal)}, off-diagonal {number(off)} at depth {last.depth:,} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
+            "negative curvature is the way out of a plateau: perturbed or adaptive steps find it, layer-wise preconditioners do not see it",
+        )
+    ]
+
+
+def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
+    if not measured.same_weights:
+        return []
+    return [
+        Finding(
+            "warn",
+            "All networks have the same weights: this is one network, not what is typical.",
+            f"{counted(last.seeds, 'network')} at depth {last.depth:,}; what builds them does not draw from torch's global generator",
+            "--init NAME, or a function without a seed of its own",
+        )
+    ]
+
+
+def _uneven(measured: "Vanishing") -> list[Finding]:
+    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone.
+
+    Of layers on the way from the data to the loss: a scalar of the loss has a gradient of another kind.
+    """
+    typical = [
+        (layer.gradient_norm.median / math.sqrt(layer.parameters), layer)
+        for layer in measured.layers
+        if layer.parameters and layer.depth is not None and layer.gradient_norm.median > 0
+    ]
+    if not typical:
+        return []
+    low, weakest = min(typical, key=lambda pair: pair[0])
+    high, strongest = max(typical, key=lambda pair: pair[0])
+    if not high > low / GONE:
+        return []
+    return [
+        Finding(
+            "bad",
+            f"Layers are not reached alike: a typical parameter of {weakest.name} gets a gradient {times(high / low)} smaller than one of {strongest.name}.",
+            f"{number(low)} against {number(high)} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth:,}",
+            "an optimizer that scales each parameter by itself (RMSprop, Adam); the norm of the whole gradient hides this",
+        )
+    ]
+
+
+def _effective_width(last: "DepthNorms") -> list[Finding]:
+    if last.effective_width is None or last.path_width is None or last.path_width < OVERSTATED * last.effective_width:
+        return []
+    error = f" ± {number(last.effective_width_stderr, 2)}" if last.effective_width_stderr else ""
+    return [
+        Finding(
+            "note",
+            f"The layers average like fully connected ones of {number(last.effective_width)} units, not of {number(last.path_width, 4)}.",
+            f"effective width {number(last.effective_width)}{error} by the stable rank of their inputs, {number(last.path_width, 4)} by counting paths (k^2 c), harmonic means over the layers at depth {last.depth:,}",
+            "judge depth by the former: weights that are shared over an image are fewer independent terms than its paths",
+        )
+    ]
+
+
+def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
+    norm = last.gradient_norm
+    if not norm.median > 0 or not 2 * norm.median <= norm.mean < math.inf:
+        return []
+    known = norm.q05 is not None
+    tails = f", 90 % of networks between {number(norm.q05)} and {number(norm.q95)}" if known else ""
+    return [
+        Finding(
+            "note",
+            f"Averages mislead here: a typical network's gradient is {times(norm.mean / norm.median)} smaller than the average says.",
+            f"at depth {last.depth:,} median {number(norm.median)}, mean {number(norm.mean)}{tails}",
+            "judge an initialization by its median; try several seeds",
+        )
+    ]
+
+
+def _dead(last: "DepthNorms") -> list[Finding]:
+    if not last.dead_fraction:
+        return []
+    level: Level = "bad" if last.dead_fraction > 0.05 else "warn"
+    return [
+        Finding(
+            level,
+            f"{percent(last.dead_fraction)} of networks are born dead: their gradient is exactly zero.",
+            f"{round(last.dead_fraction * last.seeds)} of {last.seeds} at depth {last.depth:,}; no optimizer can move them",
+            "leaky ReLU, a wider narrowest layer, or another seed",
+        )
+    ]
+
+
+def _underflow(last: "DepthNorms") -> list[Finding]:
+    per_weight = last.gradient_norm.median / math.sqrt(last.parameters)
+    if not 0 < per_weight < FLOAT32_FLOOR:
+        return []
+    return [
+        Finding(
+            "bad",
+            "In float32 these gradients are zero: no optimizer would move at all.",
+            f"a typical entry is {number(per_weight)}, the median norm over the root of {counted(last.parameters, 'parameter')}; float32 ends at {number(FLOAT32_FLOOR, 2)} (this measurement is in float64)",
+            "mend the scale before anything else",
+        )
+    ]
+
+
+def _agreement(measured: "Vanishing") -> list[Finding]:
+    if not measured.agreement:
+        return []
+    worst = max(measured.agreement, key=lambda entry: abs(entry.z))
+    return [agreement_finding(worst.z, f"{worst.quantity}, depth {worst.depth}", len(measured.agreement))]

@@ -1,0 +1,101 @@
+"""Changes along checkpoints are called significant as often as they may be by chance, and no more often."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from report import example_documents
+
+from hessdiag.questions.common.verdict import Finding
+from hessdiag.questions.diag_share.trajectory import Checkpoint, change, findings, holm, step_numbers, verdict
+from hessdiag.report.document import dumps, loads
+from hessdiag.report.render import render, view_of
+
+
+def points(shares, stderr=0.0, labels=None):
+    labels = labels or [f"step{10 * index}.pt" for index in range(len(shares))]
+    return [Checkpoint(label, share, stderr) for label, share in zip(labels, shares, strict=True)]
+
+
+def test_without_a_change_one_in_twenty_trajectories_shows_one():
+    rng = np.random.default_rng(0)
+    found = [change(points(rng.normal(0.1, 0.005, 6).tolist(), 0.005)) for _ in range(2000)]
+    for share in (
+        np.mean([one.whole.significant for one in found]),
+        np.mean([one.trend.significant for one in found]),
+        np.mean([any(step.significant for step in one.steps) for one in found]),
+    ):
+        assert 0.025 < share < 0.065  # 5 %, and 2000 trajectories know it to half a percent
+
+
+def test_a_change_is_held_against_both_errors():
+    found = change([Checkpoint("a", 0.10, 0.003), Checkpoint("b", 0.12, 0.004)])
+    assert found.whole.stderr == pytest.approx(0.005, rel=1e-12)
+    assert found.whole.p == pytest.approx(math.erfc(4 / math.sqrt(2)), rel=1e-9)
+    assert found.whole.significant
+    assert found.steps[0].p == found.whole.p, "one step needs no correction"
+    assert found.trend is None
+
+
+def test_holm_multiplies_the_smallest_by_all_and_keeps_the_order():
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def test_exact_shares_differ_or_do_not():
+    alike, other = change(points([0.1, 0.1, 0.1])), change(points([0.1, 0.1, 0.2]))
+    assert (alike.whole.significant, alike.trend.significant) == (False, False)
+    assert [step.significant for step in other.steps] == [False, True]
+    assert other.trend.significant
+
+
+def test_a_trend_is_per_step_where_labels_number_them():
+    shares = [0.1 * math.exp(0.002 * step) for step in (0, 10, 20, 40)]
+    numbered = change(points(shares, 1e-4, ["step0.pt", "step10.pt", "step20.pt", "step40.pt"])).trend
+    assert (numbered.along, numbered.slope) == ("step", pytest.approx(0.002, rel=1e-9))
+    assert change(points(shares, 1e-4, list("abcd"))).trend.along == "checkpoint"
+    assert step_numbers(["run2/step5.pt", "run2/step50.pt"]) == [5, 50]
+    assert step_numbers(["5.pt", "3.pt"]) is None
+
+
+def test_what_is_not_trusted_is_not_judged():
+    (said,) = findings([Checkpoint("a", 0.1, 0.0), Checkpoint("b", 0.3, 0.0, trusted=False)])
+    assert (said.level, "b" in said.because) == ("warn", True)
+    assert change([Checkpoint("a", None, 0.0), Checkpoint("b", 0.3, 0.0)]) is None
+
+
+def test_what_is_bad_of_an_earlier_checkpoint_comes_first_and_names_it():
+    bad, note = Finding("bad", "Dead.", "", ""), Finding("note", "Alive.", "", "")
+    said = verdict(points([0.1, 0.2]), [("first", [bad, note]), ("last", [note])])
+    assert [finding.says for finding in said if finding.says.endswith(("Dead.", "Alive."))] == [
+        "first: Dead.",
+        "last: Alive.",
+    ]
+    assert said[0].says == "first: Dead."
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "html"])
+def test_the_report_of_a_trajectory_is_about_the_trajectory(form):
+    doc = example_documents.diag_share(4, sampled=True, trajectory=True)
+    shares = [
+        (point["label"], point["diag_share"], point["diag_share_stderr"]) for point in doc["result"]["trajectory"]
+    ]
+    doc["result"]["change"] = change([Checkpoint(*share) for share in shares]).as_dict()
+    doc = loads(dumps(doc))
+    view = view_of(doc)
+    assert view.headline == (
+        "×5.00",
+        "the diagonal share goes from 0.00200 at step0.pt to 0.0100 at step2.pt: a significant change",
+    )
+    assert view.blocks[0].title == "Along the checkpoints"
+    assert view.blocks[1].rows[-1] == ("step0.pt → step2.pt", "0.00800 ± 0.00057", "< 1e-9", "yes")
+    assert all(block.title.endswith(", at step2.pt") for block in view.blocks[2:])
+    said = render(doc, form, width=200)
+    assert "change along the checkpoints" in said
+    assert said.index("step1.pt") < said.index("this Hessian")
+
+
+def test_a_document_without_changes_is_still_shown():
+    doc = json.loads(dumps(example_documents.diag_share(2, trajectory=True)))
+    assert "not judged" in view_of(doc).headline[1]
