@@ -29,6 +29,15 @@ TOGETHER = timedelta(minutes=1)  # for a sum between GPUs, once all ranks have c
 SPLIT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
 
+def together() -> bool:
+    """Whether several processes measure together: then none may stop alone, and what one has is no answer.
+
+    >>> together()
+    False
+    """
+    return ranks()[1] > 1
+
+
 def backend_for(device: torch.device) -> str:
     """Nccl where every process of this machine can have a GPU of its own, as it demands; else gloo, which is slower.
 
@@ -41,7 +50,7 @@ def backend_for(device: torch.device) -> str:
 
 def join(device: torch.device) -> None:
     """Meet the other processes, if there are any and they were not met before."""
-    if ranks()[1] > 1 and not dist.is_initialized():
+    if together() and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else each process would hold a context on the first GPU too
         with _peers():
@@ -68,7 +77,7 @@ def total(tensor: Tensor) -> Tensor:
     Raises:
         ComputeError: if a process was lost.
     """
-    if ranks()[1] > 1:
+    if together():
         join(tensor.device)
         with _peers():
             if backend_for(tensor.device) == "nccl":
@@ -163,7 +172,7 @@ def shared(operator: CurvatureOperator[Any]) -> CurvatureOperator[Any] | SharedO
     Samples can be split where the products of the parts add up to those of the whole: not with batch statistics or
     graphs, and not with an objective that is no mean over samples. One product with a random vector tells.
     """
-    if ranks()[1] == 1:
+    if not together():
         return operator
     join(operator.device)
     v = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)

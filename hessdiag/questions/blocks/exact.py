@@ -180,7 +180,7 @@ def _all_layers(
             done += layers[index].size
             report(done, n, "columns")
     except KeyboardInterrupt:
-        if not found or parallel.ranks()[1] > 1:
+        if not found or parallel.together():
             raise
         interrupted = len(found) < len(layers)
     squares, rounding = (_symmetric(found, name, len(layers)) for name in ("parts", "rounding"))

@@ -211,7 +211,7 @@ def blocks(
         try:
             measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
         except KeyboardInterrupt:
-            if parallel.ranks()[1] > 1:
+            if parallel.together():
                 raise
             squares = replace(squares, interrupted=True)
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"

@@ -159,7 +159,7 @@ def sampled(
             report(len(own), total, "vectors")
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
-        if len(own) < 2 * count or parallel.ranks()[1] > 1:
+        if len(own) < 2 * count or parallel.together():
             raise
         interrupted, found = True, list(own.values())
     complete, products = len(found) // count, len(found)

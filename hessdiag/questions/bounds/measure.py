@@ -154,7 +154,7 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     try:
         whole = _whole(part.problem, matrix) if matrix is not None else {}
     except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1:
+        if parallel.together():
             raise
         whole, measured["status"] = {}, "interrupted"
     everywhere = bool(rows.exact.all())

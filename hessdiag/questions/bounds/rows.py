@@ -57,7 +57,7 @@ def dense(operator: HessianOperator, report: Progress) -> tuple[Tensor | None, R
     try:
         matrix = hessian(operator.problem, check=False, finished=finished)
     except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1 or not done:
+        if parallel.together() or not done:
             raise
         expected = (operator @ v.to(operator.dtype)).double().cpu()  # neuron space had not been held against products
         apart = float((seen - expected)[known].norm() / expected[known].norm())
@@ -94,7 +94,7 @@ def streamed(operator: HessianOperator, report: Progress) -> Rows:
                     diagonal[indices], sums[indices] = _entries_and_sums(operator.rows(indices), indices)
                 advance(len(indices))
         except KeyboardInterrupt:
-            if parallel.ranks()[1] > 1:
+            if parallel.together():
                 raise
             known[done:], products, stopped = False, done, True
         parallel.total(diagonal)
@@ -132,7 +132,7 @@ def sketched(operator: SymmetricOperator, seed: int, report: Progress) -> Rows:
             known[part] = True
             report(SKETCHES + int(known.sum()), SKETCHES + REFINED, "products")
     except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1:
+        if parallel.together():
             raise
         stopped = True
     return Rows(diagonal, radii.clip(min=0), known, SKETCHES + int(known.sum()), stopped)

@@ -171,7 +171,7 @@ def diag_share(
         else:
             computed = rows_of.sampled(operator, wanted, seed, pieces, report)
     except KeyboardInterrupt:  # before the first row
-        if parallel.ranks()[1] > 1:
+        if parallel.together():
             raise
     return _finished(part, computed, checks, pieces.taken, every=exact)
 

@@ -128,7 +128,7 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
             )
             report(round(n * stream.fraction), n, "rows")
     except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1:
+        if parallel.together():
             raise
         interrupted = True
     whole = f"neuron space (linear layers), {engine or operator.engine} (others)"
@@ -276,7 +276,7 @@ def _compute(
         own = dict(zip(mine, parts, strict=True))
         found = parallel.merged(own, operator.device)
     except KeyboardInterrupt:
-        if parallel.ranks()[1] > 1:
+        if parallel.together():
             raise
         interrupted, found = True, list(parts)
     if parts and (interrupted or len(parts) > state.units):

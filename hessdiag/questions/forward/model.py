@@ -131,7 +131,7 @@ def model_log_ratios(
                     own[network] = kept.get(f"{kind or 'orthogonal'}-{factors}-{seed}-{network}", compute)
                 advance(len(scales))
     except KeyboardInterrupt:
-        if len(own) < 2 or parallel.ranks()[1] > 1:
+        if len(own) < 2 or parallel.together():
             raise
         names, values = _joined(list(own.values()))
         raise Stopped(values, names) from None
@@ -387,7 +387,7 @@ def _measure(
             fresh = run([by_layer(gains.factors)], seed=seed + FRESH)[1][0]
             found = solution(solve, gains, fresh, names=called)
         except KeyboardInterrupt:
-            if parallel.ranks()[1] > 1:
+            if parallel.together():
                 raise
             stopped = True
     return InitRatios(init, kind, None, len(called), None, logs.shape[1], entries, found), stopped

@@ -197,7 +197,7 @@ def log_ratios(
                 advance(count * depth)
     except KeyboardInterrupt:
         finished = _finite([chunk["logs"] for chunk in own.values()]) if own else np.empty((0, 0))
-        if finished.shape[1] < 2 or parallel.ranks()[1] > 1:
+        if finished.shape[1] < 2 or parallel.together():
             raise
         raise Stopped(finished) from None
     return _finite([chunk["logs"] for chunk in parallel.merged(own, place)])

@@ -96,7 +96,7 @@ def measure_and_solve(
     try:
         gains = _solved(ensemble, scales, weights, target, measure, per_layer=per_layer)
     except KeyboardInterrupt:
-        if not logs.shape[1] or parallel.ranks()[1] > 1:
+        if not logs.shape[1] or parallel.together():
             raise
         return Solved(logs, None, stopped=True)
     return Solved(logs, gains, stopped=False)
