@@ -31,8 +31,8 @@ from hessdiag.questions.blocks.verdict import findings
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.certificate import Certificate, certificate
 from hessdiag.questions.common.identity import identity
+from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.measured import Measured
-from hessdiag.questions.common.operators import LossInOutput
 from hessdiag.questions.common.outlay import Outlay, outlay
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.subject import problem_of

@@ -1,7 +1,7 @@
 """The matrices that can be asked about by name, with their self-checks, and how much of them fits in memory."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -15,11 +15,7 @@ from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.machine import cost
 from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Problem
-
-OperatorName = Literal["hessian", "ggn", "fisher"]
-NAMES = ("hessian", "ggn", "fisher")
-
-LossInOutput = Literal["convex", "linear", "unknown"]
+from hessdiag.questions.common.matrices import NAMES, LossInOutput, OperatorName
 
 Operator = HessianOperator | OutputSpaceOperator
 Products = CurvatureOperator[Any] | parallel.SharedOperator

@@ -10,7 +10,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import SpecError
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.operators import OperatorName
+from hessdiag.questions.common.matrices import OperatorName
 
 NAMED: tuple[tuple[type[CurvatureOperator[Any]], OperatorName], ...] = (
     (HessianOperator, "hessian"),

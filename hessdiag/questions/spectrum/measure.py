@@ -29,8 +29,9 @@ from hessdiag.questions.common import operators
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.inertia import Inertia
+from hessdiag.questions.common.matrices import LossInOutput, OperatorName
 from hessdiag.questions.common.measured import Measured
-from hessdiag.questions.common.operators import LossInOutput, Operator, OperatorName, Products
+from hessdiag.questions.common.operators import Operator, Products
 from hessdiag.questions.common.outlay import Quadrature, kept_pieces, outlay, quadrature
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.subject import matrix_of

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import output_verdict
+from hessdiag.questions.common.matrices import WORDS
 from hessdiag.questions.common.verdict import (
     Finding,
     checks_findings,
@@ -23,8 +24,6 @@ ROUGH = 0.25  # a quarter of the trace's interval, relative to it, beyond which 
 UNSURE = 0.2  # width of the bracket around the negative fraction that is worth a word
 STANDS_OUT = 3.0  # times the semicircle's radius
 FLAT = 0.5  # share of eigenvalues near zero
-
-WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 
 
 @most_severe_first

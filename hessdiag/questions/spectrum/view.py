@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hessdiag.questions.common.matrices import WORDS
 from hessdiag.report.numbers import (
     MISSING,
     bounded,
@@ -31,8 +32,6 @@ from hessdiag.report.view import (
 
 FAINT = 0.02  # of a single eigenvalue's bump: below, a curve shows the tail of its smoothing and nothing else
 TABLE_ROWS = 50
-
-WORDS = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}
 
 WIDE = 0.1  # share of eigenvalues: a wider bracket is shown as such
 
