@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hessdiag.questions.bounds.measure import Bounds, bounds
     from hessdiag.questions.chain.measure import Chain, chain
     from hessdiag.questions.diag_share.measure import DiagShare, diag_share
-    from hessdiag.questions.eigs.measure import Eigs, eigs
+    from hessdiag.questions.eigs.measure import eigs
+    from hessdiag.questions.eigs.result import Eigs
     from hessdiag.questions.forward.measure import Forward, forward
     from hessdiag.questions.forward.model import forward_model
     from hessdiag.questions.spectrum.measure import Spectrum, spectrum
@@ -34,7 +35,7 @@ _HOMES = {
     "Bounds": "hessdiag.questions.bounds.measure",
     "Chain": "hessdiag.questions.chain.measure",
     "DiagShare": "hessdiag.questions.diag_share.measure",
-    "Eigs": "hessdiag.questions.eigs.measure",
+    "Eigs": "hessdiag.questions.eigs.result",
     "FisherOperator": "hessdiag.curvature.fisher",
     "Forward": "hessdiag.questions.forward.measure",
     "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",

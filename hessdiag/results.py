@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from hessdiag.questions.common.verdict import Finding
     from hessdiag.questions.diag_share.baselines import Baselines
     from hessdiag.questions.diag_share.totals import LayerShare
-    from hessdiag.questions.eigs.measure import Eigenpair
+    from hessdiag.questions.eigs.result import Eigenpair
     from hessdiag.questions.forward.measure import InitRatios, LayerRatio
     from hessdiag.questions.forward.norms import RatioStatistics
     from hessdiag.questions.forward.solution import Achieved, LayerGain, Solution
@@ -37,7 +37,7 @@ _HOMES = {
     "CriticalScale": "hessdiag.questions.chain.measure",
     "Curve": "hessdiag.questions.spectrum.measure",
     "DepthNorms": "hessdiag.questions.vanishing.norms",
-    "Eigenpair": "hessdiag.questions.eigs.measure",
+    "Eigenpair": "hessdiag.questions.eigs.result",
     "Failure": "hessdiag.questions.vanishing.measure",
     "Finding": "hessdiag.questions.common.verdict",
     "IndefinitePair": "hessdiag.questions.blocks.proof",

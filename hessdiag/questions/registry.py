@@ -48,7 +48,7 @@ QUESTIONS = (
         "eigs",
         "Lowest and highest eigenpairs: sharpness, negative curvature.",
         headlines=("smallest", "largest"),
-        public={"Eigs": "measure", "eigs": "measure"},
+        public={"Eigs": "result", "eigs": "measure"},
         synonyms=("hessian", "eigenvalues", "eigen", "lanczos", "lambda_max", "sharpness"),
     ),
     Question(

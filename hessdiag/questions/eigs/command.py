@@ -14,7 +14,7 @@ from hessdiag.errors import SpecError
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
-    from hessdiag.questions.eigs.measure import Eigs
+    from hessdiag.questions.eigs.result import Eigs
 
 
 @click.command("eigs", cls=Command)

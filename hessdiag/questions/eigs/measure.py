@@ -1,15 +1,13 @@
 """Both ends of the Hessian's spectrum: how sharp is the loss here, and which way does it curve down?"""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from hessdiag.curvature import parallel
-from hessdiag.curvature.checks import examine
+from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.support import Support, support
@@ -23,116 +21,23 @@ from hessdiag.linalg.eigensolver import (
     padded,
     smallest_basis,
 )
-from hessdiag.linalg.tridiagonal import inner, row_norms, safe_norm
+from hessdiag.linalg.tridiagonal import inner, safe_norm
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common import operators
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.inertia import Inertia
-from hessdiag.questions.common.measured import Measured
 from hessdiag.questions.common.outlay import Basis, basis, kept_pieces, outlay
 from hessdiag.questions.common.pieces import on_disk
+from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, Status, interrupted_early
+from hessdiag.questions.eigs import vectors
+from hessdiag.questions.eigs.result import Eigs
 from hessdiag.questions.eigs.verdict import findings
-
-Progress = Callable[[int, int, str], None]
 
 DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK; more on a GPU (`capacity`)
 MAX_PRODUCTS = 5_000
-
-
-@dataclass(frozen=True)
-class Eigenpair:
-    """One eigenvalue, with what its eigenvector says.
-
-    Attributes:
-        eigenvalue: The Ritz value.
-        residual: |Hv - theta v|: an eigenvalue lies within this distance.
-        converged: Whether the residual is within the tolerance, or at the level of rounding.
-        bound: What a Ritz value that has not converged is, by Cauchy's interlacing: the k-th lowest an "upper" bound of
-            the k-th smallest eigenvalue, the k-th highest a "lower" one of the k-th largest. `None` if converged.
-        gradient_overlap: |cos| of the angle between eigenvector and gradient; `None` where the gradient vanishes.
-        layer_weights: Share of the eigenvector's squared norm in each layer; sums to 1.
-    """
-
-    eigenvalue: float
-    residual: float
-    converged: bool
-    bound: Literal["lower", "upper"] | None
-    gradient_overlap: float | None
-    layer_weights: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Eigs(Measured):
-    """Both ends of a Hessian's spectrum.
-
-    Attributes:
-        lowest: The lowest eigenpairs, ascending.
-        highest: The highest eigenpairs, ascending: the last is the largest.
-        method: "exact" (all eigenvalues, by LAPACK) or "lanczos".
-        parameters: N.
-        zero_rows: Rows of H that are exactly zero, left out of all vectors and counted as zero eigenvalues; 0 unless
-            they are a tenth of more than 2,000.
-        untouched: How many of them belong to parameters that the batches do not touch.
-        layers: Names of the layers that `layer_weights` counts.
-        tol: Relative residual asked for.
-        rounding: Residual and eigenvalue below which rounding rules.
-        ritz_range: Smallest and largest Ritz value of the whole run, wanted or not: the spectrum reaches that far.
-            `None` where an interrupt came before any.
-        inertia: Signs of all eigenvalues; `None` unless exact.
-        spectrum: All eigenvalues but those of `zero_rows`, ascending; `None` unless exact.
-        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature. If
-            the largest Ritz value has not converged, it is an upper bound of that limit.
-        gradient_norm: |g|.
-        gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes.
-        negative_certificate: Whether negative curvature is proven: by a Ritz vector of either end, the gradient, or the
-            whole spectrum.
-        hvps: Hessian-vector products spent, self-checks not counted; a whole Hessian counts as N, by whatever route.
-        basis: The most vectors held.
-        restarts: How often the basis was compressed.
-        engine: How products were computed.
-        status: "ok", "inexact" (a self-check failed, or a pair did not converge) or "interrupted".
-        vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept.
-    """
-
-    lowest: tuple[Eigenpair, ...]
-    highest: tuple[Eigenpair, ...]
-    method: Literal["exact", "lanczos"]
-    parameters: int
-    zero_rows: int
-    untouched: int
-    layers: tuple[str, ...]
-    tol: float
-    rounding: float
-    ritz_range: tuple[float, float] | None
-    inertia: Inertia | None
-    spectrum: tuple[float, ...] | None
-    largest_step: float | None
-    gradient_norm: float | None
-    gradient_curvature: float | None
-    negative_certificate: Certificate
-    hvps: int
-    basis: int
-    restarts: int
-    engine: str
-    vectors: Tensor | None = field(default=None, repr=False, compare=False)
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        numbers = Measured.to_result(replace(self, vectors=None))  # with them, a copy of all eigenvectors would be made
-        del numbers["vectors"]
-        bounded = bool(self.highest) and self.highest[-1].bound is not None
-        ends = {
-            "smallest": self.lowest[0].eigenvalue if self.lowest else None,
-            "smallest_is_bound": bool(self.lowest) and self.lowest[0].bound is not None,
-            "largest": self.highest[-1].eigenvalue if self.highest else None,
-            "largest_is_bound": bounded,
-            "largest_step_is_bound": bounded and self.largest_step is not None,
-        }
-        return numbers | ends
 
 
 @measurement(less="--max-basis 20, or --lowest 1 --highest 1")
@@ -182,98 +87,14 @@ def eigs(
     (10.0, 1, 1)
     """
     problem = problem_of(problem, "hessdiag.linalg.eigsh(operator, lowest=5, highest=5)")
-    _refuse(lowest, highest, tol, max_basis, max_products, block)
+    asked = _Asked(lowest, highest, tol, max_basis, max_products, block, seed)
+    asked.refuse()
+    plan = _plan(problem, asked)
     report = progress or (lambda done, total, what: None)
-    dense = DENSE_UP_TO * capacity.of(problem.device).times_dense
-    part = support(problem, dense, seed=seed)
-    n = part.size
-    operator = HessianOperator(part.problem, check=False)
-    exact = n <= dense
-    space = None if exact else _plan(operator, n, lowest, highest, max_basis, max_products, block)
-    wanted = n if exact else max_products
-    disk = "" if space is None else on_disk(resume, _held(n, space, operator.dtype.itemsize), anew=True)
-    report(0, wanted, _untouched(part) + _cost(n, lowest, highest, space, operator.dtype.itemsize) + disk)
-
-    checks = examine(operator, seed, squared=True)
-    gradient = part.shorten(operator.gradient())
-    size = safe_norm(gradient)
-    direction = gradient.div_(size) if size else gradient
-    shared = operator if exact else parallel.shared(operator)
-    products = part.restrict(shared, operator.chunk)
-    if space is None:
-        matrix = part.dense()
-        pairs = dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol, precision=operator.precision)
-        along = matrix @ direction.to(matrix)
-        report(n, n, "")
-    else:
-        along = products @ direction
-    pieces = None
-    if space is not None:
-        settings = {"lowest": lowest, "highest": highest, "tol": tol, "max_basis": max_basis}
-        settings |= {"max_products": max_products, "block": block, "seed": seed}
-        pieces = kept_pieces(problem, "eigs", settings, resume, operator)
-        space = space.again(pieces)
-    curvature = inner(direction, along) if size else None
-    noise = ROUNDING * shared.precision * safe_norm(along)
-    del along
-    if space is not None:
-        pairs = extreme_eigenpairs(
-            products,
-            lowest=lowest,
-            highest=highest,
-            tol=tol,
-            max_basis=space.size,
-            max_products=max_products,
-            block=block,
-            seed=seed,
-            precision=shared.precision,
-            images=space.images,
-            kept=None if pieces is None or not pieces.kept else pieces.state("krylov"),
-            foresee=foreseen,
-            progress=lambda spent, converged: report(
-                min(spent, wanted), wanted, f"at most products ({converged} of {lowest + highest} pairs found)"
-            ),
-        )
-    trusted = not checks.failed
-    places = None
-    if part.zeros:
-        nulls = min(part.zeros, lowest + highest)
-        places = part.places(nulls)
-        pairs = padded(pairs, nulls, lowest=lowest, highest=highest)
-        direction = torch.cat([direction, direction.new_zeros(nulls)])
-    failed = not trusted or not bool(pairs.converged.all())
-    status: Status = "interrupted" if pairs.interrupted else "inexact" if failed else "ok"
-    found = _pairs(pairs, direction if size else None, places, problem)
-    top = float(pairs.values[-1])
-    margin = max(pairs.rounding, noise)
-    along_gradient = None if curvature is None else Witness(curvature, "g'Hg < 0 for the gradient g", margin)
-    measured = Eigs(
-        lowest=found[: pairs.lowest],
-        highest=found[len(found) - pairs.highest :],
-        method="exact" if exact else "lanczos",
-        parameters=problem.n_parameters,
-        zero_rows=part.zeros,
-        untouched=part.untouched,
-        layers=tuple(layer.name for layer in problem.layer_slices),
-        tol=tol,
-        rounding=pairs.rounding,
-        ritz_range=pairs.ritz_range,
-        inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding, part.zeros),
-        spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
-        largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
-        gradient_norm=size,
-        gradient_curvature=curvature,
-        negative_certificate=_certificate(pairs, along_gradient, trusted=trusted),
-        hvps=pairs.products + (0 if exact else 1),
-        basis=pairs.basis,
-        restarts=pairs.restarts,
-        engine=shared.engine,
-        status=status,
-        resumed_pieces=0 if pieces is None else pieces.taken,
-        **operators.trust(checks),
-        vectors=_columns(pairs, places, problem.n_parameters) if keep_vectors else None,
-    )
-    return replace(measured, findings=tuple(findings(measured, problem)))
+    report(0, plan.wanted, plan.announced(resume))
+    checks = examine(plan.operator, seed, squared=True)
+    run = _whole(plan, report) if plan.space is None else _search(plan, plan.space, report, resume)
+    return _assembled(plan, checks, run, keep_vectors=keep_vectors)
 
 
 def unmeasured(problem: Problem, tol: float) -> Eigs:
@@ -305,95 +126,226 @@ def unmeasured(problem: Problem, tol: float) -> Eigs:
     )
 
 
-def _refuse(lowest: int, highest: int, tol: float, max_basis: int | None, max_products: int, block: int) -> None:
-    if min(lowest, highest) < 0 or lowest + highest == 0:
-        raise SpecError(f"--lowest {lowest} --highest {highest} asks for no eigenpair.", "--lowest 5 --highest 5")
-    if not 0 < tol < 1:
-        raise SpecError(f"--tol is a relative residual between 0 and 1, not {tol}.", "--tol 1e-3")
-    if max_basis is not None and max_basis < smallest_basis(lowest, highest):
-        least = smallest_basis(lowest, highest)
-        raise SpecError(
-            f"a basis of {max_basis} vectors is too small for {lowest} + {highest} eigenpairs.", f"--max-basis {least}"
+@dataclass(frozen=True)
+class _Asked:
+    """What is wanted, and what it may cost; a run that goes on must have been asked for the same."""
+
+    lowest: int
+    highest: int
+    tol: float
+    max_basis: int | None
+    max_products: int
+    block: int
+    seed: int
+
+    def refuse(self) -> None:
+        """Make sure that it can be had.
+
+        Raises:
+            SpecError: if not.
+        """
+        lowest, highest = self.lowest, self.highest
+        if min(lowest, highest) < 0 or lowest + highest == 0:
+            raise SpecError(f"--lowest {lowest} --highest {highest} asks for no eigenpair.", "--lowest 5 --highest 5")
+        if not 0 < self.tol < 1:
+            raise SpecError(f"--tol is a relative residual between 0 and 1, not {self.tol}.", "--tol 1e-3")
+        if self.max_basis is not None and self.max_basis < smallest_basis(lowest, highest):
+            raise SpecError(
+                f"a basis of {self.max_basis} vectors is too small for {lowest} + {highest} eigenpairs.",
+                f"--max-basis {smallest_basis(lowest, highest)}",
+            )
+        if self.max_products < 1 or self.block < 1:
+            raise SpecError("--max-products and --block must be positive.", f"--max-products {MAX_PRODUCTS}")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How it will be computed.
+
+    Attributes:
+        problem: N parameters.
+        asked: What is wanted of it.
+        part: Its rows that are not zero.
+        operator: The Hessian of what the batches touch.
+        space: How many vectors the iteration holds; `None` where the whole matrix is formed.
+    """
+
+    problem: Problem
+    asked: _Asked
+    part: Support
+    operator: HessianOperator
+    space: Basis | None
+
+    @property
+    def wanted(self) -> int:
+        """Products, at most."""
+        return self.part.size if self.space is None else self.asked.max_products
+
+    def announced(self, resume: str | Path | None) -> str:
+        """What will be done, and what it holds in memory and on the disk."""
+        zeros, n = self.part.zeros, self.part.size
+        before = f"{zeros:,} of {self.problem.n_parameters:,} rows are zero and left out; " if zeros else ""
+        if self.space is None:
+            return f"{before}{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
+        held = (1 + self.space.images) * self.space.size * n * self.operator.dtype.itemsize
+        return (
+            f"{before}{n:,} parameters: {self.asked.lowest} lowest and {self.asked.highest} highest eigenpairs, from "
+            f"Hessian products until they converge, up to {self.space.size} vectors in {held / 2**20:,.0f} MiB"
+            f"{on_disk(resume, held, anew=True)}"
         )
-    if max_products < 1 or block < 1:
-        raise SpecError("--max-products and --block must be positive.", f"--max-products {MAX_PRODUCTS}")
 
 
-def _plan(
-    operator: HessianOperator,
-    n: int,
-    lowest: int,
-    highest: int,
-    max_basis: int | None,
-    max_products: int,
-    block: int,
-) -> Basis:
-    """What will be held and spent, entered in the ledger before it is."""
+@dataclass(frozen=True)
+class _Slope:
+    """The gradient, and the curvature along it.
+
+    Attributes:
+        size: |g|.
+        direction: g / |g|, without the rows that are zero; `None` where g vanishes.
+        curvature: g'Hg / g'g; `None` likewise.
+        noise: What rounding of the product can make of a zero.
+    """
+
+    size: float
+    direction: Tensor | None
+    curvature: float | None
+    noise: float
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What was computed.
+
+    Attributes:
+        slope: Along the gradient.
+        pairs: Both ends, of vectors without the rows that are zero.
+        products: Spent.
+        engine: How products were computed.
+        resumed: Pieces of an earlier run that were taken up.
+    """
+
+    slope: _Slope
+    pairs: Eigenpairs
+    products: int
+    engine: str
+    resumed: int = 0
+
+
+def _plan(problem: Problem, asked: _Asked) -> _Plan:
+    """The whole matrix of a small problem; else what the iteration will hold and spend, in the ledger before it is."""
+    dense = DENSE_UP_TO * capacity.of(problem.device).times_dense
+    part = support(problem, dense, seed=asked.seed)
+    operator = HessianOperator(part.problem, check=False)
+    if part.size <= dense:
+        return _Plan(problem, asked, part, operator, None)
     spent = outlay(operator)
-    space = basis(spent, n, lowest, highest, max_basis, block)
-    fewest = min(lowest + highest, max_products)
-    passes = space.work(fewest).vectors, space.work(max_products).vectors
-    spent.plan((fewest, max_products), {**space.held, "direction of the gradient": 1}, passes=passes, search=True)
-    return space
+    space = basis(spent, part.size, asked.lowest, asked.highest, asked.max_basis, asked.block)
+    fewest = min(asked.lowest + asked.highest, asked.max_products)
+    passes = space.work(fewest).vectors, space.work(asked.max_products).vectors
+    held = {**space.held, "direction of the gradient": 1}
+    spent.plan((fewest, asked.max_products), held, passes=passes, search=True)
+    return _Plan(problem, asked, part, operator, space)
 
 
-def _cost(n: int, lowest: int, highest: int, space: Basis | None, itemsize: int) -> str:
-    if space is None:
-        return f"{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
-    memory = _held(n, space, itemsize) / 2**20
-    return (
-        f"{n:,} parameters: {lowest} lowest and {highest} highest eigenpairs, from Hessian products until they "
-        f"converge, up to {space.size} vectors in {memory:,.0f} MiB"
+def _gradient(plan: _Plan) -> tuple[float, Tensor]:
+    """Its norm, and its direction without the rows that are zero: zeros where it vanishes."""
+    gradient = plan.part.shorten(plan.operator.gradient())
+    size = safe_norm(gradient)
+    return size, gradient.div_(size) if size else gradient
+
+
+def _slope(size: float, direction: Tensor, along: Tensor, precision: float) -> _Slope:
+    noise = ROUNDING * precision * safe_norm(along)
+    return _Slope(size, direction, inner(direction, along), noise) if size else _Slope(size, None, None, noise)
+
+
+def _whole(plan: _Plan, report: Progress) -> _Run:
+    """All eigenvalues, from the matrix itself."""
+    asked, operator = plan.asked, plan.operator
+    size, direction = _gradient(plan)
+    matrix = plan.part.dense()
+    pairs = dense_eigenpairs(
+        matrix, lowest=asked.lowest, highest=asked.highest, tol=asked.tol, precision=operator.precision
     )
+    slope = _slope(size, direction, matrix @ direction.to(matrix), operator.precision)
+    report(plan.wanted, plan.wanted, "")
+    return _Run(slope, pairs, pairs.products, operator.engine)
 
 
-def _held(n: int, space: Basis, itemsize: int) -> int:
-    """Bytes of the basis, with its images if they are held."""
-    return (1 + space.images) * space.size * n * itemsize
-
-
-def _untouched(part: Support) -> str:
-    return f"{part.zeros:,} of {part.whole.n_parameters:,} rows are zero and left out; " if part.zeros else ""
-
-
-def _pairs(
-    pairs: Eigenpairs, direction: Tensor | None, places: Tensor | None, problem: Problem
-) -> tuple[Eigenpair, ...]:
-    weights = torch.stack([_layer_weights(vector, places, problem) for vector in pairs.vectors.T])
-    cosines = None if direction is None else [min(abs(inner(direction, v)), 1.0) for v in pairs.vectors.T]
-    return tuple(
-        Eigenpair(
-            eigenvalue=float(pairs.values[index]),
-            residual=float(pairs.residuals[index]),
-            converged=bool(pairs.converged[index]),
-            bound=None if bool(pairs.converged[index]) else "upper" if index < pairs.lowest else "lower",
-            gradient_overlap=None if cosines is None else float(cosines[index]),
-            layer_weights=tuple(weights[index].tolist()),
-        )
-        for index in range(len(pairs.values))
+def _search(plan: _Plan, space: Basis, report: Progress, resume: str | Path | None) -> _Run:
+    """Both ends by block Lanczos, in the Krylov space that an earlier run kept or in one of its own."""
+    asked, pairs_wanted = plan.asked, plan.asked.lowest + plan.asked.highest
+    size, direction = _gradient(plan)
+    shared = parallel.shared(plan.operator)
+    products = plan.part.restrict(shared, plan.operator.chunk)
+    along = products @ direction
+    pieces = kept_pieces(plan.problem, "eigs", asdict(asked), resume, plan.operator)
+    space = space.again(pieces)
+    slope = _slope(size, direction, along, shared.precision)
+    del along  # which is as long as the basis's vectors
+    pairs = extreme_eigenpairs(
+        products,
+        lowest=asked.lowest,
+        highest=asked.highest,
+        tol=asked.tol,
+        max_basis=space.size,
+        max_products=asked.max_products,
+        block=asked.block,
+        seed=asked.seed,
+        precision=shared.precision,
+        images=space.images,
+        kept=pieces.state("krylov") if pieces.kept else None,
+        foresee=foreseen,
+        progress=lambda spent, converged: report(
+            min(spent, plan.wanted), plan.wanted, f"at most products ({converged} of {pairs_wanted} pairs found)"
+        ),
     )
+    return _Run(slope, pairs, pairs.products + 1, shared.engine, pieces.taken)
 
 
-def _layer_weights(vector: Tensor, places: Tensor | None, problem: Problem) -> Tensor:
-    """Share of a vector's squared norm in each layer; its entries are all parameters, or those at some places."""
-    layers = problem.layer_slices
-    if places is None:
-        squares = torch.stack([row_norms(vector[layer.start : layer.stop]).square() for layer in layers])
-    else:
-        owner = torch.searchsorted(torch.tensor([layer.stop for layer in layers]), places, right=True)
-        squares = torch.zeros(len(layers), dtype=torch.float64).index_add_(0, owner, vector.double().square().cpu())
-    return squares / squares.sum()
-
-
-def _columns(pairs: Eigenpairs, places: Tensor | None, parameters: int) -> Tensor:
-    """Vectors of all parameters in the order of the result: lowest, then highest; where they overlap, some twice."""
-    total = pairs.vectors.shape[1]
-    columns = torch.cat([pairs.vectors[:, : pairs.lowest], pairs.vectors[:, total - pairs.highest :]], dim=1)
-    if places is None or len(places) == parameters:
-        return columns
-    wide = columns.new_zeros(parameters, columns.shape[1])
-    wide[places.to(wide.device)] = columns
-    return wide
+def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: bool) -> Eigs:
+    """The result of all N parameters, rows that are zero among them, with its verdict."""
+    problem, part, asked, slope, pairs = plan.problem, plan.part, plan.asked, run.slope, run.pairs
+    direction, places = slope.direction, None
+    if part.zeros:
+        nulls = min(part.zeros, asked.lowest + asked.highest)
+        places = part.places(nulls)
+        pairs = padded(pairs, nulls, lowest=asked.lowest, highest=asked.highest)
+        direction = None if direction is None else torch.cat([direction, direction.new_zeros(nulls)])
+    converged = bool(pairs.converged.all())
+    status: Status = "interrupted" if pairs.interrupted else "inexact" if checks.failed or not converged else "ok"
+    found = vectors.described(pairs, direction, places, problem)
+    top = float(pairs.values[-1])
+    measured = Eigs(
+        lowest=found[: pairs.lowest],
+        highest=found[len(found) - pairs.highest :],
+        method="exact" if plan.space is None else "lanczos",
+        parameters=problem.n_parameters,
+        zero_rows=part.zeros,
+        untouched=part.untouched,
+        layers=tuple(layer.name for layer in problem.layer_slices),
+        tol=asked.tol,
+        rounding=pairs.rounding,
+        ritz_range=pairs.ritz_range,
+        inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding, part.zeros),
+        spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
+        largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
+        gradient_norm=slope.size,
+        gradient_curvature=slope.curvature,
+        negative_certificate=_certificate(pairs, slope, trusted=not checks.failed),
+        hvps=run.products,
+        basis=pairs.basis,
+        restarts=pairs.restarts,
+        engine=run.engine,
+        status=status,
+        resumed_pieces=run.resumed,
+        checks=checks.checks,
+        trusted=not checks.failed,
+        check_tolerance=checks.tolerance,
+        point=checks.point,
+        vectors=vectors.columns(pairs, places, problem.n_parameters) if keep_vectors else None,
+    )
+    return replace(measured, findings=tuple(findings(measured, problem)))
 
 
 def _inertia(spectrum: Tensor, tolerance: float, zeros: int) -> Inertia:
@@ -401,7 +353,7 @@ def _inertia(spectrum: Tensor, tolerance: float, zeros: int) -> Inertia:
     return Inertia(positive, negative, len(spectrum) - positive - negative + zeros, tolerance)
 
 
-def _certificate(pairs: Eigenpairs, along_gradient: Witness | None, *, trusted: bool) -> Certificate:
+def _certificate(pairs: Eigenpairs, slope: _Slope, *, trusted: bool) -> Certificate:
     """From every v'Hv that the run has formed: of all its Ritz vectors, wanted or not, and of the gradient."""
     if pairs.spectrum is None:
         says = "v'Hv < 0 for the lowest Ritz vector v"
@@ -409,5 +361,8 @@ def _certificate(pairs: Eigenpairs, along_gradient: Witness | None, *, trusted: 
     else:
         says = "all eigenvalues are known"
         otherwise = "all eigenvalues are known, and none is negative beyond rounding"
-    found = [Witness(pairs.ritz_range[0], says, pairs.rounding), along_gradient]
-    return certificate([witness for witness in found if witness is not None], trusted=trusted, otherwise=otherwise)
+    witnesses = [Witness(pairs.ritz_range[0], says, pairs.rounding)]
+    if slope.curvature is not None:
+        margin = max(pairs.rounding, slope.noise)
+        witnesses.append(Witness(slope.curvature, "g'Hg < 0 for the gradient g", margin))
+    return certificate(witnesses, trusted=trusted, otherwise=otherwise)

@@ -14,7 +14,7 @@ from hessdiag.questions.common.verdict import (
 )
 
 if TYPE_CHECKING:
-    from hessdiag.questions.eigs.measure import Eigs
+    from hessdiag.questions.eigs.result import Eigs
 
 COMPARABLE = 0.1  # |lambda_min| / lambda_max from which negative curvature is more than a trace
 LOCALIZED = 0.9  # weight of an eigenvector in one layer that is worth a word
