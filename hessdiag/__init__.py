@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from hessdiag.questions.eigs.result import Eigs
     from hessdiag.questions.forward.measure import Forward, forward
     from hessdiag.questions.forward.model import forward_model
-    from hessdiag.questions.spectrum.measure import Spectrum, spectrum
+    from hessdiag.questions.spectrum.measure import spectrum
+    from hessdiag.questions.spectrum.result import Spectrum
     from hessdiag.questions.vanishing.measure import Vanishing, vanishing
     from hessdiag.questions.vanishing.models import vanishing_of
 
@@ -43,7 +44,7 @@ _HOMES = {
     "HessianOperator": "hessdiag.curvature.hessian",
     "Problem": "hessdiag.problem.problem",
     "ProblemRequest": "hessdiag.problem.load",
-    "Spectrum": "hessdiag.questions.spectrum.measure",
+    "Spectrum": "hessdiag.questions.spectrum.result",
     "Vanishing": "hessdiag.questions.vanishing.measure",
     "blocks": "hessdiag.questions.blocks.measure",
     "bounds": "hessdiag.questions.bounds.measure",

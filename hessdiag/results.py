@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hessdiag.questions.forward.measure import InitRatios, LayerRatio
     from hessdiag.questions.forward.norms import RatioStatistics
     from hessdiag.questions.forward.solution import Achieved, LayerGain, Solution
-    from hessdiag.questions.spectrum.measure import Curve, LogCurve, Moment, Outlier
+    from hessdiag.questions.spectrum.result import Curve, LogCurve, Moment, Outlier
     from hessdiag.questions.vanishing.measure import Failure, Rate
     from hessdiag.questions.vanishing.norms import DepthNorms, LayerNorms
     from hessdiag.questions.vanishing.theory import Theory
@@ -35,7 +35,7 @@ _HOMES = {
     "Certificate": "hessdiag.questions.common.certificate",
     "Component": "hessdiag.linalg.inclusion",
     "CriticalScale": "hessdiag.questions.chain.measure",
-    "Curve": "hessdiag.questions.spectrum.measure",
+    "Curve": "hessdiag.questions.spectrum.result",
     "DepthNorms": "hessdiag.questions.vanishing.norms",
     "Eigenpair": "hessdiag.questions.eigs.result",
     "Failure": "hessdiag.questions.vanishing.measure",
@@ -48,12 +48,12 @@ _HOMES = {
     "LayerNorms": "hessdiag.questions.vanishing.norms",
     "LayerRatio": "hessdiag.questions.forward.measure",
     "LayerShare": "hessdiag.questions.diag_share.totals",
-    "LogCurve": "hessdiag.questions.spectrum.measure",
+    "LogCurve": "hessdiag.questions.spectrum.result",
     "Magnitude": "hessdiag.questions.chain.sample",
     "Measured": "hessdiag.questions.common.measured",
-    "Moment": "hessdiag.questions.spectrum.measure",
+    "Moment": "hessdiag.questions.spectrum.result",
     "NormStatistics": "hessdiag.questions.common.ensemble_statistics",
-    "Outlier": "hessdiag.questions.spectrum.measure",
+    "Outlier": "hessdiag.questions.spectrum.result",
     "Plateau": "hessdiag.questions.chain.plateau",
     "Point": "hessdiag.curvature.point.result",
     "Rate": "hessdiag.questions.vanishing.measure",

@@ -55,7 +55,7 @@ QUESTIONS = (
         "spectrum",
         "How are the eigenvalues distributed? With error bars.",
         headlines=("trace", "frobenius", "highest"),
-        public={"Spectrum": "measure", "spectrum": "measure"},
+        public={"Spectrum": "result", "spectrum": "measure"},
         synonyms=("density", "trace", "slq"),
     ),
     Question(

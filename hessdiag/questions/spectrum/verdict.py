@@ -1,6 +1,6 @@
 """What a spectrum means, and what a person can do about it."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
@@ -14,9 +14,7 @@ from hessdiag.questions.common.verdict import (
     nothing_there,
     zero_rows_findings,
 )
-
-if TYPE_CHECKING:
-    from hessdiag.questions.spectrum.measure import Spectrum
+from hessdiag.questions.spectrum.result import Spectrum
 
 Whole = Any  # a `Spectrum` of which nothing was left unmeasured
 
@@ -27,7 +25,7 @@ FLAT = 0.5  # share of eigenvalues near zero
 
 
 @most_severe_first
-def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
+def findings(spectrum: Spectrum, problem: Problem) -> list[Finding]:
     """The verdict on a measured spectrum, the most important sentence first."""
     found = checks_findings(spectrum.checks, spectrum.check_tolerance, spectrum.point)
     if spectrum.point is None or spectrum.point.trusted:  # else there is a cause already
@@ -57,7 +55,7 @@ def findings(spectrum: "Spectrum", problem: Problem) -> list[Finding]:
     return found
 
 
-def _stopped(spectrum: "Spectrum") -> list[Finding]:
+def _stopped(spectrum: Spectrum) -> list[Finding]:
     """After an interrupt before two probes: the ends, as far as they are known."""
     proof = spectrum.negative_certificate
     reaches = f"the lowest eigenvalue is {_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"

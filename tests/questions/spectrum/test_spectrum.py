@@ -11,6 +11,7 @@ from hessdiag.linalg import densities, estimators
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import outlay
 from hessdiag.questions.spectrum import measure as module
+from hessdiag.questions.spectrum import sampled as sampling
 from hessdiag.questions.spectrum.measure import spectrum
 from hessdiag.questions.spectrum.view import view
 from tests.reference import cosine_problem, net_a, quadratic
@@ -176,12 +177,12 @@ def test_interrupt_after_the_density_keeps_it(sampled, monkeypatch):
 
 
 def test_an_end_that_is_not_found_is_inexact(sampled, monkeypatch):
-    plain = module.extreme_eigenpairs
+    plain = sampling.extreme_eigenpairs
 
     def hurried(matrix, **options):
         return plain(matrix, **(options | {"max_products": 24}))
 
-    monkeypatch.setattr(module, "extreme_eigenpairs", hurried)
+    monkeypatch.setattr(sampling, "extreme_eigenpairs", hurried)
     values = torch.linspace(-1, 1, 400).double() ** 3
     found = spectrum(quadratic(torch.diag(values)), probes=4, steps=100)
     assert any("did not converge" in finding.says for finding in found.findings)
@@ -213,8 +214,8 @@ def test_result_is_json(sampled):
 
 
 def test_ends_that_have_not_converged_are_bounds(sampled, monkeypatch):
-    plain = module.extreme_eigenpairs
-    monkeypatch.setattr(module, "extreme_eigenpairs", lambda matrix, **o: plain(matrix, **(o | {"max_products": 24})))
+    plain = sampling.extreme_eigenpairs
+    monkeypatch.setattr(sampling, "extreme_eigenpairs", lambda matrix, **o: plain(matrix, **(o | {"max_products": 24})))
     values = torch.cat([torch.linspace(-2, -1, 200), torch.linspace(1, 4, 200)]).double()
     found = spectrum(quadratic(torch.diag(values)), probes=2, steps=20)
     assert (found.lowest_is_bound, found.highest_is_bound) == (True, True)
