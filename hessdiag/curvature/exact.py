@@ -11,13 +11,13 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.differences import reason
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError, spans
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import safe_norm
+from hessdiag.machine import processes
 from hessdiag.problem.problem import Layer
 
 Advance = Callable[[int], None]
@@ -96,7 +96,7 @@ def row_statistics(
             advance(stream.advance())
     except KeyboardInterrupt:
         whole = stream.whole()
-        if not bool(whole.any()) or parallel.together():
+        if not bool(whole.any()) or processes.together():
             raise
         diagonal, sums = stream.finished()
         missing = torch.nonzero(~whole)[:, 0]

@@ -13,11 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, spans
 from hessdiag.curvature.panel_sums import panel_sums
-from hessdiag.machine import capacity
+from hessdiag.machine import capacity, processes
 
 FEW = 5  # neurons that are no sample of more
 ENOUGH = 12  # neurons of a wide layer that come before the rest of any
@@ -137,8 +136,8 @@ class RowStream:
 
     def finished(self) -> tuple[Tensor, Tensor]:
         """Diagonal (N,) and sums (N, L) of all rows, once every process has done its steps."""
-        parallel.total(self.diagonal)
-        parallel.total(self.sums)
+        processes.total(self.diagonal)
+        processes.total(self.sums)
         diagonal, sums = torch.empty_like(self.diagonal), torch.empty_like(self.sums)
         diagonal[self._places] = self.diagonal
         sums[:, self._places] = self.sums
@@ -208,7 +207,7 @@ class RowStream:
         return self.space.layers[index].inputs + self.space.layers[index].has_bias
 
     def _schedule(self, least: int) -> list[Step]:
-        rank, size = parallel.ranks()
+        rank, size = processes.ranks()
         first: list[tuple[float, Step]] = []
         rest: list[tuple[float, Step]] = []
         for index, neuron in enumerate(self.space.layers):
@@ -218,14 +217,14 @@ class RowStream:
             first += [(low - begin, self._neurons(index, low, high)) for low, high in spans(begin, start, together)]
             for low, high in spans(start, end, together):
                 rest.append(((high - begin) / (end - begin), self._neurons(index, low, high)))
-        rows = parallel.least(self._operator.chunk, self._operator.device)  # of the same passes each process has some
+        rows = processes.least(self._operator.chunk, self._operator.device)  # of the same passes each process has some
         early, late = (
             [self._rows(low, high) for low, high in spans(start, stop, rows)]
             for start, stop in ((0, least), (least, len(self.others)))
         )
         for steps in (first, rest):
             steps.sort(key=lambda pair: pair[0])
-        mine = {id(step) for index, step in enumerate([*early, *late]) if parallel.is_own(index)}
+        mine = {id(step) for index, step in enumerate([*early, *late]) if processes.is_own(index)}
         every = [*(step for _, step in first), *early, *(step for _, step in rest), *late]
         return [step for step in every if step.layer is not None or id(step) in mine]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
-from hessdiag.curvature.parallel import SharedOperator
+from hessdiag.curvature.shared import SharedOperator
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.problem import Problem

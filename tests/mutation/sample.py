@@ -51,7 +51,7 @@ timeout_constant=10
 # Left out of mutmut's own runs. Processes that a test starts in a folder of its own do not find mutmut's settings there,
 # which is an error while it counts who calls what: these tests run after the others, as a whole, on what they are for.
 # The coverage of intervals by hundreds of runs takes half a minute, and is left out.
-APART = {"tests/curvature/test_parallel.py": ("curvature", "parallel"), "tests/linalg/test_coverage.py": None}
+APART = {"tests/machine/test_processes.py": ("machine", "processes"), "tests/linalg/test_coverage.py": None}
 DOCTEST_SECONDS = 60
 SURVIVED = (0, 5, 33)  # how the tests ended, as mutmut keeps it: passed, or none looks at the function
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hessdiag.curvature.parallel import backend_for
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.machine.processes import backend_for
 from hessdiag.problem.device import device_named, notes, operations
 from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.problem import Problem

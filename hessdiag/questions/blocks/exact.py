@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import block_norms, exact, parallel
+from hessdiag.curvature import block_norms, exact
 from hessdiag.curvature.block_norms import OutputSpace
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, TANGENT_NUMBERS, NotInNeuronSpaceError, neuron_layers
+from hessdiag.machine import processes
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.blocks.squares import Squares, alike, by_layer, with_rest
 from hessdiag.questions.common.outlay import Outlay
@@ -180,7 +181,7 @@ def _all_layers(
             done += layers[index].size
             report(done, n, "columns")
     except KeyboardInterrupt:
-        if not found or parallel.together():
+        if not found or processes.together():
             raise
         interrupted = len(found) < len(layers)
     squares, rounding = (_symmetric(found, name, len(layers)) for name in ("parts", "rounding"))

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
@@ -20,6 +19,7 @@ from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.errors import SpecError
 from hessdiag.linalg.blocks import norm_matrix
+from hessdiag.machine import processes
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import errors as blocks_errors
 from hessdiag.questions.blocks import exact as blocks_exact
@@ -211,7 +211,7 @@ def blocks(
         try:
             measured |= _sampled_mass(operator, measured, wanted, seed) if not squares.interrupted else {}
         except KeyboardInterrupt:
-            if parallel.together():
+            if processes.together():
                 raise
             squares = replace(squares, interrupted=True)
     engine = operator.engine if gauss_newton is None else f"{operator.engine}; Gauss-Newton: {gauss_newton.engine}"

@@ -9,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.linalg import pairs, sampling
 from hessdiag.linalg.estimators import SIGNED
-from hessdiag.machine import cost
+from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.common import operators
@@ -118,8 +117,8 @@ def sampled(
     layers = operator.problem.executed_layers
     count = len(layers)
     alike(operator, gauss_newton, pieces)
-    rank, processes = parallel.ranks()
-    rounds = range(rank, probes, processes)
+    rank, ranks = processes.ranks()
+    rounds = range(rank, probes, ranks)
     total = len(rounds) * count
 
     def probe(index: int) -> tuple[int, int]:
@@ -157,9 +156,9 @@ def sampled(
             done = (len(own) - state.units) * SIGNED  # in this run
             cost.reach(done, left, left + Work(_most_rows(operator.problem, probes)))
             report(len(own), total, "vectors")
-        found = parallel.merged(own, operator.device)
+        found = processes.merged(own, operator.device)
     except KeyboardInterrupt:
-        if len(own) < 2 * count or parallel.together():
+        if len(own) < 2 * count or processes.together():
             raise
         interrupted, found = True, list(own.values())
     complete, products = len(found) // count, len(found)

@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
+from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import support
 from hessdiag.linalg import blocks, inclusion
 from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
 from hessdiag.linalg.inclusion import Component
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.machine import cost
+from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
@@ -138,7 +138,7 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     report = progress or (lambda done, total, what: None)
     space = None if n <= DENSE_UP_TO else _plan(operator)
     checks = examine(operator, seed, squared=True)
-    products = operator if n <= DENSE_UP_TO else parallel.shared(operator)
+    products = operator if n <= DENSE_UP_TO else share(operator)
     matrix: Tensor | None = None
     if n <= DENSE_UP_TO:
         report(0, n, f"{n:,} parameters: the whole Hessian")
@@ -154,7 +154,7 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     try:
         whole = _whole(part.problem, matrix) if matrix is not None else {}
     except KeyboardInterrupt:
-        if parallel.together():
+        if processes.together():
             raise
         whole, measured["status"] = {}, "interrupted"
     everywhere = bool(rows.exact.all())

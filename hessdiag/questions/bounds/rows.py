@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hessdiag.curvature import exact, parallel
+from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError
@@ -17,6 +17,7 @@ from hessdiag.linalg import inclusion
 from hessdiag.linalg.eigensolver import ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
+from hessdiag.machine import processes
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]
@@ -57,7 +58,7 @@ def dense(operator: HessianOperator, report: Progress) -> tuple[Tensor | None, R
     try:
         matrix = hessian(operator.problem, check=False, finished=finished)
     except KeyboardInterrupt:
-        if parallel.together() or not done:
+        if processes.together() or not done:
             raise
         expected = (operator @ v.to(operator.dtype)).double().cpu()  # neuron space had not been held against products
         apart = float((seen - expected)[known].norm() / expected[known].norm())
@@ -90,15 +91,15 @@ def streamed(operator: HessianOperator, report: Progress) -> Rows:
         diagonal, sums = torch.zeros(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
         try:
             for index, indices in enumerate(torch.split(torch.arange(n), ROWS_TOGETHER)):
-                if parallel.is_own(index):
+                if processes.is_own(index):
                     diagonal[indices], sums[indices] = _entries_and_sums(operator.rows(indices), indices)
                 advance(len(indices))
         except KeyboardInterrupt:
-            if parallel.together():
+            if processes.together():
                 raise
             known[done:], products, stopped = False, done, True
-        parallel.total(diagonal)
-        parallel.total(sums)
+        processes.total(diagonal)
+        processes.total(sums)
     radii = (sums - diagonal.abs()).clamp(min=0)
     return Rows(diagonal.numpy(), radii.numpy(), known, products, stopped)
 
@@ -132,7 +133,7 @@ def sketched(operator: SymmetricOperator, seed: int, report: Progress) -> Rows:
             known[part] = True
             report(SKETCHES + int(known.sum()), SKETCHES + REFINED, "products")
     except KeyboardInterrupt:
-        if parallel.together():
+        if processes.together():
             raise
         stopped = True
     return Rows(diagonal, radii.clip(min=0), known, SKETCHES + int(known.sum()), stopped)

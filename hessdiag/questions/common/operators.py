@@ -5,20 +5,21 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import checks, parallel
+from hessdiag.curvature import checks
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.curvature.shared import SharedOperator
 from hessdiag.errors import SpecError
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.machine import cost
+from hessdiag.machine import cost, processes
 from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.matrices import NAMES, LossInOutput, OperatorName
 
 Operator = HessianOperator | OutputSpaceOperator
-Products = CurvatureOperator[Any] | parallel.SharedOperator
+Products = CurvatureOperator[Any] | SharedOperator
 
 
 def operator(problem: Problem, name: OperatorName) -> Operator:
@@ -83,4 +84,4 @@ def trust(found: checks.Examination) -> dict[str, Any]:
 def vectors_that_fit(matrix: SymmetricOperator) -> int:
     """How many vectors of the matrix's size a quarter of the free memory holds, in each process."""
     fitting = max(free_bytes(matrix.device) // 4 // (matrix.shape[0] * matrix.dtype.itemsize), 1)
-    return parallel.least(fitting, matrix.device)
+    return processes.least(fitting, matrix.device)

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
 from hessdiag.linalg.tridiagonal import LONG, traffic
-from hessdiag.machine import cost, memory
+from hessdiag.machine import cost, memory, processes
 from hessdiag.machine.work import Work
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.identity import identity
@@ -54,7 +53,7 @@ class Outlay:
         """Vectors that fit beside the products, of all processes the fewest."""
         free = cost.SPARE * memory.free_bytes(self.device) - self.graph - self.passing
         fitting = max(int(free // self.vector), 0)
-        return parallel.least(fitting, self.device)
+        return processes.least(fitting, self.device)
 
     def plan(
         self,
@@ -292,6 +291,6 @@ def kept_pieces(
     if folder is None:
         return Pieces(None, {})
     pieces = Pieces(folder, {"command": command} | identity(problem) | dict(settings), matrix.device)
-    chunk = parallel.least(matrix.chunk, matrix.device)
+    chunk = processes.least(matrix.chunk, matrix.device)
     matrix.chunk = pieces.choice("vectors a pass", lambda: chunk)
     return pieces

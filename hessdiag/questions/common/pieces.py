@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from hessdiag import __version__, files
-from hessdiag.curvature import parallel
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.machine import processes
 from hessdiag.problem.files.allowance import amount
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -83,8 +83,8 @@ class Pieces:
             _open(self._folder, every)
             self._key = hashlib.sha256(json.dumps(every, sort_keys=True).encode()).hexdigest()
             own = {path.stem for path in self._folder.glob(f"*{SUFFIX}") if not path.name.startswith(".")}
-            rank, _ = parallel.ranks()
-            self._there = frozenset.intersection(*map(frozenset, parallel.merged({rank: own}, device)))
+            rank, _ = processes.ranks()
+            self._there = frozenset.intersection(*map(frozenset, processes.merged({rank: own}, device)))
 
     @property
     def kept(self) -> bool:
@@ -139,7 +139,7 @@ class Pieces:
         Args:
             name: Of the loop.
         """
-        rank, size = parallel.ranks()
+        rank, size = processes.ranks()
         return State(self, name if size == 1 else f"{name}-{rank}-of-{size}")
 
     def _found(self, name: str) -> Arrays | None:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.differences import movable
 from hessdiag.curvature.hessian import HessianOperator
@@ -19,7 +18,7 @@ from hessdiag.curvature.support import Support, support
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg.sampling import Draw
 from hessdiag.linalg.tridiagonal import LONG
-from hessdiag.machine import capacity
+from hessdiag.machine import capacity, processes
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
@@ -171,7 +170,7 @@ def diag_share(
         else:
             computed = rows_of.sampled(operator, wanted, seed, pieces, report)
     except KeyboardInterrupt:  # before the first row
-        if parallel.together():
+        if processes.together():
             raise
     return _finished(part, computed, checks, pieces.taken, every=exact)
 

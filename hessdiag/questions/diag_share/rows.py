@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.curvature import exact, parallel
+from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.linalg import sampling
 from hessdiag.linalg.tridiagonal import LONG
+from hessdiag.machine import processes
 from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.common.pieces import Arrays, Pieces
@@ -128,7 +129,7 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
             )
             report(round(n * stream.fraction), n, "rows")
     except KeyboardInterrupt:
-        if parallel.together():
+        if processes.together():
             raise
         interrupted = True
     whole = f"neuron space (linear layers), {engine or operator.engine} (others)"
@@ -214,8 +215,8 @@ def is_guessed(rows: int) -> bool:
 def _guesses(operator: HessianOperator, seed: int, pieces: Pieces) -> Floats:
     """Of all rows' sizes: those of the first run and of the first process, for the order hangs on their last bits."""
     found = pieces.arrays("row sizes", lambda: {"guesses": row_scales(operator, seed)})["guesses"]
-    rank, size = parallel.ranks()
-    return found if size == 1 else parallel.merged({0: found} if rank == 0 else {}, operator.device)[0]
+    rank, size = processes.ranks()
+    return found if size == 1 else processes.merged({0: found} if rank == 0 else {}, operator.device)[0]
 
 
 def row_scales(operator: HessianOperator, seed: int) -> Floats:
@@ -252,12 +253,12 @@ def _compute(
 ) -> tuple[Rows, str, bool]:
     """Rows in order, keeping their sums only, with the engine; an interrupt from the keyboard ends early."""
     layers = operator.problem.layer_slices
-    portion = parallel.least(_portion(operator), operator.device)  # of the same passes each process has some
+    portion = processes.least(_portion(operator), operator.device)  # of the same passes each process has some
     size = pieces.choice("rows together", lambda: portion)
     state = pieces.state("rows")
     engine = _engine(state.arrays)
     passes = list(torch.split(torch.from_numpy(order), size)) if len(order) else []
-    mine = [index for index in range(len(passes)) if parallel.is_own(index)]
+    mine = [index for index in range(len(passes)) if processes.is_own(index)]
     parts = _taken(state.arrays, [len(passes[index]) for index in mine[: state.units]])
     disk = _disk(operator.problem, len(order), pieces)
     report(0, len(order), f"{operator.shape[0]:,} parameters: {what} Hessian rows, {operator.chunk} a pass{disk}")
@@ -274,9 +275,9 @@ def _compute(
             done = min((index + 1) * size, len(order))
             report(done, len(order), "rows")
         own = dict(zip(mine, parts, strict=True))
-        found = parallel.merged(own, operator.device)
+        found = processes.merged(own, operator.device)
     except KeyboardInterrupt:
-        if parallel.together():
+        if processes.together():
             raise
         interrupted, found = True, list(parts)
     if parts and (interrupted or len(parts) > state.units):

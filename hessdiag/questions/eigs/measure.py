@@ -6,10 +6,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
+from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import Support, support
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigensolver import (
@@ -276,7 +276,7 @@ def _search(plan: _Plan, space: Basis, report: Progress, resume: str | Path | No
     """Both ends by block Lanczos, in the Krylov space that an earlier run kept or in one of its own."""
     asked, pairs_wanted = plan.asked, plan.asked.lowest + plan.asked.highest
     size, direction = _gradient(plan)
-    shared = parallel.shared(plan.operator)
+    shared = share(plan.operator)
     products = plan.part.restrict(shared, plan.operator.chunk)
     along = products @ direction
     pieces = kept_pieces(plan.problem, "eigs", asdict(asked), resume, plan.operator)

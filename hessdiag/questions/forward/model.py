@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.measurement import measurement
 from hessdiag.errors import ComputeError, LoadError, SpecError
+from hessdiag.machine import processes
 from hessdiag.machine.cost import refuse_many
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem.batches import batch as batches
@@ -126,16 +126,16 @@ def model_log_ratios(
     try:
         with torch.no_grad(), problem.evaluation(), _measured(layers) as squares:
             for network in range(seeds):
-                if parallel.is_own(network):
+                if processes.is_own(network):
                     compute = partial(_network, problem, layers, scales, kind, (seed, network), squares)
                     own[network] = kept.get(f"{kind or 'orthogonal'}-{factors}-{seed}-{network}", compute)
                 advance(len(scales))
     except KeyboardInterrupt:
-        if len(own) < 2 or parallel.together():
+        if len(own) < 2 or processes.together():
             raise
         names, values = _joined(list(own.values()))
         raise Stopped(values, names) from None
-    return _joined(parallel.merged(own, problem.device))
+    return _joined(processes.merged(own, problem.device))
 
 
 def _joined(found: Sequence[Arrays]) -> tuple[tuple[str, ...], Floats]:
@@ -387,7 +387,7 @@ def _measure(
             fresh = run([by_layer(gains.factors)], seed=seed + FRESH)[1][0]
             found = solution(solve, gains, fresh, names=called)
         except KeyboardInterrupt:
-            if parallel.together():
+            if processes.together():
                 raise
             stopped = True
     return InitRatios(init, kind, None, len(called), None, logs.shape[1], entries, found), stopped

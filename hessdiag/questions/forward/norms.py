@@ -12,8 +12,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from hessdiag.curvature import parallel
 from hessdiag.errors import ComputeError
+from hessdiag.machine import processes
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw
 from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
@@ -190,17 +190,17 @@ def log_ratios(
     try:
         for index, networks in enumerate(chunks(distribution, width=width, seeds=seeds, seed=seed, device=place)):
             count = len(networks.inputs)
-            if parallel.is_own(index):
+            if processes.is_own(index):
                 name = f"{distribution or 'orthogonal'}-{factors_name}-{seed}-{index}-{count}"
                 own[index] = kept.get(name, partial(_chunk, networks, factors, phi, advance))
             else:
                 advance(count * depth)
     except KeyboardInterrupt:
         finished = _finite([chunk["logs"] for chunk in own.values()]) if own else np.empty((0, 0))
-        if finished.shape[1] < 2 or parallel.together():
+        if finished.shape[1] < 2 or processes.together():
             raise
         raise Stopped(finished) from None
-    return _finite([chunk["logs"] for chunk in parallel.merged(own, place)])
+    return _finite([chunk["logs"] for chunk in processes.merged(own, place)])
 
 
 def _finite(chunks: list[Floats]) -> Floats:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from hessdiag.curvature import parallel
+from hessdiag.machine import processes
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
 from hessdiag.questions.common.pieces import Pieces
@@ -96,7 +96,7 @@ def measure_and_solve(
     try:
         gains = _solved(ensemble, scales, weights, target, measure, per_layer=per_layer)
     except KeyboardInterrupt:
-        if not logs.shape[1] or parallel.together():
+        if not logs.shape[1] or processes.together():
             raise
         return Solved(logs, None, stopped=True)
     return Solved(logs, gains, stopped=False)

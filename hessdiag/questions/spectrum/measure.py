@@ -3,12 +3,12 @@
 from dataclasses import replace
 from pathlib import Path
 
-from hessdiag.curvature import parallel
 from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
+from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import support
 from hessdiag.errors import SpecError
 from hessdiag.machine import capacity
@@ -77,7 +77,7 @@ def spectrum(
     plan = None if part.size <= dense else _planned(matrix, part.size, probes, steps)
     report = progress or (lambda done, total, what: None)
     checks, output = _checked(matrix, seed)
-    products: Products = matrix if plan is None else parallel.shared(matrix)
+    products: Products = matrix if plan is None else share(matrix)
     resumed = 0
     if plan is None:
         found = exact(part, matrix, ends=ENDS, steps=steps, report=report)

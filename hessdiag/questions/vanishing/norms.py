@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag.curvature import mlp_norms, parallel
-from hessdiag.machine import capacity
+from hessdiag.curvature import mlp_norms
+from hessdiag.machine import capacity, processes
 from hessdiag.machine.shortage import ran_out
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.ahead import drawn_ahead
@@ -177,7 +177,7 @@ def measure(
         gradients.append(pieces.get(f"depth-{L}-gradients-{start}", partial(_gradients, sample, phi)))
         for first in range(start, min(networks, stop), part := _hessian_chunk(method, ensemble)):
             last = min(first + part, networks, stop)
-            if parallel.is_own(first // part):
+            if processes.is_own(first // part):
                 rows = slice(first - start, last - start)
                 together = _probes_together(ensemble, last - first)
                 compute = partial(_hessians, sample, rows, phi, method, ensemble.seed + first, together)
@@ -185,7 +185,7 @@ def measure(
             advance(last - first)
     gradient, vjp, off = (np.concatenate([found[key] for found in gradients]) for key in ("gradient", "vjp", "dead"))
     alive: NDArray[np.bool_] = ~np.all(off, axis=1)
-    hessians = parallel.merged(own, ensemble.device)
+    hessians = processes.merged(own, ensemble.device)
     total, diagonal = (np.concatenate([found[key] for found in hessians]) for key in ("total", "diagonal"))
     share = np.concatenate([found["share"] for found in hessians]) if "share" in hessians[0] else None
     with np.errstate(invalid="ignore"):  # infinity less infinity, where networks explode

@@ -58,7 +58,8 @@ from net import conv, graph, mlp
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.parallel import ranks, shared
+from hessdiag.curvature.shared import share
+from hessdiag.machine.ranks import ranks
 from hessdiag.problem.problem import Problem
 
 torch.manual_seed(1)
@@ -72,7 +73,7 @@ cases += [GaussNewtonOperator(problem) for problem in (Problem(*conv()), Problem
 cases += [HessianOperator(Problem(*graph())), GaussNewtonOperator(Problem(*graph()))]
 cases += [FisherOperator(Problem(*mlp())), FisherOperator(Problem(*mlp()), empirical=True)]
 found = []
-for operator in map(shared, cases):
+for operator in map(share, cases):
     v = torch.linspace(-1, 1, operator.shape[0], dtype=torch.float64)
     found.append([type(operator).__name__, (operator @ v).tolist(), (operator @ torch.stack([v, v.cos()], 1)).tolist()])
 if ranks()[0] == 0:
@@ -84,7 +85,7 @@ import json, sys
 import torch
 from torch import nn
 import hessdiag
-from hessdiag.curvature.parallel import ranks
+from hessdiag.machine.ranks import ranks
 from hessdiag.questions.bounds import measure as bounds_module
 
 bounds_module.DENSE_UP_TO, bounds_module.EXACT_UP_TO = 100, 1_000  # a sketch, of a problem that is small
@@ -118,7 +119,7 @@ sys.path.insert(0, ".")
 from net import mlp
 import hessdiag
 from hessdiag.machine import memory
-from hessdiag.curvature.parallel import ranks
+from hessdiag.machine.ranks import ranks
 from hessdiag.questions.diag_share import rows as diag_share_rows
 
 memory.LARGEST_CHUNK, diag_share_rows.LARGEST_PORTION = 4 - 3 * ranks()[0], 0
@@ -219,10 +220,10 @@ def test_ranks_with_unlike_memory_divide_the_same_rows(folder, resume):
 def test_the_connection_is_closed_before_a_process_ends(folder):
     (folder / "leave.py").write_text(
         "import atexit, os, torch, torch.distributed as dist\n"
-        "from hessdiag.curvature import parallel\n"
+        "from hessdiag.machine import processes\n"
         "name = 'left' + os.environ['RANK']\n"
         "atexit.register(lambda: open(name, 'w').write(str(dist.is_initialized())))\n"
-        "parallel.total(torch.ones(1))\n"
+        "processes.total(torch.ones(1))\n"
         "assert dist.is_initialized()\n"
     )
     assert _run(folder, 2, "leave.py").returncode == 0
@@ -249,9 +250,9 @@ def test_a_lost_rank_ends_the_run(folder):
 # What nccl would be asked to do, done by gloo.
 STEPS = """
 import os, sys, torch, torch.distributed as dist
-from hessdiag.curvature import parallel
+from hessdiag.machine import processes
 
-parallel.backend_for = lambda device: "nccl"
+processes.backend_for = lambda device: "nccl"
 plain, asked = dist.new_group, []
 dist.new_group = lambda backend, timeout: asked.append((backend, timeout.total_seconds())) or plain(timeout=timeout)
 rank = int(os.environ["RANK"])
@@ -259,7 +260,7 @@ for step in range(3):
     if rank == 1 and step == 2:
         os._exit(9)
     try:
-        found = parallel.total(torch.ones(2) * (rank + 1)).tolist()
+        found = processes.total(torch.ones(2) * (rank + 1)).tolist()
     except Exception as error:
         sys.exit(f"{type(error).__name__} {error}")
     assert found == [3.0, 3.0]
@@ -288,10 +289,10 @@ def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder):
 def test_a_group_of_gpus_sums(tmp_path):
     script = (
         "import torch, torch.distributed as dist\n"
-        "from hessdiag.curvature import parallel\n"
+        "from hessdiag.machine import processes\n"
         f"dist.init_process_group('gloo', init_method='file://{tmp_path}/meet', rank=0, world_size=1)\n"
         "x = torch.ones(3, device='cuda:0')\n"
-        "dist.all_reduce(x, group=parallel.between_gpus())\n"
+        "dist.all_reduce(x, group=processes.between_gpus())\n"
         "assert x.tolist() == [1.0] * 3\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
@@ -299,11 +300,12 @@ def test_a_group_of_gpus_sums(tmp_path):
 
 def test_one_process_needs_no_group():
     from hessdiag.curvature.hessian import HessianOperator
-    from hessdiag.curvature.parallel import merged, shared, total
+    from hessdiag.curvature.shared import share
+    from hessdiag.machine.processes import merged, total
     from hessdiag.problem.problem import Problem
 
     problem = Problem(nn.Linear(2, 2), data=[(torch.ones(2, 2), torch.ones(2, 2))], loss="mse")
-    assert type(shared(HessianOperator(problem))) is HessianOperator
+    assert type(share(HessianOperator(problem))) is HessianOperator
     assert merged({1: "b", 0: "a"}, torch.device("cpu")) == ["a", "b"]
     assert torch.equal(total(torch.ones(2)), torch.ones(2))
     assert not torch.distributed.is_initialized()
