@@ -16,6 +16,7 @@ from torch import Tensor
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, spans
 from hessdiag.curvature.panel_sums import panel_sums
+from hessdiag.linalg import diagonals
 from hessdiag.machine import capacity, processes
 
 FEW = 5  # neurons that are no sample of more
@@ -274,7 +275,7 @@ class RowStream:
         """Diagonal and sums of some rows by products, and what they add to the sums of the linear layers' rows."""
         rows = self._others_there[start:stop]
         block = self._operator.rows(rows)
-        self.diagonal[rows] = block.gather(1, rows[:, None])[:, 0].double()
+        self.diagonal[rows] = diagonals.of_rows(block, rows)
         block = block.abs_()
         self.sums[:, rows] = torch.stack([block[:, own.start : own.stop].sum(1) for own in self._layers]).double()
         owners = self._owner_there[rows]

@@ -42,6 +42,15 @@ def at_hand(operator: SymmetricOperator) -> Tensor | None:
     return None if known is None else known()
 
 
+def of_rows(rows: Tensor, numbers: Tensor) -> Tensor:
+    """The diagonal entries in some rows (k, n) of a matrix, (k,), in float64.
+
+    >>> of_rows(torch.tensor([[5.0, 2.0, 6.0]]), torch.tensor([1]))
+    tensor([2.], dtype=torch.float64)
+    """
+    return rows.gather(1, numbers.to(rows.device)[:, None])[:, 0].double()
+
+
 @ieee()
 def exact(operator: SymmetricOperator) -> Tensor:
     """The diagonal itself, (n,), in the operator's dtype: one product for each row, unless it is at hand.

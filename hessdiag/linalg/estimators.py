@@ -117,6 +117,16 @@ def columns_of(operator: SymmetricOperator) -> Iterator[tuple[slice, Tensor]]:
         yield places, operator @ units
 
 
+def seeded(seed: int | None) -> torch.Generator:
+    """A generator of its own, on the CPU; of fresh randomness where there is no seed."""
+    generator = torch.Generator()
+    if seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(seed)
+    return generator
+
+
 def probes(operator: SymmetricOperator, count: int, seed: int | None, *, signs: bool = False) -> Tensor:
     """Random vectors as columns, shape (n, count): standard normal, or of random signs.
 
@@ -135,11 +145,7 @@ def _drawn(operator: SymmetricOperator, count: int, seed: int | None, dtype: tor
 
     Normal numbers in float64, or where they are many in float32, which is as random and five times as fast.
     """
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
+    generator = seeded(seed)
     n = operator.shape[0]
     drawn = torch.empty(n, count, dtype=dtype, device=operator.device)
     step = max(LONG // max(count, 1), 16)

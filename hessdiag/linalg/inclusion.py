@@ -12,6 +12,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from hessdiag.linalg import cauchy
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
@@ -200,18 +201,10 @@ def sketch_row_sums(operator: SymmetricOperator, count: int, seed: int | None = 
     """
     if count < LEAST_PROBES:
         raise ValueError(f"a Cauchy sketch needs at least {LEAST_PROBES} probes")
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    logs = torch.zeros(operator.shape[0], dtype=torch.float64, device=operator.device)
     together = max(1, min(_TOGETHER, LONG // operator.shape[0]))  # vectors can be long
-    for start in range(0, count, together):
-        columns = min(together, count - start)
-        uniform = torch.rand(operator.shape[0], columns, generator=generator, dtype=torch.float64)
-        cauchy = torch.tan(math.pi * (uniform - 0.5)).to(operator.device, operator.dtype)
-        logs += (operator @ cauchy).abs().double().log().sum(1)  # log 0 = -inf: a zero row stays zero
+    logs = torch.zeros(operator.shape[0], dtype=torch.float64, device=operator.device)
+    for images in cauchy.images(operator, count, seed, together=together):
+        logs += images.abs().double().log().sum(1)  # log 0 = -inf: a zero row stays zero
     sums = sketch_correction(count) * (logs / count).exp().cpu().numpy()
     return RowSums(sums, sketch_relative_stderr(count), count)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.linalg import pairs, sampling
+from hessdiag.linalg import diagonals, pairs, sampling
 from hessdiag.linalg.estimators import SIGNED
 from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work
@@ -74,7 +74,7 @@ def plan(spent: Outlay, operator: HessianOperator, gauss_newton: GaussNewtonOper
     layers, kinds = problem.executed_layers, 1 if gauss_newton is None else 2
     fewest = probes * len(layers) * kinds
     rows = _most_rows(problem, probes)
-    together = _portion(operator)
+    together = operators.together(operator, LARGEST_PORTION)
     numbers = 2 * kinds - 1  # of each vector: products with H, G and H - G
     held = {"vectors of a product": together * (1 + numbers * double)}
     # The order and signs of every layer; squares and products of the largest, as they are put into that order.
@@ -127,7 +127,7 @@ def sampled(
 
     own: dict[int, tuple[Floats, float, Floats]] = {}
     folds = [pairs.Fold.of(layer.size, operator.device) for layer in layers]
-    interrupted, size = False, pieces.choice("vectors together", lambda: _portion(operator))
+    interrupted, size = False, pieces.choice("vectors together", lambda: operators.together(operator, LARGEST_PORTION))
     state = pieces.state("probes")
     own |= _taken(state.arrays, [probe(index) for index in range(state.units)], count)
 
@@ -242,15 +242,6 @@ def _signs(operator: HessianOperator, layers: Sequence[Layer], seeds: Sequence[t
     return vectors
 
 
-def _portion(operator: HessianOperator) -> int:
-    """Vectors per product: one pass, or many where each pass rebuilds the graphs of several batches."""
-    if len(operator.problem.data) == 1:
-        return operator.chunk
-    return max(operator.chunk, min(LARGEST_PORTION, operators.vectors_that_fit(operator) // 4))
-
-
 def _diagonal(operator: HessianOperator, indices: Tensor, layer: Layer) -> Floats:
     """|H_ii| for some rows of one layer."""
-    block = operator.rows(indices, layer)
-    places = (indices - layer.start).to(block.device)
-    return block.gather(1, places[:, None])[:, 0].double().abs().cpu().numpy()
+    return diagonals.of_rows(operator.rows(indices, layer), indices - layer.start).abs().cpu().numpy()

@@ -13,7 +13,7 @@ from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError
-from hessdiag.linalg import inclusion
+from hessdiag.linalg import diagonals, inclusion
 from hessdiag.linalg.eigensolver import ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
@@ -106,8 +106,7 @@ def streamed(operator: HessianOperator, report: Progress) -> Rows:
 
 def _entries_and_sums(rows: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
     """Of rows with these numbers: the diagonal entries and the absolute sums."""
-    diagonal = rows.gather(1, numbers.to(rows.device)[:, None])[:, 0]
-    return diagonal.double().cpu(), rows.abs().sum(1, dtype=torch.float64).cpu()
+    return diagonals.of_rows(rows, numbers).cpu(), rows.abs().sum(1, dtype=torch.float64).cpu()
 
 
 def sketched(operator: SymmetricOperator, seed: int, report: Progress) -> Rows:

@@ -81,6 +81,13 @@ def trust(found: checks.Examination) -> dict[str, Any]:
     }
 
 
+def together(operator: HessianOperator, most: int) -> int:
+    """Vectors of one product: those of one pass, or many where each pass rebuilds the graphs of several batches."""
+    if len(operator.problem.data) == 1:
+        return operator.chunk
+    return max(operator.chunk, min(most, vectors_that_fit(operator) // 4))
+
+
 def vectors_that_fit(matrix: SymmetricOperator) -> int:
     """How many vectors of the matrix's size a quarter of the free memory holds, in each process."""
     fitting = max(free_bytes(matrix.device) // 4 // (matrix.shape[0] * matrix.dtype.itemsize), 1)

@@ -1,6 +1,5 @@
 """Rows of a Hessian for its diagonal share: all or a sample, kept as they come; and what there is when it stops."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,11 +11,11 @@ from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
-from hessdiag.linalg import sampling
+from hessdiag.linalg import cauchy, diagonals, sampling
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import processes
-from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.questions.common import operators
 from hessdiag.questions.common.pieces import Arrays, Pieces
 
 Floats = NDArray[np.float64]
@@ -224,23 +223,18 @@ def row_scales(operator: HessianOperator, seed: int) -> Floats:
 
     H times a Cauchy vector is Cauchy in every entry, with that sum for a scale.
     """
-    n, long = operator.shape[0], operator.shape[0] > LONG
-    generator = torch.Generator().manual_seed(seed)
+    n, half = operator.shape[0], SKETCHES // 2
+    together = 1 if n > LONG else half
     tiny = torch.finfo(torch.float64).tiny
     found = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
     alive = torch.zeros(n, dtype=torch.bool, device=operator.device)
-    together = 1 if long else SKETCHES // 2
-    for index in range(0, SKETCHES, together):
-        cauchy = torch.empty(n, together, dtype=operator.dtype, device=operator.device)
-        for part in torch.split(cauchy, LONG):
-            uniform = torch.rand(part.shape, generator=generator, dtype=torch.float64)
-            part.copy_(torch.tan(math.pi * (uniform - 0.5)))
-        sketch = (operator @ (cauchy[:, 0] if long else cauchy)).abs_().view(n, together)
-        alive |= (sketch > 0).any(1)
-        logs = found[index // (SKETCHES // 2)]
-        for total, part in zip(torch.split(logs, LONG), torch.split(sketch, LONG), strict=True):
+    for index, images in enumerate(cauchy.images(operator, SKETCHES, seed, together=together)):
+        sizes = images.abs_()
+        alive |= (sizes > 0).any(1)
+        logs = found[index * together // half]
+        for total, part in zip(torch.split(logs, LONG), torch.split(sizes, LONG), strict=True):
             total += part.double().clamp_(min=tiny).log_().sum(1)
-    guesses: Floats = found.div_(SKETCHES // 2).exp_().mul_(alive).cpu().numpy()
+    guesses: Floats = found.div_(half).exp_().mul_(alive).cpu().numpy()
     return guesses
 
 
@@ -253,7 +247,8 @@ def _compute(
 ) -> tuple[Rows, str, bool]:
     """Rows in order, keeping their sums only, with the engine; an interrupt from the keyboard ends early."""
     layers = operator.problem.layer_slices
-    portion = processes.least(_portion(operator), operator.device)  # of the same passes each process has some
+    of_this = operators.together(operator, LARGEST_PORTION)
+    portion = processes.least(of_this, operator.device)  # of the same passes each process has some
     size = pieces.choice("rows together", lambda: portion)
     state = pieces.state("rows")
     engine = _engine(state.arrays)
@@ -304,15 +299,7 @@ def _engine(arrays: Arrays) -> str | None:
 
 def _row_sums(block: torch.Tensor, indices: torch.Tensor, layers: tuple[Layer, ...]) -> tuple[Floats, Floats]:
     """Of some rows: the diagonal entries, and absolute sums by column layer."""
-    diagonal = block.gather(1, indices.to(block.device)[:, None])[:, 0].double().cpu().numpy()
+    diagonal = diagonals.of_rows(block, indices).cpu().numpy()
     block = block.abs_()
     by_layer = [block[:, layer.start : layer.stop].sum(1, dtype=torch.float64) for layer in layers]
     return diagonal, torch.stack(by_layer, dim=1).cpu().numpy()
-
-
-def _portion(operator: HessianOperator) -> int:
-    """Rows together: one pass, or many where each portion rebuilds the graphs of several batches."""
-    if len(operator.problem.data) == 1:
-        return operator.chunk
-    row_bytes = operator.shape[1] * operator.dtype.itemsize
-    return max(operator.chunk, min(LARGEST_PORTION, free_bytes(operator.device) // 16 // row_bytes))
