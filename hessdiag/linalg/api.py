@@ -9,13 +9,14 @@ import torch
 
 from hessdiag.linalg import diagonals, discs, estimators, sketches
 from hessdiag.linalg.adapted import adapted
-from hessdiag.linalg.densities import Density, spectral_density
+from hessdiag.linalg.densities import Density
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.discs import Discs
 from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate, refuse_less
 from hessdiag.linalg.inclusion import LEAST_PROBES
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.quadrature import spectral_density
 from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 
 

@@ -22,7 +22,7 @@ from scipy.sparse.linalg import eigsh
 import hessdiag
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.linalg import densities
+from hessdiag.linalg import quadrature
 from hessdiag.problem.device import device_named
 from hessdiag.problem.problem import Problem
 from tests.benchmarks import peers, problems
@@ -166,7 +166,7 @@ def density(device: torch.device) -> Iterator[str]:
         problem = make()
         times = race(
             {
-                "hessdiag": lambda p=problem: densities.spectral_density(
+                "hessdiag": lambda p=problem: quadrature.spectral_density(
                     HessianOperator(replace(p)), probes=8, steps=60, seed=0
                 ),
                 "hessian-eigenthings": lambda p=problem: hessian_eigenthings.spectral_density(

@@ -24,7 +24,7 @@ from hessdiag.cli import main
 from hessdiag.curvature import mlp_norms
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.linalg import densities, eigensolver, inclusion
+from hessdiag.linalg import eigensolver, inclusion, quadrature
 from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.problem.batches import batch
@@ -107,7 +107,7 @@ def parts() -> Iterator[dict[str, Any]]:
                 return eigensolver.extreme_eigenpairs(matrix, lowest=1, highest=1, **limits)
 
             yield {"name": f"step of extreme_eigenpairs, block {block}", "counts": _per_step(gpu, solved, 10, 20)}
-        density = lambda steps: densities.spectral_density(matrix, probes=4, steps=steps, seed=0)  # noqa: E731
+        density = lambda steps: quadrature.spectral_density(matrix, probes=4, steps=steps, seed=0)  # noqa: E731
         yield {"name": "step of spectral_density, 4 probes", "counts": _per_step(gpu, density, 10, 20)}
         dense = torch.randn(60, 60, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
         yield {"name": "perron", "counts": counted(gpu, lambda: inclusion.perron((dense + dense.T).to(GPU)))}

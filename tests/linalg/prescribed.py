@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from hessdiag.linalg import densities, estimators
-from hessdiag.linalg.densities import Density, spectral_density
+from hessdiag.linalg.densities import Density
+from hessdiag.linalg.quadrature import spectral_density
 
 N, STEPS, DEFLATED = 400, 30, 10
 

@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from hessdiag.linalg import densities
-from hessdiag.linalg.densities import Density, spectral_density
+from hessdiag.linalg.densities import Density
+from hessdiag.linalg.quadrature import spectral_density
 
 N = 400
 

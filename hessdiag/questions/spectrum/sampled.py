@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature.support import Restricted
-from hessdiag.linalg import densities, estimators, intervals
+from hessdiag.linalg import estimators, intervals, quadrature
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
@@ -140,7 +140,7 @@ def _density(asked: Sampling, task: Quadratures, values: Tensor, vectors: Tensor
     """The rest by quadrature, with the converged pairs taken out and put back."""
     report, most = asked.report, asked.products
     task.taken = len(values)
-    return densities.spectral_density(
+    return quadrature.spectral_density(
         asked.matrix,
         probes=asked.probes,
         steps=asked.steps,

@@ -8,7 +8,7 @@ import torch
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
-from hessdiag.linalg import densities
+from hessdiag.linalg import quadrature
 from hessdiag.machine import cost
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.bounds import measure as bounds_module
@@ -76,8 +76,8 @@ def test_the_first_part_of_a_spectrum_leaves_bounds(products, values):
 
 
 def test_one_probe_alone_leaves_no_density(monkeypatch):
-    real = densities.spectral_density
-    monkeypatch.setattr(densities, "spectral_density", lambda *a, **k: stopped(1, lambda: real(*a, **k)))
+    real = quadrature.spectral_density
+    monkeypatch.setattr(quadrature, "spectral_density", lambda *a, **k: stopped(1, lambda: real(*a, **k)))
     found = spectrum(problem(), probes=4, steps=30)
     assert (found.status, found.density) == ("interrupted", None)
     assert all(outlier.converged for outlier in found.outliers)
