@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from hessdiag.questions.forward.model import forward_model
     from hessdiag.questions.spectrum.measure import spectrum
     from hessdiag.questions.spectrum.result import Spectrum
-    from hessdiag.questions.vanishing.measure import Vanishing, vanishing
+    from hessdiag.questions.vanishing.measure import vanishing
     from hessdiag.questions.vanishing.models import vanishing_of
+    from hessdiag.questions.vanishing.result import Vanishing
 
 __version__ = "0.1.0"
 
@@ -45,7 +46,7 @@ _HOMES = {
     "Problem": "hessdiag.problem.problem",
     "ProblemRequest": "hessdiag.problem.load",
     "Spectrum": "hessdiag.questions.spectrum.result",
-    "Vanishing": "hessdiag.questions.vanishing.measure",
+    "Vanishing": "hessdiag.questions.vanishing.result",
     "blocks": "hessdiag.questions.blocks.measure",
     "bounds": "hessdiag.questions.bounds.measure",
     "chain": "hessdiag.questions.chain.measure",

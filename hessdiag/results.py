@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from hessdiag.questions.chain.plateau import Plateau
     from hessdiag.questions.chain.sample import Magnitude, Sample
     from hessdiag.questions.common.certificate import Certificate
-    from hessdiag.questions.common.ensemble_statistics import NormStatistics
     from hessdiag.questions.common.inertia import Inertia
     from hessdiag.questions.common.measured import Measured
+    from hessdiag.questions.common.prediction import Theory
     from hessdiag.questions.common.verdict import Finding
     from hessdiag.questions.diag_share.baselines import Baselines
     from hessdiag.questions.diag_share.totals import LayerShare
@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from hessdiag.questions.forward.norms import RatioStatistics
     from hessdiag.questions.forward.solution import Achieved, LayerGain, Solution
     from hessdiag.questions.spectrum.result import Curve, LogCurve, Moment, Outlier
-    from hessdiag.questions.vanishing.measure import Failure, Rate
-    from hessdiag.questions.vanishing.norms import DepthNorms, LayerNorms
-    from hessdiag.questions.vanishing.theory import Theory
+    from hessdiag.questions.vanishing.result import DepthNorms, Failure, LayerNorms, NormStatistics, Rate
 
 _HOMES = {
     "Achieved": "hessdiag.questions.forward.solution",
@@ -36,33 +34,33 @@ _HOMES = {
     "Component": "hessdiag.linalg.inclusion",
     "CriticalScale": "hessdiag.questions.chain.measure",
     "Curve": "hessdiag.questions.spectrum.result",
-    "DepthNorms": "hessdiag.questions.vanishing.norms",
+    "DepthNorms": "hessdiag.questions.vanishing.result",
     "Eigenpair": "hessdiag.questions.eigs.result",
-    "Failure": "hessdiag.questions.vanishing.measure",
+    "Failure": "hessdiag.questions.vanishing.result",
     "Finding": "hessdiag.questions.common.verdict",
     "IndefinitePair": "hessdiag.questions.blocks.proof",
     "Inertia": "hessdiag.questions.common.inertia",
     "InitRatios": "hessdiag.questions.forward.measure",
     "Kink": "hessdiag.curvature.point.result",
     "LayerGain": "hessdiag.questions.forward.solution",
-    "LayerNorms": "hessdiag.questions.vanishing.norms",
+    "LayerNorms": "hessdiag.questions.vanishing.result",
     "LayerRatio": "hessdiag.questions.forward.measure",
     "LayerShare": "hessdiag.questions.diag_share.totals",
     "LogCurve": "hessdiag.questions.spectrum.result",
     "Magnitude": "hessdiag.questions.chain.sample",
     "Measured": "hessdiag.questions.common.measured",
     "Moment": "hessdiag.questions.spectrum.result",
-    "NormStatistics": "hessdiag.questions.common.ensemble_statistics",
+    "NormStatistics": "hessdiag.questions.vanishing.result",
     "Outlier": "hessdiag.questions.spectrum.result",
     "Plateau": "hessdiag.questions.chain.plateau",
     "Point": "hessdiag.curvature.point.result",
-    "Rate": "hessdiag.questions.vanishing.measure",
+    "Rate": "hessdiag.questions.vanishing.result",
     "RatioStatistics": "hessdiag.questions.forward.norms",
     "Sample": "hessdiag.questions.chain.sample",
     "Share": "hessdiag.questions.chain.measure",
     "SignShares": "hessdiag.questions.chain.measure",
     "Solution": "hessdiag.questions.forward.solution",
-    "Theory": "hessdiag.questions.vanishing.theory",
+    "Theory": "hessdiag.questions.common.prediction",
 }
 
 __all__ = [

@@ -83,7 +83,7 @@ QUESTIONS = (
         "vanishing",
         "Gradient and Hessian norms against depth, beside theory.",
         headlines=("rates.gradient.per_layer", "rates.hessian.per_layer"),
-        public={"Vanishing": "measure", "vanishing": "measure", "vanishing_of": "models"},
+        public={"Vanishing": "result", "vanishing": "measure", "vanishing_of": "models"},
         synonyms=("depth", "gradients"),
     ),
     Question(

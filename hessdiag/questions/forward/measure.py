@@ -20,6 +20,8 @@ from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw, law
 from hessdiag.problem.device import device_named
 from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.square_networks import predict
 from hessdiag.questions.common.verdict import Z_ALLOWED, Finding, Status
 from hessdiag.questions.forward.gain import FIRST_SHARE, Target, closed_form
 from hessdiag.questions.forward.norms import Floats, RatioStatistics, chunk_count, pace, ratio_statistics
@@ -27,7 +29,6 @@ from hessdiag.questions.forward.solution import Solution, solution
 from hessdiag.questions.forward.solve import Ensemble, measure_and_solve
 from hessdiag.questions.forward.theory import exact_kurtosis, exact_log_medians, exact_log_rms
 from hessdiag.questions.forward.verdict import findings
-from hessdiag.questions.vanishing.theory import Theory, predict
 from hessdiag.theory.gaussian_nets import gate_moments
 
 Progress = Callable[[int, int, str], None]

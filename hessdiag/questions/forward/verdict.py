@@ -4,6 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
+from hessdiag.questions.common.prediction import Theory
 from hessdiag.questions.common.verdict import (
     Z_ALLOWED,
     Finding,
@@ -12,7 +13,6 @@ from hessdiag.questions.common.verdict import (
     interrupted_early,
     most_severe_first,
 )
-from hessdiag.questions.vanishing.theory import Theory
 
 if TYPE_CHECKING:
     from hessdiag.questions.forward.measure import Forward, InitRatios

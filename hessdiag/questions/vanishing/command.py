@@ -21,7 +21,7 @@ from hessdiag.problem import spec
 from hessdiag.report.document import document
 
 if TYPE_CHECKING:
-    from hessdiag.questions.vanishing.measure import Vanishing
+    from hessdiag.questions.vanishing.result import Vanishing
 
 PLACE = "{depth}"
 OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code", "max_unpacked")

@@ -1,223 +1,84 @@
 """How gradient and Hessian norms change with depth, over many random fully connected networks."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Literal
 
-import numpy as np
 import torch
 
 from hessdiag.curvature.measurement import ensemble
-from hessdiag.curvature.point.result import Point
-from hessdiag.errors import ComputeError, SpecError
+from hessdiag.errors import ComputeError
 from hessdiag.machine.cost import gib, refuse_many
 from hessdiag.machine.memory import free_bytes
-from hessdiag.nets import activations
+from hessdiag.nets.activations import activation as named
 from hessdiag.nets.ensemble import Ensemble
-from hessdiag.nets.initializers import Distribution, default_init, law
+from hessdiag.nets.initializers import Distribution, default_init
 from hessdiag.problem.device import device_named
-from hessdiag.questions.common.ensemble_statistics import NormStatistics
-from hessdiag.questions.common.measured import point_result
-from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.verdict import Finding, Status
+from hessdiag.questions.common.ensembles import Plan, Run, drawn_from, refuse_below, until_interrupted
+from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.square_networks import predict
+from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.vanishing.norms import (
-    DepthNorms,
-    LayerNorms,
+    SquaredNorms,
     affordable_networks,
     check_against_products,
     hessian_work,
     kept,
+    layer_norms,
     measure,
-    statistics_of,
+    summarized,
 )
-from hessdiag.questions.vanishing.theory import Theory, predict
+from hessdiag.questions.vanishing.rates import agreement, rates
+from hessdiag.questions.vanishing.result import LARGEST_Z, DepthNorms, LayerNorms, Vanishing
 from hessdiag.questions.vanishing.verdict import findings
 
-Progress = Callable[[int, int, str], None]
 OF_A_LAYER = 1_000  # bytes of a tensor, or of what is said of a layer, beside its numbers
 WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
 SMALL_WIDTH = 64
 SAMPLES = 16  # default batch
-DEEP = 1 / 8  # of the deepest network: what is shallower has not settled to a rate
 SEEDS = 200  # default number of networks for gradients
-LARGEST_Z = 5.0  # standard errors between exact norms and their check by random products
-FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
-
-QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
 
 
-@dataclass(frozen=True)
-class Rate:
-    """Change of a log-median per layer (natural log) from one depth to another, beside the asymptotic theory."""
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Which networks are measured.
 
-    per_layer: float
-    per_layer_stderr: float
-    theory_per_layer: float | None
-    from_depth: int
-    to_depth: int
-
-
-def _known(norm: NormStatistics | None) -> TypeGuard[NormStatistics]:
-    """Whether a log-median has an error."""
-    return norm is not None and math.isfinite(norm.log_median) and 0 < norm.log_median_stderr < math.inf
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """A measured log-median against an exact one, in standard errors."""
-
-    depth: int
-    quantity: str
-    measured_log_median: float
-    stderr: float
-    theory_log_median: float
-
-    @property
-    def z(self) -> float:
-        """Standard errors between the two."""
-        return (self.measured_log_median - self.theory_log_median) / self.stderr
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A depth that could not be measured: why, and what might help."""
-
-    depth: int
-    says: str
-    hint: str | None
-
-    def error(self) -> ComputeError:
-        """The same, to be raised."""
-        return ComputeError(f"at depth {self.depth}: {self.says}", self.hint)
-
-
-@dataclass(frozen=True)
-class Vanishing:
-    """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys.
-
-    `width` and `activation` are `None` for networks that `vanishing_of` builds, and so is `init` where those keep the
-    weights that they are built with. `asked` are the depths that were asked for, of which an interrupt leaves some.
+    Attributes:
+        depths: Weight matrices, ascending.
+        width: As it was asked for.
+        init: Their initialization.
+        distribution: Drawn from instead of its own.
+        activation: Its name.
+        seeds: Networks at every depth.
+        batch: Samples.
+        seed: Of all randomness.
     """
 
-    width: int | Literal["same"] | None
-    init: str | None
+    depths: tuple[int, ...]
+    width: int | Literal["same"]
+    init: str
     distribution: Distribution | None
-    activation: str | None
+    activation: str
     seeds: int
     batch: int
     seed: int
-    device: str
-    depths: tuple[DepthNorms, ...]
+
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """Depth and width of each."""
+        return [(depth, depth if self.width == "same" else self.width) for depth in self.depths]
+
+
+@dataclass(frozen=True)
+class Depth:
+    """What was found at one depth."""
+
+    norms: DepthNorms
     layers: tuple[LayerNorms, ...]
-    checks: dict[str, float | None]
-    check_tolerance: float
-    interrupted: bool
-    same_weights: bool = False
-    resumed_pieces: int = 0
-    failed: tuple[Failure, ...] = ()
-    trusted: bool = True
-    point: Point | None = None
-    asked: tuple[int, ...] = ()
-
-    def predict(self, width: int | None) -> Theory | None:
-        """What closed forms predict at a width; `None` where there are none."""
-        if width is None or self.init is None or self.activation is None:
-            return None
-        return predict(self.init, self.activation, width, self.distribution)
-
-    @cached_property
-    def rates(self) -> dict[str, Rate]:
-        """Change per layer of every quantity's log-median between two depths; empty for width = depth.
-
-        Two medians of the table give each rate, so that a reader can do it again; a line through all medians between
-        them would know it little better.
-        """
-        ends = self.ends
-        if ends is None or self.width == "same":
-            return {}
-        theory, layers = self.predict(self.width), ends[1].depth - ends[0].depth
-        found = {}
-        for quantity in QUANTITIES:
-            first, last = (statistics_of(entry, quantity) for entry in ends)
-            if not (_known(first) and _known(last)):
-                continue
-            change = last.log_median - first.log_median
-            stderr = math.hypot(first.log_median_stderr, last.log_median_stderr)
-            limit = theory.rates.get(quantity) if theory else None
-            found[quantity] = Rate(change / layers, stderr / layers, limit, ends[0].depth, ends[1].depth)
-        return found
-
-    @property
-    def ends(self) -> tuple[DepthNorms, DepthNorms] | None:
-        """The depths between which all rates are taken: the deepest, and the first from an eighth of it on."""
-        known = [entry for entry in self.depths if _known(entry.gradient_norm)]
-        deep = [entry for entry in known if entry.depth >= max(DEEP * known[-1].depth, 2)]
-        return (deep[0], deep[-1]) if len(deep) > 1 else None
-
-    @cached_property
-    def agreement(self) -> tuple[Agreement, ...]:
-        """Every measured log-median for which theory is exact."""
-        return tuple(
-            Agreement(entry.depth, quantity, norm.log_median, norm.log_median_stderr, float(np.log(value)))
-            for entry in self.depths
-            for quantity, value in (entry.theory_median or {}).items()
-            if (norm := statistics_of(entry, quantity)) is not None
-            and norm.log_median_stderr > 0
-            and norm.networks >= FEWEST_TO_COMPARE
-        )
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """What the self-checks allow, by name."""
-        return dict.fromkeys(self.checks, self.check_tolerance)
-
-    @property
-    def check_failed(self) -> bool:
-        """Whether a self-check came out beyond its tolerance."""
-        apart = [value for value in self.checks.values() if value is not None]
-        return not self.trusted or any(not abs(value) <= self.check_tolerance for value in apart)
-
-    @property
-    def status(self) -> Status:
-        """Whether the measurement was interrupted, or a self-check or a depth failed ("inexact")."""
-        if self.interrupted:
-            return "interrupted"
-        return "inexact" if self.check_failed or self.failed else "ok"
-
-    @property
-    def theory(self) -> dict[str, Any] | None:
-        """What closed forms predict for the setting, and under which assumptions."""
-        theory = self.predict(self.depths[-1].width) if self.depths else None
-        return asdict(theory) if theory else None
-
-    @property
-    def findings(self) -> tuple[Finding, ...]:
-        """The verdict."""
-        return tuple(findings(self))
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        own = ("width", "init", "distribution", "activation", "seeds", "batch")
-        return (
-            {name: getattr(self, name) for name in own}
-            | {
-                "depths": [asdict(entry) for entry in self.depths],
-                "failed": [{"depth": entry.depth, "says": entry.says} for entry in self.failed],
-                "layers": [asdict(entry) for entry in self.layers],
-                "rates": {quantity: asdict(rate) for quantity, rate in self.rates.items()},
-                "agreement": [asdict(entry) | {"z": entry.z} for entry in self.agreement],
-            }
-            | ({} if self.point is None else point_result(self.point))
-        )
+    check: float | None
 
 
 @ensemble(less="--hessian-seeds 4, or --batch 8")
@@ -265,65 +126,114 @@ def vanishing(
     >>> [entry.depth for entry in measured.depths], measured.status
     ([2, 4], 'ok')
     """
-    grid_depths = depth_grid(depth)
-    for name, value, least in (
-        ("depth", min(grid_depths, default=0), 1),
-        ("width", width, 1),
-        ("seeds", seeds, 2),
-        ("batch", batch, 1),
-        ("hessian-seeds", hessian_seeds, 2),
-    ):
-        if isinstance(value, int) and value < least:
-            raise SpecError(f"--{name} must be at least {least}, not {value}.", f"--{name} {max(32, least)}")
-    phi, init = activations.activation(activation), init or default_init(activation)
-    weight_law = law(init, 1, 1, distribution)
-    grid = [(L, L if width == "same" else width) for L in grid_depths]
-    networks = min(seeds, hessian_seeds or affordable_networks(grid, batch))
-    operations = sum(networks * hessian_work(L, d, batch) + 6.0 * seeds * batch * L * d * d for L, d in grid)
+    grid = Grid(
+        depths=tuple(depth_grid(depth)),
+        width=width,
+        init=init or default_init(activation),
+        distribution=distribution,
+        activation=activation,
+        seeds=seeds,
+        batch=batch,
+        seed=seed,
+    )
+    _refuse(grid, hessian_seeds)
+    networks = min(seeds, hessian_seeds or affordable_networks(grid.sizes, batch))
+    plan = _plan(grid, networks, device)
+    run = plan.begin(resume, progress)
+    found, interrupted = until_interrupted(_measured(grid, networks, plan.device, run))
+    return _assembled(grid, plan.device, run, found, interrupted)
+
+
+def _refuse(grid: Grid, hessian_seeds: int | None) -> None:
+    """Refuse what cannot be measured, or is not known by its name.
+
+    Raises:
+        SpecError: naming the flag.
+    """
+    refuse_below(1, 32, depth=min(grid.depths, default=0), width=grid.width, batch=grid.batch)
+    refuse_below(2, 32, seeds=grid.seeds, hessian_seeds=hessian_seeds)
+    named(grid.activation)
+    drawn_from(grid.init, grid.distribution)
+
+
+def _plan(grid: Grid, networks: int, device: str) -> Plan:
+    """What it takes, with Hessian norms of so many networks.
+
+    Raises:
+        ComputeError: naming what does fit.
+    """
+    sizes, seeds, batch = grid.sizes, grid.seeds, grid.batch
+    operations = sum(networks * hessian_work(L, d, batch) + 6.0 * seeds * batch * L * d * d for L, d in sizes)
     place = device_named(device, operations)
-    _fits(grid[-1], place)
-    deepest, widest = grid[-1]
+    deepest, widest = sizes[-1]
+    _fits(sizes[-1], place)
     refuse_many(batch, 8 * widest * (3 * deepest + 6), place, "samples", "--batch")
     refuse_many(seeds, 8 * (2 * deepest + 24), place, "networks", "--seeds")
-    work = [round(1 + networks * hessian_work(L, d, batch) / 1e6) for L, d in grid]
-    settings = {
-        "command": "vanishing", "depths": grid_depths, "width": width, "init": init, "activation": activation,
-        "seeds": seeds, "hessian_seeds": networks, "batch": batch, "seed": seed,
-        "distribution": distribution,
-    }  # fmt: skip
-    pieces = Pieces(resume, settings, place)
-    report = progress or (lambda done, total, what: None)
-    depths = ", ".join(str(L) for L, _ in grid)
-    disk = pieces.said(*map(sum, zip(*(kept(L, d, batch, seeds, networks) for L, d in grid), strict=True)))
-    report(0, sum(work), f"{seeds:,} networks at depths {depths}; Hessian norms of {networks:,}{disk}")
-    measured: list[DepthNorms] = []
-    layers: tuple[LayerNorms, ...] = ()
-    checks: dict[str, float | None] = {}
-    interrupted = False
-    try:
-        for index, (L, d) in enumerate(grid):
-            ensemble = Ensemble(L, d, init, batch, seed, place, distribution)
-            if not checks:
-                checks = {"hessian_norm_z": check_against_products(ensemble, phi)}
-            before, done = sum(work[:index]), 0
-
-            def advance(count: int, before: int = before, share: float = work[index] / networks) -> None:
-                nonlocal done
-                done += count
-                report(before + round(done * share), sum(work), "")
-
-            with _threads(d):
-                entry, layers = measure(ensemble, phi, activation, seeds, networks, advance, pieces)
-            measured.append(entry)
-    except KeyboardInterrupt:
-        if not measured:
-            raise
-        interrupted = True
-    return Vanishing(
-        width, init, weight_law.distribution if weight_law else None, activation, seeds, batch, seed, str(place),
-        tuple(measured), layers, checks, LARGEST_Z, interrupted, resumed_pieces=pieces.taken,
-        asked=tuple(grid_depths),
+    depths = ", ".join(map(str, grid.depths))
+    disk = [kept(L, d, batch, seeds, networks) for L, d in sizes]
+    return Plan(
+        what=f"{seeds:,} networks at depths {depths}; Hessian norms of {networks:,}",
+        steps=sum(_steps(grid, networks)),
+        settings={
+            "command": "vanishing", "depths": grid.depths, "width": grid.width, "init": grid.init,
+            "activation": grid.activation, "seeds": seeds, "hessian_seeds": networks, "batch": batch,
+            "seed": grid.seed, "distribution": grid.distribution,
+        },
+        device=place,
+        kept=(sum(numbers for numbers, _ in disk), sum(files for _, files in disk)),
     )  # fmt: skip
+
+
+def _steps(grid: Grid, networks: int) -> list[int]:
+    """Of the progress, at each depth."""
+    return [round(1 + networks * hessian_work(L, d, grid.batch) / 1e6) for L, d in grid.sizes]
+
+
+def _measured(grid: Grid, networks: int, place: torch.device, run: Run) -> Iterator[Depth]:
+    """Depth by depth; the first one's exact norms are held against random products."""
+    check = None
+    for index, ((L, d), steps) in enumerate(zip(grid.sizes, _steps(grid, networks), strict=True)):
+        drawn = Ensemble(L, d, grid.init, grid.batch, grid.seed, place, grid.distribution)
+        if not index:
+            check = check_against_products(drawn, named(grid.activation))
+        squares = _squares(grid, drawn, networks, steps / networks, run)
+        yield Depth(summarized(squares, drawn, grid.activation), layer_norms(squares), check)
+
+
+def _squares(grid: Grid, drawn: Ensemble, networks: int, steps: float, run: Run) -> SquaredNorms:
+    """Norms of all networks of a depth, each of whose Hessians is so many steps of the progress."""
+
+    def advance(count: int) -> None:
+        run.meter.advance(count * steps)
+
+    with _threads(drawn.width):
+        return measure(drawn, named(grid.activation), grid.seeds, networks, advance, run.pieces)
+
+
+def _assembled(grid: Grid, place: torch.device, run: Run, found: Sequence[Depth], interrupted: bool) -> Vanishing:
+    depths = tuple(entry.norms for entry in found)
+    theory = predict(grid.init, grid.activation, grid.sizes[len(found) - 1][1], grid.distribution)
+    result = Vanishing(
+        width=grid.width,
+        init=grid.init,
+        distribution=drawn_from(grid.init, grid.distribution),
+        activation=grid.activation,
+        seeds=grid.seeds,
+        batch=grid.batch,
+        depths=depths,
+        layers=found[-1].layers,
+        rates={} if grid.width == "same" else rates(depths, theory),
+        agreement=agreement(depths),
+        seed=grid.seed,
+        device=str(place),
+        checks={"hessian_norm_z": found[0].check},
+        check_tolerance=LARGEST_Z,
+        interrupted=interrupted,
+        prediction=theory,
+        resumed_pieces=run.pieces.taken,
+        asked=grid.depths,
+    )
+    return replace(result, findings=tuple(findings(result)))
 
 
 def unmeasured(
@@ -339,7 +249,22 @@ def unmeasured(
 ) -> Vanishing:
     """The result of a run that was interrupted before its first depth was done."""
     return Vanishing(
-        width, init, distribution, activation, seeds, batch, seed, device, (), (), {}, LARGEST_Z, interrupted=True
+        width=width,
+        init=init,
+        distribution=distribution,
+        activation=activation,
+        seeds=seeds,
+        batch=batch,
+        depths=(),
+        layers=(),
+        rates={},
+        agreement=(),
+        seed=seed,
+        device=device,
+        checks={},
+        check_tolerance=LARGEST_Z,
+        interrupted=True,
+        findings=(interrupted_early(),),
     )
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,8 +15,9 @@ from hessdiag.machine.shortage import ran_out
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.ahead import drawn_ahead
 from hessdiag.nets.ensemble import Ensemble, Sample
-from hessdiag.questions.common.ensemble_statistics import NormStatistics, norm_statistics
 from hessdiag.questions.common.pieces import Arrays, Pieces
+from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms
+from hessdiag.questions.vanishing.statistics import norm_statistics
 from hessdiag.questions.vanishing.theory import exact_values
 
 Floats = NDArray[np.float64]
@@ -28,95 +29,6 @@ PROBES = 8
 CHECK_PROBES = 256
 DENSE_PARAMETERS = 256  # up to here the diagonal share is computed from the dense Hessian
 CHUNK_NUMBERS = 2**24  # numbers that the weights of one chunk of networks may hold
-
-
-@dataclass(frozen=True)
-class DepthNorms:
-    """Norms at one depth.
-
-    Attributes:
-        depth: Number of weight matrices L.
-        width: Width of every layer, input and output included; `None` for networks of another kind.
-        parameters: Number of parameters.
-        seeds: Networks behind `gradient_norm` and `vjp_norm`.
-        hessian_seeds: Networks behind the Hessian norms: the first of the same ones.
-        hessian_method: "exact" (no Hessian is formed) or "hvp" (random products; the spread holds their error).
-        hessian_probe_error: Standard error of one network's Hessian norm from its random products, relative to the
-            norm, as a median over networks; `None` where that is exact, or not told apart from the spread.
-        dead_fraction: Fraction of networks in which each sample meets a layer with all units off: no gradient at all.
-        gradient_norm: Norm of the whole gradient.
-        hessian_norm: Frobenius norm of the whole Hessian.
-        hessian_diagonal_blocks_norm: Of its layer-diagonal blocks.
-        hessian_offdiagonal_blocks_norm: Of the rest.
-        hessian_diag_share: Share of absolute mass on the diagonal, over live networks; `None` where not computed.
-        certified_indefinite: Fraction of Hessians that certainly have a negative eigenvalue: were H positive
-            semidefinite, |H_lm|^2 <= |H_ll| |H_mm| would hold for all blocks. `None` where norms are estimates.
-        vjp_norm: Norm of the first layer's gradient of <u, z> for one sample, relative to |u| |x|; `None` for networks
-            that need not have one output vector.
-        theory_rms: Exact root mean squares, by quantity, dead networks counted as zero; `None` where no closed form
-            holds.
-        theory_median: Exact medians, by quantity; `None` likewise.
-        path_width: Harmonic mean over all layers but the last of their number of inputs per neuron; `None` unless
-            measured.
-        effective_width: Likewise of their effective widths (`effective_widths`), over networks too.
-        effective_width_stderr: Its standard error.
-    """
-
-    depth: int
-    width: int | None
-    parameters: int
-    seeds: int
-    hessian_seeds: int
-    hessian_method: Literal["exact", "hvp"]
-    dead_fraction: float
-    gradient_norm: NormStatistics
-    hessian_norm: NormStatistics
-    hessian_diagonal_blocks_norm: NormStatistics
-    hessian_offdiagonal_blocks_norm: NormStatistics
-    hessian_diag_share: NormStatistics | None
-    certified_indefinite: float | None
-    vjp_norm: NormStatistics | None
-    theory_rms: dict[str, float] | None
-    theory_median: dict[str, float] | None
-    hessian_probe_error: float | None = None
-    path_width: float | None = None
-    effective_width: float | None = None
-    effective_width_stderr: float | None = None
-
-
-@dataclass(frozen=True)
-class LayerNorms:
-    """Norms of one layer's gradient and of its diagonal Hessian block, in the deepest network.
-
-    Attributes:
-        layer: Counted from 1 at the input, in the order of execution.
-        gradient_norm: Of its gradient.
-        hessian_block_norm: Of its diagonal block.
-        name: In the model; `None` for the fully connected networks, whose layers have none.
-        parameters: Their number; `None` likewise.
-        path_width: Its inputs per neuron; `None` unless measured.
-        effective_width: See `effective_widths`; harmonic mean over networks.
-        effective_width_stderr: Its standard error.
-        depth: How many layers that multiply by a matrix the data has passed with this one; `None` for those that are
-            not on the longest way from the data to the loss, and for the fully connected networks.
-    """
-
-    layer: int
-    gradient_norm: NormStatistics
-    hessian_block_norm: NormStatistics
-    name: str | None = None
-    parameters: int | None = None
-    path_width: float | None = None
-    effective_width: float | None = None
-    effective_width_stderr: float | None = None
-    depth: int | None = None
-
-
-def statistics_of(entry: DepthNorms, quantity: str) -> NormStatistics | None:
-    """The statistics of one of `QUANTITIES` at one depth; `None` where it was not measured."""
-    found = getattr(entry, f"{quantity}_norm")
-    assert found is None or isinstance(found, NormStatistics)
-    return found
 
 
 def hessian_method(depth: int, width: int, batch: int) -> Literal["exact", "hvp"]:
@@ -157,15 +69,30 @@ def check_against_products(ensemble: Ensemble, phi: Activation) -> float | None:
     return (exact - float(products.mean())) / stderr if stderr > 0 else None
 
 
+@dataclass(frozen=True)
+class SquaredNorms:
+    """Squared norms of all networks of a depth; of the Hessian's, of the first `len(total)` of them.
+
+    Attributes:
+        gradient: By layer, (seeds, L).
+        vjp: Of one backpropagated vector, (seeds,).
+        dead: Which samples meet a layer with all units off, (seeds, batch).
+        total: |H|^2, (networks,).
+        diagonal: Of its diagonal blocks, (networks, L).
+        share: Its diagonal share, (networks,); `None` where H is large.
+    """
+
+    gradient: Floats
+    vjp: Floats
+    dead: NDArray[np.bool_]
+    total: Floats
+    diagonal: Floats
+    share: Floats | None
+
+
 def measure(
-    ensemble: Ensemble,
-    phi: Activation,
-    name: str,
-    seeds: int,
-    networks: int,
-    advance: Callable[[int], None],
-    pieces: Pieces,
-) -> tuple[DepthNorms, tuple[LayerNorms, ...]]:
+    ensemble: Ensemble, phi: Activation, seeds: int, networks: int, advance: Callable[[int], None], pieces: Pieces
+) -> SquaredNorms:
     """Norms of all networks at one depth: gradients of `seeds` of them, Hessians of the first `networks`."""
     L, d, N = ensemble.depth, ensemble.width, ensemble.batch
     method = hessian_method(L, d, N)
@@ -183,43 +110,60 @@ def measure(
                 compute = partial(_hessians, sample, rows, phi, method, ensemble.seed + first, together)
                 own[first] = pieces.get(f"depth-{L}-hessians-{first}-{last}", compute)
             advance(last - first)
-    gradient, vjp, off = (np.concatenate([found[key] for found in gradients]) for key in ("gradient", "vjp", "dead"))
-    alive: NDArray[np.bool_] = ~np.all(off, axis=1)
     hessians = processes.merged(own, ensemble.device)
-    total, diagonal = (np.concatenate([found[key] for found in hessians]) for key in ("total", "diagonal"))
-    share = np.concatenate([found["share"] for found in hessians]) if "share" in hessians[0] else None
+    gradient, vjp, dead = (_joined(gradients, key) for key in ("gradient", "vjp", "dead"))
+    total, diagonal = (_joined(hessians, key) for key in ("total", "diagonal"))
+    share = _joined(hessians, "share") if "share" in hessians[0] else None
+    return SquaredNorms(gradient, vjp, dead, total, diagonal, share)
+
+
+def _joined(found: Sequence[Arrays], key: str) -> NDArray[Any]:
+    return np.concatenate([arrays[key] for arrays in found])
+
+
+def summarized(found: SquaredNorms, ensemble: Ensemble, name: str) -> DepthNorms:
+    """Statistics over the networks of one depth, beside what closed forms say of an activation of that name."""
+    L, d = ensemble.depth, ensemble.width
+    method = hessian_method(L, d, ensemble.batch)
+    alive: NDArray[np.bool_] = ~np.all(found.dead, axis=1)
+    curved = alive[: len(found.total)]
+    own = found.diagonal.sum(1)
     with np.errstate(invalid="ignore"):  # infinity less infinity, where networks explode
-        between = np.maximum(total - diagonal.sum(1), 0)
-    curved = alive[:networks]
-    hessian_norms = [norm_statistics(values, curved) for values in (total, diagonal.sum(1), between)]
+        between = np.maximum(found.total - own, 0)
+    share = None if found.share is None else norm_statistics(found.share[curved] ** 2, curved[curved])
     rms, median = exact_values(ensemble, name)
-    entry = DepthNorms(
+    return DepthNorms(
         depth=L,
         width=d,
         parameters=L * d * d,
-        seeds=seeds,
-        hessian_seeds=networks,
+        seeds=len(found.gradient),
+        hessian_seeds=len(found.total),
         hessian_method=method,
         dead_fraction=float(1 - alive.mean()),
-        gradient_norm=norm_statistics(gradient.sum(1), alive),
-        hessian_norm=hessian_norms[0],
-        hessian_diagonal_blocks_norm=hessian_norms[1],
-        hessian_offdiagonal_blocks_norm=hessian_norms[2],
-        hessian_diag_share=norm_statistics(share[curved] ** 2, curved[curved]) if share is not None else None,
-        certified_indefinite=float(_cannot_be_definite(diagonal, between).mean()) if method == "exact" else None,
-        vjp_norm=norm_statistics(vjp, ~off[:, 0]),
+        gradient_norm=norm_statistics(found.gradient.sum(1), alive),
+        hessian_norm=norm_statistics(found.total, curved),
+        hessian_diagonal_blocks_norm=norm_statistics(own, curved),
+        hessian_offdiagonal_blocks_norm=norm_statistics(between, curved),
+        hessian_diag_share=share,
+        certified_indefinite=float(_cannot_be_definite(found.diagonal, between).mean()) if method == "exact" else None,
+        vjp_norm=norm_statistics(found.vjp, ~found.dead[:, 0]),
         theory_rms=rms,
         theory_median=median,
     )
-    layers = tuple(
+
+
+def layer_norms(found: SquaredNorms) -> tuple[LayerNorms, ...]:
+    """Statistics layer by layer."""
+    alive = ~np.all(found.dead, axis=1)
+    curved = alive[: len(found.total)]
+    return tuple(
         LayerNorms(
-            index + 1,
-            norm_statistics(gradient[:, index], alive),
-            norm_statistics(diagonal[:, index], curved),
+            layer=index + 1,
+            gradient_norm=norm_statistics(found.gradient[:, index], alive),
+            hessian_block_norm=norm_statistics(found.diagonal[:, index], curved),
         )
-        for index in range(L)
+        for index in range(found.gradient.shape[1])
     )
-    return entry, layers
 
 
 def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:

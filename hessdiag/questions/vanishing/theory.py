@@ -1,57 +1,16 @@
-"""What closed forms predict for the networks that `vanishing` measures."""
+"""Exact averages and medians of the norms that `vanishing` measures, where closed forms give them."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
-from hessdiag.nets.initializers import Distribution, law
+from hessdiag.nets.initializers import law
 from hessdiag.theory import expectations, gaussian_nets
-from hessdiag.theory.rates import growth, rates
+from hessdiag.theory.rates import growth
 
 MODERATE = 700.0  # logs beyond this leave float64
-
-
-@dataclass(frozen=True)
-class Theory:
-    """Asymptotic predictions for one width.
-
-    Attributes:
-        mean_square_growth: rho, the factor by which a layer multiplies the expected squared norm; 1 is critical.
-        typical_growth: The factor by which a layer multiplies the norm of a typical network.
-        rates: Natural log per layer of each quantity's median.
-        critical_width_per_depth: At rho = 1, the width per layer of depth at which the median norm halves.
-        exact: Whether the medians are exact laws (Gaussian weights) or first order in 1 / width.
-    """
-
-    mean_square_growth: float
-    typical_growth: float
-    rates: dict[str, float]
-    critical_width_per_depth: float
-    exact: bool
-
-
-def predict(init: str, name: str, width: int, distribution: Distribution | None = None) -> Theory | None:
-    """Predictions for square networks; `None` for curved activations and dependent weights, which have no closed form.
-
-    >>> round(predict("he_normal", "relu", 32).typical_growth, 4)
-    0.9596
-    """
-    slope = activation(name).slope
-    weights = law(init, width, width, distribution)
-    if slope is None or weights is None:
-        return None
-    per_layer = growth(width, weights.variance, slope, weights.kurtosis)
-    critical = growth(width, weights.variance / math.exp(2 * per_layer.rms), slope, weights.kurtosis)
-    return Theory(
-        mean_square_growth=math.exp(2 * per_layer.rms),
-        typical_growth=math.exp(per_layer.median),
-        rates={key: value["median"] for key, value in rates(width, weights.variance, slope, weights.kurtosis).items()},
-        critical_width_per_depth=-critical.median * width / math.log(2),
-        exact=weights.distribution == "normal",
-    )
 
 
 def exact_values(ensemble: Ensemble, name: str) -> tuple[dict[str, float] | None, dict[str, float] | None]:

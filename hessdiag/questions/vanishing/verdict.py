@@ -1,10 +1,11 @@
 """What a decay of norms with depth means: its cause, and what width, gain or optimizer would mend it."""
 
 import math
-from typing import TYPE_CHECKING
 
 from hessdiag.linalg.intervals import Z
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
+from hessdiag.questions.common.agreement import farthest
+from hessdiag.questions.common.prediction import Theory
 from hessdiag.questions.common.verdict import (
     Finding,
     Level,
@@ -13,11 +14,7 @@ from hessdiag.questions.common.verdict import (
     interrupted_early,
     most_severe_first,
 )
-from hessdiag.questions.vanishing.theory import Theory
-
-if TYPE_CHECKING:
-    from hessdiag.questions.vanishing.measure import Vanishing
-    from hessdiag.questions.vanishing.norms import DepthNorms
+from hessdiag.questions.vanishing.result import DepthNorms, Vanishing
 
 GONE = 1e-2  # relative to the shallowest network, a typical gradient below this has vanished
 SUBTLE = 0.5
@@ -27,7 +24,7 @@ CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
 @most_severe_first
-def findings(measured: "Vanishing") -> list[Finding]:
+def findings(measured: Vanishing) -> list[Finding]:
     """The verdict, the most important sentence first."""
     if not measured.depths:
         return [interrupted_early()]
@@ -49,7 +46,7 @@ def findings(measured: "Vanishing") -> list[Finding]:
     return found
 
 
-def _stopped(measured: "Vanishing") -> list[Finding]:
+def _stopped(measured: Vanishing) -> list[Finding]:
     """What an interrupt left out."""
     if not measured.interrupted:
         return []
@@ -68,7 +65,7 @@ def _stopped(measured: "Vanishing") -> list[Finding]:
     ]
 
 
-def _failed(measured: "Vanishing") -> list[Finding]:
+def _failed(measured: Vanishing) -> list[Finding]:
     if not measured.failed:
         return []
     first = measured.failed[0]
@@ -83,7 +80,7 @@ def _failed(measured: "Vanishing") -> list[Finding]:
     ]
 
 
-def _checks(measured: "Vanishing") -> list[Finding]:
+def _checks(measured: Vanishing) -> list[Finding]:
     if "hessian_norm_z" not in measured.checks:
         return checks_findings(measured.checks, measured.check_tolerance, measured.point)
     if not measured.check_failed:
@@ -93,7 +90,7 @@ def _checks(measured: "Vanishing") -> list[Finding]:
     return [Finding("bad", says, f"{z:.1f} standard errors apart", "report this with the command line above")]
 
 
-def _start(measured: "Vanishing") -> "DepthNorms":
+def _start(measured: Vanishing) -> DepthNorms:
     """Where sentences about the change with depth start: where rates do, or earlier if most was lost before."""
     live = [entry for entry in measured.depths if entry.gradient_norm.networks]
     start = measured.ends[0] if measured.ends is not None else live[0]
@@ -101,16 +98,16 @@ def _start(measured: "Vanishing") -> "DepthNorms":
     return peak if peak.depth < start.depth and _falls(peak, start) > 1 / SUBTLE else start
 
 
-def _falls(start: "DepthNorms", last: "DepthNorms") -> float:
+def _falls(start: DepthNorms, last: DepthNorms) -> float:
     return start.gradient_norm.median / last.gradient_norm.median if last.gradient_norm.median else math.inf
 
 
-def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *, sound: bool) -> Finding:
+def _gradient(measured: Vanishing, start: DepthNorms, last: DepthNorms, *, sound: bool) -> Finding:
     """What becomes of the norm of the whole gradient.
 
     With as much gradient in every parameter it grows as the root of their number, which is no explosion.
     """
-    theory, between = measured.predict(last.width), f"at depth {last.depth:,} than at depth {start.depth:,}"
+    theory, between = measured.prediction, f"at depth {last.depth:,} than at depth {start.depth:,}"
     falls, more = _falls(start, last), math.sqrt(last.parameters / start.parameters)
     if start is last:
         says = "One depth was measured: how norms change with it is not told."
@@ -145,11 +142,11 @@ def _gradient(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms", *,
     return Finding("ok", says, because, "any optimizer can start here")
 
 
-def _median(entry: "DepthNorms") -> str:
+def _median(entry: DepthNorms) -> str:
     return f"median gradient norm {number(entry.gradient_norm.median)} at depth {entry.depth:,}"
 
 
-def _rate(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms") -> str:
+def _rate(measured: Vanishing, start: DepthNorms, last: DepthNorms) -> str:
     """The factor per layer between the same two depths, where that is the measured rate."""
     rate = measured.rates.get("gradient")
     if rate is None or (rate.from_depth, rate.to_depth) != (start.depth, last.depth):
@@ -160,7 +157,7 @@ def _rate(measured: "Vanishing", start: "DepthNorms", last: "DepthNorms") -> str
     return f": {factor_of_log(rate.per_layer, rate.per_layer_stderr)} for each further layer{limit}"
 
 
-def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, explodes: bool) -> str:
+def _cure(measured: Vanishing, last: DepthNorms, theory: Theory | None, *, explodes: bool) -> str:
     adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
     if last.width is None:
         if explodes:
@@ -181,11 +178,11 @@ def _cure(measured: "Vanishing", last: "DepthNorms", theory: Theory | None, *, e
     return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {number(1 / theory.typical_growth, 5)}; or {adaptive}"
 
 
-def _width(last: "DepthNorms", theory: Theory) -> str:
+def _width(last: DepthNorms, theory: Theory) -> str:
     return f"{math.ceil(theory.critical_width_per_depth * last.depth):,}"
 
 
-def _hessian(start: "DepthNorms", last: "DepthNorms") -> list[Finding]:
+def _hessian(start: DepthNorms, last: DepthNorms) -> list[Finding]:
     """What becomes of the Hessian's norm between the depths that the gradient's sentence is about.
 
     With as much curvature in every entry it grows as the number of parameters.
@@ -221,7 +218,7 @@ def _hessian(start: "DepthNorms", last: "DepthNorms") -> list[Finding]:
     return []
 
 
-def _indefinite(last: "DepthNorms") -> list[Finding]:
+def _indefinite(last: DepthNorms) -> list[Finding]:
     if not last.certified_indefinite:
         return []
     diagonal, off = last.hessian_diagonal_blocks_norm.median, last.hessian_offdiagonal_blocks_norm.median
@@ -236,7 +233,7 @@ def _indefinite(last: "DepthNorms") -> list[Finding]:
     ]
 
 
-def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
+def _identical(measured: Vanishing, last: DepthNorms) -> list[Finding]:
     if not measured.same_weights:
         return []
     return [
@@ -249,7 +246,7 @@ def _identical(measured: "Vanishing", last: "DepthNorms") -> list[Finding]:
     ]
 
 
-def _uneven(measured: "Vanishing") -> list[Finding]:
+def _uneven(measured: Vanishing) -> list[Finding]:
     """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone.
 
     Of layers on the way from the data to the loss: a scalar of the loss has a gradient of another kind.
@@ -275,7 +272,7 @@ def _uneven(measured: "Vanishing") -> list[Finding]:
     ]
 
 
-def _effective_width(last: "DepthNorms") -> list[Finding]:
+def _effective_width(last: DepthNorms) -> list[Finding]:
     if last.effective_width is None or last.path_width is None or last.path_width < OVERSTATED * last.effective_width:
         return []
     error = f" ± {number(last.effective_width_stderr, 2)}" if last.effective_width_stderr else ""
@@ -289,7 +286,7 @@ def _effective_width(last: "DepthNorms") -> list[Finding]:
     ]
 
 
-def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
+def _typical_against_mean(last: DepthNorms) -> list[Finding]:
     norm = last.gradient_norm
     if not norm.median > 0 or not 2 * norm.median <= norm.mean < math.inf:
         return []
@@ -305,7 +302,7 @@ def _typical_against_mean(last: "DepthNorms") -> list[Finding]:
     ]
 
 
-def _dead(last: "DepthNorms") -> list[Finding]:
+def _dead(last: DepthNorms) -> list[Finding]:
     if not last.dead_fraction:
         return []
     level: Level = "bad" if last.dead_fraction > 0.05 else "warn"
@@ -319,7 +316,7 @@ def _dead(last: "DepthNorms") -> list[Finding]:
     ]
 
 
-def _underflow(last: "DepthNorms") -> list[Finding]:
+def _underflow(last: DepthNorms) -> list[Finding]:
     per_weight = last.gradient_norm.median / math.sqrt(last.parameters)
     if not 0 < per_weight < FLOAT32_FLOOR:
         return []
@@ -333,8 +330,8 @@ def _underflow(last: "DepthNorms") -> list[Finding]:
     ]
 
 
-def _agreement(measured: "Vanishing") -> list[Finding]:
-    if not measured.agreement:
+def _agreement(measured: Vanishing) -> list[Finding]:
+    worst = farthest(measured.agreement)
+    if worst is None:
         return []
-    worst = max(measured.agreement, key=lambda entry: abs(entry.z))
     return [agreement_finding(worst.z, f"{worst.quantity}, depth {worst.depth}", len(measured.agreement))]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from hessdiag.questions.chain.sample import sample
-from hessdiag.questions.common.ensemble_statistics import norm_statistics
 from hessdiag.questions.forward.norms import ratio_statistics
 from hessdiag.questions.vanishing.norms import _cannot_be_definite
+from hessdiag.questions.vanishing.statistics import norm_statistics
 
 AVERAGES = {
     "mean": lambda r, w: (w * r).sum(),

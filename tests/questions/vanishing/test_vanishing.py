@@ -10,9 +10,10 @@ import torch
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import draw, law
-from hessdiag.questions.common.ensemble_statistics import norm_statistics
-from hessdiag.questions.vanishing.measure import QUANTITIES, depth_grid, vanishing
-from hessdiag.questions.vanishing.norms import statistics_of
+from hessdiag.questions.vanishing.measure import depth_grid, vanishing
+from hessdiag.questions.vanishing.rates import rates
+from hessdiag.questions.vanishing.result import QUANTITIES, statistics_of
+from hessdiag.questions.vanishing.statistics import norm_statistics
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_errors_of_rates_cover(networks):
             replace(entry, gradient_norm=norm_statistics(np.exp(2 * rng.normal(median, spread, networks)), live))
             for entry, median, spread in ((shallow, 0.0, 0.5), (deep, -3.0, 1.5))
         ]
-        rate = replace(measured, depths=ends).rates["gradient"]
+        rate = rates(ends, None)["gradient"]
         z.append((rate.per_layer + 3 / (deep.depth - shallow.depth)) / rate.per_layer_stderr)
     assert 0.92 <= np.mean(np.abs(z) <= 1.96) <= 0.98
 

@@ -1,0 +1,22 @@
+"""What closed forms say of square random networks, as results hold it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Theory:
+    """Asymptotic predictions for one width.
+
+    Attributes:
+        mean_square_growth: rho, the factor by which a layer multiplies the expected squared norm; 1 is critical.
+        typical_growth: The factor by which a layer multiplies the norm of a typical network.
+        rates: Natural log per layer of each quantity's median.
+        critical_width_per_depth: At rho = 1, the width per layer of depth at which the median norm halves.
+        exact: Whether the medians are exact laws (Gaussian weights) or first order in 1 / width.
+    """
+
+    mean_square_growth: float
+    typical_growth: float
+    rates: dict[str, float]
+    critical_width_per_depth: float
+    exact: bool
