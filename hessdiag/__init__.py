@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from hessdiag.questions.diag_share.measure import DiagShare, diag_share
     from hessdiag.questions.eigs.measure import eigs
     from hessdiag.questions.eigs.result import Eigs
-    from hessdiag.questions.forward.measure import Forward, forward
+    from hessdiag.questions.forward.measure import forward
     from hessdiag.questions.forward.model import forward_model
+    from hessdiag.questions.forward.result import Forward
     from hessdiag.questions.spectrum.measure import spectrum
     from hessdiag.questions.spectrum.result import Spectrum
     from hessdiag.questions.vanishing.measure import vanishing
@@ -39,7 +40,7 @@ _HOMES = {
     "DiagShare": "hessdiag.questions.diag_share.measure",
     "Eigs": "hessdiag.questions.eigs.result",
     "FisherOperator": "hessdiag.curvature.fisher",
-    "Forward": "hessdiag.questions.forward.measure",
+    "Forward": "hessdiag.questions.forward.result",
     "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
     "HessdiagError": "hessdiag.errors",
     "HessianOperator": "hessdiag.curvature.hessian",

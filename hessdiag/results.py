@@ -19,14 +19,19 @@ if TYPE_CHECKING:
     from hessdiag.questions.diag_share.baselines import Baselines
     from hessdiag.questions.diag_share.totals import LayerShare
     from hessdiag.questions.eigs.result import Eigenpair
-    from hessdiag.questions.forward.measure import InitRatios, LayerRatio
-    from hessdiag.questions.forward.norms import RatioStatistics
-    from hessdiag.questions.forward.solution import Achieved, LayerGain, Solution
+    from hessdiag.questions.forward.result import (
+        Achieved,
+        InitRatios,
+        LayerGain,
+        LayerRatio,
+        RatioStatistics,
+        Solution,
+    )
     from hessdiag.questions.spectrum.result import Curve, LogCurve, Moment, Outlier
     from hessdiag.questions.vanishing.result import DepthNorms, Failure, LayerNorms, NormStatistics, Rate
 
 _HOMES = {
-    "Achieved": "hessdiag.questions.forward.solution",
+    "Achieved": "hessdiag.questions.forward.result",
     "Agreement": "hessdiag.questions.chain.measure",
     "AtLength": "hessdiag.questions.chain.measure",
     "Baselines": "hessdiag.questions.diag_share.baselines",
@@ -40,11 +45,11 @@ _HOMES = {
     "Finding": "hessdiag.questions.common.verdict",
     "IndefinitePair": "hessdiag.questions.blocks.proof",
     "Inertia": "hessdiag.questions.common.inertia",
-    "InitRatios": "hessdiag.questions.forward.measure",
+    "InitRatios": "hessdiag.questions.forward.result",
     "Kink": "hessdiag.curvature.point.result",
-    "LayerGain": "hessdiag.questions.forward.solution",
+    "LayerGain": "hessdiag.questions.forward.result",
     "LayerNorms": "hessdiag.questions.vanishing.result",
-    "LayerRatio": "hessdiag.questions.forward.measure",
+    "LayerRatio": "hessdiag.questions.forward.result",
     "LayerShare": "hessdiag.questions.diag_share.totals",
     "LogCurve": "hessdiag.questions.spectrum.result",
     "Magnitude": "hessdiag.questions.chain.sample",
@@ -55,11 +60,11 @@ _HOMES = {
     "Plateau": "hessdiag.questions.chain.plateau",
     "Point": "hessdiag.curvature.point.result",
     "Rate": "hessdiag.questions.vanishing.result",
-    "RatioStatistics": "hessdiag.questions.forward.norms",
+    "RatioStatistics": "hessdiag.questions.forward.result",
     "Sample": "hessdiag.questions.chain.sample",
     "Share": "hessdiag.questions.chain.measure",
     "SignShares": "hessdiag.questions.chain.measure",
-    "Solution": "hessdiag.questions.forward.solution",
+    "Solution": "hessdiag.questions.forward.result",
     "Theory": "hessdiag.questions.common.prediction",
 }
 

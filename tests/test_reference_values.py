@@ -569,5 +569,5 @@ def test_37_matrix():
 )
 def test_28_simulated_medians_of_uniform_networks(init, activation, depth, width, seeds, reference, error):
     """Both sides are simulations of log squared norms, over live networks."""
-    last = forward(depth=depth, width=width, init=init, activation=activation, seeds=seeds, seed=1).inits[0].last.ratio
+    last = forward(depth=depth, width=width, init=init, activation=activation, seeds=seeds, seed=1).inits[0].last
     assert abs(2 * last.log_median - reference) < 4 * math.hypot(2 * last.log_median_stderr, error)

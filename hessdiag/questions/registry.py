@@ -76,7 +76,7 @@ QUESTIONS = (
         "forward",
         "Median against mean of forward norms, for several initializations.",
         headlines=("inits.0.log_median_per_layer",),
-        public={"Forward": "measure", "forward": "measure", "forward_model": "model"},
+        public={"Forward": "result", "forward": "measure", "forward_model": "model"},
         synonyms=("init_norms",),
     ),
     Question(

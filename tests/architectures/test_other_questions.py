@@ -37,4 +37,4 @@ def test_signals_through_a_model(name):
         return
     found = forward_model(problem, seeds=3, init="he_normal")
     assert found.status == "ok"
-    assert all(layer.ratio.rms > 0 for layer in found.inits[0].layers)
+    assert all(layer.rms > 0 for layer in found.inits[0].layers)

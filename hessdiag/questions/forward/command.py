@@ -22,7 +22,7 @@ from hessdiag.report.document import document
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
-    from hessdiag.questions.forward.measure import Forward
+    from hessdiag.questions.forward.result import Forward
 
 OWN_NETWORKS = ("depth", "width", "activation")
 OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "dtype", "layers", "train_mode")
@@ -100,13 +100,13 @@ def command(
             return forward_model(problem, seed=seed, progress=progress, **options)
 
         def write(problem: "Problem", seed: int, measured: "Forward") -> None:
-            from hessdiag.questions.forward.model import initialized
+            from hessdiag.questions.forward.model_weights import initialized
 
             if file is not None and not measured.interrupted:
                 _write(file, initialized(problem, measured.inits[0], seed))
 
         def nothing(problem: "Problem") -> "Forward":
-            from hessdiag.questions.forward.measure import unmeasured
+            from hessdiag.questions.forward.assemble import unmeasured
 
             return unmeasured(targets[0].request["seed"], str(problem.device))
 
@@ -116,7 +116,8 @@ def command(
             raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")
     clock, seed = Clock(), ctx.params["seed"]
     from hessdiag.problem.device import notes as device_notes
-    from hessdiag.questions.forward.measure import forward, initialized, unmeasured
+    from hessdiag.questions.forward.assemble import unmeasured
+    from hessdiag.questions.forward.measure import forward, initialized
 
     with signals.computing(), reporter(out.progress) as progress:
         try:

@@ -12,10 +12,10 @@ from scipy.optimize import brentq
 from hessdiag.errors import ComputeError
 from hessdiag.nets.initializers import WeightLaw
 from hessdiag.numbers import counted, of_log
-from hessdiag.questions.forward.norms import Floats, RatioStatistics, ratio_statistics
+from hessdiag.questions.forward.norms import Floats, ratio_statistics
+from hessdiag.questions.forward.result import RatioStatistics, Target
 from hessdiag.theory.gaussian_nets import gate_moments, median_stabilizing_variance
 
-Target = Literal["median", "rms"]
 Simulate = Callable[[list[float], int], Floats]
 """Gains, and how many networks, to logs of the last layer's ratio, (gains, networks)."""
 
@@ -51,12 +51,17 @@ class Gain:
 
 
 def log_statistic(ratio: RatioStatistics, target: Target) -> tuple[float, float]:
-    """The log of the median or of the root mean square, and its standard error."""
+    """The log of the median or of the root mean square, and its standard error.
+
+    That of a root mean square is an underestimate where few networks carry it.
+    """
     if target == "median":
         return ratio.log_median, ratio.log_median_stderr
     if not 0 < ratio.rms < math.inf:
         return (-math.inf if ratio.rms == 0 else math.inf), math.nan
-    return math.log(ratio.rms), ratio.log_rms_stderr
+    count = ratio.carriers * ratio.kurtosis
+    stderr = math.sqrt(max(ratio.kurtosis - 1, 0.0) / count) / 2 if count > 1 else math.nan
+    return math.log(ratio.rms), stderr
 
 
 def closed_form(

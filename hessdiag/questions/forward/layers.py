@@ -14,8 +14,9 @@ from hessdiag.errors import ComputeError
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
 from hessdiag.numbers import of_log
-from hessdiag.questions.forward.gain import WIDEST, Target, log_statistic
+from hessdiag.questions.forward.gain import WIDEST, log_statistic
 from hessdiag.questions.forward.norms import Floats, activate, chunks, ratio_statistics
+from hessdiag.questions.forward.result import Target
 from hessdiag.questions.forward.theory import unit_log_medians
 from hessdiag.theory.gaussian_nets import gate_moments
 

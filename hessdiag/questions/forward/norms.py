@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -18,6 +18,7 @@ from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw
 from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
 from hessdiag.questions.common.pieces import Arrays, Pieces, digest
+from hessdiag.questions.forward.result import RatioStatistics
 
 Floats = NDArray[np.float64]
 
@@ -26,54 +27,6 @@ PACE_LAYERS = 3  # of the first networks, by which is measured how long they tak
 # Beyond e^-69 = 1e-30 and e^69, activations are linear on either side of zero to the last digit of float64.
 MODERATE = 69.0
 UNIT_INITS: dict[Distribution | None, str] = {"normal": "lecun_normal", "uniform": "lecun_variance", None: "orthogonal"}
-
-
-@dataclass(frozen=True)
-class RatioStatistics:
-    """The ratio norm(h_l) / norm(x) over many networks.
-
-    Median and quantiles are those of live networks; mean and root mean square count the dead as zero, as theory's
-    expectations do.
-
-    Attributes:
-        median: Median, what a typical network has.
-        median_stderr: Its standard error; NaN for fewer than two live networks.
-        mean: Average, which rare networks dominate when depth exceeds width.
-        mean_stderr: Its standard error; `None` where so few networks carry the average that it would be too small.
-        rms: Root mean square.
-        rms_stderr: Its standard error, likewise.
-        q05: 5 % quantile; `None` of fewer than 20 networks, which do not know it.
-        q95: 95 % quantile; likewise.
-        log_median: Natural log of the median, which exists where the median has left float64.
-        log_median_stderr: Its standard error, from order statistics.
-        dead_fraction: Share of networks whose layer is zero.
-        live: How many are not.
-        carriers: `(sum r^2)^2 / sum r^4`: how many networks the root mean square rests on.
-        kurtosis: `E r^4 / (E r^2)^2`, 1 where all networks agree; NaN where all are dead.
-        kurtosis_stderr: Its standard error, an underestimate where the tail is heavy.
-    """
-
-    median: float
-    median_stderr: float
-    mean: float
-    mean_stderr: float | None
-    rms: float
-    rms_stderr: float | None
-    q05: float | None
-    q95: float | None
-    log_median: float
-    log_median_stderr: float
-    dead_fraction: float
-    live: int
-    carriers: float
-    kurtosis: float
-    kurtosis_stderr: float
-
-    @property
-    def log_rms_stderr(self) -> float:
-        """Standard error of the log of the root mean square: an underestimate where few networks carry it."""
-        count = self.carriers * self.kurtosis
-        return math.sqrt(max(self.kurtosis - 1, 0.0) / count) / 2 if count > 1 else math.nan
 
 
 class Stopped(KeyboardInterrupt):
@@ -186,21 +139,49 @@ def log_ratios(
     factors = torch.tensor(np.asarray(gains, dtype=float), dtype=torch.float64, device=place)
     factors = factors.reshape(len(factors), -1).expand(-1, depth)
     kept, factors_name = pieces or Pieces(None, {}), digest(factors.cpu().numpy())
-    own: dict[int, Arrays] = {}
-    try:
+
+    def found() -> Iterator[Arrays | None]:
         for index, networks in enumerate(chunks(distribution, width=width, seeds=seeds, seed=seed, device=place)):
             count = len(networks.inputs)
             if processes.is_own(index):
                 name = f"{distribution or 'orthogonal'}-{factors_name}-{seed}-{index}-{count}"
-                own[index] = kept.get(name, partial(_chunk, networks, factors, phi, advance))
+                yield kept.get(name, partial(_chunk, networks, factors, phi, advance))
             else:
                 advance(count * depth)
+                yield None
+
+    parts, stopped = gathered(found(), place)
+    logs = _finite([part["logs"] for part in parts])
+    if stopped:
+        raise interrupt_after(logs)
+    return logs
+
+
+def gathered(parts: Iterable[Arrays | None], device: torch.device) -> tuple[list[Arrays], bool]:
+    """What all processes have measured, in order, and whether an interrupt left some of it out.
+
+    Args:
+        parts: One after the other; `None` where it is another process's to do.
+        device: Where processes meet.
+
+    Raises:
+        KeyboardInterrupt: if it comes before the first part, or to one of several processes.
+    """
+    own: dict[int, Arrays] = {}
+    try:
+        for index, part in enumerate(parts):
+            if part is not None:
+                own[index] = part
     except KeyboardInterrupt:
-        finished = _finite([chunk["logs"] for chunk in own.values()]) if own else np.empty((0, 0))
-        if finished.shape[1] < 2 or processes.together():
+        if not own or processes.together():
             raise
-        raise Stopped(finished) from None
-    return _finite([chunk["logs"] for chunk in processes.merged(own, place)])
+        return list(own.values()), True
+    return processes.merged(own, device), False
+
+
+def interrupt_after(logs: Floats, names: tuple[str, ...] = ()) -> KeyboardInterrupt:
+    """What to raise: an interrupt with the networks that it left, (K, networks, layers), where there are two."""
+    return Stopped(logs, names) if logs.shape[1] > 1 else KeyboardInterrupt()
 
 
 def _finite(chunks: list[Floats]) -> Floats:
@@ -253,7 +234,11 @@ def ratio_statistics(logs: ArrayLike) -> RatioStatistics:
     alive = np.sort(values[np.isfinite(values)])
     if not len(alive):
         nan = math.nan
-        return RatioStatistics(nan, nan, 0.0, None, 0.0, None, None, None, nan, nan, 1.0, 0, 0.0, nan, nan)
+        return RatioStatistics(
+            median=nan, median_stderr=nan, mean=0.0, mean_stderr=None, rms=0.0, rms_stderr=None, q05=None, q95=None,
+            log_median=nan, log_median_stderr=nan, dead_fraction=1.0, live=0, carriers=0.0, kurtosis=nan,
+            kurtosis_stderr=nan,
+        )  # fmt: skip
     away = 1 / math.sqrt(len(alive))
     low, q05, middle, q95, high = np.quantile(alive, [max(0.5 - away, 0), 0.05, 0.5, 0.95, min(0.5 + away, 1)])
     stderr = float(high - low) / 4 * of_few(len(alive)) if len(alive) > 1 else math.nan

@@ -1,7 +1,7 @@
 """Built-in networks measured, and the gains that keep their signal found by the cheapest way there is."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,10 @@ from hessdiag.machine import processes
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
 from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.forward.gain import Gain, Target, exact_gain, scaled_gain, search_gain
+from hessdiag.questions.forward.gain import Gain, exact_gain, scaled_gain, search_gain
 from hessdiag.questions.forward.layers import LayerGains, exact_layer_gains, scaled_layer_gains, sequential_layer_gains
 from hessdiag.questions.forward.norms import Floats, Stopped, log_ratios
+from hessdiag.questions.forward.result import Target
 
 FRESH = 2**32  # beyond every seed that the command line takes, so that these networks are new
 
@@ -54,24 +55,31 @@ class Solved:
     """What `measure_and_solve` found.
 
     Attributes:
-        logs: Log ratios of the measured networks at all scales, (K, networks, depth).
+        logs: Log ratios of the measured networks, (networks, depth), by the name of the scale.
         gains: What makes the target 1, relative to variance 1 / width; `None` if none was asked for, or not found yet.
+        fresh: Log ratios of fresh networks with these gains, (networks, depth); `None` likewise.
         stopped: Whether an interrupt ended it.
     """
 
-    logs: Floats
-    gains: Gain | LayerGains | None
-    stopped: bool
+    logs: Mapping[str, Floats]
+    gains: Gain | LayerGains | None = None
+    fresh: Floats | None = None
+    stopped: bool = False
 
 
 def measure_and_solve(
-    ensemble: Ensemble, scales: Sequence[float], weights: WeightLaw | None, target: Target | None, *, per_layer: bool
+    ensemble: Ensemble,
+    scales: Mapping[str, float],
+    weights: WeightLaw | None,
+    target: Target | None,
+    *,
+    per_layer: bool,
 ) -> Solved:
-    """Log ratios at several scales of the weights, and the gains that make the target 1.
+    """Log ratios at several scales of the weights, the gains that make the target 1, and fresh networks with these.
 
     Args:
         ensemble: The networks.
-        scales: K factors of the weights, relative to variance 1 / width.
+        scales: K factors of the weights by name, relative to variance 1 / width.
         weights: Law of these weights; `None` for dependent ones.
         target: What is to be 1; `None` solves nothing.
         per_layer: Whether after every layer, with a gain for each, or after the last.
@@ -86,20 +94,28 @@ def measure_and_solve(
         """At the scales, then at gains: once weights are drawn, one more costs little. The last call is for all."""
         nonlocal logs
         try:
-            found = ensemble.log_ratios([*scales, *gains], count)
+            found = ensemble.log_ratios([*scales.values(), *gains], count)
         except Stopped as stopped:
             logs = max(logs, stopped.logs[: len(scales)], key=lambda known: known.shape[1])
             raise
         logs = found[: len(scales)]
         return found
 
+    def named() -> dict[str, Floats]:
+        return dict(zip(scales, logs, strict=True))
+
     try:
-        gains = _solved(ensemble, scales, weights, target, measure, per_layer=per_layer)
+        gains = _solved(ensemble, list(scales.values()), weights, target, measure, per_layer=per_layer)
     except KeyboardInterrupt:
         if not logs.shape[1] or processes.together():
             raise
-        return Solved(logs, None, stopped=True)
-    return Solved(logs, gains, stopped=False)
+        return Solved(named(), stopped=True)
+    if gains is None:
+        return Solved(named())
+    try:
+        return Solved(named(), gains, ensemble.log_ratios([gains.factors], fresh=True)[0])
+    except KeyboardInterrupt:
+        return Solved(named(), stopped=True)
 
 
 def _solved(

@@ -1,6 +1,7 @@
 """The exact median and root mean square of forward norms, where closed forms hold."""
 
 import math
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -11,6 +12,30 @@ from hessdiag.nets.initializers import Distribution, law
 from hessdiag.theory.gaussian_nets import gate_moments, median_log_norms2, moments
 
 Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExactLayers:
+    """Exact values of `r = norm(h_l) / norm(x)` in every layer, each (depth,); `None` where no closed form holds.
+
+    Attributes:
+        log_medians: Natural logs of the medians.
+        log_rms: Natural logs of the root mean squares.
+        kurtosis: `E r^4 / (E r^2)^2`.
+    """
+
+    log_medians: Floats | None = None
+    log_rms: Floats | None = None
+    kurtosis: Floats | None = None
+
+
+NOTHING_EXACT = ExactLayers()
+
+
+def exact_layers(init: str, name: str, depth: int, width: int, distribution: Distribution | None = None) -> ExactLayers:
+    """All that is known in closed form of the built-in networks."""
+    setting = (init, name, depth, width, distribution)
+    return ExactLayers(exact_log_medians(*setting), exact_log_rms(*setting), exact_kurtosis(*setting))
 
 
 @lru_cache(maxsize=16)

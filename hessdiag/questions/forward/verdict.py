@@ -1,9 +1,10 @@
 """What the change of a signal with depth means: its cause, and which gain or width would mend it."""
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
+from hessdiag.questions.common.agreement import farthest
 from hessdiag.questions.common.prediction import Theory
 from hessdiag.questions.common.verdict import (
     Z_ALLOWED,
@@ -13,10 +14,7 @@ from hessdiag.questions.common.verdict import (
     interrupted_early,
     most_severe_first,
 )
-
-if TYPE_CHECKING:
-    from hessdiag.questions.forward.measure import Forward, InitRatios
-    from hessdiag.questions.forward.solution import Solution
+from hessdiag.questions.forward.result import Achieved, Forward, InitRatios, LayerGain, Solution
 
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
 SUBTLE = math.log(2)
@@ -27,24 +25,27 @@ CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
 @most_severe_first
-def findings(measured: "Forward") -> list[Finding]:
+def findings(measured: Forward) -> list[Finding]:
     """The verdict, one sentence for each initialization first."""
     if not measured.inits:
         return [interrupted_early()]
-    found = [finding for entry in measured.inits for finding in (_signal(entry), *_solution(entry))]
+    theory = measured.predicted.inits if measured.predicted else {}
+    found = [
+        finding for entry in measured.inits for finding in (_signal(entry, theory.get(entry.init)), *_solution(entry))
+    ]
     for entry in measured.inits:
         found += [*_typical_against_mean(entry), *_dead(entry), *_underflow(entry)]
     return found + _stopped(measured) + _agreement(measured)
 
 
-def _stopped(measured: "Forward") -> list[Finding]:
+def _stopped(measured: Forward) -> list[Finding]:
     """What an interrupt left out."""
-    if not measured.interrupted:
+    if measured.asked_seeds is None or measured.asked_inits is None:
         return []
-    done = {entry.init: entry.seeds for entry in measured.inits}
-    fewer = [f"{init} from {count:,}" for init, count in done.items() if count < measured.asked_seeds]
+    asked, done = measured.asked_seeds, {entry.init: entry.seeds for entry in measured.inits}
+    fewer = [f"{init} from {count:,}" for init, count in done.items() if count < asked]
     missing = [init for init in measured.asked_inits if init not in done]
-    parts = [f"{' and '.join(fewer)} of {counted(measured.asked_seeds, 'network')}"] if fewer else []
+    parts = [f"{' and '.join(fewer)} of {counted(asked, 'network')}"] if fewer else []
     parts += [f"nothing of {' and '.join(missing)}"] if missing else []
     parts = parts or ["all networks were measured, but no gain was tried on fresh ones"]
     return [
@@ -57,12 +58,12 @@ def _stopped(measured: "Forward") -> list[Finding]:
     ]
 
 
-def _signal(entry: "InitRatios") -> Finding:
-    ratio = entry.last.ratio
-    if not ratio.live:
+def _signal(entry: InitRatios, theory: Theory | None) -> Finding:
+    last = entry.last
+    if not last.live:
         return Finding("bad", f"{entry.init}: every network is dead.", f"{entry.seeds:,} of {entry.seeds:,} at layer {entry.depth:,}", "leaky ReLU, a wider layer, or --dtype float64 if a model's numbers underflow")  # fmt: skip
-    log, theory = ratio.log_median, entry.prediction
-    error = "" if math.isnan(ratio.log_median_stderr) else f" (± {percent(ratio.log_median_stderr, 2)})"
+    log = last.log_median
+    error = "" if math.isnan(last.log_median_stderr) else f" (± {percent(last.log_median_stderr, 2)})"
     because = (
         f"median of the output's norm over the input's {of_log(log)}{error}, "
         f"{factor(math.exp(log / entry.depth), 4)} per layer{_cause(entry, theory)}"
@@ -76,12 +77,12 @@ def _signal(entry: "InitRatios") -> Finding:
         word = "shrinks" if log < 0 else "grows"
         return Finding("warn", f"{entry.init}: the signal {word}, {change}.", because, _cure(entry, theory))
     says = f"{entry.init}: the signal holds, a typical network's changes by a factor of {of_log(log)} over {counted(entry.depth, 'layer')}."
-    if ratio.dead_fraction > MANY_DEAD:
+    if last.dead_fraction > MANY_DEAD:
         return Finding("note", says, f"{because}; of the networks that live", "mend the dead networks first")
     return Finding("ok", says, because, "")
 
 
-def _cause(entry: "InitRatios", theory: Theory | None) -> str:
+def _cause(entry: InitRatios, theory: Theory | None) -> str:
     if theory is None:
         return ""
     if abs(math.log(theory.mean_square_growth)) > CRITICAL:
@@ -89,9 +90,9 @@ def _cause(entry: "InitRatios", theory: Theory | None) -> str:
     return f"; the mean square is kept, but width {entry.width} is too narrow for {counted(entry.depth, 'layer')}: the log of the norm falls by {number(-math.log(theory.typical_growth), 4)} per layer"
 
 
-def _cure(entry: "InitRatios", theory: Theory | None) -> str:
+def _cure(entry: InitRatios, theory: Theory | None) -> str:
     exact = entry.last.theory_log_median
-    gain = (entry.last.ratio.log_median if exact is None else exact) / entry.depth
+    gain = (entry.last.log_median if exact is None else exact) / entry.depth
     if theory is None:
         if entry.solution is not None:
             return "the gain below; else normalization, or residual connections"
@@ -108,15 +109,15 @@ def _cure(entry: "InitRatios", theory: Theory | None) -> str:
     return step
 
 
-def _solution(entry: "InitRatios") -> list[Finding]:
+def _solution(entry: InitRatios) -> list[Finding]:
     found = entry.solution
     if found is None:
         return []
-    name, says, because, cure = _gains_of_layers(entry, found) if found.layers else _one_gain(entry, found)
+    name, says, because, cure = (
+        _gains_of_layers(entry, found, found.layers) if found.layers else _one_gain(entry, found)
+    )
     if not found.tried:
-        because += (
-            f", which rests on {found.achieved.ratio.carriers:.0f} of {counted(entry.seeds, 'network')} and cannot tell"
-        )
+        because += f", which rests on {found.carriers:.0f} of {counted(entry.seeds, 'network')} and cannot tell"
         if found.method != "exact":
             return [Finding("bad", f"{entry.init}: {name} is not to be trusted.", because, "--solve median, which few networks cannot distort")]  # fmt: skip
     elif found.z is not None and abs(found.z) > Z_ALLOWED:
@@ -124,7 +125,7 @@ def _solution(entry: "InitRatios") -> list[Finding]:
     return [Finding("ok", says, because, cure)]
 
 
-def _one_gain(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, str]:
+def _one_gain(entry: InitRatios, found: Solution) -> tuple[str, str, str, str]:
     """What the gain is called, what it does, why that is known, and how to use it."""
     error = "" if found.gain_stderr is None else f" (± {number(found.gain_stderr, 1)})"
     growth = (
@@ -135,33 +136,38 @@ def _one_gain(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, st
     return (
         f"the gain {number(found.gain, 5)}",
         f"{entry.init}: with weights scaled by {number(found.gain, 5)}{error}, {KEPT[found.target]} over {counted(entry.depth, 'layer')}.",
-        f"{growth}on fresh networks the {found.target} is {found.achieved}",
+        f"{growth}on fresh networks the {found.target} is {_said(found)}",
         f"after the initialization, multiply every weight matrix by {number(found.gain, 5)}",
     )
 
 
-def _gains_of_layers(entry: "InitRatios", found: "Solution") -> tuple[str, str, str, str]:
+def _said(tried: Achieved) -> str:
+    error = "" if tried.achieved_stderr is None else f" ± {number(tried.achieved_stderr, 2)}"
+    return f"{number(tried.achieved)}{error}"
+
+
+def _gains_of_layers(entry: InitRatios, found: Solution, layers: Sequence[LayerGain]) -> tuple[str, str, str, str]:
     """The same of a gain for each layer."""
-    gains = [layer.gain for layer in found.layers]
-    layer = found.worst or found.layers[-1]
+    gains = [layer.gain for layer in layers]
+    layer = found.worst or layers[-1]
     return (
         "a gain for each layer",
         f"{entry.init}: with a gain for each layer, from {number(min(gains), 5)} to {number(max(gains), 5)}, {KEPT[found.target]} after each of {counted(len(gains), 'layer')}.",
-        f"on fresh networks the {found.target} is worst after layer {layer.name or layer.layer}: {layer.achieved}",
+        f"on fresh networks the {found.target} is worst after layer {layer.name or layer.layer}: {_said(layer)}",
         "after the initialization, multiply each weight matrix by its gain; --save does it",
     )
 
 
-def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
-    last, ratio = entry.last, entry.last.ratio
-    if not ratio.live or not 0 < ratio.rms < math.inf:
+def _typical_against_mean(entry: InitRatios) -> list[Finding]:
+    last = entry.last
+    if not last.live or not 0 < last.rms < math.inf:
         return []
-    rms = math.log(ratio.rms) if last.theory_log_rms is None else last.theory_log_rms
-    median = ratio.log_median if last.theory_log_median is None else last.theory_log_median
+    rms = math.log(last.rms) if last.theory_log_rms is None else last.theory_log_rms
+    median = last.log_median if last.theory_log_median is None else last.theory_log_median
     if not rms - median > SUBTLE:
         return []
-    known = ratio.q05 is not None
-    tails = f"; 90 % of networks between {number(ratio.q05)} and {number(ratio.q95)}" if known else ""
+    known = last.q05 is not None
+    tails = f"; 90 % of networks between {number(last.q05)} and {number(last.q95)}" if known else ""
     sources = [
         "in theory" if exact is not None else "measured" for exact in (last.theory_log_rms, last.theory_log_median)
     ]
@@ -175,38 +181,36 @@ def _typical_against_mean(entry: "InitRatios") -> list[Finding]:
     ]
 
 
-def _dead(entry: "InitRatios") -> list[Finding]:
-    ratio = entry.last.ratio
-    if not ratio.dead_fraction or not ratio.live:
+def _dead(entry: InitRatios) -> list[Finding]:
+    last = entry.last
+    if not last.dead_fraction or not last.live:
         return []
-    level: Level = "bad" if ratio.dead_fraction > MANY_DEAD else "warn"
+    level: Level = "bad" if last.dead_fraction > MANY_DEAD else "warn"
     return [
         Finding(
             level,
-            f"{entry.init}: {percent(ratio.dead_fraction)} of networks are born dead: their output is exactly zero.",
-            f"{entry.seeds - ratio.live:,} of {entry.seeds:,} at layer {entry.depth:,}; medians are those of the others",
+            f"{entry.init}: {percent(last.dead_fraction)} of networks are born dead: their output is exactly zero.",
+            f"{entry.seeds - last.live:,} of {entry.seeds:,} at layer {entry.depth:,}; medians are those of the others",
             "leaky ReLU, a wider layer, or another seed",
         )
     ]
 
 
-def _underflow(entry: "InitRatios") -> list[Finding]:
-    if not entry.last.ratio.live or not entry.last.ratio.log_median < FLOAT32_FLOOR:
+def _underflow(entry: InitRatios) -> list[Finding]:
+    if not entry.last.live or not entry.last.log_median < FLOAT32_FLOOR:
         return []
     return [
         Finding(
             "bad",
             f"{entry.init}: in float32 the output of a typical network is zero.",
-            f"its norm is {of_log(entry.last.ratio.log_median)} times the input's, and float32 ends at 1.2e-38",
+            f"its norm is {of_log(entry.last.log_median)} times the input's, and float32 ends at 1.2e-38",
             "mend the scale before anything else",
         )
     ]
 
 
-def _agreement(measured: "Forward") -> list[Finding]:
-    compared = [(entry.init, worst) for entry in measured.inits if (worst := entry.worst) is not None]
-    if not compared:
+def _agreement(measured: Forward) -> list[Finding]:
+    worst = farthest(measured.agreement)
+    if worst is None:
         return []
-    init, worst = max(compared, key=lambda pair: abs(pair[1].z or 0.0))
-    count = sum(len(entry.compared) for entry in measured.inits)
-    return [agreement_finding(worst.z or 0.0, f"{init}, layer {worst.layer}", count)]
+    return [agreement_finding(worst.z, f"{worst.init}, layer {worst.layer}", len(measured.agreement))]

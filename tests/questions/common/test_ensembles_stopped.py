@@ -10,8 +10,8 @@ from torch import nn
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.chain import measure as chain_module
 from hessdiag.questions.chain.measure import chain
-from hessdiag.questions.forward import measure as forward_module
 from hessdiag.questions.forward import norms as forward_norms
+from hessdiag.questions.forward.assemble import unmeasured
 from hessdiag.questions.forward.measure import forward
 from hessdiag.questions.forward.model import forward_model
 from hessdiag.questions.vanishing import measure as vanishing_module
@@ -71,15 +71,15 @@ def test_networks_that_are_done_are_those_of_the_whole_run(options):
         for entry in found.inits:
             assert entry.seeds % 10 == 0
             stages.add((entry.init, entry.seeds, entry.solution is None))
-            assert entry.last.ratio.live <= entry.seeds
+            assert entry.last.live <= entry.seeds
             if entry.seeds == 40:
                 assert entry.layers == known[entry.init].layers
             else:
                 phi = found.inits[0].activation
                 fewer = forward(depth=4, width=8, seeds=entry.seeds, init=entry.init, activation=phi)
-                expected = fewer.inits[0].last.ratio  # gains beside the scales round otherwise
-                assert entry.last.ratio.log_median == pytest.approx(expected.log_median, rel=1e-9)
-                assert entry.last.ratio.rms == pytest.approx(expected.rms, rel=1e-9)
+                expected = fewer.inits[0].last  # gains beside the scales round otherwise
+                assert entry.last.log_median == pytest.approx(expected.log_median, rel=1e-9)
+                assert entry.last.rms == pytest.approx(expected.rms, rel=1e-9)
         said = next(finding.says for finding in found.findings if finding.says.startswith("Interrupted"))
         for entry in found.inits:
             assert (f"{entry.init} from {entry.seeds}" in said) is (entry.seeds < 40)
@@ -97,7 +97,7 @@ def test_the_first_distribution_answers_from_what_is_done():
 
 
 def test_before_two_networks_that_is_said():
-    assert "nothing can be said" in _text("forward", forward_module.unmeasured(0, "cpu"))
+    assert "nothing can be said" in _text("forward", unmeasured(0, "cpu"))
 
 
 @pytest.mark.parametrize("solve", [None, "median"])

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.forward.layers import iterated_layer_gains, scaled_layer_gains, sequential_layer_gains
 from hessdiag.questions.forward.measure import forward, initialized
 from hessdiag.questions.forward.model import forward_model
-from hessdiag.questions.forward.model import initialized as model_initialized
+from hessdiag.questions.forward.model_weights import initialized as model_initialized
 from hessdiag.questions.forward.norms import log_ratios, ratio_statistics
 from hessdiag.theory.gaussian_nets import median_log_norm2
+from tests.questions.forward.gain_errors import solved_log_stderr
 
 SMALL = {"depth": 6, "width": 5, "seeds": 300, "seed": 2}
 
@@ -45,7 +47,7 @@ def test_exact_gains_make_every_exact_median_one(init, name, slope, scale):
     for layer in range(1, 13):
         assert median_log_norm2([8] * layer, variances[:layer], slope) == pytest.approx(0, abs=1e-9)
     assert abs(found.z) < 4
-    assert found.z == max((layer.achieved.z for layer in found.layers), key=abs)
+    assert found.z == max((layer.z for layer in found.layers), key=abs)
     assert found.gain == pytest.approx(math.prod(layer.gain for layer in found.layers) ** (1 / 12), rel=1e-12)
 
 
@@ -94,7 +96,7 @@ def test_fresh_networks_keep_their_norm_after_every_layer(init, name):
     logs = log_ratios(gains, entry.distribution, depth=16, width=8, phi=activation(name), seeds=800, seed=77)[0]
     for layer, values in zip(found.layers, logs.T, strict=True):
         again = ratio_statistics(values)
-        error = math.hypot(again.log_median_stderr, layer.achieved.solved_log_stderr)
+        error = math.hypot(again.log_median_stderr, solved_log_stderr(layer))
         assert abs(again.log_median) < 4 * error, layer.layer
 
 
@@ -134,7 +136,7 @@ def test_a_convolutional_network_keeps_its_norm_after_every_layer():
     for layer in found.layers:
         torch.testing.assert_close(state[f"{layer.name}.weight"], layer.gain * plain[f"{layer.name}.weight"])
     torch.testing.assert_close(state["idle.weight"], plain["idle.weight"])
-    json.dumps(entry.to_result())
+    json.dumps(asdict(entry))
 
 
 @pytest.mark.parametrize(("name", "passes"), [("relu", 1), ("tanh", 5)])

@@ -15,15 +15,9 @@ from hessdiag.nets.convnet import LeNet
 from hessdiag.nets.mlp import MLP
 from hessdiag.problem.load import ProblemRequest
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.forward.model import (
-    fans,
-    forward_model,
-    initialized,
-    model_log_ratios,
-    scales_of,
-    unit_weights,
-    weight_layers,
-)
+from hessdiag.questions.forward.model import forward_model
+from hessdiag.questions.forward.model_norms import model_log_ratios
+from hessdiag.questions.forward.model_weights import fans, initialized, scales_of, unit_weights, weight_layers
 
 
 def problem_of(model, *shape, dtype=torch.float64):
@@ -68,7 +62,7 @@ def test_variances_are_those_of_torch_s_own_initializations():
 
 def test_a_linear_network_has_the_exact_median():
     problem = problem_of(MLP(depth=16, width=8, activation="linear"), 1, 8)
-    last = forward_model(problem, init="xavier_normal", seeds=300).inits[0].last.ratio
+    last = forward_model(problem, init="xavier_normal", seeds=300).inits[0].last
     assert abs(last.log_median + 2.03599 / 2) < 4 * last.log_median_stderr
 
 
@@ -214,7 +208,7 @@ def test_nested_tensors_of_the_users_own_are_measured():
         )
         for m, x in ((model, parts), (_Flat(model.a), (torch.cat(parts),)))
     )
-    assert ragged.inits[0].layers[0].ratio.median == pytest.approx(plain.inits[0].layers[0].ratio.median, rel=1e-12)
+    assert ragged.inits[0].layers[0].median == pytest.approx(plain.inits[0].layers[0].median, rel=1e-12)
 
 
 class _Flat(nn.Module):

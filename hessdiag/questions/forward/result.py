@@ -1,0 +1,287 @@
+"""What `forward` answers: the norm of a signal, layer by layer, over many random networks."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from hessdiag.questions.common.agreement import LogMedianAgreement
+from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.verdict import Finding, Status
+
+Target = Literal["median", "rms"]
+
+FEWEST_CARRIERS = 30  # networks on which a root mean square must rest for its error to be believed
+
+
+@dataclass(frozen=True, kw_only=True)
+class RatioStatistics:
+    """The ratio norm(h_l) / norm(x) over many networks.
+
+    Median and quantiles are those of live networks; mean and root mean square count the dead as zero, as theory's
+    expectations do.
+
+    Attributes:
+        median: Median, what a typical network has.
+        median_stderr: Its standard error; NaN for fewer than two live networks.
+        mean: Average, which rare networks dominate when depth exceeds width.
+        mean_stderr: Its standard error; `None` where so few networks carry the average that it would be too small.
+        rms: Root mean square.
+        rms_stderr: Its standard error, likewise.
+        q05: 5 % quantile; `None` of fewer than 20 networks, which do not know it.
+        q95: 95 % quantile; likewise.
+        log_median: Natural log of the median, which exists where the median has left float64.
+        log_median_stderr: Its standard error, from order statistics.
+        dead_fraction: Share of networks whose layer is zero.
+        live: How many are not.
+        carriers: `(sum r^2)^2 / sum r^4`: how many networks the root mean square rests on.
+        kurtosis: `E r^4 / (E r^2)^2`, 1 where all networks agree; NaN where all are dead.
+        kurtosis_stderr: Its standard error, an underestimate where the tail is heavy.
+    """
+
+    median: float
+    median_stderr: float
+    mean: float
+    mean_stderr: float | None
+    rms: float
+    rms_stderr: float | None
+    q05: float | None
+    q95: float | None
+    log_median: float
+    log_median_stderr: float
+    dead_fraction: float
+    live: int
+    carriers: float
+    kurtosis: float
+    kurtosis_stderr: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRatio(RatioStatistics):
+    """The ratio norm(h_l) / norm(x) in one layer.
+
+    Attributes:
+        layer: l, counted from 1.
+        name: Of the layer in the user's model; `None` in the built-in networks.
+        theory_median: The exact median; `None` where no closed form holds.
+        theory_rms: The exact root mean square; `None` likewise.
+        theory_log_median: Natural log of the exact median; `None` likewise.
+        theory_log_rms: Natural log of the exact root mean square; `None` likewise.
+        theory_kurtosis: Exact `E r^4 / (E r^2)^2`; `None` likewise.
+        z: Standard errors between the measured log-median and the exact one; `None` where too few networks tell.
+    """
+
+    layer: int
+    name: str | None = None
+    theory_median: float | None
+    theory_rms: float | None
+    theory_log_median: float | None
+    theory_log_rms: float | None
+    theory_kurtosis: float | None = None
+    z: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Achieved:
+    """What a gain made of the ratio at one layer of fresh networks.
+
+    Attributes:
+        achieved: Their median or root mean square, whichever was to be 1.
+        achieved_stderr: Its standard error; `None` where too few networks carry a root mean square to know.
+        z: How many standard errors its log is away from 0 (the gain's error counts too); `None` if that is not known.
+        carriers: How many networks a root mean square rests on; `None` for a median, which rests on all.
+    """
+
+    achieved: float
+    achieved_stderr: float | None
+    z: float | None
+    carriers: float | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether the fresh networks can tell: a root mean square that rests on a few of them cannot."""
+        return self.carriers is None or self.carriers >= FEWEST_CARRIERS
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerGain(Achieved):
+    """The factor of one layer's weights, and the ratio after this layer with all layers' gains.
+
+    Attributes:
+        layer: Counted from 1.
+        name: Of the layer in the user's model; `None` in the built-in networks.
+        gain: The factor.
+        gain_stderr: Its standard error (of a model's layer an upper bound); `None` for a closed form.
+    """
+
+    layer: int
+    name: str | None
+    gain: float
+    gain_stderr: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution(Achieved):
+    """The factor of an initialization's weights that makes the ratio 1, tried on fresh networks at the last layer.
+
+    With a gain for each layer, `z` is that of the layer whose ratio is farthest from 1.
+
+    Attributes:
+        target: Whether the median or the root mean square is 1.
+        gain: The factor; with one for each layer, their geometric mean.
+        gain_stderr: Its standard error; `None` for a closed form.
+        method: How it was found: by a closed form, from one measurement, by a search, or one layer after the other.
+        mean_square_growth: `p d sigma^2` with it; `None` for curved activations and dependent weights.
+        mean_square_growth_deep: The same in the limit of infinite depth; `None` where no closed form holds.
+        layers: The factor of each layer; `None` where there is one for all.
+    """
+
+    target: Target
+    gain: float
+    gain_stderr: float | None
+    method: Literal["exact", "scaling", "bisection", "sequential"]
+    mean_square_growth: float | None
+    mean_square_growth_deep: float | None
+    layers: tuple[LayerGain, ...] | None = None
+
+    @property
+    def tried(self) -> bool:
+        """Whether the fresh networks can tell, at every layer that the gain is for."""
+        return super().tried and all(layer.tried for layer in self.layers or ())
+
+    @property
+    def worst(self) -> LayerGain | None:
+        """With a gain for each layer, the one whose ratio is farthest from 1 in standard errors."""
+        judged = [layer for layer in self.layers or () if layer.z is not None]
+        return max(judged, key=lambda layer: abs(layer.z or 0.0), default=None)
+
+    def of_layers(self, count: int) -> tuple[float, ...]:
+        """The factor of each of so many layers."""
+        return (self.gain,) * count if self.layers is None else tuple(layer.gain for layer in self.layers)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitRatios:
+    """One initialization, layer by layer.
+
+    Attributes:
+        init: Its name.
+        distribution: Of the weights; `None` for dependent ones.
+        activation: Of the built-in networks; `None` for the user's own model.
+        depth: Layers; of the user's model, those with weights.
+        width: Of the built-in networks; `None` likewise.
+        seeds: Networks.
+        median: Of the last layer's ratio, and below its standard error, root mean square, and the rate of its log.
+        solution: The gain that was solved for; `None` where none was.
+        layers: All layers, the last one last.
+    """
+
+    init: str
+    distribution: Literal["uniform", "normal"] | None
+    activation: str | None
+    depth: int
+    width: int | None
+    seeds: int
+    median: float
+    median_stderr: float
+    rms: float
+    rms_stderr: float | None
+    log_median_per_layer: float
+    log_median_per_layer_stderr: float
+    layers: tuple[LayerRatio, ...]
+    solution: Solution | None = None
+
+    @property
+    def last(self) -> LayerRatio:
+        """The deepest layer."""
+        return self.layers[-1]
+
+    @property
+    def compared(self) -> tuple[LayerRatio, ...]:
+        """The layers whose medians are held against exact ones: powers of two and the last; neighbours say the same."""
+        return tuple(
+            entry
+            for entry in self.layers
+            if entry.z is not None and (entry.layer == self.depth or entry.layer.bit_count() == 1)
+        )
+
+    @property
+    def worst(self) -> LayerRatio | None:
+        """Of those, the one whose measured median is farthest from the exact one, in standard errors."""
+        return max(self.compared, key=lambda entry: abs(entry.z or 0.0), default=None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAgreement(LogMedianAgreement):
+    """A measured log-median beside the exact one.
+
+    Attributes:
+        init: The initialization.
+        layer: Counted from 1.
+    """
+
+    init: str
+    layer: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForwardTheory:
+    """What closed forms predict for each initialization that has them."""
+
+    inits: dict[str, Theory]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forward:
+    """Forward norms under several initializations.
+
+    Attributes:
+        inits: What was measured of each, in the order asked for; after an interrupt, of those that it left.
+        agreement: Every median that theory knows, beside it.
+        asked_seeds: Networks that were asked for, where an interrupt left fewer.
+        asked_inits: And initializations.
+        predicted: What closed forms say; `None` where there are none.
+        status: Whether the measurement was interrupted, or a gain was measured on too few networks ("inexact").
+        checks: For each initialization, the largest deviation of a log-median from its exact value, in standard errors.
+        thresholds: What they allow.
+        findings: The verdict.
+        seed: Of all randomness.
+        device: Where it was computed.
+        resumed_pieces: How many finished pieces of an earlier run were taken up.
+    """
+
+    inits: tuple[InitRatios, ...]
+    agreement: tuple[LayerAgreement, ...] = ()
+    asked_seeds: int | None = None
+    asked_inits: tuple[str, ...] | None = None
+    predicted: ForwardTheory | None = None
+    status: Status = "ok"
+    checks: dict[str, float | None] = field(default_factory=dict)
+    thresholds: dict[str, float] = field(default_factory=dict)
+    findings: tuple[Finding, ...] = ()
+    seed: int
+    device: str
+    resumed_pieces: int = 0
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether an interrupt left out networks, initializations or gains."""
+        return self.status == "interrupted"
+
+    @property
+    def theory(self) -> dict[str, Any] | None:
+        """What closed forms predict for each initialization."""
+        return None if self.predicted is None else asdict(self.predicted)
+
+    @property
+    def verdict(self) -> list[dict[str, str]]:
+        """The findings as result documents hold them."""
+        return [finding.as_dict() for finding in self.findings]
+
+    def to_result(self) -> dict[str, Any]:
+        """The document's "result"."""
+        inits = [asdict(entry, dict_factory=_without_carriers) for entry in self.inits]
+        return {"inits": inits, "agreement": [asdict(row) for row in self.agreement]}
+
+
+def _without_carriers(items: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a median nobody asks how many networks it rests on."""
+    return {name: value for name, value in items if (name, value) != ("carriers", None)}
