@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from hessdiag.numbers import (
     MISSING,
@@ -67,6 +67,6 @@ def signs(inertia: Mapping[str, Any] | None) -> str:
     return f"{number(inertia['positive'])} +, {number(inertia['negative'])} −, {number(inertia['zero'])} zero"
 
 
-def drawable(value: float | None, *, log: bool) -> bool:
+def drawable(value: float | None, *, log: bool) -> TypeGuard[float]:
     """Whether a value has a place on a (logarithmic) axis."""
     return value is not None and math.isfinite(value) and (value > 0 or not log)
