@@ -10,8 +10,8 @@ from hessdiag.curvature.gauss_newton import OutputSpaceOperator, Sandwich, gauss
 from hessdiag.curvature.received import Received, evaluated, output_of
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem import structure
-from hessdiag.problem.batches import averages
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.losses import averages
 from hessdiag.problem.problem import Problem
 
 

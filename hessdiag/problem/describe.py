@@ -29,7 +29,7 @@ def describe(problem: Problem) -> dict[str, Any]:
     """
     model, source = problem.model, problem.source
     unique = dict(model.named_parameters())
-    loss = problem._loss
+    loss = problem.criterion
     return {
         "model": type(model).__name__,
         "spec": source.get("model"),

@@ -51,7 +51,7 @@ def brute_gauss_newton(problem):
             values = flat.reshape(z.shape)
             if problem.loss_name == "nll":
                 return nn.functional.cross_entropy(values, target)
-            return problem._loss.function(values, target)
+            return problem.criterion.function(values, target)
 
         B = torch.autograd.functional.hessian(loss, z.reshape(-1))
         total += weight * J.T @ B @ J
@@ -162,7 +162,7 @@ def test_empirical_fisher_is_the_sum_of_the_samples_outer_products(name):
         for i in range(len(x)):
             if name == "ignored targets" and int(y[i]) == -100:
                 continue
-            loss = problem._loss.function(problem.model(x[i : i + 1]), y[i : i + 1])
+            loss = problem.criterion.function(problem.model(x[i : i + 1]), y[i : i + 1])
             g = torch.cat([part.reshape(-1) for part in torch.autograd.grad(loss, problem.parameters)])
             total += torch.outer(g, g)
             counted += 1

@@ -332,7 +332,7 @@ def test_divergences_are_means_of_samples_or_of_elements(reduction, weights):
     data = [(_normal(2, 3), _normal(2, 6).softmax(1)), (_normal(5, 3), _normal(5, 2).softmax(1))]
     objective = functools.partial(F.kl_div, reduction=reduction)
     problem = Problem(nn.Linear(3, 2).double(), data=[(x, y) for x, y in data], loss=objective)
-    vars(problem)["_output"] = lambda batch: batch[1]  # outputs of the targets' shapes
+    vars(problem)["output"] = lambda batch: batch[1]  # outputs of the targets' shapes
     assert problem.batch_weights == pytest.approx(weights)
 
 

@@ -11,8 +11,8 @@ from torch.nn.utils.rnn import pack_sequence
 from hessdiag.cli import main
 from hessdiag.curvature.dense import hessian
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches.cutting import Cut, proven
 from hessdiag.problem.load import ProblemRequest, load_problem
+from hessdiag.problem.loading.cutting import Cut, proven
 from hessdiag.problem.problem import Problem
 from tests.problem.test_averages import D, Graph, Keyed, LastStep, Packed, Pooled, _normal
 
@@ -156,7 +156,7 @@ def test_what_does_not_come_apart_is_refused_with_the_reason(case):
 
 def test_large_batches_are_proven_on_two_parts(monkeypatch):
     """A coupling beyond these is not seen; the whole is never evaluated."""
-    monkeypatch.setattr("hessdiag.problem.batches.cutting.WHOLE_NUMBERS", 10)
+    monkeypatch.setattr("hessdiag.problem.loading.cutting.WHOLE_NUMBERS", 10)
     torch.manual_seed(0)
     largest = []
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from hessdiag.cli import main
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches import averages, indices, synthetic
-from hessdiag.problem.losses import fit, own_loss
+from hessdiag.problem.batches import indices
+from hessdiag.problem.loading import fit, own_loss, synthetic
+from hessdiag.problem.losses import averages
 from hessdiag.problem.losses.loss import resolve
 from hessdiag.problem.problem import Problem
 

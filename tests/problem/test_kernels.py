@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from hessdiag.problem import kernels
+from hessdiag.problem.evaluation import batch_norm, kernels
 from hessdiag.problem.problem import Problem
 
 
@@ -36,7 +36,7 @@ def test_batch_norm_becomes_part_of_the_convolution_just_before_it(between, fold
         return functional.batch_norm(z, mean, variance, *((weight, shift) if affine else ()))
 
     expected = network()
-    with kernels.plain_batch_norm(fold=True):
+    with batch_norm.plain_batch_norm(fold=True):
         found = network()
     assert (type(found.grad_fn).__name__ == "ConvolutionBackward0") is folds
     torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
@@ -54,7 +54,7 @@ def test_problems_fold_where_value_and_gradient_stay(dtype):
 
 def test_batch_norm_refuses_other_channels():
     mean, variance = torch.zeros(1), torch.ones(1)
-    with kernels.plain_batch_norm(fold=False), pytest.raises(RuntimeError, match="should contain 3 elements"):
+    with batch_norm.plain_batch_norm(fold=False), pytest.raises(RuntimeError, match="should contain 3 elements"):
         functional.batch_norm(torch.zeros(2, 3, 4), mean, variance)
 
 
@@ -64,7 +64,7 @@ def _replaced():
 
 def test_kernels_come_back():
     before = _replaced()
-    with kernels.plain_batch_norm(fold=True):
+    with batch_norm.plain_batch_norm(fold=True):
         assert functional.batch_norm is not before[-1]
     assert _replaced() == before
 

@@ -19,7 +19,7 @@ from hessdiag.problem import load
 from hessdiag.problem.batches.batch import forward
 from hessdiag.problem.describe import describe
 from hessdiag.problem.load import ALL, ProblemRequest, load_problem
-from hessdiag.problem.losses.fit import check
+from hessdiag.problem.loading.fit import check
 from hessdiag.problem.problem import Problem
 
 TRAIN = """

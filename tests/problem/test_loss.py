@@ -11,7 +11,7 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem.batches.averages import of_loss
+from hessdiag.problem.losses.averages import of_loss
 from hessdiag.problem.losses.loss import NAMED, resolve
 from hessdiag.problem.problem import Problem
 
@@ -70,7 +70,7 @@ def test_a_function_of_a_known_name_is_the_users_own(name):
     data = [(torch.randn(5, 3).double(), torch.rand(5).double())]
     called, other = (Problem(model, data=data, loss=loss) for loss in (own, anonymous))
     assert called.loss_name == name
-    assert (called._loss.kind, called._loss.is_convex, called._loss.is_likelihood) == (None, False, False)
+    assert (called.criterion.kind, called.criterion.is_convex, called.criterion.is_likelihood) == (None, False, False)
     assert torch.equal(hessian(called), hessian(other))
     unit = torch.eye(called.n_parameters, dtype=torch.float64)
     assert torch.equal(GaussNewtonOperator(called) @ unit, GaussNewtonOperator(other) @ unit)

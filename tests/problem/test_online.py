@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem import online
 from hessdiag.problem.load import ProblemRequest, load_problem
+from hessdiag.problem.loading import online
 
 
 @pytest.fixture

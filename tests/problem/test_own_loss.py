@@ -13,10 +13,8 @@ import torch.nn.functional as F  # noqa: N812
 import hessdiag
 from hessdiag.curvature.point.examine import PointWarning
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem import online
-from hessdiag.problem.batches import synthetic
 from hessdiag.problem.load import ProblemRequest, Shared, load_problem
-from hessdiag.problem.losses import own_loss
+from hessdiag.problem.loading import online, own_loss, synthetic
 from hessdiag.questions.common.verdict import data_findings
 
 transformers = pytest.importorskip("transformers")

@@ -6,7 +6,8 @@ from torch import nn
 
 from hessdiag.curvature.differences import Moved
 from hessdiag.errors import ComputeError
-from hessdiag.problem import measuring, privately
+from hessdiag.problem import measuring
+from hessdiag.problem.evaluation import privately
 from hessdiag.problem.problem import Problem
 
 META = torch.device("meta")  # as far from the CPU as a GPU, for what is not computed
@@ -105,4 +106,4 @@ def test_values_that_are_none_are_told_after_both_ends_at_the_latest(monkeypatch
     with pytest.raises(ComputeError, match="the loss is nan"):
         moved.difference(torch.ones(3), 1.0, lambda: moved.gradient(moved.problem.data[0]))
     assert len(evaluated) == (2 if kind is _Elsewhere else 1)
-    assert "_unasked" not in vars(moved.problem)
+    assert moved.problem._evaluator.unasked is None

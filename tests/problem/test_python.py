@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem.python import load_object, load_value
+from hessdiag.problem.loading.python import load_object, load_value
 from hessdiag.problem.spec import parse
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches import synthetic
 from hessdiag.problem.batches.batch import forward, output_tensor, to
+from hessdiag.problem.loading import synthetic
 from hessdiag.problem.losses import loss as losses
 
 

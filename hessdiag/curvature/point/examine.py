@@ -282,7 +282,7 @@ def _apart(moved: Moved, places: list[Place]) -> float:
 def _freeze(problem: Problem, moved: Moved) -> list[Place]:
     """Start torch's random numbers from the same seed in every evaluation, and look again."""
     for one in (problem, moved.problem):
-        object.__setattr__(one, "one_draw", True)
+        one.draw_once()
     return [Place(*moved.here()), Place(*moved.here())]
 
 

@@ -1,4 +1,4 @@
-"""Batches: how they split into inputs and target, how many samples they hold, whether they are finite."""
+"""Batches: how they split into inputs and target, how many samples they hold, which tensors are in them."""
 
 import hashlib
 import inspect
@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from inspect import Parameter
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
@@ -145,23 +144,6 @@ def map_tensors(function: Callable[[Tensor], Tensor], batch: Any) -> Any:
     return batch
 
 
-def from_numpy(array: Any) -> Tensor:
-    """An array as a tensor: of either byte order, in any strides.
-
-    Raises:
-        LoadError: if it holds text, objects, or numbers wider than torch has.
-    """
-    wide = array.dtype.itemsize > (16 if array.dtype.kind == "c" else 8)
-    if array.dtype.kind not in "biufc" or wide:
-        raise LoadError(
-            f"there is an array of {array.dtype} of shape {array.shape}, and tensors hold numbers.",
-            "numpy.unique(y, return_inverse=True)[1] for classes by name, or x.astype('float64')",
-        )
-    native = np.asarray(array, dtype=array.dtype.newbyteorder("="))
-    usable = native.flags.writeable and all(stride >= 0 for stride in native.strides)
-    return torch.from_numpy(native if usable else native.copy())
-
-
 def to(batch: Any, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Any:
     """Move a batch; `dtype` applies to floating-point tensors only."""
 
@@ -227,7 +209,7 @@ def _is_one_per_sample(items: list[Any]) -> bool:
     return images or len({shape[:1] for shape in shapes}) > 1
 
 
-def _stored(tensor: Tensor) -> Sequence[Tensor]:
+def stored(tensor: Tensor) -> Sequence[Tensor]:
     """What a tensor stores: itself, or the indices and values of a sparse one, or the rows of a nested one."""
     if tensor.is_nested:
         return tensor.unbind()
@@ -241,44 +223,6 @@ def _stored(tensor: Tensor) -> Sequence[Tensor]:
     if tensor.layout in (torch.sparse_csc, torch.sparse_bsc):
         return tensor.ccol_indices(), tensor.row_indices(), tensor.values()
     return (tensor.to_dense(),)
-
-
-def check_finite(batches: Sequence[Any], where: str = "", hint: str | None = None) -> None:
-    """Refuse batches with a NaN or an infinity in them.
-
-    Args:
-        batches: The batches.
-        where: Where they are from, for the message.
-        hint: What would work, if not to clean them.
-
-    Raises:
-        LoadError: naming the batch, which of its tensors it is, and how many entries are not finite.
-    """
-    for index, batch in enumerate(batches):
-        for place, part in _parts(batch):
-            for tensor in tensors(part):
-                bad = [
-                    ~torch.isfinite(piece)
-                    for piece in _stored(tensor)
-                    if piece.is_floating_point() and not bool(torch.isfinite(piece).all())
-                ]
-                if bad:
-                    first = f", the first at {bad[0].nonzero()[0].tolist()}" if bad[0].shape == tensor.shape else ""
-                    raise LoadError(
-                        f"batch {index}{f' of {where}' if where else ''} holds {sum(int(part.sum()) for part in bad)} "
-                        f"NaN or infinite of {tensor.numel()} entries in {place} "
-                        f"(tensor of shape {tuple(tensor.shape)}{first}): no derivative of it means anything.",
-                        hint or "clean the data, for instance with numpy.nan_to_num, and run again",
-                    )
-
-
-def _parts(batch: Any) -> list[tuple[str, Any]]:
-    """The parts of a batch with what they are called."""
-    if isinstance(batch, Mapping):
-        return [(repr(name), value) for name, value in batch.items()]
-    if isinstance(batch, (tuple, list)) and len(batch) == 2:
-        return [("its inputs", batch[0]), ("its target", batch[1])]
-    return [("it", batch)]
 
 
 def flat_inputs(batches: Sequence[Any]) -> Tensor | None:
@@ -317,7 +261,7 @@ def hash_tensors(values: Iterator[Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in values:
         digest.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode())
-        for part in _stored(tensor.detach().to("cpu")):
+        for part in stored(tensor.detach().to("cpu")):
             flat = part.contiguous().resolve_conj().resolve_neg().reshape(-1)
             if flat.numel():
                 digest.update(flat.view(torch.uint8).numpy().tobytes())

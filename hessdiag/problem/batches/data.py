@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from hessdiag.errors import LoadError
 from hessdiag.problem.batches import images
-from hessdiag.problem.batches.batch import TARGET_KEYS, from_numpy, map_tensors, samples, tensors
+from hessdiag.problem.batches.batch import TARGET_KEYS, map_tensors, samples, tensors
+from hessdiag.problem.files.arrays import from_numpy
 from hessdiag.problem.files.checkpoint import existing, read, sniff
 
 ALL = -1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.problem.batches.batch import from_numpy
+from hessdiag.problem.files.arrays import from_numpy
 from hessdiag.problem.files.trust import WHOLE, said
 
 WRAPPERS = (

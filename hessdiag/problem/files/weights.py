@@ -28,7 +28,7 @@ from hessdiag.problem.files.state_dicts import (
     whole,
 )
 from hessdiag.problem.files.trust import WHOLE
-from hessdiag.problem.problem import uncompiled
+from hessdiag.problem.modes import uncompiled
 
 __all__ = ["Loaded", "describe", "find_module", "find_state_dict", "load_content", "load_into", "pick", "sound"]
 

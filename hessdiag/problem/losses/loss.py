@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hessdiag import suggest
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem import structure
 from hessdiag.problem.batches.batch import forward, output_tensor, split
 from hessdiag.problem.losses import criteria
 
@@ -50,6 +51,15 @@ class Loss:
             LoadError: if it wants one tensor, and the output holds none.
         """
         return output_tensor(output) if self.of_tensor else output
+
+    def numbers(self, output: Any) -> int:
+        """How many numbers of the model's output it receives; 0 where that cannot be told."""
+        one = self.of_tensor or hasattr(output, "logits")  # beside logits, models return what they cached
+        try:
+            taken = (output_tensor(output),) if one else structure.flatten(output)[0]
+        except LoadError:
+            return 0
+        return sum(tensor.numel() for tensor in taken)
 
     def parts(self, model: torch.nn.Module, batch: Any) -> tuple[Any, Any]:
         """What the loss receives of a batch: of the model's output, and the target, `None` where there is none."""
@@ -202,12 +212,17 @@ def objective(loss: Loss) -> Objective:
     return call
 
 
-def computed(output: Any) -> Tensor | None:
-    """The loss in what a model puts out, if it computed one."""
+def attached(output: Any) -> Tensor | None:
+    """The loss that a model's output bears as an attribute, as those of Hugging Face models do."""
     value = getattr(output, "loss", None)
-    if value is None and isinstance(output, dict):
-        value = output.get("loss")
     return value if isinstance(value, Tensor) else None
+
+
+def computed(output: Any) -> Tensor | None:
+    """The loss in what a model puts out, if it computed one: an attribute or an item."""
+    found = attached(output)
+    item = output.get("loss") if found is None and isinstance(output, dict) else found
+    return item if isinstance(item, Tensor) else None
 
 
 def output_loss(model: torch.nn.Module, batch: Any) -> Tensor:

@@ -47,7 +47,7 @@ def identity(problem: Problem) -> dict[str, Any]:
 
 def _code(problem: Problem) -> str:
     """Hash of the model's form, and of the code of its classes and of the loss."""
-    loss = None if problem._loss is None else problem._loss.function
+    loss = None if problem.criterion is None else problem.criterion.function
     used: list[Any] = [type(module) for module in problem.model.modules()]
     used += [_function(thing) for thing in (problem.objective, problem.loss, loss) if callable(thing)]
     hashed = hashlib.sha256(_ADDRESS.sub("", str(problem.model)).encode(errors="replace"))

@@ -22,7 +22,7 @@ from hessdiag.problem.spec import RESERVED, Spec
 
 _LIBRARIES = (
     *{sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")},
-    str(Path(__file__).parents[1]),
+    str(Path(__file__).parents[2]),
     "<frozen",
 )
 

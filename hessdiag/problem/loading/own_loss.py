@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches import indices, own_inputs
+from hessdiag.problem.batches import indices
 from hessdiag.problem.batches.batch import forward, placed, real_parameter
 from hessdiag.problem.batches.data import DEFAULT_BATCH_SIZE
-from hessdiag.problem.batches.own_inputs import SEQUENCE, Batch, Draw
-from hessdiag.problem.losses.loss import IGNORED, Reduction
-from hessdiag.problem.problem import _mode
+from hessdiag.problem.loading import own_inputs
+from hessdiag.problem.loading.own_inputs import SEQUENCE, Batch, Draw
+from hessdiag.problem.losses.loss import IGNORED, Reduction, attached
+from hessdiag.problem.modes import mode
 
 MASKED = 0.15  # of the tokens that a masked language model predicts, as BERT was trained
 _SPAN = ("start_positions", "end_positions")
@@ -38,7 +39,7 @@ def computes_loss(model: nn.Module) -> bool:
 
 def _loss_of(model: nn.Module, inputs: Draw) -> bool:
     """Whether a model gives a loss for inputs without labels."""
-    return isinstance(getattr(_output(model, inputs(2, _generator(0))), "loss", None), Tensor)
+    return attached(_output(model, inputs(2, _generator(0)))) is not None
 
 
 def reduction(model: nn.Module) -> Reduction | None:
@@ -205,7 +206,7 @@ def _output(model: nn.Module, batch: Batch) -> Any:
         contextlib.suppress(Exception),
         warnings.catch_warnings(),
         torch.no_grad(),
-        _mode(model, list(model.modules()), False),
+        mode(model, train=False),
         indices.watched(model),
     ):
         warnings.simplefilter("ignore")
@@ -215,9 +216,9 @@ def _output(model: nn.Module, batch: Batch) -> Any:
 
 def _no_loss(model: nn.Module, batch: Batch) -> str | None:
     """Why a model gives no loss for a batch; `None` if it does."""
-    with torch.enable_grad(), _mode(model, list(model.modules()), False), indices.watched(model):
-        loss = getattr(forward(model, placed(batch, model)), "loss", None)
-    if not isinstance(loss, Tensor) or loss.numel() != 1:
+    with torch.enable_grad(), mode(model, train=False), indices.watched(model):
+        loss = attached(forward(model, placed(batch, model)))
+    if loss is None or loss.numel() != 1:
         return "it returns no loss"
     return None if bool(loss.isfinite()) and loss.requires_grad else f"its loss is {float(loss.detach())}"
 
@@ -237,8 +238,8 @@ def _is_causal(model: nn.Module) -> bool:
         labels = tokens.clone()
         if ignored is not None:
             labels[:, ignored] = IGNORED
-        loss = getattr(_output(model, {"input_ids": tokens, "labels": labels}), "loss", None)
-        if not isinstance(loss, Tensor):
+        loss = attached(_output(model, {"input_ids": tokens, "labels": labels}))
+        if loss is None:
             return False
         losses.append(loss)
     return torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches import indices, own_inputs
+from hessdiag.problem.batches import indices
 from hessdiag.problem.batches.batch import forward, output_tensor, placed
 from hessdiag.problem.batches.data import DEFAULT_BATCH_SIZE, as_batches
 from hessdiag.problem.files.trust import said
+from hessdiag.problem.loading import own_inputs
 from hessdiag.problem.losses.loss import resolve
-from hessdiag.problem.problem import _mode
+from hessdiag.problem.modes import mode
 
 DECLARED = "input_shape"  # attribute by which a model says what one sample is like
 RECONSTRUCTS = "reconstructs_input"  # and that its targets are its inputs
@@ -185,7 +186,7 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
             continue
         inputs = placed(form.draw(2, torch.Generator().manual_seed(0)), model)
         try:
-            with _mode(model, list(model.modules()), False), indices.watched(model):
+            with mode(model, train=False), indices.watched(model):
                 shape = tuple(output_tensor(forward(model, inputs)).shape)
         except Exception as error:  # whether it passes is the question
             why = why or f" ({(error.what if isinstance(error, LoadError) else said(error)).rstrip('.')})"

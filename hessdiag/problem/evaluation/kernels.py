@@ -1,9 +1,8 @@
 """Kernels whose second derivative is missing, wrong or slow, replaced by the formula that they compute."""
 
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -129,96 +128,20 @@ def plain_transformer() -> Iterator[None]:
         mha.set_fastpath_enabled(enabled)
 
 
-@dataclass(frozen=True)
-class _Convolution:
-    """How a tensor came to be, as long as nothing was changed in place."""
-
-    run: Callable[..., Tensor]
-    input: Tensor
-    weight: Tensor
-    bias: Tensor | None
-    geometry: tuple[Any, ...]
-    versions: tuple[int, ...]
-
-    def scaled(self, output: Tensor, scale: Tensor, shift: Tensor) -> Tensor | None:
-        """Scale and shift of each channel of the output as one convolution; `None` if it is no longer the same."""
-        watched = output.retains_grad or output._backward_hooks
-        if watched or self.versions != _versions(output, self.input, self.weight):
-            return None
-        weight = self.weight * scale.view(-1, *(1,) * (self.weight.ndim - 1))
-        bias = shift if self.bias is None else shift + scale * self.bias
-        return self.run(self.input, weight, bias, *self.geometry)
+def uses_cudnn(modules: Iterable[nn.Module], device: torch.device) -> bool:
+    """Whether recurrent layers would run in cuDNN."""
+    return device.type == "cuda" and any(isinstance(module, nn.RNNBase) for module in modules)
 
 
-def _versions(*tensors: Tensor) -> tuple[int, ...]:
-    return tuple(tensor._version for tensor in tensors)
-
-
-@contextmanager
-def plain_batch_norm(*, fold: bool) -> Iterator[None]:
-    """In eval mode it is a scale and a shift, or, with `fold`, part of the convolution before it, if there is one.
-
-    A second derivative then has nothing to do for it; that of the fused kernel takes a fifth of the time of a ResNet's.
-    Folding leaves the convolution's own output aside: wrong where a model asks for more of it than batch norm does.
-    """
-    home = torch.nn.functional
-    names = ("conv1d", "conv2d", "conv3d") if fold else ()
-    fused, convolutions = home.batch_norm, {name: getattr(home, name) for name in names}
-
-    def remembering(run: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        def convolution(
-            input: Tensor,
-            weight: Tensor,
-            bias: Tensor | None = None,
-            stride: Any = 1,
-            padding: Any = 0,
-            dilation: Any = 1,
-            groups: int = 1,
-        ) -> Tensor:
-            geometry = (stride, padding, dilation, groups)
-            output = run(input, weight, bias, *geometry)
-            if torch.is_grad_enabled():
-                versions = _versions(output, input, weight)
-                output._convolution = _Convolution(run, input, weight, bias, geometry, versions)  # type: ignore[attr-defined]
-            return output
-
-        return convolution
-
-    def folded(
-        input: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
-        if (
-            training
-            or running_mean is None
-            or running_var is None
-            or running_mean.dtype != input.dtype
-            or len(running_mean) != input.shape[1]  # which would broadcast; torch refuses it
-        ):
-            return fused(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        scale = (running_var + eps).rsqrt()
-        if weight is not None:
-            scale = scale * weight
-        shift = -running_mean * scale if bias is None else bias - running_mean * scale
-        source: _Convolution | None = getattr(input, "_convolution", None)
-        output = None if source is None else source.scaled(input, scale, shift)
-        if output is not None:
-            return output
-        channels = (1, -1, *(1,) * (input.ndim - 2))
-        return input * scale.view(channels) + shift.view(channels)
-
-    try:
-        home.batch_norm = folded
-        for name, run in convolutions.items():
-            setattr(home, name, remembering(run))
-        yield
-    finally:
-        home.batch_norm = fused
-        for name, run in convolutions.items():
-            setattr(home, name, run)
+def forced(model: nn.Module, modules: Sequence[nn.Module], device: torch.device) -> tuple[str, ...]:
+    """What is switched off for a model because it has no second derivative, in words."""
+    words = ["attention: math kernel (the fused ones have no double backward)"]
+    if any(isinstance(module, (nn.TransformerEncoder, nn.TransformerEncoderLayer)) for module in modules):
+        words.append("transformer encoder: layer by layer (the fused path has no derivatives, and drops padding)")
+    if any(name.endswith(("weight_g", "weight.original0")) for name, _ in model.named_parameters()):
+        words.append("weight_norm: plain formula (the fused one has a wrong second derivative)")
+    if any(isinstance(module, nn.EmbeddingBag) for module in modules):
+        words.append("embedding_bag: plain sums of rows (the fused one is differentiable only once)")
+    if uses_cudnn(modules, device):
+        words.append("cuDNN off for recurrent layers (no double backward)")
+    return tuple(words)

@@ -1,14 +1,14 @@
-"""Parameters and buffers that are NaN or infinite, by name: nothing that is computed from them means anything."""
+"""What is NaN or infinite, in batches, parameters and outputs: nothing that is computed from it means anything."""
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches.batch import tensors
+from hessdiag.problem.batches.batch import stored, tensors
 
 DIVERGED = "weights from before training diverged"
 _NAMED = 3  # names in a message
@@ -30,6 +30,44 @@ def check_parameters(model: nn.Module, where: str, hint: str) -> None:
     found = described((name, item) for name, item in model.named_parameters() if item.requires_grad)
     if found is not None:
         raise LoadError(f"{where} holds weights that are no numbers: {found}.", hint)
+
+
+def check_batches(batches: Sequence[Any], where: str = "", hint: str | None = None) -> None:
+    """Refuse batches with a NaN or an infinity in them.
+
+    Args:
+        batches: The batches.
+        where: Where they are from, for the message.
+        hint: What would work, if not to clean them.
+
+    Raises:
+        LoadError: naming the batch, which of its tensors it is, and how many entries are not finite.
+    """
+    for index, batch in enumerate(batches):
+        for place, part in _parts(batch):
+            for tensor in tensors(part):
+                bad = [
+                    ~torch.isfinite(piece)
+                    for piece in stored(tensor)
+                    if piece.is_floating_point() and not bool(torch.isfinite(piece).all())
+                ]
+                if bad:
+                    first = f", the first at {bad[0].nonzero()[0].tolist()}" if bad[0].shape == tensor.shape else ""
+                    raise LoadError(
+                        f"batch {index}{f' of {where}' if where else ''} holds {sum(int(part.sum()) for part in bad)} "
+                        f"NaN or infinite of {tensor.numel()} entries in {place} "
+                        f"(tensor of shape {tuple(tensor.shape)}{first}): no derivative of it means anything.",
+                        hint or "clean the data, for instance with numpy.nan_to_num, and run again",
+                    )
+
+
+def _parts(batch: Any) -> list[tuple[str, Any]]:
+    """The parts of a batch with what they are called."""
+    if isinstance(batch, Mapping):
+        return [(repr(name), value) for name, value in batch.items()]
+    if isinstance(batch, (tuple, list)) and len(batch) == 2:
+        return [("its inputs", batch[0]), ("its target", batch[1])]
+    return [("it", batch)]
 
 
 def culprits(model: nn.Module) -> str | None:

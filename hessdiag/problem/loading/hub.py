@@ -16,7 +16,6 @@ from torch import nn
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
 from hessdiag.nets import BUILTINS
 from hessdiag.packages import distribution
-from hessdiag.problem import online
 from hessdiag.problem.batches.images import Images, digits
 from hessdiag.problem.files import foreign
 from hessdiag.problem.files.allowance import Allowance
@@ -24,7 +23,8 @@ from hessdiag.problem.files.checkpoint import existing
 from hessdiag.problem.files.folder import bounded, checked
 from hessdiag.problem.files.state_dicts import some
 from hessdiag.problem.files.trust import said
-from hessdiag.problem.python import call
+from hessdiag.problem.loading import online
+from hessdiag.problem.loading.python import call
 from hessdiag.problem.spec import Spec
 
 DATA_SETS = {"digits": digits}

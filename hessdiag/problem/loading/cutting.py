@@ -165,7 +165,7 @@ def _reason(whole: Problem, parts: Problem) -> str:
     apart = _apart(whole.data[0], CUTS[0])
     if apart:
         return f"samples are connected: a tensor of shape {apart[0]} does not run over them, as edges of a graph do not"
-    if whole._loss is None:
+    if whole.criterion is None:
         return "the objective is no mean over samples (in-batch negatives, samples that see each other, a sum)"
     if _same_outputs(whole, parts):
         return f"the loss {whole.loss_name} is no mean over samples (in-batch negatives, rankings, a sum)"
@@ -178,7 +178,7 @@ def _reason(whole: Problem, parts: Problem) -> str:
 def _same_outputs(whole: Problem, parts: Problem) -> bool:
     """Whether the model's outputs of the parts are those of the whole."""
     outputs = [
-        torch.cat([item.detach().reshape(-1) for item in batches.tensors(_plain(problem._output(batch)))])
+        torch.cat([item.detach().reshape(-1) for item in batches.tensors(_plain(problem.output(batch)))])
         for problem in (whole, parts)
         for batch in problem.data
     ]

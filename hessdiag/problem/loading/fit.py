@@ -12,13 +12,15 @@ from hessdiag.machine.shortage import fewer, ran_out, sentence
 from hessdiag.problem.batches import batch as forms
 from hessdiag.problem.batches import indices
 from hessdiag.problem.files.trust import said
-from hessdiag.problem.problem import Problem, _mode
+from hessdiag.problem.losses.loss import attached
+from hessdiag.problem.modes import mode
+from hessdiag.problem.problem import Problem
 
 
 def default_loss(model: nn.Module, batch: Any) -> str:
     """The loss that a batch's targets suggest."""
     inputs, target = forms.split(batch)
-    if isinstance(batch, Mapping) and isinstance(getattr(_output(model, batch), "loss", None), Tensor):
+    if isinstance(batch, Mapping) and attached(_output(model, batch)) is not None:
         return "output"
     if target is None and isinstance(batch, Mapping):
         there = ", ".join(map(str, list(batch)[:6])) or "nothing"
@@ -39,7 +41,7 @@ def default_loss(model: nn.Module, batch: Any) -> str:
 
 def _output(model: nn.Module, inputs: Any) -> Any:
     """What the model returns; `None` if it fails, which is said later and with the shapes."""
-    with _mode(model, list(model.modules()), False), contextlib.suppress(Exception), indices.watched(model):
+    with mode(model, train=False), contextlib.suppress(Exception), indices.watched(model):
         return forms.forward(model, inputs)
     return None
 
@@ -84,7 +86,7 @@ def check(problem: Problem) -> tuple[str, ...]:
 
 def _which_output(problem: Problem) -> str | None:
     """Which of several tensors a loss takes that wants one."""
-    if problem._loss is None or not problem._loss.of_tensor:
+    if problem.criterion is None or not problem.criterion.of_tensor:
         return None
     with problem.evaluation():
         return forms.which_output(forms.forward(problem.model, forms.split(problem.data[0])[0]))

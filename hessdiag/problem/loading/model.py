@@ -1,0 +1,127 @@
+"""MODEL and `--weights`: what a spec gives, and weights that are put into it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem.files import checkpoint, foreign, weights
+from hessdiag.problem.files.allowance import Allowance
+from hessdiag.problem.loading import hub, python
+from hessdiag.problem.loading.request import Parts, Session
+from hessdiag.problem.problem import Problem
+from hessdiag.problem.spec import Spec, parse
+
+
+def named(session: Session, spec: Spec) -> Parts:
+    """What the MODEL spec gives."""
+    trust = session.request.trust_code
+    if spec.kind in ("script", "module"):
+        value = python.load_value(spec, session.scripts)
+        return parts_of(value, spec)
+    if spec.kind == "file":
+        return Parts(_model_file(session, spec))
+    if spec.kind == "hf":
+        folder = Path(os.path.expanduser(spec.source))
+        session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+        model, notes = hub.load_hf(
+            spec, trust_code=trust, reachable=lambda: session.shared.hub_answers, most=session.request.max_unpacked
+        )
+        return Parts(model, notes=notes)
+    by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
+    model = by_name[spec.kind](spec)
+    if hub.is_classifier(spec, model):
+        session.usual_loss = "ce"
+    return Parts(model)
+
+
+def parts_of(value: Any, spec: Spec) -> Parts:
+    """What the user's code returned, as far as it is a model with or without its batches and loss.
+
+    Raises:
+        LoadError: if it is none.
+    """
+    if isinstance(value, nn.Module):
+        return Parts(value)
+    if isinstance(value, Problem):
+        return Parts(
+            model=value.model,
+            data=list(value.data),
+            loss=value.loss,
+            objective=value.objective,
+            reduction=value.reduction,
+            layers=value.layers,
+            train_mode=value.train_mode,
+            seed=value.seed,
+            notes=value.notes,
+        )
+    if isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], nn.Module):
+        return Parts(*value)
+    if isinstance(value, Mapping) and isinstance(value.get("model"), nn.Module):
+        known = {"data" if key == "batches" else str(key): item for key, item in value.items()}
+        unknown = [key for key in known if key not in ("model", "data", "loss", "objective")]
+        if not unknown:
+            return Parts(known["model"], known.get("data"), known.get("loss"), known.get("objective"))
+        raise LoadError(
+            f"{spec.text} gave a dict with {', '.join(map(repr, unknown))}.",
+            "model, batches, and loss or objective",
+        )
+    form = f"a {type(value).__name__}" + (f" of {len(value)} items" if isinstance(value, (tuple, list)) else "")
+    raise LoadError(
+        f"{spec.text} gave {form}; a model spec gives a torch.nn.Module, (model, batches, loss), "
+        "a dict of these or a hessdiag.Problem.",
+        "return model, batches, loss",
+    )
+
+
+def _model_file(session: Session, spec: Spec) -> nn.Module:
+    path = checkpoint.existing(spec.source)
+    if path.is_dir() and (other := foreign.folder(path) or foreign.model_folder(path)) is not None:
+        raise other
+    content = session.read(path)
+    session.files.append(path)
+    if spec.key is not None:
+        content = weights.pick(content, spec.key, spec.source)
+    module = weights.find_module(content)
+    if module is not None:
+        if not session.request.trust_code:
+            weights.sound(module)
+            session.stranger = Allowance.of(path, session.request.max_unpacked)
+        return module
+    try:
+        state = weights.find_state_dict(content, spec.source)[0]
+        what = f"a state_dict ({weights.describe(state)})"
+    except SpecError:
+        state, what = {}, "a checkpoint with several state_dicts"
+    except LoadError as error:
+        raise LoadError(
+            f"{spec.source} holds no model.", "a file of torch.save(model, FILE), or 'train.py:build_model'"
+        ) from error
+    if foreign.is_adapter(state):
+        raise foreign.adapter(path)
+    if isinstance(content, Mapping) and "pytorch-lightning_version" in content:
+        what = f"a Lightning checkpoint, {what}"
+    beside = foreign.model_folder(path.parent)
+    raise SpecError(
+        f"{spec.source} is {what}: it has no architecture, data or loss.",
+        (beside and beside.hint) or f"hessdiag ... 'train.py:build_model' --weights {spec.text}",
+    )
+
+
+def load_weights(session: Session, model: nn.Module) -> None:
+    """Put the weights of `--weights` into the model."""
+    text = session.request.weights
+    assert text is not None
+    spec = parse(text if text.startswith("file:") else f"file:{text}")  # only a path makes sense here
+    path = checkpoint.existing(spec.source)
+    content = session.read(path)
+    session.files.append(path)
+    if spec.key is not None:
+        content = weights.pick(content, spec.key, spec.source)
+    where = spec.source if spec.key is None else f"{spec.source}#{spec.key}"
+    loaded = weights.load_content(model, content, where, strict=session.request.strict)
+    session.notes += loaded.notes
+    session.left_out = loaded.left_out
