@@ -5,6 +5,7 @@ The names below are imported on first use, so that `import hessdiag` does not im
 
 from typing import TYPE_CHECKING
 
+from hessdiag.curvature.registry import OPERATORS
 from hessdiag.lazy import lazily
 
 if TYPE_CHECKING:
@@ -39,11 +40,8 @@ _HOMES = {
     "Chain": "hessdiag.questions.chain.measure",
     "DiagShare": "hessdiag.questions.diag_share.measure",
     "Eigs": "hessdiag.questions.eigs.result",
-    "FisherOperator": "hessdiag.curvature.fisher",
     "Forward": "hessdiag.questions.forward.result",
-    "GaussNewtonOperator": "hessdiag.curvature.gauss_newton",
     "HessdiagError": "hessdiag.errors",
-    "HessianOperator": "hessdiag.curvature.hessian",
     "Problem": "hessdiag.problem.problem",
     "ProblemRequest": "hessdiag.problem.load",
     "Spectrum": "hessdiag.questions.spectrum.result",
@@ -63,7 +61,7 @@ _HOMES = {
     "spectrum": "hessdiag.questions.spectrum.measure",
     "vanishing": "hessdiag.questions.vanishing.measure",
     "vanishing_of": "hessdiag.questions.vanishing.models",
-}
+} | {entry.kind: entry.module for entry in OPERATORS}
 
 __all__ = [
     "Blocks",

@@ -3,6 +3,8 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
+from hessdiag.curvature import registry
+
 LOSSES = {
     "cross_entropy": "ce",
     "crossentropy": "ce",
@@ -21,7 +23,7 @@ LOSSES = {
     "model": "output",
     "hf": "output",
 }
-NAMES = {  # of initializations, activations and matrices
+NAMES = {  # of initializations, activations and whatever else has names
     "he": "he_normal",
     "kaiming": "he_normal",
     "kaiming_normal": "he_normal",
@@ -36,10 +38,6 @@ NAMES = {  # of initializations, activations and matrices
     "identity": "linear",
     "none": "linear",
     "leakyrelu": "leaky_relu",
-    "gauss_newton": "ggn",
-    "gn": "ggn",
-    "full": "hessian",
-    "h": "hessian",
     "double": "float64",
     "fp64": "float64",
     "float": "float32",
@@ -50,7 +48,7 @@ NAMES = {  # of initializations, activations and matrices
     "gaussian": "normal",
     "md": "markdown",
     "txt": "text",
-}
+} | {word: entry.name for entry in registry.OPERATORS for word in entry.synonyms}
 
 
 def meant(word: str, known: Iterable[str], aliases: Mapping[str, str] = NAMES) -> str | None:

@@ -1,12 +1,8 @@
-"""The matrices of a problem that a question may be asked of, by name; and what is known of a loss in what it receives.
+"""What is known of a loss as a function of what it receives, of which the signs of Gauss-Newton matrices are a matter.
 
-Of the standard library alone: results hold these names.
+Of the standard library alone: results hold it.
 """
 
-from typing import Literal, get_args
+from typing import Literal
 
-OperatorName = Literal["hessian", "ggn", "fisher"]
 LossInOutput = Literal["convex", "linear", "unknown"]
-
-NAMES: tuple[OperatorName, ...] = get_args(OperatorName)
-WORDS: dict[OperatorName, str] = {"hessian": "Hessian", "ggn": "Gauss-Newton matrix", "fisher": "Fisher matrix"}

@@ -5,36 +5,35 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import checks
-from hessdiag.curvature.fisher import FisherOperator
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator, OutputSpaceOperator
+from hessdiag.curvature import checks, registry
+from hessdiag.curvature.gauss_newton import OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.shared import SharedOperator
 from hessdiag.errors import SpecError
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.machine import cost, processes
 from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.matrices import NAMES, LossInOutput, OperatorName
+from hessdiag.questions.common.matrices import LossInOutput
 
-Operator = HessianOperator | OutputSpaceOperator
+Operator = CurvatureOperator[Any]
 Products = CurvatureOperator[Any] | SharedOperator
 
 
 def operator(problem: Problem, name: OperatorName) -> Operator:
-    """The Hessian, the Gauss-Newton matrix or the Fisher matrix of a problem; whoever asks for it checks it.
+    """The matrix of a problem that has a name in the registry; whoever asks for it checks it.
 
     Raises:
         SpecError: if the name is none of them, or the problem has no such matrix.
     """
-    if name == "hessian":
-        return HessianOperator(problem, check=False)
-    if name == "ggn":
-        return GaussNewtonOperator(problem, check=False)
-    if name == "fisher":
-        return FisherOperator(problem, check=False)
-    raise SpecError(f"unknown operator {name!r}: not one of {', '.join(NAMES)}.", "--operator hessian")
+    try:
+        entry = registry.named(name)
+    except KeyError:
+        known = ", ".join(registry.NAMES)
+        raise SpecError(f"unknown operator {name!r}: not one of {known}.", "--operator hessian") from None
+    return entry.operator(problem, check=False)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from hessdiag.curvature.fisher import FisherOperator
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator
-from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.curvature.registry import OperatorName, entry_of
 from hessdiag.errors import SpecError
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.matrices import OperatorName
-
-NAMED: tuple[tuple[type[CurvatureOperator[Any]], OperatorName], ...] = (
-    (HessianOperator, "hessian"),
-    (GaussNewtonOperator, "ggn"),
-    (FisherOperator, "fisher"),
-)
 
 
 def problem_of(subject: Any, instead: str | None = None) -> Problem:
@@ -48,13 +38,13 @@ def matrix_of(subject: Any, name: OperatorName, instead: str | None = None) -> t
     """
     if isinstance(subject, Problem):
         return subject, name
-    found = next((known for kind, known in NAMED if isinstance(subject, kind)), None)
+    found = entry_of(subject)
     if found is None or getattr(subject, "function", subject) is None:  # the empirical Fisher matrix has no name
         raise _not_asked_of(subject, instead)
-    if name not in ("hessian", found):
+    if name not in ("hessian", found.name):
         raise SpecError(f"a {type(subject).__name__} is not operator={name!r}.", "the operator alone, or its problem")
     subject.forget()
-    return subject.problem, found
+    return subject.problem, found.name
 
 
 def _not_asked_of(subject: Any, instead: str | None) -> SpecError:

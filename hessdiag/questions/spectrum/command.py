@@ -9,6 +9,7 @@ from hessdiag.cli.kinds import Names
 from hessdiag.cli.measure import Measurement, answer
 from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
+from hessdiag.curvature import registry
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--operator",
-    type=Names(("hessian", "ggn", "fisher")),
+    type=Names(registry.NAMES),
     default="hessian",
     show_default=True,
-    help="The Hessian, the Gauss-Newton matrix or the model's Fisher matrix.",
+    help=f"T{registry.listed()[1:]}.",
 )
 @resume_option
 @output_options

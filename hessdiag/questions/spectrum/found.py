@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hessdiag.curvature.checks import Examination
+from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.support import Restricted
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigensolver import ROUNDING
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.inertia import Inertia
-from hessdiag.questions.common.matrices import OperatorName
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.verdict import NOT_MEASURED, Status
 from hessdiag.questions.spectrum import described

@@ -4,10 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hessdiag.curvature.checks import Examination, examine
-from hessdiag.curvature.fisher import FisherOperator
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator
-from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.gauss_newton import OutputSpaceOperator
 from hessdiag.curvature.measurement import measurement
+from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import support
 from hessdiag.errors import SpecError
@@ -15,7 +14,6 @@ from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.forecast import Quadratures
-from hessdiag.questions.common.matrices import OperatorName
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.outlay import Quadrature, kept_pieces, outlay, quadrature
 from hessdiag.questions.common.progress import Progress
@@ -33,7 +31,7 @@ ENDS = 5  # eigenpairs at each end that are taken out of the density
 
 @measurement(less="--probes 2 --steps 40")
 def spectrum(
-    problem: Problem | HessianOperator | GaussNewtonOperator | FisherOperator,
+    problem: Problem | Operator,
     *,
     probes: int = 10,
     steps: int = 80,
@@ -124,7 +122,7 @@ def _planned(matrix: Operator, size: int, probes: int, steps: int) -> Quadrature
 def _checked(matrix: Operator, seed: int) -> tuple[Examination, OutputChecks | None]:
     """The self-checks, of a Gauss-Newton or Fisher matrix with its comparison with the linearized model."""
     checks = examine(matrix, seed, squared=True)
-    if isinstance(matrix, HessianOperator):
+    if not isinstance(matrix, OutputSpaceOperator):
         return checks, None
     output = operators.output_checks(matrix, seed)
     return checks.also(output.checks, output.inside), output

@@ -4,9 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from hessdiag.curvature.registry import OperatorName
 from hessdiag.questions.common.certificate import Certificate
 from hessdiag.questions.common.inertia import Inertia
-from hessdiag.questions.common.matrices import LossInOutput, OperatorName
+from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.measured import Measured
 
 Interval = tuple[float, float]
@@ -95,7 +96,7 @@ class Spectrum(Measured):
     Intervals are not symmetric: they are not twice the error. What an interrupt left unmeasured is `None`.
 
     Attributes:
-        operator: "hessian", "ggn" or "fisher".
+        operator: Its name: "hessian", "ggn" or "fisher".
         loss_in_output: Of the latter two, what is known of the loss in what it receives: "convex", so that no
             eigenvalue is negative; "linear" at this point, so that all are zero; or "unknown". `None` of the Hessian.
         loss_uses_parameters: Of the latter two, whether the loss depends on parameters by another way than the output,

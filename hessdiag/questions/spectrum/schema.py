@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from hessdiag.curvature.registry import OperatorName
 from hessdiag.report.schema import parts
 from hessdiag.report.schema.parts import Certificate, Count, Inertia, Interval, Number, Numbers, ascending, same_length
 
@@ -76,7 +77,7 @@ class Outlier:
 class Result(parts.Measured):
     """The numbers of `spectrum`."""
 
-    operator: Literal["hessian", "ggn", "fisher"]
+    operator: OperatorName
     method: Literal["exact", "slq"]
     parameters: Count
     probes: Count

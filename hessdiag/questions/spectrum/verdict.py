@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from hessdiag.curvature.registry import WORDS
 from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import output_verdict
-from hessdiag.questions.common.matrices import WORDS
 from hessdiag.questions.common.verdict import (
     Finding,
     checks_findings,
@@ -45,7 +45,7 @@ def findings(spectrum: Spectrum, problem: Problem) -> list[Finding]:
             else nothing_there(_nothing_there(spectrum), spectrum.point),
         ]
     found += _ends(spectrum)
-    found.append(_signs(spectrum) if spectrum.operator == "hessian" else _gauss_newton_signs(spectrum))
+    found.append(_signs(spectrum))
     found += _resolution(spectrum)
     found += _outliers(spectrum)
     found += _flat(spectrum)
@@ -107,6 +107,25 @@ def _end(spectrum: Whole, which: str) -> str:
 
 
 def _signs(spectrum: Whole) -> Finding:
+    """What they mean, which is a matter of whose they are."""
+    if spectrum.operator == "hessian":
+        return _hessian_signs(spectrum)
+    return _other_signs(spectrum) if spectrum.loss_in_output is None else _gauss_newton_signs(spectrum)
+
+
+def _other_signs(spectrum: Whole) -> Finding:
+    """Of a matrix of which no more is known."""
+    noun, proof = WORDS[spectrum.operator], spectrum.negative_certificate
+    ends = f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
+    if not proof.certain:
+        return Finding(
+            "note", f"No negative eigenvalue of the {noun} is proven.", f"{proof.why}; the smallest is {ends}", ""
+        )
+    says = f"The {noun} has negative eigenvalues: {_negative_share(spectrum)} of all."
+    return Finding("note", says, f"the lowest is {ends}", "")
+
+
+def _hessian_signs(spectrum: Whole) -> Finding:
     proof, ends = spectrum.negative_certificate, f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
     if not proof.certain:
         return _no_negative(spectrum, ends)

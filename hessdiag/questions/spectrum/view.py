@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hessdiag.questions.common.matrices import WORDS
+from hessdiag.curvature.registry import WORDS
 from hessdiag.report.numbers import (
     MISSING,
     bounded,

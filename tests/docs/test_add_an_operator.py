@@ -1,0 +1,114 @@
+"""CONTRIBUTING, "Add an operator", done as it says in a copy of the package: a module, a line, and nothing else."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
+SECTION = PAGE.partition("\n## Add an operator\n")[2].partition("\n## ")[0]
+REGISTRY = "hessdiag/curvature/registry.py"
+LISTED = re.compile(r"(\nOPERATORS = \(\n.*?)(\n\)\n)", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A copy of the package, in which the steps were taken."""
+    folder = tmp_path_factory.mktemp("tree")
+    shutil.copytree(ROOT / "hessdiag", folder / "hessdiag", ignore=shutil.ignore_patterns("__pycache__"))
+    (module,) = re.findall(r"^1\. `(\S+)`", SECTION, re.MULTILINE)
+    (code,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
+    (line,) = re.findall(r"```text\n(.*?)\n```", SECTION, re.DOTALL)
+    assert f"`{REGISTRY}`" in SECTION
+    (folder / module).write_text(code, "utf-8")
+    registry = (folder / REGISTRY).read_text("utf-8")
+    assert len(LISTED.findall(registry)) == 1
+    (folder / REGISTRY).write_text(LISTED.sub(rf"\1\n{line}\2", registry), "utf-8")
+    return folder
+
+
+def python(tree, code, *args):
+    code = f"import hessdiag\nassert hessdiag.__file__.startswith({str(tree)!r}), hessdiag.__file__\n{code}"
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        capture_output=True, text=True, cwd=tree, env={**os.environ, "PYTHONPATH": str(tree)}, timeout=300,
+    )  # fmt: skip
+
+
+RUN = """
+import sys
+from hessdiag.cli.main import run
+code = run(sys.argv[1:])
+assert "-o" in sys.argv or "torch" not in sys.modules  # which a measurement alone needs
+sys.exit(code)
+"""
+
+
+def test_the_choice_of_the_command_line_has_it_without_torch(tree):
+    done = python(tree, RUN, "spectrum", "--help")
+    assert done.returncode == 0, done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "the model's Fisher matrix or the residual. One of hessian, ggn, fisher, residual." in shown
+
+
+ASKED = """
+import json, torch
+from hessdiag.errors import SpecError
+
+def refusal(ask, *args, **options):
+    try:
+        ask(*args, **options)
+    except SpecError as error:
+        return str(error)
+
+torch.manual_seed(0)
+model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3)).double()
+problem = hessdiag.Problem(model, data=[(torch.randn(9, 4).double(), torch.randint(3, (9,)))], loss="ce")
+found = hessdiag.spectrum(problem, operator="residual")
+beside = hessdiag.spectrum(hessdiag.ResidualOperator(problem))
+eye = torch.eye(problem.n_parameters, dtype=torch.float64)
+expected = torch.linalg.eigvalsh(hessdiag.hessian(problem) - hessdiag.GaussNewtonOperator(problem) @ eye)
+print(json.dumps({
+    "found": found.eigenvalues, "beside": beside.eigenvalues, "names": [found.operator, beside.operator],
+    "expected": expected.tolist(), "status": found.status, "says": [finding.says for finding in found.findings],
+    "unknown": refusal(hessdiag.spectrum, problem, operator="nonsense"),
+    "of the Hessian alone": refusal(hessdiag.eigs, hessdiag.ResidualOperator(problem)),
+}))
+"""
+
+
+def test_python_is_answered_about_it_by_name_and_by_operator(tree):
+    done = python(tree, ASKED)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["names"] == ["residual", "residual"]
+    assert told["status"] == "ok"
+    assert told["found"] == pytest.approx(told["expected"], abs=1e-10)
+    assert told["beside"] == told["found"]
+    assert told["found"][0] < -0.01
+    assert any(says.startswith("The residual has negative eigenvalues: ") for says in told["says"])
+    assert "not one of hessian, ggn, fisher, residual" in told["unknown"]
+    assert "not ResidualOperator" in told["of the Hessian alone"]
+
+
+def test_a_command_measures_it_and_its_document_is_read_back(tree):
+    few = ("--probes", "3", "--steps", "15", "--no-progress", "--allow-inexact")
+    done = python(
+        tree, RUN, "spectrum", "builtin:mlp(width=24,depth=3)", "--operator", "residual", *few, "-o", "r.json"
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tree / "r.json").read_text("utf-8"))["result"]
+    assert (result["operator"], result["method"]) == ("residual", "slq")
+    shown = python(tree, RUN, "report", "r.json")
+    assert shown.returncode == 0, shown.stderr
+    assert "How are the residual's eigenvalues distributed?" in shown.stdout
+
+
+def test_it_stays_out_of_the_package_without_its_line():
+    assert "residual" not in (ROOT / REGISTRY).read_text("utf-8")
