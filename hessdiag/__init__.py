@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from hessdiag.curvature.registry import OPERATORS
 from hessdiag.lazy import lazily
+from hessdiag.version import __version__
 
 if TYPE_CHECKING:
     from hessdiag import linalg, results
@@ -31,8 +32,6 @@ if TYPE_CHECKING:
     from hessdiag.questions.vanishing.measure import vanishing
     from hessdiag.questions.vanishing.models import vanishing_of
     from hessdiag.questions.vanishing.result import Vanishing
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "Blocks": "hessdiag.questions.blocks.measure",

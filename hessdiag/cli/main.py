@@ -10,7 +10,6 @@ from importlib import import_module
 
 import click
 
-from hessdiag import __version__
 from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, SpecError
@@ -21,6 +20,7 @@ from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.packages import lacking
 from hessdiag.questions.registry import QUESTIONS
 from hessdiag.suggest import question
+from hessdiag.version import __version__
 
 # Short help stands here and in the registry, so that `hessdiag --help` need not import a single command.
 COMMANDS = {

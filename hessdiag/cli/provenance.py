@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from hessdiag import __version__
+from hessdiag.version import __version__
 
 
 @dataclass(frozen=True)

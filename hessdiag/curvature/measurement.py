@@ -9,7 +9,6 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
-import hessdiag
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.machine.memory import free_bytes
 from hessdiag.machine.shortage import ShortageError, fewer, ran_out, sentence
@@ -20,7 +19,7 @@ from hessdiag.problem.problem import Problem
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_HOME = Path(hessdiag.__file__).parent
+_HOME = Path(__file__).parents[1]
 _OF_VECTORS = ("linalg", "questions")  # rooms that hold vectors; the others evaluate and differentiate the model
 
 

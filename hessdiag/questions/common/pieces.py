@@ -18,10 +18,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hessdiag import __version__, files
+from hessdiag import files
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.machine import processes
 from hessdiag.problem.files.allowance import amount
+from hessdiag.version import __version__
 
 Arrays = Mapping[str, NDArray[Any]]
 T = TypeVar("T", int, str)
