@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.blocks.measure import Blocks, blocks
     from hessdiag.questions.bounds.measure import Bounds, bounds
-    from hessdiag.questions.chain.measure import Chain, chain
+    from hessdiag.questions.chain.measure import chain
+    from hessdiag.questions.chain.result import Chain
     from hessdiag.questions.diag_share.measure import DiagShare, diag_share
     from hessdiag.questions.eigs.measure import eigs
     from hessdiag.questions.eigs.result import Eigs
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Blocks": "hessdiag.questions.blocks.measure",
     "Bounds": "hessdiag.questions.bounds.measure",
-    "Chain": "hessdiag.questions.chain.measure",
+    "Chain": "hessdiag.questions.chain.result",
     "DiagShare": "hessdiag.questions.diag_share.measure",
     "Eigs": "hessdiag.questions.eigs.result",
     "Forward": "hessdiag.questions.forward.result",
