@@ -3,8 +3,6 @@
 import difflib
 from collections.abc import Iterable, Mapping
 
-from hessdiag.curvature import registry
-
 LOSSES = {
     "cross_entropy": "ce",
     "crossentropy": "ce",
@@ -48,7 +46,7 @@ NAMES = {  # of initializations, activations and whatever else has names
     "gaussian": "normal",
     "md": "markdown",
     "txt": "text",
-} | {word: entry.name for entry in registry.OPERATORS for word in entry.synonyms}
+}
 
 
 def meant(word: str, known: Iterable[str], aliases: Mapping[str, str] = NAMES) -> str | None:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from hessdiag.suggest import question
+from hessdiag.curvature.registry import OPERATORS
+from hessdiag.suggest import NAMES, question
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(|B|[kKMGT]i?B)")
 _UNITS = {"": 1, "B": 1} | {
@@ -13,6 +14,7 @@ _UNITS = {"": 1, "B": 1} | {
     for power, unit in enumerate("KMGT", 1)
     for binary in ("", "I")
 }
+_ALIASES = NAMES | {word: matrix.name for matrix in OPERATORS for word in matrix.synonyms}
 SEED = click.IntRange(min=0, max=2**32 - 1)  # what every generator takes
 
 
@@ -28,7 +30,7 @@ class Names(click.Choice[str]):
         try:
             return super().convert(value, param, ctx)
         except click.BadParameter as error:
-            near = question(str(value), map(str, self.choices))
+            near = question(str(value), map(str, self.choices), _ALIASES)
             raise click.BadParameter(f"{error.message}{near}", ctx, param) from None
 
 
