@@ -1,0 +1,284 @@
+"""Which file of the package imports which, read from the sources: arrows between rooms run one way.
+
+What does not hold yet stands in a list below. A list may only become shorter: an entry that is no longer needed fails.
+"""
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from hessdiag.questions.registry import QUESTIONS
+
+ROOT = Path(__file__).parents[1]
+GROUND = {"errors", "files", "lazy", "numbers", "packages", "suggest", "version"}
+MODULE_LINES, FUNCTION_LINES = 400, 80
+
+# What each room may import besides itself and the ground.
+BELOW: Mapping[str, set[str]] = {
+    **{name: set() for name in GROUND},
+    "machine": set(),
+    "theory": set(),
+    "report": set(),
+    "linalg": {"machine"},
+    "nets": {"machine"},
+    "problem": {"machine", "nets"},
+    "curvature": {"machine", "nets", "problem", "linalg"},
+    "questions": {"machine", "nets", "problem", "linalg", "curvature", "theory", "report"},
+    "cli": {"machine", "nets", "problem", "curvature", "report", "questions"},
+}
+PROBLEM = ("files", "batches", "losses", "evaluation", "loading")  # each may import those before it
+
+# Arrows that run the wrong way.
+WRONG_ARROWS: set[tuple[str, str]] = {
+    ("hessdiag.report.gates", "hessdiag.questions.registry"),
+    ("hessdiag.report.render", "hessdiag.questions.registry"),
+    ("hessdiag.report.schema.check", "hessdiag.questions.registry"),
+}
+FROM_THE_TOP: set[tuple[str, str]] = set()
+OF_MAIN: set[tuple[str, str]] = {
+    ("hessdiag.cli.completion", "hessdiag.cli.main"),
+}
+# Without these imports there is no circle.
+CIRCLES: set[tuple[str, str]] = {
+    ("hessdiag.linalg.algebra", "hessdiag.linalg.adapted"),
+    ("hessdiag.questions.blocks.verdict", "hessdiag.questions.blocks.measure"),
+    ("hessdiag.questions.bounds.verdict", "hessdiag.questions.bounds.measure"),
+    ("hessdiag.questions.diag_share.verdict", "hessdiag.questions.diag_share.measure"),
+}
+ACROSS: set[tuple[str, str]] = {
+    ("hessdiag.questions.vanishing.network", "hessdiag.questions.blocks.squares"),
+}  # one question that imports another
+WITH_TORCH: set[str] = {
+    "hessdiag.questions.blocks.verdict",
+    "hessdiag.questions.bounds.verdict",
+    "hessdiag.questions.diag_share.verdict",
+    "hessdiag.questions.eigs.verdict",
+    "hessdiag.questions.spectrum.verdict",
+}
+LONG_MODULES: set[str] = {
+    "hessdiag.curvature.neuron_space",
+    "hessdiag.questions.vanishing.view",
+    "hessdiag.theory.gaussian_nets",
+}
+LONG_FUNCTIONS: set[str] = {
+    "hessdiag.problem.files.plain_pickle.stand_ins",
+    "hessdiag.questions.blocks.measure.blocks",
+    "hessdiag.questions.bounds.measure.bounds",
+    "hessdiag.questions.forward.command.command",
+}
+
+
+@dataclass(frozen=True)
+class Import:
+    """An import of one module of the package, or of torch, by another.
+
+    Attributes:
+        source: Who imports.
+        target: What is imported.
+        typing: Whether only type checkers see it.
+    """
+
+    source: str
+    target: str
+    typing: bool
+
+    @property
+    def arrow(self) -> tuple[str, str]:
+        return self.source, self.target
+
+
+def _name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {_name(path): path for path in sorted((ROOT / "hessdiag").rglob("*.py"))}
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
+
+
+def _statements(node: ast.AST, typing: bool = False) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """All imports below a node, wherever they stand, and whether only type checkers see them."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, (ast.Import, ast.ImportFrom)):
+            yield child, typing
+        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
+            for inside in child.body:
+                yield from _statements(ast.Module([inside], []), True)
+            for other in child.orelse:
+                yield from _statements(ast.Module([other], []), typing)
+        else:
+            yield from _statements(child, typing)
+
+
+def _targets(statement: ast.Import | ast.ImportFrom) -> set[str]:
+    """Modules that a statement imports: `from a import b` is a.b, where that is one."""
+    if isinstance(statement, ast.Import):
+        return {name.name for name in statement.names}
+    assert statement.level == 0, "imports are absolute"
+    base = statement.module or ""
+    full = {f"{base}.{name.name}" for name in statement.names}
+    return {name if name in MODULES else base for name in full}
+
+
+@cache
+def imports() -> tuple[Import, ...]:
+    """All imports between modules of the package, and those of torch."""
+    found = {
+        Import(module, "torch" if target.partition(".")[0] == "torch" else target, typing)
+        for module in MODULES
+        for statement, typing in _statements(_tree(module))
+        for target in _targets(statement)
+        if target in MODULES or target.partition(".")[0] == "torch"
+    }
+    return tuple(sorted(found, key=lambda one: (*one.arrow, one.typing)))
+
+
+def inner() -> list[Import]:
+    """Imports between modules of the package."""
+    return [one for one in imports() if one.target in MODULES and one.target != one.source]
+
+
+def room(module: str) -> str:
+    """The part of a name that says which room it is in; empty for the top."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def exactly(found, known, what):
+    """That nothing is found beside what is known, and that all of that is still found."""
+    new, gone = sorted(set(found) - set(known)), sorted(set(known) - set(found))
+    assert not new, f"{what}: {new}"
+    assert not gone, f"no longer so, and off the list with it: {gone}"
+
+
+def circles(arrows):
+    """Groups of modules that reach each other (Tarjan's strongly connected components), and what imports itself."""
+    after = {}
+    for source, target in arrows:
+        after.setdefault(source, []).append(target)
+    number, low, stack, found = {}, {}, [], []
+
+    def visit(node):
+        number[node] = low[node] = len(number)
+        stack.append(node)
+        for other in after.get(node, ()):
+            if other not in number:
+                visit(other)
+            if other in stack:
+                low[node] = min(low[node], low[other])
+        if low[node] == number[node]:
+            group = stack[stack.index(node) :]
+            del stack[stack.index(node) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for node in after:
+        if node not in number:
+            visit(node)
+    return found
+
+
+def test_circles_are_found():
+    arrows = [("a", "b"), ("b", "c"), ("c", "b"), ("c", "d"), ("d", "e"), ("e", "f"), ("f", "d"), ("a", "f")]
+    assert sorted(circles(arrows)) == [["b", "c"], ["d", "e", "f"]]
+
+
+def test_imports_are_found_wherever_they_stand():
+    arrows = {(one.target, one.typing) for one in imports() if one.source == "hessdiag.machine.cost"}
+    assert ("hessdiag.errors", False) in arrows
+    assert ("torch", True) in arrows
+    assert any(one.source == "hessdiag.cli.measure" and one.target == "hessdiag.problem.describe" for one in inner())
+
+
+def test_no_two_files_import_each_other():
+    arrows = {one.arrow for one in inner()}
+    assert not circles(arrows - CIRCLES)
+    for arrow in CIRCLES:
+        assert arrow in arrows, f"no longer so, and off the list with it: {arrow}"
+        assert circles((arrows - CIRCLES) | {arrow}), f"no circle without the others: {arrow}"
+
+
+def test_rooms_import_those_below():
+    found = {
+        one.arrow
+        for one in inner()
+        if room(one.source) in BELOW
+        and room(one.target)
+        and room(one.target) not in {room(one.source)} | BELOW[room(one.source)] | GROUND
+        and not (one.source.endswith(".command") and room(one.target) == "cli")
+    }
+    exactly(found, WRONG_ARROWS, "rooms import what is not below them")
+    assert {room(module) for module in MODULES} - set(BELOW) == {"", "__main__", "results"}
+
+
+def test_the_rooms_of_the_problem_import_those_before():
+    def place(module):
+        part = module.removeprefix("hessdiag.problem.").partition(".")[0]
+        return PROBLEM.index(part) if module.startswith("hessdiag.problem.") and part in PROBLEM else None
+
+    pairs = [(place(one.source), place(one.target), one.arrow) for one in inner()]
+    assert sum(None not in pair for pair in pairs) > 50
+    assert [arrow for first, second, arrow in pairs if None not in (first, second) and first < second] == []
+
+
+def test_nothing_inside_imports_the_top():
+    exactly({one.arrow for one in inner() if one.target == "hessdiag"}, FROM_THE_TOP, "the top is imported from inside")
+
+
+def test_nothing_imports_main_but_the_entry():
+    found = {one.arrow for one in inner() if one.target == "hessdiag.cli.main"} - {
+        ("hessdiag.__main__", "hessdiag.cli.main")
+    }
+    exactly(found, OF_MAIN, "main is imported")
+
+
+def test_questions_import_no_other_question():
+    packages = {question.package for question in QUESTIONS}
+    found = {
+        one.arrow
+        for one in inner()
+        for package in packages
+        if one.source.startswith(f"{package}.")
+        and one.target.startswith(tuple(f"{other}." for other in packages - {package}))
+    }
+    exactly(found, ACROSS, "a question imports another")
+
+
+def _reaches_torch() -> set[str]:
+    """Modules that import torch at run time, or a module or a package that does."""
+    arrows = [one.arrow for one in imports() if not one.typing]
+    arrows += [(module, module.rpartition(".")[0]) for module in MODULES if "." in module]
+    found = {"torch"}
+    while more := {source for source, target in arrows if target in found} - found:
+        found |= more
+    return found
+
+
+@pytest.mark.parametrize("part", ["result", "verdict", "view"])
+def test_what_reads_results_imports_no_torch(part):
+    modules = {f"{question.package}.{part}" for question in QUESTIONS} & set(MODULES)
+    assert modules
+    known = {module for module in WITH_TORCH if module.endswith(f".{part}")}
+    exactly(modules & _reaches_torch(), known, "torch is imported by what reads results")
+
+
+def test_modules_are_of_a_size_that_can_be_read():
+    found = {name for name, path in MODULES.items() if len(path.read_text().splitlines()) > MODULE_LINES}
+    exactly(found, LONG_MODULES, f"modules of more than {MODULE_LINES} lines")
+
+
+def test_functions_are_of_a_size_that_can_be_read():
+    found = {
+        f"{module}.{node.name}"
+        for module in MODULES
+        for node in ast.walk(_tree(module))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+        and (node.end_lineno or node.lineno) - node.lineno >= FUNCTION_LINES
+    }
+    exactly(found, LONG_FUNCTIONS, f"functions of more than {FUNCTION_LINES} lines")
