@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.linalg import intervals
-from hessdiag.linalg.intervals import Average
+from hessdiag.statistics import intervals
+from hessdiag.statistics.intervals import Average
 
 Floats = NDArray[np.float64]
 

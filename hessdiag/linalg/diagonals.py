@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag.linalg import quantiles
 from hessdiag.linalg.estimators import columns_of, refuse_few
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.sketches import sketched
 from hessdiag.machine.arithmetic import ieee
+from hessdiag.statistics import quantiles
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag.linalg import intervals
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG, inner, orthogonalize, row_norms, safe_norm
 from hessdiag.machine.arithmetic import ieee
+from hessdiag.statistics import intervals
 
 BOTH = 1_000_003  # between the seeds of a sketch and of the signs
 LEAST_SIGNS = 2  # that an error can be told from

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hessdiag.linalg import intervals, pairs
+from hessdiag.linalg import pairs
 from hessdiag.linalg.estimators import Deflated, Estimate, columns_of, probes, refuse_few, sketch_of
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG, row_norms, safe_norm
 from hessdiag.machine.arithmetic import ieee
+from hessdiag.statistics import intervals
 
 
 @dataclass(frozen=True)

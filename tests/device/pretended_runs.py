@@ -21,7 +21,6 @@ if __name__ == "__main__":  # not where pytest looks for examples in it
 import torch
 
 from hessdiag.cli import main
-from hessdiag.curvature import mlp_norms
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.linalg import eigensolver, inclusion, quadrature
@@ -30,6 +29,7 @@ from hessdiag.nets.ensemble import Ensemble
 from hessdiag.problem.batches import batch
 from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing import norms as vanishing_norms
 from tests import gpu_check, gpu_models
 from tests.device.pretended_gpu import GPU, Gpu, pretended

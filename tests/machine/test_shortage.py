@@ -270,7 +270,7 @@ def test_a_copy_in_float64_that_does_not_fit_is_made_in_its_own_dtype(monkeypatc
 
 
 def test_networks_are_halved_and_the_same(monkeypatch):
-    from hessdiag.curvature import mlp_norms
+    from hessdiag.questions.vanishing import mlp_norms
 
     def norms():
         return hessdiag.vanishing(depth=[4], width=4, seeds=9, hessian_seeds=9, seed=3).depths[0]
@@ -293,8 +293,8 @@ def test_networks_are_halved_and_the_same(monkeypatch):
 
 @pytest.mark.parametrize(("command", "flag"), [("vanishing", "--hessian-seeds 4"), ("forward", "--seeds 100")])
 def test_networks_that_do_not_fit_are_told(monkeypatch, capsys, command, flag):
-    from hessdiag.curvature import mlp_norms
     from hessdiag.questions.forward import norms as forward_norms
+    from hessdiag.questions.vanishing import mlp_norms
 
     def nothing(*_, **__):
         raise OUT["CPU"]

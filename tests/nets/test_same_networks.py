@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from hessdiag.curvature import mlp_norms
 from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.questions.forward.measure import forward
 from hessdiag.questions.forward.norms import chunks
+from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.measure import vanishing
 
 META = torch.device("meta")  # nothing can be drawn there

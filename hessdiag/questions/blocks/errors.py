@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.linalg import intervals, quantiles
-from hessdiag.linalg.intervals import Average, Z
 from hessdiag.questions.blocks.squares import Squares
+from hessdiag.statistics import intervals, quantiles
+from hessdiag.statistics.intervals import Average, Z
 
 Floats = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.linalg import diagonals, pairs, sampling
+from hessdiag.linalg import diagonals, pairs
 from hessdiag.linalg.estimators import SIGNED
 from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work
@@ -19,6 +19,7 @@ from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.outlay import Outlay
 from hessdiag.questions.common.pieces import Arrays, Pieces
+from hessdiag.statistics import sampling
 
 Floats = NDArray[np.float64]
 Progress = Callable[[int, int, str], None]

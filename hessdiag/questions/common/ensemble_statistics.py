@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
-from hessdiag.linalg import quantiles
-from hessdiag.linalg.intervals import Z
+from hessdiag.statistics import quantiles
+from hessdiag.statistics.intervals import Z
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,6 @@ from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_space import TANGENT_NUMBERS, NeuronSpace
 from hessdiag.curvature.support import Support, support
 from hessdiag.errors import ComputeError, SpecError
-from hessdiag.linalg.sampling import Draw
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import capacity, processes
 from hessdiag.numbers import number
@@ -32,6 +31,7 @@ from hessdiag.questions.diag_share.baselines import Baselines, baselines
 from hessdiag.questions.diag_share.rows import Computed, Rows
 from hessdiag.questions.diag_share.totals import LayerShare, summarize
 from hessdiag.questions.diag_share.verdict import NOISE, findings
+from hessdiag.statistics.sampling import Draw
 from hessdiag.theory import wigner_ols
 
 Progress = Callable[[int, int, str], None]

@@ -11,12 +11,13 @@ from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
 from hessdiag.curvature.row_stream import RowStream
-from hessdiag.linalg import cauchy, diagonals, sampling
+from hessdiag.linalg import cauchy, diagonals
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import processes
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.pieces import Arrays, Pieces
+from hessdiag.statistics import sampling
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

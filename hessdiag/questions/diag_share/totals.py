@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.linalg import sampling
-from hessdiag.linalg.sampling import Draw, Ratio, Stratum
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.diag_share.rows import Rows
+from hessdiag.statistics import sampling
+from hessdiag.statistics.sampling import Draw, Ratio, Stratum
 from hessdiag.theory import wigner_ols
 
 Floats = NDArray[np.float64]

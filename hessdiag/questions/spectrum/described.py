@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
-from hessdiag.linalg.intervals import Average
 from hessdiag.questions.spectrum.result import Curve, Ends, Interval, LogCurve, Moment, Values
+from hessdiag.statistics.intervals import Average
 
 NEAR_ZERO = 0.01  # of the norm: what is called near zero
 

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature.support import Restricted
-from hessdiag.linalg import estimators, intervals, quadrature
+from hessdiag.linalg import estimators, quadrature
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
-from hessdiag.linalg.intervals import Average
 from hessdiag.questions.common.certificate import Witness
 from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.operators import Products
@@ -25,6 +24,8 @@ from hessdiag.questions.spectrum import described
 from hessdiag.questions.spectrum.described import Estimated
 from hessdiag.questions.spectrum.found import End, Found, zero
 from hessdiag.questions.spectrum.result import Outlier
+from hessdiag.statistics import intervals
+from hessdiag.statistics.intervals import Average
 
 TOLERANCE = 1e-3  # relative residual of the extreme pairs
 _LOWEST_RITZ = "v'Hv < 0 for the lowest Ritz vector v"

@@ -2,7 +2,6 @@
 
 import math
 
-from hessdiag.linalg.intervals import Z
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
 from hessdiag.questions.common.agreement import farthest
 from hessdiag.questions.common.prediction import Theory
@@ -15,6 +14,7 @@ from hessdiag.questions.common.verdict import (
     most_severe_first,
 )
 from hessdiag.questions.vanishing.result import DepthNorms, Vanishing
+from hessdiag.statistics.intervals import Z
 
 GONE = 1e-2  # relative to the shallowest network, a typical gradient below this has vanished
 SUBTLE = 0.5

@@ -10,13 +10,13 @@ from torch import nn
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
 from hessdiag.errors import SpecError
-from hessdiag.linalg import sampling
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.diag_share import measure as module
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.diag_share.view import view
 from hessdiag.report.document import document
+from hessdiag.statistics import sampling
 from tests.curvature.test_hessian import CASES
 from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic, share

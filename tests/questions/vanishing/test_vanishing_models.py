@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from hessdiag import HessianOperator, Problem, hessian
-from hessdiag.curvature import mlp_norms
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.mlp import MLP
 from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.models import vanishing_of
 from tests.reference import OnceDifferentiableSine
 

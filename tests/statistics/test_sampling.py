@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hessdiag.linalg import sampling
-from hessdiag.linalg.sampling import Draw, Stratum
+from hessdiag.statistics import sampling
+from hessdiag.statistics.sampling import Draw, Stratum
 
 
 def _population(rng, size=600, decades=1.5):

@@ -1,4 +1,4 @@
-"""95 % intervals for means over random vectors whose variance is known from the spectrum itself.
+"""95 % intervals of estimates; for means over random vectors from the spectrum itself, which knows their variance.
 
 For v uniform on the unit sphere of dimension d, x = v'f(A)v has the variance 2 / (d + 2) (mean f^2 - (mean f)^2), means
 over eigenvalues. Both means are estimated from all vectors, at no further product; a sample variance of ten numbers
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.linalg import quantiles
+from hessdiag.statistics import quantiles
 
 Floats = NDArray[np.float64]
 

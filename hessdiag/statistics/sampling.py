@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.linalg import quantiles
+from hessdiag.statistics import quantiles
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]

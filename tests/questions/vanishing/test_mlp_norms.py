@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from hessdiag.curvature import mlp_norms
 from hessdiag.machine import capacity
 from hessdiag.nets.activations import ACTIVATIONS, activation
+from hessdiag.questions.vanishing import mlp_norms
 
 DIMS = [3, 4, 5, 3, 2]
 SEEDS, SAMPLES = 3, 5
