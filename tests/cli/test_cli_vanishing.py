@@ -103,7 +103,7 @@ def test_slips_are_answered(hessdiag, net, arguments, says):
 @pytest.mark.parametrize(
     ("command", "stage"),
     [
-        (["vanishing", "--depth", 8, "--width", 12, "--seeds", 6], "curvature.mlp_norms.hessian_norms2"),
+        (["vanishing", "--depth", 8, "--width", 12, "--seeds", 6], "questions.vanishing.mlp_norms.hessian_norms2"),
         (
             ["vanishing", "net.py:build(depth={depth})", "--depth", 8, "--seeds", 3],
             "questions.vanishing.models.measure",
