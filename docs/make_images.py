@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hessdiag.report import document, figures
-from hessdiag.report.render import render, view_of
+from hessdiag.questions import documents
+from hessdiag.questions.pages import render, view_of
+from hessdiag.report import figures
+from hessdiag.report.document import Document
 from hessdiag.report.view import Table
 
 ROOT = Path(__file__).parent.parent
@@ -56,14 +58,14 @@ def runs(text: str) -> Iterator[Run]:
         yield Run(tuple(shlex.split(command)[1:]), tuple(images))
 
 
-def measured(folder: Path, arguments: tuple[str, ...]) -> document.Document:
+def measured(folder: Path, arguments: tuple[str, ...]) -> Document:
     """The document of a command that writes an HTML report, run in a folder."""
     words = [word.replace(".html", ".json") for word in arguments]
     subprocess.run([sys.executable, "-m", "hessdiag", *words], cwd=folder, check=True, stdout=subprocess.DEVNULL)
-    return document.loads((folder / words[words.index("-o") + 1]).read_text("utf-8"))
+    return documents.loads((folder / words[words.index("-o") + 1]).read_text("utf-8"))
 
 
-def draw(page: Path, doc: document.Document, images: tuple[tuple[str, str], ...]) -> None:
+def draw(page: Path, doc: Document, images: tuple[tuple[str, str], ...]) -> None:
     """Write the charts of a document's report to the paths that a page shows."""
     charts: list[Any] = [block for block in view_of(doc).blocks if not isinstance(block, Table)]
     for start, place in images:

@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from hessdiag.problem.load import ProblemRequest, load_problem
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.blocks.measure import Blocks, blocks
-    from hessdiag.questions.bounds.measure import Bounds, bounds
-    from hessdiag.questions.chain.measure import chain
-    from hessdiag.questions.chain.result import Chain
+    from hessdiag.questions.bounds.measure import bounds
+    from hessdiag.questions.bounds.result import Bounds
+    from hessdiag.questions.chain.measure import Chain, chain
     from hessdiag.questions.diag_share.measure import DiagShare, diag_share
+    from hessdiag.questions.documents import load
     from hessdiag.questions.eigs.measure import eigs
     from hessdiag.questions.eigs.result import Eigs
     from hessdiag.questions.forward.measure import forward
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Blocks": "hessdiag.questions.blocks.measure",
-    "Bounds": "hessdiag.questions.bounds.measure",
-    "Chain": "hessdiag.questions.chain.result",
+    "Bounds": "hessdiag.questions.bounds.result",
+    "Chain": "hessdiag.questions.chain.measure",
     "DiagShare": "hessdiag.questions.diag_share.measure",
     "Eigs": "hessdiag.questions.eigs.result",
     "Forward": "hessdiag.questions.forward.result",
@@ -56,6 +57,7 @@ _HOMES = {
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
     "linalg": "",
+    "load": "hessdiag.questions.documents",
     "load_problem": "hessdiag.problem.load",
     "results": "",
     "spectrum": "hessdiag.questions.spectrum.measure",
@@ -89,6 +91,7 @@ __all__ = [
     "hessian",
     "hessian_block",
     "linalg",
+    "load",
     "load_problem",
     "results",
     "spectrum",

@@ -6,10 +6,11 @@ from hessdiag.lazy import lazily
 
 if TYPE_CHECKING:
     from hessdiag.curvature.point.result import Kink, Point
-    from hessdiag.linalg.inclusion import Component
+    from hessdiag.linalg.component import Component
     from hessdiag.questions.blocks.proof import IndefinitePair
-    from hessdiag.questions.chain.result import AtLength, CriticalScale, Magnitude, Plateau, Sample, Share, SignShares
-    from hessdiag.questions.common.agreement import Agreement
+    from hessdiag.questions.chain.measure import Agreement, AtLength, CriticalScale, Share, SignShares
+    from hessdiag.questions.chain.plateau import Plateau
+    from hessdiag.questions.chain.sample import Magnitude, Sample
     from hessdiag.questions.common.certificate import Certificate
     from hessdiag.questions.common.inertia import Inertia
     from hessdiag.questions.common.measured import Measured
@@ -31,12 +32,12 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Achieved": "hessdiag.questions.forward.result",
-    "Agreement": "hessdiag.questions.common.agreement",
-    "AtLength": "hessdiag.questions.chain.result",
+    "Agreement": "hessdiag.questions.chain.measure",
+    "AtLength": "hessdiag.questions.chain.measure",
     "Baselines": "hessdiag.questions.diag_share.baselines",
     "Certificate": "hessdiag.questions.common.certificate",
-    "Component": "hessdiag.linalg.inclusion",
-    "CriticalScale": "hessdiag.questions.chain.result",
+    "Component": "hessdiag.linalg.component",
+    "CriticalScale": "hessdiag.questions.chain.measure",
     "Curve": "hessdiag.questions.spectrum.result",
     "DepthNorms": "hessdiag.questions.vanishing.result",
     "Eigenpair": "hessdiag.questions.eigs.result",
@@ -51,18 +52,18 @@ _HOMES = {
     "LayerRatio": "hessdiag.questions.forward.result",
     "LayerShare": "hessdiag.questions.diag_share.totals",
     "LogCurve": "hessdiag.questions.spectrum.result",
-    "Magnitude": "hessdiag.questions.chain.result",
+    "Magnitude": "hessdiag.questions.chain.sample",
     "Measured": "hessdiag.questions.common.measured",
     "Moment": "hessdiag.questions.spectrum.result",
     "NormStatistics": "hessdiag.questions.vanishing.result",
     "Outlier": "hessdiag.questions.spectrum.result",
-    "Plateau": "hessdiag.questions.chain.result",
+    "Plateau": "hessdiag.questions.chain.plateau",
     "Point": "hessdiag.curvature.point.result",
     "Rate": "hessdiag.questions.vanishing.result",
     "RatioStatistics": "hessdiag.questions.forward.result",
-    "Sample": "hessdiag.questions.chain.result",
-    "Share": "hessdiag.questions.chain.result",
-    "SignShares": "hessdiag.questions.chain.result",
+    "Sample": "hessdiag.questions.chain.sample",
+    "Share": "hessdiag.questions.chain.measure",
+    "SignShares": "hessdiag.questions.chain.measure",
     "Solution": "hessdiag.questions.forward.result",
     "Theory": "hessdiag.questions.common.prediction",
 }

@@ -8,7 +8,7 @@ import click
 
 from hessdiag.cli.help import Command
 from hessdiag.cli.output import write
-from hessdiag.cli.provenance import versions
+from hessdiag.questions.common.provenance import versions
 
 
 @click.command("env", cls=Command)

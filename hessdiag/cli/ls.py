@@ -7,8 +7,8 @@ from hessdiag.cli.kinds import Names
 from hessdiag.cli.output import write
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, BUILTINS, INITS
+from hessdiag.questions.metrics import MEANINGS
 from hessdiag.questions.registry import NAMES, QUESTIONS
-from hessdiag.report.metrics import MEANINGS
 
 LOSSES = {
     "ce": "cross-entropy of logits, mean over targets",

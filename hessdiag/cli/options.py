@@ -15,7 +15,7 @@ from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr, Size
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
-from hessdiag.report.render import FORMATS
+from hessdiag.report.formats import FORMATS
 
 if TYPE_CHECKING:
     from hessdiag.problem.load import ProblemRequest

@@ -4,25 +4,27 @@ import os
 import shlex
 import stat
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import click
 
 from hessdiag import files
-from hessdiag.cli import signals
+from hessdiag.cli import gates, signals
 from hessdiag.cli.speech import columns, error, say
-from hessdiag.errors import ExitCode, LoadError, OutputError, SpecError
+from hessdiag.errors import ExitCode, OutputError, SpecError
 from hessdiag.machine.ranks import ranks
 from hessdiag.packages import lacking
-from hessdiag.report import document, gates, metrics
-from hessdiag.report.render import SUFFIXES, render
+from hessdiag.questions import documents, metrics
+from hessdiag.questions.common.result import Result
+from hessdiag.questions.pages import render
+from hessdiag.report.document import Document, escaped
+from hessdiag.report.formats import SUFFIXES
 
 DEFAULT_WIDTH = 100
 STDOUT, STDERR = 1, 2
-LARGEST = 256 * 2**20  # bytes of a document that is read: /dev/zero has no end
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Output:
     progress: bool
     allow_inexact: bool
     gates: tuple[gates.Gate, ...]
-    baseline: document.Document | None
+    baseline: Document | None
     max_change: float
 
 
@@ -98,7 +100,7 @@ def prepare(
         progress=not no_progress and speaks(),
         allow_inexact=allow_inexact,
         gates=_gates(fail_if, click.get_current_context().info_name or ""),
-        baseline=load(Path(baseline)) if baseline else None,
+        baseline=documents.load_document(Path(baseline)) if baseline else None,
         max_change=gates.parse_change(max_change),
     )
 
@@ -197,49 +199,26 @@ def _check_special(path: Path, there: os.stat_result | None, own: int | None, in
         raise SpecError(f"{path} is not open.", instead)
 
 
-def load(path: Path) -> document.Document:
-    """Read a saved document.
-
-    Raises:
-        LoadError: if there is no such file, or it is not a document.
-    """
-    try:
-        with path.open("rb") as stream:
-            content = stream.read(LARGEST + 1)
-        if len(content) > LARGEST:
-            raise LoadError(f"cannot read {path}: it is larger than {LARGEST >> 20} MiB, and no result.")
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        hint = f"hessdiag diag-share {path} -o report.html, if it is a model"
-        raise LoadError(f"cannot read {path}: it is not text.", hint) from None
-    except (OSError, ValueError) as failure:
-        raise LoadError(f"cannot read {path}: {files.reason(failure)}.") from None
-    try:
-        return document.loads(text)
-    except LoadError as failure:
-        raise LoadError(f"{path}: {failure.what}", failure.hint) from None
-
-
 def finish(
-    doc: Mapping[str, Any], out: Output, save: Callable[[], None] | None = None, *, computed: bool = True
+    answer: Result | Document, out: Output, save: Callable[[], None] | None = None, *, computed: bool = True
 ) -> int:
     """Write the answer to its places and decide how the command ends. Of several processes, rank 0 alone speaks.
 
     Every place is tried, whatever became of the others: nothing that was computed is lost to a full disk.
 
     Args:
-        doc: The answer.
+        answer: A result, or a saved one's document.
         out: Where it goes.
         save: Writes what belongs beside it, such as eigenvectors.
-        computed: Whether the document was just made, and is kept nowhere else.
+        computed: Whether the answer was just made, and is kept nowhere else.
 
     Raises:
         Exception: the last of what failed; the others are said.
     """
     if not speaks():
-        return _exit_code(doc, out)
+        return _exit_code(answer, out)
     failures: list[Exception] = []
-    for deliver in (lambda: _print(doc, out, computed), lambda: _write(doc, out), save):
+    for deliver in (lambda: _print(answer, out, computed), lambda: _write(answer, out), save):
         try:
             if deliver is not None:
                 deliver()
@@ -249,19 +228,19 @@ def finish(
         error(str(getattr(earlier, "what", earlier)), getattr(earlier, "hint", None))
     if failures:
         raise failures[-1]
-    return _exit_code(doc, out)
+    return _exit_code(answer, out)
 
 
-def _print(doc: Mapping[str, Any], out: Output, computed: bool) -> None:
+def _print(answer: Result | Document, out: Output, computed: bool) -> None:
     """Print the answer; as JSON, where its format fails."""
     if out.file is not None and files.descriptor(out.file.path) == STDOUT:
         return  # printed once, by `_write`
     try:
-        text = render(doc, out.form, width=columns(), color=_wants_color(out.color))
+        text = render(answer, out.form, width=columns(), color=_wants_color(out.color))
     except Exception as failure:
         if not computed or out.form == "json":
             raise
-        write(render(doc, "json"))
+        write(render(answer, "json"))
         raise OutputError(
             f"the answer could not be rendered as {out.form} ({_named(failure)}); it was printed as JSON.",
             f"{_mended(failure)}--json > r.json, then hessdiag report r.json once that is mended",
@@ -269,12 +248,12 @@ def _print(doc: Mapping[str, Any], out: Output, computed: bool) -> None:
     write(text if out.form != "json" else _encodable(text))
 
 
-def _write(doc: Mapping[str, Any], out: Output) -> None:
+def _write(answer: Result | Document, out: Output) -> None:
     """Write the file of -o, if there is one."""
     if out.file is None:
         return
     try:
-        text = render(doc, out.file.form, width=DEFAULT_WIDTH)
+        text = render(answer, out.file.form, width=DEFAULT_WIDTH)
     except Exception as failure:
         raise OutputError(
             f"cannot write {out.file.path}: the answer could not be rendered as {out.file.form} ({_named(failure)}).",
@@ -300,7 +279,7 @@ def _encodable(text: str) -> str:
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return document.escaped(text)
+        return escaped(text)
     return text
 
 
@@ -358,12 +337,13 @@ def _wants_color(choice: str) -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or sys.stdout.isatty()
 
 
-def _exit_code(doc: Mapping[str, Any], out: Output) -> int:
+def _exit_code(answer: Result | Document, out: Output) -> int:
+    doc = documents.numbers_of(answer)
     if doc["status"] == "interrupted":
         return signals.exit_code()
     said = gates.violations(doc["result"], out.gates)
     if out.baseline is not None:
-        said += gates.changes(doc, out.baseline, out.max_change)
+        said += gates.changes(doc, documents.numbers_of(out.baseline), out.max_change)
     untrusted = doc["status"] == "inexact" and not out.allow_inexact
     if speaks():
         for sentence in said:

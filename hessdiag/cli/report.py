@@ -6,9 +6,9 @@ import click
 
 from hessdiag.cli.help import Command
 from hessdiag.cli.options import output_options
-from hessdiag.cli.output import Output, finish, load
+from hessdiag.cli.output import Output, finish
 from hessdiag.errors import SpecError
-from hessdiag.report import metrics
+from hessdiag.questions import documents, metrics
 
 
 @click.command("report", cls=Command)
@@ -25,7 +25,7 @@ def command(result: str, out: Output) -> int:
         raise SpecError(
             f"{result} is not a saved result (a .json file).", f"hessdiag diag-share {result} -o report.html"
         )
-    doc = load(Path(result))
+    doc = documents.load_document(Path(result))
     for gate in out.gates:
         metrics.check(gate.metric, doc["command"])
     return finish(doc, out, computed=False)

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.linalg import cauchy
+from hessdiag.linalg.component import Component as Component
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
@@ -30,14 +31,6 @@ _SETTLED = 1e-9  # relative distance of the Perron bound from its optimum at whi
 _LEAST = 1e-12  # entry of the Perron vector relative to its largest that is not rounding
 _TOGETHER = 16  # Cauchy vectors held at a time
 _PANEL = 512  # rows of a dense matrix looked at together
-
-
-@dataclass(frozen=True)
-class Component:
-    """Overlapping discs: `interval` holds exactly `count` eigenvalues, with multiplicity."""
-
-    interval: Interval
-    count: int
 
 
 @dataclass(frozen=True)

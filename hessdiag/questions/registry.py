@@ -62,7 +62,7 @@ QUESTIONS = (
         "bounds",
         "Where can the eigenvalues be? Gershgorin and tighter.",
         headlines=("gershgorin.0", "gershgorin.1", "measured.1"),
-        public={"Bounds": "measure", "bounds": "measure"},
+        public={"Bounds": "result", "bounds": "measure"},
         synonyms=("gershgorin",),
     ),
     Question(
@@ -90,7 +90,7 @@ QUESTIONS = (
         "chain",
         "The width-one network: typical sizes against averages, exactly.",
         headlines=("theory_median_abs", "gradient.theory_median_abs"),
-        public={"Chain": "result", "chain": "measure"},
+        public={"Chain": "measure", "chain": "measure"},
     ),
 )
 

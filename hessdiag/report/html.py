@@ -4,7 +4,7 @@ import base64
 import gzip
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -13,10 +13,9 @@ from markupsafe import Markup, escape
 
 from hessdiag.report import columns, document, figures
 from hessdiag.report.names import Name
-from hessdiag.report.numbers import counted, number
 from hessdiag.report.terminal import WORDS
 from hessdiag.report.view import Dots, Heat, Lines, Table, View, checks_table
-from hessdiag.report.visible import is_hidden, shown, visible
+from hessdiag.report.visible import is_hidden, visible
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -55,13 +54,11 @@ def render(doc: Mapping[str, Any], view: View) -> str:
     tables = [block for block in view.blocks if isinstance(block, Table)]
     return environment.get_template("page.html").render(
         view=view,
-        command=visible(doc["command"]),
         style=style,
         charts=charts,
         tables=[*tables, *view.extra, *([checks_table(view.checks)] if view.checks else [])],
         words=WORDS,
-        reproduce=shown(tuple(_reproduce(doc))),
-        shell_line=_shell_line(doc["provenance"].get("argv", [])),
+        shell_line=_shell_line(view.argv),
         **_embedded(doc),
     )
 
@@ -127,7 +124,7 @@ def _in_script(text: str) -> str:
     return text
 
 
-def _shell_line(argv: list[str]) -> str:
+def _shell_line(argv: Sequence[str]) -> str:
     """The command to paste into a shell; what is not seen stands there by its code, as bash and zsh read it."""
     return " ".join(_quoted(word) for word in argv)
 
@@ -138,35 +135,3 @@ def _quoted(word: str) -> str:
         return shlex.quote(word)
     escaped = "".join(visible(sign) if is_hidden(sign) else {"\\": r"\\", "'": r"\'"}.get(sign, sign) for sign in word)
     return f"$'{escaped}'"
-
-
-def _reproduce(doc: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What somebody needs who wants the same numbers, as (name, value)."""
-    problem, provenance = doc["problem"], doc["provenance"]
-    versions = provenance.get("versions", {})
-    yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
-    machine = (provenance.get("platform", "?"), provenance.get("device", "?"))
-    yield "machine", f"{', '.join(machine)}, {counted(provenance.get('threads'), 'thread')}"
-    yield "dtype and seed", f"{problem.get('dtype', '')}, seed {problem.get('seed', '')}"
-    for name in ("weights_sha256", "data_sha256"):
-        if problem.get(name):
-            yield name.replace("_", " "), str(problem[name])
-    for file in problem.get("files") or ():
-        yield f"sha256 of {file['path']}", str(file["sha256"])
-    if problem.get("trusted_code"):
-        yield "trusted code", "code inside a file was run, because --trust-code was given"
-    forced = provenance.get("kernels_forced") or ()
-    yield "kernels forced", ", ".join(forced) or "none"
-    if arithmetic := provenance.get("arithmetic"):
-        aside = f"; set aside: {', '.join(arithmetic['set_aside'])}" if arithmetic.get("set_aside") else ""
-        digits = "" if arithmetic.get("repeatable", True) else "; last digits vary from run to run on a GPU"
-        yield "arithmetic", f"{arithmetic['float32']} float32{aside}{digits}"
-    if gpu := provenance.get("gpu"):
-        names = ("driver", "cuda", "cudnn")
-        yield "GPU", ", ".join(f"{name} {gpu[name]}" for name in names if gpu.get(name) is not None)
-    if provenance.get("resumed_pieces"):
-        yield "taken up", f"{number(provenance['resumed_pieces'])} finished pieces of an earlier run"
-    yield "started", str(provenance.get("started", ""))
-    yield "wall time", f"{number(provenance.get('wall_seconds'))} s"
-    if provenance.get("peak_memory_bytes"):
-        yield "peak memory", f"{number(provenance['peak_memory_bytes'] / 2**20)} MiB"

@@ -151,6 +151,9 @@ class View:
         notes: Remarks of the loader.
         extra: Tables for the page only.
         checks: What the measurement checked of itself.
+        command: The command's name.
+        reproduce: What somebody needs who wants the same numbers, as (name, value).
+        argv: The command line that gave them; empty where there was none.
     """
 
     question: str
@@ -163,6 +166,9 @@ class View:
     notes: tuple[str, ...] = ()
     extra: tuple[Table, ...] = ()
     checks: tuple[SelfCheck, ...] = ()
+    command: str = ""
+    reproduce: tuple[tuple[str, str], ...] = ()
+    argv: tuple[str, ...] = ()
 
 
 def findings(doc: Mapping[str, Any]) -> tuple[Finding, ...]:

@@ -6,8 +6,8 @@ import types
 import pytest
 import torch
 
-from hessdiag.cli import provenance
 from hessdiag.cli.main import run
+from hessdiag.questions.common import provenance
 
 SCRIPT = """
 import torch
@@ -49,8 +49,8 @@ def test_what_is_said_of_a_gpu(monkeypatch, flags):
     assert (found["peak_allocated_bytes"], found["peak_reserved_bytes"]) == (5, 7)
     assert found["deterministic_algorithms"] is False
     said = provenance.arithmetic("cuda:0")
-    assert said["set_aside"][-2:] == ["tf32 in matrix products on a GPU", "cudnn.benchmark"]
-    assert not said["repeatable"]
+    assert said.set_aside[-2:] == ("tf32 in matrix products on a GPU", "cudnn.benchmark")
+    assert not said.repeatable
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_version_of_the_driver(monkeypatch, text, expected):
 
 
 def test_pages_say_it():
-    from hessdiag.report.render import render
+    from hessdiag.questions.pages import render
     from tests.report.example_documents import diag_share
 
     doc = diag_share()

@@ -3,8 +3,8 @@
 import pytest
 
 from hessdiag.curvature.operator import CurvatureOperator
-from hessdiag.report.document import loads
-from hessdiag.report.render import render
+from hessdiag.questions.documents import loads
+from hessdiag.questions.pages import render
 
 MODEL = "builtin:mlp(depth=2, width=4)"
 DEEP = "builtin:mlp(depth={depth}, width=4)"

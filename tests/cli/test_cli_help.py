@@ -9,8 +9,8 @@ from hessdiag.cli.help import GROUPS
 from hessdiag.cli.main import COMMANDS, SYNONYMS, cli
 from hessdiag.errors import SpecError
 from hessdiag.problem.losses.loss import NAMES as LOSSES
+from hessdiag.questions.metrics import ALIASES, MEANINGS, check
 from hessdiag.questions.registry import question
-from hessdiag.report.metrics import ALIASES, MEANINGS, check
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
 MEASURING = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain")

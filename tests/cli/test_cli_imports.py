@@ -70,7 +70,7 @@ def test_completion_offers_commands_options_and_choices(words, offered):
 
 
 def test_importing_the_package_and_the_report_imports_no_torch():
-    code = "import sys, hessdiag, hessdiag.report.render, hessdiag.report.html; assert 'torch' not in sys.modules"
+    code = "import sys, hessdiag, hessdiag.questions.pages, hessdiag.report.html; assert 'torch' not in sys.modules"
     outcome = python(code)
     assert outcome.returncode == 0, outcome.stderr
 

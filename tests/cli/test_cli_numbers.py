@@ -13,8 +13,8 @@ import pytest
 
 from hessdiag.numbers import number
 from hessdiag.questions.common.verdict import SEVERITY
-from hessdiag.report.document import loads
-from hessdiag.report.render import render, view_of
+from hessdiag.questions.documents import loads
+from hessdiag.questions.pages import render, view_of
 from hessdiag.report.view import Table
 
 MLP = "'builtin:mlp(depth=3, width=6)'"

@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from hessdiag import files
-from hessdiag.report import html, render
+from hessdiag.report import html, terminal
 
 MODEL = "builtin:lenet"
 
@@ -153,7 +153,7 @@ def test_a_page_that_cannot_be_drawn_costs_the_page_and_not_the_answer(hessdiag,
 
 
 def test_a_text_that_cannot_be_drawn_is_printed_as_json_and_the_file_is_written(hessdiag, fake, tmp_path, monkeypatch):
-    monkeypatch.setattr(render.terminal, "render", lambda view, width, color: 1 / 0)
+    monkeypatch.setattr(terminal, "render", lambda view, width, color: 1 / 0)
     outcome = hessdiag("diag-share", MODEL, "-o", "r.html")
     assert outcome.code == 3
     assert json.loads(outcome.out)["command"] == "diag-share"

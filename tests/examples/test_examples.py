@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import hessdiag
-from hessdiag.report import document
+from hessdiag.questions import documents
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -73,7 +73,7 @@ def test_train_is_a_script_and_a_spec(tmp_path):
     specs = [f"{EXAMPLES / 'train.py'}:setup(width=8, steps={steps})" for steps in (0, 300)]
     command = [sys.executable, "-m", "hessdiag", "diag-share", *specs, "--json", "--no-progress"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    doc = document.loads(done.stdout)
+    doc = documents.loads(done.stdout)
     assert doc["problem"]["synthetic"] is False
     assert doc["problem"]["samples"] == 256
     assert doc["result"]["parameters"] == 2 * 8 + 8 + 8 * 8 + 8 + 8 * 3 + 3

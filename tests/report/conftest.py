@@ -1,6 +1,6 @@
 import pytest
 
-from hessdiag.report.render import render
+from hessdiag.questions.pages import render
 from report import example_documents
 
 DOCUMENTS = {

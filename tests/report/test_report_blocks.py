@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from hessdiag.report.render import render, view_of
+from hessdiag.questions.pages import render, view_of
 from hessdiag.report.view import Heat, Table
 from report import example_documents
 from report.test_report_terminal import ruin

@@ -7,7 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hessdiag.errors import LoadError
-from hessdiag.report.document import SCHEMA, document, dumps, loads
+from hessdiag.questions.documents import loads
+from hessdiag.report.document import SCHEMA, document, dumps
 from report import example_documents
 
 RESERVED = {"NaN", "Infinity", "-Infinity"}

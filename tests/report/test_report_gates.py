@@ -2,9 +2,9 @@ import math
 
 import pytest
 
+from hessdiag.cli.gates import Gate, changes, parse, parse_change, violations
 from hessdiag.errors import SpecError
 from hessdiag.questions.registry import QUESTIONS
-from hessdiag.report.gates import Gate, changes, parse, parse_change, violations
 from report import example_documents
 
 

@@ -8,9 +8,9 @@ import unicodedata
 
 import pytest
 
+from hessdiag.questions.pages import render
 from hessdiag.report import document
 from hessdiag.report.html import _shell_line
-from hessdiag.report.render import render
 from hessdiag.report.visible import visible
 from report.conftest import DOCUMENTS
 

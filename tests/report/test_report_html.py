@@ -11,11 +11,12 @@ from xml.etree import ElementTree
 import matplotlib as mpl
 import pytest
 
+from hessdiag.questions.documents import loads
+from hessdiag.questions.pages import render, view_of
 from hessdiag.report import figures
 from hessdiag.report import html as page_module
-from hessdiag.report.document import dumps, loads
+from hessdiag.report.document import dumps
 from hessdiag.report.html import _in_script
-from hessdiag.report.render import render, view_of
 from hessdiag.report.view import Lines, Table
 from hessdiag.report.visible import visible
 from report import example_documents

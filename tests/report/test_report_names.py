@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hessdiag.questions.pages import render
 from hessdiag.report.names import Name, fitted, shortened
-from hessdiag.report.render import render
 from report import example_documents
 
 BERT = [

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hessdiag.cli.gates import changes, parse, violations
 from hessdiag.questions.bounds import view as bounds
+from hessdiag.questions.pages import render, view_of
 from hessdiag.questions.spectrum import view as spectrum
-from hessdiag.report.gates import changes, parse, violations
-from hessdiag.report.render import render, view_of
 from hessdiag.report.view import Dots, Lines, Table
 from report import example_documents
 from report.test_report_terminal import ruin

@@ -6,8 +6,9 @@ import pytest
 from rich.cells import cell_len
 
 from hessdiag.errors import LoadError
+from hessdiag.questions.pages import render, view_of
 from hessdiag.report import columns
-from hessdiag.report.render import FORMATS, render, view_of
+from hessdiag.report.formats import FORMATS
 from hessdiag.report.view import Table
 from report import example_documents
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hessdiag.report.render import render, view_of
+from hessdiag.questions.pages import render, view_of
 from hessdiag.report.self_checks import CHECKS
 from report import example_documents
 

@@ -1,7 +1,9 @@
 """What kind of point the parameters are at, as a result: no torch is needed to read it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from hessdiag.fields import Interval, Number, Real
 
 Kind = Literal[
     "smooth",  # autograd and differences agree
@@ -42,7 +44,7 @@ class Kink:
     operation: str
     units: int
     share: float
-    jump: float | None
+    jump: Number
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,15 @@ class Point:
 
     kind: Kind = "smooth"
     engine: Engine = "autograd"
-    error: float | None = None
-    step: float | None = None
+    error: Number = None
+    step: Number = None
     parameters: tuple[str, ...] = ()
     rows: tuple[int, int] | None = None
-    kinks: tuple[Kink, ...] = ()
+    kinks: tuple[Kink, ...] = field(default=(), metadata={"apart": True})  # documents have them beside the point
     beside: Beside | None = None
-    spread: float | None = None
-    one_sided: tuple[float, float] | None = None
-    draw: float = 0.0
+    spread: Number = None
+    one_sided: Interval | None = None
+    draw: Real = 0.0
     computes_in: str | None = None
     rounds: tuple[tuple[str, str], ...] = ()
     why: str | None = None

@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.measure import Measurement, answer
 from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.bounds.result import Bounds
 
 
 @click.command("bounds", cls=Command)
@@ -28,14 +29,14 @@ def command(targets: tuple[Target, ...], out: Output) -> int:
     hessdiag bounds builtin:mlp -o bounds.html
     """  # noqa: D301
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Bounds":
         from hessdiag.questions.bounds.measure import bounds
 
         return bounds(problem, seed=seed, progress=progress)
 
-    def unmeasured(problem: "Problem") -> Measurement:
+    def unmeasured(problem: "Problem") -> "Bounds":
         from hessdiag.questions.bounds import measure as bounds
 
         return bounds.unmeasured(problem)
 
-    return answer("bounds", targets, measure, out, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, unmeasured=unmeasured)

@@ -1,83 +1,23 @@
 """What the bounds on a Hessian's eigenvalues mean, what they prove, and what a person can do about it."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from hessdiag.numbers import counted, number, times
-from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.certificate import SLACK, Witness, share_witness
-from hessdiag.questions.common.verdict import (
-    Finding,
-    checks_findings,
-    data_findings,
-    most_severe_first,
-    zero_rows_findings,
-)
+from hessdiag.questions.bounds.proof import contradicted
+from hessdiag.questions.bounds.result import NAMES, Bounds
+from hessdiag.questions.common.certificate import SLACK
+from hessdiag.questions.common.result import Finding
+from hessdiag.questions.common.verdict import checks_findings, data_findings, most_severe_first, zero_rows_findings
 
-if TYPE_CHECKING:
-    from hessdiag.questions.bounds.measure import Bounds
-
-Floats = NDArray[np.float64]
-
-NAMES = {
-    "gershgorin": "Gershgorin's discs",
-    "brauer": "Brauer's ovals",
-    "perron": "the Perron-scaled discs",
-    "feingold_varga": "discs of layers (Feingold and Varga)",
-    "block_norm": "the layers' block norms",
-    "frobenius": "trace and Frobenius norm",
-}
 LOOSE = 3.0  # times the measured reach
 
 
-def witnesses(
-    diagonal: Floats, radii: Floats | None, inner: tuple[float, float] | None, rounding: float
-) -> list[Witness]:
-    """What entries, rows and blocks say of the smallest eigenvalue, the cheapest reason first.
-
-    Args:
-        diagonal: The exact entries of the diagonal.
-        radii: Off-diagonal absolute row sums, where all are exact.
-        inner: As in `Bounds`.
-        rounding: Magnitude below which a number cannot be told from zero.
-    """
-    lowest = float(diagonal.min())
-    found = [
-        Witness(lowest, f"the diagonal has the entry {number(lowest, 4)}, the curvature along one parameter", rounding)
-    ]
-    if radii is not None and len(diagonal) > 1:
-        found.append(share_witness(len(diagonal), float(diagonal.sum()), float(np.abs(diagonal).sum() + radii.sum())))
-    if inner is not None:
-        found.append(
-            Witness(inner[0], f"the layers' blocks prove an eigenvalue at or below {number(inner[0], 4)}", rounding)
-        )
-    return found
-
-
-def excluded(known: Mapping[str, Any]) -> str:
-    """Whether a bound excludes a negative eigenvalue, in words.
-
-    Args:
-        known: The fields of a `Bounds`.
-    """
-    for name, words in NAMES.items():
-        if known["method"] == "exact" and known[name] is not None and known[name][0] >= 0:
-            return f"{words} exclude it: no eigenvalue is below {number(known[name][0], 4)}, but for rounding"
-    ritz = " nor the lowest Ritz value" if known["measured"] is not None else ""
-    return f"{'neither ' if ritz else ''}the entries{ritz} prove {'a' if ritz else 'no'} negative eigenvalue"
-
-
 @most_severe_first
-def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
+def findings(bounds: Bounds) -> list[Finding]:
     """The verdict on the bounds, the most important sentence first."""
     found = checks_findings(bounds.checks, bounds.check_tolerance, bounds.point)
     if not bounds.trusted:
-        return [*found, *data_findings(problem)]
+        return [*found, *data_findings(bounds.problem)]
     if bounds.gershgorin is None:
-        return [*found, *_stopped(bounds), *data_findings(problem)]
+        return [*found, *_stopped(bounds), *data_findings(bounds.problem)]
     found += _contradiction(bounds)
     found += _unconverged(bounds)
     found.append(_certificate(bounds))
@@ -85,11 +25,11 @@ def findings(bounds: "Bounds", problem: Problem) -> list[Finding]:
     found += _components(bounds)
     found += _sketch(bounds)
     found += zero_rows_findings(bounds.zero_rows, bounds.zero_rows, bounds.parameters)
-    found += data_findings(problem)
+    found += data_findings(bounds.problem)
     return found
 
 
-def _stopped(bounds: "Bounds") -> list[Finding]:
+def _stopped(bounds: Bounds) -> list[Finding]:
     """After an interrupt before every row was done."""
     assert bounds.inner is not None
     assert bounds.known_discs is not None
@@ -105,22 +45,8 @@ def _stopped(bounds: "Bounds") -> list[Finding]:
     return [*found, _certificate(bounds)] if bounds.negative_certificate.certain else found
 
 
-def _intervals(bounds: "Bounds") -> dict[str, tuple[float, float]]:
-    return {name: interval for name in NAMES if (interval := getattr(bounds, name)) is not None}
-
-
-def contradicted(known: Mapping[str, Any]) -> list[str]:
-    """The bounds that a measured eigenvalue violates: one of the two is wrong."""
-    if known["measured"] is None or known["method"] != "exact":
-        return []
-    slack = SLACK * max(map(abs, known["gershgorin"]))
-    low, high = known["measured"]
-    held = {name: known[name] for name in NAMES if known[name] is not None}
-    return [name for name, ends in held.items() if low < ends[0] - slack or high > ends[1] + slack]
-
-
-def _contradiction(bounds: "Bounds") -> list[Finding]:
-    outside = contradicted(vars(bounds))
+def _contradiction(bounds: Bounds) -> list[Finding]:
+    outside = contradicted(bounds)
     if not outside or bounds.measured is None:
         return []
     return [
@@ -133,7 +59,7 @@ def _contradiction(bounds: "Bounds") -> list[Finding]:
     ]
 
 
-def _unconverged(bounds: "Bounds") -> list[Finding]:
+def _unconverged(bounds: Bounds) -> list[Finding]:
     if bounds.measured_converged is None or all(bounds.measured_converged):
         return []
     assert bounds.measured_residuals is not None
@@ -149,7 +75,7 @@ def _unconverged(bounds: "Bounds") -> list[Finding]:
     ]
 
 
-def _certificate(bounds: "Bounds") -> Finding:
+def _certificate(bounds: Bounds) -> Finding:
     proof = bounds.negative_certificate
     if proof.certain:
         return Finding(
@@ -169,7 +95,7 @@ def _certificate(bounds: "Bounds") -> Finding:
     return Finding("note", "Negative curvature is neither proven nor excluded.", proof.why, remedy)
 
 
-def _tightness(bounds: "Bounds") -> list[Finding]:
+def _tightness(bounds: Bounds) -> list[Finding]:
     if bounds.measured is None:
         return []
     low, high = bounds.measured
@@ -180,7 +106,7 @@ def _tightness(bounds: "Bounds") -> list[Finding]:
     span = high - low
     if span <= SLACK * max(abs(low), abs(high)):  # a multiple of the identity: no span to compare with
         return []
-    widths = {name: (end - start) / span for name, (start, end) in _intervals(bounds).items()}
+    widths = {name: (end - start) / span for name, (start, end) in bounds.intervals().items()}
     best = min(widths, key=lambda name: widths[name])
     discs = widths["gershgorin"]
     most = "" if all(bounds.measured_converged or ()) else "at most "  # the eigenvalues may span more
@@ -195,7 +121,7 @@ def _tightness(bounds: "Bounds") -> list[Finding]:
     return [found]
 
 
-def _components(bounds: "Bounds") -> list[Finding]:
+def _components(bounds: Bounds) -> list[Finding]:
     if bounds.components is None or len(bounds.components) == 1:
         return []
     alone = [component for component in bounds.components if component.count == 1]
@@ -210,7 +136,7 @@ def _components(bounds: "Bounds") -> list[Finding]:
     ]
 
 
-def _sketch(bounds: "Bounds") -> list[Finding]:
+def _sketch(bounds: Bounds) -> list[Finding]:
     if bounds.relative_stderr is None:
         return []
     return [

@@ -1,8 +1,10 @@
-"""The view of a `bounds` document: where can the eigenvalues be, and where are their extremes?"""
+"""The view of `bounds`: where can the eigenvalues be, and where are their extremes?"""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from hessdiag.linalg.component import Component
+from hessdiag.questions.bounds.result import Bounds
+from hessdiag.questions.common.view import findings, side_tables, subject, warnings
 from hessdiag.report.numbers import (
     MISSING,
     bounded,
@@ -15,17 +17,7 @@ from hessdiag.report.numbers import (
     span,
     with_error,
 )
-from hessdiag.report.subject import subject
-from hessdiag.report.view import (
-    Dots,
-    Fact,
-    Series,
-    Table,
-    View,
-    findings,
-    side_tables,
-    warnings,
-)
+from hessdiag.report.view import Dots, Fact, Series, Table, View
 
 SHOWN = 20  # components of the discs; beyond, the largest groups and the ends
 
@@ -38,33 +30,30 @@ NAMES = {
     "frobenius": ("trace and norm", "Wolkowicz and Styan: from tr H and the Frobenius norm alone"),
 }
 
-Json = Mapping[str, Any]
 
-
-def view(doc: Json) -> View:
-    """Lay out a `bounds` document."""
-    result = doc["result"]
-    blocks = (_intervals(result), _components(result["components"]))
+def view(result: Bounds) -> View:
+    """Lay out a result of `bounds`."""
+    blocks = (_intervals(result), _components(result.components))
     return View(
         question="Where can the Hessian's eigenvalues be?",
-        subject=subject(doc["problem"]),
-        warnings=warnings(doc),
+        subject=subject(result.problem),
+        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(block for block in blocks if block is not None),
-        verdict=findings(doc),
-        notes=tuple(doc["problem"].get("notes", ())),
-        extra=side_tables(doc),
+        verdict=findings(result),
+        notes=result.problem.notes or (),
+        extra=side_tables(result),
     )
 
 
-def _interval(result: Json, name: str) -> Sequence[float] | None:
+def _interval(result: Bounds, name: str) -> Sequence[float] | None:
     """An interval of the result, where it has both ends."""
-    ends = result.get(name)
+    ends: tuple[float, float] | None = getattr(result, name)
     return ends if ends is not None and all(drawable(end, log=False) for end in ends) else None
 
 
-def _known(result: Json) -> list[tuple[str, Sequence[float]]]:
+def _known(result: Bounds) -> list[tuple[str, Sequence[float]]]:
     return [(name, ends) for name in NAMES if (ends := _interval(result, name)) is not None]
 
 
@@ -72,46 +61,42 @@ def _width(ends: Sequence[float]) -> float:
     return ends[1] - ends[0]
 
 
-def _headline(result: Json) -> tuple[str, str]:
+def _headline(result: Bounds) -> tuple[str, str]:
     if not _known(result):
-        if result["inner"] is None:
+        if result.inner is None:
             return MISSING, "no bound was computed"
         return MISSING, "interrupted before any bound was complete"
     name, tightest = min(_known(result), key=lambda item: _width(item[1]))
-    certain = (
-        "holds every eigenvalue" if result["method"] == "exact" else "is where the eigenvalues are estimated to be"
-    )
+    certain = "holds every eigenvalue" if result.method == "exact" else "is where the eigenvalues are estimated to be"
     ends = _interval(result, "measured")
     measured = f"; measured: {span(ends, *_bounds(result))}" if ends is not None else ""
     return interval(tightest), f"{certain} ({NAMES[name][0]}){measured}"
 
 
-def _bounds(result: Json) -> tuple[bool, bool]:
+def _bounds(result: Bounds) -> tuple[bool, bool]:
     """Whether the measured ends have not converged, so that the eigenvalues reach at least so far."""
-    low, high = result.get("measured_converged") or (True, True)
+    low, high = result.measured_converged or (True, True)
     return not low, not high
 
 
-def _facts(result: Json) -> tuple[Fact, ...]:
-    exact = result["method"] == "exact"
-    proof = result["negative_certificate"]
-    components, error = result["components"], result["relative_stderr"]
-    known = f"{number(result.get('rows'))} of {counted(result['parameters'], 'row')}"
+def _facts(result: Bounds) -> tuple[Fact, ...]:
+    exact = result.method == "exact"
+    proof = result.negative_certificate
+    components, error = result.components, result.relative_stderr
+    known = f"{number(result.rows)} of {counted(result.parameters, 'row')}"
     facts = [
-        Fact("negative curvature", "certain" if proof["certain"] else "not proven", proof["why"]),
+        Fact("negative curvature", "certain" if proof.certain else "not proven", proof.why),
         Fact(
             "row sums",
-            MISSING if result["gershgorin"] is None else "exact" if exact else f"± {percent(error)}",
+            MISSING if result.gershgorin is None else "exact" if exact else f"± {percent(error)}",
             _rows(result) if exact else "relative standard error of the sketch; the largest rows are exact",
         ),
         Fact(
             "discs that are known",
-            interval(result.get("known_discs")),
+            interval(result.known_discs),
             f"of {known}; each holds an eigenvalue, and others may lie anywhere",
         ),
-        Fact(
-            "from inside", interval(result["inner"]), "an eigenvalue at or below the first, one at or above the second"
-        ),
+        Fact("from inside", interval(result.inner), "an eigenvalue at or below the first, one at or above the second"),
         Fact(
             "groups of discs",
             number(len(components)) if components is not None else MISSING,
@@ -121,14 +106,14 @@ def _facts(result: Json) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
-def _rows(result: Json) -> str:
-    streamed = result["perron"] is None
+def _rows(result: Bounds) -> str:
+    streamed = result.perron is None
     return "every row was computed" + (
         "; other bounds need the whole matrix, up to 5,000 parameters" if streamed else ""
     )
 
 
-def _intervals(result: Json) -> Dots | None:
+def _intervals(result: Bounds) -> Dots | None:
     known = _known(result)
     measured = _interval(result, "measured")
     rows = [("measured", "lowest and highest Ritz value", measured)] if measured else []
@@ -186,13 +171,13 @@ def _intervals(result: Json) -> Dots | None:
     )
 
 
-def _components(components: Sequence[Json] | None) -> Table | None:
+def _components(components: Sequence[Component] | None) -> Table | None:
     if not components or len(components) < 2:
         return None
     indices = range(len(components))
-    shown = sorted(indices, key=lambda index: (index not in (0, len(components) - 1), -components[index]["count"]))
+    shown = sorted(indices, key=lambda index: (index not in (0, len(components) - 1), -components[index].count))
     rows = tuple(
-        (interval(components[index]["interval"]), number(components[index]["count"])) for index in sorted(shown[:SHOWN])
+        (interval(components[index].interval), number(components[index].count)) for index in sorted(shown[:SHOWN])
     )
     title = "Groups of overlapping discs"
     if len(components) > SHOWN:

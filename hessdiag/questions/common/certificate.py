@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hessdiag.fields import Number
 from hessdiag.numbers import number
 
 SLACK = 1e-5  # relative: what rounding in float32 may do to a bound or a share
@@ -35,8 +36,8 @@ class Certificate:
     """
 
     certain: bool
-    bound: float | None
-    why: str
+    bound: Number = None
+    why: str = ""
 
 
 def certificate(witnesses: Iterable[Witness], *, trusted: bool, otherwise: str) -> Certificate:

@@ -1,39 +1,25 @@
 """Verdicts: what a measurement means, why, and what to do about it."""
 
 import functools
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, ParamSpec
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, ParamSpec
 
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.result import Point
 from hessdiag.numbers import counted, deviation, number
+from hessdiag.questions.common.result import Finding as Finding
+from hessdiag.questions.common.result import Level as Level
+from hessdiag.questions.common.result import ModelSubject
+from hessdiag.questions.common.result import Status as Status
 
 if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
-
-Level = Literal["ok", "note", "warn", "bad"]
-Status = Literal["ok", "inexact", "interrupted"]
 
 P = ParamSpec("P")
 
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
 NOT_MEASURED = "nothing was measured before the interrupt"
 Z_ALLOWED = 4.0  # standard errors from exact theory
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence of a verdict with the number behind it and what a person can do; empty where that is nothing."""
-
-    level: Level
-    says: str
-    because: str
-    remedy: str
-
-    def as_dict(self) -> dict[str, str]:
-        """The form that result documents hold."""
-        return {"level": self.level, "says": self.says, "because": self.because, "try": self.remedy}
 
 
 def most_severe_first(write: Callable[P, list[Finding]]) -> Callable[P, list[Finding]]:
@@ -55,11 +41,14 @@ def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITY.index(finding.level))
 
 
-def checks_findings(checks: dict[str, float | None], tolerance: float, point: Point | None = None) -> list[Finding]:
+def checks_findings(
+    checks: Mapping[str, float | None], tolerance: float | None, point: Point | None = None
+) -> list[Finding]:
     """Findings of what is special about the point, and of self-checks that failed or that differences stand in for.
 
     Where a self-check failed, a verdict says no more than these: nothing is proven in such a run.
     """
+    tolerance = tolerance or 0.0
     sentences = [] if point is None else [words.describe(point), words.drawn(point), words.coarse(point)]
     findings = [Finding(said.level, said.says, said.because, said.remedy) for said in sentences if said is not None]
     if any(finding.level == "bad" for finding in findings):
@@ -162,9 +151,10 @@ def zero_rows_findings(zero_rows: int, untouched: int, parameters: int) -> list[
     return found
 
 
-def data_findings(problem: "Problem") -> list[Finding]:
+def data_findings(problem: "Problem | ModelSubject") -> list[Finding]:
     """What to keep in mind of the data."""
-    if not problem.source.get("synthetic"):
+    made_up = problem.synthetic if isinstance(problem, ModelSubject) else problem.source.get("synthetic")
+    if not made_up:
         return []
     return [
         Finding(

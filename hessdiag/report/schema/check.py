@@ -9,8 +9,8 @@ import msgspec
 
 from hessdiag.errors import LoadError
 from hessdiag.questions import registry
+from hessdiag.questions.expected import expected, shown
 from hessdiag.report.schema.parts import Document, NonFinite
-from hessdiag.report.schema.words import expected, shown
 
 _NON_FINITE = {word.value for word in NonFinite}
 _SAID = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)

@@ -14,8 +14,9 @@ from hessdiag.machine import cost, memory
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import measure as module
 from hessdiag.questions.blocks.measure import blocks
-from hessdiag.report.document import document, dumps, loads
-from hessdiag.report.render import render
+from hessdiag.questions.documents import loads
+from hessdiag.questions.pages import render
+from hessdiag.report.document import document, dumps
 from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian
 

@@ -13,8 +13,8 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.bounds import measure as module
 from hessdiag.questions.bounds import rows as bounds_rows
 from hessdiag.questions.bounds.measure import bounds
-from hessdiag.report.document import document, dumps, loads
-from hessdiag.report.render import render
+from hessdiag.questions.documents import loads
+from hessdiag.questions.pages import render
 from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian
 
@@ -26,11 +26,7 @@ def _problem():
 
 
 def _text(found):
-    doc = document(
-        "bounds", status=found.status, problem={"model": "m", "notes": []}, result=found.to_result(),
-        theory=found.theory, checks=found.checks, verdict=found.verdict, provenance={},
-    )  # fmt: skip
-    return {form: render(loads(dumps(doc)), form) for form in ("text", "markdown", "html")}["text"]
+    return {form: render(loads(found.to_json()), form) for form in ("text", "markdown", "html")}["text"]
 
 
 @pytest.fixture(params=["whole, neurons", "whole, products", "streamed, neurons", "streamed, products"])

@@ -10,14 +10,15 @@ from torch import nn
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.chain import measure as chain_module
 from hessdiag.questions.chain.measure import chain
+from hessdiag.questions.documents import loads
 from hessdiag.questions.forward import norms as forward_norms
 from hessdiag.questions.forward.assemble import unmeasured
 from hessdiag.questions.forward.measure import forward
 from hessdiag.questions.forward.model import forward_model
+from hessdiag.questions.pages import render
 from hessdiag.questions.vanishing import measure as vanishing_module
 from hessdiag.questions.vanishing.measure import vanishing
-from hessdiag.report.document import document, dumps, loads
-from hessdiag.report.render import render
+from hessdiag.report.document import document, dumps
 from tests.interrupts import ends_after
 
 

@@ -14,12 +14,13 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.bounds import measure as bounds_module
 from hessdiag.questions.bounds.measure import bounds
 from hessdiag.questions.bounds.verdict import findings
+from hessdiag.questions.documents import loads
 from hessdiag.questions.eigs import measure as eigs_module
 from hessdiag.questions.eigs.measure import eigs
+from hessdiag.questions.pages import render
 from hessdiag.questions.spectrum import measure as spectrum_module
 from hessdiag.questions.spectrum.measure import spectrum
-from hessdiag.report.document import document, dumps, loads
-from hessdiag.report.render import render
+from hessdiag.report.document import document, dumps
 
 
 def problem(n=20):

@@ -9,8 +9,9 @@ from report import example_documents
 
 from hessdiag.questions.common.verdict import Finding
 from hessdiag.questions.diag_share.trajectory import Checkpoint, change, findings, holm, step_numbers, verdict
-from hessdiag.report.document import dumps, loads
-from hessdiag.report.render import render, view_of
+from hessdiag.questions.documents import loads
+from hessdiag.questions.pages import render, view_of
+from hessdiag.report.document import dumps
 
 
 def points(shares, stderr=0.0, labels=None):

@@ -1,0 +1,108 @@
+"""What commands have in common: load, measure, answer."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+
+from hessdiag.cli import crowding, signals
+from hessdiag.cli.options import Target
+from hessdiag.cli.output import Output, finish
+from hessdiag.cli.progress import Reporter, Telling, reporter
+from hessdiag.errors import SpecError
+from hessdiag.questions.common.provenance import Clock, collect
+from hessdiag.questions.common.result import ModelSubject, Result
+
+if TYPE_CHECKING:
+    from hessdiag.problem.problem import Problem
+
+R = TypeVar("R", bound=Result)
+
+
+def answer_of_model(
+    targets: tuple[Target, ...],
+    measure: "Callable[[Problem, int, Reporter], R]",
+    out: Output,
+    save: "Callable[[Problem, R], None] | None" = None,
+    *,
+    unmeasured: "Callable[[Problem], R] | None" = None,
+) -> int:
+    """Load the one target, measure it, write the document, and give the exit code.
+
+    Args:
+        targets: What the command line asked for.
+        measure: Given the problem, the seed and a function to report progress to.
+        out: Where the answer goes.
+        save: Given the problem and what was measured, writes the file of --save.
+        unmeasured: What to answer after an interrupt that leaves nothing to be said.
+
+    Raises:
+        SpecError: if there are several targets.
+    """
+    if len(targets) > 1:
+        command = click.get_current_context().info_name
+        raise SpecError(
+            f"{command} takes one MODEL with one --weights; {len(targets)} were given.",
+            f"hessdiag {command} once for each, with -o NAME.json",
+        )
+    before = crowding.reading()
+    (target,) = targets
+    loaded: list[Problem] = []
+
+    def load_and_measure(progress: Reporter) -> R:
+        loaded.append(load(target, before))
+        return measure(loaded[0], target.request["seed"], progress)
+
+    return answer(
+        load_and_measure,
+        out,
+        None if save is None else lambda result: save(loaded[0], result),
+        unmeasured=lambda: unmeasured(loaded[0]) if unmeasured is not None and loaded else None,
+    )
+
+
+def load(target: Target, before: crowding.Reading | None = None) -> "Problem":
+    """Load what was asked about; with a reading of the machine, warn where others crowd it."""
+    from hessdiag.problem.load import load_problem
+
+    problem = load_problem(target.load_request())
+    if problem.device.type == "cpu":
+        crowding.warn(before)
+    return problem
+
+
+def answer(
+    measure: Callable[[Telling], R],
+    out: Output,
+    save: Callable[[R], None] | None = None,
+    *,
+    unmeasured: Callable[[], R | None] = lambda: None,
+) -> int:
+    """Measure, write the document, and give the exit code.
+
+    Args:
+        measure: Given a function to report progress to.
+        out: Where the answer goes.
+        save: Given what was measured, writes the file of --save.
+        unmeasured: What to answer after an interrupt that leaves nothing to be said; `None` for no answer.
+    """
+    clock = Clock()
+    # What the user's own code prints is no part of the answer.
+    with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
+        try:
+            result = measure(progress)
+        except KeyboardInterrupt:
+            nothing = unmeasured()
+            if nothing is None:
+                raise
+            result, save = nothing, None
+    made = replace(
+        collect(clock, result.problem, result.resumed_pieces),
+        argv=tuple(click.get_current_context().meta.get("hessdiag.argv", ())),
+        cost=progress.ledger.as_dict() if isinstance(result.problem, ModelSubject) else None,
+    )
+    result = replace(result, provenance=made)
+    return finish(result, out, None if save is None else lambda: save(result))
