@@ -34,7 +34,6 @@ from hessdiag.theory.convolution import zero_padding_decay
 from hessdiag.theory.expectations import (
     expected_block_norm2,
     expected_gradient_norm2,
-    expected_hessian_norm2,
     expected_trace,
 )
 from hessdiag.theory.gaussian_nets import (
@@ -100,6 +99,11 @@ def deep_moments(slope, kurtosis, width, depth):
     return moments([width] * depth, GAIN[slope] / width, kurtosis, slope, start=(1, 1, 1 / width))
 
 
+def among_live(q, dead):
+    """Where the q-quantile of all networks is, among those that are not dead."""
+    return (q - dead) / (1 - dead)
+
+
 def expectations(widths, variance, slope):
     """Squared norms of gradients and of Hessian blocks (upper triangle, row by row), and the trace."""
     setting = (widths, variance, slope)
@@ -111,7 +115,7 @@ def corners(slope):
     """Of eight layers of width 16: gradients at both ends, four blocks, the whole Hessian, the trace."""
     setting = ([16] * 9, GAIN[slope] / 16, slope)
     g, H = expected_gradient_norm2(*setting), expected_block_norm2(*setting)
-    total = expected_hessian_norm2(*setting)
+    total = H.sum()
     return [g[0], g[-1], H[0, 0], H[0, 1], H[0, 7], H[7, 7], total, expected_trace(*setting)]
 
 
@@ -292,7 +296,7 @@ CLOSED_FORMS = [
         "25 dead networks",
         "-6.38358 0.0607019",
         lambda: [
-            quantile_log_norm2(0.5, [8] * 16, 2 / 8, RELU, unconditional=True),
+            quantile_log_norm2(among_live(0.5, dead_probability([8] * 16, RELU)), [8] * 16, 2 / 8, RELU),
             dead_probability([8] * 16, RELU),
         ],
     ),

@@ -7,7 +7,7 @@ elsewhere: each output pixel averages the energy of the k x k pixels under it, a
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
@@ -25,22 +25,6 @@ def padding_matrix(resolution: int, kernel: int = 3) -> Floats:
         raise ValueError(f"need a resolution of at least 1 and an odd kernel, not {resolution} and {kernel}")
     places = np.arange(resolution)
     return np.where(np.abs(places[:, None] - places) <= kernel // 2, 1.0 / kernel, 0.0)
-
-
-def energy_map(energy: ArrayLike, depth: int, kernel: int = 3) -> Floats:
-    """Expected energy at each pixel behind `depth` zero-padded layers.
-
-    Args:
-        energy: That of the input, summed over channels, shape (height, width).
-        depth: Layers passed.
-        kernel: k.
-
-    >>> float(energy_map(np.ones((7, 7)), 1).sum().round(6))  # of 49: 19 of 21 windows' rows lie inside, on each side
-    40.111111
-    """
-    start = np.asarray(energy, dtype=np.float64)
-    down, across = (np.linalg.matrix_power(padding_matrix(size, kernel), depth) for size in start.shape)
-    return np.asarray(down @ start @ across.T)
 
 
 def zero_padding_decay(resolution: int, kernel: int = 3) -> float:

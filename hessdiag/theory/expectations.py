@@ -206,18 +206,6 @@ def expected_block_norm2(
     return target_block_norm2(widths, variances, slope, x_norm2, y_norm2) + blocks * x_norm2**2
 
 
-def expected_hessian_norm2(
-    widths: ArrayLike, variances: ArrayLike, slope: float, x_norm2: float = 1.0, y_norm2: float = 1.0
-) -> float:
-    """`E||H||_F^2`, the sum of `expected_block_norm2`, for Gaussian weights; arguments as there.
-
-    Example:
-        >>> round(expected_hessian_norm2([16] * 9, 2 / 16, slope=0.0), 1)
-        33902.4
-    """
-    return float(expected_block_norm2(widths, variances, slope, x_norm2, y_norm2).sum())
-
-
 def expected_trace(widths: ArrayLike, variances: ArrayLike, slope: float, x_norm2: float = 1.0) -> float:
     """`E tr H`, for any symmetric law of the weights.
 

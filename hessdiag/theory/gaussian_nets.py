@@ -12,17 +12,16 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
 from scipy.special import betaln, digamma, gammaln, loggamma, polygamma
 
 from hessdiag.errors import SpecError
+from hessdiag.theory.inversion import panels, quantile
 
 Array = NDArray[np.float64]
 
 NEGLIGIBLE = 1e-20  # probability below which a part of a mixture is left out
 TAIL = 1e-16  # modulus of the characteristic function where its integral is cut off
 NEAR = 0.02  # standard deviations around a first guess of the median
-PANELS, ORDER = 64, 16  # Gauss-Legendre panels of the inversion integral, and nodes in each
 
 
 class Cumulants(NamedTuple):
@@ -104,27 +103,23 @@ def dead_probability(widths: ArrayLike, slope: ArrayLike) -> float:
     return -math.expm1(float(np.log1p(-(2.0 ** -widths[slopes**2 == 0])).sum())) + 0.0
 
 
-def quantile_log_norm2(
-    q: float, widths: ArrayLike, variances: ArrayLike, slope: ArrayLike, *, unconditional: bool = False
-) -> float:
-    """The q-quantile of `log(||h_L||^2 / ||h_0||^2)` for Gaussian weights, from its characteristic function.
+def quantile_log_norm2(q: float, widths: ArrayLike, variances: ArrayLike, slope: ArrayLike) -> float:
+    """The q-quantile of `log(||h_L||^2 / ||h_0||^2)` over live networks with Gaussian weights.
 
-    Gil-Pelaez inversion ("Note on the inversion theorem", Biometrika 1951): the cumulative distribution is
-    `1/2 - (1/pi) int_0^inf Im(e^{-itx} prod_l E F_l^{it}) / t dt`. Equal layers are raised to a power, so
-    depth costs nothing. The distribution function is accurate to 1e-11, the quantile to 1e-8 or better while
-    1e-4 < q < 1 - 1e-4.
+    Among all networks, the dead (`dead_probability`) come first: their q-quantile is that at `(q - dead) / (1 - dead)`.
+
+    By inversion of the characteristic function `prod_l E F_l^{it}` (`hessdiag.theory.inversion`). Equal layers are
+    raised to a power, so depth costs nothing. The distribution function is accurate to 1e-11, the quantile to 1e-8 or
+    better while 1e-4 < q < 1 - 1e-4.
 
     Args:
         q: Probability, between 1e-9 and 1 - 1e-9.
         widths: (L,) fan-outs d_1 .. d_L of the layers.
         variances: Variance of a weight, for all layers or (L,) one by one.
         slope: Slope below zero, for all layers or (L,) one by one (1 for a linear output).
-        unconditional: Count dead ReLU networks, whose log is -inf. By default the law is that given a live
-            network.
 
     Returns:
-        The quantile, in nats, of the squared norm (halve it for the norm); 0 for no layers; -inf if
-        unconditional and at least a share q of the networks is dead.
+        The quantile, in nats, of the squared norm (halve it for the norm); 0 for no layers.
 
     Raises:
         SpecError: If q, a width or a variance is out of range, or the shapes do not agree.
@@ -132,17 +127,10 @@ def quantile_log_norm2(
     Example:
         >>> round(quantile_log_norm2(0.5, [32] * 128, 1 / 32, slope=1.0), 5)
         -4.03091
-        >>> round(quantile_log_norm2(0.5, [8] * 16, 2 / 8, slope=0.0, unconditional=True), 5)
-        -6.38358
     """
     widths, variances, slopes = _layers(widths, variances, slope)
     if not 0 < q < 1:
         raise SpecError(f"q is {q}, but a quantile's probability lies between 0 and 1.", "q=0.5 for the median")
-    if unconditional:
-        dead = dead_probability(widths, slopes)
-        if q <= dead:
-            return -math.inf
-        q = (q - dead) / (1 - dead)
     if widths.size == 0:
         return 0.0
     if not 1e-9 <= q <= 1 - 1e-9:
@@ -155,11 +143,11 @@ def quantile_log_norm2(
     mean = sum(count * c.mean for c, count in cumulants)
     spread = math.sqrt(sum(count * c.variance for c, count in cumulants))
 
-    t, step = _panels(_cutoff(layers, spread))
+    t, step = panels(_cutoff(layers, spread))
     characteristic = np.ones(t.shape, dtype=np.complex128)
     for width, slope, count in layers:
         characteristic *= _characteristic(width, slope, t) ** count
-    centred = _inverted(characteristic * np.exp(-1j * t * mean), t, step, q, 0.0, 4 * spread)
+    centred = quantile(characteristic * np.exp(-1j * t * mean), t, step, q, 0.0, 4 * spread)
     return mean + centred + float(np.log(2 * variances).sum())
 
 
@@ -201,12 +189,12 @@ def median_log_norms2(depth: int, width: int, variance: float, slope: float) -> 
     spread, found = math.sqrt(cumulants.variance), np.empty(depth)
     for octave in range(depth.bit_length()):
         shallowest = 2**octave
-        t, step = _panels(_cutoff([(width, slope, shallowest)], spread * math.sqrt(shallowest)))
+        t, step = panels(_cutoff([(width, slope, shallowest)], spread * math.sqrt(shallowest)))
         log = np.log(_characteristic(width, slope, t)) - 1j * t * cumulants.mean
         for layers in range(shallowest, min(2 * shallowest, depth + 1)):
             skew = -cumulants.third / (6 * cumulants.variance)
             reach = NEAR * spread * math.sqrt(layers)
-            found[layers - 1] = _inverted(np.exp(layers * log), t, step, 0.5, skew, reach)
+            found[layers - 1] = quantile(np.exp(layers * log), t, step, 0.5, skew, reach)
     shift: Array = np.arange(1.0, depth + 1) * (cumulants.mean + math.log(2 * variance))
     return found + shift
 
@@ -375,33 +363,7 @@ def _cutoff(layers: list[tuple[int, float, int]], spread: float) -> float:
     return end
 
 
-def _inverted(
-    characteristic: NDArray[np.complex128], t: Array, step: Array, q: float, guess: float, reach: float
-) -> float:
-    """The q-quantile of the law with this characteristic function at t; it is searched around the guess."""
-
-    def excess(x: float) -> float:
-        """How far the distribution function at x lies above q."""
-        integrand = (characteristic * np.exp(-1j * t * x)).imag / t
-        return 0.5 - float(step @ integrand) / math.pi - q
-
-    low = high = reach
-    while excess(guess - low) > 0:
-        low *= 2
-    while excess(guess + high) < 0:
-        high *= 2
-    return float(brentq(excess, guess - low, guess + high, xtol=1e-13))
-
-
 def _log_envelope(width: int, slope: float, t: float) -> float:
     """Log of a decreasing bound on the modulus of `_characteristic`: the mixture with all phases aligned."""
     dof, weight = _chi_squares(width, slope)
     return float(np.log(weight @ np.exp(loggamma(dof / 2 + 1j * t).real - gammaln(dof / 2))))
-
-
-def _panels(end: float) -> tuple[Array, Array]:
-    """Nodes and weights of composite Gauss-Legendre quadrature on [0, end]."""
-    node, weight = np.polynomial.legendre.leggauss(ORDER)
-    half = end / (2 * PANELS)
-    centres = half * (2 * np.arange(PANELS) + 1)
-    return np.add.outer(centres, half * node).ravel(), np.tile(half * weight, PANELS)

@@ -64,8 +64,7 @@ def test_leaky_cumulants_agree_with_adaptive_quadrature(slope, width):
     assert leaky.third - chi_square.third == pytest.approx(m3 - 3 * m1 * m2 + 2 * m1**3, abs=1e-9)
 
 
-def test_what_dead_networks_leave():
-    assert quantile_log_norm2(0.06, [8] * 16, 0.25, RELU, unconditional=True) == -math.inf
+def test_only_relu_layers_die():
     assert dead_probability([8] * 16, 0.01) == dead_probability([], RELU) == 0
 
 
@@ -131,7 +130,7 @@ def test_quantiles_agree_with_simulated_networks_of_mixed_widths(slope):
         assert abs(z_score_of_quantile(alive, quantile_log_norm2(q, widths, variances, slope), q)) < 4
     with np.errstate(divide="ignore"):
         everyone = np.log(norm2)
-    value = quantile_log_norm2(0.6, widths, variances, slope, unconditional=True)
+    value = quantile_log_norm2((0.6 - dead) / (1 - dead), widths, variances, slope)
     assert abs(z_score_of_quantile(everyone, value, 0.6)) < 4
 
 
