@@ -65,7 +65,6 @@ LONG_MODULES: set[str] = {
     "hessdiag.theory.gaussian_nets",
 }
 LONG_FUNCTIONS: set[str] = {
-    "hessdiag.problem.files.plain_pickle.stand_ins",
     "hessdiag.questions.blocks.measure.blocks",
     "hessdiag.questions.bounds.measure.bounds",
     "hessdiag.questions.forward.command.command",

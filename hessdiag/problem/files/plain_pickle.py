@@ -87,6 +87,25 @@ def stand_ins(*, beside_weights: bool = False) -> dict[str, Any]:
         beside_weights: Also take arrays of text and the types of numpy's numbers.
     """
 
+    class Named:
+        """Stands for a type that is only named."""
+
+        def __init__(self, *_: Any) -> None:
+            raise NotPlainError("a type that is called")
+
+    types = (*_TYPES, *(_NUMPY_TYPES if beside_weights else ()))
+    return {
+        **_of_numpy(with_text=beside_weights),
+        **_of_containers(),
+        **_of_text(),
+        **{f"datetime.{kind.__name__}": kind for kind in _DATES},
+        **dict.fromkeys(types, Named),
+    }
+
+
+def _of_numpy(*, with_text: bool) -> dict[str, Any]:
+    """Arrays, their types and single numbers."""
+
     class Dtype:
         """Collects what a pickled dtype says, as text."""
 
@@ -97,7 +116,7 @@ def stand_ins(*, beside_weights: bool = False) -> dict[str, Any]:
             self.order = _text(state[1])
 
         def plain(self) -> Any:
-            known = _NUMERIC.fullmatch(self.name) or (beside_weights and _TEXT.fullmatch(self.name))
+            known = _NUMERIC.fullmatch(self.name) or (with_text and _TEXT.fullmatch(self.name))
             if not known or self.order not in ("<", ">", "=", "|"):
                 raise NotPlainError(f"an array of {self.name}")
             return np.dtype(self.name).newbyteorder(self.order)  # type: ignore[arg-type]
@@ -110,18 +129,6 @@ def stand_ins(*, beside_weights: bool = False) -> dict[str, Any]:
             _, shape, dtype, by_columns, content = state
             super().__setstate__((1, shape, dtype.plain(), by_columns, content))
 
-    class Namespace(argparse.Namespace):
-        """Attributes, and nothing that runs."""
-
-    class Named:
-        """Stands for a type that is only named."""
-
-        def __init__(self, *_: Any) -> None:
-            raise NotPlainError("a type that is called")
-
-    class Text(str):
-        """A version, as text."""
-
     def reconstruct(*_: Any) -> Any:
         return Array(0)
 
@@ -132,6 +139,41 @@ def stand_ins(*, beside_weights: bool = False) -> dict[str, Any]:
         if order not in ("C", "F"):
             raise NotPlainError(f"an array in order {order!r}")
         return np.frombuffer(content, dtype.plain()).reshape(shape, order=order)
+
+    called: dict[str, Callable[..., Any]] = dict(zip(_OF_NUMPY, (reconstruct, scalar, from_buffer), strict=True))
+    return {
+        "numpy.ndarray": Array,
+        "numpy.dtype": Dtype,
+        **{f"{home}.{name}": function for home in _HOMES for name, function in called.items()},
+    }
+
+
+def _of_containers() -> dict[str, Any]:
+    """What holds other data."""
+
+    class Namespace(argparse.Namespace):
+        """Attributes, and nothing that runs."""
+
+    def frozen(items: Any = ()) -> Any:
+        if not isinstance(items, list):
+            raise NotPlainError("a set of something else than a list")
+        return frozenset(items)
+
+    return {
+        "collections.OrderedDict": OrderedDict,
+        "collections.defaultdict": lambda *_: {},  # what it makes of missing keys is left behind
+        "collections.deque": lambda *_: [],
+        "builtins.frozenset": frozen,
+        "argparse.Namespace": Namespace,
+        "types.SimpleNamespace": Namespace,
+    }
+
+
+def _of_text() -> dict[str, Any]:
+    """Bytes, versions and paths."""
+
+    class Text(str):
+        """A version, as text."""
 
     def encode(text: str, encoding: str) -> bytes:
         if encoding != "latin1":
@@ -144,32 +186,13 @@ def stand_ins(*, beside_weights: bool = False) -> dict[str, Any]:
     def windows_path(*parts: Any) -> Any:
         return pathlib.PureWindowsPath(*parts)
 
-    def frozen(items: Any = ()) -> Any:
-        if not isinstance(items, list):
-            raise NotPlainError("a set of something else than a list")
-        return frozenset(items)
-
-    called: dict[str, Callable[..., Any]] = dict(zip(_OF_NUMPY, (reconstruct, scalar, from_buffer), strict=True))
     paths = {name: windows_path if "Windows" in name else path for name in _PATHS}
-    return (
-        {
-            "numpy.ndarray": Array,
-            "numpy.dtype": Dtype,
-            "collections.OrderedDict": OrderedDict,
-            "collections.defaultdict": lambda *_: {},  # what it makes of missing keys is left behind
-            "collections.deque": lambda *_: [],
-            "_codecs.encode": encode,
-            "builtins.bytes": lambda: b"",
-            "builtins.frozenset": frozen,
-            "argparse.Namespace": Namespace,
-            "types.SimpleNamespace": Namespace,
-            "torch.torch_version.TorchVersion": Text,
-        }
-        | {f"{home}.{name}": function for home in _HOMES for name, function in called.items()}
-        | {f"{home}.{name}": function for home in ("pathlib", "pathlib._local") for name, function in paths.items()}
-        | {f"datetime.{kind.__name__}": kind for kind in _DATES}
-        | dict.fromkeys((*_TYPES, *(_NUMPY_TYPES if beside_weights else ())), Named)
-    )
+    return {
+        "builtins.bytes": lambda: b"",
+        "_codecs.encode": encode,
+        "torch.torch_version.TorchVersion": Text,
+        **{f"{home}.{name}": function for home in ("pathlib", "pathlib._local") for name, function in paths.items()},
+    }
 
 
 def _text(value: Any) -> str:
