@@ -166,7 +166,7 @@ class Telling:
 
 def cost_line(ledger: "Ledger") -> str:
     """Products, time and memory of what is planned, in one line."""
-    from hessdiag.machine.cost import gib
+    from hessdiag.machine.sizes import gib
 
     plan, each = ledger.plan, ledger.seconds_per_product
     assert plan is not None

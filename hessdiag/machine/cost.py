@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hessdiag.errors import ComputeError
 from hessdiag.machine import memory
+from hessdiag.machine.sizes import gib
 from hessdiag.machine.work import Work
 
 if TYPE_CHECKING:
@@ -260,14 +261,3 @@ def refuse_many(count: int, each: float, device: "torch.device | None", what: st
         raise ComputeError(
             f"{count:,} {what} need {gib(count * each)}, and {gib(free)} of memory are free.", f"{flag} {largest}"
         )
-
-
-def gib(size: float) -> str:
-    """Bytes for people.
-
-    >>> gib(3.2e9), gib(5e6), gib(2e11)
-    ('3.0 GiB', '5 MiB', '186 GiB')
-    """
-    if size < 2**30:
-        return f"{size / 2**20:.0f} MiB"
-    return f"{size / 2**30:.1f} GiB" if size < 100 * 2**30 else f"{size / 2**30:,.0f} GiB"

@@ -3,6 +3,7 @@
 import re
 
 from hessdiag.errors import ComputeError
+from hessdiag.machine.sizes import gib
 
 # Of torch for GPU and host, of the libraries that it calls, of the C++ runtime, numpy and the system. If its
 # workspace cannot be had, cuBLAS calls itself not initialized.
@@ -67,7 +68,7 @@ def sentence(error: BaseException, available: int | None = None) -> str:
     told = free(error)
     left = available if told is None else told
     known = ((asked(error), "more were asked"), (left, "are free"))
-    parts = [f"{_gib(size)} {verb}" for size, verb in known if size is not None]
+    parts = [f"{gib(size, 1 if size >= 2**30 else None)} {verb}" for size, verb in known if size is not None]
     return f"memory ran out: {', and '.join(parts)}" if parts else "memory ran out"
 
 
@@ -78,7 +79,3 @@ def fewer(count: int) -> int:
     (64, 32, 1)
     """
     return 1 << ((count - 1).bit_length() - 1)
-
-
-def _gib(size: int) -> str:
-    return f"{size / 2**20:,.0f} MiB" if size < 2**30 else f"{size / 2**30:,.1f} GiB"

@@ -9,6 +9,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.machine.memory import free_bytes
+from hessdiag.machine.sizes import gib
 
 MOST_LAYERS = 100_000  # modules of Python, a few kilobytes and fractions of a millisecond each
 
@@ -48,7 +49,7 @@ def check_sizes(layers: int, numbers: int, dtype: torch.dtype, *, depth: str, wi
         name, asked = width
         fitting = max(int(asked * math.sqrt(free / needed)), 1)
         raise SpecError(
-            f"{numbers:,} parameters take {needed / 2**30:,.0f} GiB, and {free / 2**30:,.1f} GiB of memory are free.",
+            f"{numbers:,} parameters take {gib(needed, 0)}, and {gib(free, 1)} of memory are free.",
             f"{name}={fitting}" if fitting < asked else f"a smaller {depth}",
         )
 

@@ -13,6 +13,7 @@ from hessdiag.errors import ComputeError
 from hessdiag.linalg.eigensolver import BLOCK, LARGEST_BASIS, smallest_basis
 from hessdiag.linalg.tridiagonal import LONG, traffic
 from hessdiag.machine import cost, memory, processes
+from hessdiag.machine.sizes import gib
 from hessdiag.machine.work import Work
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.identity import identity
@@ -106,8 +107,8 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
     if needed > cost.SPARE * free:
         most = "; fewer samples with --batch-size" if activations > n * item and found.samples > 1 else ""
         raise ComputeError(
-            f"the check of the point and one product of {n:,} parameters need {cost.gib(needed)}, "
-            f"and {cost.gib(free)} of memory are free.",
+            f"the check of the point and one product of {n:,} parameters need {gib(needed)}, "
+            f"and {gib(free)} of memory are free.",
             f"--layers 'GLOB' for up to {int(n * cost.SPARE * free / needed):,} parameters{most}",
         )
     return found
@@ -172,14 +173,14 @@ def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, b
             return held(wanted, 2 * wanted <= most // 2)
         cure = f"--max-basis {most}" if most >= least else _fewer(room, lowest, highest, n, block)
         raise ComputeError(
-            f"{asked:,} vectors of {n:,} parameters need {cost.gib((asked + beside) * spent.vector)}, and "
-            f"{cost.gib(max(room, 0) * spent.vector)} of memory are free for them.",
+            f"{asked:,} vectors of {n:,} parameters need {gib((asked + beside) * spent.vector)}, and "
+            f"{gib(max(room, 0) * spent.vector)} of memory are free for them.",
             cure,
         )
     if most < least:
         raise ComputeError(
             f"{lowest:,} + {highest:,} eigenpairs of {n:,} parameters take {least:,} vectors or more, "
-            f"{cost.gib((least + beside) * spent.vector)}, and {cost.gib(max(room, 0) * spent.vector)} are free.",
+            f"{gib((least + beside) * spent.vector)}, and {gib(max(room, 0) * spent.vector)} are free.",
             _fewer(room, lowest, highest, n, block),
         )
     if quarter // 2 >= LARGEST_BASIS // 4 and quarter // 2 >= least:  # restarts of such a basis cost little
@@ -256,14 +257,14 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
     if steps + 1 > most and probes > 1 and steps + 1 <= most + probes - 1:
         needed = (probes + steps + 1) * spent.vector
         raise ComputeError(
-            f"{probes:,} random vectors of {n:,} parameters need {cost.gib(needed)} with one's Lanczos vectors, and "
-            f"{cost.gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
+            f"{probes:,} random vectors of {n:,} parameters need {gib(needed)} with one's Lanczos vectors, and "
+            f"{gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
             f"--probes {min(most + probes - steps - 1, traced)}, or --layers 'GLOB' for some of the layers",
         )
     if steps + 1 > most:
         raise ComputeError(
-            f"{steps:,} Lanczos vectors of {n:,} parameters need {cost.gib((steps + 1 + beside) * spent.vector)}, and "
-            f"{cost.gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
+            f"{steps:,} Lanczos vectors of {n:,} parameters need {gib((steps + 1 + beside) * spent.vector)}, and "
+            f"{gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
             f"--steps {max(most - 1, 2)}, or --layers 'GLOB' for some of the layers",
         )
     at_once = max(1, min(probes, spent.room // 4 // (steps + 1)))
@@ -272,7 +273,7 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
     if sum(trace.values()) > spent.room:  # it comes last, when all else is paid
         raise ComputeError(
             f"the trace from {4 * probes:,} products with vectors of {n:,} parameters needs "
-            f"{cost.gib(sum(trace.values()) * spent.vector)}, and {cost.gib(max(spent.room, 0) * spent.vector)} of "
+            f"{gib(sum(trace.values()) * spent.vector)}, and {gib(max(spent.room, 0) * spent.vector)} of "
             "memory are free.",
             f"--probes {traced}, or --layers 'GLOB' for some of the layers",
         )

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from hessdiag.curvature.measurement import ensemble
 from hessdiag.errors import ComputeError
-from hessdiag.machine.cost import SPARE, gib, refuse_many
+from hessdiag.machine.cost import SPARE, refuse_many
 from hessdiag.machine.memory import free_bytes
+from hessdiag.machine.sizes import gib
 from hessdiag.nets import activations
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw, draw, law

@@ -11,8 +11,9 @@ import torch
 
 from hessdiag.curvature.measurement import ensemble
 from hessdiag.errors import ComputeError
-from hessdiag.machine.cost import gib, refuse_many
+from hessdiag.machine.cost import refuse_many
 from hessdiag.machine.memory import free_bytes
+from hessdiag.machine.sizes import gib
 from hessdiag.nets.activations import activation as named
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import Distribution, default_init
