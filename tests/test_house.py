@@ -63,7 +63,6 @@ WITH_TORCH: set[str] = {
 LONG_MODULES: set[str] = {
     "hessdiag.curvature.neuron_space",
     "hessdiag.questions.vanishing.view",
-    "hessdiag.theory.gaussian_nets",
 }
 LONG_FUNCTIONS: set[str] = {
     "hessdiag.questions.blocks.measure.blocks",
