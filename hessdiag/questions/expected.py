@@ -15,10 +15,13 @@ _WORDS = {
     inspect.BoolType: "true or false",
     inspect.NoneType: "null",
     inspect.ListType: "a list",
+    inspect.VarTupleType: "a list",
     inspect.DictType: "an object",
     inspect.DataclassType: "an object",
     inspect.TypedDictType: "an object",
 }
+
+_LISTS = (inspect.ListType, inspect.VarTupleType)
 
 
 def shown(value: Any) -> str:
@@ -58,7 +61,7 @@ def _alternatives(one: inspect.Type) -> Iterator[inspect.Type]:
 def _inside(one: inspect.Type, step: str | int | None) -> Iterator[inspect.Type]:
     if isinstance(one, (inspect.DataclassType, inspect.TypedDictType)):
         yield from (field.type for field in one.fields if field.encode_name == step)
-    elif isinstance(one, inspect.ListType) and not isinstance(step, str):
+    elif isinstance(one, _LISTS) and not isinstance(step, str):
         yield one.item_type
     elif isinstance(one, inspect.TupleType) and isinstance(step, int):
         yield from one.item_types[step : step + 1]
@@ -73,7 +76,7 @@ def _named(one: inspect.Type) -> Iterator[str]:
         yield f"a list of {len(one.item_types)}"
     elif isinstance(one, inspect.IntType) and one.ge is not None:
         yield f"a whole number from {one.ge}"
-    elif isinstance(one, inspect.ListType) and one.min_length:
+    elif isinstance(one, _LISTS) and one.min_length:
         yield f"a list of at least {one.min_length}"
     else:
         yield _WORDS.get(type(one), "a number")  # the words for numbers that are not finite are an enumeration

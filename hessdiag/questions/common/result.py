@@ -6,6 +6,7 @@ stands for its absence. Fields marked `OPTIONAL` are left out of documents where
 """
 
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -240,6 +241,6 @@ class Measured(Result):
 
 
 def _rendered(result: Result, form: str) -> str:
-    from hessdiag.questions import pages  # which read results, and are not needed to have one
-
-    return pages.render(result, form)
+    pages = import_module("hessdiag.questions.pages")  # by name: pages read results, which do without them
+    text: str = pages.render(result, form)
+    return text
