@@ -54,3 +54,23 @@ class ComputeError(HessdiagError):
 
 class OutputError(HessdiagError):
     """An answer was computed, and could not be written where it was to go."""
+
+
+def said(error: BaseException) -> str:
+    r"""An exception in one line: its type and the first line of its message, with the next where that ends in a colon.
+
+    >>> said(ValueError("wrong field:\n  no number\n\nsee the manual")), said(KeyError())
+    ('ValueError: wrong field: no number', 'KeyError')
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+
+
+def first_line(error: BaseException) -> str:
+    r"""The first line of an exception's message, or its type where it has none.
+
+    >>> first_line(ValueError("no number\nsee the manual")), first_line(KeyError())
+    ('no number', 'KeyError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

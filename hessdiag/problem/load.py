@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from hessdiag.errors import HessdiagError, LoadError, SpecError
+from hessdiag.errors import HessdiagError, LoadError, SpecError, said
 from hessdiag.problem import finite
 from hessdiag.problem.batches import batch as batch_forms
 from hessdiag.problem.batches.data import ALL
@@ -17,7 +17,6 @@ from hessdiag.problem.device import device_named
 from hessdiag.problem.device import notes as device_notes
 from hessdiag.problem.device import operations as operations_of
 from hessdiag.problem.files import appetite, checkpoint
-from hessdiag.problem.files.trust import said
 from hessdiag.problem.loading import fit, own_loss
 from hessdiag.problem.loading import model as models
 from hessdiag.problem.loading.options import overridden

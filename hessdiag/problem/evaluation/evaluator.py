@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessdiag.errors import ComputeError, LoadError
+from hessdiag.errors import ComputeError, LoadError, first_line
 from hessdiag.machine import arithmetic, lost_gpu
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem import finite
@@ -187,7 +187,7 @@ class Evaluator:
                 raise
             if lost_gpu.is_lost(error):
                 raise LoadError(lost_gpu.WHAT, lost_gpu.HINT) from error
-            raise ComputeError(f"model, batch and loss do not fit: {_first_line(error)}", None) from error
+            raise ComputeError(f"model, batch and loss do not fit: {first_line(error)}", None) from error
         arithmetic.insist()  # a model may allow rounding in its forward pass
         value = _scalar(value)
         if self.unasked is not None:
@@ -226,8 +226,3 @@ def _scalar(value: Any) -> Tensor:
     if value.is_complex():
         raise ComputeError("the loss is complex; the Hessian is that of a real number.", "its .real, or .abs()")
     return value.reshape(())
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0]

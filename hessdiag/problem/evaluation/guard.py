@@ -1,12 +1,14 @@
 """What an evaluation must leave as it was: the parameters themselves, and graphs that can be differentiated again."""
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from hessdiag.problem.replaced import replaced
 
 
 def snapshot(model: nn.Module) -> dict[str, Tensor]:
@@ -33,8 +35,7 @@ def restore(model: nn.Module, kept: Mapping[str, Tensor]) -> tuple[str, ...]:
     return changed
 
 
-@contextmanager
-def idle_renorm() -> Iterator[None]:
+def idle_renorm() -> AbstractContextManager[None]:
     """Let embeddings with `max_norm` write only where a row is too long: each write makes earlier graphs useless."""
     home: Any = nn.functional
     write = home._no_grad_embedding_renorm_
@@ -45,32 +46,21 @@ def idle_renorm() -> Iterator[None]:
             return write(weight, input, max_norm, norm_type)
         return weight, input
 
-    try:
-        home._no_grad_embedding_renorm_ = renorm
-        yield
-    finally:
-        home._no_grad_embedding_renorm_ = write
+    return replaced(home, _no_grad_embedding_renorm_=renorm)
 
 
-@contextmanager
-def plain_checkpoints() -> Iterator[None]:
+def plain_checkpoints() -> AbstractContextManager[None]:
     """Run reentrant activation checkpoints as the other kind: their backward pass refuses `torch.autograd.grad`.
 
     The reentrant kind looks its function up when it is called, wherever `checkpoint` itself was imported to.
     """
     home: Any = sys.modules.get("torch.utils.checkpoint")
     if home is None:  # nobody can have called it
-        yield
-        return
-    reentrant = home.CheckpointFunction
+        return nullcontext()
 
     class Plain:
         @staticmethod
         def apply(function: Any, preserve: bool, *args: Any) -> Any:
             return home.checkpoint(function, *args, use_reentrant=False, preserve_rng_state=preserve)
 
-    try:
-        home.CheckpointFunction = Plain
-        yield
-    finally:
-        home.CheckpointFunction = reentrant
+    return replaced(home, CheckpointFunction=Plain)

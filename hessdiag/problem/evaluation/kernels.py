@@ -2,11 +2,12 @@
 
 import importlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from hessdiag.problem.replaced import replaced
 
 
 @contextmanager
@@ -23,22 +24,15 @@ def dense_embeddings(modules: Sequence[nn.Module]) -> Iterator[None]:
             module.sparse = True
 
 
-@contextmanager
-def no_cudnn() -> Iterator[None]:
+def no_cudnn() -> AbstractContextManager[None]:
     """Its recurrent layers have no double backward.
 
     `torch.backends.cudnn.flags` would allow TF32 by the way, and fails where old and new flags contradict each other.
     """
-    enabled = torch.backends.cudnn.enabled
-    torch.backends.cudnn.enabled = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.enabled = enabled
+    return replaced(torch.backends.cudnn, enabled=False)
 
 
-@contextmanager
-def plain_embedding_bag() -> Iterator[None]:
+def plain_embedding_bag() -> AbstractContextManager[None]:
     """The fused kernel is differentiable only once. Sums and means of looked-up rows are, as often as is asked."""
     home = torch.nn.functional
     fused = home.embedding_bag
@@ -80,11 +74,7 @@ def plain_embedding_bag() -> Iterator[None]:
             counts = counted.new_zeros(bags, dtype=torch.int64).index_add(0, bag, counted.long())
         return total if mode == "sum" else total / counts.clamp_min(1)[:, None]
 
-    try:
-        home.embedding_bag = plain
-        yield
-    finally:
-        home.embedding_bag = fused
+    return replaced(home, embedding_bag=plain)
 
 
 def _bags(offsets: Tensor, entries: int, include_last: bool) -> tuple[Tensor, int]:
@@ -97,23 +87,14 @@ def _bags(offsets: Tensor, entries: int, include_last: bool) -> tuple[Tensor, in
 @contextmanager
 def plain_weight_norm() -> Iterator[None]:
     """The fused kernel takes norms for constants in its second derivative, which is then not even symmetric."""
-    homes: tuple[Any, ...] = (
-        torch,
-        importlib.import_module("torch.nn.utils.weight_norm"),
-    )  # where its callers look it up
-    fused = torch._weight_norm
 
     def plain(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
         normalized: Tensor = v * (g / torch.norm_except_dim(v, 2, dim))
         return normalized
 
-    try:
-        for home in homes:
-            home._weight_norm = plain
+    callers = importlib.import_module("torch.nn.utils.weight_norm")  # which look it up at home or among their own
+    with replaced(torch, _weight_norm=plain), replaced(callers, _weight_norm=plain):
         yield
-    finally:
-        for home in homes:
-            home._weight_norm = fused
 
 
 @contextmanager

@@ -16,12 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, said
 from hessdiag.problem.files import foreign
 from hessdiag.problem.files.allowance import Allowance, nominal
 from hessdiag.problem.files.archive import arrays
 from hessdiag.problem.files.folder import parsed
-from hessdiag.problem.files.trust import LEGACY_MAGIC, load, refuse, said
+from hessdiag.problem.files.trust import LEGACY_MAGIC, load, refuse
 
 Format = Literal["torch", "pickle", "safetensors", "npz", "idx", "torchscript", "pt2", "dcp", "sharded", "folder"]
 

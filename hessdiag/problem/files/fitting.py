@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hessdiag.errors import said
 from hessdiag.problem.files.state_dicts import Candidate, shown, some, under, with_versions
-from hessdiag.problem.files.trust import said
 
 # What a wrapper, a trainer or a module of two networks puts before the names of the one network that is meant.
 _KNOWN = {

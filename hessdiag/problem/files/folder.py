@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, said
 from hessdiag.problem.files import trust
 from hessdiag.problem.files.allowance import Allowance
 
@@ -41,7 +41,7 @@ def parsed(path: Path, most: int | None = None) -> Any:
     except RecursionError:
         raise _deep(path) from None
     except (OSError, ValueError) as error:
-        raise LoadError(f"{path} cannot be read: {trust.said(error)}") from error
+        raise LoadError(f"{path} cannot be read: {said(error)}") from error
     if _depth(content) > DEEPEST:
         raise _deep(path)
     return content

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import LoadError, SpecError
+from hessdiag.errors import LoadError, SpecError, said
 from hessdiag.problem.files.arrays import from_numpy
-from hessdiag.problem.files.trust import WHOLE, said
+from hessdiag.problem.files.trust import WHOLE
 
 WRAPPERS = (
     *("state_dict", "model", "model_state_dict", "model_state", "module", "params", "weights"),

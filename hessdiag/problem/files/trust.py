@@ -16,12 +16,13 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from hessdiag.errors import LoadError, UntrustedFileError
+from hessdiag.errors import LoadError, UntrustedFileError, said
 from hessdiag.problem.files import plain_pickle
 from hessdiag.problem.files.allowance import Allowance
 from hessdiag.problem.files.archive import opened
 from hessdiag.problem.files.calls import Rules, is_data
 from hessdiag.problem.files.opcodes import CostlyError, DeepError, MadeUpError, Program
+from hessdiag.problem.replaced import replaced
 
 ZIP_MAGIC = b"PK\x03\x04"
 LEGACY_MAGIC = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # what torch.save wrote first before it wrote zips
@@ -202,13 +203,8 @@ def _distributed_tensors(names: list[str]) -> Iterator[None]:
         return
     with contextlib.suppress(ImportError):
         importlib.import_module("torch.distributed.tensor")
-    logger = logging.getLogger("torch.distributed.device_mesh")
-    before = logger.disabled
-    logger.disabled = True
-    try:
+    with replaced(logging.getLogger("torch.distributed.device_mesh"), disabled=True):
         yield
-    finally:
-        logger.disabled = before
 
 
 def _damaged(path: Path, error: BaseException) -> LoadError:
@@ -261,14 +257,3 @@ def _load_trusted(path: Path) -> Any:
         raise LoadError(f"loading {path} failed: {said(error)}") from error
     finally:
         sys.path.remove("")
-
-
-def said(error: BaseException) -> str:
-    r"""An exception in one line: its type and the first line of its message, with the next where that ends in a colon.
-
-    >>> said(ValueError("wrong field:\n  no number\n\nsee the manual")), said(KeyError())
-    ('ValueError: wrong field: no number', 'KeyError')
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    line = " ".join(lines[: 2 if lines and lines[0].endswith(":") else 1])
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__

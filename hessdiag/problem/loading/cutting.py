@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from hessdiag.errors import HessdiagError, LoadError
+from hessdiag.errors import HessdiagError, LoadError, first_line
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
@@ -143,7 +143,7 @@ def _no_batch(problem: Problem, cut: Cut, error: Exception) -> str:
     apart = _apart(problem.data[0], cut)
     if apart:
         return f"a tensor of shape {apart[0]} does not run over samples, as edges of a graph do not"
-    return f"a part cannot be evaluated ({(str(error).splitlines() or [type(error).__name__])[0]})"
+    return f"a part cannot be evaluated ({first_line(error)})"
 
 
 def _apart(batch: Any, cut: Cut) -> list[tuple[int, ...]]:

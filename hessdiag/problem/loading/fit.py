@@ -6,12 +6,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hessdiag.errors import HessdiagError, LoadError
+from hessdiag.errors import HessdiagError, LoadError, said
 from hessdiag.machine import lost_gpu
 from hessdiag.machine.shortage import fewer, ran_out, sentence
 from hessdiag.problem.batches import batch as forms
 from hessdiag.problem.batches import indices
-from hessdiag.problem.files.trust import said
 from hessdiag.problem.losses.loss import attached
 from hessdiag.problem.modes import mode
 from hessdiag.problem.problem import Problem

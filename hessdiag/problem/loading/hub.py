@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from hessdiag.errors import LoadError, SpecError, UntrustedFileError
+from hessdiag.errors import LoadError, SpecError, UntrustedFileError, said
 from hessdiag.nets import BUILTINS
 from hessdiag.packages import distribution
 from hessdiag.problem.batches.images import Images, digits
@@ -22,7 +22,6 @@ from hessdiag.problem.files.allowance import Allowance
 from hessdiag.problem.files.checkpoint import existing
 from hessdiag.problem.files.folder import bounded, checked
 from hessdiag.problem.files.state_dicts import some
-from hessdiag.problem.files.trust import said
 from hessdiag.problem.loading import online
 from hessdiag.problem.loading.python import call
 from hessdiag.problem.spec import Spec

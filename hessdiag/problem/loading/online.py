@@ -8,9 +8,10 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
+
+from hessdiag.problem.replaced import replaced
 
 PATIENCE = 2.0  # seconds for a host to answer, before only files that are here count
 TORCHVISION = "https://download.pytorch.org"  # where its weights come from
@@ -68,22 +69,12 @@ def offline(so: bool) -> Iterator[None]:
         yield
         return
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_replaced(torch.hub, "urlopen", _unreachable))
+        stack.enter_context(replaced(torch.hub, urlopen=_unreachable))
         with contextlib.suppress(ImportError):
             from huggingface_hub import constants
 
-            stack.enter_context(_replaced(constants, "HF_HUB_OFFLINE", True))
+            stack.enter_context(replaced(constants, HF_HUB_OFFLINE=True))
         yield
-
-
-@contextlib.contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    before = getattr(owner, name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        setattr(owner, name, before)
 
 
 def _unreachable(*_: object, **__: object) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, first_line
 from hessdiag.problem.batches import indices
 from hessdiag.problem.batches.batch import forward, placed, real_parameter
 from hessdiag.problem.batches.data import DEFAULT_BATCH_SIZE
@@ -76,7 +76,7 @@ def make(
             trial = labelled(inputs(2, _generator(seed)), _generator(seed))
             problem = _no_loss(model, trial) or ""
         except Exception as error:  # whether a model takes this is the question
-            problem = (str(error).splitlines() or [type(error).__name__])[0]
+            problem = first_line(error)
         if not problem:
             generator = _generator(seed)
             taken = [labelled(inputs(size, generator), generator) for _ in range(count)]

@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, said
 from hessdiag.problem.batches import indices
 from hessdiag.problem.batches.batch import forward, output_tensor, placed
 from hessdiag.problem.batches.data import DEFAULT_BATCH_SIZE, as_batches
-from hessdiag.problem.files.trust import said
 from hessdiag.problem.loading import own_inputs
 from hessdiag.problem.losses.loss import resolve
 from hessdiag.problem.modes import mode
