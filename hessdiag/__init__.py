@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from hessdiag.questions.bounds.measure import bounds
     from hessdiag.questions.bounds.result import Bounds
     from hessdiag.questions.chain.measure import Chain, chain
-    from hessdiag.questions.diag_share.measure import DiagShare, diag_share
+    from hessdiag.questions.diag_share.measure import diag_share
+    from hessdiag.questions.diag_share.result import DiagShare
+    from hessdiag.questions.diag_share.trajectory import diag_share_along
     from hessdiag.questions.documents import load
     from hessdiag.questions.eigs.measure import eigs
     from hessdiag.questions.eigs.result import Eigs
@@ -39,7 +41,7 @@ _HOMES = {
     "Blocks": "hessdiag.questions.blocks.measure",
     "Bounds": "hessdiag.questions.bounds.result",
     "Chain": "hessdiag.questions.chain.measure",
-    "DiagShare": "hessdiag.questions.diag_share.measure",
+    "DiagShare": "hessdiag.questions.diag_share.result",
     "Eigs": "hessdiag.questions.eigs.result",
     "Forward": "hessdiag.questions.forward.result",
     "HessdiagError": "hessdiag.errors",
@@ -51,6 +53,7 @@ _HOMES = {
     "bounds": "hessdiag.questions.bounds.measure",
     "chain": "hessdiag.questions.chain.measure",
     "diag_share": "hessdiag.questions.diag_share.measure",
+    "diag_share_along": "hessdiag.questions.diag_share.trajectory",
     "eigs": "hessdiag.questions.eigs.measure",
     "forward": "hessdiag.questions.forward.measure",
     "forward_model": "hessdiag.questions.forward.model",
@@ -85,6 +88,7 @@ __all__ = [
     "bounds",
     "chain",
     "diag_share",
+    "diag_share_along",
     "eigs",
     "forward",
     "forward_model",

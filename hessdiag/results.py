@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from hessdiag.questions.common.measured import Measured
     from hessdiag.questions.common.prediction import Theory
     from hessdiag.questions.common.verdict import Finding
-    from hessdiag.questions.diag_share.baselines import Baselines
-    from hessdiag.questions.diag_share.totals import LayerShare
+    from hessdiag.questions.diag_share.result import (
+        Baselines,
+        Change,
+        Checkpoint,
+        CheckpointLayer,
+        Difference,
+        LayerShare,
+        Trend,
+    )
     from hessdiag.questions.eigs.result import Eigenpair
     from hessdiag.questions.forward.result import (
         Achieved,
@@ -34,12 +41,16 @@ _HOMES = {
     "Achieved": "hessdiag.questions.forward.result",
     "Agreement": "hessdiag.questions.chain.measure",
     "AtLength": "hessdiag.questions.chain.measure",
-    "Baselines": "hessdiag.questions.diag_share.baselines",
+    "Baselines": "hessdiag.questions.diag_share.result",
     "Certificate": "hessdiag.questions.common.certificate",
+    "Change": "hessdiag.questions.diag_share.result",
+    "Checkpoint": "hessdiag.questions.diag_share.result",
+    "CheckpointLayer": "hessdiag.questions.diag_share.result",
     "Component": "hessdiag.linalg.component",
     "CriticalScale": "hessdiag.questions.chain.measure",
     "Curve": "hessdiag.questions.spectrum.result",
     "DepthNorms": "hessdiag.questions.vanishing.result",
+    "Difference": "hessdiag.questions.diag_share.result",
     "Eigenpair": "hessdiag.questions.eigs.result",
     "Failure": "hessdiag.questions.vanishing.result",
     "Finding": "hessdiag.questions.common.verdict",
@@ -50,7 +61,7 @@ _HOMES = {
     "LayerGain": "hessdiag.questions.forward.result",
     "LayerNorms": "hessdiag.questions.vanishing.result",
     "LayerRatio": "hessdiag.questions.forward.result",
-    "LayerShare": "hessdiag.questions.diag_share.totals",
+    "LayerShare": "hessdiag.questions.diag_share.result",
     "LogCurve": "hessdiag.questions.spectrum.result",
     "Magnitude": "hessdiag.questions.chain.sample",
     "Measured": "hessdiag.questions.common.measured",
@@ -66,6 +77,7 @@ _HOMES = {
     "SignShares": "hessdiag.questions.chain.measure",
     "Solution": "hessdiag.questions.forward.result",
     "Theory": "hessdiag.questions.common.prediction",
+    "Trend": "hessdiag.questions.diag_share.result",
 }
 
 __all__ = [
@@ -74,10 +86,14 @@ __all__ = [
     "AtLength",
     "Baselines",
     "Certificate",
+    "Change",
+    "Checkpoint",
+    "CheckpointLayer",
     "Component",
     "CriticalScale",
     "Curve",
     "DepthNorms",
+    "Difference",
     "Eigenpair",
     "Failure",
     "Finding",
@@ -104,6 +120,7 @@ __all__ = [
     "SignShares",
     "Solution",
     "Theory",
+    "Trend",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOMES)

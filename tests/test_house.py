@@ -47,7 +47,6 @@ CIRCLES: set[tuple[str, str]] = {
     ("hessdiag.linalg.algebra", "hessdiag.linalg.adapted"),
     ("hessdiag.questions.blocks.verdict", "hessdiag.questions.blocks.measure"),
     ("hessdiag.questions.chain.verdict", "hessdiag.questions.chain.measure"),
-    ("hessdiag.questions.diag_share.verdict", "hessdiag.questions.diag_share.measure"),
 }
 # One question that imports another.
 ACROSS: set[tuple[str, str]] = {

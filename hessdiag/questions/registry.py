@@ -41,7 +41,7 @@ QUESTIONS = (
         "diag-share",
         "How diagonal is the Hessian, overall and per layer?",
         headlines=("diag_share", "layer_block_share"),
-        public={"DiagShare": "measure", "diag_share": "measure"},
+        public={"DiagShare": "result", "diag_share": "measure", "diag_share_along": "trajectory"},
         synonyms=("share", "diagonal"),
     ),
     Question(

@@ -140,11 +140,10 @@ def judged(known, seed, guesses, draw, *arguments):
     drawn = computed.rows, computed.strata, computed.zero_rows
     summary = summarize(known.problem, *drawn, complete=False, draw=computed.draw)
     whole, blocks, layers = known.truth
-    for quantity, name, truth in ((WHOLE, "diag_share", whole), (BLOCKS, "layer_block_share", blocks)):
-        value, interval = summary[name], summary[f"{name}_interval"]
-        if value is not None:  # without an interval it is exact
-            held[quantity].append(_judged(interval or (value, value), truth))
-    for layer, truth in zip(summary["layers"], layers, strict=True):
+    for quantity, share, truth in ((WHOLE, summary.diag_share, whole), (BLOCKS, summary.layer_block_share, blocks)):
+        if share.value is not None:  # without an interval it is exact
+            held[quantity].append(_judged(share.interval or (share.value, share.value), truth))
+    for layer, truth in zip(summary.layers, layers, strict=True):
         if layer.diag_share_interval is not None and not np.isnan(truth):
             held[LAYERS].append(_judged(layer.diag_share_interval, truth))
     return held

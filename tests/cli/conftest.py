@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cli.fake_share import FakeShare
+from cli.fake_share import DOCUMENT, fake_share
 from hessdiag.cli import main
 
 
@@ -35,7 +35,7 @@ def fake(monkeypatch):
     from hessdiag.problem import describe, load
     from hessdiag.questions.diag_share import measure as measuring
 
-    state = SimpleNamespace(requests=[], calls=[], result=FakeShare(), raises=None)
+    state = SimpleNamespace(requests=[], calls=[], result=fake_share(), raises=None)
     problem = SimpleNamespace(device=torch.device("cpu"), kernels_forced=("math kernel",))
 
     def load_problem(request):
@@ -52,5 +52,5 @@ def fake(monkeypatch):
 
     monkeypatch.setattr(load, "load_problem", load_problem)
     monkeypatch.setattr(measuring, "diag_share", measure)
-    monkeypatch.setattr(describe, "describe", lambda problem: state.result.doc["problem"])
+    monkeypatch.setattr(describe, "describe", lambda problem: DOCUMENT["problem"])
     return state

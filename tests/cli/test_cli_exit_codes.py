@@ -4,7 +4,7 @@ import math
 import click
 import pytest
 
-from cli.fake_share import FakeShare
+from cli.fake_share import fake_share
 from hessdiag import errors
 from hessdiag.errors import ExitCode
 
@@ -110,14 +110,14 @@ def test_a_traceback_is_shown_on_request(hessdiag, fake, args):
     ],
 )
 def test_status_decides_before_gates_do(hessdiag, fake, status, args, code):
-    fake.result = FakeShare(status)
+    fake.result = fake_share(status)
     outcome = hessdiag("diag-share", MODEL, "--json", *args)
     assert outcome.code == code
     assert json.loads(outcome.out)["status"] == status
 
 
 def test_nan_violates_a_gate_from_either_side(hessdiag, fake):
-    fake.result = FakeShare(diag_share=math.nan)
+    fake.result = fake_share(diag_share=math.nan)
     for op in "<>":
         assert hessdiag("diag-share", MODEL, "--fail-if", f"diag_share{op}0").code == 1
 
@@ -125,7 +125,7 @@ def test_nan_violates_a_gate_from_either_side(hessdiag, fake):
 def test_a_baseline_is_compared(hessdiag, fake):
     assert hessdiag("diag-share", MODEL, "-o", "before.json").code == 0
     assert hessdiag("diag-share", MODEL, "--baseline", "before.json").code == 0
-    fake.result = FakeShare(diag_share=0.0123 * 1.2)
+    fake.result = fake_share(diag_share=0.0123 * 1.2)
     outcome = hessdiag("diag-share", MODEL, "--baseline", "before.json")
     assert outcome.code == 1
     assert "gate: diag_share went from 0.0123" in outcome.err

@@ -3,7 +3,7 @@ from shlex import split
 
 import pytest
 
-from cli.fake_share import FakeShare
+from cli.fake_share import fake_share
 
 MODEL = "builtin:lenet"
 
@@ -76,7 +76,7 @@ def test_models_and_weights_do_not_multiply(hessdiag, fake):
 
 
 def test_an_interrupted_trajectory_keeps_what_it_has(hessdiag, fake):
-    fake.result = FakeShare("interrupted")
+    fake.result = fake_share("interrupted")
     outcome = hessdiag("diag-share", "a.pt", "b.pt", "--json")
     assert outcome.code == 130
     assert len(fake.requests) == 1

@@ -1,45 +1,11 @@
 """Diagonal shares that random matrices and least squares have at a problem's size, to hold a measured one against."""
 
-from dataclasses import dataclass
-
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.diag_share.result import Baselines
 from hessdiag.theory import wigner_ols
 
 LARGEST_SIGNED = 8192  # features; the share of X'X of signed data takes time quadratic in them
-
-
-@dataclass(frozen=True)
-class Baselines:
-    """Diagonal shares that random matrices have; `None` where one does not apply.
-
-    Attributes:
-        wigner: Independent entries of one variance: 1 / d.
-        ols_gaussian: Least squares on n Gaussian samples of d features: exact.
-        ols_clt: The same by the central limit theorem.
-        n: Targets: samples, but of cross-entropy each token, node or pixel that has a target.
-        d: Parameters.
-        ols_gaussian_outputs: As `ols_gaussian` with n = targets x outputs, the largest rank of a Gauss-Newton matrix.
-        ols_clt_outputs: As `ols_clt`, likewise.
-        n_outputs: That n.
-        ols_data: Share of X^T X of the actual inputs.
-        ols_data_d: Features of those inputs.
-        ols_data_gaussian: `ols_gaussian` at that d: what centred inputs of equal variance would give.
-        ols_columns: Independent Gaussian columns with the means and variances of the actual ones.
-    """
-
-    wigner: float
-    ols_gaussian: float
-    ols_clt: float
-    n: int
-    d: int
-    ols_gaussian_outputs: float | None
-    ols_clt_outputs: float | None
-    n_outputs: int | None
-    ols_data: float | None
-    ols_data_d: int | None
-    ols_data_gaussian: float | None
-    ols_columns: float | None
 
 
 def baselines(problem: Problem) -> Baselines:

@@ -2,7 +2,7 @@
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
@@ -18,7 +18,7 @@ from hessdiag.report.document import document
 
 if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
-    from hessdiag.questions.diag_share.measure import DiagShare
+    from hessdiag.questions.diag_share.result import DiagShare
 
 
 @click.command("diag-share", cls=Command)
@@ -47,31 +47,39 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, resu
     # What the user's own code prints is no part of the answer.
     with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
         runs, ended = _measure(targets, rows, resume, progress, before)
-    _, problem, last = runs[-1]
     from hessdiag.problem.describe import describe
+    from hessdiag.questions.diag_share.trajectory import diag_share_along
 
-    along, verdict = trajectory(runs)
-    statuses = ["interrupted"] * ended + [share.status for _, _, share in runs]
+    problem = runs[-1].problem
+    found = diag_share_along((run.label, run.share) for run in runs)
     return finish(
         document(
             "diag-share",
-            status=next((status for status in ("interrupted", "inexact") if status in statuses), "ok"),
+            status="interrupted" if ended else found.status,
             problem=describe(problem),
-            result=last.to_result() | along,
-            theory=last.theory,
-            checks=last.checks,
-            thresholds=last.thresholds,
-            verdict=verdict,
+            result=found.to_result(),
+            theory=found.theory,
+            checks=found.checks,
+            thresholds=found.thresholds,
+            verdict=found.verdict,
             provenance=collect(
                 clock,
                 str(problem.device),
                 problem.kernels_forced,
-                resumed_pieces=sum(share.resumed_pieces for _, _, share in runs),
+                resumed_pieces=found.resumed_pieces,
                 cost=progress.ledger.as_dict(),
             ),
         ),
         out,
     )
+
+
+class _Run(NamedTuple):
+    """One checkpoint's measurement."""
+
+    label: str
+    problem: "Problem"
+    share: "DiagShare"
 
 
 def _measure(
@@ -80,13 +88,13 @@ def _measure(
     resume: str | None,
     progress: Reporter,
     before: crowding.Reading | None,
-) -> "tuple[list[tuple[str, Problem, DiagShare]], bool]":
+) -> tuple[list[_Run], bool]:
     """One measurement per target, in order; an interruption ends the series with what it has. And whether one did."""
     from hessdiag.problem.load import load_problem
     from hessdiag.questions.common.pieces import below
     from hessdiag.questions.diag_share.measure import diag_share
 
-    runs: list[tuple[str, Problem, DiagShare]] = []
+    runs: list[_Run] = []
     for index, target in enumerate(targets):
         if len(targets) > 1:
             say(f"{target.label} ({index + 1} of {len(targets)})")
@@ -100,36 +108,7 @@ def _measure(
             if not runs:
                 raise
             return runs, True
-        runs.append((target.label, problem, share))
+        runs.append(_Run(target.label, problem, share))
         if share.status == "interrupted":
             return runs, True
     return runs, False
-
-
-def trajectory(runs: "list[tuple[str, Problem, DiagShare]]") -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """The shares along several checkpoints and what changes, and the verdict; of one, its own verdict."""
-    last = runs[-1][2]
-    if len(runs) == 1:
-        return {"trajectory": None, "change": None}, last.verdict
-    from hessdiag.questions.diag_share import trajectory as along
-
-    checkpoints = [
-        along.Checkpoint(label, share.diag_share, share.diag_share_stderr or 0.0, share.trusted)
-        for label, _, share in runs
-    ]
-    points = [
-        {
-            "label": label,
-            "diag_share": share.diag_share,
-            "diag_share_stderr": share.diag_share_stderr,
-            "diag_share_interval": share.diag_share_interval,
-            "layer_block_share": share.layer_block_share,
-            "wigner": share.baselines.wigner,
-            "ols_gaussian": share.baselines.ols_gaussian,
-            "layers": [{"name": layer.name, "diag_share": layer.diag_share} for layer in share.layers],
-        }
-        for label, _, share in runs
-    ]
-    change = along.change(checkpoints)
-    found = along.verdict(checkpoints, [(label, share.findings) for label, _, share in runs])
-    return {"trajectory": points, "change": change and change.as_dict()}, [finding.as_dict() for finding in found]

@@ -1,9 +1,8 @@
 """How diagonal is the Hessian? The share of its absolute mass that lies on the diagonal, against random baselines."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,21 +19,18 @@ from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import capacity, processes
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common import operators
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate, share_witness
-from hessdiag.questions.common.measured import Measured
 from hessdiag.questions.common.outlay import Outlay, kept_pieces, outlay
+from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
-from hessdiag.questions.common.verdict import Status
 from hessdiag.questions.diag_share import rows as rows_of
-from hessdiag.questions.diag_share.baselines import Baselines, baselines
+from hessdiag.questions.diag_share.baselines import baselines
+from hessdiag.questions.diag_share.result import DiagShare
 from hessdiag.questions.diag_share.rows import Computed, Rows
-from hessdiag.questions.diag_share.totals import LayerShare, summarize
+from hessdiag.questions.diag_share.totals import Totals, summarize
 from hessdiag.questions.diag_share.verdict import NOISE, findings
 from hessdiag.statistics.sampling import Draw
-from hessdiag.theory import wigner_ols
-
-Progress = Callable[[int, int, str], None]
 
 EXACT_UP_TO = 10_000  # rows by products; beyond, rows are sampled unless asked otherwise
 EXACT_WORK = 2e12  # floating-point operations in neuron space, likewise; more on a GPU (`capacity`)
@@ -42,71 +38,28 @@ SAMPLED_ROWS = 1_000
 
 
 @dataclass(frozen=True)
-class DiagShare(Measured):
-    """How diagonal a Hessian is. What an interrupt left unmeasured is `None`.
+class _Plan:
+    """What is going to be computed.
 
     Attributes:
-        diag_share: sum_i |H_ii| / sum_ij |H_ij|, in [0, 1]; NaN where H vanishes.
-        diag_share_stderr: Its standard error; `None` when every row was computed, or where it is not known.
-        diag_share_interval: 95 % interval, all of [0, 1] where the error is not known; `None` when every row was
-            computed.
-        method: "exact" or "rows" (a sample of rows, each exact).
-        rows: Rows computed.
-        parameters: N.
-        abs_diag_sum: sum_i |H_ii|, estimated if sampled.
-        abs_sum: sum_ij |H_ij|, likewise.
-        trace: sum_i H_ii; `None` if sampled.
-        negative_diagonal_fraction: Fraction of negative entries on the diagonal, those of rounding included.
-        negative_entry: The most negative H_ii over its row's absolute sum, computed anew in float64 (or the widest
-            dtype that the model takes); `None` where no entry is negative.
-        negative_certificate: Whether negative curvature is proven: by that entry, or by a share below 1/N of all rows.
-        untouched: Parameters that the batches do not touch, whose rows are zero and were left out; 0 unless they are a
-            tenth of more than 10,000.
-        merged_strata: Names of parameter tensors whose rows the sample took together, for it was too small for each.
-        zero_rows: Fraction of rows that vanish entirely: dead units, constant inputs, parameters out of reach.
-        layer_block_share: Share of the absolute mass inside the layer-diagonal blocks.
-        layer_block_share_stderr: Its standard error; `None` when exact.
-        layer_block_share_interval: 95 % interval; `None` likewise.
-        layer_block_matrix: Share of each pair of layers, (L, L); sums to 1.
-        layers: One entry per layer, in the order in which they are executed.
-        baselines: What random matrices have.
-        hvps: Hessian-vector products spent, self-checks not counted.
-        engine: How the products were computed.
-        status: "ok", "inexact" (a self-check failed) or "interrupted".
+        part: The problem, without parameters that the batches do not touch.
+        operator: Its Hessian.
+        checks: What the check of products found.
+        space: The neuron space that rows come from; `None` where they come from products.
+        against: What speaks against one.
+        exact: Whether all rows are computed.
+        rows: How many are.
+        pieces: Where they are kept.
     """
 
-    diag_share: float | None
-    diag_share_stderr: float | None
-    diag_share_interval: tuple[float, float] | None
-    method: Literal["exact", "rows"]
+    part: Support
+    operator: HessianOperator
+    checks: Examination
+    space: NeuronSpace | None
+    against: str | None
+    exact: bool
     rows: int
-    parameters: int
-    abs_diag_sum: float | None
-    abs_sum: float | None
-    trace: float | None
-    negative_diagonal_fraction: float | None
-    negative_entry: float | None
-    negative_certificate: Certificate
-    untouched: int
-    merged_strata: tuple[tuple[str, ...], ...]
-    zero_rows: float | None
-    layer_block_share: float | None
-    layer_block_share_stderr: float | None
-    layer_block_share_interval: tuple[float, float] | None
-    layer_block_matrix: list[list[float]] | None
-    layers: tuple[LayerShare, ...]
-    baselines: Baselines
-    hvps: int
-    engine: str
-
-    @property
-    def theory(self) -> dict[str, Any]:
-        """What closed forms predict, whatever the network: the floor below which H must be indefinite."""
-        return {"psd_floor": wigner_ols.psd_floor(self.parameters)}
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        return super().to_result() | {"trajectory": None}
+    pieces: Pieces
 
 
 @measurement(less="--rows 100")
@@ -149,33 +102,44 @@ def diag_share(
     if rows is not None and rows != "all" and rows < 1:
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
     problem = problem_of(problem, "hessdiag.linalg.diagonal(operator, products=100)")
+    plan = _planned(problem, rows, seed, resume)
+    computed = _computed(plan, seed, progress or silent)
+    return _assembled(plan, computed)
+
+
+def _planned(problem: Problem, rows: int | Literal["all"] | None, seed: int, resume: str | Path | None) -> _Plan:
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
     n = part.size
     operator = HessianOperator(part.problem, check=False)
     spent = outlay(operator)
     checks = examine(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
     whole = rows == "all" or rows is None or rows >= n
-    space, reason = rows_of.neuron_space(operator) if whole else (None, None)
+    space, against = rows_of.neuron_space(operator) if whole else (None, None)
     exact = whole and (rows is not None or _affordable(part.problem, space))
     wanted = n if exact else min(n, rows if isinstance(rows, int) else SAMPLED_ROWS)
-    report = progress or (lambda done, total, what: None)
-    _plan(spent, operator, space if exact else None, wanted, exact=exact)
+    space = space if exact else None
+    _enter(spent, operator, space, wanted, exact=exact)
     pieces = kept_pieces(problem, "diag-share", {"rows": rows, "seed": seed}, resume, operator)
-    computed = rows_of.nothing(part.problem, operator.engine)
+    return _Plan(part, operator, checks, space, against, exact, wanted, pieces)
+
+
+def _computed(plan: _Plan, seed: int, report: Progress) -> Computed:
+    """The rows; after an interrupt, those that are done."""
+    operator, pieces = plan.operator, plan.pieces
+    nothing = rows_of.nothing(plan.part.problem, operator.engine)
     try:
-        if exact and space is not None:
-            computed = rows_of.by_neurons(operator, space, seed, pieces, report)
-        elif exact:
-            computed = rows_of.by_products(operator, seed, pieces, report, reason)
-        else:
-            computed = rows_of.sampled(operator, wanted, seed, pieces, report)
+        if plan.space is not None:
+            return rows_of.by_neurons(operator, plan.space, seed, pieces, report)
+        if plan.exact:
+            return rows_of.by_products(operator, seed, pieces, report, plan.against)
+        return rows_of.sampled(operator, plan.rows, seed, pieces, report)
     except KeyboardInterrupt:  # before the first row
         if processes.together():
             raise
-    return _finished(part, computed, checks, pieces.taken, every=exact)
+        return nothing
 
 
-def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, rows: int, *, exact: bool) -> None:
+def _enter(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, rows: int, *, exact: bool) -> None:
     """Enter in the ledger what is planned: products, and what is held beside them, in vectors."""
     item, sums = operator.dtype.itemsize, len(operator.problem.layer_slices) + 1
     double = 8 / item  # a vector in float64
@@ -195,29 +159,47 @@ def _plan(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, r
     spent.plan(rows + rows_of.SKETCHES * guessed, {**larger, **draw, **kept})
 
 
-def _finished(part: Support, computed: Computed, checks: Examination, taken: int, *, every: bool) -> DiagShare:
+def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
     """From rows to the measurement with its verdict."""
+    part, checks = plan.part, plan.checks
     problem = part.whole
     entry = _negative_entry(part.problem, computed.rows, checks)
     zero_rows = (computed.zero_rows * part.size + part.untouched) / problem.n_parameters
-    complete = every and len(computed.rows.indices) == part.size
+    complete = plan.exact and len(computed.rows.indices) == part.size
     rows, strata, draw = _among_all(part, computed)
-    summary = summarize(problem, rows, strata, zero_rows, complete, draw)
-    status: Status = "interrupted" if computed.interrupted else "inexact" if checks.failed else "ok"
-    measured = DiagShare(
-        **summary,
-        negative_entry=entry and entry[1],
-        negative_certificate=_certificate(entry, summary, part.size, trusted=not checks.failed),
+    found = summarize(problem, rows, strata, zero_rows, complete, draw)
+    share = DiagShare(
+        diag_share=found.diag_share.value,
+        diag_share_stderr=found.diag_share.stderr,
+        diag_share_interval=found.diag_share.interval,
+        method="exact" if complete else "rows",
+        rows=len(rows.indices),
+        parameters=problem.n_parameters,
+        abs_diag_sum=found.abs_diag_sum,
+        abs_sum=found.abs_sum,
+        trace=found.trace,
+        negative_diagonal_fraction=found.negative_diagonal_fraction,
+        negative_entry=None if entry is None else entry.of_row,
+        negative_certificate=_certificate(entry, found, part.size, trusted=not checks.failed),
         untouched=part.untouched,
         merged_strata=computed.merged,
+        zero_rows=found.zero_rows,
+        layer_block_share=found.layer_block_share.value,
+        layer_block_share_stderr=found.layer_block_share.stderr,
+        layer_block_share_interval=found.layer_block_share.interval,
+        layer_block_matrix=found.layer_block_matrix,
+        layers=found.layers,
         baselines=baselines(problem),
         hvps=computed.products,
         engine=computed.engine,
-        status=status,
-        resumed_pieces=taken,
-        **operators.trust(checks),
+        status="interrupted" if computed.interrupted else "inexact" if checks.failed else "ok",
+        resumed_pieces=plan.pieces.taken,
+        checks=checks.checks,
+        trusted=not checks.failed,
+        check_tolerance=checks.tolerance,
+        point=checks.point,
     )
-    return replace(measured, findings=tuple(findings(measured, problem)))
+    return replace(share, findings=tuple(findings(share, problem)))
 
 
 def _among_all(part: Support, computed: Computed) -> tuple[Rows, list[NDArray[np.int64]], Draw | None]:
@@ -234,23 +216,29 @@ def _among_all(part: Support, computed: Computed) -> tuple[Rows, list[NDArray[np
     return Rows(places[rows.indices], rows.diagonal, sums, units), strata, draw and draw.among(places, n)
 
 
-def _certificate(
-    entry: tuple[float, float] | None, summary: dict[str, Any], size: int, *, trusted: bool
-) -> Certificate:
+@dataclass(frozen=True)
+class _Entry:
+    """An entry of the diagonal, and what part of its row's absolute sum it is."""
+
+    value: float
+    of_row: float
+
+
+def _certificate(entry: _Entry | None, found: Totals, size: int, *, trusted: bool) -> Certificate:
     """From the most negative entry of the diagonal and, where all rows are known, from the share."""
     witnesses = []
     if entry is not None:
-        value, ratio = entry
-        says = f"the diagonal has the entry {number(value, 4)}, the curvature along one parameter"
-        witnesses.append(Witness(value, says, NOISE * abs(value / ratio) if ratio else 0.0))
-    if summary["trace"] is not None and size > 1:
-        witnesses.append(share_witness(size, summary["trace"], summary["abs_sum"]))
+        says = f"the diagonal has the entry {number(entry.value, 4)}, the curvature along one parameter"
+        margin = NOISE * abs(entry.value / entry.of_row) if entry.of_row else 0.0
+        witnesses.append(Witness(entry.value, says, margin))
+    if found.trace is not None and found.abs_sum is not None and size > 1:
+        witnesses.append(share_witness(size, found.trace, found.abs_sum))
     otherwise = "no entry of the diagonal is negative beyond rounding, which does not exclude negative curvature"
     return certificate(witnesses, trusted=trusted, otherwise=otherwise)
 
 
-def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> tuple[float, float] | None:
-    """The most negative entry, and its share of its row, anew in float64: in a coarse dtype rounding makes some too.
+def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> _Entry | None:
+    """The most negative entry, anew in float64: in a coarse dtype rounding makes some too.
 
     Not the one that is most negative beside its row: where a row vanishes but for rounding, as that of an attention's
     key bias does, such a ratio is noise in any dtype.
@@ -258,7 +246,7 @@ def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> tuple[
     if not len(rows.diagonal) or rows.diagonal.min() >= 0:
         return None
     worst = int(rows.diagonal.argmin())
-    known = float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum())
+    known = _Entry(float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum()))
     if rows.whole and (problem.dtype == torch.float64 or checks.moved is not None):  # differences are in float64 anyway
         return known
     index = int(rows.indices[worst])
@@ -266,7 +254,7 @@ def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> tuple[
         row = HessianOperator(movable(problem).problem, check=False).rows(torch.tensor([index]))[0]
     except ComputeError:
         return known
-    return float(row[index]), float(row[index] / row.abs().sum())
+    return _Entry(float(row[index]), float(row[index] / row.abs().sum()))
 
 
 def _affordable(problem: Problem, space: NeuronSpace | None) -> bool:

@@ -1,6 +1,5 @@
 """Rows of a Hessian for its diagonal share: all or a sample, kept as they come; and what there is when it stops."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +16,11 @@ from hessdiag.machine import processes
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.pieces import Arrays, Pieces
+from hessdiag.questions.common.progress import Progress
 from hessdiag.statistics import sampling
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-Progress = Callable[[int, int, str], None]
 
 SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
 SKETCH_SHARE = 0.01  # of all products that a guess may take, where all rows are computed anyway

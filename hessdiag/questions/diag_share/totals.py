@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.problem.problem import Layer, Problem
+from hessdiag.questions.diag_share.result import Interval, LayerShare
 from hessdiag.questions.diag_share.rows import Rows
 from hessdiag.statistics import sampling
 from hessdiag.statistics.sampling import Draw, Ratio, Stratum
@@ -18,24 +18,28 @@ Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class LayerShare:
-    """Diagonal share of one layer's own block, beside the baselines of a matrix of its size.
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A share as results hold it: without error and interval where it is exact, without all of them where unknown."""
 
-    What was not measured is `None`: of a layer of which no row was drawn, or of which an interrupt left rows out that
-    nothing stands for. A block that vanishes has the share NaN.
-    """
+    value: float | None
+    stderr: float | None
+    interval: Interval | None
 
-    name: str
-    kind: str
-    parameters: int
-    rows: int
-    diag_share: float | None
-    diag_share_stderr: float | None
-    diag_share_interval: tuple[float, float] | None
-    wigner: float
-    ols_gaussian: float
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """What rows tell of the whole matrix, as `DiagShare` has it; what they do not tell is `None`."""
+
+    diag_share: Described
+    layer_block_share: Described
+    layer_block_matrix: tuple[tuple[float, ...], ...] | None
+    abs_diag_sum: float | None
     abs_sum: float | None
+    trace: float | None
+    negative_diagonal_fraction: float | None
+    zero_rows: float | None
+    layers: tuple[LayerShare, ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ def summarize(
     zero_rows: float,
     complete: bool,
     draw: Draw | None = None,
-) -> dict[str, Any]:
+) -> Totals:
     """From rows to shares and totals. Nothing is said of a total whose rows are not all stood for.
 
     Args:
@@ -74,58 +78,67 @@ def summarize(
         draw: How units were drawn; `None` where all of a stratum had the same chance.
     """
     layers, n = problem.layer_slices, problem.n_parameters
-    stops = [layer.stop for layer in layers]
-    owner = np.searchsorted(stops, rows.indices, side="right")
+    owner = np.searchsorted([layer.stop for layer in layers], rows.indices, side="right")
     units = _units(rows, owner)
-    strata = _drawn(places, units.indices, draw)
+    whole, strata = units.whole, _drawn(places, units.indices, draw)
     unseen = _unseen(problem, units.indices, draw)
-    by_layer = [_Part.of(layer, index, units, strata, places) for index, layer in enumerate(layers)]
-    reached = all(len(stratum.drawn) for stratum in strata)
+    parts = [_Part.of(layer, index, units, strata, places) for index, layer in enumerate(layers)]
     executed = [layers.index(layer) for layer in problem.executed_layers]
-    whole = units.whole
-    values: dict[str, Any] = dict.fromkeys(
-        ("abs_diag_sum", "abs_sum", "negative_diagonal_fraction", "zero_rows", "layer_block_matrix")
-    )
-    if reached:
-        vanishing = sampling.count(units.vanishing, strata)
-        values |= {
-            "abs_diag_sum": sampling.total(units.magnitude, strata),
-            "abs_sum": sampling.total(whole, strata),
-            "negative_diagonal_fraction": sampling.count(units.negative, strata) / n,
-            "zero_rows": None if not rows.whole else zero_rows + vanishing / n if strata else 1.0,
-        }
-    if reached and all(part.measured for part in by_layer):
-        matrix = np.array([part.total(units.sums) for part in by_layer])
-        matrix = (matrix + matrix.T) / 2
-        mass = values["abs_sum"]
-        matrix = matrix / mass if mass > 0 else np.full_like(matrix, np.nan)
-        values["layer_block_matrix"] = matrix[np.ix_(executed, executed)].tolist()
-    return {
-        **_described("diag_share", _share(units.magnitude, whole, strata, unseen(0, n)), complete),
-        **_described("layer_block_share", _share(units.own, whole, strata, unseen(0, n)), complete),
-        **values,
-        "method": "exact" if complete else "rows",
-        "rows": len(rows.indices),
-        "parameters": n,
-        "trace": float(rows.diagonal.sum()) if complete else None,
-        "layers": tuple(
-            LayerShare(
-                name=layer.name,
-                kind=layer.kind,
-                parameters=layer.size,
-                rows=int((owner == index).sum()),
-                **_described(
-                    "diag_share",
-                    part.share(units.magnitude, units.own, unseen(layers[index].start, layers[index].stop)),
-                    complete,
-                ),
-                wigner=wigner_ols.wigner_share(layer.size),
-                ols_gaussian=wigner_ols.ols_share_gaussian(problem.n_targets, layer.size),
-                abs_sum=float(part.total(units.own)) if part.measured else None,
+    reached = all(len(stratum.drawn) for stratum in strata)
+    mass = sampling.total(whole, strata) if reached else None
+    matrix = None
+    if mass is not None and all(part.measured for part in parts):
+        matrix = _blocks(np.array([part.total(units.sums) for part in parts]), mass, executed)
+    vanishing = None
+    if reached and rows.whole:
+        vanishing = zero_rows + sampling.count(units.vanishing, strata) / n if strata else 1.0
+    counts = np.bincount(owner, minlength=len(layers))
+    shares = [
+        part.share(units.magnitude, units.own, unseen(layer.start, layer.stop))
+        for layer, part in zip(layers, parts, strict=True)
+    ]
+    return Totals(
+        diag_share=_described(_share(units.magnitude, whole, strata, unseen(0, n)), complete),
+        layer_block_share=_described(_share(units.own, whole, strata, unseen(0, n)), complete),
+        layer_block_matrix=matrix,
+        abs_diag_sum=sampling.total(units.magnitude, strata) if reached else None,
+        abs_sum=mass,
+        trace=float(rows.diagonal.sum()) if complete else None,
+        negative_diagonal_fraction=sampling.count(units.negative, strata) / n if reached else None,
+        zero_rows=vanishing,
+        layers=tuple(
+            _layer_share(
+                layers[index],
+                _described(shares[index], complete),
+                rows=int(counts[index]),
+                mass=float(parts[index].total(units.own)) if parts[index].measured else None,
+                targets=problem.n_targets,
             )
-            for index, layer, part in ((index, layers[index], by_layer[index]) for index in executed)
+            for index in executed
         ),
-    }
+    )
+
+
+def _layer_share(layer: Layer, share: Described, *, rows: int, mass: float | None, targets: int) -> LayerShare:
+    return LayerShare(
+        name=layer.name,
+        kind=layer.kind,
+        parameters=layer.size,
+        rows=rows,
+        diag_share=share.value,
+        diag_share_stderr=share.stderr,
+        diag_share_interval=share.interval,
+        wigner=wigner_ols.wigner_share(layer.size),
+        ols_gaussian=wigner_ols.ols_share_gaussian(targets, layer.size),
+        abs_sum=mass,
+    )
+
+
+def _blocks(masses: Floats, whole: float, order: list[int]) -> tuple[tuple[float, ...], ...]:
+    """The share of each pair of layers, from the absolute mass of each layer's rows by column layer."""
+    masses = (masses + masses.T) / 2
+    shares = masses / whole if whole > 0 else np.full_like(masses, np.nan)
+    return tuple(map(tuple, shares[np.ix_(order, order)].tolist()))
 
 
 @dataclass(frozen=True)
@@ -225,15 +238,12 @@ def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], unseen
     return None if found is None or (math.isnan(found.value) and not census) else found
 
 
-def _described(name: str, share: Ratio | None, complete: bool) -> dict[str, Any]:
-    """A share with its error and interval, which are `None` where it is exact, and all of them where it is unknown.
-
-    Where only the bounds of any share are certain, there is no error either.
-    """
+def _described(share: Ratio | None, complete: bool) -> Described:
+    """Where only the bounds of any share are certain, there is no error either."""
     known = complete or (share is not None and share.interval[0] == share.interval[1])  # all of its rows are there
     sampled = None if known else share
-    return {
-        name: share and share.value,
-        f"{name}_stderr": None if sampled is None or sampled.interval == (0.0, 1.0) else sampled.stderr,
-        f"{name}_interval": sampled and sampled.interval,
-    }
+    return Described(
+        value=None if share is None else share.value,
+        stderr=None if sampled is None or sampled.interval == (0.0, 1.0) else sampled.stderr,
+        interval=None if sampled is None else sampled.interval,
+    )

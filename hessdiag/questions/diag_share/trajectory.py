@@ -7,21 +7,30 @@ given here: changes that are called significant are.
 import itertools
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
+from hessdiag.errors import SpecError
 from hessdiag.numbers import counted, factor_of_log, p_value, percent, ratio, with_error
-from hessdiag.questions.common.verdict import Finding, most_severe_first
+from hessdiag.questions.common.verdict import Finding, Status, most_severe_first
+from hessdiag.questions.diag_share.result import Change, Checkpoint, CheckpointLayer, DiagShare, Difference, Trend
 
 ALPHA = 0.05
 ROUNDING = 1e-9  # relative: exact shares that differ by less are alike
 FEWEST_FOR_TREND = 3
+WORSE: tuple[Status, ...] = ("ok", "inexact", "interrupted")  # each than those before it
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """One measured share; `stderr` is 0 where every row was computed, and `share` is `None` where there is none."""
+class Compared:
+    """A share as it is held against others.
+
+    Attributes:
+        label: Of its checkpoint.
+        share: `None` where there is none.
+        stderr: 0 where every row was computed.
+        trusted: Whether its self-checks passed.
+    """
 
     label: str
     share: float | None
@@ -29,48 +38,68 @@ class Checkpoint:
     trusted: bool = True
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A change between two checkpoints, with its two-sided p-value; of steps, after Holm's correction for all."""
+def diag_share_along(checkpoints: Iterable[tuple[str, DiagShare]]) -> DiagShare:
+    """The diagonal share along checkpoints of one training run: the last one's result, with how it came there.
 
-    start: str
-    end: str
-    difference: float
-    stderr: float
-    p: float
-    significant: bool
+    Args:
+        checkpoints: Labels and results, in order. Where all labels but for one growing number are alike, it counts
+            steps. Results that were sampled with one seed have the same rows: their differences are told best.
+
+    Returns:
+        The last result with `trajectory`, the shares at all checkpoints, and `change`: the differences with their
+        errors, corrected for how many they are (Holm 1979), and the trend. Its findings begin with what changes, and
+        have what is bad of the others; its status is the worst of all. Of one checkpoint, its result as it is.
+
+    Raises:
+        SpecError: if there is no checkpoint.
+
+    >>> import torch
+    >>> from hessdiag import Problem, diag_share
+    >>> model, data = torch.nn.Linear(2, 1, bias=False).double(), [(torch.eye(2).double(), torch.ones(2, 1).double())]
+    >>> share = diag_share(Problem(model, data=data, loss="mse"))
+    >>> found = diag_share_along([("step0", share), ("step100", share)])
+    >>> [point.label for point in found.trajectory], found.change.whole.significant
+    (['step0', 'step100'], False)
+    """
+    runs = list(checkpoints)
+    if not runs:
+        raise SpecError("a trajectory has no checkpoint.", "diag_share_along([('step 0', share), ...])")
+    _, last = runs[-1]
+    if len(runs) == 1:
+        return last
+    compared = [_compared(label, share) for label, share in runs]
+    statuses = [share.status for _, share in runs]
+    return replace(
+        last,
+        trajectory=tuple(_checkpoint(label, share) for label, share in runs),
+        change=change(compared),
+        findings=tuple(verdict(compared, [(label, share.findings) for label, share in runs])),
+        status=max(statuses, key=WORSE.index),
+        resumed_pieces=sum(share.resumed_pieces for _, share in runs),
+    )
 
 
-@dataclass(frozen=True)
-class Trend:
-    """The slope of the log share, per step where the labels name steps, else per checkpoint."""
-
-    along: str
-    slope: float
-    stderr: float
-    p: float
-    significant: bool
+def _compared(label: str, share: DiagShare) -> Compared:
+    return Compared(label, share.diag_share, share.diag_share_stderr or 0.0, share.trusted)
 
 
-@dataclass(frozen=True)
-class Change:
-    """What changes along a trajectory."""
-
-    before: float
-    after: float
-    whole: Difference
-    steps: tuple[Difference, ...]
-    trend: Trend | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """The form that result documents hold."""
-        return asdict(self)
+def _checkpoint(label: str, share: DiagShare) -> Checkpoint:
+    return Checkpoint(
+        label=label,
+        diag_share=share.diag_share,
+        diag_share_stderr=share.diag_share_stderr,
+        diag_share_interval=share.diag_share_interval,
+        layer_block_share=share.layer_block_share,
+        wigner=share.baselines.wigner,
+        ols_gaussian=share.baselines.ols_gaussian,
+        layers=tuple(CheckpointLayer(name=layer.name, diag_share=layer.diag_share) for layer in share.layers),
+    )
 
 
-def change(points: Sequence[Checkpoint]) -> Change | None:
+def change(points: Sequence[Compared]) -> Change | None:
     """The change along measured checkpoints; `None` where fewer than two can be compared.
 
-    >>> found = change([Checkpoint("a", 0.10, 0.01), Checkpoint("b", 0.12, 0.01), Checkpoint("c", 0.20, 0.01)])
+    >>> found = change([Compared("a", 0.10, 0.01), Compared("b", 0.12, 0.01), Compared("c", 0.20, 0.01)])
     >>> found.whole.significant, [step.significant for step in found.steps]
     (True, [False, True])
     """
@@ -83,19 +112,25 @@ def change(points: Sequence[Checkpoint]) -> Change | None:
     first, last = known[0], known[-1]
     assert first.share is not None
     assert last.share is not None
-    return Change(first.share, last.share, _difference(first, last, _p(first, last)), steps, _trend(known))
+    return Change(
+        before=first.share,
+        after=last.share,
+        whole=_difference(first, last, _p(first, last)),
+        steps=steps,
+        trend=_trend(known),
+    )
 
 
-def _usable(point: Checkpoint) -> bool:
+def _usable(point: Compared) -> bool:
     return point.trusted and point.share is not None and math.isfinite(point.share)
 
 
-def _difference(a: Checkpoint, b: Checkpoint, p: float) -> Difference:
+def _difference(a: Compared, b: Compared, p: float) -> Difference:
     difference, stderr = (b.share or 0.0) - (a.share or 0.0), math.hypot(a.stderr, b.stderr)
-    return Difference(a.label, b.label, difference, stderr, p, p < ALPHA)
+    return Difference(start=a.label, end=b.label, difference=difference, stderr=stderr, p=p, significant=p < ALPHA)
 
 
-def _p(a: Checkpoint, b: Checkpoint) -> float:
+def _p(a: Compared, b: Compared) -> float:
     """Two-sided, by the normal law; of exact shares 0 or 1, as they differ or not."""
     before, after = a.share or 0.0, b.share or 0.0
     stderr = math.hypot(a.stderr, b.stderr)
@@ -118,7 +153,7 @@ def holm(values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _trend(known: Sequence[Checkpoint]) -> Trend | None:
+def _trend(known: Sequence[Compared]) -> Trend | None:
     """A weighted line through the log shares; its slope is as certain as they are, on a line or not."""
     shares = [point.share or 0.0 for point in known]
     if len(known) < FEWEST_FOR_TREND or min(shares) <= 0:
@@ -137,7 +172,7 @@ def _trend(known: Sequence[Checkpoint]) -> Trend | None:
     )
     unit = abs(slope) * (places[-1] - places[0])
     p = math.erfc(abs(slope) / stderr / math.sqrt(2)) if stderr else float(unit <= ROUNDING)
-    return Trend("step" if steps else "checkpoint", slope, stderr, p, p < ALPHA)
+    return Trend(along="step" if steps else "checkpoint", slope=slope, stderr=stderr, p=p, significant=p < ALPHA)
 
 
 def _average(values: Sequence[float], weights: Sequence[float]) -> float:
@@ -161,7 +196,7 @@ def step_numbers(labels: Sequence[str]) -> list[float] | None:
 
 
 @most_severe_first
-def verdict(points: Sequence[Checkpoint], measured: Sequence[tuple[str, Sequence[Finding]]]) -> list[Finding]:
+def verdict(points: Sequence[Compared], measured: Sequence[tuple[str, Sequence[Finding]]]) -> list[Finding]:
     """The findings on the change, then those on the last checkpoint, and what is bad of the others.
 
     Args:
@@ -180,7 +215,7 @@ def verdict(points: Sequence[Checkpoint], measured: Sequence[tuple[str, Sequence
     ]
 
 
-def findings(points: Sequence[Checkpoint]) -> list[Finding]:
+def findings(points: Sequence[Compared]) -> list[Finding]:
     """What is said of the change."""
     found = change(points)
     if found is None:

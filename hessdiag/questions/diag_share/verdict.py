@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,9 +16,7 @@ from hessdiag.questions.common.verdict import (
     nothing_there,
     zero_rows_findings,
 )
-
-if TYPE_CHECKING:
-    from hessdiag.questions.diag_share.measure import DiagShare
+from hessdiag.questions.diag_share.result import DiagShare
 
 ALIKE = 0.1  # shares closer than this, relatively, are called alike
 WIDE_INTERVAL = 0.25  # relative half-width beyond which more rows are advised
@@ -30,7 +27,7 @@ NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 
 
 @most_severe_first
-def findings(share: "DiagShare", problem: Problem) -> list[Finding]:
+def findings(share: DiagShare, problem: Problem) -> list[Finding]:
     """The verdict on a measured share, the most important sentence first."""
     found = checks_findings(share.checks, share.check_tolerance, share.point)
     if not share.trusted:
@@ -50,7 +47,7 @@ def findings(share: "DiagShare", problem: Problem) -> list[Finding]:
     return found
 
 
-def _too_early(share: "DiagShare") -> Finding:
+def _too_early(share: DiagShare) -> Finding:
     missing = sum(layer.diag_share is None for layer in share.layers)
     return Finding(
         "warn",
@@ -69,7 +66,7 @@ def _nothing_there() -> Finding:
     )
 
 
-def _still_layers(share: "DiagShare") -> list[Finding]:
+def _still_layers(share: DiagShare) -> list[Finding]:
     if share.layer_block_matrix is None:  # of some layer no row was drawn
         return []
     still = [
@@ -91,11 +88,11 @@ def _still_layers(share: "DiagShare") -> list[Finding]:
     ]
 
 
-def _bounds(share: "DiagShare", value: float) -> tuple[float, float]:
+def _bounds(share: DiagShare, value: float) -> tuple[float, float]:
     return share.diag_share_interval or (value, value)
 
 
-def _headline(share: "DiagShare", value: float) -> Finding:
+def _headline(share: DiagShare, value: float) -> Finding:
     low, high = _bounds(share, value)
     base = share.baselines
     if high < base.wigner:
@@ -130,7 +127,7 @@ def _headline(share: "DiagShare", value: float) -> Finding:
     )
 
 
-def _negative_curvature(share: "DiagShare") -> list[Finding]:
+def _negative_curvature(share: DiagShare) -> list[Finding]:
     proof = share.negative_certificate
     if share.negative_entry is None or (not proof.certain and share.negative_entry <= -NOISE):
         return []  # of what the share itself proves, the headline tells
@@ -155,7 +152,7 @@ def _negative_curvature(share: "DiagShare") -> list[Finding]:
     ]
 
 
-def _blocks(share: "DiagShare") -> Finding:
+def _blocks(share: DiagShare) -> Finding:
     inside, bounds = share.layer_block_share or 0.0, share.layer_block_share_interval
     error = f" (95 %: {percent(bounds[0])} to {percent(bounds[1])})" if bounds else ""
     if len(share.layers) == 1:
@@ -171,7 +168,7 @@ def _blocks(share: "DiagShare") -> Finding:
     )
 
 
-def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
+def _precision(share: DiagShare, problem: Problem) -> list[Finding]:
     found = []
     low, high = _bounds(share, share.diag_share or 0.0)
     if share.diag_share and (high - low) / 2 > WIDE_INTERVAL * share.diag_share:
@@ -197,7 +194,7 @@ def _precision(share: "DiagShare", problem: Problem) -> list[Finding]:
     return found
 
 
-def _zero_rows(share: "DiagShare") -> list[Finding]:
+def _zero_rows(share: DiagShare) -> list[Finding]:
     if share.untouched:
         found = zero_rows_findings(share.untouched, share.untouched, share.parameters)
         left = share.parameters - share.untouched
@@ -217,7 +214,7 @@ def _zero_rows(share: "DiagShare") -> list[Finding]:
     ]
 
 
-def _inputs(share: "DiagShare") -> list[Finding]:
+def _inputs(share: DiagShare) -> list[Finding]:
     base = share.baselines
     if base.ols_columns is None or base.ols_data is None or base.ols_data_gaussian is None:
         return []

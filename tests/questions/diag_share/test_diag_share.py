@@ -252,7 +252,7 @@ def test_intervals_after_an_interrupt_cover(part):
         order = draw.order(groups, sampling.BEGINNING)[:count]
         rows = module.Rows(order, H.diagonal()[order], sums[order])
         found = module.summarize(problem, rows, groups, 0.0, False, draw)
-        intervals = [found["diag_share_interval"], *(layer.diag_share_interval for layer in found["layers"])]
+        intervals = [found.diag_share.interval, *(layer.diag_share_interval for layer in found.layers)]
         for index, interval in enumerate(intervals):
             if interval is not None:
                 asked[index] += 1

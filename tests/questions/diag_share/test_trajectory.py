@@ -2,21 +2,34 @@
 
 import json
 import math
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+import torch
 from report import example_documents
 
+from hessdiag.errors import SpecError
 from hessdiag.questions.common.verdict import Finding
-from hessdiag.questions.diag_share.trajectory import Checkpoint, change, findings, holm, step_numbers, verdict
+from hessdiag.questions.diag_share.measure import diag_share
+from hessdiag.questions.diag_share.trajectory import (
+    Compared,
+    change,
+    diag_share_along,
+    findings,
+    holm,
+    step_numbers,
+    verdict,
+)
 from hessdiag.questions.documents import loads
 from hessdiag.questions.pages import render, view_of
 from hessdiag.report.document import dumps
+from tests.reference import quadratic
 
 
 def points(shares, stderr=0.0, labels=None):
     labels = labels or [f"step{10 * index}.pt" for index in range(len(shares))]
-    return [Checkpoint(label, share, stderr) for label, share in zip(labels, shares, strict=True)]
+    return [Compared(label, share, stderr) for label, share in zip(labels, shares, strict=True)]
 
 
 def test_without_a_change_one_in_twenty_trajectories_shows_one():
@@ -31,7 +44,7 @@ def test_without_a_change_one_in_twenty_trajectories_shows_one():
 
 
 def test_a_change_is_held_against_both_errors():
-    found = change([Checkpoint("a", 0.10, 0.003), Checkpoint("b", 0.12, 0.004)])
+    found = change([Compared("a", 0.10, 0.003), Compared("b", 0.12, 0.004)])
     assert found.whole.stderr == pytest.approx(0.005, rel=1e-12)
     assert found.whole.p == pytest.approx(math.erfc(4 / math.sqrt(2)), rel=1e-9)
     assert found.whole.significant
@@ -61,9 +74,9 @@ def test_a_trend_is_per_step_where_labels_number_them():
 
 
 def test_what_is_not_trusted_is_not_judged():
-    (said,) = findings([Checkpoint("a", 0.1, 0.0), Checkpoint("b", 0.3, 0.0, trusted=False)])
+    (said,) = findings([Compared("a", 0.1, 0.0), Compared("b", 0.3, 0.0, trusted=False)])
     assert (said.level, "b" in said.because) == ("warn", True)
-    assert change([Checkpoint("a", None, 0.0), Checkpoint("b", 0.3, 0.0)]) is None
+    assert change([Compared("a", None, 0.0), Compared("b", 0.3, 0.0)]) is None
 
 
 def test_what_is_bad_of_an_earlier_checkpoint_comes_first_and_names_it():
@@ -82,7 +95,7 @@ def test_the_report_of_a_trajectory_is_about_the_trajectory(form):
     shares = [
         (point["label"], point["diag_share"], point["diag_share_stderr"]) for point in doc["result"]["trajectory"]
     ]
-    doc["result"]["change"] = change([Checkpoint(*share) for share in shares]).as_dict()
+    doc["result"]["change"] = asdict(change([Compared(*share) for share in shares]))
     doc = loads(dumps(doc))
     view = view_of(doc)
     assert view.headline == (
@@ -100,3 +113,23 @@ def test_the_report_of_a_trajectory_is_about_the_trajectory(form):
 def test_a_document_without_changes_is_still_shown():
     doc = json.loads(dumps(example_documents.diag_share(2, trajectory=True)))
     assert "not judged" in view_of(doc).headline[1]
+
+
+def test_one_result_of_several_is_the_last_with_what_changes():
+    diagonals = [diag_share(quadratic(torch.ones(3, 3).double() + k * torch.eye(3).double())) for k in (0, 1, 3)]
+    shares = [1 / 3, 2 / 4, 4 / 6]
+    first, last = diagonals[0], diagonals[-1]
+    labels = ["step0", "step1", "step3"]
+    found = diag_share_along(zip(labels, diagonals, strict=True))
+    assert [(point.label, point.diag_share) for point in found.trajectory] == [
+        (label, pytest.approx(share)) for label, share in zip(labels, shares, strict=True)
+    ]
+    assert (found.diag_share, found.layers, found.status) == (last.diag_share, last.layers, "ok")
+    assert (found.change.whole.difference, found.change.trend.along) == (pytest.approx(1 / 3), "step")
+    assert "more diagonal along the checkpoints" in " ".join(finding.says for finding in found.findings)
+    failed = replace(diagonals[1], status="inexact", trusted=False)
+    found = diag_share_along([("a", first), ("b", failed), ("c", last)])
+    assert (found.status, len(found.change.steps)) == ("inexact", 1)
+    assert diag_share_along([("a", first)]) is first
+    with pytest.raises(SpecError, match="no checkpoint"):
+        diag_share_along([])
