@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from hessdiag.errors import HessdiagError
     from hessdiag.problem.load import ProblemRequest, load_problem
     from hessdiag.problem.problem import Problem
-    from hessdiag.questions.blocks.measure import Blocks, blocks
+    from hessdiag.questions.blocks.measure import blocks
+    from hessdiag.questions.blocks.result import Blocks
     from hessdiag.questions.bounds.measure import bounds
     from hessdiag.questions.bounds.result import Bounds
     from hessdiag.questions.chain.measure import Chain, chain
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from hessdiag.questions.vanishing.result import Vanishing
 
 _HOMES = {
-    "Blocks": "hessdiag.questions.blocks.measure",
+    "Blocks": "hessdiag.questions.blocks.result",
     "Bounds": "hessdiag.questions.bounds.result",
     "Chain": "hessdiag.questions.chain.measure",
     "DiagShare": "hessdiag.questions.diag_share.result",

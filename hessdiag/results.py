@@ -7,7 +7,7 @@ from hessdiag.lazy import lazily
 if TYPE_CHECKING:
     from hessdiag.curvature.point.result import Kink, Point
     from hessdiag.linalg.component import Component
-    from hessdiag.questions.blocks.proof import IndefinitePair
+    from hessdiag.questions.blocks.result import IndefinitePair
     from hessdiag.questions.chain.measure import Agreement, AtLength, CriticalScale, Share, SignShares
     from hessdiag.questions.chain.plateau import Plateau
     from hessdiag.questions.chain.sample import Magnitude, Sample
@@ -54,7 +54,7 @@ _HOMES = {
     "Eigenpair": "hessdiag.questions.eigs.result",
     "Failure": "hessdiag.questions.vanishing.result",
     "Finding": "hessdiag.questions.common.verdict",
-    "IndefinitePair": "hessdiag.questions.blocks.proof",
+    "IndefinitePair": "hessdiag.questions.blocks.result",
     "Inertia": "hessdiag.questions.common.inertia",
     "InitRatios": "hessdiag.questions.forward.result",
     "Kink": "hessdiag.curvature.point.result",

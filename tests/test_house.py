@@ -45,13 +45,10 @@ OF_MAIN: set[tuple[str, str]] = {
 # Without these imports there is no circle.
 CIRCLES: set[tuple[str, str]] = {
     ("hessdiag.linalg.algebra", "hessdiag.linalg.adapted"),
-    ("hessdiag.questions.blocks.verdict", "hessdiag.questions.blocks.measure"),
     ("hessdiag.questions.chain.verdict", "hessdiag.questions.chain.measure"),
 }
 # One question that imports another.
-ACROSS: set[tuple[str, str]] = {
-    ("hessdiag.questions.vanishing.network", "hessdiag.questions.blocks.squares"),
-}
+ACROSS: set[tuple[str, str]] = set()
 WITH_TORCH: set[str] = {
     "hessdiag.questions.blocks.verdict",
     "hessdiag.questions.diag_share.verdict",
@@ -63,7 +60,6 @@ LONG_MODULES: set[str] = {
     "hessdiag.questions.vanishing.view",
 }
 LONG_FUNCTIONS: set[str] = {
-    "hessdiag.questions.blocks.measure.blocks",
     "hessdiag.questions.forward.command.command",
 }
 

@@ -69,7 +69,7 @@ QUESTIONS = (
         "blocks",
         "Which layers curve, and how do they couple? Norms of all blocks.",
         headlines=("norm", "between_layers", "residual_share"),
-        public={"Blocks": "measure", "blocks": "measure"},
+        public={"Blocks": "result", "blocks": "measure"},
         synonyms=("norms", "layers"),
     ),
     Question(

@@ -5,7 +5,9 @@ done, with any other layer, since blocks are symmetric.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,17 +16,23 @@ from torch import Tensor
 
 from hessdiag.curvature import block_norms, exact
 from hessdiag.curvature.block_norms import OutputSpace
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import CERTIFIED, TANGENT_NUMBERS, NotInNeuronSpaceError, neuron_layers
+from hessdiag.curvature.neuron_space import (
+    CERTIFIED,
+    TANGENT_NUMBERS,
+    NeuronSpace,
+    NotInNeuronSpaceError,
+    neuron_layers,
+)
 from hessdiag.machine import processes
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.questions.blocks.squares import Squares, alike, by_layer, with_rest
+from hessdiag.questions.common.block_squares import Squares, by_layer
 from hessdiag.questions.common.outlay import Outlay
 from hessdiag.questions.common.pieces import Arrays, Pieces
+from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.splitting import Splitting
 
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int, str], None]
 Tell = Callable[[int], None]  # columns of a layer that are done
 
 PANEL = 512  # columns looked at together
@@ -46,18 +54,11 @@ class Exact:
     masses: Floats
 
 
-def by_columns(
-    operator: HessianOperator,
-    gauss_newton: GaussNewtonOperator | None,
-    spent: Outlay,
-    report: Progress,
-    pieces: Pieces,
-) -> Exact:
+def by_columns(matrices: Splitting, spent: Outlay, report: Progress, pieces: Pieces) -> Exact:
     """From all columns of H and of G.
 
     Args:
-        operator: The Hessian.
-        gauss_newton: Its part; `None` for the Hessian alone.
+        matrices: What is measured.
         spent: Of the products.
         report: Called with (done, total, what).
         pieces: Where finished layers are kept.
@@ -65,23 +66,14 @@ def by_columns(
     Raises:
         KeyboardInterrupt: if it comes before a layer is done.
     """
-    try:
+    operator, problem = matrices.hessian, matrices.problem
+    space: NeuronSpace | None = None
+    with suppress(NotInNeuronSpaceError):
         space = exact.neuron_space(operator)
-    except NotInNeuronSpaceError:
-        space = None
-    alike(operator, gauss_newton, pieces)
-    layers, n = operator.problem.executed_layers, operator.shape[0]
-    kinds, item = 1 if gauss_newton is None else 3, operator.dtype.itemsize
-    of_gauss_newton = {} if gauss_newton is None else {"graph of the Gauss-Newton matrix": spent.graph / spent.vector}
-    columns_held = min(PANEL, max(layer.size for layer in layers)) * (2 + 2 * kinds * 8 / item)
-    if space is None:
-        products, own = n, 0
-    else:
-        products, own = len(space.others) + 2 * len(space.layers), max(neuron.layer.size for neuron in space.layers)
-    held = {"columns": own + columns_held, "rows of a pass": 4 * operator.chunk, **of_gauss_newton}
-    spent.plan(products + (gauss_newton is not None) * n, held)
-    both = "Hessian" if gauss_newton is None else "Hessian and Gauss-Newton matrix"
-    report(0, n, f"{n:,} parameters: the whole {both}{_disk(operator.problem, gauss_newton, pieces)}")
+    matrices.alike(pieces)
+    _plan_columns(matrices, space, spent)
+    layers, n = problem.executed_layers, problem.n_parameters
+    report(0, n, f"{n:,} parameters: the whole {matrices.said}{_disk(matrices, pieces)}")
     neurons = [] if space is None else [layers.index(neuron.layer) for neuron in space.layers]
 
     def columns(index: int, tell: Tell) -> Arrays:
@@ -93,10 +85,23 @@ def by_columns(
             except NotInNeuronSpaceError:
                 space = None
             else:
-                return _squares(operator, gauss_newton, layers[index], tell, H, neurons[lower:])
-        return _squares(operator, gauss_newton, layers[index], tell)
+                return _squares(matrices, layers[index], tell, H, neurons[lower:])
+        return _squares(matrices, layers[index], tell)
 
-    return _all_layers(operator.problem, neurons, columns, lambda index: layers[index].size, report, pieces)
+    return _all_layers(problem, neurons, columns, lambda index: layers[index].size, report, pieces)
+
+
+def _plan_columns(matrices: Splitting, space: NeuronSpace | None, spent: Outlay) -> None:
+    """Enter in the ledger what `by_columns` is going to do and to hold."""
+    operator, layers = matrices.hessian, matrices.problem.executed_layers
+    columns = min(PANEL, max(layer.size for layer in layers)) * (2 + 2 * matrices.kinds * 8 / operator.dtype.itemsize)
+    n = operator.shape[0]
+    products = n
+    if space is not None:
+        products = len(space.others) + 2 * len(space.layers)
+        columns += max(neuron.layer.size for neuron in space.layers)
+    held = {"columns": columns, "rows of a pass": 4 * operator.chunk, **matrices.graph(spent)}
+    spent.plan(products + (matrices.gauss_newton is not None) * n, held)
 
 
 def affordable(problem: Problem) -> bool:
@@ -110,36 +115,30 @@ def affordable(problem: Problem) -> bool:
     return others <= OTHERS_UP_TO and problem.n_samples <= MOST_SAMPLES and work <= PAIR_WORK
 
 
-def by_pairs(
-    operator: HessianOperator,
-    gauss_newton: GaussNewtonOperator | None,
-    spent: Outlay,
-    report: Progress,
-    pieces: Pieces,
-) -> Exact:
+def by_pairs(matrices: Splitting, spent: Outlay, report: Progress, pieces: Pieces) -> Exact:
     """The same without forming a block: linear layers in neuron space, the columns of others by products.
 
     Raises:
         KeyboardInterrupt: if it comes before a layer is done.
         NotInNeuronSpaceError: with the reason, if the problem has no such space, or samples cancel in it.
     """
-    problem = operator.problem
-    layers = problem.executed_layers
-    space = exact.neuron_space(operator)
+    problem = matrices.problem
+    layers, n = problem.executed_layers, problem.n_parameters
+    space = exact.neuron_space(matrices.hessian)
     outputs: OutputSpace | None = None
-    if gauss_newton is not None:
-        outputs = block_norms.output_space(space, gauss_newton, CERTIFIED[problem.dtype])
-    alike(operator, gauss_newton, pieces)
-    n, pairs = problem.n_parameters, len(layers) * space.samples**2 * 8 / spent.vector
-    planned = len(space.others) * (1 if gauss_newton is None else 2) + len(space.layers)
+    if matrices.gauss_newton is not None:
+        outputs = block_norms.output_space(space, matrices.gauss_newton, CERTIFIED[problem.dtype])
+    matrices.alike(pieces)
+    pairs = len(layers) * space.samples**2 * 8 / spent.vector
+    planned = len(space.others) * matrices.products + len(space.layers)
     spent.plan(planned, {"pairs of samples": pairs, "neurons": 4 * TANGENT_NUMBERS / n})
-    disk = _disk(problem, gauss_newton, pieces)
+    disk = _disk(matrices, pieces)
     report(0, n, f"{n:,} parameters: all blocks exactly, from pairs of {problem.n_samples:,} samples{disk}")
     neurons, grams = [layers.index(neuron.layer) for neuron in space.layers], block_norms.sample_products(space)
 
     def from_pairs(index: int, tell: Tell) -> Arrays:
         if index not in neurons:
-            return _squares(operator, gauss_newton, layers[index], tell)
+            return _squares(matrices, layers[index], tell)
         lower = neurons.index(index)
         found = block_norms.layer_blocks(space, outputs, grams, lower)
         parts, rounding = (
@@ -153,10 +152,10 @@ def by_pairs(
     return _all_layers(problem, neurons, from_pairs, products, report, pieces)
 
 
-def _disk(problem: Problem, gauss_newton: GaussNewtonOperator | None, pieces: Pieces) -> str:
+def _disk(matrices: Splitting, pieces: Pieces) -> str:
     """What is kept: of each layer its norms with all others, and their rounding."""
-    layers = len(problem.executed_layers)
-    return pieces.said(8 * 2 * layers**2 * (1 if gauss_newton is None else 3), layers)
+    layers = len(matrices.problem.executed_layers)
+    return pieces.said(8 * 2 * layers**2 * matrices.kinds, layers)
 
 
 def _all_layers(
@@ -193,35 +192,26 @@ def _all_layers(
 
 
 def _squares(
-    operator: HessianOperator,
-    gauss_newton: GaussNewtonOperator | None,
-    layer: Layer,
-    tell: Tell,
-    H: Tensor | None = None,
-    rows: Sequence[int] | None = None,
+    matrices: Splitting, layer: Layer, tell: Tell, H: Tensor | None = None, rows: Sequence[int] | None = None
 ) -> Arrays:
     """Squared norms of one layer's columns by the layers of their rows, (kinds, L), with trace and sum of |H_ii|.
 
     Args:
-        operator: The Hessian.
-        gauss_newton: Its part; `None` for the Hessian alone.
+        matrices: What is measured.
         layer: Whose columns.
         tell: Called with the number of columns that are done.
         H: The Hessian's columns, where they are known; else they come from products.
         rows: The layers that these have rows of; `None` for all.
     """
-    layers, n = operator.problem.executed_layers, operator.shape[0]
-    parts = np.zeros((1 if gauss_newton is None else 3, len(layers)))
+    operator, layers = matrices.hessian, matrices.problem.executed_layers
+    parts = np.zeros((matrices.kinds, len(layers)))
     diagonal = []
     for columns in torch.split(torch.arange(layer.size), PANEL):
         first, last = int(columns[0]), int(columns[-1]) + 1
         known = operator.rows(layer.start + columns).T if H is None else H[:, first:last]
-        kinds = [known.double()]
-        diagonal.append(kinds[0][layer.start + first : layer.start + last].diagonal().cpu().numpy())
-        if gauss_newton is not None:
-            units = torch.zeros(n, last - first, dtype=operator.dtype, device=operator.device)
-            units[layer.start + first : layer.start + last].fill_diagonal_(1.0)
-            kinds += with_rest(kinds[0], gauss_newton @ units)
+        inside = slice(layer.start + first, layer.start + last)
+        kinds = matrices.parts(known.double(), partial(_units, operator, inside))
+        diagonal.append(kinds[0][inside].diagonal().cpu().numpy())
         for kind, block in enumerate(kinds):
             parts[kind] += by_layer(block, layers).sum(1)
         tell(last)
@@ -229,6 +219,13 @@ def _squares(
     if rows is not None:
         parts = _placed(parts[:, list(rows)], rows, len(layers))
     return _arrays(parts, float(entries.sum()), float(np.abs(entries).sum()), np.zeros_like(parts))
+
+
+def _units(operator: HessianOperator, inside: slice) -> Tensor:
+    """Columns of the identity."""
+    units = torch.zeros(operator.shape[0], inside.stop - inside.start, dtype=operator.dtype, device=operator.device)
+    units[inside].fill_diagonal_(1.0)
+    return units
 
 
 def _arrays(parts: Floats, trace: float, mass: float, rounding: Floats) -> Arrays:

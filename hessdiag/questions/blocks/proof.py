@@ -1,28 +1,21 @@
 """What norms and traces of layer blocks prove of negative curvature."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.linalg.eigensolver import ROUNDING as NOISE
 from hessdiag.numbers import number
+from hessdiag.problem.problem import Layer
+from hessdiag.questions.blocks.result import IndefinitePair
 from hessdiag.questions.common.certificate import Witness
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class IndefinitePair:
-    """Two layers with |H_lm|^2 > |H_ll| |H_mm|, which no semidefinite matrix has; `ratio` is the quotient."""
-
-    layers: tuple[str, str]
-    ratio: float
-
-
-def indefinite(names: list[str], norms: Floats, rounding: float) -> IndefinitePair | None:
+def indefinite(layers: Sequence[Layer], norms: Floats, rounding: float) -> IndefinitePair | None:
     """The pair of layers with the largest |H_lm|^2 - |H_ll| |H_mm|, if that is positive beyond rounding.
 
     Of blocks that are known; NaN stands for the others. A semidefinite matrix has blocks A_l'A_m, and
@@ -35,20 +28,36 @@ def indefinite(names: list[str], norms: Floats, rounding: float) -> IndefinitePa
         return None
     below = float(own[row, column])
     ratio = float(norms[row, column]) ** 2 / below if below else math.inf
-    return IndefinitePair((names[min(row, column)], names[max(row, column)]), ratio)
+    return IndefinitePair((layers[min(row, column)].name, layers[max(row, column)].name), ratio)
 
 
-def witnesses(measured: dict[str, Any], traces: Floats, precision: float) -> list[Witness]:
+def witnesses(
+    layers: Sequence[Layer],
+    norms: Floats,
+    traces: Floats,
+    *,
+    pair: IndefinitePair | None,
+    exact: bool,
+    precision: float,
+) -> list[Witness]:
     """What norms and traces of the blocks say of the smallest eigenvalue.
 
     With M = H - lambda_min positive semidefinite, |H_lm|^2 <= |M_ll| |M_mm|, and |M_ll| is at most |H_ll| - lambda_min
     sqrt(n_l): the root of a quadratic. The mean of a block's diagonal, and v'Hv of random signs v on the layer over
-    their number, are Rayleigh quotients or means of some. What is not known is NaN among the traces.
+    their number, are Rayleigh quotients or means of some.
+
+    Args:
+        layers: In the order of execution.
+        norms: |H_lm|, (L, L); NaN where it is not known.
+        traces: tr H_ll, or v'Hv for some v each, (samples, L); likewise.
+        pair: The one that `indefinite` found.
+        exact: Whether traces are meant.
+        precision: Relative error of products.
     """
     found = []
-    norms = np.array(measured["frobenius"], dtype=float)
-    names, sizes, pair = measured["names"], np.array(measured["sizes"], dtype=float), measured["indefinite_pair"]
+    sizes = np.array([layer.size for layer in layers], dtype=float)
     if pair is not None:
+        names = [layer.name for layer in layers]
         first, second = (names.index(name) for name in pair.layers)
         a, b, c = norms[first, first], norms[second, second], norms[first, second]
         left, right = np.sqrt(sizes[[first, second]])
@@ -59,7 +68,7 @@ def witnesses(measured: dict[str, Any], traces: Floats, precision: float) -> lis
     if np.isfinite(traces).any():
         means = traces.min(0) / sizes
         lowest = int(np.nanargmin(means))
-        what = "the mean of the diagonal" if measured["method"] == "exact" else "v'Hv / v'v, for random signs v,"
-        says = f"{what} of layer {names[lowest]} is {number(means[lowest], 4)}"
+        what = "the mean of the diagonal" if exact else "v'Hv / v'v, for random signs v,"
+        says = f"{what} of layer {layers[lowest].name} is {number(means[lowest], 4)}"
         found.append(Witness(float(means[lowest]), says, NOISE * precision * float(np.sqrt(np.nansum(norms**2)))))
     return found

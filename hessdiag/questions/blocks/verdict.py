@@ -1,18 +1,15 @@
 """What the norms of layer blocks mean, and what a person can do about it."""
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from hessdiag.numbers import counted, number, percent, times, with_interval
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.common import output_verdict
 from hessdiag.questions.common.verdict import Finding, checks_findings, data_findings, most_severe_first, nothing_there
-
-if TYPE_CHECKING:
-    from hessdiag.questions.blocks.measure import Blocks
 
 MUCH = 0.5  # share of |H|^2 that decides between "most" and "some"
 LITTLE = 0.05
@@ -23,7 +20,7 @@ LEAST_LAYERS = 4
 
 
 @most_severe_first
-def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
+def findings(blocks: Blocks, problem: Problem) -> list[Finding]:
     """The verdict on measured block norms, the most important sentence first."""
     tolerance = blocks.check_tolerance
     found = checks_findings(blocks.checks, tolerance, blocks.point)
@@ -52,7 +49,7 @@ def findings(blocks: "Blocks", problem: Problem) -> list[Finding]:
     return found
 
 
-def _stopped(blocks: "Blocks") -> list[Finding]:
+def _stopped(blocks: Blocks) -> list[Finding]:
     """After an interrupt before every layer was done."""
     done = [name for name, trace in zip(blocks.names, blocks.trace, strict=True) if trace is not None]
     squares = np.square(np.array(blocks.frobenius, dtype=float))
@@ -83,7 +80,7 @@ def _nothing_there() -> Finding:
     )
 
 
-def _between(blocks: "Blocks") -> list[Finding]:
+def _between(blocks: Blocks) -> list[Finding]:
     if len(blocks.names) == 1:
         return [Finding("note", "There is one layer only: its block is the whole Hessian.", "", "")]
     assert blocks.between_layers is not None
@@ -108,7 +105,7 @@ def _between(blocks: "Blocks") -> list[Finding]:
     ]
 
 
-def _residual(blocks: "Blocks") -> Finding:
+def _residual(blocks: Blocks) -> Finding:
     assert blocks.residual_share is not None
     share = percent(blocks.residual_share) + _error(blocks.residual_share_stderr)
     because = f"the residual's norm is {with_interval(blocks.residual_norm, blocks.residual_norm_interval)}, the Gauss-Newton matrix's {with_interval(blocks.gauss_newton_norm, blocks.gauss_newton_norm_interval)} (shares are of the sum of both squares)"
@@ -135,7 +132,7 @@ def _residual(blocks: "Blocks") -> Finding:
     )
 
 
-def _no_split(blocks: "Blocks") -> Finding:
+def _no_split(blocks: Blocks) -> Finding:
     return Finding(
         "note",
         f"Only the Hessian's blocks are given: {blocks.split_missing}.",
@@ -144,7 +141,7 @@ def _no_split(blocks: "Blocks") -> Finding:
     )
 
 
-def _within(blocks: "Blocks") -> list[Finding]:
+def _within(blocks: Blocks) -> list[Finding]:
     if blocks.residual_diagonal is None:
         return []
     if blocks.residual_diagonal_vanishes and blocks.negative_certificate.bound is None:
@@ -184,7 +181,7 @@ def _within(blocks: "Blocks") -> list[Finding]:
     ]
 
 
-def _indefinite(blocks: "Blocks") -> list[Finding]:
+def _indefinite(blocks: Blocks) -> list[Finding]:
     proof, pair = blocks.negative_certificate, blocks.indefinite_pair
     assert blocks.eigenvalue_bounds is not None
     low, high = blocks.eigenvalue_bounds
@@ -209,7 +206,7 @@ def _indefinite(blocks: "Blocks") -> list[Finding]:
     return [_proven(blocks, f"{because}; {interval}")]
 
 
-def _proven(blocks: "Blocks", because: str) -> Finding:
+def _proven(blocks: Blocks, because: str) -> Finding:
     return Finding(
         "note",
         f"Negative curvature is certain: {blocks.negative_certificate.why}.",
@@ -218,7 +215,7 @@ def _proven(blocks: "Blocks", because: str) -> Finding:
     )
 
 
-def _dominant(blocks: "Blocks") -> list[Finding]:
+def _dominant(blocks: Blocks) -> list[Finding]:
     if len(blocks.names) < 2:
         return []
     assert blocks.norm is not None
@@ -242,7 +239,7 @@ def _dominant(blocks: "Blocks") -> list[Finding]:
     ]
 
 
-def _depth(blocks: "Blocks") -> list[Finding]:
+def _depth(blocks: Blocks) -> list[Finding]:
     """A rate per layer of the diagonal blocks, where they follow one.
 
     Of layers that follow each other on the way from the data to the loss, in the order of execution. Norms, scalars of
@@ -276,7 +273,7 @@ def _depth(blocks: "Blocks") -> list[Finding]:
     ]
 
 
-def _unreached(blocks: "Blocks") -> list[Finding]:
+def _unreached(blocks: Blocks) -> list[Finding]:
     silent = [name for name, row in zip(blocks.names, blocks.frobenius, strict=True) if not any(row)]
     if not silent:
         return []
@@ -290,7 +287,7 @@ def _unreached(blocks: "Blocks") -> list[Finding]:
     ]
 
 
-def _precision(blocks: "Blocks", problem: Problem) -> list[Finding]:
+def _precision(blocks: Blocks, problem: Problem) -> list[Finding]:
     assert blocks.norm is not None
     found = []
     if blocks.norm_stderr is not None and blocks.norm_interval and blocks.norm_stderr > ROUGH * blocks.norm:

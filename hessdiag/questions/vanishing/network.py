@@ -10,8 +10,9 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.blocks import squares as blocks_squares
+from hessdiag.questions.common.block_squares import by_layer, sampled
 from hessdiag.questions.common.pieces import Arrays
+from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.vanishing.effective_width import EffectiveWidth, effective_widths
 from hessdiag.questions.vanishing.norms import DENSE_PARAMETERS
 
@@ -98,7 +99,7 @@ def measure(problem: Problem, seed: int, *, curved: bool) -> Network:
     if not curved:
         problem = problem.as_written()
     operator = HessianOperator(problem, check=False)
-    gradient = blocks_squares.by_layer(operator.gradient().double()[:, None], problem.executed_layers)[:, 0]
+    gradient = by_layer(operator.gradient().double()[:, None], problem.executed_layers)[:, 0]
     if not np.isfinite(gradient).all():
         raise ComputeError(
             "the gradient is NaN or infinite, or its square is beyond float64.",
@@ -122,7 +123,7 @@ def _exact(problem: Problem) -> Curvature:
 
 
 def _sampled(operator: HessianOperator, seed: int) -> Curvature:
-    squares = blocks_squares.sampled(operator, None, PROBES, seed, lambda done, total, what: None)
+    squares = sampled(Splitting(operator), PROBES, seed)
     if squares.interrupted:  # a network counts whole or not at all
         raise KeyboardInterrupt
     parts = squares.parts[:, 0]

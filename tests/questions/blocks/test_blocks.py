@@ -11,10 +11,11 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import SpecError
 from hessdiag.linalg import pairs
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.blocks import errors as blocks_errors
+from hessdiag.questions.blocks import estimates
 from hessdiag.questions.blocks import measure as module
-from hessdiag.questions.blocks import squares as blocks_squares
+from hessdiag.questions.blocks.masses import diagonal_masses
 from hessdiag.questions.blocks.measure import blocks
+from hessdiag.questions.common.block_squares import Squares, by_layer
 from hessdiag.report.document import dumps, plain
 from tests.curvature.test_hessian import CASES
 from tests.interrupts import ends_after
@@ -193,11 +194,11 @@ def test_errors_are_calibrated():
 def test_sampled_diagonal_mass_is_unbiased_and_exact_when_all_rows_are_drawn():
     problem = SPLIT["mlp, tanh, ce"]()
     operator, truth = HessianOperator(problem), np.array(blocks(problem).diagonal_mass)
-    everything, error, products = blocks_squares.diagonal_masses(operator, 10**6, 0)
+    everything, error, products = diagonal_masses(operator, 10**6, 0)
     np.testing.assert_allclose(everything, truth)
     assert not error.any()
     assert products == problem.n_parameters
-    draws = [blocks_squares.diagonal_masses(operator, 12, seed) for seed in range(60)]
+    draws = [diagonal_masses(operator, 12, seed) for seed in range(60)]
     means, errors = (np.stack([draw[index] for draw in draws]) for index in (0, 1))
     assert np.all(np.abs(means.mean(0) - truth) < 4 * means.std(0) / math.sqrt(60))
     assert np.all((means.std(0) / errors.mean(0) > 0.6) & (means.std(0) / errors.mean(0) < 1.6))
@@ -453,7 +454,7 @@ def test_errors_of_norms_by_hand():
     """Three samples of each square; a pair of layers is the mean of what both see of it, its variance a quarter of two."""
     own, ahead, back = np.array([4.0, 5.0, 6.0]), np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 6.0])
     samples = np.stack([np.stack([own, ahead], 1), np.stack([back, own], 1)], 1)
-    found = blocks_errors.norms(samples, np.array([0.0, 9.0]))
+    found = estimates.norms(samples, np.array([0.0, 9.0]))
     value, error = found.value, found.stderr
     widening = 4.302652729696142 / 1.959963984540054  # a table's t(0.975, 2) over that of a normal variable
     assert value[0] == pytest.approx([5**0.5, 3**0.5])
@@ -503,16 +504,16 @@ def test_intervals_of_norms_and_traces_cover(probes):
             own = slice(layer.start, layer.stop)
             signs = torch.from_numpy(rng.choice([-1.0, 1.0], (probes, layer.size)))
             products = signs @ H[own]
-            parts[:, 0, m] = blocks_squares.by_layer(products.T, problem.executed_layers).T
+            parts[:, 0, m] = by_layer(products.T, problem.executed_layers).T
             traces[:, m] = (signs * products[:, own]).sum(1)
             seen = [pairs.folded(folds[m], v, y[None, own]) for v, y in zip(signs, products, strict=True)]
             known.append(pairs.variances(folds[m], np.stack(seen)))
         own_variances, trace_variances = np.array([k[0] for k in known]).T, np.array([k[1][0] for k in known])
-        norms = blocks_errors.norms(parts[:, 0], own_variances[0])
-        squares = blocks_squares.Squares(parts, traces, 0, False, own_variances, trace_variances)
-        low, high = np.array(blocks_errors.traces(squares, exact=False)["trace_interval"])
+        norms = estimates.norms(parts[:, 0], own_variances[0])
+        squares = Squares(parts, traces, 0, False, own_variances, trace_variances)
+        sums = estimates.traces(squares)
         hits += (norms.low <= true.frobenius) & (true.frobenius <= norms.high)
-        inside += (low <= true.trace) & (true.trace <= high)
+        inside += (sums.low <= true.trace) & (true.trace <= sums.high)
     for rate in (hits / 400, inside / 400):
         assert rate.min() >= 0.91  # 92 % less what 400 groups may be off
         assert rate.mean() <= 0.98
@@ -550,6 +551,6 @@ def test_an_interrupt_of_the_diagonal_keeps_the_norms(monkeypatch):
     def ended(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(blocks_squares, "diagonal_masses", ended)
+    monkeypatch.setattr(module, "diagonal_masses", ended)
     found = blocks(_deep_problem(), probes=4)
     assert (found.status, found.diagonal_mass, found.probes) == ("interrupted", None, 4)

@@ -1,4 +1,4 @@
-"""From samples of squared block norms to norms, traces and shares, with their errors and intervals."""
+"""From samples of squared block norms to norms, traces and shares, with their standard errors and intervals."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.questions.blocks.squares import Squares
+from hessdiag.questions.common.block_squares import Squares
 from hessdiag.statistics import intervals, quantiles
 from hessdiag.statistics.intervals import Average, Z
 
@@ -49,7 +49,7 @@ def norms(samples: Floats, own_variance: Floats | None) -> Average:
     return root((square + square.T) / 2, both)
 
 
-def traces(squares: Squares, exact: bool) -> dict[str, Any]:
+def traces(squares: Squares) -> Average:
     """Traces of the layers' blocks; their variance is the larger of what samples show and what pairs of them tell.
 
     Where all samples of a layer have one sign, as of a semidefinite block, they are taken for sums of squares: skewed,
@@ -67,11 +67,7 @@ def traces(squares: Squares, exact: bool) -> dict[str, Any]:
         negative = value < 0
         low = np.where(one_sign, np.where(negative, -far, near), low)
         high = np.where(one_sign, np.where(negative, -near, far), high)
-    return {
-        "trace": value.tolist(),
-        "trace_stderr": None if exact else error.tolist(),
-        "trace_interval": None if exact else (low.tolist(), high.tolist()),
-    }
+    return Average(value, error, low, high)
 
 
 def share(part: Floats, whole: Floats) -> tuple[float, float]:

@@ -1,0 +1,149 @@
+"""From samples of squares to the numbers of a result: norms, traces, shares, and what follows from them."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hessdiag.linalg.blocks import norm_matrix
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.blocks import estimates
+from hessdiag.questions.blocks.proof import indefinite
+from hessdiag.questions.blocks.result import IndefinitePair, Interval, Matrix
+from hessdiag.questions.common.block_squares import Squares
+from hessdiag.statistics.intervals import Average
+
+Floats = NDArray[np.float64]
+V_co = TypeVar("V_co", covariant=True)
+E_co = TypeVar("E_co", covariant=True)
+
+ROUNDING = 1e3  # units of the last digit of |H| that cannot be told from zero
+
+
+@dataclass(frozen=True)
+class Estimate(Generic[V_co, E_co]):
+    """A number, list or matrix with its standard error and its ends of 95 %; these are `None` where it is exact."""
+
+    value: V_co
+    stderr: E_co | None = None
+    interval: tuple[E_co, E_co] | None = None
+
+
+Number = Estimate[float | None, float]
+PerLayer = list[float | None]
+
+
+@dataclass(frozen=True)
+class Norms(Generic[V_co]):
+    """Frobenius norms of one matrix: of its layer blocks, (L, L), and of the whole."""
+
+    blocks: Estimate[V_co, Matrix]
+    whole: Number
+
+
+NO_NORMS: Norms[None] = Norms(Estimate(None), Estimate(None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembled:
+    """What squares tell; `Blocks` says what each means."""
+
+    exact: bool
+    norms: Norms[Matrix]
+    gauss_newton: Norms[Matrix] | Norms[None]
+    residual: Norms[Matrix] | Norms[None]
+    trace: Estimate[PerLayer, list[float]]
+    between_layers: Number
+    residual_share: Number
+    residual_diagonal: float | None
+    residual_diagonal_vanishes: bool | None
+    indefinite_pair: IndefinitePair | None
+    eigenvalue_bounds: Interval | None
+
+
+def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bool) -> Assembled:
+    """All that squares tell.
+
+    Args:
+        problem: Whose they are.
+        squares: Samples, or the truth.
+        precision: Relative error of products.
+        exact: Whether they are the truth. Where an interrupt left layers out, what needs them is `None`.
+    """
+    stopped = exact and squares.interrupted
+    parts, rounding = squares.parts, ROUNDING * precision
+    found = [_norms(squares, kind) for kind in range(parts.shape[1])]
+    hessian, rest = found[0][0].value, found[2][0].value if len(found) > 1 else None
+
+    def written(average: Average) -> Estimate[Any, Any]:
+        return _written(average, exact=exact, stopped=stopped)
+
+    def share(part: Floats, whole: Floats) -> Number:
+        value, error = estimates.share(part, whole)
+        return Estimate(known(value) if stopped else value, None if exact else error)
+
+    norms = [Norms(written(blocks), written(whole)) for blocks, whole in found]
+    own, rows = parts.diagonal(axis1=2, axis2=3), parts.sum(3)  # (samples, kinds, L)
+    inside, vanishes = (None, None) if rest is None else _inside(hessian, rest, float(found[0][1].value), rounding)
+    return Assembled(
+        exact=exact,
+        norms=norms[0],
+        gauss_newton=norms[1] if len(norms) > 1 else NO_NORMS,
+        residual=norms[2] if len(norms) > 1 else NO_NORMS,
+        trace=written(estimates.traces(squares)),
+        between_layers=share(rows[:, 0] - own[:, 0], rows[:, 0]),
+        residual_share=Estimate(None) if rest is None else share(rows[:, 2], rows[:, 1] + rows[:, 2]),
+        residual_diagonal=known(inside) if stopped else inside,
+        residual_diagonal_vanishes=None if stopped else vanishes,
+        indefinite_pair=indefinite(problem.executed_layers, hessian, rounding) if exact else None,
+        eigenvalue_bounds=None if stopped else _bounds(problem, hessian, rest),
+    )
+
+
+def known(values: Any) -> Any:
+    """The same with `None` for NaN, which stands for what an interrupt left out."""
+    if isinstance(values, list):
+        return [known(value) for value in values]
+    return None if isinstance(values, float) and math.isnan(values) else values
+
+
+def convex(problem: Problem) -> bool:
+    """Whether the loss is known to be convex in the output: then G is positive semidefinite."""
+    loss = problem.loss_of_output
+    return loss is not None and loss.is_convex
+
+
+def _written(average: Average, *, exact: bool, stopped: bool) -> Estimate[Any, Any]:
+    value = average.value.tolist()
+    if exact:
+        return Estimate(known(value) if stopped else value)
+    return Estimate(value, average.stderr.tolist(), (average.low.tolist(), average.high.tolist()))
+
+
+def _norms(squares: Squares, kind: int) -> tuple[Average, Average]:
+    """Of the blocks of one of the matrices, and of the whole."""
+    samples = squares.parts[:, kind]
+    rows = samples.sum(2)
+    own_variance = None if squares.own_variances is None else squares.own_variances[kind]
+    whole = estimates.root(rows.mean(0).sum(), estimates.mean_variance(rows).sum())
+    return estimates.norms(samples, own_variance), whole
+
+
+def _inside(hessian: Floats, rest: Floats, norm: float, rounding: float) -> tuple[float, bool]:
+    """The norm of the residual's layer-diagonal blocks over |H|, and whether they are zero to rounding.
+
+    Beside the layer's own block: in deep networks these may all be tiny beside the whole.
+    """
+    inside = rest.diagonal()
+    share = float(np.linalg.norm(inside)) / norm if norm else math.nan
+    return share, bool((inside <= rounding * hessian.diagonal()).all())
+
+
+def _bounds(problem: Problem, hessian: Floats, rest: Floats | None) -> Interval:
+    """The norm-matrix bound. For a convex loss no eigenvalue of H_ll is below -|R_ll|."""
+    below = hessian.diagonal()
+    if rest is not None and convex(problem):
+        below = np.minimum(below, rest.diagonal())
+    return norm_matrix(-below, hessian.diagonal(), hessian)
