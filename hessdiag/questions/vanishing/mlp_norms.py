@@ -113,8 +113,8 @@ def jacobian_norm2(weights: Sequence[Tensor], state: Pass, u: Tensor) -> Tensor:
     return back.square().sum((-2, -1)) / u.square().sum(-1)
 
 
-def hessian_norms2(weights: Sequence[Tensor], state: Pass, scale: float) -> tuple[Tensor, Tensor]:
-    """Squared Frobenius norms of the Hessian's layer blocks, exact.
+def hessian_norms2(weights: Sequence[Tensor], state: Pass, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Squared Frobenius norms of the Hessian's layer blocks and its trace, exact.
 
     Args:
         weights: W_1 .. W_L, each (seeds, d_l, d_{l-1}).
@@ -122,28 +122,31 @@ def hessian_norms2(weights: Sequence[Tensor], state: Pass, scale: float) -> tupl
         scale: The loss scale that `run` was given.
 
     Returns:
-        Diagonal blocks |H_mm|^2, (seeds, L), and the sums over l < m of |H_lm|^2 for each m, (seeds, L).
+        Diagonal blocks |H_mm|^2, (seeds, L); the sums over l < m of |H_lm|^2 for each m, (seeds, L); traces, (seeds,).
         |H|^2 is the sum of the first plus twice the sum of the second.
     """
     second = _preactivation_hessians(weights, state, scale)
+    grams = [h @ h.mT for h in state.inputs]
     first, later = torch.triu_indices(state.output.shape[1], state.output.shape[1], device=state.output.device)
     twice = torch.where(first == later, 1.0, 2.0).to(state.output)  # pairs b < e stand for (b, e) and (e, b)
     above = [torch.zeros_like(state.output[:, 0, 0])]
     S: Tensor | None = None
     X: Tensor | None = None
     for index, (weight, h, delta, A) in enumerate(zip(weights, state.inputs, state.cotangents, second, strict=True)):
-        gram = (h @ h.mT)[:, first, later]
+        gram = grams[index][:, first, later]
         if S is not None:
             X = _sandwich(weight, S)
             above.append((twice * _above_pairs(weight, h, delta, A, S, X, gram, first, later)).sum(-1))
         if index < len(state.gates):
             S = _advance(X, gram, state.gates[index], first, later)
-    return _diagonal_norms2(state, second), torch.stack(above, dim=1)
+    return _diagonal_norms2(grams, second), torch.stack(above, dim=1), _traces(grams, second)
 
 
-def diagonal_block_norms2(weights: Sequence[Tensor], state: Pass, scale: float) -> Tensor:
-    """The first of what `hessian_norms2` returns, at a fraction of the cost: |H_mm|^2, (seeds, L)."""
-    return _diagonal_norms2(state, _preactivation_hessians(weights, state, scale))
+def diagonal_block_norms2(weights: Sequence[Tensor], state: Pass, scale: float) -> tuple[Tensor, Tensor]:
+    """The first and the last of what `hessian_norms2` returns, |H_mm|^2 and the trace, at a fraction of the cost."""
+    second = _preactivation_hessians(weights, state, scale)
+    grams = [h @ h.mT for h in state.inputs]
+    return _diagonal_norms2(grams, second), _traces(grams, second)
 
 
 def hessian_norm2_by_products(
@@ -205,12 +208,18 @@ def exact_cost(depth: int, width: int, samples: int) -> float:
     return 3 * depth * samples * (samples + 1) * width**3
 
 
-def _diagonal_norms2(state: Pass, second: Sequence[Tensor]) -> Tensor:
+def _diagonal_norms2(grams: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
     norms = []
-    for h, A in zip(state.inputs, second, strict=True):
+    for gram, A in zip(grams, second, strict=True):
         flat = A.flatten(2)
-        norms.append(((flat @ flat.mT) * (h @ h.mT).square()).sum((-2, -1)))
+        norms.append(((flat @ flat.mT) * gram.square()).sum((-2, -1)))
     return torch.stack(norms, dim=1)
+
+
+def _traces(grams: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    """Sum over layers and samples of |h_{l-1}|^2 tr A_ll, (seeds,)."""
+    squares = torch.stack([gram.diagonal(dim1=-2, dim2=-1) for gram in grams])
+    return (squares * torch.stack([A.diagonal(dim1=-2, dim2=-1).sum(-1) for A in second])).sum((0, 2))
 
 
 def _preactivation_hessians(weights: Sequence[Tensor], state: Pass, scale: float) -> list[Tensor]:

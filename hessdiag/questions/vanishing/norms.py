@@ -58,7 +58,7 @@ def check_against_products(ensemble: Ensemble, phi: Activation) -> float | None:
         return None
     sample = ensemble.draw(0, 1)
     state = mlp_norms.run(sample.weights, sample.x, sample.y, phi, 1 / ensemble.batch)
-    diagonal, above = mlp_norms.hessian_norms2(sample.weights, state, 1 / ensemble.batch)
+    diagonal, above, _ = mlp_norms.hessian_norms2(sample.weights, state, 1 / ensemble.batch)
     exact = float(diagonal.sum() + 2 * above.sum())
     generator = torch.Generator().manual_seed(ensemble.seed)
     together = _probes_together(ensemble, 1)
@@ -79,6 +79,7 @@ class SquaredNorms:
         dead: Which samples meet a layer with all units off, (seeds, batch).
         total: |H|^2, (networks,).
         diagonal: Of its diagonal blocks, (networks, L).
+        trace: Its trace, (networks,).
         share: Its diagonal share, (networks,); `None` where H is large.
     """
 
@@ -87,6 +88,7 @@ class SquaredNorms:
     dead: NDArray[np.bool_]
     total: Floats
     diagonal: Floats
+    trace: Floats
     share: Floats | None
 
 
@@ -112,9 +114,9 @@ def measure(
             advance(last - first)
     hessians = processes.merged(own, ensemble.device)
     gradient, vjp, dead = (_joined(gradients, key) for key in ("gradient", "vjp", "dead"))
-    total, diagonal = (_joined(hessians, key) for key in ("total", "diagonal"))
+    total, diagonal, trace = (_joined(hessians, key) for key in ("total", "diagonal", "trace"))
     share = _joined(hessians, "share") if "share" in hessians[0] else None
-    return SquaredNorms(gradient, vjp, dead, total, diagonal, share)
+    return SquaredNorms(gradient, vjp, dead, total, diagonal, trace, share)
 
 
 def _joined(found: Sequence[Arrays], key: str) -> NDArray[Any]:
@@ -177,7 +179,7 @@ def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:
 
 def kept(depth: int, width: int, batch: int, seeds: int, networks: int) -> tuple[int, int]:
     """Bytes of what is kept of all networks of a depth, and in how many pieces, on a CPU: elsewhere they are fewer."""
-    numbers = seeds * (8 * (depth + 1) + batch) + networks * 8 * (depth + 2)
+    numbers = seeds * (8 * (depth + 1) + batch) + networks * 8 * (depth + 3)
     together = max(1, CHUNK_NUMBERS // (depth * width * max(width, batch)))
     part = min(together, _networks_a_pass(hessian_method(depth, width, batch), depth, width, batch, capacity.CPU))
     return numbers, -(-seeds // together) + -(-networks // part)
@@ -219,7 +221,7 @@ def _gradients_of(drawn: Sample, phi: Activation) -> Arrays:
 def _hessians(
     sample: Callable[[], Sample], rows: slice, phi: Activation, method: str, seed: int, together: int
 ) -> Arrays:
-    """Of some networks: |H|^2, the squared norms of its diagonal blocks, and its diagonal share where H is small."""
+    """Of some networks: |H|^2, the squared norms of its diagonal blocks, its trace, and its share where H is small."""
     compute = partial(_hessians_of, phi=phi, method=method, seed=seed, together=together)
     # Random vectors of products hang on how many networks share a pass.
     return _halved(compute, sample()[rows]) if method == "exact" else compute(sample()[rows])
@@ -241,15 +243,15 @@ def _hessians_of(drawn: Sample, phi: Activation, method: str, seed: int, togethe
     weights, scale = drawn.weights, 1 / drawn.x.shape[1]
     state = mlp_norms.run(weights, drawn.x, drawn.y, phi, scale)
     if method == "exact":
-        diagonal, above = mlp_norms.hessian_norms2(weights, state, scale)
+        diagonal, above, trace = mlp_norms.hessian_norms2(weights, state, scale)
         total = diagonal.sum(1) + 2 * above.sum(1)
     else:
-        diagonal = mlp_norms.diagonal_block_norms2(weights, state, scale)
+        diagonal, trace = mlp_norms.diagonal_block_norms2(weights, state, scale)
         generator = torch.Generator().manual_seed(seed)
         total = mlp_norms.hessian_norm2_by_products(
             weights, drawn.x, drawn.y, phi, scale, PROBES, generator, together
         ).mean(0)
-    found = {"total": total.cpu().numpy(), "diagonal": diagonal.cpu().numpy()}
+    found = {"total": total.cpu().numpy(), "diagonal": diagonal.cpu().numpy(), "trace": trace.cpu().numpy()}
     if sum(weight[0].numel() for weight in weights) <= DENSE_PARAMETERS:
         H = mlp_norms.dense_hessians(weights, drawn.x, drawn.y, phi, scale).abs()
         share = H.diagonal(dim1=-2, dim2=-1).sum(-1) / H.sum((-2, -1))

@@ -42,7 +42,7 @@ def test_block_norms_match_the_dense_hessian(name):
     phi, scale = activation(name), 1 / SAMPLES
     weights, x, y = _ensemble()
     state = mlp_norms.run(weights, x, y, phi, scale)
-    diagonal, above = mlp_norms.hessian_norms2(weights, state, scale)
+    diagonal, above, traces = mlp_norms.hessian_norms2(weights, state, scale)
     gradients = mlp_norms.gradient_norms2(state)
     sizes = [w[0].numel() for w in weights]
     for index, (g, H) in enumerate(_dense(weights, x, y, phi, scale)):
@@ -51,7 +51,8 @@ def test_block_norms_match_the_dense_hessian(name):
         torch.testing.assert_close(above[index], blocks.triu(1).sum(0), rtol=1e-11, atol=1e-13)
         expected = torch.stack([part.square().sum() for part in g.split(sizes)])
         torch.testing.assert_close(gradients[index], expected, rtol=1e-11, atol=0)
-    torch.testing.assert_close(mlp_norms.diagonal_block_norms2(weights, state, scale), diagonal)
+        torch.testing.assert_close(traces[index], H.trace(), rtol=1e-11, atol=0)
+    torch.testing.assert_close(mlp_norms.diagonal_block_norms2(weights, state, scale), (diagonal, traces))
 
 
 @pytest.mark.parametrize("name", ["relu", "tanh"])
@@ -68,7 +69,7 @@ def test_random_products_estimate_the_same_norm(name):
     phi, scale = activation(name), 1 / SAMPLES
     weights, x, y = _ensemble()
     state = mlp_norms.run(weights, x, y, phi, scale)
-    diagonal, above = mlp_norms.hessian_norms2(weights, state, scale)
+    diagonal, above, _ = mlp_norms.hessian_norms2(weights, state, scale)
     exact = diagonal.sum(1) + 2 * above.sum(1)
     probes = mlp_norms.hessian_norm2_by_products(weights, x, y, phi, scale, 2000, torch.Generator().manual_seed(1))
     z = (probes.mean(0) - exact) / (probes.std(0) / 2000**0.5)
