@@ -3,13 +3,19 @@
 import math
 
 import numpy as np
-import torch
 
 from hessdiag.numbers import counted, number, percent, times, with_interval
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.common import output_verdict
-from hessdiag.questions.common.verdict import Finding, checks_findings, data_findings, most_severe_first, nothing_there
+from hessdiag.questions.common.verdict import (
+    Finding,
+    checks_findings,
+    data_findings,
+    most_severe_first,
+    nothing_there,
+    underflow_findings,
+)
 
 MUCH = 0.5  # share of |H|^2 that decides between "most" and "some"
 LITTLE = 0.05
@@ -300,14 +306,5 @@ def _precision(blocks: Blocks, problem: Problem) -> list[Finding]:
             )
         )
     typical = blocks.norm / blocks.parameters
-    floor = torch.finfo(problem.dtype).tiny / torch.finfo(problem.dtype).eps
-    if 0 < typical < floor:
-        found.append(
-            Finding(
-                "warn",
-                f"Entries of the Hessian are near the underflow floor of {str(problem.dtype).removeprefix('torch.')}.",
-                f"their root mean square is {number(typical, 2)}; below {number(floor, 2)} digits are lost",
-                "--dtype float64",
-            )
-        )
-    return found
+    dtype = str(problem.dtype).removeprefix("torch.")
+    return found + underflow_findings(typical, "their root mean square", dtype)

@@ -20,6 +20,8 @@ P = ParamSpec("P")
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
 NOT_MEASURED = "nothing was measured before the interrupt"
 Z_ALLOWED = 4.0  # standard errors from exact theory
+# The smallest normal number over the relative rounding error: below, products lose digits to underflow.
+UNDERFLOW = {"float64": 2.0**-970, "float32": 2.0**-103, "bfloat16": 2.0**-119, "float16": 2.0**-4}
 
 
 def most_severe_first(write: Callable[P, list[Finding]]) -> Callable[P, list[Finding]]:
@@ -149,6 +151,27 @@ def zero_rows_findings(zero_rows: int, untouched: int, parameters: int) -> list[
             )
         )
     return found
+
+
+def underflow_findings(typical: float, said: str, dtype: str) -> list[Finding]:
+    """Whether entries of the Hessian are near the end of what its numbers hold.
+
+    Args:
+        typical: Their typical size.
+        said: Which kind of mean that is.
+        dtype: Of the parameters.
+    """
+    floor = UNDERFLOW.get(dtype, 0.0)
+    if not 0 < typical < floor:
+        return []
+    return [
+        Finding(
+            "warn",
+            f"Entries of the Hessian are near the underflow floor of {dtype}.",
+            f"{said} is {number(typical, 2)}; below {number(floor, 2)} digits are lost",
+            "--dtype float64",
+        )
+    ]
 
 
 def data_findings(problem: "Problem | ModelSubject") -> list[Finding]:

@@ -3,8 +3,6 @@
 import math
 from dataclasses import replace
 
-import torch
-
 from hessdiag.numbers import counted, number, percent, times
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.verdict import (
@@ -14,6 +12,7 @@ from hessdiag.questions.common.verdict import (
     data_findings,
     most_severe_first,
     nothing_there,
+    underflow_findings,
     zero_rows_findings,
 )
 from hessdiag.questions.diag_share.result import DiagShare
@@ -181,17 +180,7 @@ def _precision(share: DiagShare, problem: Problem) -> list[Finding]:
             )
         )
     typical = (share.abs_sum or 0.0) / share.parameters**2
-    floor = torch.finfo(problem.dtype).tiny / torch.finfo(problem.dtype).eps
-    if 0 < typical < floor:
-        found.append(
-            Finding(
-                "warn",
-                f"Entries of the Hessian are near the underflow floor of {str(problem.dtype).removeprefix('torch.')}.",
-                f"mean |H_ij| is {number(typical, 2)}; below {number(floor, 2)} digits are lost",
-                "--dtype float64",
-            )
-        )
-    return found
+    return found + underflow_findings(typical, "mean |H_ij|", str(problem.dtype).removeprefix("torch."))
 
 
 def _zero_rows(share: DiagShare) -> list[Finding]:
