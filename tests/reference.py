@@ -99,17 +99,3 @@ def quadratic(A: Tensor) -> Problem:
         return theta @ A @ theta / 2
 
     return Problem(model, data=[torch.zeros(1)], objective=objective)
-
-
-class OnceDifferentiableSine(torch.autograd.Function):
-    """A sine whose backward pass cannot be differentiated."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.sin()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, gradient):
-        return gradient * ctx.saved_tensors[0].cos()

@@ -1,7 +1,5 @@
 """Models that cannot be differentiated twice, against the same functions written so that they can."""
 
-import types
-
 import pytest
 import torch
 from torch import nn
@@ -20,40 +18,11 @@ from hessdiag.questions.bounds.measure import bounds
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.eigs.measure import eigs
 from hessdiag.questions.spectrum.measure import spectrum
+from tests.once import Call, Sine, once_differentiable
 
-once_differentiable = torch.autograd.function.once_differentiable
-
-
-def _kernel(name, function, derivative, dtypes=(torch.float32, torch.float64)):
-    """A function that is compiled for some dtypes, and whose author stopped at gradients."""
-
-    def forward(ctx, x):
-        if x.dtype not in dtypes:
-            raise RuntimeError("expected Float")
-        ctx.save_for_backward(x)
-        return function(x)
-
-    @once_differentiable
-    def backward(ctx, gradient):
-        return gradient * derivative(ctx.saved_tensors[0])
-
-    body = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
-    return types.new_class(name, (torch.autograd.Function,), exec_body=lambda namespace: namespace.update(body))
-
-
-Sine = _kernel("Sine", torch.sin, torch.cos)
-SinglePrecisionSine = _kernel("SinglePrecisionSine", torch.sin, torch.cos, dtypes=(torch.float32,))
-Rectifier = _kernel("Rectifier", torch.relu, lambda x: x > 0)
-Square = _kernel("Square", torch.square, lambda x: 2 * x)
-
-
-class Call(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
+SinglePrecisionSine = once_differentiable("SinglePrecisionSine", torch.sin, torch.cos, dtypes=(torch.float32,))
+Rectifier = once_differentiable("Rectifier", torch.relu, lambda x: x > 0)
+Square = once_differentiable("Square", torch.square, lambda x: 2 * x)
 
 
 def _problem(function, loss="ce", dtype=torch.float64, **options):

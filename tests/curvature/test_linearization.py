@@ -16,6 +16,7 @@ from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.problem.problem import Problem
 from tests.curvature.test_hessian import CASES
 from tests.curvature.test_output_structures import LOSSES, _data, _problem
+from tests.once import once_differentiable
 
 D = torch.float64
 
@@ -125,17 +126,7 @@ def test_a_model_that_cannot_be_copied_has_no_comparison():
     assert linearization(GaussNewtonOperator(problem)) is None
 
 
-class _Once(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x.exp()
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, cotangent):
-        (x,) = ctx.saved_tensors
-        return cotangent * x.exp()
+_Exponential = once_differentiable("Exponential", torch.exp, torch.exp)
 
 
 def test_a_model_that_is_differentiable_once_has_a_gauss_newton_matrix_and_such_a_loss_has_none():
@@ -145,7 +136,7 @@ def test_a_model_that_is_differentiable_once_has_a_gauss_newton_matrix_and_such_
             self.a, self.b = nn.Linear(3, 4), nn.Linear(4, 2)
 
         def forward(self, x):
-            return self.b(_Once.apply(self.a(x))), self.a(x)
+            return self.b(_Exponential.apply(self.a(x))), self.a(x)
 
     def loss(output, target):
         return ((output[0] - target) ** 2).mean() + output[1].cosh().mean()
@@ -154,7 +145,7 @@ def test_a_model_that_is_differentiable_once_has_a_gauss_newton_matrix_and_such_
     operator = GaussNewtonOperator(Problem(Model().double(), data=_data(), loss=loss))
     assert linearization(operator).error < 1e-7
     assert "central differences of outputs" in operator.engine
-    for second in (lambda z, t: _Once.apply(z - t).mean(), _ctc):
+    for second in (lambda z, t: _Exponential.apply(z - t).mean(), _ctc):
         with pytest.raises(NoGaussNewtonError, match="no second derivative in the output"):
             GaussNewtonOperator(_net(second)) @ torch.ones(32, dtype=D)
 

@@ -7,7 +7,7 @@ from scipy.sparse.linalg import eigsh as scipy_eigsh
 
 import hessdiag
 from hessdiag.linalg import LinearCombination, Operator, algebra
-from tests.reference import OnceDifferentiableSine
+from tests import once
 
 EXACT = {"rtol": 1e-9, "atol": 1e-9}
 
@@ -183,7 +183,7 @@ def test_products_that_turn_out_to_be_differences_are_as_imprecise_as_these():
     problem = hessdiag.Problem(
         model,
         data=[(x, y)],
-        loss=lambda output, target: (OnceDifferentiableSine.apply(output) - target).square().mean(),
+        loss=lambda output, target: (once.Sine.apply(output) - target).square().mean(),
     )
     H = hessdiag.HessianOperator(problem)
     found = hessdiag.linalg.eigsh(2 * H, lowest=1, highest=1)

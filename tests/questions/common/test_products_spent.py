@@ -15,7 +15,7 @@ from hessdiag.questions.common import operators
 from hessdiag.questions.diag_share import measure as share_room
 from hessdiag.questions.eigs import measure as eigs_room
 from hessdiag.questions.spectrum import measure as spectrum_room
-from tests.curvature.test_differences import Call, Sine
+from tests.once import Call, Sine
 
 ROOMS = (blocks_room, bounds_room, share_room, eigs_room, spectrum_room)
 

@@ -15,7 +15,7 @@ from hessdiag.nets.mlp import MLP
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.models import vanishing_of
-from tests.reference import OnceDifferentiableSine
+from tests import once
 
 WIDTH, SAMPLES = 8, 4
 
@@ -221,7 +221,7 @@ def test_gradient_of_the_operator_is_what_is_reported():
 
 class Sine(nn.Module):
     def forward(self, x):
-        return OnceDifferentiableSine.apply(x)
+        return once.Sine.apply(x)
 
 
 def test_differences_in_place_of_products_are_said():
