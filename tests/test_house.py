@@ -56,7 +56,6 @@ WITH_TORCH: set[str] = {
     "hessdiag.questions.spectrum.verdict",
 }
 LONG_MODULES: set[str] = {
-    "hessdiag.curvature.neuron_space",
     "hessdiag.questions.vanishing.view",
 }
 LONG_FUNCTIONS: set[str] = {

@@ -18,14 +18,8 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import reason
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator, gauss_newton
-from hessdiag.curvature.neuron_space import (
-    NeuronLayer,
-    NeuronSpace,
-    NotInNeuronSpaceError,
-    batched_or_refuse,
-    shifted,
-    spans,
-)
+from hessdiag.curvature.neuron_layers import NeuronLayer, NotInNeuronSpaceError, batched_or_refuse, shifted, spans
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.curvature.pullback import pullback
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.measuring import measuring

@@ -8,7 +8,7 @@ from torch import Tensor
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
 from hessdiag.machine.memory import free_bytes

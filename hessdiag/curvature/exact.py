@@ -13,7 +13,8 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import reason
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace, NotInNeuronSpaceError, spans
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, spans
+from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import safe_norm

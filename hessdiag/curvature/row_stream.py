@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NeuronSpace, spans
+from hessdiag.curvature.neuron_layers import spans
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.curvature.panel_sums import panel_sums
 from hessdiag.linalg import diagonals
 from hessdiag.machine import capacity, processes

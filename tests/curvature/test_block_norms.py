@@ -11,7 +11,7 @@ from hessdiag.curvature import block_norms, exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import measure as module
 from hessdiag.questions.blocks.exact import affordable

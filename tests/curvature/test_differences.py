@@ -10,7 +10,7 @@ from hessdiag.curvature.differences import movable
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks.measure import blocks

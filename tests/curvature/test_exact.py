@@ -10,7 +10,8 @@ from torch import nn
 from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError, neuron_layers
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from tests.reference import brute_force_hessian

@@ -16,7 +16,8 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem

@@ -12,7 +12,8 @@ from hessdiag.curvature import differences
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator, _GradientGraph
-from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.linalg import krylov
 from hessdiag.machine.shortage import ShortageError, asked, free, ran_out, sentence
 from hessdiag.problem.problem import Problem
@@ -148,7 +149,7 @@ def test_neuron_space_is_halved_and_the_same(monkeypatch):
 
 
 def test_memory_is_not_taken_for_an_operation_that_cannot_be_batched(monkeypatch):
-    from hessdiag.curvature import exact, neuron_space
+    from hessdiag.curvature import exact, neuron_layers
 
     problem = _problem()
 
@@ -156,7 +157,7 @@ def test_memory_is_not_taken_for_an_operation_that_cannot_be_batched(monkeypatch
         raise OUT["GPU"]
 
     space = NeuronSpace(problem)
-    monkeypatch.setattr(neuron_space, "batched_grad", batched_grad)
+    monkeypatch.setattr(neuron_layers, "batched_grad", batched_grad)
     with pytest.raises(torch.OutOfMemoryError):
         space.tangents(0, 0, 1)
     with pytest.raises(NotInNeuronSpaceError, match=r"memory ran out: 2\.0 GiB more were asked"):

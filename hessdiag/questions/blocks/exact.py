@@ -17,13 +17,8 @@ from torch import Tensor
 from hessdiag.curvature import block_norms, exact
 from hessdiag.curvature.block_norms import OutputSpace
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import (
-    CERTIFIED,
-    TANGENT_NUMBERS,
-    NeuronSpace,
-    NotInNeuronSpaceError,
-    neuron_layers,
-)
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
+from hessdiag.curvature.neuron_space import CERTIFIED, TANGENT_NUMBERS, NeuronSpace
 from hessdiag.machine import processes
 from hessdiag.problem.problem import Layer, Problem
 from hessdiag.questions.common.block_squares import Squares, by_layer

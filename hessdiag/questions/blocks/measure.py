@@ -10,7 +10,7 @@ from hessdiag.curvature.checks import Examination, examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.errors import SpecError
 from hessdiag.machine import processes

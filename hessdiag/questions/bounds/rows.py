@@ -12,7 +12,8 @@ from torch import Tensor
 from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import CERTIFIED, NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_space import CERTIFIED
 from hessdiag.linalg import diagonals, inclusion
 from hessdiag.linalg.eigensolver import ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NeuronSpace, NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.linalg import cauchy, diagonals
 from hessdiag.linalg.tridiagonal import LONG

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hessdiag.curvature import exact
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost, memory
 from hessdiag.problem.problem import Problem

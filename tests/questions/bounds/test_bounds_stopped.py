@@ -7,7 +7,7 @@ from torch import nn
 
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.linalg import inclusion
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.bounds import measure as module

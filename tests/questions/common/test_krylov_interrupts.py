@@ -7,7 +7,7 @@ import torch
 
 from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.linalg import quadrature
 from hessdiag.machine import cost
 from hessdiag.problem.problem import Problem

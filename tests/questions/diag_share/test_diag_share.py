@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from hessdiag.curvature.dense import hessian
-from hessdiag.curvature.neuron_space import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.errors import SpecError
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
