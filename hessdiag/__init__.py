@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from hessdiag.questions.blocks.result import Blocks
     from hessdiag.questions.bounds.measure import bounds
     from hessdiag.questions.bounds.result import Bounds
-    from hessdiag.questions.chain.measure import Chain, chain
+    from hessdiag.questions.chain.measure import chain
+    from hessdiag.questions.chain.result import Chain
     from hessdiag.questions.diag_share.measure import diag_share
     from hessdiag.questions.diag_share.result import DiagShare
     from hessdiag.questions.diag_share.trajectory import diag_share_along
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "Blocks": "hessdiag.questions.blocks.result",
     "Bounds": "hessdiag.questions.bounds.result",
-    "Chain": "hessdiag.questions.chain.measure",
+    "Chain": "hessdiag.questions.chain.result",
     "DiagShare": "hessdiag.questions.diag_share.result",
     "Eigs": "hessdiag.questions.eigs.result",
     "Forward": "hessdiag.questions.forward.result",

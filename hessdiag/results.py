@@ -8,9 +8,8 @@ if TYPE_CHECKING:
     from hessdiag.curvature.point.result import Kink, Point
     from hessdiag.linalg.component import Component
     from hessdiag.questions.blocks.result import IndefinitePair
-    from hessdiag.questions.chain.measure import Agreement, AtLength, CriticalScale, Share, SignShares
-    from hessdiag.questions.chain.plateau import Plateau
-    from hessdiag.questions.chain.sample import Magnitude, Sample
+    from hessdiag.questions.chain.result import AtLength, CriticalScale, Magnitude, Plateau, Sample, Share, SignShares
+    from hessdiag.questions.common.agreement import Agreement
     from hessdiag.questions.common.certificate import Certificate
     from hessdiag.questions.common.inertia import Inertia
     from hessdiag.questions.common.measured import Measured
@@ -39,15 +38,15 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Achieved": "hessdiag.questions.forward.result",
-    "Agreement": "hessdiag.questions.chain.measure",
-    "AtLength": "hessdiag.questions.chain.measure",
+    "Agreement": "hessdiag.questions.common.agreement",
+    "AtLength": "hessdiag.questions.chain.result",
     "Baselines": "hessdiag.questions.diag_share.result",
     "Certificate": "hessdiag.questions.common.certificate",
     "Change": "hessdiag.questions.diag_share.result",
     "Checkpoint": "hessdiag.questions.diag_share.result",
     "CheckpointLayer": "hessdiag.questions.diag_share.result",
     "Component": "hessdiag.linalg.component",
-    "CriticalScale": "hessdiag.questions.chain.measure",
+    "CriticalScale": "hessdiag.questions.chain.result",
     "Curve": "hessdiag.questions.spectrum.result",
     "DepthNorms": "hessdiag.questions.vanishing.result",
     "Difference": "hessdiag.questions.diag_share.result",
@@ -63,18 +62,18 @@ _HOMES = {
     "LayerRatio": "hessdiag.questions.forward.result",
     "LayerShare": "hessdiag.questions.diag_share.result",
     "LogCurve": "hessdiag.questions.spectrum.result",
-    "Magnitude": "hessdiag.questions.chain.sample",
+    "Magnitude": "hessdiag.questions.chain.result",
     "Measured": "hessdiag.questions.common.measured",
     "Moment": "hessdiag.questions.spectrum.result",
     "NormStatistics": "hessdiag.questions.vanishing.result",
     "Outlier": "hessdiag.questions.spectrum.result",
-    "Plateau": "hessdiag.questions.chain.plateau",
+    "Plateau": "hessdiag.questions.chain.result",
     "Point": "hessdiag.curvature.point.result",
     "Rate": "hessdiag.questions.vanishing.result",
     "RatioStatistics": "hessdiag.questions.forward.result",
-    "Sample": "hessdiag.questions.chain.sample",
-    "Share": "hessdiag.questions.chain.measure",
-    "SignShares": "hessdiag.questions.chain.measure",
+    "Sample": "hessdiag.questions.chain.result",
+    "Share": "hessdiag.questions.chain.result",
+    "SignShares": "hessdiag.questions.chain.result",
     "Solution": "hessdiag.questions.forward.result",
     "Theory": "hessdiag.questions.common.prediction",
     "Trend": "hessdiag.questions.diag_share.result",

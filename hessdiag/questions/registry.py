@@ -90,7 +90,7 @@ QUESTIONS = (
         "chain",
         "The width-one network: typical sizes against averages, exactly.",
         headlines=("theory_median_abs", "gradient.theory_median_abs"),
-        public={"Chain": "measure", "chain": "measure"},
+        public={"Chain": "result", "chain": "measure"},
     ),
 )
 

@@ -125,13 +125,6 @@ def stabilized_order(scale: float, distribution: Distribution) -> float | None:
     return math.exp(float(brentq(excess, low, high, xtol=1e-13)))
 
 
-class Inertia(NamedTuple):
-    """Numbers of positive and negative eigenvalues."""
-
-    positive: int
-    negative: int
-
-
 class InertiaShares(NamedTuple):
     """Probabilities of what the Hessian's eigenvalues are.
 
@@ -157,8 +150,8 @@ def peak(length: int) -> float:
     return (length - 1) / (2 * length - 1)
 
 
-def inertia(product: float, length: int) -> Inertia:
-    """Signs of the eigenvalues, from the output alone.
+def inertia(product: float, length: int) -> tuple[int, int]:
+    """How many eigenvalues are positive, and how many negative: the output alone decides.
 
     The Hessian is congruent to `alpha (11' - I) + beta I`, `alpha = v (2v - 1)`, `beta = v^2`: one eigenvalue has the
     sign of `v ((2L - 1) v - (L - 1))`, the others that of `v (1 - v)`.
@@ -168,10 +161,10 @@ def inertia(product: float, length: int) -> Inertia:
         length: Number of weights.
 
     >>> inertia(-0.1, 10), inertia(0.1, 10), inertia(0.9, 10)
-    (Inertia(positive=1, negative=9), Inertia(positive=9, negative=1), Inertia(positive=10, negative=0))
+    ((1, 9), (9, 1), (10, 0))
     """
     positive = int(product * ((2 * length - 1) * product - (length - 1)) > 0) + (length - 1) * int(0 < product < 1)
-    return Inertia(positive, length - positive)
+    return positive, length - positive
 
 
 def inertia_shares(law: Law) -> InertiaShares:

@@ -1,17 +1,18 @@
 """`hessdiag chain`: the width-one network, closed forms beside simulation."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hessdiag.cli import signals
+from hessdiag.cli.answer import answer
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names
 from hessdiag.cli.options import output_options
-from hessdiag.cli.output import Output, finish
-from hessdiag.cli.progress import reporter
-from hessdiag.cli.provenance import Clock, collect
-from hessdiag.report.document import document
+from hessdiag.cli.output import Output
+
+if TYPE_CHECKING:
+    from hessdiag.cli.progress import Telling
+    from hessdiag.questions.chain.result import Chain
 
 
 @click.command("chain", cls=Command)
@@ -47,24 +48,10 @@ def command(
     hessdiag chain --length 10 --scale 1.7320508
     hessdiag chain --length 50 --distribution normal -o chain.html
     """  # noqa: D301
-    clock = Clock()
-    from hessdiag.questions.chain.measure import chain
 
-    with signals.computing(), reporter(out.progress) as progress:
-        measured = chain(
-            length=length, scale=scale, distribution=distribution, seeds=seeds, seed=seed, progress=progress
-        )
-    return finish(
-        document(
-            "chain",
-            status=measured.status,
-            problem={"model": "builtin:chain", "device": "cpu", "dtype": "float64", "seed": seed},
-            result=measured.to_result(),
-            theory={"assumes": "independent weights; one sample, x = y = 1; loss (v - 1)²/2", "exact": True},
-            checks=measured.checks,
-            thresholds=measured.thresholds,
-            verdict=measured.verdict,
-            provenance=collect(clock, "cpu"),
-        ),
-        out,
-    )
+    def measure(progress: "Telling") -> "Chain":
+        from hessdiag.questions.chain.measure import chain
+
+        return chain(length=length, scale=scale, distribution=distribution, seeds=seeds, seed=seed, progress=progress)
+
+    return answer(measure, out)

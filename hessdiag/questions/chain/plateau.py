@@ -1,12 +1,12 @@
 """Optimizers on the plateau of the width-one network, from equal weights, beside the closed forms."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
+from hessdiag.questions.chain.result import Plateau
 from hessdiag.theory.chain import peak
 from hessdiag.theory.chain_plateau import blow_up_time, flow_time, flow_time_bound, rmsprop_time_bound
 
@@ -14,39 +14,6 @@ LEARNING_RATE = 1e-3  # of the discrete steps; small beside the distance
 SMOOTHING, EPSILON = 0.99, 1e-8  # defaults of torch.optim.RMSprop
 PATIENCE = 20_000  # steps after which an optimizer counts as stuck
 SIMULATED_BELOW = 1e100  # times beyond are of no interest, and strain the integrator
-
-
-@dataclass(frozen=True)
-class Plateau:
-    """The way from equal weights up to the output `peak(length)`, where the gradient is largest.
-
-    Attributes:
-        start: Each weight's value at first: a typical one, whose power L is the median of |v|.
-        gradient: Size of each entry of the gradient there.
-        output: Output at the end.
-        theory_time: Of gradient flow.
-        theory_time_bound: A lower bound on it: the first term of its series.
-        theory_blow_up_time: When that term would diverge.
-        flow_time: Of gradient flow, integrated numerically in all weights; None where it is beyond 1e100.
-        learning_rate: Of the discrete steps below.
-        gradient_descent_steps: The flow's time over the learning rate.
-        rmsprop_steps: Counted, with epsilon = 0.
-        theory_rmsprop_steps: An upper bound, the distance over the learning rate.
-        rmsprop_default_steps: Counted, with torch's epsilon = 1e-8; None if more than 20,000.
-    """
-
-    start: float
-    gradient: float
-    output: float
-    theory_time: float
-    theory_time_bound: float
-    theory_blow_up_time: float
-    flow_time: float | None
-    learning_rate: float
-    gradient_descent_steps: float
-    rmsprop_steps: int | None
-    theory_rmsprop_steps: int
-    rmsprop_default_steps: int | None
 
 
 def plateau(length: int, log_median: float) -> Plateau | None:

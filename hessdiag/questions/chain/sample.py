@@ -2,76 +2,18 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from hessdiag.questions.chain.result import Magnitude, Sample, Share, SignShares
 from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
-from hessdiag.theory.chain import Size
+from hessdiag.theory.chain import InertiaShares, Size, inertia_shares, peak
 from hessdiag.theory.product_law import Array, Law
 
 BLOCK = 2**20  # weights drawn at once
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """Absolute value of a random quantity over the chains.
-
-    Attributes:
-        median_abs: Median.
-        median_abs_stderr: Its standard error, from order statistics.
-        mean_abs: Average; in long chains few chains set it, and the average of finitely many is too small.
-        mean_abs_stderr: Its standard error; `None` where so few chains carry the average that it would be too small.
-        rms: Root mean square.
-        rms_stderr: Its standard error, likewise.
-        q05: 5 % quantile; `None` of fewer than 20 chains, which do not know it.
-        q95: 95 % quantile; likewise.
-        log_median: Natural log of the median, which does not underflow.
-        log_median_stderr: Its standard error.
-    """
-
-    median_abs: float
-    median_abs_stderr: float
-    mean_abs: float
-    mean_abs_stderr: float | None
-    rms: float
-    rms_stderr: float | None
-    q05: float | None
-    q95: float | None
-    log_median: float
-    log_median_stderr: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Magnitude(Sample):
-    """The same beside the exact law.
-
-    Attributes:
-        probability_above_mean: Share of the chains at or above the exact mean.
-        probability_above_mean_stderr: Its standard error.
-        probability_above_rms: Share of the chains at or above the exact root mean square.
-        probability_above_rms_stderr: Its standard error.
-        theory_median_abs: Exact, as are all that follow.
-        theory_mean_abs: Mean.
-        theory_rms: Root mean square.
-        theory_log_median: Log of the median.
-        theory_probability_above_mean: Probability to be at or above the mean.
-        theory_probability_above_rms: Probability to be at or above the root mean square.
-    """
-
-    probability_above_mean: float
-    probability_above_mean_stderr: float
-    probability_above_rms: float
-    probability_above_rms_stderr: float
-    theory_median_abs: float
-    theory_mean_abs: float
-    theory_rms: float
-    theory_log_median: float
-    theory_probability_above_mean: float
-    theory_probability_above_rms: float
 
 
 class Draws(NamedTuple):
@@ -164,8 +106,18 @@ def compare(logs: Array, size: Size) -> Magnitude:
     """Measured magnitudes, given as logs (chains,), beside their law."""
     # A constant, which one weight's derivatives can be, must not miss its own mean by rounding.
     above_mean, above_rms = (float((logs >= log - 1e-12).mean()) for log in (size.log_mean, size.log_rms))
+    measured = sample(logs)
     return Magnitude(
-        **asdict(sample(logs)),
+        median_abs=measured.median_abs,
+        median_abs_stderr=measured.median_abs_stderr,
+        mean_abs=measured.mean_abs,
+        mean_abs_stderr=measured.mean_abs_stderr,
+        rms=measured.rms,
+        rms_stderr=measured.rms_stderr,
+        q05=measured.q05,
+        q95=measured.q95,
+        log_median=measured.log_median,
+        log_median_stderr=measured.log_median_stderr,
         probability_above_mean=above_mean,
         probability_above_mean_stderr=share_stderr(above_mean, len(logs)),
         probability_above_rms=above_rms,
@@ -177,6 +129,31 @@ def compare(logs: Array, size: Size) -> Magnitude:
         theory_probability_above_mean=size.above_mean,
         theory_probability_above_rms=size.above_rms,
     )
+
+
+def sign_shares(law: Law, draws: Draws) -> SignShares:
+    """Shares of the chains by the signs of their Hessian's eigenvalues, beside the probabilities."""
+    measured, exact, count = _signs(draws, law.length), inertia_shares(law), len(draws.log_size)
+
+    def share(measured: float, theory: float) -> Share:
+        return Share(measured=measured, stderr=share_stderr(measured, count), theory=theory)
+
+    return SignShares(
+        definite=share(measured.definite, exact.definite),
+        one_negative=share(measured.one_negative, exact.one_negative),
+        one_positive=share(measured.one_positive, exact.one_positive),
+    )
+
+
+def _signs(draws: Draws, length: int) -> InertiaShares:
+    """Which signs the eigenvalues have, the output alone decides."""
+    if length == 1:
+        return InertiaShares(1.0, 0.0, 0.0)
+    small = ~draws.negative & (draws.log_size < math.log(peak(length)))
+    definite = ~draws.negative & ~small & (draws.log_size <= 0)
+    one_negative = small if length > 2 else ~definite
+    rest = ~(definite | one_negative)
+    return InertiaShares(float(definite.mean()), float(one_negative.mean()), float(rest.mean()))
 
 
 def share_stderr(share: float, count: int) -> float:

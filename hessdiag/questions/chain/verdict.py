@@ -1,14 +1,11 @@
 """What a width-one network's typical sizes mean: which average the scale keeps, and which scale keeps a typical chain."""
 
 import math
-from typing import TYPE_CHECKING
 
 from hessdiag.numbers import counted, number, of_log, percent, times_of_log
+from hessdiag.questions.chain.result import Chain, Plateau
+from hessdiag.questions.common.agreement import farthest
 from hessdiag.questions.common.verdict import Finding, Level, agreement_finding, most_severe_first
-
-if TYPE_CHECKING:
-    from hessdiag.questions.chain.measure import Chain
-    from hessdiag.questions.chain.plateau import Plateau
 
 GONE = math.log(1e-2)  # a typical entry of the gradient below this has vanished
 SUBTLE = math.log(0.5)
@@ -19,7 +16,7 @@ HOLLOW = math.log(10)  # ratio of off-diagonal to diagonal entries
 
 
 @most_severe_first
-def findings(measured: "Chain") -> list[Finding]:
+def findings(measured: Chain) -> list[Finding]:
     """The verdict, the most important sentence first."""
     found = [_typical(measured)]
     found += _mean(measured)
@@ -31,9 +28,9 @@ def findings(measured: "Chain") -> list[Finding]:
     return found + _stopped(measured)
 
 
-def _stopped(measured: "Chain") -> list[Finding]:
+def _stopped(measured: Chain) -> list[Finding]:
     """What an interrupt left."""
-    if measured.length == measured.asked_length:
+    if measured.asked_length is None:
         return []
     return [
         Finding(
@@ -45,11 +42,11 @@ def _stopped(measured: "Chain") -> list[Finding]:
     ]
 
 
-def _name(measured: "Chain") -> str:
+def _name(measured: Chain) -> str:
     return "tau" if measured.distribution == "uniform" else "sigma"
 
 
-def _typical(measured: "Chain") -> Finding:
+def _typical(measured: Chain) -> Finding:
     """Whether a typical gradient survives: its size is that of the others' product, wherever it is small."""
     log_product, log_gradient = measured.theory_log_median, measured.gradient.theory_log_median
     because = (
@@ -72,7 +69,7 @@ def _typical(measured: "Chain") -> Finding:
     return Finding("ok", says, because, "judge the averages apart: the other findings are about them")
 
 
-def _kept(measured: "Chain") -> str:
+def _kept(measured: Chain) -> str:
     """Which moment the scale keeps."""
     critical, scale = measured.critical_scale, f"{_name(measured)} = {number(measured.scale, 6)}"
     for value, what in (
@@ -89,7 +86,7 @@ def _kept(measured: "Chain") -> str:
     return f"{scale} keeps the moment of order {number(measured.stabilized_order)}"
 
 
-def _cure(measured: "Chain") -> str:
+def _cure(measured: Chain) -> str:
     critical = measured.critical_scale
     return (
         f"--scale {critical.median_at_length:.5g} keeps the median at this length, {critical.median:.5g} that of long "
@@ -98,7 +95,7 @@ def _cure(measured: "Chain") -> str:
     )
 
 
-def _mean(measured: "Chain") -> list[Finding]:
+def _mean(measured: Chain) -> list[Finding]:
     above_mean, above_rms = measured.theory_probability_above_mean, measured.theory_probability_above_rms
     if above_mean > ATYPICAL:
         return []
@@ -112,7 +109,7 @@ def _mean(measured: "Chain") -> list[Finding]:
     ]
 
 
-def _hollow(measured: "Chain") -> list[Finding]:
+def _hollow(measured: Chain) -> list[Finding]:
     if measured.hessian_offdiagonal is None:
         return []
     diagonal, off = measured.hessian_diagonal.theory_log_median, measured.hessian_offdiagonal.theory_log_median
@@ -128,7 +125,7 @@ def _hollow(measured: "Chain") -> list[Finding]:
     ]
 
 
-def _inertia(measured: "Chain") -> list[Finding]:
+def _inertia(measured: Chain) -> list[Finding]:
     if measured.length == 1:
         return []
     shares = measured.inertia
@@ -146,7 +143,7 @@ def _inertia(measured: "Chain") -> list[Finding]:
     ]
 
 
-def _plateau(plateau: "Plateau | None") -> list[Finding]:
+def _plateau(plateau: Plateau | None) -> list[Finding]:
     if plateau is None:
         return []
     steps = "more than can be counted" if plateau.rmsprop_steps is None else f"{plateau.rmsprop_steps:,}"
@@ -170,7 +167,7 @@ def _plateau(plateau: "Plateau | None") -> list[Finding]:
     return found
 
 
-def _underflow(measured: "Chain") -> list[Finding]:
+def _underflow(measured: Chain) -> list[Finding]:
     log_gradient = measured.gradient.theory_log_median
     if log_gradient > FLOAT32_FLOOR:
         return []
@@ -184,10 +181,10 @@ def _underflow(measured: "Chain") -> list[Finding]:
     ]
 
 
-def _agreement(measured: "Chain") -> list[Finding]:
-    if not measured.agreement:
+def _agreement(measured: Chain) -> list[Finding]:
+    worst = farthest(measured.agreement)
+    if worst is None:
         return []
-    worst = max(measured.agreement, key=lambda row: abs(row.z))
     where = f"{worst.quantity.replace('_', ' ')}: {worst.statistic}"
     return [agreement_finding(worst.z, where, len(measured.agreement), measured="Simulation", quantity="")]
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from hessdiag.fields import Real
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
@@ -14,16 +16,26 @@ class Agreement:
         z: Standard errors between the two.
     """
 
-    stderr: float
-    z: float
+    stderr: Real
+    z: Real
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """What was measured, and the exact value."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogMedianAgreement(Agreement):
     """The log of a median norm, measured and exact."""
 
-    measured_log_median: float
-    theory_log_median: float
+    measured_log_median: Real
+    theory_log_median: Real
+
+    @property
+    def values(self) -> tuple[float, float]:
+        """What was measured, and the exact value."""
+        return self.measured_log_median, self.theory_log_median
 
 
 A = TypeVar("A", bound=Agreement)
