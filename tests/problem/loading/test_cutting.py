@@ -14,7 +14,7 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.loading.cutting import Cut, proven
 from hessdiag.problem.problem import Problem
-from tests.problem.test_averages import D, Graph, Keyed, LastStep, Packed, Pooled, _normal
+from tests.problem.losses.test_averages import D, Graph, Keyed, LastStep, Packed, Pooled, _normal
 
 
 class EveryStep(nn.Module):
@@ -173,7 +173,7 @@ def test_large_batches_are_proven_on_two_parts(monkeypatch):
 SCRIPT = """
 import torch
 from torch import nn
-from tests.problem.test_averages import Graph, LastStep, _normal
+from tests.problem.losses.test_averages import Graph, LastStep, _normal
 
 def recurrent():
     torch.manual_seed(0)

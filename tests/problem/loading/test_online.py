@@ -58,7 +58,7 @@ def test_a_name_fails_without_the_import_of_what_would_load_it(silent, tmp_path)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HF_")} | {
         "HF_ENDPOINT": silent,
         "HF_HUB_CACHE": str(tmp_path),
-        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PYTHONPATH": str(Path(__file__).parents[3]),
     }
     began = time.monotonic()
     outcome = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)

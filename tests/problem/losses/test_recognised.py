@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from problem.test_own_loss import MODELS
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -14,6 +13,7 @@ from hessdiag import GaussNewtonOperator, Problem
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.errors import SpecError
 from tests.once import once_differentiable
+from tests.problem.loading.test_own_loss import MODELS
 
 transformers = pytest.importorskip("transformers")
 
