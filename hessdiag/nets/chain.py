@@ -3,7 +3,7 @@
 import torch
 
 from hessdiag.errors import SpecError
-from hessdiag.nets.network import Network, check_sizes, uninitialized
+from hessdiag.nets.network import Network, check_sizes, seeded, uninitialized
 
 
 class Chain(Network):
@@ -38,7 +38,7 @@ class Chain(Network):
         if length < 1:
             raise SpecError(f"a chain has at least one factor, not {length}.", "length=8")
         check_sizes(length, length, dtype, depth="length", width=("length", length))
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         weights = torch.empty(length, dtype=torch.float64)
         if distribution == "uniform":
             weights.uniform_(-scale, scale, generator=generator)

@@ -9,11 +9,9 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init
-from hessdiag.nets.mlp import MODULES
-from hessdiag.nets.network import Network, check_sizes
+from hessdiag.nets.network import Network, activation_layer, check_sizes, seeded
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import stack
-from hessdiag.suggest import meant
 
 PADDINGS = ("zeros", "circular")
 
@@ -63,11 +61,7 @@ class FCN(Network):
         seed: int | None = None,
         dtype: torch.dtype = torch.float64,
     ) -> None:
-        if activation not in MODULES:
-            near = meant(str(activation), MODULES) or "relu"
-            raise SpecError(
-                f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", f"activation={near!r}"
-            )
+        layer_of = activation_layer(activation)
         if padding not in PADDINGS:
             raise SpecError(f"unknown padding {padding!r}: {' or '.join(PADDINGS)}.", "padding='circular'")
         if min(depth, channels, resolution, in_channels) < 1:
@@ -87,7 +81,7 @@ class FCN(Network):
             for c, d in pairwise(sizes)
         ]
         normalization = partial(nn.BatchNorm2d, channels, dtype=dtype) if batchnorm else None
-        super().__init__(*stack(layers, MODULES[activation], normalization, residual=residual))
+        super().__init__(*stack(layers, layer_of, normalization, residual=residual))
         self.input_shape = (in_channels, resolution, resolution)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         reinitialize(self, init or default_init(activation), generator)

@@ -8,18 +8,8 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
-from hessdiag.nets.network import Network, check_sizes, uninitialized
+from hessdiag.nets.network import Network, activation_layer, check_sizes, seeded, uninitialized
 from hessdiag.nets.residual import stack
-from hessdiag.suggest import meant
-
-MODULES: dict[str, type[nn.Module]] = {
-    "linear": nn.Identity,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
-    "sigmoid": nn.Sigmoid,
-}
 
 
 class MLP(Network):
@@ -33,7 +23,7 @@ class MLP(Network):
         width: Of the hidden layers.
         in_features: Of the input; `width` by default, as in the papers' square networks.
         out_features: Of the output; `width` by default.
-        activation: A key of `MODULES`.
+        activation: A key of `hessdiag.nets.network.MODULES`.
         init: A key of `hessdiag.nets.INITS`; by default `he_uniform` for ReLU and `xavier_uniform` otherwise.
         bias: Whether layers have biases, which start at zero.
         seed: Of the weights; `None` takes torch's global random state.
@@ -63,11 +53,7 @@ class MLP(Network):
         batchnorm: bool = False,
         residual: bool = False,
     ) -> None:
-        if activation not in MODULES:
-            near = meant(str(activation), MODULES) or "relu"
-            raise SpecError(
-                f"unknown activation {activation!r}: not one of {', '.join(MODULES)}.", f"activation={near!r}"
-            )
+        layer_of = activation_layer(activation)
         ends = in_features or width, out_features or width
         if min(depth, width, *ends) < 1:
             raise SpecError(
@@ -76,7 +62,7 @@ class MLP(Network):
         inner = (ends[0] + ends[1]) * width + (depth - 2) * width**2 if depth > 1 else ends[0] * ends[1]
         check_sizes(depth, inner, dtype, depth="depth", width=("width", width))
         sizes = [ends[0], *[width] * (depth - 1), ends[1]]
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         layers: list[nn.Module] = []
         for fan_in, fan_out in pairwise(sizes):
             layer = uninitialized(fan_in, fan_out, bias=bias, dtype=dtype)
@@ -86,4 +72,4 @@ class MLP(Network):
                     layer.bias.zero_()
             layers.append(layer)
         normalization = partial(nn.BatchNorm1d, width, dtype=dtype) if batchnorm else None
-        super().__init__(*stack(layers, MODULES[activation], normalization, residual=residual))
+        super().__init__(*stack(layers, layer_of, normalization, residual=residual))

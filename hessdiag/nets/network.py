@@ -10,8 +10,19 @@ from torch import nn
 from hessdiag.errors import SpecError
 from hessdiag.machine.memory import free_bytes
 from hessdiag.machine.sizes import gib
+from hessdiag.suggest import meant
 
 MOST_LAYERS = 100_000  # modules of Python, a few kilobytes and fractions of a millisecond each
+
+
+MODULES: dict[str, type[nn.Module]] = {
+    "linear": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+}
 
 
 class Network(nn.Sequential):
@@ -27,6 +38,23 @@ class Network(nn.Sequential):
         if isinstance(index, slice):
             return nn.Sequential(OrderedDict(list(self._modules.items())[index]))
         return super().__getitem__(index)
+
+
+def activation_layer(name: str) -> type[nn.Module]:
+    """The layer of an activation.
+
+    Raises:
+        SpecError: if there is none of that name.
+    """
+    if name not in MODULES:
+        near = meant(str(name), MODULES) or "relu"
+        raise SpecError(f"unknown activation {name!r}: not one of {', '.join(MODULES)}.", f"activation={near!r}")
+    return MODULES[name]
+
+
+def seeded(seed: int | None) -> torch.Generator | None:
+    """A source of random numbers; `None`, torch's global one, without a seed."""
+    return None if seed is None else torch.Generator().manual_seed(seed)
 
 
 def check_sizes(layers: int, numbers: int, dtype: torch.dtype, *, depth: str, width: tuple[str, int]) -> None:

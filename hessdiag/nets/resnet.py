@@ -7,7 +7,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init
-from hessdiag.nets.network import Network
+from hessdiag.nets.network import Network, seeded
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import Residual
 
@@ -85,7 +85,7 @@ class ResNet(Network):
         super().__init__(stages)
         self.to(dtype)
         self.input_shape = (in_channels, resolution, resolution)
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        generator = seeded(seed)
         reinitialize(self, init or default_init("relu"), generator)
 
 

@@ -11,7 +11,8 @@ from hessdiag.errors import SpecError
 from hessdiag.nets import BUILTINS
 from hessdiag.nets.chain import Chain
 from hessdiag.nets.convnet import ConvNet, LeNet
-from hessdiag.nets.mlp import MLP, MODULES
+from hessdiag.nets.mlp import MLP
+from hessdiag.nets.network import MODULES
 
 
 def count(model):
