@@ -20,7 +20,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _HOME = Path(__file__).parents[1]
-_OF_VECTORS = ("linalg", "questions")  # rooms that hold vectors; the others evaluate and differentiate the model
+_OF_VECTORS = ("linalg", "statistics", "questions")  # rooms that hold vectors; the others run the model
 
 
 def measurement(less: str | None = None) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -79,8 +79,7 @@ def _told(words: Callable[[BaseException], ShortageError]) -> Iterator[None]:
 
 def shortage(error: BaseException, problem: Problem, less: str | None) -> ShortageError:
     """What ran out where, and what to do."""
-    device = "" if problem.device.type == "cpu" else f" on {problem.device}"
-    what = sentence(error, free_bytes(problem.device)).replace("memory ran out", f"memory ran out{device}", 1)
+    what = sentence(error, free_bytes(problem.device), "" if problem.device.type == "cpu" else str(problem.device))
     vectors = _room(error) in _OF_VECTORS
     cures = [less] if less and vectors else []
     samples = max(batches.samples(batch) for batch in problem.data)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.diagonals import at_hand
-from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.operator import InTerms, SymmetricOperator
 from hessdiag.machine.arithmetic import ieee
 
 _NEEDED = ("shape", "dtype", "device", "__matmul__")
@@ -90,13 +90,11 @@ def _look(operator: Adapted) -> None:
     Raises:
         ValueError: if the operator is not symmetric, or its products are not finite.
     """
-    from hessdiag.linalg.algebra import LinearCombination  # which needs this module
-
     generator = torch.Generator().manual_seed(0)
     pair = torch.randn(operator.shape[0], 2, generator=generator, dtype=torch.float64)
     pair = (pair / pair.norm(dim=0)).to(operator.device, operator.dtype)
     given = operator.operator
-    terms = given.terms if isinstance(given, LinearCombination) else ((1.0, given),)
+    terms = given.terms if isinstance(given, InTerms) else ((1.0, given),)
     images = [weight * (Adapted(part) @ pair).to(operator.dtype) for weight, part in terms]
     operator.precision = precision_of(given)  # which the first product may have changed
     scale = max(float(image.abs().max()) for image in images)  # squares may vanish or overflow

@@ -14,7 +14,7 @@ from hessdiag.linalg import diagonals, estimators
 from hessdiag.linalg.adapted import adapted, precision_of, refuse_unreal
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.estimators import Estimate
-from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.operator import InTerms, SymmetricOperator
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -182,7 +182,7 @@ class Operator(ABC):
         )
 
 
-class LinearCombination(Operator):
+class LinearCombination(Operator, InTerms):
     """w_1 A_1 + ... + w_k A_k of symmetric operators on one space, known through their products.
 
     Args:
@@ -199,8 +199,6 @@ class LinearCombination(Operator):
     >>> LinearCombination(((1.0, A), (-0.5, A))) @ torch.tensor([1.0, 0.0])
     tensor([1.0000, 0.5000])
     """
-
-    terms: tuple[tuple[float, SymmetricOperator], ...]
 
     def __init__(self, terms: Sequence[tuple[float, SymmetricOperator]]) -> None:
         flat: list[tuple[float, SymmetricOperator]] = []

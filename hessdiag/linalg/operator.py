@@ -24,3 +24,13 @@ class SymmetricOperator(Protocol):
 
     def __matmul__(self, vectors: Tensor, /) -> Tensor:
         """A @ v with v of shape (n,), or A @ V with V of shape (n, k)."""
+
+
+class InTerms:
+    """What a sum of operators says of itself: that it can be taken apart.
+
+    Attributes:
+        terms: Pairs of weight and operator.
+    """
+
+    terms: tuple[tuple[float, SymmetricOperator], ...]

@@ -14,6 +14,7 @@ _SIGNS = re.compile(
 )
 _ASKED = re.compile(r"(?:tried to allocate|unable to allocate) ([\d.]+) ?(bytes|[KMGT]i?B)", re.IGNORECASE)
 _FREE = re.compile(r"of which ([\d.]+) ?(bytes|[KMGT]i?B) is free", re.IGNORECASE)
+_RAN_OUT = "memory ran out"
 _UNITS = {"bytes": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 
 
@@ -57,19 +58,29 @@ def _bytes(found: re.Match[str] | None) -> int | None:
     return int(float(found[1]) * _UNITS[unit if unit == "bytes" else unit[0]])
 
 
-def sentence(error: BaseException, available: int | None = None) -> str:
+def sentence(error: BaseException, available: int | None = None, where: str = "") -> str:
     """What happened, with the numbers that are known, as the end of a sentence.
 
     >>> sentence(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4294967296 bytes."))
     'memory ran out: 4.0 GiB more were asked'
-    >>> sentence(MemoryError(), 2**30)
-    'memory ran out: 1.0 GiB are free'
+    >>> sentence(MemoryError(), 2**30, where="cuda:0")
+    'memory ran out on cuda:0: 1.0 GiB are free'
     """
     told = free(error)
     left = available if told is None else told
     known = ((asked(error), "more were asked"), (left, "are free"))
     parts = [f"{gib(size, 1 if size >= 2**30 else None)} {verb}" for size, verb in known if size is not None]
-    return f"memory ran out: {', and '.join(parts)}" if parts else "memory ran out"
+    what = f"{_RAN_OUT} on {where}" if where else _RAN_OUT
+    return f"{what}: {', and '.join(parts)}" if parts else what
+
+
+def tells_of_shortage(text: str) -> bool:
+    """Whether a text holds what `sentence` says.
+
+    >>> tells_of_shortage(sentence(MemoryError())), tells_of_shortage("the model cannot be copied")
+    (True, False)
+    """
+    return _RAN_OUT in text
 
 
 def fewer(count: int) -> int:

@@ -146,8 +146,8 @@ def test_all_commands_answer_as_for_the_twin():
         assert 0 < found.checks["hvp_two_steps"] < 1e-8
         assert "hvp_finite_difference" not in found.checks
         assert "central differences of gradients" in found.engine
-        assert found.verdict[0]["level"] == "note"
-        assert "cannot be differentiated twice" in found.verdict[0]["says"]
+        assert found.findings[0].level == "note"
+        assert "cannot be differentiated twice" in found.findings[0].says
 
 
 def test_a_kink_at_the_parameters_themselves_is_not_passed_over():
@@ -157,7 +157,7 @@ def test_a_kink_at_the_parameters_themselves_is_not_passed_over():
     found = diag_share(problem)
     assert found.status == "inexact"
     assert found.checks["hvp_two_steps"] > 0.1
-    assert "depend on their step" in found.verdict[0]["says"]
+    assert "depend on their step" in found.findings[0].says
 
 
 @pytest.mark.parametrize("scale", [1e4, 1.0, 1e-4])

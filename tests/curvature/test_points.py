@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from dataclasses import astuple
 from itertools import pairwise
 
 import pytest
@@ -181,11 +182,11 @@ def test_commands_take_the_differences_and_name_the_parameters():
     assert measured.measured == pytest.approx((float(expected[0]), float(expected[-1])), rel=1e-6)
     for one in (found, measured):
         assert one.status == "ok"
-        assert one.verdict[0]["level"] == "warn"
-        assert "0.bias" in one.verdict[0]["says"]
-        assert "0.weight" not in one.verdict[0]["says"]
+        assert one.findings[0].level == "warn"
+        assert "0.bias" in one.findings[0].says
+        assert "0.weight" not in one.findings[0].says
         assert "central differences" in one.engine
-        assert "--dtype" not in one.verdict[0]["try"]
+        assert "--dtype" not in one.findings[0].remedy
 
 
 @pytest.mark.parametrize("name", ["abs squared", "norm squared", "points on data"])
@@ -269,10 +270,10 @@ def test_a_residual_network_by_every_command():
     for command in (diag_share, eigs, spectrum, bounds, blocks):
         found = command(problem)
         assert found.status == "ok"
-        assert found.verdict[0]["level"] == "warn"
-        assert "3.last" in found.verdict[0]["says"]
-        assert found.to_result()["kinks"][0]["operation"] == "relu"
-        assert found.to_result()["point"]["kind"] == "kink"
+        assert found.findings[0].level == "warn"
+        assert "3.last" in found.findings[0].says
+        assert found.point.kinks[0].operation == "relu"
+        assert found.point.kind == "kink"
 
 
 def _blank(act, objective=None, pool=False, dtype=D):
@@ -362,7 +363,7 @@ def test_no_hessian_at_this_point(name):
     for command in (diag_share, eigs, bounds, blocks):
         measured = command(problem)
         assert measured.status == "inexact"
-        said = " | ".join(" ".join(finding.values()) for finding in measured.verdict)
+        said = " | ".join(" ".join(astuple(finding)) for finding in measured.findings)
         assert "no Hessian at this point" in said
         assert "exactly zero: second" not in said
         assert "dead" not in said
@@ -464,10 +465,10 @@ def test_gradients_of_something_else(name):
         HessianOperator(problem) @ torch.ones(problem.n_parameters, dtype=D)
     measured = eigs(problem)
     assert (measured.status, measured.negative_certificate.certain) == ("inexact", False)
-    assert not any(word in str(measured.verdict) for word in ("proven", "certain"))
+    assert not any(word in str(measured.findings) for word in ("proven", "certain"))
     if name == "straight through":
         assert ("0", "round") in found.point.rounds
-        assert "straight-through" in measured.verdict[0]["because"]
+        assert "straight-through" in measured.findings[0].because
         assert set(found.point.parameters) == {"0.linear.weight"}
 
 
@@ -496,8 +497,8 @@ def test_one_draw_of_torchs_random_numbers():
     found = eigs(problem)
     assert found.status == "ok"
     assert found.lowest[0].eigenvalue == pytest.approx(float(torch.linalg.eigvalsh(H)[0]), rel=1e-9)
-    assert "one draw" in found.verdict[0]["says"]
-    assert "two passes differ by" in found.verdict[0]["because"]
+    assert "one draw" in found.findings[0].says
+    assert "two passes differ by" in found.findings[0].because
 
 
 def test_random_numbers_of_another_source_are_named():
@@ -533,8 +534,8 @@ def test_parameters_that_a_forward_pass_rewrites(kind):
         problem = Problem(model, data, "ce")
         found = command(problem)
         assert found.status == "inexact"
-        assert "table.weight" in found.verdict[0]["says"]
-        assert len(found.verdict) == 1, "nothing else is said"
+        assert "table.weight" in found.findings[0].says
+        assert len(found.findings) == 1, "nothing else is said"
         shares.append(getattr(found, "trace", None))
         assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     if kind == "max_norm":

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hessdiag.curvature.point.result import Point
+from hessdiag.machine.shortage import tells_of_shortage
 from hessdiag.numbers import number
 
 NAMED = 3  # parameters or modules that a sentence names
@@ -230,7 +231,7 @@ def _unchecked(point: Point) -> Words:
         "The Hessian products could not be checked to be the derivative of the gradient.",
         point.why or "the model cannot be copied",
         "a smaller --batch-size, or a device with more memory"
-        if "memory ran out" in (point.why or "")
+        if tells_of_shortage(point.why or "")
         else "give the model as a function that builds it",
     )
 
