@@ -65,9 +65,7 @@ WITH_TORCH: set[str] = {
 LONG_MODULES: set[str] = {
     "hessdiag.questions.vanishing.view",
 }
-LONG_FUNCTIONS: set[str] = {
-    "hessdiag.questions.forward.command.command",
-}
+LONG_FUNCTIONS: set[str] = set()
 
 
 @dataclass(frozen=True)

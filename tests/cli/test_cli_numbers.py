@@ -13,7 +13,7 @@ import pytest
 
 from hessdiag.numbers import number
 from hessdiag.questions.common.verdict import SEVERITY
-from hessdiag.questions.documents import loads
+from hessdiag.questions.documents import loads, numbers_of
 from hessdiag.questions.pages import render, view_of
 from hessdiag.report.view import Table
 
@@ -77,7 +77,7 @@ def doc(request, hessdiag):
     """The document of a command, measured once for all tests."""
     if request.param not in MEASURED:
         MEASURED[request.param] = hessdiag(*split(request.param), "--json", "--no-progress", "--allow-inexact").out
-    return loads(MEASURED[request.param])
+    return numbers_of(loads(MEASURED[request.param]))
 
 
 def leaves(value):

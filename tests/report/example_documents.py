@@ -312,7 +312,17 @@ def forward(
         status="ok",
         problem={"model": "builtin:mlp", "dtype": "float64", "device": "cpu", "seed": 0},
         result={"inits": entries, "agreement": agreement},
-        theory={"inits": {"he_normal": {"mean_square_growth": 1.0, "exact": True}}},
+        theory={
+            "inits": {
+                "he_normal": {
+                    "mean_square_growth": 1.0,
+                    "typical_growth": 0.96,
+                    "rates": {"vjp": -0.04},
+                    "critical_width_per_depth": 1.9,
+                    "exact": True,
+                }
+            }
+        },
         checks={"he_normal_median_z": -2.0},
         verdict=[
             {

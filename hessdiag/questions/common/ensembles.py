@@ -9,8 +9,10 @@ import torch
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import Distribution, law
+from hessdiag.problem.device import notes
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.result import Subject
 
 T = TypeVar("T")
 
@@ -64,6 +66,17 @@ def drawn_from(init: str, distribution: Distribution | None = None) -> Distribut
     """
     weights = law(init, 1, 1, distribution)
     return weights.distribution if weights else None
+
+
+def built_in(device: str, place: torch.device | str, seed: int) -> Subject:
+    """What is measured, where the networks are fully connected ones that the question makes itself.
+
+    Args:
+        device: As it was asked for.
+        place: What came of it.
+        seed: Of all randomness.
+    """
+    return Subject(model="builtin:mlp", device=str(place), dtype="float64", seed=seed, notes=notes(device, place))
 
 
 class Meter:

@@ -8,6 +8,8 @@ from hessdiag.nets.initializers import Distribution
 from hessdiag.questions.common.ensembles import drawn_from
 from hessdiag.questions.forward.result import Target
 
+INITS = ("lecun", "xavier_normal", "he_normal")  # side by side, unless told otherwise
+
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:

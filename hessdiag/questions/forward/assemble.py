@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
 
+from hessdiag.fields import Number
 from hessdiag.nets.initializers import Distribution
-from hessdiag.questions.common.verdict import Z_ALLOWED, Status
+from hessdiag.questions.common.result import Provenance, Status, Subject
+from hessdiag.questions.common.verdict import Z_ALLOWED
 from hessdiag.questions.forward.asked import Asked
 from hessdiag.questions.forward.norms import Floats, ratio_statistics
 from hessdiag.questions.forward.result import (
@@ -122,7 +123,7 @@ def assembled(
     asked: Asked,
     entries: Sequence[InitRatios],
     *,
-    device: torch.device,
+    problem: Subject,
     interrupted: bool,
     resumed_pieces: int,
     theory: ForwardTheory | None = None,
@@ -132,27 +133,28 @@ def assembled(
     Args:
         asked: What was to be measured.
         entries: What was, of each initialization.
-        device: Where.
+        problem: Of which networks.
         interrupted: Whether an interrupt left out networks, initializations or gains.
         resumed_pieces: How many finished pieces of an earlier run were taken up.
         theory: What closed forms predict.
     """
-    checks = {f"{entry.init}_median_z": worst.z for entry in entries if (worst := entry.worst) is not None}
+    checks: dict[str, Number] = {
+        f"{entry.init}_median_z": worst.z for entry in entries if (worst := entry.worst) is not None
+    }
     solutions = [entry.solution for entry in entries if entry.solution is not None]
     status: Status = "ok" if all(found.tried or found.method == "exact" for found in solutions) else "inexact"
     return _judged(
         Forward(
+            status="interrupted" if interrupted else status,
+            problem=problem,
+            theory=theory,
+            checks=checks,
+            thresholds=dict.fromkeys(checks, Z_ALLOWED),
+            provenance=Provenance(resumed_pieces=resumed_pieces),
             inits=tuple(entries),
             agreement=tuple(row for entry in entries for row in _agreement(entry)),
             asked_seeds=asked.seeds if interrupted else None,
             asked_inits=asked.inits if interrupted else None,
-            predicted=theory,
-            status="interrupted" if interrupted else status,
-            checks=checks,
-            thresholds=dict.fromkeys(checks, Z_ALLOWED),
-            seed=asked.seed,
-            device=str(device),
-            resumed_pieces=resumed_pieces,
         )
     )
 
@@ -172,9 +174,9 @@ def _agreement(entry: InitRatios) -> list[LayerAgreement]:
     ]
 
 
-def unmeasured(seed: int, device: str) -> Forward:
+def unmeasured(problem: Subject) -> Forward:
     """The result of a run that was interrupted before two networks were done."""
-    return _judged(Forward(inits=(), status="interrupted", seed=seed, device=device))
+    return _judged(Forward(inits=(), agreement=(), status="interrupted", problem=problem))
 
 
 def _judged(measured: Forward) -> Forward:

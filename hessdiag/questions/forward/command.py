@@ -2,25 +2,23 @@
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from hessdiag.cli import output, signals
+from hessdiag.cli import output
+from hessdiag.cli.answer import answer, answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SWITCH, Names
-from hessdiag.cli.measure import answer
 from hessdiag.cli.options import Target, optional_model_options, output_options, resume_option
-from hessdiag.cli.output import Output, finish
-from hessdiag.cli.progress import reporter
-from hessdiag.cli.provenance import Clock, collect
+from hessdiag.cli.output import Output
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
-from hessdiag.report.document import document
 
 if TYPE_CHECKING:
-    from hessdiag.cli.progress import Reporter
+    from hessdiag.cli.progress import Reporter, Telling
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.forward.result import Forward
 
@@ -82,82 +80,122 @@ def command(
     hessdiag forward --init he_normal --solve median --per-layer
     hessdiag forward train.py:build --data batch.npz --init he_uniform -o forward.html
     """  # noqa: D301
+    force: bool = click.get_current_context().params["force"]
+    file = None if save is None else _weights_file(Path(save), inits, solve, force=force)
+    asked = _Asked(inits, seeds, distribution, solve, per_layer, resume, file)
+    if _is_of_model(bool(targets)):
+        return _of_model(targets, asked, out)
+    return _of_built_in(depth, width, activation, asked, out)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What may be asked of a model and of built-in networks alike; `inits` and `seeds` have defaults of their own."""
+
+    inits: tuple[str, ...]
+    seeds: int | None
+    distribution: Literal["uniform", "normal"] | None
+    solve: Literal["median", "rms"] | None
+    per_layer: bool
+    resume: str | None
+    save: output.Target | None
+
+
+def _is_of_model(has_model: bool) -> bool:
+    """Whether a MODEL is asked about: one of a configuration gives way to options of networks that are made up.
+
+    Raises:
+        SpecError: if options of the other kind are on the command line.
+    """
+    typed = _typed()
+    made_up = [name for name in OWN_NETWORKS if name in typed]
+    if not has_model or (made_up and "models" not in typed):
+        stray = [name for name in OF_A_MODEL if name in typed]
+        if stray:
+            path = click.get_current_context().command_path
+            raise SpecError(f"--{stray[0].replace('_', '-')} needs a MODEL.", f"{path} builtin:lenet")
+        return False
+    if made_up:
+        raise SpecError(
+            f"--{made_up[0]} is for networks that are made up; MODEL has its own.", "leave out MODEL, or the option"
+        )
+    return True
+
+
+def _typed() -> set[str]:
+    """The options and arguments that are on the command line."""
     ctx = click.get_current_context()
-    typed = {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
-    file = None if save is None else _weights_file(Path(save), inits, solve, force=ctx.params["force"])
-    options: dict[str, Any] = {"distribution": distribution, "solve": solve, "per_layer": per_layer, "resume": resume}
-    options |= ({"init": inits} if inits else {}) | ({"seeds": seeds} if seeds else {})
-    own = [name for name in OWN_NETWORKS if name in typed]
-    if targets and not (own and "models" not in typed):
-        if own:
-            raise SpecError(
-                f"--{own[0]} is for networks that are made up; MODEL has its own.", "leave out MODEL, or the option"
-            )
+    return {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
 
-        def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Forward":
-            from hessdiag.questions.forward.model import forward_model
 
-            return forward_model(problem, seed=seed, progress=progress, **options)
+def _of_model(targets: tuple[Target, ...], asked: _Asked, out: Output) -> int:
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Forward":
+        from hessdiag.questions.forward.asked import INITS
+        from hessdiag.questions.forward.model import MODEL_SEEDS, forward_model
 
-        def write(problem: "Problem", seed: int, measured: "Forward") -> None:
-            from hessdiag.questions.forward.model_weights import initialized
+        return forward_model(
+            problem,
+            init=asked.inits or INITS,
+            seeds=asked.seeds or MODEL_SEEDS,
+            seed=seed,
+            distribution=asked.distribution,
+            solve=asked.solve,
+            per_layer=asked.per_layer,
+            resume=asked.resume,
+            progress=progress,
+        )
 
-            if file is not None and not measured.interrupted:
-                _write(file, initialized(problem, measured.inits[0], seed))
+    def save(problem: "Problem", measured: "Forward") -> None:
+        from hessdiag.questions.forward.model_weights import initialized
 
-        def nothing(problem: "Problem") -> "Forward":
-            from hessdiag.questions.forward.assemble import unmeasured
+        if asked.save is not None and not measured.interrupted:
+            _write(asked.save, initialized(problem, measured.inits[0], targets[0].request["seed"]))
 
-            return unmeasured(targets[0].request["seed"], str(problem.device))
+    def unmeasured(problem: "Problem") -> "Forward":
+        from hessdiag.questions.common.described import described
+        from hessdiag.questions.forward.assemble import unmeasured
 
-        return answer("forward", targets, measure, out, write, unmeasured=nothing)
-    for name in OF_A_MODEL:
-        if name in typed:
-            raise SpecError(f"--{name.replace('_', '-')} needs a MODEL.", f"{ctx.command_path} builtin:lenet")
-    clock, seed = Clock(), ctx.params["seed"]
-    from hessdiag.problem.device import notes as device_notes
-    from hessdiag.questions.forward.assemble import unmeasured
-    from hessdiag.questions.forward.measure import forward, initialized
+        return unmeasured(described(problem))
 
-    with signals.computing(), reporter(out.progress) as progress:
-        try:
-            measured = forward(
-                depth=depth,
-                width=width,
-                activation=activation,
-                seed=seed,
-                device=ctx.params["device"],
-                progress=progress,
-                **options,
-            )
-        except KeyboardInterrupt:
-            measured = unmeasured(seed, ctx.params["device"])
+    return answer_of_model(targets, measure, out, save, unmeasured=unmeasured)
 
-    def save_weights() -> None:
-        if file is not None and not measured.interrupted:
-            _write(file, initialized(measured.inits[0], seed))
 
-    return finish(
-        document(
-            "forward",
-            status=measured.status,
-            problem={
-                "model": "builtin:mlp",
-                "device": measured.device,
-                "dtype": "float64",
-                "seed": seed,
-                "notes": list(device_notes(ctx.params["device"], measured.device)),
-            },
-            result=measured.to_result(),
-            theory=measured.theory,
-            checks=measured.checks,
-            thresholds=measured.thresholds,
-            verdict=measured.verdict,
-            provenance=collect(clock, measured.device, resumed_pieces=measured.resumed_pieces),
-        ),
-        out,
-        save_weights,
-    )
+def _of_built_in(depth: int, width: int, activation: str, asked: _Asked, out: Output) -> int:
+    params = click.get_current_context().params
+    device, seed = params["device"], params["seed"]
+
+    def measure(progress: "Telling") -> "Forward":
+        from hessdiag.questions.forward.asked import INITS
+        from hessdiag.questions.forward.measure import SEEDS, forward
+
+        return forward(
+            depth=depth,
+            width=width,
+            init=asked.inits or INITS,
+            activation=activation,
+            seeds=asked.seeds or SEEDS,
+            seed=seed,
+            device=device,
+            distribution=asked.distribution,
+            solve=asked.solve,
+            per_layer=asked.per_layer,
+            resume=asked.resume,
+            progress=progress,
+        )
+
+    def save(measured: "Forward") -> None:
+        from hessdiag.questions.forward.measure import initialized
+
+        if asked.save is not None and not measured.interrupted:
+            _write(asked.save, initialized(measured.inits[0], seed))
+
+    def unmeasured() -> "Forward":
+        from hessdiag.questions.common.ensembles import built_in
+        from hessdiag.questions.forward.assemble import unmeasured
+
+        return unmeasured(built_in(device, device, seed))
+
+    return answer(measure, out, save, unmeasured=unmeasured)
 
 
 def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> output.Target:

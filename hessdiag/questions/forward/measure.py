@@ -18,10 +18,19 @@ from hessdiag.nets import activations
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw, draw, law
 from hessdiag.problem.device import device_named
-from hessdiag.questions.common.ensembles import Plan, Run, distinct_inits, drawn_from, refuse_below, until_interrupted
+from hessdiag.questions.common.ensembles import (
+    Plan,
+    Run,
+    built_in,
+    distinct_inits,
+    drawn_from,
+    refuse_below,
+    until_interrupted,
+)
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.square_networks import predict
-from hessdiag.questions.forward.asked import Asked
+from hessdiag.questions.forward.asked import INITS, Asked
 from hessdiag.questions.forward.assemble import assembled, init_ratios
 from hessdiag.questions.forward.gain import FIRST_SHARE, closed_form
 from hessdiag.questions.forward.norms import Floats, chunk_count, pace
@@ -31,7 +40,6 @@ from hessdiag.questions.forward.solve import Ensemble, Solved, measure_and_solve
 from hessdiag.questions.forward.theory import exact_layers
 from hessdiag.theory.gaussian_nets import gate_moments
 
-INITS = ("lecun", "xavier_normal", "he_normal")
 SEEDS = 2000
 PACE_WORTH = 2**23  # weights that are drawn under each law from which their paces are measured first
 OF_A_LAYER = 4_000  # bytes of what is said of one
@@ -68,6 +76,7 @@ class _Asked(Asked):
         return math.sqrt(weights.variance * self.width) if weights else 1.0
 
 
+@recorded
 @ensemble(less="--seeds 100")
 def forward(
     *,
@@ -138,7 +147,7 @@ def forward(
     return assembled(
         asked,
         [entries[init] for init in asked.inits if init in entries],
-        device=place,
+        problem=built_in(device, place, seed),
         interrupted=interrupted,
         resumed_pieces=run.pieces.taken,
         theory=_theory(asked, entries),

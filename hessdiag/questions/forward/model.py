@@ -10,6 +10,7 @@ from hessdiag.machine.cost import refuse_many
 from hessdiag.nets.initializers import Distribution
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.described import described
 from hessdiag.questions.common.ensembles import (
     Plan,
     Run,
@@ -19,11 +20,11 @@ from hessdiag.questions.common.ensembles import (
     until_interrupted,
 )
 from hessdiag.questions.common.progress import Progress
-from hessdiag.questions.forward.asked import Asked
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.forward.asked import INITS, Asked
 from hessdiag.questions.forward.assemble import assembled, init_ratios
 from hessdiag.questions.forward.gain import COARSE, FINE, FIRST_SHARE, search_gain
 from hessdiag.questions.forward.layers import iterated_layer_gains
-from hessdiag.questions.forward.measure import INITS
 from hessdiag.questions.forward.model_norms import model_log_ratios
 from hessdiag.questions.forward.model_weights import Gains, WeightLayer, scaled, scales_of, weight_layers
 from hessdiag.questions.forward.norms import Floats, Stopped
@@ -44,6 +45,7 @@ class _Asked(Asked):
     layers: Mapping[str, WeightLayer]
 
 
+@recorded
 @measurement(less="--seeds 10")
 def forward_model(
     problem: Problem,
@@ -104,7 +106,7 @@ def forward_model(
     return assembled(
         asked,
         entries,
-        device=problem.device,
+        problem=described(problem),
         interrupted=interrupted and not everything,
         resumed_pieces=run.pieces.taken,
     )

@@ -1,13 +1,18 @@
 """What `forward` answers: the norm of a signal, layer by layer, over many random networks."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import math
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Literal
 
+from msgspec import Meta
+
+from hessdiag.fields import Count, NonEmpty, Number, Real, ascending, same_length
 from hessdiag.questions.common.agreement import LogMedianAgreement
 from hessdiag.questions.common.prediction import Theory
-from hessdiag.questions.common.verdict import Finding, Status
+from hessdiag.questions.common.result import OPTIONAL, Result
 
 Target = Literal["median", "rms"]
+Place = Annotated[int, Meta(ge=1, le=2**31)]  # of a layer
 
 FEWEST_CARRIERS = 30  # networks on which a root mean square must rest for its error to be believed
 
@@ -33,34 +38,45 @@ class RatioStatistics:
         dead_fraction: Share of networks whose layer is zero.
         live: How many are not.
         carriers: `(sum r^2)^2 / sum r^4`: how many networks the root mean square rests on.
-        kurtosis: `E r^4 / (E r^2)^2`, 1 where all networks agree; NaN where all are dead.
+        kurtosis: `E r^4 / (E r^2)^2`, 1 where all networks agree; NaN where all are dead, and in older documents.
         kurtosis_stderr: Its standard error, an underestimate where the tail is heavy.
     """
 
-    median: float
-    median_stderr: float
-    mean: float
-    mean_stderr: float | None
-    rms: float
-    rms_stderr: float | None
-    q05: float | None
-    q95: float | None
-    log_median: float
-    log_median_stderr: float
-    dead_fraction: float
-    live: int
-    carriers: float
-    kurtosis: float
-    kurtosis_stderr: float
+    median: Real
+    median_stderr: Real
+    mean: Real
+    mean_stderr: Number
+    rms: Real
+    rms_stderr: Number
+    q05: Number
+    q95: Number
+    log_median: Real
+    log_median_stderr: Real
+    dead_fraction: Real
+    live: Count
+    carriers: Real = math.nan
+    kurtosis: Real = math.nan
+    kurtosis_stderr: Real = math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerRatio(RatioStatistics):
+class Layer:
+    """A layer.
+
+    Attributes:
+        layer: Its number l, counted from 1.
+        name: Of the layer in the user's model; `None` in the built-in networks.
+    """
+
+    layer: Place
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRatio(RatioStatistics, Layer):
     """The ratio norm(h_l) / norm(x) in one layer.
 
     Attributes:
-        layer: l, counted from 1.
-        name: Of the layer in the user's model; `None` in the built-in networks.
         theory_median: The exact median; `None` where no closed form holds.
         theory_rms: The exact root mean square; `None` likewise.
         theory_log_median: Natural log of the exact median; `None` likewise.
@@ -69,14 +85,12 @@ class LayerRatio(RatioStatistics):
         z: Standard errors between the measured log-median and the exact one; `None` where too few networks tell.
     """
 
-    layer: int
-    name: str | None = None
-    theory_median: float | None
-    theory_rms: float | None
-    theory_log_median: float | None
-    theory_log_rms: float | None
-    theory_kurtosis: float | None = None
-    z: float | None
+    theory_median: Number
+    theory_rms: Number
+    theory_log_median: Number
+    theory_log_rms: Number
+    theory_kurtosis: Number = None
+    z: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,10 +104,10 @@ class Achieved:
         carriers: How many networks a root mean square rests on; `None` for a median, which rests on all.
     """
 
-    achieved: float
-    achieved_stderr: float | None
-    z: float | None
-    carriers: float | None = None
+    achieved: Real
+    achieved_stderr: Number
+    z: Number
+    carriers: Number = field(default=None, metadata=OPTIONAL)
 
     @property
     def tried(self) -> bool:
@@ -102,20 +116,16 @@ class Achieved:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerGain(Achieved):
+class LayerGain(Achieved, Layer):
     """The factor of one layer's weights, and the ratio after this layer with all layers' gains.
 
     Attributes:
-        layer: Counted from 1.
-        name: Of the layer in the user's model; `None` in the built-in networks.
         gain: The factor.
         gain_stderr: Its standard error (of a model's layer an upper bound); `None` for a closed form.
     """
 
-    layer: int
-    name: str | None
-    gain: float
-    gain_stderr: float | None
+    gain: Real
+    gain_stderr: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,11 +145,11 @@ class Solution(Achieved):
     """
 
     target: Target
-    gain: float
-    gain_stderr: float | None
+    gain: Real
+    gain_stderr: Number
     method: Literal["exact", "scaling", "bisection", "sequential"]
-    mean_square_growth: float | None
-    mean_square_growth_deep: float | None
+    mean_square_growth: Number
+    mean_square_growth_deep: Number
     layers: tuple[LayerGain, ...] | None = None
 
     @property
@@ -177,17 +187,26 @@ class InitRatios:
     init: str
     distribution: Literal["uniform", "normal"] | None
     activation: str | None
-    depth: int
-    width: int | None
-    seeds: int
-    median: float
-    median_stderr: float
-    rms: float
-    rms_stderr: float | None
-    log_median_per_layer: float
-    log_median_per_layer_stderr: float
-    layers: tuple[LayerRatio, ...]
+    depth: Count
+    width: Count | None
+    seeds: Count
+    median: Real
+    median_stderr: Real
+    rms: Real
+    rms_stderr: Number
+    log_median_per_layer: Real
+    log_median_per_layer_stderr: Real
+    layers: NonEmpty[LayerRatio]
     solution: Solution | None = None
+
+    def __post_init__(self) -> None:
+        """Layers ascend, gains are those of the layers, and a model's layers have names."""
+        ascending(layers=[layer.layer for layer in self.layers])
+        gains = self.solution.layers if self.solution is not None else None
+        same_length(layers=self.layers, gains=gains or None)
+        names = [layer.name for layer in self.layers] + [layer.name for layer in gains or ()]
+        if self.width is None and None in names:
+            raise ValueError("a layer has no `name`, and there is no `width`")
 
     @property
     def last(self) -> LayerRatio:
@@ -219,7 +238,7 @@ class LayerAgreement(LogMedianAgreement):
     """
 
     init: str
-    layer: int
+    layer: Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,58 +249,29 @@ class ForwardTheory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Forward:
+class Forward(Result):
     """Forward norms under several initializations.
+
+    The checks are, for each initialization, the largest deviation of a log-median from its exact value, in standard
+    errors. A gain that was tried on too few networks makes it "inexact".
 
     Attributes:
         inits: What was measured of each, in the order asked for; after an interrupt, of those that it left.
-        agreement: Every median that theory knows, beside it.
-        asked_seeds: Networks that were asked for, where an interrupt left fewer.
+        agreement: The medians that theory knows, beside it.
+        asked_seeds: Networks that were asked for, where an interrupt left out some of them, or a gain.
         asked_inits: And initializations.
-        predicted: What closed forms say; `None` where there are none.
-        status: Whether the measurement was interrupted, or a gain was measured on too few networks ("inexact").
-        checks: For each initialization, the largest deviation of a log-median from its exact value, in standard errors.
-        thresholds: What they allow.
-        findings: The verdict.
-        seed: Of all randomness.
-        device: Where it was computed.
-        resumed_pieces: How many finished pieces of an earlier run were taken up.
+        theory: What closed forms predict; `None` where there are none.
     """
 
-    inits: tuple[InitRatios, ...]
-    agreement: tuple[LayerAgreement, ...] = ()
-    asked_seeds: int | None = None
-    asked_inits: tuple[str, ...] | None = None
-    predicted: ForwardTheory | None = None
-    status: Status = "ok"
-    checks: dict[str, float | None] = field(default_factory=dict)
-    thresholds: dict[str, float] = field(default_factory=dict)
-    findings: tuple[Finding, ...] = ()
-    seed: int
-    device: str
-    resumed_pieces: int = 0
+    command: ClassVar[str] = "forward"
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether an interrupt left out networks, initializations or gains."""
-        return self.status == "interrupted"
+    theory: ForwardTheory | None = None
+    inits: tuple[InitRatios, ...]  # none after an interrupt before two networks
+    agreement: tuple[LayerAgreement, ...]
+    asked_seeds: Count | None = field(default=None, metadata=OPTIONAL)
+    asked_inits: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
 
-    @property
-    def theory(self) -> dict[str, Any] | None:
-        """What closed forms predict for each initialization."""
-        return None if self.predicted is None else asdict(self.predicted)
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        inits = [asdict(entry, dict_factory=_without_carriers) for entry in self.inits]
-        return {"inits": inits, "agreement": [asdict(row) for row in self.agreement]}
-
-
-def _without_carriers(items: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Of a median nobody asks how many networks it rests on."""
-    return {name: value for name, value in items if (name, value) != ("carriers", None)}
+    def __post_init__(self) -> None:
+        """All initializations are of the same layers."""
+        for init in self.inits:
+            same_length(**{"layers of the first": self.inits[0].layers, "layers of another": init.layers})

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
 from hessdiag.questions.common.agreement import farthest
 from hessdiag.questions.common.prediction import Theory
-from hessdiag.questions.common.verdict import (
-    Z_ALLOWED,
-    Finding,
-    Level,
-    agreement_finding,
-    interrupted_early,
-    most_severe_first,
-)
+from hessdiag.questions.common.result import Finding, Level
+from hessdiag.questions.common.verdict import Z_ALLOWED, agreement_finding, interrupted_early, most_severe_first
 from hessdiag.questions.forward.result import Achieved, Forward, InitRatios, LayerGain, Solution
 
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
@@ -29,7 +23,7 @@ def findings(measured: Forward) -> list[Finding]:
     """The verdict, one sentence for each initialization first."""
     if not measured.inits:
         return [interrupted_early()]
-    theory = measured.predicted.inits if measured.predicted else {}
+    theory = measured.theory.inits if measured.theory else {}
     found = [
         finding for entry in measured.inits for finding in (_signal(entry, theory.get(entry.init)), *_solution(entry))
     ]

@@ -8,6 +8,8 @@ from torch import nn
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.chain import measure as chain_module
 from hessdiag.questions.chain.measure import chain
+from hessdiag.questions.common.ensembles import built_in
+from hessdiag.questions.common.result import Result
 from hessdiag.questions.documents import loads
 from hessdiag.questions.forward import norms as forward_norms
 from hessdiag.questions.forward.assemble import unmeasured
@@ -27,13 +29,13 @@ def small_chunks(monkeypatch):
 
 
 def _text(command, found):
-    if command == "chain":
+    if isinstance(found, Result):
         forms = {form: render(loads(found.to_json()), form) for form in ("text", "markdown", "html")}
         return " ".join(forms["text"].split())
     problem = {"model": "m", "notes": [], "device": "cpu", "dtype": "float64", "seed": 0}
     doc = document(
         command, status=found.status, problem=problem, result=found.to_result(),
-        theory=found.theory if command == "forward" else None, checks=found.checks, verdict=found.verdict, provenance={},
+        theory=None, checks=found.checks, verdict=found.verdict, provenance={},
     )  # fmt: skip
     forms = {form: render(loads(dumps(doc)), form) for form in ("text", "markdown", "html")}
     return " ".join(forms["text"].split())
@@ -99,7 +101,7 @@ def test_the_first_distribution_answers_from_what_is_done():
 
 
 def test_before_two_networks_that_is_said():
-    assert "nothing can be said" in _text("forward", unmeasured(0, "cpu"))
+    assert "nothing can be said" in _text("forward", unmeasured(built_in("cpu", "cpu", 0)))
 
 
 @pytest.mark.parametrize("solve", [None, "median"])

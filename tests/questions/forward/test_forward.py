@@ -87,7 +87,7 @@ def test_medians_have_tabulated_values_and_are_measured(init, name, depth, width
     assert last.theory_rms == pytest.approx(1.0, rel=1e-12)
     assert abs(last.z) < 4
     assert abs(measured.inits[0].worst.z) < 4
-    assert "Measurement and exact theory agree." in [finding["says"] for finding in measured.verdict]
+    assert "Measurement and exact theory agree." in [finding.says for finding in measured.findings]
 
 
 @pytest.mark.parametrize(("init", "name"), [("he_uniform", "relu"), ("xavier_uniform", "linear")])
@@ -116,8 +116,7 @@ def test_default_inits_stand_side_by_side():
     assert he.log_median - xavier.log_median == pytest.approx(4 * math.log(2), abs=1e-9)
     assert lecun.theory_rms == pytest.approx(6.0**-4)
     assert xavier.theory_rms == pytest.approx(2.0**-4)
-    result = measured.to_result()
-    json.dumps(result)
+    result = json.loads(measured.to_json())["result"]
     keys = {"layer", "median", "mean", "rms", "dead_fraction", "theory_median", "theory_rms"}
     assert keys <= set(result["inits"][0]["layers"][0])
 
@@ -137,16 +136,16 @@ def test_orthogonal_linear_layers_keep_every_norm():
 
 
 def test_same_seed_same_bits():
-    one, two, other = (forward(depth=4, width=4, seeds=30, seed=s).to_result() for s in (1, 1, 2))
+    one, two, other = (forward(depth=4, width=4, seeds=30, seed=s).inits for s in (1, 1, 2))
     assert one == two
     assert one != other
 
 
 def test_verdict_names_the_gap_the_width_and_the_gain():
-    said = forward(depth=128, width=32, init="he_normal", seeds=60).verdict
-    assert any("193 times smaller than the average says" in finding["says"] for finding in said)
-    assert "width 244" in said[0]["try"]
-    assert "1.0420" in said[0]["try"]
+    said = forward(depth=128, width=32, init="he_normal", seeds=60).findings
+    assert any("193 times smaller than the average says" in finding.says for finding in said)
+    assert "width 244" in said[0].remedy
+    assert "1.0420" in said[0].remedy
 
 
 def test_an_interrupt_keeps_finished_distributions():
@@ -274,7 +273,7 @@ def test_a_search_agrees_with_the_closed_form_where_there_is_one():
 def test_a_gain_that_rests_on_a_few_networks_is_not_trusted():
     measured = forward(depth=48, width=4, init="he_normal", activation="gelu", seeds=60, solve="rms")
     assert measured.status == "inexact"
-    assert any("not to be trusted" in finding["says"] for finding in measured.verdict if finding["level"] == "bad")
+    assert any("not to be trusted" in finding.says for finding in measured.findings if finding.level == "bad")
 
 
 def test_what_no_gain_can_do_is_said():
