@@ -7,11 +7,12 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hessdiag.fields import Interval, Matrix, Numbers
 from hessdiag.linalg.blocks import norm_matrix
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import estimates
 from hessdiag.questions.blocks.proof import indefinite
-from hessdiag.questions.blocks.result import IndefinitePair, Interval, Matrix
+from hessdiag.questions.blocks.result import IndefinitePair
 from hessdiag.questions.common.block_squares import Squares
 from hessdiag.statistics.intervals import Average
 
@@ -24,7 +25,7 @@ ROUNDING = 1e3  # units of the last digit of |H| that cannot be told from zero
 
 @dataclass(frozen=True)
 class Estimate(Generic[V_co, E_co]):
-    """A number, list or matrix with its standard error and its ends of 95 %; these are `None` where it is exact."""
+    """A number, row or matrix with its standard error and its ends of 95 %; these are `None` where it is exact."""
 
     value: V_co
     stderr: E_co | None = None
@@ -32,7 +33,6 @@ class Estimate(Generic[V_co, E_co]):
 
 
 Number = Estimate[float | None, float]
-PerLayer = list[float | None]
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Assembled:
     norms: Norms[Matrix]
     gauss_newton: Norms[Matrix] | Norms[None]
     residual: Norms[Matrix] | Norms[None]
-    trace: Estimate[PerLayer, list[float]]
+    trace: Estimate[Numbers, Numbers]
     between_layers: Number
     residual_share: Number
     residual_diagonal: float | None
@@ -80,9 +80,12 @@ def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bo
     def written(average: Average) -> Estimate[Any, Any]:
         return _written(average, exact=exact, stopped=stopped)
 
+    def known(value: float) -> float | None:
+        return None if stopped and math.isnan(value) else value
+
     def share(part: Floats, whole: Floats) -> Number:
         value, error = estimates.share(part, whole)
-        return Estimate(known(value) if stopped else value, None if exact else error)
+        return Estimate(known(value), None if exact else error)
 
     norms = [Norms(written(blocks), written(whole)) for blocks, whole in found]
     own, rows = parts.diagonal(axis1=2, axis2=3), parts.sum(3)  # (samples, kinds, L)
@@ -95,18 +98,19 @@ def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bo
         trace=written(estimates.traces(squares)),
         between_layers=share(rows[:, 0] - own[:, 0], rows[:, 0]),
         residual_share=Estimate(None) if rest is None else share(rows[:, 2], rows[:, 1] + rows[:, 2]),
-        residual_diagonal=known(inside) if stopped else inside,
+        residual_diagonal=None if inside is None else known(inside),
         residual_diagonal_vanishes=None if stopped else vanishes,
         indefinite_pair=indefinite(problem.executed_layers, hessian, rounding) if exact else None,
         eigenvalue_bounds=None if stopped else _bounds(problem, hessian, rest),
     )
 
 
-def known(values: Any) -> Any:
-    """The same with `None` for NaN, which stands for what an interrupt left out."""
-    if isinstance(values, list):
-        return [known(value) for value in values]
-    return None if isinstance(values, float) and math.isnan(values) else values
+def plain(values: Floats, *, stopped: bool = False) -> Any:
+    """Numbers in tuples; after an interrupt with `None` for NaN, which stands for what it left out."""
+    if values.ndim:
+        return tuple(plain(row, stopped=stopped) for row in values)
+    value = float(values)
+    return None if stopped and math.isnan(value) else value
 
 
 def convex(problem: Problem) -> bool:
@@ -116,10 +120,10 @@ def convex(problem: Problem) -> bool:
 
 
 def _written(average: Average, *, exact: bool, stopped: bool) -> Estimate[Any, Any]:
-    value = average.value.tolist()
+    value = plain(average.value, stopped=stopped)
     if exact:
-        return Estimate(known(value) if stopped else value)
-    return Estimate(value, average.stderr.tolist(), (average.low.tolist(), average.high.tolist()))
+        return Estimate(value)
+    return Estimate(value, plain(average.stderr), (plain(average.low), plain(average.high)))
 
 
 def _norms(squares: Squares, kind: int) -> tuple[Average, Average]:

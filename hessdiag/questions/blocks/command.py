@@ -4,14 +4,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.measure import Measurement, answer
 from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.blocks.result import Blocks
 
 
 @click.command("blocks", cls=Command)
@@ -35,14 +36,14 @@ def command(targets: tuple[Target, ...], probes: int | None, resume: str | None,
     hessdiag blocks builtin:lenet --probes 128 -o blocks.html
     """  # noqa: D301
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Blocks":
         from hessdiag.questions.blocks.measure import blocks
 
         return blocks(problem, probes=probes, seed=seed, resume=resume, progress=progress)
 
-    def unmeasured(problem: "Problem") -> Measurement:
+    def unmeasured(problem: "Problem") -> "Blocks":
         from hessdiag.questions.blocks import measure as blocks
 
         return blocks.unmeasured(problem)
 
-    return answer("blocks", targets, measure, out, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, unmeasured=unmeasured)

@@ -13,11 +13,12 @@ from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.curvature.received import NoGaussNewtonError
 from hessdiag.errors import SpecError
+from hessdiag.fields import Numbers
 from hessdiag.machine import processes
 from hessdiag.machine.work import Work
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import exact as blocks_exact
-from hessdiag.questions.blocks.assemble import Assembled, Estimate, PerLayer, assembled, convex, known
+from hessdiag.questions.blocks.assemble import Assembled, Estimate, assembled, convex, plain
 from hessdiag.questions.blocks.masses import diagonal_masses, most_rows
 from hessdiag.questions.blocks.proof import witnesses
 from hessdiag.questions.blocks.result import Blocks
@@ -25,11 +26,14 @@ from hessdiag.questions.blocks.verdict import findings
 from hessdiag.questions.common import block_squares, operators
 from hessdiag.questions.common.block_squares import Squares
 from hessdiag.questions.common.certificate import Certificate, certificate
+from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.identity import identity
 from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.outlay import Outlay, outlay
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import Provenance
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
@@ -37,10 +41,11 @@ from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
 EXACT_UP_TO = 5_000  # parameters: the whole matrices
 PROBES = 32  # random vectors per layer beyond
 
-Masses = Estimate[PerLayer | None, list[float]]
+Masses = Estimate[Numbers | None, Numbers]
 NO_MASSES: Masses = Estimate(None)
 
 
+@recorded
 @measurement(less="--probes 10")
 def blocks(
     problem: Problem | HessianOperator,
@@ -76,7 +81,7 @@ def blocks(
     >>> data = [(torch.ones(1, 1).double(), torch.ones(1, 1).double())]
     >>> found = blocks(Problem(model, data=data, loss="mse"))  # (w v - 1)^2: H = [[8, 14], [14, 8]], G = 8 everywhere
     >>> found.frobenius, found.residual
-    ([[8.0, 14.0], [14.0, 8.0]], [[0.0, 6.0], [6.0, 0.0]])
+    (((8.0, 14.0), (14.0, 8.0)), ((0.0, 6.0), (6.0, 0.0)))
     """
     if probes is not None and probes < 2:
         raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
@@ -164,7 +169,7 @@ def _exactly(
     else:
         return None
     numbers = assembled(problem, found.squares, precision, exact=True)
-    masses: Masses = Estimate(known(found.masses.tolist()))
+    masses: Masses = Estimate(plain(found.masses, stopped=True))
     engine = f"{prefix}{matrices.engine}{suffix}"
     return _Computed(found.squares, numbers, masses, engine, found.squares.interrupted)
 
@@ -197,7 +202,7 @@ def _masses(operator: HessianOperator, numbers: Assembled, rows: int, seed: int)
     if numbers.residual_diagonal_vanishes and convex(operator.problem):
         return Estimate(numbers.trace.value, numbers.trace.stderr), 0
     mass, error, products = diagonal_masses(operator, rows, seed)
-    return Estimate(mass.tolist(), error.tolist()), products
+    return Estimate(plain(mass), plain(error)), products
 
 
 def _judged(
@@ -214,16 +219,12 @@ def _judged(
         otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
     )
     measured = replace(
-        _result(problem, found, split, proof, engine),
+        examined(_result(problem, found, split, proof, engine), checks),
         status="interrupted" if found.interrupted else "inexact" if checks.failed else "ok",
-        checks=checks.checks,
-        trusted=not checks.failed,
-        check_tolerance=checks.tolerance,
-        point=checks.point,
-        resumed_pieces=pieces.taken,
+        provenance=Provenance(resumed_pieces=pieces.taken),
         indefinite_pair=None if checks.failed else pair,  # it would prove something
     )
-    return replace(measured, findings=tuple(findings(measured, problem)))
+    return replace(measured, findings=tuple(findings(measured)))
 
 
 def unmeasured(problem: Problem) -> Blocks:
@@ -240,10 +241,12 @@ def _result(problem: Problem, found: _Computed, split: _Split, proof: Certificat
     layers, numbers = problem.executed_layers, found.numbers
     norms, gauss_newton, residual = numbers.norms, numbers.gauss_newton, numbers.residual
     return Blocks(
-        names=[layer.name for layer in layers],
-        kinds=[layer.kind for layer in layers],
-        sizes=[layer.size for layer in layers],
-        depths=list(problem.depths),
+        status="interrupted",
+        problem=described(problem),
+        names=tuple(layer.name for layer in layers),
+        kinds=tuple(layer.kind for layer in layers),
+        sizes=tuple(layer.size for layer in layers),
+        depths=tuple(problem.depths),
         parameters=problem.n_parameters,
         frobenius=norms.blocks.value,
         frobenius_stderr=norms.blocks.stderr,
@@ -284,6 +287,4 @@ def _result(problem: Problem, found: _Computed, split: _Split, proof: Certificat
         probes=0 if numbers.exact else len(found.squares.parts),
         hvps=found.squares.products + found.rows,
         engine=engine,
-        checks={},
-        status="interrupted",
     )

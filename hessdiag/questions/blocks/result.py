@@ -1,14 +1,14 @@
 """What `blocks` finds, as numbers: norms of layer blocks, what they share out, and what they prove."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
+from hessdiag.fields import Count, Interval, Matrix, NonEmpty, Number, Numbers, Real, same_length, square
 from hessdiag.questions.common.certificate import Certificate
 from hessdiag.questions.common.matrices import LossInOutput
-from hessdiag.questions.common.measured import Measured
+from hessdiag.questions.common.result import Measured
 
-Matrix = list[list[float | None]]  # `None`: not measured
-Interval = tuple[float, float]
+UNKNOWN = Certificate(False)
 
 
 @dataclass(frozen=True)
@@ -16,10 +16,10 @@ class IndefinitePair:
     """Two layers with |H_lm|^2 > |H_ll| |H_mm|, which no semidefinite matrix has; `ratio` is the quotient."""
 
     layers: tuple[str, str]
-    ratio: float
+    ratio: Real
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Blocks(Measured):
     """Frobenius norms of the layer blocks of H = G + R, G the Gauss-Newton matrix and R the residual.
 
@@ -63,50 +63,74 @@ class Blocks(Measured):
         probes: Random vectors per layer; 0 if exact.
         hvps: Hessian-vector products spent, self-checks not counted; a whole Hessian counts as N, by whatever route.
         engine: How products were computed.
-        status: "ok", "inexact" (a self-check failed) or "interrupted".
     """
 
-    names: list[str]
-    kinds: list[str]
-    sizes: list[int]
-    depths: list[int | None]
-    parameters: int
+    command: ClassVar[str] = "blocks"
+
+    names: NonEmpty[str]
+    kinds: tuple[str, ...]
+    sizes: tuple[Count, ...]
+    depths: tuple[Count | None, ...] = ()
+    parameters: Count
     frobenius: Matrix
     frobenius_stderr: Matrix | None
-    frobenius_interval: tuple[Matrix, Matrix] | None
+    frobenius_interval: tuple[Matrix, Matrix] | None = None
     gauss_newton: Matrix | None
     gauss_newton_stderr: Matrix | None
-    gauss_newton_interval: tuple[Matrix, Matrix] | None
+    gauss_newton_interval: tuple[Matrix, Matrix] | None = None
     residual: Matrix | None
     residual_stderr: Matrix | None
-    residual_interval: tuple[Matrix, Matrix] | None
-    split_missing: str | None
-    loss_in_output: LossInOutput | None
-    loss_uses_parameters: bool | None
-    trace: list[float | None]
-    trace_stderr: list[float] | None
-    trace_interval: tuple[list[float], list[float]] | None
-    diagonal_mass: list[float | None] | None
-    diagonal_mass_stderr: list[float] | None
-    norm: float | None
-    norm_stderr: float | None
-    norm_interval: Interval | None
-    gauss_newton_norm: float | None
-    gauss_newton_norm_stderr: float | None
-    gauss_newton_norm_interval: Interval | None
-    residual_norm: float | None
-    residual_norm_stderr: float | None
-    residual_norm_interval: Interval | None
-    between_layers: float | None
-    between_layers_stderr: float | None
-    residual_share: float | None
-    residual_share_stderr: float | None
-    residual_diagonal: float | None
+    residual_interval: tuple[Matrix, Matrix] | None = None
+    split_missing: str | None = None
+    loss_in_output: LossInOutput | None = None
+    loss_uses_parameters: bool | None = None
+    trace: Numbers
+    trace_stderr: Numbers | None
+    trace_interval: tuple[Numbers, Numbers] | None = None
+    diagonal_mass: Numbers | None
+    diagonal_mass_stderr: Numbers | None
+    norm: Number
+    norm_stderr: Number
+    norm_interval: Interval | None = None
+    gauss_newton_norm: Number
+    gauss_newton_norm_stderr: Number
+    gauss_newton_norm_interval: Interval | None = None
+    residual_norm: Number
+    residual_norm_stderr: Number
+    residual_norm_interval: Interval | None = None
+    between_layers: Number
+    between_layers_stderr: Number
+    residual_share: Number
+    residual_share_stderr: Number
+    residual_diagonal: Number
     residual_diagonal_vanishes: bool | None
     indefinite_pair: IndefinitePair | None
-    negative_certificate: Certificate
-    eigenvalue_bounds: tuple[float, float] | None
+    negative_certificate: Certificate = UNKNOWN
+    eigenvalue_bounds: Interval | None
     method: Literal["exact", "probes"]
-    probes: int
-    hvps: int
-    engine: str
+    probes: Count
+    hvps: Count
+    engine: str = ""
+
+    def __post_init__(self) -> None:
+        """Lists and matrices have an entry for each layer, and both parts of the Hessian are there or neither."""
+        same_length(
+            names=self.names,
+            kinds=self.kinds,
+            sizes=self.sizes,
+            trace=self.trace,
+            trace_stderr=self.trace_stderr,
+            diagonal_mass=self.diagonal_mass,
+            diagonal_mass_stderr=self.diagonal_mass_stderr,
+        )
+        square(
+            len(self.names),
+            frobenius=self.frobenius,
+            gauss_newton=self.gauss_newton,
+            residual=self.residual,
+            frobenius_stderr=self.frobenius_stderr,
+            gauss_newton_stderr=self.gauss_newton_stderr,
+            residual_stderr=self.residual_stderr,
+        )
+        if (self.gauss_newton is None) != (self.residual is None):
+            raise ValueError("one of `gauss_newton` and `residual` is null, and the other is not")

@@ -5,7 +5,6 @@ import math
 import numpy as np
 
 from hessdiag.numbers import counted, number, percent, times, with_interval
-from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.common import output_verdict
 from hessdiag.questions.common.verdict import (
@@ -26,23 +25,23 @@ LEAST_LAYERS = 4
 
 
 @most_severe_first
-def findings(blocks: Blocks, problem: Problem) -> list[Finding]:
+def findings(blocks: Blocks) -> list[Finding]:
     """The verdict on measured block norms, the most important sentence first."""
     tolerance = blocks.check_tolerance
     found = checks_findings(blocks.checks, tolerance, blocks.point)
     if blocks.point is None or blocks.point.trusted:  # else there is a cause already
         found += output_verdict.check_findings(blocks.checks, tolerance)
     if not blocks.trusted:
-        return [*found, *data_findings(problem)]
+        return [*found, *data_findings(blocks.problem)]
     if blocks.norm is None:
-        return [*found, *_stopped(blocks), *data_findings(problem)]
+        return [*found, *_stopped(blocks), *data_findings(blocks.problem)]
     if blocks.norm == 0:
         return [*found, nothing_there(_nothing_there(), blocks.point)]
     found += _between(blocks)
     if blocks.residual_share is None:
         found.append(_no_split(blocks))
     elif blocks.loss_in_output == "linear":
-        found.append(output_verdict.linear_finding(problem))
+        found.append(output_verdict.linear_finding(blocks.problem))
     else:
         found += [_residual(blocks), *_within(blocks)]
     found += output_verdict.elsewhere_findings(blocks.loss_uses_parameters)
@@ -50,8 +49,8 @@ def findings(blocks: Blocks, problem: Problem) -> list[Finding]:
     found += _dominant(blocks)
     found += _depth(blocks)
     found += _unreached(blocks)
-    found += _precision(blocks, problem)
-    found += data_findings(problem)
+    found += _precision(blocks)
+    found += data_findings(blocks.problem)
     return found
 
 
@@ -293,7 +292,7 @@ def _unreached(blocks: Blocks) -> list[Finding]:
     ]
 
 
-def _precision(blocks: Blocks, problem: Problem) -> list[Finding]:
+def _precision(blocks: Blocks) -> list[Finding]:
     assert blocks.norm is not None
     found = []
     if blocks.norm_stderr is not None and blocks.norm_interval and blocks.norm_stderr > ROUGH * blocks.norm:
@@ -306,5 +305,4 @@ def _precision(blocks: Blocks, problem: Problem) -> list[Finding]:
             )
         )
     typical = blocks.norm / blocks.parameters
-    dtype = str(problem.dtype).removeprefix("torch.")
-    return found + underflow_findings(typical, "their root mean square", dtype)
+    return found + underflow_findings(typical, "their root mean square", blocks.problem.dtype)

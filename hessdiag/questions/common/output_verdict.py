@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from hessdiag.curvature.linearization import AT_KINK
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.verdict import Finding
+from hessdiag.questions.common.result import Finding, ModelSubject
 
 FINEST = 1e-5  # tolerance in float64
 
@@ -19,11 +19,11 @@ _OTHER_CURE = (
 )
 
 
-def check_findings(checks: Mapping[str, float | None], tolerance: float) -> list[Finding]:
+def check_findings(checks: Mapping[str, float | None], tolerance: float | None) -> list[Finding]:
     """Findings for the comparison of a Gauss-Newton product with the linearized model, where it failed or is missing."""
     if "ggn_quadratic_form" not in checks:
         return []
-    error = checks["ggn_quadratic_form"]
+    error, tolerance = checks["ggn_quadratic_form"], tolerance or 0.0
     if error is None:
         return [
             Finding(
@@ -74,14 +74,17 @@ def kink_findings(outputs_at_kink: bool | None) -> list[Finding]:
     ]
 
 
-def linear_finding(problem: Problem) -> Finding:
+def linear_finding(problem: Problem | ModelSubject) -> Finding:
     """Why a Gauss-Newton matrix is zero though the outputs depend on the parameters."""
-    loss = problem.loss_of_output
-    kind = loss.kind if loss is not None else None
+    if isinstance(problem, ModelSubject):
+        name, kind = problem.loss, problem.loss_kind
+    else:
+        loss = problem.loss_of_output
+        name, kind = problem.loss_name, None if loss is None else loss.kind
     between = " between its kinks" if kind == "l1" else ""
     return Finding(
         "warn",
-        f"The Gauss-Newton matrix is zero because the loss {problem.loss_name} is linear in what it receives{between}.",
+        f"The Gauss-Newton matrix is zero because the loss {name} is linear in what it receives{between}.",
         "its second derivative in the output vanishes there, as that of every likelihood of log-probabilities does; the outputs do depend on the parameters",
         _CURES.get(kind or "", _OTHER_CURE),
     )

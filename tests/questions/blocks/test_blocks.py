@@ -1,4 +1,5 @@
 import itertools
+import json
 import math
 
 import numpy as np
@@ -16,7 +17,7 @@ from hessdiag.questions.blocks import measure as module
 from hessdiag.questions.blocks.masses import diagonal_masses
 from hessdiag.questions.blocks.measure import blocks
 from hessdiag.questions.common.block_squares import Squares, by_layer
-from hessdiag.report.document import dumps, plain
+from hessdiag.questions.documents import document, loads, read
 from tests.curvature.test_hessian import CASES
 from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic
@@ -220,7 +221,7 @@ def test_the_numbers_do_not_depend_on_the_vectors_per_pass(monkeypatch, chunk):
 
 def test_same_seed_same_bits():
     problem = SPLIT["two batches, gelu, mse"]()
-    first, second = (blocks(problem, probes=4, seed=7).to_result() for _ in range(2))
+    first, second = (document(blocks(problem, probes=4, seed=7))["result"] for _ in range(2))
     assert first == second
     assert blocks(problem, probes=4, seed=8).norm != first["norm"]
 
@@ -233,7 +234,7 @@ def test_an_objective_has_no_split(probes):
     assert [getattr(found, name) for name in split] == [None] * 6
     assert found.norm == pytest.approx(math.sqrt(14))  # of a diagonal matrix, signs see the norm without error
     assert found.diagonal_mass == pytest.approx([6])
-    assert "objective" in " ".join(item["says"] for item in found.verdict)
+    assert "objective" in " ".join(finding.says for finding in found.findings)
     assert found.eigenvalue_bounds == pytest.approx((-math.sqrt(14), math.sqrt(14)))
 
 
@@ -243,7 +244,7 @@ def test_a_dead_network_has_no_curvature():
     found = blocks(Problem(model, data=[(torch.ones(4, 2).double(), torch.zeros(4, 1).double())], loss="mse"))
     assert found.norm == 0
     assert math.isnan(found.between_layers)
-    assert [item["level"] for item in found.verdict] == ["bad"]
+    assert [finding.level for finding in found.findings] == ["bad"]
 
 
 def test_an_interruption_keeps_whole_rounds():
@@ -294,7 +295,7 @@ def test_what_is_tiny_beside_the_whole_is_not_taken_for_rounding():
 
 
 def _said(problem, **options):
-    return " | ".join(item["says"] for item in blocks(problem, **options).verdict)
+    return " | ".join(finding.says for finding in blocks(problem, **options).findings)
 
 
 def test_the_verdict_says_what_it_should():
@@ -328,7 +329,7 @@ def test_a_coupling_counts_with_both_of_its_blocks():
         return (2 * a * a + 3 * a * b + 2 * b * b).sum()
 
     found = blocks(Problem(model, data=[(_x(1, 1), _x(1, 1))], objective=objective))
-    because = next(item["because"] for item in found.verdict if "takes part in most" in item["says"])
+    because = next(finding.because for finding in found.findings if "takes part in most" in finding.says)
     assert "the coupling of layers a and b, with 36.0 %" in because
 
 
@@ -346,7 +347,7 @@ def test_blocks_that_change_with_depth_are_noticed(gain, noticed):
     for index, layer in enumerate(layers):
         layer.weight.data = gain**index * torch.eye(4)
     problem = Problem(nn.Sequential(*layers).double(), data=[(_x(8, 4), _x(8, 4))], loss="mse")
-    said = [item["says"] for item in blocks(problem).verdict if "with depth" in item["says"]]
+    said = [finding.says for finding in blocks(problem).findings if "with depth" in finding.says]
     assert len(said) == (noticed is not None)
     assert noticed is None or noticed in said[0]
 
@@ -376,8 +377,8 @@ def test_depth_is_the_order_of_execution(gain, noticed):
     problem = Problem(Backwards(gain).double(), data=data, loss="mse")
     for found in (blocks(problem), blocks(problem, probes=4)):
         inner = [f"layers.{index}" for index in range(5, -1, -1)]
-        assert found.names == ["short", *inner, "temperature"]
-        assert found.depths == [None, 1, 2, 3, 4, 5, 6, None]
+        assert found.names == ("short", *inner, "temperature")
+        assert found.depths == (None, 1, 2, 3, 4, 5, 6, None)
     layers = [nn.Linear(4, 4, bias=False) for _ in range(6)]
     for index, layer in enumerate(layers):
         layer.weight.data = gain**index * torch.eye(4)
@@ -391,15 +392,16 @@ def test_depth_is_the_order_of_execution(gain, noticed):
         for j, column in enumerate(slices):
             expected = float(H[row.start : row.stop, column.start : column.stop].norm())
             assert found.frobenius[i][j] == pytest.approx(expected, rel=1e-9, abs=1e-12)
-    said = [item["says"] for item in found.verdict if "with depth" in item["says"]]
+    said = [finding.says for finding in found.findings if "with depth" in finding.says]
     assert len(said) == (noticed is not None)
     assert noticed is None or noticed in said[0]
 
 
 def test_the_result_is_plain():
     for options in ({}, {"probes": 3}):
-        result = blocks(SPLIT["conv, relu, mse"](), **options).to_result()
-        assert dumps(plain(result))
+        found = blocks(SPLIT["conv, relu, mse"](), **options)
+        result = json.loads(found.to_json())["result"]
+        assert read(loads(found.to_json())) == found
         assert result["names"] == ["0", "2", "5"]
         assert {"frobenius", "gauss_newton", "residual", "trace", "method"} <= set(result)
 
@@ -538,11 +540,11 @@ def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, 
         taken = ended.resumed_pieces + (2 * 8 if probes else 0)
     resumed = blocks(_deep_problem(), probes=probes, resume=tmp_path)
     assert resumed.resumed_pieces >= taken
-    assert resumed.to_result() == whole.to_result()
-    assert (resumed.verdict, resumed.status, resumed.checks) == (whole.verdict, whole.status, whole.checks)
+    assert document(resumed)["result"] == document(whole)["result"]
+    assert (resumed.findings, resumed.status, resumed.checks) == (whole.findings, whole.status, whole.checks)
     again = blocks(_deep_problem(), probes=probes, resume=tmp_path)
     assert again.resumed_pieces == (4 * probes if probes else 4), "probes, or layers"
-    assert again.to_result() == whole.to_result()
+    assert document(again)["result"] == document(whole)["result"]
     with pytest.raises(SpecError, match="another run: seed was 0 and is 1"):
         blocks(_deep_problem(), probes=probes, seed=1, resume=tmp_path)
 

@@ -14,9 +14,8 @@ from hessdiag.machine import cost, memory
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import measure as module
 from hessdiag.questions.blocks.measure import blocks
-from hessdiag.questions.documents import loads
+from hessdiag.questions.documents import document, loads
 from hessdiag.questions.pages import render
-from hessdiag.report.document import document, dumps
 from tests.interrupts import ends_after
 from tests.reference import brute_force_hessian
 
@@ -36,11 +35,7 @@ def _problem(objective=False):
 
 def _rendered(found):
     """The document is valid, and every format takes it."""
-    doc = document(
-        "blocks", status=found.status, problem={"model": "m", "notes": []}, result=found.to_result(),
-        theory=found.theory, checks=found.checks, verdict=found.verdict, provenance={},
-    )  # fmt: skip
-    return {form: render(loads(dumps(doc)), form) for form in ("text", "markdown", "html")}["text"]
+    return {form: render(loads(found.to_json()), form) for form in ("text", "markdown", "html")}["text"]
 
 
 def _without_space(monkeypatch):
@@ -112,7 +107,7 @@ def test_layers_that_are_done_are_taken_up(route, tmp_path, monkeypatch):
     assert taken == sorted(taken)
     resumed = blocks(_problem(), resume=tmp_path)
     assert resumed.resumed_pieces >= 2
-    assert resumed.to_result() == whole.to_result()
+    assert document(resumed)["result"] == document(whole)["result"]
 
 
 def test_a_layer_that_mixes_samples_only_there_is_measured_by_products(monkeypatch):
