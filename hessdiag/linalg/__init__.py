@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from hessdiag.linalg.densities import Density
     from hessdiag.linalg.diagonals import DiagonalEstimate
     from hessdiag.linalg.discs import Discs
-    from hessdiag.linalg.eigensolver import Eigenpairs
+    from hessdiag.linalg.eigenpairs import Eigenpairs
     from hessdiag.linalg.estimators import Estimate
     from hessdiag.linalg.operator import SymmetricOperator
     from hessdiag.linalg.tridiagonal import Tridiagonal
@@ -22,7 +22,7 @@ _HOMES = {
     "Density": "hessdiag.linalg.densities",
     "DiagonalEstimate": "hessdiag.linalg.diagonals",
     "Discs": "hessdiag.linalg.discs",
-    "Eigenpairs": "hessdiag.linalg.eigensolver",
+    "Eigenpairs": "hessdiag.linalg.eigenpairs",
     "Estimate": "hessdiag.linalg.estimators",
     "LinearCombination": "hessdiag.linalg.algebra",
     "Operator": "hessdiag.linalg.algebra",

@@ -12,7 +12,8 @@ from hessdiag.linalg.adapted import adapted
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.discs import Discs
-from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
+from hessdiag.linalg.eigenpairs import Eigenpairs
+from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate, refuse_less
 from hessdiag.linalg.inclusion import LEAST_PROBES
 from hessdiag.linalg.operator import SymmetricOperator

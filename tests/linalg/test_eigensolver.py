@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse.linalg import LinearOperator, eigsh
 
-from hessdiag.linalg import eigensolver
-from hessdiag.linalg.eigensolver import dense_eigenpairs, extreme_eigenpairs, padded, smallest_basis
+from hessdiag.linalg.eigenpairs import ROUNDING, dense_eigenpairs, padded
+from hessdiag.linalg.eigensolver import extreme_eigenpairs, smallest_basis
 from hessdiag.linalg.krylov import KrylovSpace
 from tests.linalg.test_lanczos import Counting, rotated
 
@@ -51,7 +51,7 @@ def test_prescribed_spectra(name, dtype, block):
     assert pairs.converged.all()
     assert sum(A.widths) == pairs.products
     # A residual of tol |theta| puts the value within it; 32 units of rounding of the norm are always allowed.
-    allowed = (1e-3 * true.abs()).clamp(min=1.1 * eigensolver.ROUNDING * torch.finfo(dtype).eps * norm)
+    allowed = (1e-3 * true.abs()).clamp(min=1.1 * ROUNDING * torch.finfo(dtype).eps * norm)
     assert ((pairs.values - true).abs() <= allowed).all(), (pairs.values, true)
     V = pairs.vectors.double()
     residuals = (A.A.double() @ V - V * pairs.values).norm(dim=0)

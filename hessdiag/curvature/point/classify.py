@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from hessdiag.curvature.point.line import Line, Sample, cosine, finite
@@ -223,14 +222,3 @@ class Judge:
 
     def _outcome(self, finding: Finding, sample: Sample, jump: Tensor | None = None) -> Outcome:
         return Outcome(finding, sample, self.error(sample), jump)
-
-
-def named(names: tuple[str, ...], places: tuple[slice, ...], apart: Tensor, scale: float) -> tuple[str, ...]:
-    """Parameters in which a difference is large or not finite, the worst first."""
-    found = []
-    for name, place in zip(names, places, strict=True):
-        part = apart[place]
-        size = safe_norm(part) if bool(torch.isfinite(part).all()) else float("inf")
-        if size > 1e-3 * scale:
-            found.append((size, name))
-    return tuple(name for _, name in sorted(found, key=lambda entry: -entry[0]))

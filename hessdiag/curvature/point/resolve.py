@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import Moved
-from hessdiag.curvature.point.classify import CLEAR, CONVERGED, DEEP_NOISE, ONE_SIDED, Judge, Outcome, named
+from hessdiag.curvature.point.blame import apart_in, misled, not_finite_in, rows_not_finite
+from hessdiag.curvature.point.classify import CLEAR, CONVERGED, DEEP_NOISE, ONE_SIDED, Judge, Outcome
 from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.line import Line, Place, Sample, finite
 from hessdiag.curvature.point.result import Kind, Kink, Point
@@ -22,7 +23,6 @@ from hessdiag.machine.shortage import ran_out
 CLEARLY = 1e-4  # error from which a product in a coarse dtype is looked at again in float64
 FARTHEST = 1e3  # ratio of two directions' products up to which one sum shows both
 DEEP_COARSE = (2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6)  # levels of small steps where a model computes in a coarse dtype
-NAMED_BY_LOSS = 64  # parameter tensors that are looked at one by one where the gradient is not the loss's
 
 Product = Callable[[Tensor], Tensor]
 
@@ -56,11 +56,6 @@ class Scene:
     inside: torch.dtype | None = None
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of the parameters."""
-        return tuple(name for name, _ in self.moved.problem.named_parameters)
-
-    @property
     def eps(self) -> float:
         """Rounding of the copy."""
         return float(torch.finfo(self.moved.problem.dtype).eps)
@@ -71,8 +66,8 @@ class Scene:
         return Point(
             "no_hessian",
             error=math.inf,
-            parameters=not_finite_in(self, gradient),
-            rows=_rows(self, gradient),
+            parameters=not_finite_in(self.moved, gradient),
+            rows=rows_not_finite(self.moved, gradient),
             why="the gradient itself is NaN or infinite",
         )
 
@@ -244,14 +239,13 @@ def _explained(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judg
         return Found(point)
     scale = judge.scale(sample)
     if outcome.finding == "wrong":
-        names = named(scene.names, scene.moved.problem.places(), product - sample.mean, scale)
+        names, rows = apart_in(scene.moved, product - sample.mean, scale), rows_not_finite(scene.moved, product)
         kind: Kind = "wrong" if finite(product) else "nan"
-        return Found(replace(point, kind=kind, engine="differences", parameters=names, rows=_rows(scene, product)))
+        return Found(replace(point, kind=kind, engine="differences", parameters=names, rows=rows))
     if outcome.finding == "inconsistent":
         share = abs(sample.mismatch) / sample.slope if sample.slope else float("inf")
-        return Found(
-            replace(point, kind="inconsistent", error=share, parameters=_misled(scene, line), rounds=kinks.jumping)
-        )
+        names = misled(scene.moved, scene.here.gradient, line)
+        return Found(replace(point, kind="inconsistent", error=share, parameters=names, rounds=kinks.jumping))
     if outcome.finding == "unresolved":
         held = _held(scene, line)
         if held is not None and judge.agrees(held[1]) and not kinks.units():
@@ -280,7 +274,6 @@ def _at_kink(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge:
         spread=None if outcome.jump is not None else 2 * safe_norm(sample.half) / (judge.scale(sample) or 1.0),
         one_sided=((mean - half) / squared, (mean + half) / squared),
     )
-    places = scene.moved.problem.places()
     if not finite(product):
         point = _not_finite(scene, product, point)
         if held is None:
@@ -297,13 +290,13 @@ def _at_kink(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge:
     if held is not None and held_error is not None:
         if held_error > CLEARLY:
             apart = product - held[1].mean
-            names = named(scene.names, places, apart, max(safe_norm(product), held[1].size))
+            names = apart_in(scene.moved, apart, max(safe_norm(product), held[1].size))
             wrong = replace(point, kind="kink_and_wrong", engine="held differences", beside="held", parameters=names)
             return Found(replace(wrong, error=held_error), held[0])
         if kinks.unseen:
             return Found(replace(point, error=held_error, beside="held"))
     jumped = outcome.jump if outcome.jump is not None else sample.half
-    return Found(replace(point, kind="no_hessian", parameters=named(scene.names, places, jumped, safe_norm(jumped))))
+    return Found(replace(point, kind="no_hessian", parameters=apart_in(scene.moved, jumped, safe_norm(jumped))))
 
 
 def _sides(scene: Scene, line: Line, product: Tensor, kinks: Kinks) -> list[Side]:
@@ -352,47 +345,5 @@ def _held(scene: Scene, line: Line, *, converged: bool = True) -> tuple[HeldPiec
 
 
 def _not_finite(scene: Scene, product: Tensor, point: Point) -> Point:
-    names, rows = not_finite_in(scene, product), _rows(scene, product)
+    names, rows = not_finite_in(scene.moved, product), rows_not_finite(scene.moved, product)
     return replace(point, kind="no_hessian", error=float("inf"), parameters=names, rows=rows)
-
-
-def not_finite_in(scene: Scene, values: Tensor) -> tuple[str, ...]:
-    """Parameters in which a vector is not finite."""
-    places = scene.moved.problem.places()
-    return tuple(name for name, place in zip(scene.names, places, strict=True) if not finite(values[place]))
-
-
-def _rows(scene: Scene, values: Tensor) -> tuple[int, int] | None:
-    """Of the first parameter in which a vector is not finite: how many of its rows are not, and of how many."""
-    parameters = scene.moved.problem.parameters
-    for parameter, place in zip(parameters, scene.moved.problem.places(), strict=True):
-        part = values[place]
-        if not finite(part):
-            rows = part.view(len(parameter), -1) if parameter.ndim else part.view(1, 1)
-            return int((~torch.isfinite(rows).all(1)).sum()), len(rows)
-    return None
-
-
-def _misled(scene: Scene, line: Line) -> tuple[str, ...]:
-    """Parameters along which the loss does not change as the gradient says, the worst first."""
-    moved, g = scene.moved, scene.here.gradient
-    places = moved.problem.places()
-    if len(places) > NAMED_BY_LOSS:
-        return ()
-    h = moved.step(line.v, line.first)
-    found = []
-    for name, place in zip(scene.names, places, strict=True):
-        part = torch.zeros_like(line.v)
-        part[place] = line.v[place]
-        if not bool(part.any()):
-            continue
-        losses = []
-        for side in (1, -1):
-            moved.to(part, side * h)
-            losses.append(moved.loss())
-        change, expected = (losses[0] - losses[1]) / (2 * h), float(g @ part)
-        apart, size = abs(change - expected), max(abs(change), abs(expected))
-        if apart > 1e-3 * size and apart > 1e-6 * abs(float(g @ line.v)):
-            found.append((apart, name))
-    moved.origin()
-    return tuple(name for _, name in sorted(found, key=lambda entry: -entry[0]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.linalg.eigensolver import ROUNDING as NOISE
+from hessdiag.linalg.eigenpairs import ROUNDING as NOISE
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Layer
 from hessdiag.questions.blocks.result import IndefinitePair

@@ -13,7 +13,8 @@ from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import Support, support
 from hessdiag.linalg import blocks, inclusion
 from hessdiag.linalg.component import Component
-from hessdiag.linalg.eigensolver import ROUNDING, extreme_eigenpairs
+from hessdiag.linalg.eigenpairs import ROUNDING
+from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work

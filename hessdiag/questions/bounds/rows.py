@@ -15,7 +15,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.curvature.neuron_space import CERTIFIED
 from hessdiag.linalg import diagonals, inclusion
-from hessdiag.linalg.eigensolver import ROUNDING
+from hessdiag.linalg.eigenpairs import ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import processes

@@ -12,15 +12,8 @@ from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import Support, support
 from hessdiag.errors import SpecError
-from hessdiag.linalg.eigensolver import (
-    BLOCK,
-    ROUNDING,
-    Eigenpairs,
-    dense_eigenpairs,
-    extreme_eigenpairs,
-    padded,
-    smallest_basis,
-)
+from hessdiag.linalg.eigenpairs import ROUNDING, Eigenpairs, dense_eigenpairs, padded
+from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs, smallest_basis
 from hessdiag.linalg.tridiagonal import inner, safe_norm
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem

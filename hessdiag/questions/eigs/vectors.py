@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.eigensolver import Eigenpairs
+from hessdiag.linalg.eigenpairs import Eigenpairs
 from hessdiag.linalg.tridiagonal import inner, row_norms
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.eigs.result import Eigenpair

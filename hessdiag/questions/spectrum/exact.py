@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from hessdiag.curvature.support import Support
 from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
-from hessdiag.linalg.eigensolver import in_float64
+from hessdiag.linalg.eigenpairs import in_float64
 from hessdiag.questions.common.certificate import Witness
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator

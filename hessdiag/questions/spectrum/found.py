@@ -7,7 +7,7 @@ from hessdiag.curvature.checks import Examination
 from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.support import Restricted
 from hessdiag.linalg.densities import Density
-from hessdiag.linalg.eigensolver import ROUNDING
+from hessdiag.linalg.eigenpairs import ROUNDING
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products

@@ -11,7 +11,8 @@ from torch import Tensor
 from hessdiag.curvature.support import Restricted
 from hessdiag.linalg import estimators, quadrature
 from hessdiag.linalg.densities import Density
-from hessdiag.linalg.eigensolver import BLOCK, Eigenpairs, extreme_eigenpairs
+from hessdiag.linalg.eigenpairs import Eigenpairs
+from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.questions.common.certificate import Witness
 from hessdiag.questions.common.forecast import Quadratures
