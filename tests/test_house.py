@@ -248,11 +248,11 @@ def test_questions_import_no_other_question():
     exactly(found, ACROSS, "a question imports another")
 
 
-def _reaches_torch() -> set[str]:
-    """Modules that import torch at run time, or a module or a package that does."""
-    arrows = [one.arrow for one in imports() if not one.typing]
-    arrows += [(module, module.rpartition(".")[0]) for module in MODULES if "." in module]
-    found = {"torch"}
+def _reaching(targets: set[str], *, typing: bool) -> set[str]:
+    """Modules that import one of these, or a module or a package that does."""
+    arrows = [one.arrow for one in imports() if typing or not one.typing]
+    arrows += [(module, module.rpartition(".")[0]) for module in MODULES if "." in module and not typing]
+    found = set(targets)
     while more := {source for source, target in arrows if target in found} - found:
         found |= more
     return found
@@ -263,7 +263,14 @@ def test_what_reads_results_imports_no_torch(part):
     modules = {f"{question.package}.{part}" for question in QUESTIONS} & set(MODULES)
     assert modules
     known = {module for module in WITH_TORCH if module.endswith(f".{part}")}
-    exactly(modules & _reaches_torch(), known, "torch is imported by what reads results")
+    exactly(modules & _reaching({"torch"}, typing=False), known, "torch is imported by what reads results")
+
+
+def test_what_reads_results_knows_no_measurement():
+    measuring = {f"{question.package}.{part}" for question in QUESTIONS for part in ("measure", "command")}
+    assert measuring <= set(MODULES)
+    readers = {f"{question.package}.{part}" for question in QUESTIONS for part in ("result", "verdict", "view")}
+    assert readers & _reaching(measuring, typing=True) == set()
 
 
 def test_modules_are_of_a_size_that_can_be_read():
