@@ -316,6 +316,25 @@ def test_models_that_need_other_inputs_say_which(kind, config, why, tmp_path):
     assert caught.value.hint.endswith("batch.pt, a mapping with all that its forward pass needs")
 
 
+class Refusing(torch.nn.Module):
+    """Says why it takes no labels, after an empty line."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = torch.nn.Embedding(5, 2)
+        self.config = types.SimpleNamespace(vocab_size=5)
+
+    def forward(self, input_ids, labels=None):
+        if labels is not None:
+            raise ValueError("\nno labels are taken")
+        return types.SimpleNamespace(logits=self.words(input_ids))
+
+
+def test_a_reason_that_begins_with_an_empty_line_is_one():
+    with pytest.raises(LoadError, match="none with labels could be made up for this Refusing: no labels are taken"):
+        own_loss.make(Refusing())
+
+
 def test_a_config_that_asks_for_enormous_inputs_is_answered(tmp_path):
     model = transformers.ViTModel(transformers.ViTConfig(**IMAGES))
     model.config.image_size = 10**9
