@@ -33,7 +33,7 @@ if TYPE_CHECKING:
         RatioStatistics,
         Solution,
     )
-    from hessdiag.questions.spectrum.result import Curve, LogCurve, Moment, Outlier
+    from hessdiag.questions.spectrum.result import Curve, LogCurve, Moment, Outlier, Semicircle
     from hessdiag.questions.vanishing.result import DepthNorms, Failure, LayerNorms, NormStatistics, Rate
 
 _HOMES = {
@@ -72,6 +72,7 @@ _HOMES = {
     "Rate": "hessdiag.questions.vanishing.result",
     "RatioStatistics": "hessdiag.questions.forward.result",
     "Sample": "hessdiag.questions.chain.result",
+    "Semicircle": "hessdiag.questions.spectrum.result",
     "Share": "hessdiag.questions.chain.result",
     "SignShares": "hessdiag.questions.chain.result",
     "Solution": "hessdiag.questions.forward.result",
@@ -115,6 +116,7 @@ __all__ = [
     "Rate",
     "RatioStatistics",
     "Sample",
+    "Semicircle",
     "Share",
     "SignShares",
     "Solution",

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.problem.problem import Problem
+from hessdiag.questions import documents
+from hessdiag.questions.common.result import Result
 
 
 def brute_force_hessian(problem: Problem) -> Tensor:
@@ -99,3 +101,8 @@ def quadratic(A: Tensor) -> Problem:
         return theta @ A @ theta / 2
 
     return Problem(model, data=[torch.zeros(1)], objective=objective)
+
+
+def numbers(found):
+    """A result's own numbers, as its document holds them."""
+    return documents.document(found)["result"] if isinstance(found, Result) else found.to_result()

@@ -57,10 +57,8 @@ CIRCLES: set[tuple[str, str]] = set()
 # One question that imports another.
 ACROSS: set[tuple[str, str]] = set()
 WITH_TORCH: set[str] = {
-    "hessdiag.questions.blocks.verdict",
     "hessdiag.questions.diag_share.verdict",
     "hessdiag.questions.eigs.verdict",
-    "hessdiag.questions.spectrum.verdict",
 }
 LONG_MODULES: set[str] = {
     "hessdiag.questions.vanishing.view",

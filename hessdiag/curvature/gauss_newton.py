@@ -12,9 +12,10 @@ from torch import Tensor
 
 from hessdiag.curvature import output_slopes
 from hessdiag.curvature.differences import NoDoubleBackwardError, reason, refuse_cut
-from hessdiag.curvature.linearization import AT_KINK, Linearization, linearization
+from hessdiag.curvature.linearization import Linearization, linearization
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.point.examine import NoHessianError, PointWarning, known
+from hessdiag.curvature.point.words import AT_KINK
 from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError

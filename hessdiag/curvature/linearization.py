@@ -28,7 +28,6 @@ from hessdiag.problem.problem import Problem
 # drown in rounding: the best one counts, and the first that is far better than needed ends the search.
 _STEPS = (0.5, 0.02, 0.002, 2.0, 20.0)
 _FAR_BETTER = 0.1
-AT_KINK = "the outputs have a kink at these parameters: products are those of the piece whose slopes autograd takes"
 
 
 @dataclass(frozen=True)

@@ -125,9 +125,10 @@ def test_status_is_said(status, word, form):
 
 
 def ruin(value, replacement):
-    """The same document with every measured float replaced."""
+    """The same document with every measured float replaced. A grid ascends as far as it has numbers, or it is damaged."""
     if isinstance(value, dict):
-        return {key: ruin(item, replacement) for key, item in value.items()}
+        kept = ("grid",) if replacement is not None else ()
+        return {key: item if key in kept else ruin(item, replacement) for key, item in value.items()}
     if isinstance(value, list):
         return [ruin(item, replacement) for item in value]
     return replacement if isinstance(value, float) else value

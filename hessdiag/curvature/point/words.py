@@ -9,6 +9,7 @@ from hessdiag.machine.shortage import tells_of_shortage
 from hessdiag.numbers import number
 
 NAMED = 3  # parameters or modules that a sentence names
+AT_KINK = "the outputs have a kink at these parameters: products are those of the piece whose slopes autograd takes"
 
 
 @dataclass(frozen=True)

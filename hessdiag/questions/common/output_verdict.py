@@ -2,9 +2,8 @@
 
 from collections.abc import Mapping
 
-from hessdiag.curvature.linearization import AT_KINK
+from hessdiag.curvature.point.words import AT_KINK
 from hessdiag.numbers import number
-from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.result import Finding, ModelSubject
 
 FINEST = 1e-5  # tolerance in float64
@@ -74,17 +73,13 @@ def kink_findings(outputs_at_kink: bool | None) -> list[Finding]:
     ]
 
 
-def linear_finding(problem: Problem | ModelSubject) -> Finding:
+def linear_finding(problem: ModelSubject) -> Finding:
     """Why a Gauss-Newton matrix is zero though the outputs depend on the parameters."""
-    if isinstance(problem, ModelSubject):
-        name, kind = problem.loss, problem.loss_kind
-    else:
-        loss = problem.loss_of_output
-        name, kind = problem.loss_name, None if loss is None else loss.kind
+    kind = problem.loss_kind
     between = " between its kinks" if kind == "l1" else ""
     return Finding(
         "warn",
-        f"The Gauss-Newton matrix is zero because the loss {name} is linear in what it receives{between}.",
+        f"The Gauss-Newton matrix is zero because the loss {problem.loss} is linear in what it receives{between}.",
         "its second derivative in the output vanishes there, as that of every likelihood of log-probabilities does; the outputs do depend on the parameters",
         _CURES.get(kind or "", _OTHER_CURE),
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hessdiag.numbers import deviation
+from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.result import Measured, ModelSubject, Provenance, Result, Shape, Subject
 from hessdiag.report.numbers import MISSING, counted, number
 from hessdiag.report.view import Finding, SelfCheck, Table
@@ -133,6 +134,17 @@ def warnings(result: Result) -> tuple[str, ...]:
     if isinstance(result.problem, ModelSubject) and result.problem.trusted_code:
         said.append("TRUSTED CODE: --trust-code let a file run code of its own when it was loaded.")
     return tuple(said)
+
+
+def signs(inertia: Inertia | None) -> str:
+    """How many eigenvalues have each sign.
+
+    >>> signs(Inertia(positive=1200, negative=3, zero=0, tolerance=0.0))
+    '1,200 +, 3 −, 0 zero'
+    """
+    if inertia is None:
+        return MISSING
+    return f"{number(inertia.positive)} +, {number(inertia.negative)} −, {number(inertia.zero)} zero"
 
 
 def findings(result: Result) -> tuple[Finding, ...]:

@@ -1,19 +1,21 @@
 """`hessdiag spectrum MODEL`: the density of eigenvalues, with error bars."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
-from hessdiag.cli.measure import Measurement, answer
 from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
 from hessdiag.curvature import registry
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Reporter
+    from hessdiag.curvature.registry import OperatorName
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.spectrum.result import Spectrum
 
 
 @click.command("spectrum", cls=Command)
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
 @resume_option
 @output_options
 def command(
-    targets: tuple[Target, ...], probes: int, steps: int, operator: Any, resume: str | None, out: Output
+    targets: tuple[Target, ...], probes: int, steps: int, operator: "OperatorName", resume: str | None, out: Output
 ) -> int:
     """How are the eigenvalues distributed? Density, trace, Frobenius norm and moments, with error bars.
 
@@ -51,15 +53,16 @@ def command(
     hessdiag spectrum builtin:lenet --operator ggn --steps 120 -o spectrum.html
     """  # noqa: D301
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> Measurement:
+    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Spectrum":
         from hessdiag.questions.spectrum.measure import spectrum
 
-        options: dict[str, Any] = {"probes": probes, "steps": steps, "operator": operator, "resume": resume}
-        return spectrum(problem, seed=seed, progress=progress, **options)
+        return spectrum(
+            problem, probes=probes, steps=steps, operator=operator, seed=seed, progress=progress, resume=resume
+        )
 
-    def unmeasured(problem: "Problem") -> Measurement:
+    def unmeasured(problem: "Problem") -> "Spectrum":
         from hessdiag.questions.spectrum import measure as spectrum
 
         return spectrum.unmeasured(problem, operator)
 
-    return answer("spectrum", targets, measure, out, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, unmeasured=unmeasured)

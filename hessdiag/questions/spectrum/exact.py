@@ -12,8 +12,8 @@ from hessdiag.questions.common.certificate import Witness
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator
 from hessdiag.questions.common.progress import Progress
-from hessdiag.questions.spectrum import described
-from hessdiag.questions.spectrum.described import NEAR_ZERO, Estimated
+from hessdiag.questions.spectrum import curves
+from hessdiag.questions.spectrum.curves import NEAR_ZERO, Estimated
 from hessdiag.questions.spectrum.found import End, Found, zero
 from hessdiag.questions.spectrum.result import Outlier
 
@@ -53,11 +53,11 @@ def exact(part: Support, matrix: Operator, *, ends: int, steps: int, report: Pro
         trace=Estimated(float(values.sum())),
         frobenius=Estimated(float(np.sqrt((values**2).sum()))),
         negative_fraction=Estimated(inertia.negative / n),
-        negative_mass=described.estimated(density.negative_mass()),
+        negative_mass=curves.estimated(density.negative_mass()),
         near_zero_fraction=Estimated(float((np.abs(values) <= NEAR_ZERO * density.scale).sum() + part.zeros) / n),
         inertia=inertia,
         condition=_condition(np.abs(values), rounding),
-        eigenvalues=values.tolist(),
+        eigenvalues=tuple(values.tolist()),
     )
 
 

@@ -9,12 +9,14 @@ from hessdiag.curvature.support import Restricted
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import ROUNDING
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
+from hessdiag.questions.common.described import examined
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
-from hessdiag.questions.common.verdict import NOT_MEASURED, Status
-from hessdiag.questions.spectrum import described
-from hessdiag.questions.spectrum.described import UNMEASURED, Estimated
-from hessdiag.questions.spectrum.result import Outlier, Spectrum
+from hessdiag.questions.common.result import ModelSubject, Provenance, Status
+from hessdiag.questions.common.verdict import NOT_MEASURED
+from hessdiag.questions.spectrum import curves
+from hessdiag.questions.spectrum.curves import UNMEASURED, Estimated
+from hessdiag.questions.spectrum.result import Outlier, Semicircle, Spectrum, semicircle
 
 _NOT_FOUND = {
     "exact": "all eigenvalues are known, and none is negative beyond rounding",
@@ -59,7 +61,7 @@ class Found:
     near_zero_fraction: Estimated = UNMEASURED
     inertia: Inertia | None = None
     condition: float | None = None
-    eigenvalues: list[float] | None = None
+    eigenvalues: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +72,7 @@ class Setting:
         output: Of a Gauss-Newton or Fisher matrix, what its comparison with the linearized model found.
     """
 
+    problem: ModelSubject
     operator: OperatorName
     parameters: int
     engine: str = ""
@@ -89,13 +92,11 @@ def spectrum_of(found: Found, setting: Setting) -> Spectrum:
     """The result, without a verdict."""
     checks, output, density = setting.checks, setting.output, found.density
     trusted = checks is None or not checks.failed
-    return Spectrum(
-        checks={} if checks is None else checks.checks,
-        trusted=trusted,
-        check_tolerance=0.0 if checks is None else checks.tolerance,
-        point=None if checks is None else checks.point,
+    result = Spectrum(
         status="inexact" if found.status == "ok" and not trusted else found.status,
-        resumed_pieces=setting.resumed_pieces,
+        problem=setting.problem,
+        theory=_theory(found, setting),
+        provenance=Provenance(resumed_pieces=setting.resumed_pieces or None),
         operator=setting.operator,
         loss_in_output=None if output is None else output.loss,
         loss_uses_parameters=None if output is None else output.elsewhere,
@@ -116,9 +117,9 @@ def spectrum_of(found: Found, setting: Setting) -> Spectrum:
         lowest_is_bound=found.lowest.is_bound,
         highest=found.highest.value,
         highest_is_bound=found.highest.is_bound,
-        density=None if density is None else described.curve(density),
-        log_density=None if density is None else described.log_curve(density),
-        moments=() if density is None else described.moments(density),
+        density=None if density is None else curves.curve(density),
+        log_density=None if density is None else curves.log_curve(density),
+        moments=() if density is None else curves.moments(density),
         negative_fraction=found.negative_fraction.value,
         negative_fraction_stderr=None,
         negative_fraction_interval=found.negative_fraction.interval,
@@ -137,6 +138,12 @@ def spectrum_of(found: Found, setting: Setting) -> Spectrum:
         hvps=found.hvps,
         engine=setting.engine,
     )
+    return result if checks is None else examined(result, checks)
+
+
+def _theory(found: Found, setting: Setting) -> Semicircle | None:
+    trace, frobenius = found.trace.value, found.frobenius.value
+    return None if trace is None or frobenius is None else semicircle(trace, frobenius, setting.parameters)
 
 
 def _certificate(found: Found, trusted: bool) -> Certificate:

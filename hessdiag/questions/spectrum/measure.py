@@ -13,10 +13,12 @@ from hessdiag.errors import SpecError
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
+from hessdiag.questions.common.described import described
 from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.outlay import Quadrature, kept_pieces, outlay, quadrature
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.subject import matrix_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.spectrum.exact import exact
@@ -29,6 +31,7 @@ EXACT_UP_TO = 1_500  # parameters: all eigenvalues by LAPACK; more on a GPU (`ca
 ENDS = 5  # eigenpairs at each end that are taken out of the density
 
 
+@recorded
 @measurement(less="--probes 2 --steps 40")
 def spectrum(
     problem: Problem | Operator,
@@ -95,6 +98,7 @@ def spectrum(
         )
         found, resumed = sampled(asked), pieces.taken
     setting = Setting(
+        problem=described(problem),
         operator=operator,
         parameters=problem.n_parameters,
         engine=products.engine,
@@ -105,7 +109,7 @@ def spectrum(
         resumed_pieces=resumed,
     )
     measured = spectrum_of(found, setting)
-    return replace(measured, findings=tuple(findings(measured, problem)))
+    return replace(measured, findings=tuple(findings(measured)))
 
 
 def _planned(matrix: Operator, size: int, probes: int, steps: int) -> Quadrature:
@@ -130,5 +134,5 @@ def _checked(matrix: Operator, seed: int) -> tuple[Examination, OutputChecks | N
 
 def unmeasured(problem: Problem, operator: OperatorName) -> Spectrum:
     """The result of a run that was interrupted before anything was measured."""
-    nothing = spectrum_of(Found(), Setting(operator=operator, parameters=problem.n_parameters))
-    return replace(nothing, findings=(interrupted_early(),))
+    setting = Setting(problem=described(problem), operator=operator, parameters=problem.n_parameters)
+    return replace(spectrum_of(Found(), setting), findings=(interrupted_early(),))

@@ -2,17 +2,17 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 from hessdiag.curvature.registry import OperatorName
+from hessdiag.fields import Count, Interval, Number, Numbers, Real, ascending, same_length
 from hessdiag.questions.common.certificate import Certificate
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.matrices import LossInOutput
-from hessdiag.questions.common.measured import Measured
+from hessdiag.questions.common.result import Measured
 
-Interval = tuple[float, float]
-Values = list[float | None]
-Ends = tuple[Values, Values]
+UNKNOWN = Certificate(certain=False)  # in documents from before there was one
+Ends = tuple[Numbers, Numbers]  # lower and upper ends of a curve's intervals
 
 
 @dataclass(frozen=True)
@@ -22,13 +22,13 @@ class Outlier:
     One that has not converged is a `bound` of the eigenvalue of its rank, as in `eigs`: "upper" below, "lower" above.
     """
 
-    eigenvalue: float
-    residual: float | None
+    eigenvalue: Number
+    residual: Number
     converged: bool
-    bound: Literal["lower", "upper"] | None
+    bound: Literal["lower", "upper"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Curve:
     """A smoothed density; errors are `None` where all eigenvalues are known.
 
@@ -41,15 +41,21 @@ class Curve:
         one_eigenvalue: Height of a single eigenvalue's bump: nothing below it is more than a tail.
     """
 
-    grid: list[float]
-    values: list[float]
-    stderr: list[float] | None
-    interval: Ends | None
-    width: float
-    one_eigenvalue: float
+    grid: Numbers
+    values: Numbers
+    stderr: Numbers | None
+    interval: Ends | None = None
+    width: Number
+    one_eigenvalue: Number
+
+    def __post_init__(self) -> None:
+        """All columns are as long as the grid, which ascends."""
+        ascending(grid=self.grid)
+        low, high = self.interval or (None, None)
+        same_length(grid=self.grid, values=self.values, stderr=self.stderr, lower_ends=low, upper_ends=high)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LogCurve:
     """Densities per decade of positive and of negative eigenvalues, over log10 of the magnitude.
 
@@ -65,27 +71,43 @@ class LogCurve:
         unresolved_share: Share of the eigenvalues of smaller magnitude, 95 % bounds.
     """
 
-    grid: list[float]
-    positive: Values
-    positive_stderr: Values | None
-    positive_interval: Ends | None
-    negative: Values
-    negative_stderr: Values | None
-    negative_interval: Ends | None
-    width: float
-    one_eigenvalue: float
-    unresolved_below: float | None
-    unresolved_share: Interval | None
+    grid: Numbers
+    positive: Numbers
+    positive_stderr: Numbers | None
+    positive_interval: Ends | None = None
+    negative: Numbers
+    negative_stderr: Numbers | None
+    negative_interval: Ends | None = None
+    width: Number
+    one_eigenvalue: Number
+    unresolved_below: Number = None
+    unresolved_share: Interval | None = None
+
+    def __post_init__(self) -> None:
+        """All columns are as long as the grid, which ascends."""
+        ascending(grid=self.grid)
+        same_length(grid=self.grid, positive=self.positive, negative=self.negative)
+        for ends in (self.positive_interval, self.negative_interval):
+            low, high = ends or (None, None)
+            same_length(grid=self.grid, lower_ends=low, upper_ends=high)
 
 
 @dataclass(frozen=True)
 class Moment:
     """(1 / N) tr H^order."""
 
-    order: int
-    value: float
-    stderr: float | None
-    interval: Interval | None
+    order: Count
+    value: Number
+    stderr: Number
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Semicircle:
+    """Wigner's semicircle of the same trace and norm: where the eigenvalues of a structureless matrix would end."""
+
+    semicircle_low: Real
+    semicircle_high: Real
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,52 +155,53 @@ class Spectrum(Measured):
         status: "ok", "inexact" (a self-check failed, or an end of the spectrum is not found) or "interrupted".
     """
 
+    command: ClassVar[str] = "spectrum"
+
+    theory: Semicircle | None = None
     operator: OperatorName
-    loss_in_output: LossInOutput | None
-    loss_uses_parameters: bool | None
-    outputs_at_kink: bool | None
+    loss_in_output: LossInOutput | None = None
+    loss_uses_parameters: bool | None = None
+    outputs_at_kink: bool | None = None
     method: Literal["exact", "slq"]
-    parameters: int
-    probes: int
-    steps: int
-    trace: float | None
-    trace_stderr: float | None
-    trace_interval: Interval | None
-    frobenius: float | None
-    frobenius_stderr: float | None
-    frobenius_interval: Interval | None
-    zero_rows: int
-    untouched: int
-    lowest: float | None
-    lowest_is_bound: bool
-    highest: float | None
-    highest_is_bound: bool
+    parameters: Count
+    probes: Count
+    steps: Count
+    trace: Number
+    trace_stderr: Number
+    trace_interval: Interval | None = None
+    frobenius: Number
+    frobenius_stderr: Number
+    frobenius_interval: Interval | None = None
+    zero_rows: Count = 0
+    untouched: Count = 0
+    lowest: Number
+    lowest_is_bound: bool = False
+    highest: Number
+    highest_is_bound: bool = False
     density: Curve | None
     log_density: LogCurve | None
     moments: tuple[Moment, ...]
-    negative_fraction: float | None
-    negative_fraction_stderr: None
-    negative_fraction_interval: Interval | None
+    negative_fraction: Number
+    negative_fraction_stderr: Number
+    negative_fraction_interval: Interval | None = None
     negative_fraction_bounds: Interval | None
-    negative_mass: float | None
-    negative_mass_stderr: float | None
-    negative_mass_interval: Interval | None
-    near_zero_fraction: float | None
-    near_zero_fraction_stderr: None
-    near_zero_fraction_interval: Interval | None
-    negative_certificate: Certificate
+    negative_mass: Number
+    negative_mass_stderr: Number
+    negative_mass_interval: Interval | None = None
+    near_zero_fraction: Number
+    near_zero_fraction_stderr: Number
+    near_zero_fraction_interval: Interval | None = None
+    negative_certificate: Certificate = UNKNOWN
     inertia: Inertia | None
-    condition: float | None
+    condition: Number = None
     outliers: tuple[Outlier, ...]
-    eigenvalues: list[float] | None
-    hvps: int
-    engine: str
+    eigenvalues: Numbers | None
+    hvps: Count | None
+    engine: str = ""
 
-    @property
-    def theory(self) -> dict[str, Any] | None:
-        """Wigner's semicircle of the same trace and norm: where the eigenvalues of a structureless matrix would end."""
-        if self.trace is None or self.frobenius is None:
-            return None
-        mean = self.trace / self.parameters
-        radius = 2 * math.sqrt(max(self.frobenius**2 / self.parameters - mean**2, 0.0))
-        return {"semicircle_low": mean - radius, "semicircle_high": mean + radius}
+
+def semicircle(trace: float, frobenius: float, parameters: int) -> Semicircle:
+    """The semicircle of a trace and a Frobenius norm: its radius is twice the eigenvalues' standard deviation."""
+    mean = trace / parameters
+    radius = 2 * math.sqrt(max(frobenius**2 / parameters - mean**2, 0.0))
+    return Semicircle(mean - radius, mean + radius)

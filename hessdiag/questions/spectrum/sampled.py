@@ -20,9 +20,9 @@ from hessdiag.questions.common.operators import Products
 from hessdiag.questions.common.outlay import Quadrature
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress
-from hessdiag.questions.common.verdict import Status
-from hessdiag.questions.spectrum import described
-from hessdiag.questions.spectrum.described import Estimated
+from hessdiag.questions.common.result import Status
+from hessdiag.questions.spectrum import curves
+from hessdiag.questions.spectrum.curves import Estimated
 from hessdiag.questions.spectrum.found import End, Found, zero
 from hessdiag.questions.spectrum.result import Outlier
 from hessdiag.statistics import intervals
@@ -101,9 +101,9 @@ def sampled(asked: Sampling) -> Found:
         density=density,
         trace=Estimated(trace.value, trace.stderr, trace.interval),
         frobenius=_root(square),
-        negative_fraction=described.estimated(density.negative(rounding)),
-        negative_mass=described.estimated(density.negative_mass()),
-        near_zero_fraction=described.near_zero(density),
+        negative_fraction=curves.estimated(density.negative(rounding)),
+        negative_mass=curves.estimated(density.negative_mass()),
+        near_zero_fraction=curves.near_zero(density),
     )
 
 

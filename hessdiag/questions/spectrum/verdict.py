@@ -1,13 +1,11 @@
 """What a spectrum means, and what a person can do about it."""
 
-from typing import Any
-
 from hessdiag.curvature.registry import WORDS
+from hessdiag.fields import Number
 from hessdiag.numbers import counted, number, percent, times
-from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import output_verdict
+from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
-    Finding,
     checks_findings,
     data_findings,
     most_severe_first,
@@ -16,8 +14,6 @@ from hessdiag.questions.common.verdict import (
 )
 from hessdiag.questions.spectrum.result import Spectrum
 
-Whole = Any  # a `Spectrum` of which nothing was left unmeasured
-
 ROUGH = 0.25  # a quarter of the trace's interval, relative to it, beyond which more probes are advised
 UNSURE = 0.2  # width of the bracket around the negative fraction that is worth a word
 STANDS_OUT = 3.0  # times the semicircle's radius
@@ -25,25 +21,21 @@ FLAT = 0.5  # share of eigenvalues near zero
 
 
 @most_severe_first
-def findings(spectrum: Spectrum, problem: Problem) -> list[Finding]:
+def findings(spectrum: Spectrum) -> list[Finding]:
     """The verdict on a measured spectrum, the most important sentence first."""
     found = checks_findings(spectrum.checks, spectrum.check_tolerance, spectrum.point)
     if spectrum.point is None or spectrum.point.trusted:  # else there is a cause already
         found += output_verdict.check_findings(spectrum.checks, spectrum.check_tolerance)
     if not spectrum.trusted:
-        return [*found, *data_findings(problem)]
+        return [*found, *data_findings(spectrum.problem)]
     found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
     found += output_verdict.kink_findings(spectrum.outputs_at_kink)
     if spectrum.density is None:
-        return [*found, *_stopped(spectrum), *data_findings(problem)]
+        return [*found, *_stopped(spectrum), *data_findings(spectrum.problem)]
     if spectrum.frobenius == 0:
-        linear = spectrum.loss_in_output == "linear"
-        return [
-            *found,
-            output_verdict.linear_finding(problem)
-            if linear
-            else nothing_there(_nothing_there(spectrum), spectrum.point),
-        ]
+        if spectrum.loss_in_output == "linear":
+            return [*found, output_verdict.linear_finding(spectrum.problem)]
+        return [*found, nothing_there(_nothing_there(spectrum), spectrum.point)]
     found += _ends(spectrum)
     found.append(_signs(spectrum))
     found += _resolution(spectrum)
@@ -51,8 +43,14 @@ def findings(spectrum: Spectrum, problem: Problem) -> list[Finding]:
     found += _flat(spectrum)
     found += zero_rows_findings(spectrum.zero_rows, spectrum.untouched, spectrum.parameters)
     found += _precision(spectrum)
-    found += data_findings(problem)
+    found += data_findings(spectrum.problem)
     return found
+
+
+def _known(value: Number) -> float:
+    """A number that is there wherever the density is."""
+    assert value is not None
+    return value
 
 
 def _stopped(spectrum: Spectrum) -> list[Finding]:
@@ -75,7 +73,7 @@ def _stopped(spectrum: Spectrum) -> list[Finding]:
     return found
 
 
-def _nothing_there(spectrum: Whole) -> Finding:
+def _nothing_there(spectrum: Spectrum) -> Finding:
     return Finding(
         "bad",
         f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is.",
@@ -84,7 +82,7 @@ def _nothing_there(spectrum: Whole) -> Finding:
     )
 
 
-def _ends(spectrum: Whole) -> list[Finding]:
+def _ends(spectrum: Spectrum) -> list[Finding]:
     loose = [outlier for outlier in spectrum.outliers if not outlier.converged]
     if not loose:
         return []
@@ -99,21 +97,21 @@ def _ends(spectrum: Whole) -> list[Finding]:
     ]
 
 
-def _end(spectrum: Whole, which: str) -> str:
+def _end(spectrum: Spectrum, which: str) -> str:
     """The smallest or the largest eigenvalue, or how far the spectrum reaches at least."""
     if which == "lowest":
         return f"{'at or below ' * spectrum.lowest_is_bound}{number(spectrum.lowest, 4)}"
     return f"{'at or above ' * spectrum.highest_is_bound}{number(spectrum.highest, 4)}"
 
 
-def _signs(spectrum: Whole) -> Finding:
+def _signs(spectrum: Spectrum) -> Finding:
     """What they mean, which is a matter of whose they are."""
     if spectrum.operator == "hessian":
         return _hessian_signs(spectrum)
     return _other_signs(spectrum) if spectrum.loss_in_output is None else _gauss_newton_signs(spectrum)
 
 
-def _other_signs(spectrum: Whole) -> Finding:
+def _other_signs(spectrum: Spectrum) -> Finding:
     """Of a matrix of which no more is known."""
     noun, proof = WORDS[spectrum.operator], spectrum.negative_certificate
     ends = f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
@@ -125,20 +123,21 @@ def _other_signs(spectrum: Whole) -> Finding:
     return Finding("note", says, f"the lowest is {ends}", "")
 
 
-def _hessian_signs(spectrum: Whole) -> Finding:
+def _hessian_signs(spectrum: Spectrum) -> Finding:
     proof, ends = spectrum.negative_certificate, f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
     if not proof.certain:
         return _no_negative(spectrum, ends)
     mass, share = percent(spectrum.negative_mass), _negative_share(spectrum)
     because = f"they hold {mass} of the sum of |eigenvalues|; the lowest is {ends}"
-    if spectrum.highest <= 0 or (spectrum.inertia is not None and not spectrum.inertia.positive):
+    low, high = _known(spectrum.lowest), _known(spectrum.highest)
+    if high <= 0 or (spectrum.inertia is not None and not spectrum.inertia.positive):
         return Finding(
             "warn",
             f"The Hessian curves down: {share} of its eigenvalues are negative, and none is found to be positive.",
             because,
             "gradient steps, which leave such a point by themselves; second-order steps would climb",
         )
-    depth = -spectrum.lowest / spectrum.highest
+    depth = -low / high
     if depth >= 0.5 and not (spectrum.lowest_is_bound or spectrum.highest_is_bound):
         return Finding(
             "warn",
@@ -154,7 +153,7 @@ def _hessian_signs(spectrum: Whole) -> Finding:
     )
 
 
-def _negative_share(spectrum: Whole) -> str:
+def _negative_share(spectrum: Spectrum) -> str:
     """The share of negative eigenvalues, as the interval it lies in where a single number would mislead."""
     bounds = spectrum.negative_fraction_bounds
     if bounds is not None and bounds[1] - bounds[0] >= UNSURE:
@@ -162,7 +161,7 @@ def _negative_share(spectrum: Whole) -> str:
     return percent(spectrum.negative_fraction)
 
 
-def _gauss_newton_signs(spectrum: Whole) -> Finding:
+def _gauss_newton_signs(spectrum: Spectrum) -> Finding:
     if spectrum.loss_in_output == "convex":
         return _semidefinite(spectrum)
     if not spectrum.negative_certificate.certain:
@@ -180,7 +179,7 @@ def _gauss_newton_signs(spectrum: Whole) -> Finding:
     )
 
 
-def _no_negative(spectrum: Whole, ends: str) -> Finding:
+def _no_negative(spectrum: Spectrum, ends: str) -> Finding:
     """Convexity is a matter of all eigenvalues: random vectors do not prove it."""
     inertia = spectrum.inertia
     if inertia is not None and inertia.negative == 0 and spectrum.negative_certificate.bound is not None:
@@ -198,7 +197,7 @@ def _no_negative(spectrum: Whole, ends: str) -> Finding:
     )
 
 
-def _semidefinite(spectrum: Whole) -> Finding:
+def _semidefinite(spectrum: Spectrum) -> Finding:
     return Finding(
         "note",
         f"The {WORDS[spectrum.operator]} cannot show negative curvature: it is positive semidefinite by construction.",
@@ -207,7 +206,7 @@ def _semidefinite(spectrum: Whole) -> Finding:
     )
 
 
-def _resolution(spectrum: Whole) -> list[Finding]:
+def _resolution(spectrum: Spectrum) -> list[Finding]:
     bounds = spectrum.negative_fraction_bounds
     if bounds is None or spectrum.loss_in_output == "convex" or bounds[1] - bounds[0] < UNSURE:
         return []
@@ -221,47 +220,50 @@ def _resolution(spectrum: Whole) -> list[Finding]:
     ]
 
 
-def _outliers(spectrum: Whole) -> list[Finding]:
-    low, high = spectrum.theory["semicircle_low"], spectrum.theory["semicircle_high"]
+def _outliers(spectrum: Spectrum) -> list[Finding]:
+    assert spectrum.theory is not None
+    low, high = spectrum.theory.semicircle_low, spectrum.theory.semicircle_high
     radius = (high - low) / 2
-    reach = max(spectrum.highest - (high - radius), (low + radius) - spectrum.lowest)
+    lowest, highest = _known(spectrum.lowest), _known(spectrum.highest)
+    reach = max(highest - (high - radius), (low + radius) - lowest)
     if radius <= 0 or reach < STANDS_OUT * radius:
         return []
     bound = spectrum.lowest_is_bound or spectrum.highest_is_bound
-    known = [outlier.eigenvalue for outlier in spectrum.outliers if outlier.converged]
-    held = sum(eigenvalue**2 for eigenvalue in known) / spectrum.frobenius**2
+    known = [_known(outlier.eigenvalue) for outlier in spectrum.outliers if outlier.converged]
+    held = sum(eigenvalue**2 for eigenvalue in known) / _known(spectrum.frobenius) ** 2
     return [
         Finding(
             "note",
             f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
             f"{counted(len(known), 'extreme eigenvalue')} {'holds' if len(known) == 1 else 'hold'} {percent(min(held, 1.0))} of the squared norm; that radius is {number(radius, 4)}, about {number(high - radius, 4)}",
-            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(spectrum.highest, 4)} = {number(2 / spectrum.highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
-            if spectrum.highest > 0
+            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(highest, 4)} = {number(2 / highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
+            if highest > 0
             else "methods of low rank (L-BFGS, Lanczos) capture these directions",
         )
     ]
 
 
-def _flat(spectrum: Whole) -> list[Finding]:
+def _flat(spectrum: Spectrum) -> list[Finding]:
     share, bounds = percent(spectrum.near_zero_fraction), spectrum.near_zero_fraction_interval
-    if (bounds[0] if bounds else spectrum.near_zero_fraction) < FLAT:
+    if (bounds[0] if bounds else _known(spectrum.near_zero_fraction)) < FLAT:
         return []
     if bounds and bounds[1] - bounds[0] > UNSURE / 2:
         share = f"{percent(bounds[0])} to {percent(bounds[1])}"
+    largest = max(abs(_known(spectrum.lowest)), abs(_known(spectrum.highest)))
     zero = f"; {spectrum.inertia.zero:,} are zero to rounding" if spectrum.inertia and spectrum.inertia.zero else ""
     return [
         Finding(
             "note",
             f"Most directions are flat: {share} of the eigenvalues are below 1 % of the largest.",
-            f"N = {spectrum.parameters:,}, and the norm is {times(spectrum.frobenius / max(abs(spectrum.lowest), abs(spectrum.highest)))} the largest eigenvalue{zero}",
+            f"N = {spectrum.parameters:,}, and the norm is {times(_known(spectrum.frobenius) / largest)} the largest eigenvalue{zero}",
             "damping decides what happens along them; the effective number of curved directions is far below N",
         )
     ]
 
 
-def _precision(spectrum: Whole) -> list[Finding]:
+def _precision(spectrum: Spectrum) -> list[Finding]:
     bounds = spectrum.trace_interval
-    if bounds is None or bounds[1] - bounds[0] <= 4 * ROUGH * abs(spectrum.trace):
+    if bounds is None or bounds[1] - bounds[0] <= 4 * ROUGH * abs(_known(spectrum.trace)):
         return []
     return [
         Finding(

@@ -11,9 +11,11 @@ from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.linalg import quadrature
 from hessdiag.machine import cost
 from hessdiag.problem.problem import Problem
+from hessdiag.questions import documents
 from hessdiag.questions.bounds import measure as bounds_module
 from hessdiag.questions.bounds.measure import bounds
 from hessdiag.questions.bounds.verdict import findings
+from hessdiag.questions.common.result import Result
 from hessdiag.questions.documents import loads
 from hessdiag.questions.eigs import measure as eigs_module
 from hessdiag.questions.eigs.measure import eigs
@@ -49,7 +51,7 @@ def stopped(products, compute):
 
 def rendered(command, found):
     """Every format takes the document, and it is read again."""
-    doc = document(
+    doc = documents.document(found) if isinstance(found, Result) else document(
         command, status=found.status, problem={"model": "m", "notes": []}, result=found.to_result(),
         theory=found.theory, checks=found.checks, verdict=found.verdict, provenance={},
     )  # fmt: skip
@@ -111,7 +113,7 @@ def test_rows_that_are_missing_bound_nothing(monkeypatch):
     assert "interrupted before any bound was complete" in text
     assert "row sums" not in text
     large = replace(found, inner=(-464463.2, 95539.1))
-    text = rendered("bounds", replace(large, findings=tuple(findings(large, problem()))))
+    text = rendered("bounds", replace(large, findings=tuple(findings(large))))
     assert text.count("-464,463") == text.count("95,539") == 2, "in the fact and in the verdict"
 
 

@@ -9,7 +9,9 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import densities, estimators
 from hessdiag.problem.problem import Problem
+from hessdiag.questions import documents
 from hessdiag.questions.common import outlay
+from hessdiag.questions.documents import document
 from hessdiag.questions.spectrum import measure as module
 from hessdiag.questions.spectrum import sampled as sampling
 from hessdiag.questions.spectrum.measure import spectrum
@@ -137,9 +139,9 @@ def test_outliers_that_random_vectors_would_miss_are_there(sampled):
 
 
 def test_same_seed_same_numbers(sampled):
-    first, second = (spectrum(_fixed(), steps=20, seed=3).to_result() for _ in range(2))
-    assert first == second
-    assert spectrum(_fixed(), steps=20, seed=4).trace != first["trace"]
+    first, second = (spectrum(_fixed(), steps=20, seed=3) for _ in range(2))
+    assert document(first)["result"] == document(second)["result"]
+    assert spectrum(_fixed(), steps=20, seed=4).trace != first.trace
 
 
 def _fixed():
@@ -160,7 +162,7 @@ def test_dead_network():
     model[0].weight.data = -model[0].weight.data.abs()
     found = spectrum(Problem(model, data=[(torch.rand(5, 3).double(), torch.randn(5, 2).double())], loss="mse"))
     assert (found.frobenius, found.inertia.zero, found.findings[0].level) == (0.0, 20, "bad")
-    assert json.dumps(found.to_result())
+    assert documents.read(json.loads(found.to_json())) == found
 
 
 def test_interrupt_after_the_density_keeps_it(sampled, monkeypatch):
@@ -206,7 +208,7 @@ def test_wrong_requests():
 
 
 def test_result_is_json(sampled):
-    found = json.loads(json.dumps(spectrum(_network(), steps=20).to_result()))
+    found = json.loads(spectrum(_network(), steps=20).to_json())["result"]
     assert {"trace", "trace_stderr", "frobenius", "frobenius_stderr", "density", "moments", "negative_fraction"} <= set(
         found
     )
@@ -225,9 +227,8 @@ def test_ends_that_have_not_converged_are_bounds(sampled, monkeypatch):
     assert found.negative_certificate.certain
     assert -2 - 1e-9 <= found.negative_certificate.bound <= found.lowest + 1e-12
     assert "at or below" in " ".join(finding.because for finding in found.findings)
-    document = {"result": found.to_result(), "problem": {}, "checks": {}, "theory": None, "status": "ok", "verdict": []}
-    assert view(document).headline[0].startswith("≤ -")
-    assert "is the least that" in view(document).headline[1]
+    assert view(found).headline[0].startswith("≤ -")
+    assert "is the least that" in view(found).headline[1]
 
 
 def test_random_vectors_do_not_prove_convexity(sampled):
@@ -253,7 +254,7 @@ def test_nothing_is_proven_where_a_self_check_failed(monkeypatch):
 def test_semicircle_by_hand():
     """Eigenvalues -1, 1, 3, 5: mean 2, mean square 9, so that their variance is 5 and the radius twice its root."""
     found = spectrum(quadratic(torch.diag(torch.tensor([-1.0, 1.0, 3.0, 5.0]).double()))).theory
-    assert (found["semicircle_low"], found["semicircle_high"]) == pytest.approx((2 - 2 * 5**0.5, 2 + 2 * 5**0.5))
+    assert (found.semicircle_low, found.semicircle_high) == pytest.approx((2 - 2 * 5**0.5, 2 + 2 * 5**0.5))
 
 
 @pytest.mark.parametrize("largest", [0.0, 1e-17])

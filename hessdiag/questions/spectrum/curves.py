@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hessdiag.fields import Interval, Numbers
 from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
-from hessdiag.questions.spectrum.result import Curve, Ends, Interval, LogCurve, Moment, Values
+from hessdiag.questions.spectrum.result import Curve, Ends, LogCurve, Moment
 from hessdiag.statistics.intervals import Average
 
 NEAR_ZERO = 0.01  # of the norm: what is called near zero
@@ -39,9 +40,9 @@ def curve(density: Density) -> Curve:
     grid = density.grid()
     heights = density.density(grid)
     return Curve(
-        grid=grid.tolist(),
-        values=heights.value.tolist(),
-        stderr=None if density.exact else heights.stderr.tolist(),
+        grid=tuple(grid.tolist()),
+        values=tuple(heights.value.tolist()),
+        stderr=None if density.exact else tuple(heights.stderr.tolist()),
         interval=None if density.exact else _ends(heights),
         width=density.width,
         one_eigenvalue=_one(density) / density.width,
@@ -54,7 +55,7 @@ def log_curve(density: Density) -> LogCurve:
     decades = density.log_density(grid)
     up, down, exact = decades.positive, decades.negative, density.exact
     return LogCurve(
-        grid=grid.tolist(),
+        grid=tuple(grid.tolist()),
         positive=_plain(up.value),
         positive_stderr=None if exact else _plain(up.stderr),
         positive_interval=None if exact else _ends(up),
@@ -97,5 +98,5 @@ def _number(value: Any) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _plain(values: NDArray[np.float64]) -> Values:
-    return [_number(value) for value in values]
+def _plain(values: NDArray[np.float64]) -> Numbers:
+    return tuple(_number(value) for value in values)
