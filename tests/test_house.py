@@ -4,6 +4,7 @@ What does not hold yet stands in a list below. A list may only become shorter: a
 """
 
 import ast
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from hessdiag.questions.registry import QUESTIONS
 
 ROOT = Path(__file__).parents[1]
 GROUND = {"errors", "fields", "files", "lazy", "numbers", "packages", "suggest", "version"}
-MODULE_LINES, FUNCTION_LINES = 400, 80
+FOLDER_MODULES, MODULE_LINES, FUNCTION_LINES = 25, 400, 80
 
 # What each room may import besides itself and the ground.
 BELOW: Mapping[str, set[str]] = {
@@ -59,6 +60,9 @@ ACROSS: set[tuple[str, str]] = set()
 WITH_TORCH: set[str] = {
     "hessdiag.questions.diag_share.verdict",
     "hessdiag.questions.eigs.verdict",
+}
+WIDE_FOLDERS: set[str] = {
+    "hessdiag/questions/common",
 }
 LONG_MODULES: set[str] = {
     "hessdiag.questions.vanishing.view",
@@ -269,6 +273,12 @@ def test_what_reads_results_knows_no_measurement():
     assert measuring <= set(MODULES)
     readers = {f"{question.package}.{part}" for question in QUESTIONS for part in ("result", "verdict", "view")}
     assert readers & _reaching(measuring, typing=True) == set()
+
+
+def test_folders_are_of_a_size_that_can_be_looked_over():
+    widths = Counter(path.parent.relative_to(ROOT).as_posix() for path in MODULES.values())
+    found = {folder for folder, count in widths.items() if count > FOLDER_MODULES}
+    exactly(found, WIDE_FOLDERS, f"folders of more than {FOLDER_MODULES} modules")
 
 
 def test_modules_are_of_a_size_that_can_be_read():
