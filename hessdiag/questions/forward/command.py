@@ -82,14 +82,14 @@ def command(
     """  # noqa: D301
     force: bool = click.get_current_context().params["force"]
     file = None if save is None else _weights_file(Path(save), inits, solve, force=force)
-    asked = _Asked(inits, seeds, distribution, solve, per_layer, resume, file)
+    options = _Options(inits, seeds, distribution, solve, per_layer, resume, file)
     if _is_of_model(bool(targets)):
-        return _of_model(targets, asked, out)
-    return _of_built_in(depth, width, activation, asked, out)
+        return _of_model(targets, options, out)
+    return _of_built_in(depth, width, activation, options, out)
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Options:
     """What may be asked of a model and of built-in networks alike; `inits` and `seeds` have defaults of their own."""
 
     inits: tuple[str, ...]
@@ -128,28 +128,28 @@ def _typed() -> set[str]:
     return {name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE}
 
 
-def _of_model(targets: tuple[Target, ...], asked: _Asked, out: Output) -> int:
+def _of_model(targets: tuple[Target, ...], options: _Options, out: Output) -> int:
     def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Forward":
         from hessdiag.questions.forward.asked import INITS
         from hessdiag.questions.forward.model import MODEL_SEEDS, forward_model
 
         return forward_model(
             problem,
-            init=asked.inits or INITS,
-            seeds=asked.seeds or MODEL_SEEDS,
+            init=options.inits or INITS,
+            seeds=options.seeds or MODEL_SEEDS,
             seed=seed,
-            distribution=asked.distribution,
-            solve=asked.solve,
-            per_layer=asked.per_layer,
-            resume=asked.resume,
+            distribution=options.distribution,
+            solve=options.solve,
+            per_layer=options.per_layer,
+            resume=options.resume,
             progress=progress,
         )
 
     def save(problem: "Problem", measured: "Forward") -> None:
         from hessdiag.questions.forward.model_weights import initialized
 
-        if asked.save is not None and not measured.interrupted:
-            _write(asked.save, initialized(problem, measured.inits[0], targets[0].request["seed"]))
+        if options.save is not None and not measured.interrupted:
+            _write(options.save, initialized(problem, measured.inits[0], targets[0].request["seed"]))
 
     def unmeasured(problem: "Problem") -> "Forward":
         from hessdiag.questions.common.described import described
@@ -160,7 +160,7 @@ def _of_model(targets: tuple[Target, ...], asked: _Asked, out: Output) -> int:
     return answer_of_model(targets, measure, out, save, unmeasured=unmeasured)
 
 
-def _of_built_in(depth: int, width: int, activation: str, asked: _Asked, out: Output) -> int:
+def _of_built_in(depth: int, width: int, activation: str, options: _Options, out: Output) -> int:
     params = click.get_current_context().params
     device, seed = params["device"], params["seed"]
 
@@ -171,23 +171,23 @@ def _of_built_in(depth: int, width: int, activation: str, asked: _Asked, out: Ou
         return forward(
             depth=depth,
             width=width,
-            init=asked.inits or INITS,
+            init=options.inits or INITS,
             activation=activation,
-            seeds=asked.seeds or SEEDS,
+            seeds=options.seeds or SEEDS,
             seed=seed,
             device=device,
-            distribution=asked.distribution,
-            solve=asked.solve,
-            per_layer=asked.per_layer,
-            resume=asked.resume,
+            distribution=options.distribution,
+            solve=options.solve,
+            per_layer=options.per_layer,
+            resume=options.resume,
             progress=progress,
         )
 
     def save(measured: "Forward") -> None:
         from hessdiag.questions.forward.measure import initialized
 
-        if asked.save is not None and not measured.interrupted:
-            _write(asked.save, initialized(measured.inits[0], seed))
+        if options.save is not None and not measured.interrupted:
+            _write(options.save, initialized(measured.inits[0], seed))
 
     def unmeasured() -> "Forward":
         from hessdiag.questions.common.ensembles import built_in

@@ -10,11 +10,14 @@ from scipy.special import erf
 
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.activations import activation
+from hessdiag.questions.documents import read
 from hessdiag.questions.forward import norms as forward_norms
 from hessdiag.questions.forward.gain import log_statistic, search_gain
 from hessdiag.questions.forward.measure import forward
 from hessdiag.questions.forward.norms import log_ratios, ratio_statistics
 from hessdiag.questions.forward.theory import exact_kurtosis
+from hessdiag.questions.forward.verdict import findings
+from tests.interrupts import ends_after
 from tests.questions.forward.gain_errors import solved_log_stderr
 
 FUNCTIONS = {
@@ -274,6 +277,25 @@ def test_a_gain_that_rests_on_a_few_networks_is_not_trusted():
     measured = forward(depth=48, width=4, init="he_normal", activation="gelu", seeds=60, solve="rms")
     assert measured.status == "inexact"
     assert any("not to be trusted" in finding.says for finding in measured.findings if finding.level == "bad")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"depth": 48, "width": 4, "init": "he_normal", "activation": "gelu", "solve": "rms"},
+        {"depth": 6, "width": 8, "init": "he_normal", "activation": "tanh", "solve": "median", "per_layer": True},
+        {"depth": 4, "width": 8, "progress": ends_after(5)},
+    ],
+    ids=["few carriers", "layers", "interrupted"],
+)
+def test_a_saved_result_is_read_back_as_it_was(options, monkeypatch):
+    monkeypatch.setattr(forward_norms, "CHUNK_NUMBERS", 640)
+    measured = forward(**{"seeds": 60} | options)
+    again = read(json.loads(measured.to_json()))
+    assert again == measured
+    assert findings(again) == list(measured.findings), "the verdict needs no more than the document"
+    solutions = [entry.solution for entry in again.inits if entry.solution]
+    assert [solution.tried for solution in solutions] == [options.get("solve") == "median"] * len(solutions)
 
 
 def test_what_no_gain_can_do_is_said():
