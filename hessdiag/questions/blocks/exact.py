@@ -65,7 +65,6 @@ def by_columns(matrices: Splitting, spent: Outlay, report: Progress, pieces: Pie
     space: NeuronSpace | None = None
     with suppress(NotInNeuronSpaceError):
         space = exact.neuron_space(operator)
-    matrices.alike(pieces)
     _plan_columns(matrices, space, spent)
     layers, n = problem.executed_layers, problem.n_parameters
     report(0, n, f"{n:,} parameters: the whole {matrices.said}{_disk(matrices, pieces)}")
@@ -123,7 +122,6 @@ def by_pairs(matrices: Splitting, spent: Outlay, report: Progress, pieces: Piece
     outputs: OutputSpace | None = None
     if matrices.gauss_newton is not None:
         outputs = block_norms.output_space(space, matrices.gauss_newton, CERTIFIED[problem.dtype])
-    matrices.alike(pieces)
     pairs = len(layers) * space.samples**2 * 8 / spent.vector
     planned = len(space.others) * matrices.products + len(space.layers)
     spent.plan(planned, {"pairs of samples": pairs, "neurons": 4 * TANGENT_NUMBERS / n})

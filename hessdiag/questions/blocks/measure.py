@@ -27,13 +27,13 @@ from hessdiag.questions.common import block_squares, operators
 from hessdiag.questions.common.block_squares import Squares
 from hessdiag.questions.common.certificate import Certificate, certificate
 from hessdiag.questions.common.described import described, examined
-from hessdiag.questions.common.identity import identity
 from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.outlay import Outlay, outlay
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance
+from hessdiag.questions.common.resume import choose_pass, kept_pieces
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
@@ -95,8 +95,9 @@ def blocks(
     split = _split(problem, seed, copied=checks.point.kind != "unchecked")
     checks = checks.also(split.checks, split.inside)
     precision = operator.precision
-    same = {} if resume is None else identity(problem)
-    pieces = Pieces(resume, {"command": "blocks", **same, "probes": probes, "seed": seed}, operator.device)
+    pieces = kept_pieces(problem, "blocks", {"probes": probes, "seed": seed}, resume, operator)
+    if resume is not None and split.gauss_newton is not None:
+        choose_pass(split.gauss_newton, pieces, "vectors a pass of G")
     matrices = Splitting(operator, split.gauss_newton)
     found = None if probes is not None else _exactly(matrices, precision, spent, report, pieces)
     if found is None:

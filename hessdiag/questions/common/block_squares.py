@@ -135,7 +135,6 @@ def sampled(
         KeyboardInterrupt: if it comes before two probes per layer are complete.
     """
     pieces = pieces or Pieces(None, {})
-    matrices.alike(pieces)
     operator, layers = matrices.hessian, matrices.problem.executed_layers
     count = len(layers)
     rank, size = processes.ranks()

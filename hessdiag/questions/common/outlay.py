@@ -3,7 +3,6 @@
 import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,8 +14,6 @@ from hessdiag.linalg.tridiagonal import LONG, traffic
 from hessdiag.machine import cost, memory, processes
 from hessdiag.machine.sizes import gib
 from hessdiag.machine.work import Work
-from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.identity import identity
 from hessdiag.questions.common.pieces import Pieces
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
@@ -279,19 +276,3 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
         )
     held = max(ends.held, lanczos, trace, key=lambda phase: sum(phase.values()))
     return Quadrature(pairs, ends, at_once, held)
-
-
-def kept_pieces(
-    problem: Problem,
-    command: str,
-    settings: Mapping[str, Any],
-    folder: str | Path | None,
-    matrix: CurvatureOperator[Any],
-) -> Pieces:
-    """The pieces of a run, and as many vectors a pass as it chose; the point has been looked at."""
-    if folder is None:
-        return Pieces(None, {})
-    pieces = Pieces(folder, {"command": command} | identity(problem) | dict(settings), matrix.device)
-    chunk = processes.least(matrix.chunk, matrix.device)
-    matrix.chunk = pieces.choice("vectors a pass", lambda: chunk)
-    return pieces

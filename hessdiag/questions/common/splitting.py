@@ -9,7 +9,6 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.outlay import Outlay
-from hessdiag.questions.common.pieces import Pieces
 
 
 @dataclass(frozen=True)
@@ -65,10 +64,3 @@ class Splitting:
     def graph(self, spent: Outlay) -> dict[str, float]:
         """What G holds beside H, in vectors, for the ledger."""
         return {} if self.gauss_newton is None else {"graph of the Gauss-Newton matrix": spent.graph / spent.vector}
-
-    def alike(self, pieces: Pieces) -> None:
-        """Take as many vectors a pass as the run that was interrupted: they decide how numbers are rounded."""
-        hessian, gauss_newton = self.hessian, self.gauss_newton
-        hessian.chunk = pieces.choice("vectors a pass", lambda: hessian.chunk)
-        if gauss_newton is not None:
-            gauss_newton.chunk = pieces.choice("vectors a pass of G", lambda: gauss_newton.chunk)

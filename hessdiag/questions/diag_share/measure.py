@@ -20,9 +20,10 @@ from hessdiag.machine import capacity, processes
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate, share_witness
-from hessdiag.questions.common.outlay import Outlay, kept_pieces, outlay
+from hessdiag.questions.common.outlay import Outlay, outlay
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress, silent
+from hessdiag.questions.common.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.diag_share import rows as rows_of
 from hessdiag.questions.diag_share.baselines import baselines

@@ -20,9 +20,10 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.inertia import Inertia
-from hessdiag.questions.common.outlay import Basis, basis, kept_pieces, outlay
+from hessdiag.questions.common.outlay import Basis, basis, outlay
 from hessdiag.questions.common.pieces import on_disk
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, Status, interrupted_early
 from hessdiag.questions.eigs import vectors

@@ -16,9 +16,10 @@ from hessdiag.questions.common import operators
 from hessdiag.questions.common.described import described
 from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
-from hessdiag.questions.common.outlay import Quadrature, kept_pieces, outlay, quadrature
+from hessdiag.questions.common.outlay import Quadrature, outlay, quadrature
 from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.resume import kept_pieces
 from hessdiag.questions.common.subject import matrix_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.spectrum.exact import exact
