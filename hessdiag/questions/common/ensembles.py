@@ -91,8 +91,9 @@ class Meter:
         self._progress, self._total, self._done = progress, total, 0.0
 
     def say(self, what: str) -> None:
-        """Tell what is done from here on."""
-        self._tell(what)
+        """Tell how far it is, and what is done from here on."""
+        if self._progress is not None:
+            self._progress(round(self._done), self._total, what)
 
     def advance(self, steps: float = 1) -> None:
         """So many steps more are done."""
@@ -101,11 +102,7 @@ class Meter:
     def reach(self, done: float) -> None:
         """So many steps are done in all."""
         self._done = min(done, self._total)
-        self._tell("")
-
-    def _tell(self, what: str) -> None:
-        if self._progress is not None:
-            self._progress(round(self._done), self._total, what)
+        self.say("")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,7 +100,7 @@ def forward_model(
         solve=solve,
         per_layer=per_layer,
     )
-    run = _plan(asked, described=resume is not None).begin(resume, progress)
+    run = _plan(asked, resumable=resume is not None).begin(resume, progress)
     entries, interrupted = until_interrupted(_entries(asked, run))
     everything = solve is None and [entry.seeds for entry in entries] == [seeds] * len(asked.inits)
     return assembled(
@@ -112,8 +112,8 @@ def forward_model(
     )
 
 
-def _plan(asked: _Asked, *, described: bool) -> Plan:
-    """What it takes.
+def _plan(asked: _Asked, *, resumable: bool) -> Plan:
+    """What it takes; where it can be resumed, with what tells this problem from others.
 
     Raises:
         ComputeError: if memory will not hold it.
@@ -124,7 +124,7 @@ def _plan(asked: _Asked, *, described: bool) -> Plan:
     search = 4 if asked.per_layer else 2 * COARSE / FIRST_SHARE + FINE
     passes = 1 + (1 + search) * (asked.solve is not None)
     steps = round(passes * len(asked.inits) * asked.seeds)
-    same = {name: value for name, value in describe(problem).items() if name in OF_PROBLEM} if described else {}
+    same = {name: value for name, value in describe(problem).items() if name in OF_PROBLEM} if resumable else {}
     return Plan(
         what=f"{asked.seeds:,} networks of {len(asked.layers)} layers under {', '.join(asked.inits)}",
         steps=steps,
