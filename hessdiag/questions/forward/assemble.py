@@ -74,9 +74,9 @@ def init_ratios(
 
 
 def _layer(index: int, ratio: RatioStatistics, exact: ExactLayers, name: str | None) -> LayerRatio:
-    log_median, log_rms, kurtosis = (
+    log_median, log_rms, kurtosis, dead = (
         None if values is None else float(values[index])
-        for values in (exact.log_medians, exact.log_rms, exact.kurtosis)
+        for values in (exact.log_medians, exact.log_rms, exact.kurtosis, exact.dead)
     )
     return LayerRatio(
         layer=index + 1,
@@ -101,6 +101,7 @@ def _layer(index: int, ratio: RatioStatistics, exact: ExactLayers, name: str | N
         theory_log_median=log_median,
         theory_log_rms=log_rms,
         theory_kurtosis=kurtosis,
+        theory_dead_fraction=dead,
         z=_standard_errors(ratio, log_median),
     )
 

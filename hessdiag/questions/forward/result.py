@@ -82,6 +82,7 @@ class LayerRatio(RatioStatistics, Layer):
         theory_log_median: Natural log of the exact median; `None` likewise.
         theory_log_rms: Natural log of the exact root mean square; `None` likewise.
         theory_kurtosis: Exact `E r^4 / (E r^2)^2`; `None` likewise.
+        theory_dead_fraction: Exact probability that a network is dead by this layer; `None` likewise.
         z: Standard errors between the measured log-median and the exact one; `None` where too few networks tell.
     """
 
@@ -90,6 +91,7 @@ class LayerRatio(RatioStatistics, Layer):
     theory_log_median: Number
     theory_log_rms: Number
     theory_kurtosis: Number = None
+    theory_dead_fraction: Number = None
     z: Number
 
 

@@ -1,4 +1,4 @@
-"""The exact median and root mean square of forward norms, where closed forms hold."""
+"""The exact median, averages and dead networks of forward norms, where closed forms hold."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hessdiag.nets.activations import activation
 from hessdiag.nets.initializers import Distribution, law
-from hessdiag.theory.gaussian_nets import gate_moments, median_log_norms2, moments
+from hessdiag.theory.gaussian_nets import dead_probability, gate_moments, median_log_norms2, moments
 
 Floats = NDArray[np.float64]
 
@@ -22,11 +22,13 @@ class ExactLayers:
         log_medians: Natural logs of the medians.
         log_rms: Natural logs of the root mean squares.
         kurtosis: `E r^4 / (E r^2)^2`.
+        dead: Probability that r is zero.
     """
 
     log_medians: Floats | None = None
     log_rms: Floats | None = None
     kurtosis: Floats | None = None
+    dead: Floats | None = None
 
 
 NOTHING_EXACT = ExactLayers()
@@ -35,7 +37,9 @@ NOTHING_EXACT = ExactLayers()
 def exact_layers(init: str, name: str, depth: int, width: int, distribution: Distribution | None = None) -> ExactLayers:
     """All that is known in closed form of the built-in networks."""
     setting = (init, name, depth, width, distribution)
-    return ExactLayers(exact_log_medians(*setting), exact_log_rms(*setting), exact_kurtosis(*setting))
+    return ExactLayers(
+        exact_log_medians(*setting), exact_log_rms(*setting), exact_kurtosis(*setting), exact_dead(*setting)
+    )
 
 
 @lru_cache(maxsize=16)
@@ -99,4 +103,21 @@ def exact_kurtosis(
     critical = 1 / (gate_moments(slope)[0] * width)
     with np.errstate(over="ignore", invalid="ignore"):
         found: Floats = moments([width] * depth, critical, weights.kurtosis, slope, (1, 1, 3 / (width + 2))).norm4[1:]
+    return found
+
+
+def exact_dead(init: str, name: str, depth: int, width: int, distribution: Distribution | None = None) -> Floats | None:
+    """Exact probabilities that a network is dead behind 1 .. depth layers, (depth,).
+
+    A ReLU layer is off as a whole with probability `2^-width`, for independent weights of any symmetric law; `None` for
+    dependent weights and for curved activations.
+
+    >>> exact_dead("he_uniform", "relu", 2, 2).round(9).tolist()
+    [0.25, 0.4375]
+    """
+    slope, weights = activation(name).slope, law(init, width, width, distribution)
+    if slope is None or weights is None:
+        return None
+    log_alive = math.log1p(-dead_probability([width], slope))
+    found: Floats = -np.expm1(log_alive * np.arange(1.0, depth + 1)) + 0.0  # not -0
     return found

@@ -17,6 +17,7 @@ L = TypeVar("L", LayerRatio, LayerGain)
 QUESTION = "What is left of a signal after so many layers?"
 IN_ONE_CHART = 4  # as many as there are marks and colours
 FEW_LAYERS = 12  # up to here a table shows them all, beyond that the powers of two and the last
+RARE = 1e-6  # a share of networks below which no run is expected to meet one
 
 
 def view(result: Forward) -> View:
@@ -97,7 +98,14 @@ def _facts(inits: Sequence[InitRatios], agreement: Sequence[LayerAgreement]) -> 
     yield from agreement_fact(agreement, "of a log-median with its exact value")
     dead = max((init.last.dead_fraction or 0.0 for init in inits), default=0.0)
     if dead:
-        yield Fact("dead networks", percent(dead), "output exactly zero; medians are those of the others")
+        likely = max((init.last.theory_dead_fraction or 0.0 for init in inits), default=0.0)
+        theory = f"; {percent(likely)} in theory" if likely >= RARE else ""
+        yield Fact("dead networks", percent(dead), f"output exactly zero{theory}; medians are those of the others")
+
+
+def _may_die(layer: LayerRatio) -> bool:
+    """Whether dead networks are to be expected in some run."""
+    return layer.theory_dead_fraction is not None and layer.theory_dead_fraction >= RARE
 
 
 def _table(init: InitRatios) -> Table:
@@ -111,18 +119,19 @@ def _table(init: InitRatios) -> Table:
             number(layer.rms),
             number(layer.theory_rms, 4),
             percent(layer.dead_fraction),
+            percent(layer.theory_dead_fraction) if _may_die(layer) else MISSING,
         )
         for name, layer in _named(init, init.layers)
     )
-    columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead")
+    columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead", "exact dead")
     table = Table(
         f"{init.init}: norm over the input's",
         columns,
         rows,
         text_columns=_text_columns(init),
-        optional=("dead", "5 % to 95 %", "mean"),
+        optional=("exact dead", "dead", "5 % to 95 %", "mean"),
     )
-    return without_empty(table, set(columns) - {"exact", "exact rms"})
+    return without_empty(table, set(columns) - {"exact", "exact rms", "exact dead"})
 
 
 def _solutions(inits: Sequence[InitRatios]) -> Iterator[Table]:

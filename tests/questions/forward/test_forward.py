@@ -106,6 +106,7 @@ def test_dead_networks_are_counted_and_count_as_zero_in_averages():
     entry = forward(depth=16, width=8, init="he_normal", seeds=4000, seed=2).inits[0]
     dead = 0.0607019
     assert abs(entry.last.dead_fraction - dead) < 4 * math.sqrt(dead * (1 - dead) / 4000)
+    assert entry.last.theory_dead_fraction == pytest.approx(dead, rel=1e-6)
     assert abs(entry.last.z) < 4
     first = entry.layers[3]
     assert abs(first.rms - 1) < 4 * first.rms_stderr
