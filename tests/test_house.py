@@ -49,14 +49,8 @@ WRONG_ARROWS: set[tuple[str, str]] = {
     ("hessdiag.report.schema.check", "hessdiag.questions.expected"),
     ("hessdiag.report.schema.check", "hessdiag.questions.registry"),
 }
-FROM_THE_TOP: set[tuple[str, str]] = set()
-OF_MAIN: set[tuple[str, str]] = {
-    ("hessdiag.cli.completion", "hessdiag.cli.main"),
-}
 # Without these imports there is no circle.
 CIRCLES: set[tuple[str, str]] = set()
-# One question that imports another.
-ACROSS: set[tuple[str, str]] = set()
 WITH_TORCH: set[str] = {
     "hessdiag.questions.diag_share.verdict",
     "hessdiag.questions.eigs.verdict",
@@ -228,26 +222,22 @@ def test_parts_of_the_problem_import_those_before():
 
 
 def test_nothing_inside_imports_the_top():
-    exactly({one.arrow for one in inner() if one.target == "hessdiag"}, FROM_THE_TOP, "the top is imported from inside")
+    assert [one.arrow for one in inner() if one.target == "hessdiag"] == []
 
 
 def test_nothing_imports_main_but_the_entry():
-    found = {one.arrow for one in inner() if one.target == "hessdiag.cli.main"} - {
-        ("hessdiag.__main__", "hessdiag.cli.main")
-    }
-    exactly(found, OF_MAIN, "main is imported")
+    assert {one.source for one in inner() if one.target == "hessdiag.cli.main"} == {"hessdiag.__main__"}
 
 
 def test_questions_import_no_other_question():
     packages = {question.package for question in QUESTIONS}
-    found = {
+    pairs = [(package, other) for package in packages for other in packages - {package}]
+    found = [
         one.arrow
         for one in inner()
-        for package in packages
-        if one.source.startswith(f"{package}.")
-        and one.target.startswith(tuple(f"{other}." for other in packages - {package}))
-    }
-    exactly(found, ACROSS, "a question imports another")
+        if any(one.source.startswith(f"{package}.") and one.target.startswith(f"{other}.") for package, other in pairs)
+    ]
+    assert found == []
 
 
 def _reaching(targets: set[str], *, typing: bool) -> set[str]:

@@ -3,14 +3,14 @@
 import click
 from click.shell_completion import get_completion_class
 
-from hessdiag.cli.help import Command
-from hessdiag.cli.main import COMPLETE_VARIABLE, cli
+from hessdiag.cli.help import COMPLETE_VARIABLE, Command
 from hessdiag.cli.output import write
 
 
 @click.command("completion", cls=Command)
 @click.argument("shell", metavar="SHELL", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> int:
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> int:
     """Print the completion script of SHELL: bash, zsh or fish.
 
     \b
@@ -20,5 +20,5 @@ def command(shell: str) -> int:
     """  # noqa: D301
     found = get_completion_class(shell)
     assert found is not None
-    write(found(cli, {}, "hessdiag", COMPLETE_VARIABLE).source() + "\n")
+    write(found(ctx.find_root().command, {}, "hessdiag", COMPLETE_VARIABLE).source() + "\n")
     return 0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import click
 
 WIDTH = 80
+COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"  # by which a shell asks what may come next
 LONGEST_CHOICE = 12  # characters of a choice's names beside an option; longer lists stand in its text
 COLUMN = 26  # widest column of options
 

@@ -11,6 +11,7 @@ from importlib import import_module
 import click
 
 from hessdiag.cli import signals, speech, streams
+from hessdiag.cli.help import COMPLETE_VARIABLE
 from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, SpecError
 from hessdiag.files import reason
@@ -39,7 +40,6 @@ SYNONYMS = {  # what a command may be called by who looks for it, in the form in
     "version": "env",
     "config": "init",
 }
-COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"
 
 
 class LazyGroup(click.Group):
