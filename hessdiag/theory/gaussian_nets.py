@@ -278,8 +278,7 @@ def moments(
         3.8147
     """
     widths, variances, slopes = _layers(widths, variances, slope)
-    if kurtosis < 1:
-        raise SpecError(f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)")
+    refuse_kurtosis(kurtosis)
     rows = [tuple(map(float, start))]
     for d, variance, layer_slope in zip(widths, variances, slopes, strict=True):
         p, p2 = gate_moments(layer_slope)
@@ -287,6 +286,16 @@ def moments(
         q_next = p2 * d * variance**2 * (3 * s4 + (kurtosis - 3) * q)
         rows.append((p * d * variance * s2, p**2 * d * (d - 1) * variance**2 * s4 + q_next, q_next))
     return Moments(*np.array(rows).T)
+
+
+def refuse_kurtosis(kurtosis: float) -> None:
+    """Refuse what no law has: `E w^4` is at least the square of `E w^2`.
+
+    Raises:
+        SpecError: If it is below 1.
+    """
+    if kurtosis < 1:
+        raise SpecError(f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)")
 
 
 def _layers(widths: ArrayLike, variances: ArrayLike, slope: ArrayLike) -> tuple[Array, Array, Array]:

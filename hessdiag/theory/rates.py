@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hessdiag.errors import SpecError
-from hessdiag.theory.gaussian_nets import gate_moments, log_factor_cumulants
+from hessdiag.theory.gaussian_nets import gate_moments, log_factor_cumulants, refuse_kurtosis
 
 
 class Growth(NamedTuple):
@@ -71,8 +70,7 @@ def growth(width: int, variance: float, slope: float, kurtosis: float = 3.0) -> 
         >>> round(rms, 6), round(median, 6)
         (0.0, -0.015788)
     """
-    if kurtosis < 1:
-        raise SpecError(f"The kurtosis is {kurtosis}, but none lies below 1.", "kurtosis=3 (Gaussian) or 1.8 (uniform)")
+    refuse_kurtosis(kurtosis)
     mean_log = log_factor_cumulants(width, variance, slope).mean
     p, p2 = gate_moments(slope)
     if kurtosis != 3:
