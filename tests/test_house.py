@@ -50,7 +50,6 @@ WRONG_ARROWS: set[tuple[str, str]] = {
     ("hessdiag.report.schema.check", "hessdiag.questions.registry"),
 }
 WITH_TORCH: set[str] = {
-    "hessdiag.questions.diag_share.verdict",
     "hessdiag.questions.eigs.verdict",
 }
 WIDE_FOLDERS: set[str] = {

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from cli.fake_share import DOCUMENT, fake_share
+from cli.fake_share import fake_share
 from hessdiag.cli import main
 
 
@@ -32,11 +32,11 @@ def hessdiag(monkeypatch, tmp_path, capfd):
 @pytest.fixture
 def fake(monkeypatch):
     """Replace loading and measuring; returns what the command line asked for, and takes what it shall get."""
-    from hessdiag.problem import describe, load
+    from hessdiag.problem import load
     from hessdiag.questions.diag_share import measure as measuring
 
     state = SimpleNamespace(requests=[], calls=[], result=fake_share(), raises=None)
-    problem = SimpleNamespace(device=torch.device("cpu"), kernels_forced=("math kernel",))
+    problem = SimpleNamespace(device=torch.device("cpu"))
 
     def load_problem(request):
         state.requests.append(request)
@@ -52,5 +52,4 @@ def fake(monkeypatch):
 
     monkeypatch.setattr(load, "load_problem", load_problem)
     monkeypatch.setattr(measuring, "diag_share", measure)
-    monkeypatch.setattr(describe, "describe", lambda problem: DOCUMENT["problem"])
     return state

@@ -10,6 +10,7 @@ import threading
 import pytest
 
 from hessdiag import files
+from hessdiag.questions.diag_share import measure as measuring
 from hessdiag.report import html, terminal
 
 MODEL = "builtin:lenet"
@@ -104,8 +105,8 @@ def test_what_happens_to_the_place_meanwhile_costs_the_file_and_not_the_answer(
 ):
     (tmp_path / "away").mkdir()
     plain = hessdiag("diag-share", MODEL).out
-    kind, numbers = type(fake.result), fake.result.to_result()
-    monkeypatch.setattr(kind, "to_result", lambda self: (happens(tmp_path), numbers)[1])
+    measured = measuring.diag_share
+    monkeypatch.setattr(measuring, "diag_share", lambda *args, **kw: (happens(tmp_path), measured(*args, **kw))[1])
     outcome = hessdiag("diag-share", MODEL, "-o", "away/r.json")
     assert (outcome.code, outcome.out) == (3, plain)
     assert "error: cannot write away/r.json: " in outcome.err

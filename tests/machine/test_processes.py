@@ -130,7 +130,7 @@ resume = sys.argv[2] if len(sys.argv) > 2 else None
 neurons = hessdiag.diag_share(hessdiag.Problem(model, data, "ce"), resume=resume)
 sample = hessdiag.diag_share(hessdiag.Problem(*mlp()), rows=20)
 if ranks()[0] == 0:
-    json.dump([found.to_result() for found in (neurons, sample)], open(sys.argv[1], "w"))
+    json.dump([json.loads(found.to_json())["result"] for found in (neurons, sample)], open(sys.argv[1], "w"))
 """
 
 

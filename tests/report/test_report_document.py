@@ -39,11 +39,12 @@ def same(left, right):
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
-@given(result=tables, theory=st.none() | tables, checks=tables)
+@given(result=tables, theory=st.none() | tables, checks=st.dictionaries(words, st.none() | st.floats()))
 def test_what_is_written_is_read_back(result, theory, checks):
     doc = loads(dumps(example_documents.diag_share())) | {"theory": theory, "checks": checks}
     doc["result"]["of a newer version"] = result
-    assert same(loads(dumps(doc)), doc)
+    text = dumps(doc)
+    assert dumps(loads(text)) == text
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure

@@ -20,18 +20,22 @@ from hessdiag.machine import capacity, processes
 from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate, share_witness
+from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.outlay import Outlay, outlay
 from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress, silent
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import Provenance
 from hessdiag.questions.common.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.diag_share import rows as rows_of
 from hessdiag.questions.diag_share.baselines import baselines
-from hessdiag.questions.diag_share.result import DiagShare
+from hessdiag.questions.diag_share.result import DiagShare, ShareTheory
 from hessdiag.questions.diag_share.rows import Computed, Rows
 from hessdiag.questions.diag_share.totals import Totals, summarize
 from hessdiag.questions.diag_share.verdict import NOISE, findings
 from hessdiag.statistics.sampling import Draw
+from hessdiag.theory import wigner_ols
 
 EXACT_UP_TO = 10_000  # rows by products; beyond, rows are sampled unless asked otherwise
 EXACT_WORK = 2e12  # floating-point operations in neuron space, likewise; more on a GPU (`capacity`)
@@ -63,6 +67,7 @@ class _Plan:
     pieces: Pieces
 
 
+@recorded
 @measurement(less="--rows 100")
 def diag_share(
     problem: Problem | HessianOperator,
@@ -170,6 +175,9 @@ def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
     rows, strata, draw = _among_all(part, computed)
     found = summarize(problem, rows, strata, zero_rows, complete, draw)
     share = DiagShare(
+        status="interrupted" if computed.interrupted else "inexact" if checks.failed else "ok",
+        problem=described(problem),
+        theory=ShareTheory(psd_floor=wigner_ols.psd_floor(problem.n_parameters)),
         diag_share=found.diag_share.value,
         diag_share_stderr=found.diag_share.stderr,
         diag_share_interval=found.diag_share.interval,
@@ -193,14 +201,11 @@ def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
         baselines=baselines(problem),
         hvps=computed.products,
         engine=computed.engine,
-        status="interrupted" if computed.interrupted else "inexact" if checks.failed else "ok",
-        resumed_pieces=plan.pieces.taken,
-        checks=checks.checks,
-        trusted=not checks.failed,
-        check_tolerance=checks.tolerance,
-        point=checks.point,
+        trajectory=None,
+        provenance=Provenance(resumed_pieces=plan.pieces.taken or None),
     )
-    return replace(share, findings=tuple(findings(share, problem)))
+    share = examined(share, checks)
+    return replace(share, findings=tuple(findings(share)))
 
 
 def _among_all(part: Support, computed: Computed) -> tuple[Rows, list[NDArray[np.int64]], Draw | None]:

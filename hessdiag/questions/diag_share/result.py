@@ -1,12 +1,13 @@
 """What `diag-share` finds: how diagonal a Hessian is, as a whole and per layer, and how that changes along training."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
+from hessdiag.fields import Count, Interval, Matrix, NonEmpty, Number, Real, square
 from hessdiag.questions.common.certificate import Certificate
-from hessdiag.questions.common.measured import Measured
+from hessdiag.questions.common.result import Measured
 
-Interval = tuple[float, float]
+UNKNOWN = Certificate(certain=False, why="it was not looked for")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,14 +20,14 @@ class LayerShare:
 
     name: str
     kind: str
-    parameters: int
-    rows: int
-    diag_share: float | None
-    diag_share_stderr: float | None
-    diag_share_interval: Interval | None
-    wigner: float
-    ols_gaussian: float
-    abs_sum: float | None
+    parameters: Count
+    rows: Count
+    diag_share: Number
+    diag_share_stderr: Number
+    diag_share_interval: Interval | None = None
+    wigner: Real
+    ols_gaussian: Real
+    abs_sum: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +49,18 @@ class Baselines:
         ols_columns: Independent Gaussian columns with the means and variances of the actual ones.
     """
 
-    wigner: float
-    ols_gaussian: float
-    ols_clt: float
-    n: int
-    d: int
-    ols_gaussian_outputs: float | None
-    ols_clt_outputs: float | None
-    n_outputs: int | None
-    ols_data: float | None
-    ols_data_d: int | None
-    ols_data_gaussian: float | None
-    ols_columns: float | None
+    wigner: Real
+    ols_gaussian: Real
+    ols_clt: Real
+    n: Count
+    d: Count
+    ols_gaussian_outputs: Number
+    ols_clt_outputs: Number
+    n_outputs: Count | None
+    ols_data: Number
+    ols_data_d: Count | None
+    ols_data_gaussian: Number
+    ols_columns: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +68,7 @@ class CheckpointLayer:
     """A layer's share at one checkpoint."""
 
     name: str
-    diag_share: float | None
+    diag_share: Number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +76,12 @@ class Checkpoint:
     """What a trajectory shows of one checkpoint; as in its own result, but for its label."""
 
     label: str
-    diag_share: float | None
-    diag_share_stderr: float | None
+    diag_share: Number
+    diag_share_stderr: Number
     diag_share_interval: Interval | None
-    layer_block_share: float | None
-    wigner: float
-    ols_gaussian: float
+    layer_block_share: Number
+    wigner: Real
+    ols_gaussian: Real
     layers: tuple[CheckpointLayer, ...]
 
 
@@ -99,9 +100,9 @@ class Difference:
 
     start: str
     end: str
-    difference: float
-    stderr: float
-    p: float
+    difference: Real
+    stderr: Real
+    p: Real
     significant: bool
 
 
@@ -110,9 +111,9 @@ class Trend:
     """The slope of the log share, per step where the labels name steps, else per checkpoint."""
 
     along: str
-    slope: float
-    stderr: float
-    p: float
+    slope: Real
+    stderr: Real
+    p: Real
     significant: bool
 
 
@@ -128,11 +129,22 @@ class Change:
         trend: That of all; `None` of fewer than three.
     """
 
-    before: float
-    after: float
+    before: Real
+    after: Real
     whole: Difference
     steps: tuple[Difference, ...]
     trend: Trend | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShareTheory:
+    """What closed forms predict, whatever the network.
+
+    Attributes:
+        psd_floor: Share below which H must be indefinite.
+    """
+
+    psd_floor: Number = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,36 +180,37 @@ class DiagShare(Measured):
         engine: How the products were computed.
         trajectory: The shares along several checkpoints, of which all else here is the last; `None` of one.
         change: What changes along them; `None` also where the first or the last share is not to be trusted.
-        status: "ok", "inexact" (a self-check failed) or "interrupted".
     """
 
-    diag_share: float | None
-    diag_share_stderr: float | None
+    command: ClassVar[str] = "diag-share"
+
+    theory: ShareTheory | None = None
+    diag_share: Number
+    diag_share_stderr: Number
     diag_share_interval: Interval | None
     method: Literal["exact", "rows"]
-    rows: int
-    parameters: int
-    abs_diag_sum: float | None
-    abs_sum: float | None
-    trace: float | None
-    negative_diagonal_fraction: float | None
-    negative_entry: float | None
-    negative_certificate: Certificate
-    untouched: int
-    merged_strata: tuple[tuple[str, ...], ...]
-    zero_rows: float | None
-    layer_block_share: float | None
-    layer_block_share_stderr: float | None
-    layer_block_share_interval: Interval | None
-    layer_block_matrix: tuple[tuple[float, ...], ...] | None
-    layers: tuple[LayerShare, ...]
+    rows: Count
+    parameters: Count
+    abs_diag_sum: Number
+    abs_sum: Number
+    trace: Number
+    negative_diagonal_fraction: Number
+    negative_entry: Number = None
+    negative_certificate: Certificate = UNKNOWN
+    untouched: Count = 0
+    merged_strata: tuple[tuple[str, ...], ...] = ()
+    zero_rows: Number
+    layer_block_share: Number
+    layer_block_share_stderr: Number
+    layer_block_share_interval: Interval | None = None
+    layer_block_matrix: Matrix | None
+    layers: NonEmpty[LayerShare]
     baselines: Baselines
-    hvps: int
-    engine: str
-    trajectory: tuple[Checkpoint, ...] | None = None
+    hvps: Count = 0
+    engine: str = ""
+    trajectory: tuple[Checkpoint, ...] | None
     change: Change | None = None
 
-    @property
-    def theory(self) -> dict[str, Any]:
-        """What closed forms predict, whatever the network: the floor below which H must be indefinite."""
-        return {"psd_floor": 1 / self.parameters}
+    def __post_init__(self) -> None:
+        """The block matrix has a row for each layer."""
+        square(len(self.layers), layer_block_matrix=self.layer_block_matrix or None)

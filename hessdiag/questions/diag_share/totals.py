@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from hessdiag.fields import Interval, Matrix
 from hessdiag.problem.problem import Layer, Problem
-from hessdiag.questions.diag_share.result import Interval, LayerShare
+from hessdiag.questions.diag_share.result import LayerShare
 from hessdiag.questions.diag_share.rows import Rows
 from hessdiag.statistics import sampling
 from hessdiag.statistics.sampling import Draw, Ratio, Stratum
@@ -33,7 +34,7 @@ class Totals:
 
     diag_share: Described
     layer_block_share: Described
-    layer_block_matrix: tuple[tuple[float, ...], ...] | None
+    layer_block_matrix: Matrix | None
     abs_diag_sum: float | None
     abs_sum: float | None
     trace: float | None

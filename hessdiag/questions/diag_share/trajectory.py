@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 
 from hessdiag.errors import SpecError
 from hessdiag.numbers import counted, factor_of_log, p_value, percent, ratio, with_error
-from hessdiag.questions.common.verdict import Finding, Status, most_severe_first
+from hessdiag.questions.common.result import Finding, Status
+from hessdiag.questions.common.verdict import most_severe_first
 from hessdiag.questions.diag_share.result import Change, Checkpoint, CheckpointLayer, DiagShare, Difference, Trend
 
 ALPHA = 0.05
@@ -75,7 +76,7 @@ def diag_share_along(checkpoints: Iterable[tuple[str, DiagShare]]) -> DiagShare:
         change=change(compared),
         findings=tuple(verdict(compared, [(label, share.findings) for label, share in runs])),
         status=max(statuses, key=WORSE.index),
-        resumed_pieces=sum(share.resumed_pieces for _, share in runs),
+        provenance=replace(last.provenance, resumed_pieces=sum(share.resumed_pieces for _, share in runs) or None),
     )
 
 

@@ -4,10 +4,8 @@ import math
 from dataclasses import replace
 
 from hessdiag.numbers import counted, number, percent, times
-from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import (
-    Finding,
-    Level,
     checks_findings,
     data_findings,
     most_severe_first,
@@ -26,23 +24,23 @@ NOISE = 1e-9  # of a row's absolute sum: what an entry in float64 can be off
 
 
 @most_severe_first
-def findings(share: DiagShare, problem: Problem) -> list[Finding]:
+def findings(share: DiagShare) -> list[Finding]:
     """The verdict on a measured share, the most important sentence first."""
     found = checks_findings(share.checks, share.check_tolerance, share.point)
     if not share.trusted:
-        return [*found, *data_findings(problem)]
+        return [*found, *data_findings(share.problem)]
     if share.diag_share is None:
-        return [*found, _too_early(share), *_negative_curvature(share), *data_findings(problem)]
+        return [*found, _too_early(share), *_negative_curvature(share), *data_findings(share.problem)]
     if share.abs_sum == 0 or math.isnan(share.diag_share):
         return [*found, nothing_there(_nothing_there(), share.point)]
     found += _still_layers(share)
     found.append(_headline(share, share.diag_share))
     found += _negative_curvature(share)
     found.append(_blocks(share))
-    found += _precision(share, problem)
+    found += _precision(share)
     found += _zero_rows(share)
     found += _inputs(share)
-    found += data_findings(problem)
+    found += data_findings(share.problem)
     return found
 
 
@@ -167,7 +165,7 @@ def _blocks(share: DiagShare) -> Finding:
     )
 
 
-def _precision(share: DiagShare, problem: Problem) -> list[Finding]:
+def _precision(share: DiagShare) -> list[Finding]:
     found = []
     low, high = _bounds(share, share.diag_share or 0.0)
     if share.diag_share and (high - low) / 2 > WIDE_INTERVAL * share.diag_share:
@@ -180,7 +178,7 @@ def _precision(share: DiagShare, problem: Problem) -> list[Finding]:
             )
         )
     typical = (share.abs_sum or 0.0) / share.parameters**2
-    return found + underflow_findings(typical, "mean |H_ij|", str(problem.dtype).removeprefix("torch."))
+    return found + underflow_findings(typical, "mean |H_ij|", share.problem.dtype)
 
 
 def _zero_rows(share: DiagShare) -> list[Finding]:

@@ -1,63 +1,46 @@
-"""The view of a `diag-share` document: how diagonal is the Hessian, against its baselines?"""
+"""The view of `diag-share`: how diagonal is the Hessian, against its baselines?"""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
+from hessdiag.questions.common.view import findings, side_tables, subject, warnings
+from hessdiag.questions.diag_share.result import DiagShare
 from hessdiag.questions.diag_share.trajectory_view import NOT_MEASURED, along
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, counted, interval, number, percent, ratio, with_interval
-from hessdiag.report.subject import subject
-from hessdiag.report.view import (
-    Dots,
-    Fact,
-    Heat,
-    Series,
-    Table,
-    View,
-    findings,
-    side_tables,
-    warnings,
-)
+from hessdiag.report.view import Dots, Fact, Heat, Series, Table, View
 
 FULL_MATRIX = 12  # layers up to which the block matrix is printed whole; beyond, its largest entries
 LARGEST = 20
 STRATA = 4  # of several tensors, that are named
 FEW = 2  # tensors of one of them that are all named
 
-Json = Mapping[str, Any]
 
-
-def view(doc: Json) -> View:
-    """Lay out a `diag-share` document."""
-    result = doc["result"]
-    charts = (
-        _comparison(result),
-        _layers(result["layers"], result["method"]),
-        _blocks(result),
-    )
+def view(result: DiagShare) -> View:
+    """Lay out a result of `diag-share`."""
+    charts = (_comparison(result), _layers(result), _blocks(result))
     page = View(
         question="How diagonal is the Hessian?",
-        subject=subject(doc["problem"]),
-        warnings=warnings(doc),
+        subject=subject(result.problem),
+        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
-        verdict=findings(doc),
-        notes=tuple(doc["problem"].get("notes", ())),
-        extra=side_tables(doc),
+        verdict=findings(result),
+        notes=result.problem.notes or (),
+        extra=side_tables(result),
     )
-    return along(page, result) if result.get("trajectory") else page
+    return along(page, result.trajectory, result.change) if result.trajectory else page
 
 
-def _headline(result: Json) -> tuple[str, str]:
-    share, wigner = result["diag_share"], result["baselines"]["wigner"]
+def _headline(result: DiagShare) -> tuple[str, str]:
+    share, wigner = result.diag_share, result.baselines.wigner
     if share is None:
         return NOT_MEASURED, "before the interrupt: some rows stand for nothing yet"
     if math.isnan(share):
         return MISSING, "the Hessian is zero, and so has no share on its diagonal"
-    bounds = result["diag_share_interval"]
+    bounds = result.diag_share_interval
     nothing = bounds is not None and tuple(bounds) == (0.0, 1.0)
     doubt = "; how far off is unknown: the sampled rows say too little of the rest" if nothing else ""
     return (
@@ -76,12 +59,12 @@ def _strata(merged: Sequence[Sequence[str]]) -> str:
     return "; ".join(said)
 
 
-def _facts(result: Json) -> tuple[Fact, ...]:
-    exact = result["method"] == "exact"
-    rows = f"all {number(result['rows'])}" if exact else f"{number(result['rows'])} of {number(result['parameters'])}"
-    every = "every row was computed" + (", but for those of untouched parameters" if result.get("untouched") else "")
+def _facts(result: DiagShare) -> tuple[Fact, ...]:
+    exact = result.method == "exact"
+    rows = f"all {number(result.rows)}" if exact else f"{number(result.rows)} of {number(result.parameters)}"
+    every = "every row was computed" + (", but for those of untouched parameters" if result.untouched else "")
     how = every if exact else "rows drawn layer by layer, those guessed to be heavy more often"
-    merged = result.get("merged_strata") or ()
+    merged = result.merged_strata
     facts = [
         Fact("Hessian rows", rows, how),
         Fact(
@@ -92,54 +75,47 @@ def _facts(result: Json) -> tuple[Fact, ...]:
         Fact(
             "inside layer blocks",
             MISSING
-            if math.isnan(result["layer_block_share"] or 0.0)
-            else with_interval(result["layer_block_share"], result.get("layer_block_share_interval"), 3),
+            if math.isnan(result.layer_block_share or 0.0)
+            else with_interval(result.layer_block_share, result.layer_block_share_interval, 3),
             "share of Σ|H_ij| where both parameters belong to one layer",
         ),
-        Fact("trace", number(result["trace"], 4), "sum of the diagonal, and of the eigenvalues"),
+        Fact("trace", number(result.trace, 4), "sum of the diagonal, and of the eigenvalues"),
         Fact(
             "negative diagonal",
-            percent(result["negative_diagonal_fraction"]),
+            percent(result.negative_diagonal_fraction),
             "of the diagonal entries; none in a PSD matrix",
         ),
         Fact(
             "rows of zeros",
-            percent(result["zero_rows"]),
+            percent(result.zero_rows),
             "parameters that the loss does not feel to second order",
         ),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
-def _baselines(result: Json) -> list[tuple[str, float, str]]:
-    base = result["baselines"]
-    n, d, n_outputs, d_data = (base.get(key) for key in ("n", "d", "n_outputs", "ols_data_d"))
-    named = [
-        ("Wigner", "wigner", f"symmetric, independent entries, d = {number(d)}: 1/d"),
-        (
-            f"OLS, n = {number(n)}",
-            "ols_gaussian",
-            f"least squares on Gaussian data, n = targets, d = {number(d)}",
-        ),
-        (f"OLS, n = {number(n)}, CLT", "ols_clt", "the same with Gaussian sums, as for large n"),
-        (f"OLS, n = {number(n_outputs)}", "ols_gaussian_outputs", "least squares, n = targets × outputs"),
-        (f"OLS, n = {number(n_outputs)}, CLT", "ols_clt_outputs", "the same with Gaussian sums"),
-        ("OLS on the inputs", "ols_data", f"XᵀX of the actual inputs, d = {number(d_data)}"),
-        (
-            "OLS, inputs' size",
-            "ols_data_gaussian",
-            f"centred Gaussian data of the same size, d = {number(d_data)}",
-        ),
-        ("OLS, inputs' moments", "ols_columns", "Gaussian data with the inputs' means and variances"),
+def _baselines(result: DiagShare) -> list[tuple[str, float, str]]:
+    base = result.baselines
+    n, d, n_outputs, d_data = map(number, (base.n, base.d, base.n_outputs, base.ols_data_d))
+    of_outputs = [
+        (f"OLS, n = {n_outputs}", base.ols_gaussian_outputs, "least squares, n = targets × outputs"),
+        (f"OLS, n = {n_outputs}, CLT", base.ols_clt_outputs, "the same with Gaussian sums"),
     ]
-    if n_outputs == n:
-        named = [entry for entry in named if not entry[1].endswith("_outputs")]  # one output: the same numbers again
-    return [(name, base[key], meaning) for name, key, meaning in named if base.get(key) is not None]
+    named = [
+        ("Wigner", base.wigner, f"symmetric, independent entries, d = {d}: 1/d"),
+        (f"OLS, n = {n}", base.ols_gaussian, f"least squares on Gaussian data, n = targets, d = {d}"),
+        (f"OLS, n = {n}, CLT", base.ols_clt, "the same with Gaussian sums, as for large n"),
+        *(of_outputs if base.n_outputs != base.n else ()),  # of one output: the same numbers again
+        ("OLS on the inputs", base.ols_data, f"XᵀX of the actual inputs, d = {d_data}"),
+        ("OLS, inputs' size", base.ols_data_gaussian, f"centred Gaussian data of the same size, d = {d_data}"),
+        ("OLS, inputs' moments", base.ols_columns, "Gaussian data with the inputs' means and variances"),
+    ]
+    return [(name, value, meaning) for name, value, meaning in named if value is not None]
 
 
-def _comparison(result: Json) -> Dots:
+def _comparison(result: DiagShare) -> Dots:
     baselines = _baselines(result)
-    share, bounds = result["diag_share"], result["diag_share_interval"]
+    share, bounds = result.diag_share, result.diag_share_interval
     low, high = bounds or (None, None)
     entries = [("this Hessian", share, "what was measured"), *baselines]
     nothing = (None,) * len(baselines)
@@ -174,8 +150,8 @@ def _comparison(result: Json) -> Dots:
     )
 
 
-def _layers(layers: Sequence[Json], method: str) -> Dots:
-    sampled = method != "exact"
+def _layers(result: DiagShare) -> Dots:
+    layers, sampled = result.layers, result.method != "exact"
     columns = (
         "layer",
         "kind",
@@ -184,23 +160,23 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
         "share",
         *(("95 % interval",) if sampled else ()),
     )
-    names = shortened([layer["name"] for layer in layers])
-    bounds = [layer.get("diag_share_interval") for layer in layers]
+    names = shortened([layer.name for layer in layers])
+    bounds = [layer.diag_share_interval for layer in layers]
     rows = tuple(
         (
             name,
-            layer["kind"],
-            number(layer["parameters"]),
-            *((number(layer["rows"]),) if sampled else ()),
-            NOT_MEASURED if layer["diag_share"] is None else number(layer["diag_share"]),
+            layer.kind,
+            number(layer.parameters),
+            *((number(layer.rows),) if sampled else ()),
+            NOT_MEASURED if layer.diag_share is None else number(layer.diag_share),
             *((interval(ends, 3),) if sampled else ()),
-            number(layer["wigner"]),
-            number(layer["ols_gaussian"]),
-            ratio(layer["diag_share"], layer["wigner"]),
+            number(layer.wigner),
+            number(layer.ols_gaussian),
+            ratio(layer.diag_share, layer.wigner),
         )
         for name, layer, ends in zip(names, layers, bounds, strict=True)
     )
-    shares = [layer["diag_share"] for layer in layers]
+    shares = [layer.diag_share for layer in layers]
     return Dots(
         title="Per layer",
         caption=(
@@ -225,15 +201,15 @@ def _layers(layers: Sequence[Json], method: str) -> Dots:
                 tuple(ends[0] if ends else None for ends in bounds) if sampled else (),
                 tuple(ends[1] if ends else None for ends in bounds) if sampled else (),
             ),
-            Series("Wigner, 1/d", tuple(layer["wigner"] for layer in layers), role="reference", group=1),
-            Series("OLS, Gaussian data", tuple(layer["ols_gaussian"] for layer in layers), role="theory", group=2),
+            Series("Wigner, 1/d", tuple(layer.wigner for layer in layers), role="reference", group=1),
+            Series("OLS, Gaussian data", tuple(layer.ols_gaussian for layer in layers), role="theory", group=2),
         ),
         axis="diagonal share of the layer's block",
     )
 
 
-def _blocks(result: Json) -> Heat | None:
-    matrix, names = result.get("layer_block_matrix"), shortened([layer["name"] for layer in result["layers"]])
+def _blocks(result: DiagShare) -> Heat | None:
+    matrix, names = result.layer_block_matrix, shortened([layer.name for layer in result.layers])
     if not matrix or len(names) < 2:
         return None
     if len(names) <= FULL_MATRIX:
@@ -260,7 +236,7 @@ def _blocks(result: Json) -> Heat | None:
             "diagonal means that layers hardly interact, and that a layer-block approximation (such as "
             "K-FAC's) loses little."
         ),
-        alt=f"Heat map of {counted(len(names), 'layer')}; {number(result['layer_block_share'])} lies on its diagonal.",
+        alt=f"Heat map of {counted(len(names), 'layer')}; {number(result.layer_block_share)} lies on its diagonal.",
         table=table,
         text="none",
         labels=names,

@@ -15,11 +15,10 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.diag_share import measure as module
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.diag_share.view import view
-from hessdiag.report.document import document
 from hessdiag.statistics import sampling
 from tests.curvature.test_hessian import CASES
 from tests.interrupts import ends_after
-from tests.reference import brute_force_hessian, cosine_problem, net_a, quadratic, share
+from tests.reference import brute_force_hessian, cosine_problem, net_a, numbers, quadratic, share
 
 
 def _mat_1():
@@ -155,7 +154,7 @@ def test_few_rows_are_shared_by_merged_strata():
     assert len(set(merged)) == len(merged) > 10
     assert set(merged) <= set(names)
     assert {"22.weight", "22.bias"} in [set(part) for part in found.merged_strata]  # of one layer
-    facts = {fact.name: fact for fact in _page(found).facts}
+    facts = {fact.name: fact for fact in view(found).facts}
     assert facts["strata merged"].value == f"{len(merged)} tensors in {len(found.merged_strata)}"
     assert "22.weight + 22.bias" in facts["strata merged"].meaning
     plenty = diag_share(problem, rows=400)
@@ -185,9 +184,9 @@ def test_more_rows_narrow_the_interval():
 
 def test_same_seed_same_bits():
     problem = _pixels()
-    first, second = (diag_share(problem, rows=60, seed=7).to_result() for _ in range(2))
-    assert first == second
-    assert diag_share(problem, rows=60, seed=8).diag_share != first["diag_share"]
+    first, second = (diag_share(problem, rows=60, seed=7) for _ in range(2))
+    assert numbers(first) == numbers(second)
+    assert diag_share(problem, rows=60, seed=8).diag_share != first.diag_share
 
 
 def _by_products(monkeypatch):
@@ -201,9 +200,9 @@ def _by_products(monkeypatch):
 
 def test_products_and_neuron_space_agree(monkeypatch):
     problem = _pixels()
-    fast = diag_share(problem).to_result()
+    fast = numbers(diag_share(problem))
     _by_products(monkeypatch)
-    slow = diag_share(problem).to_result()
+    slow = numbers(diag_share(problem))
     assert "told so by a test" in slow["engine"]
     assert fast["hvps"] < slow["hvps"] == problem.n_parameters
     for key in ("diag_share", "abs_diag_sum", "abs_sum", "trace", "negative_diagonal_fraction", "zero_rows"):
@@ -282,18 +281,7 @@ def test_what_an_interrupt_left_out_is_not_measured(monkeypatch):
     first = next(finding for finding in found.findings if "hvp" not in finding.because)
     assert "ended before" in first.says
     assert "no curvature" not in " ".join(finding.says for finding in found.findings)
-    shown = view(
-        document(
-            "diag-share",
-            status=found.status,
-            problem={"loss": "mse"},
-            result=found.to_result(),
-            theory=found.theory,
-            checks=found.checks,
-            verdict=found.verdict,
-            provenance={},
-        )
-    )
+    shown = view(found)
     assert shown.headline[0] == "not measured"
     assert str(shown).count("not measured") >= 11
     assert "NaN" not in str(shown)
@@ -367,11 +355,6 @@ def _wide():
     return Problem(model, data=[(torch.randn(24, 12).double(), torch.arange(24) % 10)], loss="ce")
 
 
-def _page(found):
-    parts = {"status": found.status, "problem": {"loss": "mse"}, "result": found.to_result(), "theory": found.theory}
-    return view(document("diag-share", **parts, checks=found.checks, verdict=found.verdict, provenance={}))
-
-
 @pytest.mark.parametrize(("point", "close"), [(0.6, 0.25), (0.96, 0.05)])
 def test_intervals_of_neurons_that_are_done_cover(point, close, monkeypatch):
     """An exact run in neuron space that ends early, over 25 orders; near its end it is near the truth."""
@@ -402,8 +385,8 @@ def test_an_error_that_nothing_is_known_of_is_not_given():
     """Two rows."""
     found = diag_share(_few_heavy_neurons(), rows=2)
     assert (found.diag_share_interval, found.diag_share_stderr) == ((0.0, 1.0), None)
-    assert "how far off is unknown" in _page(found).headline[1]
-    assert "unknown" not in _page(diag_share(_few_heavy_neurons(), rows=60)).headline[1]
+    assert "how far off is unknown" in view(found).headline[1]
+    assert "unknown" not in view(diag_share(_few_heavy_neurons(), rows=60)).headline[1]
 
 
 def _few_heavy_neurons():
@@ -449,14 +432,14 @@ def test_layers_that_an_interrupt_came_before_are_not_measured():
         assert mine.diag_share is None or exact.diag_share / 3 < mine.diag_share < 3 * exact.diag_share
     unmeasured = [layer.name for layer in found.layers if layer.diag_share is None]
     assert not any(f"in {name}" in finding.because for finding in found.findings for name in unmeasured)
-    assert "not measured" in str(_page(found))
+    assert "not measured" in str(view(found))
 
 
 @pytest.mark.parametrize("rows", [None, 40])
 def test_an_interrupt_before_the_first_row_gives_a_valid_document(rows):
     found = diag_share(_wide(), rows=rows, progress=ends_after(0))
     assert (found.status, found.rows, found.diag_share) == ("interrupted", 0, None)
-    assert _page(found).headline[0] == "not measured"
+    assert view(found).headline[0] == "not measured"
 
 
 def _products_only(patch):
@@ -485,8 +468,8 @@ def test_a_resumed_share_is_that_of_a_run_without_interrupts(name, tmp_path, mon
     monkeypatch.setattr("hessdiag.machine.memory.LARGEST_CHUNK", 8)  # less memory is free now
     resumed = diag_share(make(), **options, resume=tmp_path)
     assert resumed.resumed_pieces >= calls
-    assert resumed.to_result() == whole.to_result()
-    assert (resumed.verdict, resumed.status, resumed.checks) == (whole.verdict, whole.status, whole.checks)
+    assert numbers(resumed) == numbers(whole)
+    assert (resumed.findings, resumed.status, resumed.checks) == (whole.findings, whole.status, whole.checks)
     with pytest.raises(SpecError, match="another run: seed was 5 and is 6"):
         diag_share(make(), rows=rows, seed=6, resume=tmp_path)
 
@@ -513,7 +496,7 @@ def test_baselines():
 
 
 def test_verdict_says_what_matters():
-    says = " ".join(entry["says"] + entry["because"] for entry in diag_share(_pixels()).verdict)
+    says = " ".join(finding.says + finding.because for finding in diag_share(_pixels()).findings)
     assert "not centred" in says
     assert "rows are entirely zero" in says
     assert "Blocks within layers" in says
@@ -522,10 +505,10 @@ def test_verdict_says_what_matters():
 def test_hollow_hessian_is_called_indefinite():
     n = 12
     hollow = torch.ones(n, n).double() - 0.98 * torch.eye(n).double()
-    first = diag_share(quadratic(hollow)).verdict[0]
-    assert first["level"] == "warn"
-    assert "hollow" in first["says"]
-    assert "negative eigenvalues" in first["because"]
+    first = diag_share(quadratic(hollow)).findings[0]
+    assert first.level == "warn"
+    assert "hollow" in first.says
+    assert "negative eigenvalues" in first.because
 
 
 def test_dead_network_is_not_a_number():
@@ -534,7 +517,7 @@ def test_dead_network_is_not_a_number():
     found = diag_share(Problem(model, data=[(torch.rand(5, 3).double(), torch.randn(5, 2).double())], loss="mse"))
     assert math.isnan(found.diag_share)
     assert found.zero_rows == 1.0
-    assert found.verdict[0]["level"] == "bad"
+    assert found.findings[0].level == "bad"
     sampled = diag_share(
         Problem(model, data=[(torch.rand(5, 3).double(), torch.randn(5, 2).double())], loss="mse"), rows=5
     )
@@ -548,9 +531,9 @@ def test_a_dead_layer_comes_first_in_the_verdict(rows):
     model[2].bias.data.fill_(-100.0)
     data = [(torch.randn(16, 6).double(), torch.randn(16, 3).double())]
     found = diag_share(Problem(model, data=data, loss="mse"), rows=rows)
-    assert found.verdict[0]["level"] == "bad"
-    assert found.verdict[0]["says"].startswith("2 of 3 layers have no curvature")
-    assert "zero in 0, 2;" in found.verdict[0]["because"]
+    assert found.findings[0].level == "bad"
+    assert found.findings[0].says.startswith("2 of 3 layers have no curvature")
+    assert "zero in 0, 2;" in found.findings[0].because
 
 
 def test_wrong_products_make_the_result_inexact():
@@ -574,12 +557,12 @@ def test_wrong_products_make_the_result_inexact():
     found = diag_share(problem)
     assert found.status == "ok"
     assert found.diag_share == pytest.approx(1.0, abs=1e-8)
-    assert found.verdict[0]["level"] == "warn"
+    assert found.findings[0].level == "warn"
     assert "central differences" in found.engine
     skew = 1.0  # a gradient that is that of nothing
     found = diag_share(Problem(problem.model, data=problem.data, objective=problem.objective))
     assert found.status == "inexact"
-    assert found.verdict[0]["level"] == "bad"
+    assert found.findings[0].level == "bad"
 
 
 @pytest.mark.parametrize("rows", [0, -3])
@@ -589,7 +572,7 @@ def test_rows_must_be_positive(rows):
 
 
 def test_result_is_json():
-    assert json.loads(json.dumps(diag_share(_pixels(), rows=60).to_result()))["method"] == "rows"
+    assert json.loads(diag_share(_pixels(), rows=60).to_json())["result"]["method"] == "rows"
 
 
 @pytest.mark.parametrize("rows", ["all", 12])
