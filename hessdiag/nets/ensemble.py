@@ -2,11 +2,10 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hessdiag.nets.initializers import Distribution, draw
+from hessdiag.nets.initializers import Distribution, draw, source
 
 CPU = torch.device("cpu")
 
@@ -65,8 +64,7 @@ class Ensemble:
         >>> Ensemble(depth=3, width=4, init="he_normal", batch=2).draw(0, 5).weights[0].shape
         torch.Size([5, 4, 4])
         """
-        entropy = np.random.SeedSequence([self.seed, self.depth, self.width, start]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
+        generator = source(self.seed, self.depth, self.width, start)
         d = self.width
 
         def normal(*shape: int) -> Tensor:

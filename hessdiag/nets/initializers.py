@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +38,26 @@ class WeightLaw:
     def kurtosis(self) -> float:
         """E w^4 / (E w^2)^2."""
         return KURTOSIS[self.distribution]
+
+
+def source(*words: int) -> torch.Generator:
+    """A source of random numbers on the CPU, another one for every sequence of words that are not negative.
+
+    >>> torch.equal(*(torch.randn(2, generator=source(0, 1)) for _ in range(2)))
+    True
+    """
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+def fans(shape: torch.Size) -> tuple[int, int]:
+    """Inputs and outputs of a unit of a linear or convolutional layer, as torch counts them: times the kernel's area.
+
+    >>> fans(torch.Size([6, 3, 5, 5]))
+    (75, 150)
+    """
+    area = shape[2:].numel()
+    return shape[1] * area, shape[0] * area
 
 
 def law(init: str, fan_in: int, fan_out: int, distribution: Distribution | None = None) -> WeightLaw | None:

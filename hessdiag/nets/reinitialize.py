@@ -4,9 +4,9 @@ import torch
 from torch import nn
 
 from hessdiag.errors import SpecError
-from hessdiag.nets.initializers import Distribution, draw, law
+from hessdiag.nets.initializers import Distribution, draw, fans, law
 
-_WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 def reinitialize(
@@ -31,7 +31,7 @@ def reinitialize(
     >>> round(float(net[3].weight.detach().var()) * 8 * 9, 1), float(net[0].bias.detach().abs().sum())
     (2.0, 0.0)
     """
-    layers = [module for module in model.modules() if isinstance(module, _WEIGHTED)]
+    layers = [module for module in model.modules() if isinstance(module, WeightLayer)]
     if not layers:
         raise SpecError(
             f"this {type(model).__name__} has no linear or convolutional layer that --init could draw anew.",
@@ -50,9 +50,9 @@ def reinitialize(
 def _weight(
     shape: torch.Size, init: str, generator: torch.Generator | None, distribution: Distribution | None
 ) -> torch.Tensor:
-    fan_out, fan_in = shape[0], shape[1:].numel()
-    matrix = draw(init, (fan_out, fan_in), generator=generator, distribution=distribution)
-    counted, by_outputs = (law(init, fan_in, fans, distribution) for fans in (fan_out * shape[2:].numel(), fan_out))
+    fan_in, fan_out = fans(shape)
+    matrix = draw(init, (shape[0], fan_in), generator=generator, distribution=distribution)
+    counted, by_outputs = (law(init, fan_in, outputs, distribution) for outputs in (fan_out, shape[0]))
     if counted is not None and by_outputs is not None:
         matrix *= (counted.variance / by_outputs.variance) ** 0.5
     return matrix.reshape(shape)

@@ -8,6 +8,7 @@ from hessdiag.curvature.measurement import measurement
 from hessdiag.machine import processes
 from hessdiag.machine.cost import refuse_many
 from hessdiag.nets.initializers import Distribution
+from hessdiag.nets.reinitialize import WeightLayer
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.described import described
@@ -26,7 +27,7 @@ from hessdiag.questions.forward.assemble import assembled, init_ratios
 from hessdiag.questions.forward.gain import COARSE, FINE, FIRST_SHARE, search_gain
 from hessdiag.questions.forward.layers import iterated_layer_gains
 from hessdiag.questions.forward.model_norms import model_log_ratios
-from hessdiag.questions.forward.model_weights import Gains, WeightLayer, scaled, scales_of, weight_layers
+from hessdiag.questions.forward.model_weights import Gains, scaled, scales_of, weight_layers
 from hessdiag.questions.forward.norms import Floats, Stopped
 from hessdiag.questions.forward.result import Forward, InitRatios, Solution, Target
 from hessdiag.questions.forward.solution import solution

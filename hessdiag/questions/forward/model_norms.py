@@ -14,10 +14,11 @@ from torch.func import functional_call
 from hessdiag.errors import ComputeError, LoadError
 from hessdiag.machine import processes
 from hessdiag.nets.initializers import Distribution
+from hessdiag.nets.reinitialize import WeightLayer
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.pieces import Arrays, Pieces, digest
-from hessdiag.questions.forward.model_weights import Scales, WeightLayer, placed, unit_weights
+from hessdiag.questions.forward.model_weights import Scales, placed, unit_weights
 from hessdiag.questions.forward.norms import Floats, gathered, interrupt_after
 
 

@@ -3,17 +3,16 @@
 import math
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import SpecError
-from hessdiag.nets.initializers import Distribution, draw, law
+from hessdiag.nets.initializers import Distribution, draw, fans, law, source
+from hessdiag.nets.reinitialize import WeightLayer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.forward.norms import UNIT_INITS
 from hessdiag.questions.forward.result import InitRatios
 
-WeightLayer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 Scales = Mapping[str, float]
 Gains = float | Mapping[str, float]
 
@@ -37,21 +36,11 @@ def weight_layers(model: nn.Module) -> dict[str, WeightLayer]:
     return found
 
 
-def fans(weight: Tensor) -> tuple[int, int]:
-    """Inputs and outputs of a unit, as torch counts them: both include the kernel's area.
-
-    >>> fans(torch.empty(6, 3, 5, 5))
-    (75, 150)
-    """
-    area = math.prod(weight.shape[2:])
-    return weight.shape[1] * area, weight.shape[0] * area
-
-
 def scales_of(init: str, layers: Mapping[str, WeightLayer], distribution: Distribution | None) -> dict[str, float]:
     """For each layer, the factor from variance 1 / fan_in to the initialization's own; 1 for orthogonal weights."""
     found = {}
     for name, layer in layers.items():
-        fan_in, fan_out = fans(layer.weight)
+        fan_in, fan_out = fans(layer.weight.shape)
         weights = law(init, fan_in, fan_out, distribution)
         found[name] = math.sqrt(weights.variance * fan_in) if weights else 1.0
     return found
@@ -61,9 +50,7 @@ def unit_weights(
     layers: Mapping[str, WeightLayer], kind: Distribution | None, seed: int, network: int
 ) -> dict[str, Tensor]:
     """Weights of variance 1 / fan_in (or orthogonal rows) in float64, always the same for one network's number."""
-    entropy = np.random.SeedSequence([seed, network]).generate_state(1, np.uint64)
-    generator = torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
-    found = {}
+    generator, found = source(seed, network), {}
     for name, layer in layers.items():
         rows = layer.weight.shape[0]
         matrix = draw(UNIT_INITS[kind], (rows, layer.weight.numel() // rows), generator=generator)

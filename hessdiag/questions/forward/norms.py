@@ -15,7 +15,7 @@ from torch import Tensor
 from hessdiag.errors import ComputeError
 from hessdiag.machine import processes
 from hessdiag.nets.activations import Activation
-from hessdiag.nets.initializers import Distribution, draw
+from hessdiag.nets.initializers import Distribution, draw, source
 from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
 from hessdiag.questions.common.pieces import Arrays, Pieces, digest
 from hessdiag.questions.forward.result import RatioStatistics
@@ -69,8 +69,7 @@ def chunks(
     """
     for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
         count = min(size, seeds - start)
-        entropy = np.random.SeedSequence([seed, width, start]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(entropy[0] >> np.uint64(1)))
+        generator = source(seed, width, start)
         x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64)
         law = partial(draw, UNIT_INITS[distribution], (count, width, width), generator=generator)
         yield Networks((x / x.norm(dim=1, keepdim=True)).to(device), partial(_moved, law, device))

@@ -12,12 +12,13 @@ from torch import nn
 from hessdiag import load_problem
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.convnet import LeNet
+from hessdiag.nets.initializers import fans
 from hessdiag.nets.mlp import MLP
 from hessdiag.problem.load import ProblemRequest
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.forward.model import forward_model
 from hessdiag.questions.forward.model_norms import model_log_ratios
-from hessdiag.questions.forward.model_weights import fans, initialized, scales_of, unit_weights, weight_layers
+from hessdiag.questions.forward.model_weights import initialized, scales_of, unit_weights, weight_layers
 
 
 def problem_of(model, *shape, dtype=torch.float64):
@@ -54,7 +55,7 @@ def test_ratios_are_those_of_a_copy_with_these_weights(init):
 
 def test_variances_are_those_of_torch_s_own_initializations():
     layer = nn.Conv2d(6, 50, 5, groups=2)
-    fan_in, fan_out = fans(layer.weight)
+    fan_in, fan_out = fans(layer.weight.shape)
     assert (fan_in, fan_out) == nn.init._calculate_fan_in_and_fan_out(layer.weight)
     drawn = unit_weights({"c": layer}, "normal", 0, 0)["c"] * scales_of("xavier_normal", {"c": layer}, None)["c"]
     assert float(drawn.var()) == pytest.approx(2 / (fan_in + fan_out), rel=4 * math.sqrt(2 / drawn.numel()))
