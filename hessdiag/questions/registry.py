@@ -15,8 +15,11 @@ class Question:
     Attributes:
         name: What the command is called.
         help: One line for `hessdiag --help`.
+        takes: Its argument in the usage line; empty for none.
         headlines: Paths in its result of the numbers that `--baseline` compares.
         public: What `hessdiag` exports of it, each name with the module of the package that has it.
+        asks: The question itself, for README.
+        shows: And what it gives, in a sentence or two.
         synonyms: What it may be called by who looks for it, in the form in which names are compared.
     """
 
@@ -24,6 +27,9 @@ class Question:
     help: str
     headlines: tuple[str, ...]
     public: dict[str, str]
+    takes: str = "MODEL"
+    asks: str = ""
+    shows: str = ""
     synonyms: tuple[str, ...] = ()
 
     @property
@@ -42,6 +48,12 @@ QUESTIONS = (
         "How diagonal is the Hessian, overall and per layer?",
         headlines=("diag_share", "layer_block_share"),
         public={"DiagShare": "result", "diag_share": "measure", "diag_share_along": "trajectory"},
+        asks="How diagonal is the Hessian?",
+        shows=(
+            "Share of its absolute mass on the diagonal: overall, per layer, and inside layer blocks. Exact where "
+            "that is quick, else a stratified sample of exact rows with a 95 % interval. Beside it: the Wigner "
+            "and least-squares values of random matrices. Several checkpoints give a trajectory."
+        ),
         synonyms=("share", "diagonal"),
     ),
     Question(
@@ -49,6 +61,11 @@ QUESTIONS = (
         "Lowest and highest eigenpairs: sharpness, negative curvature.",
         headlines=("smallest", "largest"),
         public={"Eigs": "result", "eigs": "measure"},
+        asks="How sharp is the loss, and which way does it curve down?",
+        shows=(
+            "Lowest and highest eigenpairs with true residuals, the largest stable learning rate, proof of "
+            "negative curvature, and where in the network the eigenvectors live."
+        ),
         synonyms=("hessian", "eigenvalues", "eigen", "lanczos", "lambda_max", "sharpness"),
     ),
     Question(
@@ -56,6 +73,11 @@ QUESTIONS = (
         "How are the eigenvalues distributed? With error bars.",
         headlines=("trace", "frobenius", "highest"),
         public={"Spectrum": "result", "spectrum": "measure"},
+        asks="How are the eigenvalues distributed?",
+        shows=(
+            "Spectral density with error bars, outliers exact, trace, norm, and how much is negative. Hessian, "
+            "Gauss-Newton or Fisher matrix."
+        ),
         synonyms=("density", "trace", "slq"),
     ),
     Question(
@@ -63,6 +85,8 @@ QUESTIONS = (
         "Where can the eigenvalues be? Gershgorin and tighter.",
         headlines=("gershgorin.0", "gershgorin.1", "measured.1"),
         public={"Bounds": "result", "bounds": "measure"},
+        asks="Where can the eigenvalues be?",
+        shows=("Gershgorin's interval and five tighter ones, beside the measured extremes."),
         synonyms=("gershgorin",),
     ),
     Question(
@@ -70,6 +94,8 @@ QUESTIONS = (
         "Which layers curve, and how do they couple? Norms of all blocks.",
         headlines=("norm", "between_layers", "residual_share"),
         public={"Blocks": "result", "blocks": "measure"},
+        asks="Which layers curve, and how do they couple?",
+        shows=("The norm of every layer-by-layer block, split into Gauss-Newton part and residual."),
         synonyms=("norms", "layers"),
     ),
     Question(
@@ -77,6 +103,13 @@ QUESTIONS = (
         "Median against mean of forward norms, for several initializations.",
         headlines=("inits.0.log_median_per_layer",),
         public={"Forward": "result", "forward": "measure", "forward_model": "model"},
+        takes="[MODEL]",
+        asks="How far does a signal get?",
+        shows=(
+            "Median, mean and root mean square of forward norms, layer by layer, under LeCun, Xavier and He "
+            "initialization side by side, beside their exact values. `--solve median` finds the gain that keeps a "
+            "typical network's norm."
+        ),
         synonyms=("init_norms",),
     ),
     Question(
@@ -84,6 +117,12 @@ QUESTIONS = (
         "Gradient and Hessian norms against depth, beside theory.",
         headlines=("rates.gradient.per_layer", "rates.hessian.per_layer"),
         public={"Vanishing": "result", "vanishing": "measure", "vanishing_of": "models"},
+        takes="[MODEL]",
+        asks="Do gradients and curvature survive the depth?",
+        shows=(
+            "Median, mean and quantiles of gradient norm, Hessian norm and its blocks over hundreds of random "
+            "networks, at every depth up to yours. Rates per layer with errors, beside theory."
+        ),
         synonyms=("depth", "gradients"),
     ),
     Question(
@@ -91,6 +130,12 @@ QUESTIONS = (
         "The width-one network: typical sizes against averages, exactly.",
         headlines=("theory_median_abs", "gradient.theory_median_abs"),
         public={"Chain": "result", "chain": "measure"},
+        takes="",
+        asks="What is exact for the network of width one?",
+        shows=(
+            "Closed forms of output, gradient and Hessian beside simulation; critical scales; how long the "
+            "plateau takes."
+        ),
     ),
 )
 

@@ -29,6 +29,9 @@ def relative(page):
     return str(page.relative_to(ROOT))
 
 
+generate = tool("generate_reference")
+
+
 def with_console():
     return [page for page in PAGES if any(console.blocks(page.read_text("utf-8")))]
 
@@ -92,9 +95,9 @@ def test_every_page_is_in_the_navigation():
     assert {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")} == set(re.findall(r"[\w/-]+\.md", navigation))
 
 
-def test_command_line_reference_is_not_stale():
-    generate = tool("generate_cli")
-    assert generate.PAGE.read_text("utf-8") == generate.reference(), "run python docs/generate_cli.py"
+@pytest.mark.parametrize("path", generate.GENERATED, ids=relative)
+def test_what_is_generated_is_not_stale(path):
+    assert path.read_text("utf-8") == generate.GENERATED[path](), "run python docs/generate_reference.py"
 
 
 def test_the_published_schema_is_whole():
