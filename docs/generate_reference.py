@@ -34,7 +34,7 @@ OPERATORS_HAVE = """\
 All of them have `@`, `shape`, `dtype` and `device`, and what [operators](linalg.md#operators) have beside: `.T`, sums
 and factors, `.diagonal()`, `.trace()`, `.to_scipy()`."""
 STUB = '"""Written by docs/generate_reference.py from the registries: for type checkers and editors."""\n\n'
-ROW = re.compile(rf"(?<=\n)\| `hessdiag (?:{'|'.join(asked.name for asked in QUESTIONS)})[ `].*\n")
+ROW = re.compile(rf"^\| `hessdiag (?:{'|'.join(asked.name for asked in QUESTIONS)})[ `].*\n", re.MULTILINE)
 
 
 def command_line() -> str:
@@ -97,7 +97,7 @@ def package_stub() -> str:
     """The names of `hessdiag`."""
     homes = {name: home for name, home in hessdiag._HOMES.items() if home}
     modules = [name for name, home in hessdiag._HOMES.items() if not home]
-    lines = [f"from hessdiag import {', '.join(f'{name} as {name}' for name in modules)}\n", *_imports(homes)]
+    lines = [*(f"from hessdiag import {name} as {name}\n" for name in modules), *_imports(homes)]
     return STUB + "".join(lines) + "\n__version__: str\n" + _all(hessdiag.__all__)
 
 

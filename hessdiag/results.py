@@ -7,13 +7,14 @@ from types import ModuleType
 from hessdiag.lazy import lazily
 from hessdiag.questions.registry import QUESTIONS
 
-_SHARED = (
-    "hessdiag.curvature.point.result",
-    "hessdiag.linalg.component",
-    "hessdiag.questions.common.certificate",
-    "hessdiag.questions.common.inertia",
-    "hessdiag.questions.common.result",
-)
+_BESIDE = {  # what results hold of rooms below
+    "Certificate": "hessdiag.questions.common.certificate",
+    "Component": "hessdiag.linalg.component",
+    "Inertia": "hessdiag.questions.common.inertia",
+    "Kink": "hessdiag.curvature.point.result",
+    "Point": "hessdiag.curvature.point.result",
+}
+_MODULES = ("hessdiag.questions.common.result", *(f"{asked.package}.result" for asked in QUESTIONS))
 
 
 def parts(module: ModuleType) -> list[str]:
@@ -25,9 +26,9 @@ def parts(module: ModuleType) -> list[str]:
     ]
 
 
-_HOMES = {
+_HOMES = _BESIDE | {
     name: module
-    for module in (*_SHARED, *(f"{asked.package}.result" for asked in QUESTIONS))
+    for module in _MODULES
     for name in parts(import_module(module))
     if not any(name in asked.public for asked in QUESTIONS)
 }

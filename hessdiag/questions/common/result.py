@@ -64,7 +64,7 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Layer:
+class LayerSize:
     """A layer's part of the parameters."""
 
     name: str
@@ -101,7 +101,7 @@ class ModelSubject(Subject):
     parameters_total: Count | None = None
     frozen: Count | None = None
     tied: Count | None = None
-    layers: tuple[Layer, ...] = ()
+    layers: tuple[LayerSize, ...] = ()
     layers_glob: str | None = None
     samples: Count | None = None
     batches: Count = 1

@@ -1,0 +1,70 @@
+"""Written by docs/generate_reference.py from the registries: for type checkers and editors."""
+
+from hessdiag import linalg as linalg
+from hessdiag import results as results
+from hessdiag.curvature.dense import hessian as hessian
+from hessdiag.curvature.dense import hessian_block as hessian_block
+from hessdiag.curvature.fisher import FisherOperator as FisherOperator
+from hessdiag.curvature.gauss_newton import GaussNewtonOperator as GaussNewtonOperator
+from hessdiag.curvature.hessian import HessianOperator as HessianOperator
+from hessdiag.errors import HessdiagError as HessdiagError
+from hessdiag.problem.load import ProblemRequest as ProblemRequest
+from hessdiag.problem.load import load_problem as load_problem
+from hessdiag.problem.problem import Problem as Problem
+from hessdiag.questions.blocks.measure import blocks as blocks
+from hessdiag.questions.blocks.result import Blocks as Blocks
+from hessdiag.questions.bounds.measure import bounds as bounds
+from hessdiag.questions.bounds.result import Bounds as Bounds
+from hessdiag.questions.chain.measure import chain as chain
+from hessdiag.questions.chain.result import Chain as Chain
+from hessdiag.questions.diag_share.measure import diag_share as diag_share
+from hessdiag.questions.diag_share.result import DiagShare as DiagShare
+from hessdiag.questions.diag_share.trajectory import diag_share_along as diag_share_along
+from hessdiag.questions.documents import load as load
+from hessdiag.questions.eigs.measure import eigs as eigs
+from hessdiag.questions.eigs.result import Eigs as Eigs
+from hessdiag.questions.forward.measure import forward as forward
+from hessdiag.questions.forward.model import forward_model as forward_model
+from hessdiag.questions.forward.result import Forward as Forward
+from hessdiag.questions.spectrum.measure import spectrum as spectrum
+from hessdiag.questions.spectrum.result import Spectrum as Spectrum
+from hessdiag.questions.vanishing.measure import vanishing as vanishing
+from hessdiag.questions.vanishing.models import vanishing_of as vanishing_of
+from hessdiag.questions.vanishing.result import Vanishing as Vanishing
+
+__version__: str
+
+__all__ = [
+    "Blocks",
+    "Bounds",
+    "Chain",
+    "DiagShare",
+    "Eigs",
+    "FisherOperator",
+    "Forward",
+    "GaussNewtonOperator",
+    "HessdiagError",
+    "HessianOperator",
+    "Problem",
+    "ProblemRequest",
+    "Spectrum",
+    "Vanishing",
+    "__version__",
+    "blocks",
+    "bounds",
+    "chain",
+    "diag_share",
+    "diag_share_along",
+    "eigs",
+    "forward",
+    "forward_model",
+    "hessian",
+    "hessian_block",
+    "linalg",
+    "load",
+    "load_problem",
+    "results",
+    "spectrum",
+    "vanishing",
+    "vanishing_of",
+]

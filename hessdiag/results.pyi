@@ -1,0 +1,117 @@
+"""Written by docs/generate_reference.py from the registries: for type checkers and editors."""
+
+from types import ModuleType
+
+from hessdiag.curvature.point.result import Kink as Kink
+from hessdiag.curvature.point.result import Point as Point
+from hessdiag.linalg.component import Component as Component
+from hessdiag.questions.blocks.result import IndefinitePair as IndefinitePair
+from hessdiag.questions.chain.result import AtLength as AtLength
+from hessdiag.questions.chain.result import ChainTheory as ChainTheory
+from hessdiag.questions.chain.result import CriticalScale as CriticalScale
+from hessdiag.questions.chain.result import Magnitude as Magnitude
+from hessdiag.questions.chain.result import Plateau as Plateau
+from hessdiag.questions.chain.result import Sample as Sample
+from hessdiag.questions.chain.result import Share as Share
+from hessdiag.questions.chain.result import SignShares as SignShares
+from hessdiag.questions.chain.result import StatisticAgreement as StatisticAgreement
+from hessdiag.questions.common.certificate import Certificate as Certificate
+from hessdiag.questions.common.inertia import Inertia as Inertia
+from hessdiag.questions.common.result import Arithmetic as Arithmetic
+from hessdiag.questions.common.result import AveragedOver as AveragedOver
+from hessdiag.questions.common.result import File as File
+from hessdiag.questions.common.result import Finding as Finding
+from hessdiag.questions.common.result import LayerSize as LayerSize
+from hessdiag.questions.common.result import Measured as Measured
+from hessdiag.questions.common.result import ModelSubject as ModelSubject
+from hessdiag.questions.common.result import Provenance as Provenance
+from hessdiag.questions.common.result import Result as Result
+from hessdiag.questions.common.result import Subject as Subject
+from hessdiag.questions.diag_share.result import Baselines as Baselines
+from hessdiag.questions.diag_share.result import Change as Change
+from hessdiag.questions.diag_share.result import Checkpoint as Checkpoint
+from hessdiag.questions.diag_share.result import CheckpointLayer as CheckpointLayer
+from hessdiag.questions.diag_share.result import Difference as Difference
+from hessdiag.questions.diag_share.result import LayerShare as LayerShare
+from hessdiag.questions.diag_share.result import ShareTheory as ShareTheory
+from hessdiag.questions.diag_share.result import Trend as Trend
+from hessdiag.questions.eigs.result import Eigenpair as Eigenpair
+from hessdiag.questions.forward.result import Achieved as Achieved
+from hessdiag.questions.forward.result import ForwardTheory as ForwardTheory
+from hessdiag.questions.forward.result import InitRatios as InitRatios
+from hessdiag.questions.forward.result import Layer as Layer
+from hessdiag.questions.forward.result import LayerAgreement as LayerAgreement
+from hessdiag.questions.forward.result import LayerGain as LayerGain
+from hessdiag.questions.forward.result import LayerRatio as LayerRatio
+from hessdiag.questions.forward.result import RatioStatistics as RatioStatistics
+from hessdiag.questions.forward.result import Solution as Solution
+from hessdiag.questions.spectrum.result import Curve as Curve
+from hessdiag.questions.spectrum.result import LogCurve as LogCurve
+from hessdiag.questions.spectrum.result import Moment as Moment
+from hessdiag.questions.spectrum.result import Outlier as Outlier
+from hessdiag.questions.spectrum.result import Semicircle as Semicircle
+from hessdiag.questions.vanishing.result import DepthAgreement as DepthAgreement
+from hessdiag.questions.vanishing.result import DepthNorms as DepthNorms
+from hessdiag.questions.vanishing.result import Failure as Failure
+from hessdiag.questions.vanishing.result import LayerNorms as LayerNorms
+from hessdiag.questions.vanishing.result import NormStatistics as NormStatistics
+from hessdiag.questions.vanishing.result import Rate as Rate
+
+def parts(module: ModuleType) -> list[str]: ...
+
+__all__ = [
+    "Achieved",
+    "Arithmetic",
+    "AtLength",
+    "AveragedOver",
+    "Baselines",
+    "Certificate",
+    "ChainTheory",
+    "Change",
+    "Checkpoint",
+    "CheckpointLayer",
+    "Component",
+    "CriticalScale",
+    "Curve",
+    "DepthAgreement",
+    "DepthNorms",
+    "Difference",
+    "Eigenpair",
+    "Failure",
+    "File",
+    "Finding",
+    "ForwardTheory",
+    "IndefinitePair",
+    "Inertia",
+    "InitRatios",
+    "Kink",
+    "Layer",
+    "LayerAgreement",
+    "LayerGain",
+    "LayerNorms",
+    "LayerRatio",
+    "LayerShare",
+    "LayerSize",
+    "LogCurve",
+    "Magnitude",
+    "Measured",
+    "ModelSubject",
+    "Moment",
+    "NormStatistics",
+    "Outlier",
+    "Plateau",
+    "Point",
+    "Provenance",
+    "Rate",
+    "RatioStatistics",
+    "Result",
+    "Sample",
+    "Semicircle",
+    "Share",
+    "ShareTheory",
+    "SignShares",
+    "Solution",
+    "StatisticAgreement",
+    "Subject",
+    "Trend",
+]
