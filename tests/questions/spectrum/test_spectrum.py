@@ -15,6 +15,7 @@ from hessdiag.questions.documents import document
 from hessdiag.questions.spectrum import measure as module
 from hessdiag.questions.spectrum import sampled as sampling
 from hessdiag.questions.spectrum.measure import spectrum
+from hessdiag.questions.spectrum.verdict import findings
 from hessdiag.questions.spectrum.view import view
 from tests.reference import cosine_problem, net_a, quadratic
 
@@ -213,6 +214,16 @@ def test_result_is_json(sampled):
         found
     )
     assert {"grid", "values", "stderr"} <= set(found["density"])
+
+
+@pytest.mark.parametrize("operator", ["hessian", "ggn"])
+@pytest.mark.parametrize("largest", [0, 1000])
+def test_a_saved_result_reads_back_as_it_was_and_its_verdict_needs_no_more(monkeypatch, operator, largest):
+    monkeypatch.setattr(module, "EXACT_UP_TO", largest)
+    found = spectrum(_network(batches=2), operator=operator, probes=3, steps=20)
+    again = documents.read(json.loads(found.to_json()))
+    assert again == found
+    assert tuple(findings(again)) == found.findings != ()
 
 
 def test_ends_that_have_not_converged_are_bounds(sampled, monkeypatch):
