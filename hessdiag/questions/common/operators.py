@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import checks, registry
+from hessdiag.curvature import registry
 from hessdiag.curvature.gauss_newton import OutputSpaceOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
@@ -68,16 +68,6 @@ def output_checks(matrix: OutputSpaceOperator, seed: int = 0) -> OutputChecks:
     if found is None:
         return OutputChecks({"ggn_quadratic_form": None}, known, elsewhere=False, at_kink=False)
     return OutputChecks({"ggn_quadratic_form": found.error}, known, found.elsewhere, found.held, found.inside)
-
-
-def trust(found: checks.Examination) -> dict[str, Any]:
-    """What every measurement keeps of the check of its products."""
-    return {
-        "checks": found.checks,
-        "trusted": not found.failed,
-        "check_tolerance": found.tolerance,
-        "point": found.point,
-    }
 
 
 def together(operator: HessianOperator, most: int) -> int:
