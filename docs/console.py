@@ -30,6 +30,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PROGRAMS = Path(sys.executable).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 _BLOCK = re.compile(
@@ -93,10 +94,10 @@ def blocks(text: str) -> Iterator[Block]:
         )
 
 
-def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run one command as a reader would: this tree's program first, a plain terminal 100 columns wide, one thread."""
-    settings = {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+def settings(programs: Path = PROGRAMS) -> dict[str, str]:
+    """The environment of a reader: this tree's program first, a plain terminal 100 columns wide, one thread."""
+    return os.environ | {
+        "PATH": os.pathsep.join((str(programs), str(PROGRAMS), os.environ["PATH"])),
         "PYTHONPATH": str(ROOT),
         "COLUMNS": "100",
         "NO_COLOR": "1",
@@ -104,10 +105,14 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
         "OMP_NUM_THREADS": "1",  # so that sums have the same last digits everywhere
         "MKL_NUM_THREADS": "1",
     }
+
+
+def run(command: str, folder: Path, programs: Path = PROGRAMS) -> subprocess.CompletedProcess[str]:
+    """Run one command as a reader would, with what a folder has in the place of other programs."""
     return subprocess.run(
         ["bash", "-c", command],
         cwd=folder,
-        env=os.environ | settings,
+        env=settings(programs),
         capture_output=True,
         text=True,
         timeout=600,
@@ -131,7 +136,7 @@ def files(text: str) -> Iterator[tuple[int, str, str]]:
         yield match.end(), match["name"], match["body"]
 
 
-def printed(text: str, folder: Path) -> Iterator[tuple[Block, list[str]]]:
+def printed(text: str, folder: Path, programs: Path = PROGRAMS) -> Iterator[tuple[Block, list[str]]]:
     """Each block of a page with what belongs into its body: its commands, each followed by what is shown of its output.
 
     Raises:
@@ -144,7 +149,7 @@ def printed(text: str, folder: Path) -> Iterator[tuple[Block, list[str]]]:
             (folder / name).write_text(body, "utf-8")
         lines = []
         for command in block.commands:
-            done = run(command, folder)
+            done = run(command, folder, programs)
             if done.returncode:
                 raise CommandError(f"line {block.line}: `{command}` ended with {done.returncode}\n{done.stderr}")
             output = done.stdout.replace("/private/", "/").replace(str(folder), "~/work")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS.rglob("*.md")})
@@ -36,11 +38,17 @@ def with_console():
     return [page for page in PAGES if any(console.blocks(page.read_text("utf-8")))]
 
 
+@pytest.fixture(scope="session")
+def programs():
+    with preloaded.programs(console.settings()) as folder:
+        yield folder
+
+
 @pytest.mark.parametrize("page", with_console(), ids=relative)
-def test_commands_print_what_is_quoted(page, tmp_path):
+def test_commands_print_what_is_quoted(page, tmp_path, programs):
     text = page.read_text("utf-8")
     try:
-        outputs = list(console.printed(text, console.new_folder(tmp_path)))
+        outputs = list(console.printed(text, console.new_folder(tmp_path), programs))
     except console.CommandError as error:
         pytest.fail(f"{relative(page)}, {error}", pytrace=False)
     wrong = [
