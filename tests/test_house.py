@@ -49,9 +49,7 @@ WRONG_ARROWS: set[tuple[str, str]] = {
     ("hessdiag.report.schema.check", "hessdiag.questions.expected"),
     ("hessdiag.report.schema.check", "hessdiag.questions.registry"),
 }
-WITH_TORCH: set[str] = {
-    "hessdiag.questions.eigs.verdict",
-}
+WITH_TORCH: set[str] = set()
 WIDE_FOLDERS: set[str] = {
     "hessdiag/questions/common",
 }

@@ -1,8 +1,8 @@
 """Numbers beside their errors, intervals and bounds, as tables and facts show them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Sequence
+from typing import TypeGuard
 
 from hessdiag.numbers import (
     MISSING,
@@ -20,7 +20,7 @@ from hessdiag.numbers import (
 
 __all__ = [
     "MISSING", "bounded", "counted", "deviation", "drawable", "factor", "factor_of_log", "interval", "number",
-    "p_value", "percent", "ratio", "signs", "span", "with_error", "with_interval",
+    "p_value", "percent", "ratio", "span", "with_error", "with_interval",
 ]  # fmt: skip
 
 
@@ -54,17 +54,6 @@ def span(bounds: Sequence[float], low_bound: bool, high_bound: bool, digits: int
     """
     low, high = (number(end, digits) for end in bounds)
     return f"{'≤ ' * low_bound}{low} to {'≥ ' * high_bound}{high}"
-
-
-def signs(inertia: Mapping[str, Any] | None) -> str:
-    """How many eigenvalues have each sign.
-
-    >>> signs({"positive": 1200, "negative": 3, "zero": 0})
-    '1,200 +, 3 −, 0 zero'
-    """
-    if inertia is None:
-        return MISSING
-    return f"{number(inertia['positive'])} +, {number(inertia['negative'])} −, {number(inertia['zero'])} zero"
 
 
 def drawable(value: float | None, *, log: bool) -> TypeGuard[float]:

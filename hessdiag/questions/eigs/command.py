@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hessdiag.cli import output
+from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.measure import answer
 from hessdiag.cli.options import Target, model_options, output_options, resume_option
 from hessdiag.errors import SpecError
 
@@ -82,7 +82,7 @@ def command(
             resume=resume,
         )
 
-    def write(problem: "Problem", seed: int, found: "Eigs") -> None:
+    def write(problem: "Problem", found: "Eigs") -> None:
         if file is not None:
             write_archive(file, found, [layer.stop for layer in problem.layer_slices])
 
@@ -91,7 +91,7 @@ def command(
 
         return nothing(problem, tol)
 
-    return answer("eigs", targets, measure, out, write, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, write, unmeasured=unmeasured)
 
 
 def _archive(path: Path, *, force: bool) -> output.Target:

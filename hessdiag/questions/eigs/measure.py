@@ -18,14 +18,17 @@ from hessdiag.linalg.tridiagonal import inner, safe_norm
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
+from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.outlay import Basis, basis, outlay
 from hessdiag.questions.common.pieces import on_disk
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import Provenance, Status
 from hessdiag.questions.common.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
-from hessdiag.questions.common.verdict import NOT_MEASURED, Status, interrupted_early
+from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
 from hessdiag.questions.eigs import vectors
 from hessdiag.questions.eigs.result import Eigs
 from hessdiag.questions.eigs.verdict import findings
@@ -34,6 +37,7 @@ DENSE_UP_TO = 2_000  # parameters: the whole spectrum by LAPACK; more on a GPU (
 MAX_PRODUCTS = 5_000
 
 
+@recorded
 @measurement(less="--max-basis 20, or --lowest 1 --highest 1")
 def eigs(
     problem: Problem | HessianOperator,
@@ -94,29 +98,30 @@ def eigs(
 def unmeasured(problem: Problem, tol: float) -> Eigs:
     """The result of a run that was interrupted before anything was measured."""
     return Eigs(
+        status="interrupted",
+        problem=described(problem),
+        findings=(interrupted_early(),),
         lowest=(),
         highest=(),
+        smallest=None,
+        smallest_is_bound=False,
+        largest=None,
+        largest_is_bound=False,
         method="lanczos",
         parameters=problem.n_parameters,
-        zero_rows=0,
-        untouched=0,
         layers=tuple(layer.name for layer in problem.layer_slices),
         tol=tol,
         rounding=0.0,
-        ritz_range=None,
         inertia=None,
         spectrum=None,
         largest_step=None,
+        largest_step_is_bound=False,
         gradient_norm=None,
         gradient_curvature=None,
         negative_certificate=Certificate(False, None, NOT_MEASURED),
         hvps=0,
         basis=0,
         restarts=0,
-        engine="",
-        status="interrupted",
-        checks={},
-        findings=(interrupted_early(),),
     )
 
 
@@ -308,11 +313,20 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
         direction = None if direction is None else torch.cat([direction, direction.new_zeros(nulls)])
     converged = bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if checks.failed or not converged else "ok"
-    found = vectors.described(pairs, direction, places, problem)
-    top = float(pairs.values[-1])
+    found = vectors.eigenpairs(pairs, direction, places, problem)
+    lowest, highest = found[: pairs.lowest], found[len(found) - pairs.highest :]
+    step = 2 / highest[-1].eigenvalue if highest and highest[-1].eigenvalue > pairs.rounding else None
+    bounded = bool(highest) and highest[-1].bound is not None
     measured = Eigs(
-        lowest=found[: pairs.lowest],
-        highest=found[len(found) - pairs.highest :],
+        status=status,
+        problem=described(problem),
+        provenance=Provenance(resumed_pieces=run.resumed or None),
+        lowest=lowest,
+        highest=highest,
+        smallest=lowest[0].eigenvalue if lowest else None,
+        smallest_is_bound=bool(lowest) and lowest[0].bound is not None,
+        largest=highest[-1].eigenvalue if highest else None,
+        largest_is_bound=bounded,
         method="exact" if plan.space is None else "lanczos",
         parameters=problem.n_parameters,
         zero_rows=part.zeros,
@@ -323,7 +337,8 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
         ritz_range=pairs.ritz_range,
         inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding, part.zeros),
         spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
-        largest_step=2 / top if pairs.highest and top > pairs.rounding else None,
+        largest_step=step,
+        largest_step_is_bound=bounded and step is not None,
         gradient_norm=slope.size,
         gradient_curvature=slope.curvature,
         negative_certificate=_certificate(pairs, slope, trusted=not checks.failed),
@@ -331,15 +346,10 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
         basis=pairs.basis,
         restarts=pairs.restarts,
         engine=run.engine,
-        status=status,
-        resumed_pieces=run.resumed,
-        checks=checks.checks,
-        trusted=not checks.failed,
-        check_tolerance=checks.tolerance,
-        point=checks.point,
         vectors=vectors.columns(pairs, places, problem.n_parameters) if keep_vectors else None,
     )
-    return replace(measured, findings=tuple(findings(measured, problem)))
+    measured = examined(measured, checks)
+    return replace(measured, findings=tuple(findings(measured)))
 
 
 def _inertia(spectrum: Tensor, tolerance: float, zeros: int) -> Inertia:

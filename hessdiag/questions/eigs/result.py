@@ -1,14 +1,19 @@
 """What `eigs` finds: both ends of a Hessian's spectrum."""
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 
+from hessdiag.fields import Count, Interval, Number, Real, same_length
 from hessdiag.questions.common.certificate import Certificate
 from hessdiag.questions.common.inertia import Inertia
-from hessdiag.questions.common.measured import Measured
+from hessdiag.questions.common.result import Measured
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    Vectors: TypeAlias = Tensor | None
+else:
+    Vectors = None  # of a document, which holds none
 
 
 @dataclass(frozen=True)
@@ -19,27 +24,31 @@ class Eigenpair:
         eigenvalue: The Ritz value.
         residual: |Hv - theta v|: an eigenvalue lies within this distance.
         converged: Whether the residual is within the tolerance, or at the level of rounding.
-        bound: What a Ritz value that has not converged is, by Cauchy's interlacing: the k-th lowest an "upper" bound of
-            the k-th smallest eigenvalue, the k-th highest a "lower" one of the k-th largest. `None` if converged.
         gradient_overlap: |cos| of the angle between eigenvector and gradient; `None` where the gradient vanishes.
         layer_weights: Share of the eigenvector's squared norm in each layer; sums to 1.
+        bound: What a Ritz value that has not converged is, by Cauchy's interlacing: the k-th lowest an "upper" bound of
+            the k-th smallest eigenvalue, the k-th highest a "lower" one of the k-th largest. `None` if converged.
     """
 
-    eigenvalue: float
-    residual: float
+    eigenvalue: Real
+    residual: Real
     converged: bool
-    bound: Literal["lower", "upper"] | None
-    gradient_overlap: float | None
-    layer_weights: tuple[float, ...]
+    gradient_overlap: Number
+    layer_weights: tuple[Real, ...]
+    bound: Literal["lower", "upper"] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Eigs(Measured):
     """Both ends of a Hessian's spectrum.
 
     Attributes:
         lowest: The lowest eigenpairs, ascending.
         highest: The highest eigenpairs, ascending: the last is the largest.
+        smallest: The first of `lowest`; `None` if none was asked for.
+        smallest_is_bound: Whether it has not converged, so that the smallest eigenvalue is at or below it.
+        largest: The last of `highest`.
+        largest_is_bound: Likewise; the largest eigenvalue is at or above it.
         method: "exact" (all eigenvalues, by LAPACK) or "lanczos".
         parameters: N.
         zero_rows: Rows of H that are exactly zero, left out of all vectors and counted as zero eigenvalues; 0 unless
@@ -52,8 +61,8 @@ class Eigs(Measured):
             `None` where an interrupt came before any.
         inertia: Signs of all eigenvalues; `None` unless exact.
         spectrum: All eigenvalues but those of `zero_rows`, ascending; `None` unless exact.
-        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature. If
-            the largest Ritz value has not converged, it is an upper bound of that limit.
+        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature.
+        largest_step_is_bound: Whether the largest Ritz value has not converged, so that the limit is at or below it.
         gradient_norm: |g|.
         gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes.
         negative_certificate: Whether negative curvature is proven: by a Ritz vector of either end, the gradient, or the
@@ -62,42 +71,42 @@ class Eigs(Measured):
         basis: The most vectors held.
         restarts: How often the basis was compressed.
         engine: How products were computed.
-        status: "ok", "inexact" (a self-check failed, or a pair did not converge) or "interrupted".
-        vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept.
+        vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept, or read
+            from a document.
     """
+
+    command: ClassVar[str] = "eigs"
 
     lowest: tuple[Eigenpair, ...]
     highest: tuple[Eigenpair, ...]
+    smallest: Number
+    smallest_is_bound: bool | None = None
+    largest: Number
+    largest_is_bound: bool | None = None
     method: Literal["exact", "lanczos"]
-    parameters: int
-    zero_rows: int
-    untouched: int
+    parameters: Count
+    zero_rows: Count = 0
+    untouched: Count = 0
     layers: tuple[str, ...]
-    tol: float
-    rounding: float
-    ritz_range: tuple[float, float] | None
+    tol: Real
+    rounding: Real
+    ritz_range: Interval | None = None
     inertia: Inertia | None
-    spectrum: tuple[float, ...] | None
-    largest_step: float | None
-    gradient_norm: float | None
-    gradient_curvature: float | None
+    spectrum: tuple[Real, ...] | None
+    largest_step: Number
+    largest_step_is_bound: bool | None = None
+    gradient_norm: Number
+    gradient_curvature: Number
     negative_certificate: Certificate
-    hvps: int
-    basis: int
-    restarts: int
-    engine: str
-    vectors: "Tensor | None" = field(default=None, repr=False, compare=False)
+    hvps: Count
+    basis: Count
+    restarts: Count | None
+    engine: str = ""
+    vectors: Vectors = field(default=None, repr=False, compare=False, metadata={"apart": True})
 
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        numbers = Measured.to_result(replace(self, vectors=None))  # with them, a copy of all eigenvectors would be made
-        del numbers["vectors"]
-        bounded = bool(self.highest) and self.highest[-1].bound is not None
-        ends = {
-            "smallest": self.lowest[0].eigenvalue if self.lowest else None,
-            "smallest_is_bound": bool(self.lowest) and self.lowest[0].bound is not None,
-            "largest": self.highest[-1].eigenvalue if self.highest else None,
-            "largest_is_bound": bounded,
-            "largest_step_is_bound": bounded and self.largest_step is not None,
-        }
-        return numbers | ends
+    def __post_init__(self) -> None:
+        """Each pair has a weight for each layer, and all eigenvalues come with what counts as zero."""
+        for pair in (*self.lowest, *self.highest):
+            same_length(layers=self.layers, layer_weights=pair.layer_weights)
+        if self.spectrum is not None and self.inertia is None:
+            raise ValueError("`inertia` is missing beside `spectrum`")

@@ -9,7 +9,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.eigs.result import Eigenpair
 
 
-def described(
+def eigenpairs(
     pairs: Eigenpairs, direction: Tensor | None, places: Tensor | None, problem: Problem
 ) -> tuple[Eigenpair, ...]:
     """Each pair with how it lies to the gradient's direction, and in which layers.

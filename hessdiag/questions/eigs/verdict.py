@@ -1,20 +1,15 @@
 """What the ends of a spectrum mean, and what a person can do about it."""
 
-from typing import TYPE_CHECKING
-
 from hessdiag.numbers import counted, number, percent
-from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
-    Finding,
     checks_findings,
     data_findings,
     most_severe_first,
     nothing_there,
     zero_rows_findings,
 )
-
-if TYPE_CHECKING:
-    from hessdiag.questions.eigs.result import Eigs
+from hessdiag.questions.eigs.result import Eigs
 
 COMPARABLE = 0.1  # |lambda_min| / lambda_max from which negative curvature is more than a trace
 LOCALIZED = 0.9  # weight of an eigenvector in one layer that is worth a word
@@ -23,21 +18,21 @@ NEAR_ROUNDING = 30.0  # residuals within this factor of rounding are rounding's
 
 
 @most_severe_first
-def findings(eigs: "Eigs", problem: Problem) -> list[Finding]:
+def findings(eigs: Eigs) -> list[Finding]:
     """The verdict on both ends, the most important sentence first."""
     found = checks_findings(eigs.checks, eigs.check_tolerance, eigs.point)
     if not eigs.trusted:
-        return [*found, *data_findings(problem)]
+        return [*found, *data_findings(eigs.problem)]
     found += _convergence(eigs)
     if eigs.ritz_range is None or max(map(abs, eigs.ritz_range)) <= eigs.rounding:
-        return [*found, nothing_there(_nothing_there(), eigs.point), *data_findings(problem)]
+        return [*found, nothing_there(_nothing_there(), eigs.point), *data_findings(eigs.problem)]
     found += _negative_curvature(eigs)
     found += _sharpness(eigs)
     found += _gradient(eigs)
     found += _localization(eigs)
     found += _inertia(eigs)
     found += zero_rows_findings(eigs.zero_rows, eigs.untouched, eigs.parameters)
-    found += data_findings(problem)
+    found += data_findings(eigs.problem)
     return found
 
 
@@ -50,7 +45,7 @@ def _nothing_there() -> Finding:
     )
 
 
-def _convergence(eigs: "Eigs") -> list[Finding]:
+def _convergence(eigs: Eigs) -> list[Finding]:
     pairs = (*eigs.lowest, *eigs.highest)
     missed = [pair for pair in pairs if not pair.converged]
     if not missed:
@@ -72,7 +67,7 @@ def _convergence(eigs: "Eigs") -> list[Finding]:
     ]
 
 
-def _negative_curvature(eigs: "Eigs") -> list[Finding]:
+def _negative_curvature(eigs: Eigs) -> list[Finding]:
     proof = eigs.negative_certificate
     if proof.certain:
         return [_proven(eigs)]
@@ -98,7 +93,7 @@ def _negative_curvature(eigs: "Eigs") -> list[Finding]:
     ]
 
 
-def _proven(eigs: "Eigs") -> Finding:
+def _proven(eigs: Eigs) -> Finding:
     """How deep it is beside the largest eigenvalue, where both are known and not mere bounds."""
     proof, use = (
         eigs.negative_certificate,
@@ -121,7 +116,7 @@ def _proven(eigs: "Eigs") -> Finding:
     )
 
 
-def _sharpness(eigs: "Eigs") -> list[Finding]:
+def _sharpness(eigs: Eigs) -> list[Finding]:
     if eigs.largest_step is None:
         return []
     top = eigs.highest[-1]
@@ -144,7 +139,7 @@ def _sharpness(eigs: "Eigs") -> list[Finding]:
     ]
 
 
-def _gradient(eigs: "Eigs") -> list[Finding]:
+def _gradient(eigs: Eigs) -> list[Finding]:
     curvature = eigs.gradient_curvature
     if curvature is None:
         return [
@@ -191,7 +186,7 @@ def _gradient(eigs: "Eigs") -> list[Finding]:
     ]
 
 
-def _localization(eigs: "Eigs") -> list[Finding]:
+def _localization(eigs: Eigs) -> list[Finding]:
     if len(eigs.layers) < 2 or not eigs.highest or not eigs.highest[-1].converged:
         return []
     weights = eigs.highest[-1].layer_weights
@@ -208,7 +203,7 @@ def _localization(eigs: "Eigs") -> list[Finding]:
     ]
 
 
-def _inertia(eigs: "Eigs") -> list[Finding]:
+def _inertia(eigs: Eigs) -> list[Finding]:
     if eigs.inertia is None:
         return []
     signs = eigs.inertia

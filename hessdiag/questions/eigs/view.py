@@ -1,23 +1,12 @@
 """The view of an `eigs` document: how sharp is the loss, and which way does it curve down?"""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from hessdiag.questions.common.view import findings, side_tables, signs, subject, warnings
+from hessdiag.questions.eigs.result import Eigenpair, Eigs
 from hessdiag.report.names import shortened
-from hessdiag.report.numbers import MISSING, bounded, counted, drawable, interval, number, percent, signs, span
-from hessdiag.report.subject import subject
-from hessdiag.report.view import (
-    Dots,
-    Fact,
-    Heat,
-    Lines,
-    Series,
-    Table,
-    View,
-    findings,
-    side_tables,
-    warnings,
-)
+from hessdiag.report.numbers import MISSING, bounded, counted, drawable, interval, number, percent, span
+from hessdiag.report.view import Dots, Fact, Heat, Lines, Series, Table, View
 
 CHARTED = 20  # eigenvalues of each end in the chart
 FULL_TABLE = 12  # layers up to which the table of weights names all; beyond, those that hold most
@@ -28,43 +17,35 @@ _BOUNDS = (
     "value, the k-th largest at or above the k-th highest."
 )
 
-Json = Mapping[str, Any]
 
-
-def view(doc: Json) -> View:
-    """Lay out an `eigs` document."""
-    result = doc["result"]
+def view(result: Eigs) -> View:
+    """Lay out a result of `eigs`."""
     charts = (_eigenvalues(result), _spectrum(result), _weights(result)) if _pairs(result) else ()
     return View(
         question="How sharp is the loss, and which way does it curve down?",
-        subject=subject(doc["problem"]),
-        warnings=warnings(doc),
+        subject=subject(result.problem),
+        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
-        verdict=findings(doc),
-        notes=tuple(doc["problem"].get("notes", ())),
-        extra=side_tables(doc),
+        verdict=findings(result),
+        notes=result.problem.notes or (),
+        extra=side_tables(result),
     )
 
 
-def _pairs(result: Json) -> list[tuple[str, Json]]:
+def _pairs(result: Eigs) -> list[tuple[str, Eigenpair]]:
     """All pairs with their names, ascending; the largest eigenvalue is `highest 1`."""
-    low = [(f"lowest {index + 1}", pair) for index, pair in enumerate(result["lowest"])]
-    high = [(f"highest {len(result['highest']) - index}", pair) for index, pair in enumerate(result["highest"])]
+    low = [(f"lowest {index + 1}", pair) for index, pair in enumerate(result.lowest)]
+    high = [(f"highest {len(result.highest) - index}", pair) for index, pair in enumerate(result.highest)]
     return low + high
 
 
-def _bounded(result: Json) -> tuple[bool, bool]:
-    """Whether the smallest and the largest Ritz value are bounds and no eigenvalues yet."""
-    return bool(result.get("smallest_is_bound")), bool(result.get("largest_is_bound"))
-
-
-def _headline(result: Json) -> tuple[str, str]:
-    low, high = result["smallest"], result["largest"]
+def _headline(result: Eigs) -> tuple[str, str]:
+    low, high = result.smallest, result.largest
     if low is None and high is None:
         return MISSING, "interrupted before anything was measured"
-    low_bound, high_bound = _bounded(result)
+    low_bound, high_bound = bool(result.smallest_is_bound), bool(result.largest_is_bound)
     if low is None or high is None:
         known = (
             bounded(low, "upper" if low_bound else None)
@@ -84,54 +65,54 @@ def _headline(result: Json) -> tuple[str, str]:
     return interval([low, high]), "is the span of the Hessian's eigenvalues; its upper end is the sharpness"
 
 
-def _facts(result: Json) -> tuple[Fact, ...]:
-    proof, inertia = result["negative_certificate"], result["inertia"]
-    certain = f"certain: an eigenvalue ≤ {number(proof['bound'], 4)}"
-    step_bound = "upper" if result.get("largest_step_is_bound") else None
+def _facts(result: Eigs) -> tuple[Fact, ...]:
+    proof, inertia = result.negative_certificate, result.inertia
+    certain = f"certain: an eigenvalue ≤ {number(proof.bound, 4)}"
+    step_bound = "upper" if result.largest_step_is_bound else None
     facts = [
-        Fact("negative curvature", certain if proof["certain"] else "not proven", proof["why"]),
+        Fact("negative curvature", certain if proof.certain else "not proven", proof.why),
         Fact(
             "largest stable step",
-            bounded(result["largest_step"], step_bound),
+            bounded(result.largest_step, step_bound),
             "2 / λ_max: the limit for plain gradient descent"
             + (", or less: λ_max has not converged" if step_bound else ""),
         ),
-        Fact("along the gradient", number(result["gradient_curvature"], 4), "g'Hg / g'g"),
-        Fact("gradient norm", number(result["gradient_norm"], 4), "Euclidean"),
+        Fact("along the gradient", number(result.gradient_curvature, 4), "g'Hg / g'g"),
+        Fact("gradient norm", number(result.gradient_norm, 4), "Euclidean"),
         Fact(
             "signs",
             signs(inertia),
             "of all eigenvalues; zero is below "
-            + number(inertia["tolerance"] if inertia is not None else result["rounding"], 2),
+            + number(inertia.tolerance if inertia is not None else result.rounding, 2),
         ),
-        Fact("Hessian products", number(result["hvps"]), _how(result)),
+        Fact("Hessian products", number(result.hvps), _how(result)),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
-def _how(result: Json) -> str:
-    if result["method"] == "exact":
+def _how(result: Eigs) -> str:
+    if result.method == "exact":
         return "the whole matrix was formed"
-    restarts = f", {counted(result['restarts'], 'restart')}" if result["restarts"] else ""
-    return f"Lanczos, {counted(result['basis'], 'vector')}{restarts}"
+    restarts = f", {counted(result.restarts, 'restart')}" if result.restarts else ""
+    return f"Lanczos, {counted(result.basis, 'vector')}{restarts}"
 
 
-def _eigenvalues(result: Json) -> Dots:
+def _eigenvalues(result: Eigs) -> Dots:
     pairs = _pairs(result)
     rows = tuple(
         (
             name,
-            bounded(pair["eigenvalue"], pair.get("bound")),
-            number(pair["residual"], 2),
-            "yes" if pair["converged"] else "NO",
-            number(pair["gradient_overlap"], 2),
+            bounded(pair.eigenvalue, pair.bound),
+            number(pair.residual, 2),
+            "yes" if pair.converged else "NO",
+            number(pair.gradient_overlap, 2),
         )
         for name, pair in pairs
     )
-    low, high = len(result["lowest"]), len(result["highest"])
+    low, high = len(result.lowest), len(result.highest)
     drawn = pairs if low + high <= 2 * CHARTED else [*pairs[: min(low, CHARTED)], *pairs[-min(high, CHARTED) :]]
-    values = [pair["eigenvalue"] for _, pair in drawn]
-    errors = [0.0 if pair["residual"] is None else pair["residual"] for _, pair in drawn]
+    values = [pair.eigenvalue for _, pair in drawn]
+    errors = [0.0 if pair.residual is None else pair.residual for _, pair in drawn]
     largest = max((abs(value) for value in values if drawable(value, log=False)), default=0.0)
     return Dots(
         title="Both ends of the spectrum",
@@ -139,9 +120,9 @@ def _eigenvalues(result: Json) -> Dots:
             "Each mark is a Ritz value, with its residual as a bar where that is wide enough to see: an eigenvalue "
             "lies within it. The axis is logarithmic on both sides of zero. Marks left of zero are directions in which "
             "the loss curves down; the rightmost mark limits the learning rate. The overlap is |cos| of the angle "
-            "between eigenvector and gradient." + (_BOUNDS if any(pair.get("bound") for _, pair in pairs) else "")
+            "between eigenvector and gradient." + (_BOUNDS if any(pair.bound for _, pair in pairs) else "")
         ),
-        alt=f"{len(drawn)} eigenvalues from {number(result['smallest'])} to {number(result['largest'])}.",
+        alt=f"{len(drawn)} eigenvalues from {number(result.smallest)} to {number(result.largest)}.",
         table=Table(
             "Eigenpairs",
             ("which", "eigenvalue", "residual", "converged", "gradient overlap"),
@@ -164,11 +145,11 @@ def _eigenvalues(result: Json) -> Dots:
     )
 
 
-def _spectrum(result: Json) -> Lines | None:
-    spectrum = result["spectrum"]
-    if spectrum is None or len(spectrum) < 2:
+def _spectrum(result: Eigs) -> Lines | None:
+    spectrum, inertia = result.spectrum, result.inertia
+    if spectrum is None or inertia is None or len(spectrum) < 2:
         return None
-    zero = result["inertia"]["tolerance"] or 0.0
+    zero = inertia.tolerance or 0.0
     finite = [value for value in spectrum if drawable(value, log=False)]
     by_sign = {"positive": [v for v in reversed(finite) if v > zero], "negative": [-v for v in finite if v < -zero]}
     known = {name: values for name, values in by_sign.items() if values}
@@ -215,11 +196,11 @@ def _ranks(count: int) -> list[int]:
     return [*(rank for rank in steps if rank < count - 1), count - 1]
 
 
-def _weights(result: Json) -> Heat | None:
-    names, pairs = shortened(result["layers"]), _pairs(result)
+def _weights(result: Eigs) -> Heat | None:
+    names, pairs = shortened(result.layers), _pairs(result)
     if len(names) < 2 or not pairs:
         return None
-    matrix = [[pair["layer_weights"][index] for _, pair in pairs] for index in range(len(names))]
+    matrix = [[pair.layer_weights[index] for _, pair in pairs] for index in range(len(names))]
     shown = _shown_layers(matrix)
     columns = tuple(name for name, _ in pairs)
     inner = sorted(range(len(pairs)), key=lambda index: abs(2 * index - len(pairs) + 1))

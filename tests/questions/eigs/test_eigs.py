@@ -1,5 +1,6 @@
 """Both ends of the Hessian's spectrum: exact for small networks, Lanczos for others, and what is made of them."""
 
+import json
 import math
 
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 import hessdiag
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.documents import document, read
 from hessdiag.questions.eigs import measure as room
 from hessdiag.questions.eigs.measure import eigs
 from hessdiag.questions.eigs.view import view
@@ -223,25 +225,15 @@ def test_what_has_not_converged_is_a_bound_in_every_sentence(iterative, interrup
     found = eigs(quadratic(torch.diag(values)), lowest=2, highest=2, max_products=30, seed=seed, progress=stop)
     assert found.status == ("interrupted" if interrupted else "inexact")
     _interlaced(found, values.tolist())
-    result = found.to_result()
     assert not found.lowest[0].converged
     assert not found.highest[-1].converged
-    assert (result["smallest_is_bound"], result["largest_is_bound"], result["largest_step_is_bound"]) == (True,) * 3
+    assert (found.smallest_is_bound, found.largest_is_bound, found.largest_step_is_bound) == (True,) * 3
     assert found.largest_step >= 2 / float(values[-1])
     assert "may be lower" in says(found)
     assert "stable here only" not in says(found)
     assert "at or below" in says(found)
     assert float(values[0]) <= found.negative_certificate.bound <= found.lowest[0].eigenvalue + 1e-12
-    page = view(
-        {
-            "result": result,
-            "problem": {},
-            "verdict": found.verdict,
-            "checks": {},
-            "theory": None,
-            "status": found.status,
-        }
-    )
+    page = view(found)
     assert page.headline[0].startswith("≤ -")
     assert " to ≥ " in page.headline[0]
     assert "not converged" in page.headline[1]
@@ -251,11 +243,10 @@ def test_what_has_not_converged_is_a_bound_in_every_sentence(iterative, interrup
 
 def test_converged_pairs_are_no_bounds(iterative):
     found = eigs(mlp(), lowest=2, highest=2)
-    result = found.to_result()
-    assert {pair["bound"] for pair in result["lowest"] + result["highest"]} == {None}
-    assert not result["smallest_is_bound"]
-    assert not result["largest_is_bound"]
-    assert not result["largest_step_is_bound"]
+    assert {pair.bound for pair in found.lowest + found.highest} == {None}
+    assert not found.smallest_is_bound
+    assert not found.largest_is_bound
+    assert not found.largest_step_is_bound
 
 
 def test_the_keyboard_keeps_what_was_found(iterative):
@@ -268,7 +259,7 @@ def test_the_keyboard_keeps_what_was_found(iterative):
     found = eigs(quadratic(A), tol=1e-6, progress=stop)
     assert found.status == "interrupted"
     assert found.highest[-1].eigenvalue == pytest.approx(20, rel=1e-6)
-    assert found.to_result()["largest"] == found.highest[-1].eigenvalue
+    assert found.largest == found.highest[-1].eigenvalue
 
 
 def test_degenerate_problems_get_an_answer():
@@ -290,7 +281,7 @@ def test_degenerate_problems_get_an_answer():
 def test_the_document_is_plain_and_complete():
     problem = mlp()
     found = eigs(problem, lowest=2, highest=3)
-    result = found.to_result()
+    result = document(found)["result"]
     assert [set(pair) for pair in result["lowest"]] == [
         {"eigenvalue", "residual", "converged", "bound", "gradient_overlap", "layer_weights"}
     ] * 2
@@ -299,6 +290,9 @@ def test_the_document_is_plain_and_complete():
     assert len(result["spectrum"]) == problem.n_parameters
     assert found.vectors.shape == (problem.n_parameters, 5)
     assert eigs(problem, keep_vectors=False).vectors is None
+    again = read(json.loads(found.to_json()))
+    assert again == found
+    assert again.vectors is None
     assert all(math.isfinite(pair["residual"]) for pair in result["highest"])
 
 
