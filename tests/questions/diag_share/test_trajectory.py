@@ -11,6 +11,7 @@ from report import example_documents
 
 from hessdiag.errors import SpecError
 from hessdiag.questions.common.verdict import Finding
+from hessdiag.questions.diag_share import verdict as verdict_of_one
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.diag_share.trajectory import (
     Compared,
@@ -21,9 +22,10 @@ from hessdiag.questions.diag_share.trajectory import (
     step_numbers,
     verdict,
 )
-from hessdiag.questions.documents import loads
+from hessdiag.questions.documents import loads, read
 from hessdiag.questions.pages import render, view_of
 from hessdiag.report.document import dumps
+from tests.questions.diag_share.share_problems import wide
 from tests.reference import quadratic
 
 
@@ -133,3 +135,14 @@ def test_one_result_of_several_is_the_last_with_what_changes():
     assert diag_share_along([("a", first)]) is first
     with pytest.raises(SpecError, match="no checkpoint"):
         diag_share_along([])
+
+
+def test_saved_results_say_what_measured_ones_do():
+    shares = [diag_share(wide(), rows=rows, seed=1) for rows in (40, 60, 200)]
+    saved = [read(loads(share.to_json())) for share in shares]
+    assert saved == shares
+    assert tuple(verdict_of_one.findings(saved[0])) == shares[0].findings
+    along, again = (diag_share_along(zip("abc", found, strict=True)) for found in (shares, saved))
+    assert again == along
+    assert read(loads(along.to_json())) == along
+    assert along.change.trend is not None
