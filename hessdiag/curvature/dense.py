@@ -12,7 +12,8 @@ from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
 from hessdiag.machine.memory import free_bytes
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 
 ROOMY = 4  # times the matrix: with so much memory free, nothing needs to be counted
 ROW_COPIES = 4  # of each row: its unit vector, the parts of the product, the product, and the sum over batches

@@ -17,8 +17,9 @@ from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import cost
 from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.layers import Layer
 from hessdiag.problem.once import once
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.problem import Problem
 
 # Of the cube root of rounding, where truncation and rounding of a central difference meet. Measured on smooth and on
 # piecewise-linear networks: relative errors of 2e-11 to 3e-10 in float64, which extrapolation from two steps does not

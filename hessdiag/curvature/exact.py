@@ -19,7 +19,7 @@ from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
-from hessdiag.problem.problem import Layer
+from hessdiag.problem.layers import Layer
 
 Advance = Callable[[int], None]
 Finished = Callable[[Tensor, Tensor], None]  # row numbers (k,), and these rows (k, N)

@@ -20,9 +20,10 @@ from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
 from hessdiag.errors import SpecError
 from hessdiag.machine.shortage import ran_out
+from hessdiag.problem.layers import Layer
 from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.losses.recognised import OwnLoss
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.problem import Problem
 
 
 def _finite(parts: Sequence[Tensor | None]) -> bool:

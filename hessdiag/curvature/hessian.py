@@ -15,7 +15,8 @@ from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.pullback import batched_grad
 from hessdiag.errors import ComputeError
 from hessdiag.machine.shortage import ran_out
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 
 PASSES = 8  # of rows for each graph, where it is built anew for them: it takes as long as about two
 

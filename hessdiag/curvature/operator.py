@@ -20,7 +20,8 @@ from hessdiag.machine.arithmetic import ieee
 from hessdiag.machine.memory import chunk_size, kept_by
 from hessdiag.machine.shortage import fewer, ran_out
 from hessdiag.problem import measuring
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 
 # Autograd would mark a batched gradient as used on a second stream: that on which a leaf was put by another graph.
 NO_STORAGE = "Cannot access storage of BatchedTensorImpl"

@@ -22,8 +22,6 @@ from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.modes import uncompiled
 
-__all__ = ["Layer", "Problem"]
-
 
 @dataclass(frozen=True, eq=False)
 class Problem:

@@ -20,7 +20,8 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
 from hessdiag.curvature.neuron_space import CERTIFIED, TANGENT_NUMBERS, NeuronSpace
 from hessdiag.machine import processes
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.block_squares import Squares, by_layer
 from hessdiag.questions.common.outlay import Outlay
 from hessdiag.questions.common.pieces import Arrays, Pieces

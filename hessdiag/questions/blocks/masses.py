@@ -7,7 +7,8 @@ from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.linalg import diagonals
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.statistics import sampling
 
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from hessdiag.linalg.eigenpairs import ROUNDING as NOISE
 from hessdiag.numbers import number
-from hessdiag.problem.problem import Layer
+from hessdiag.problem.layers import Layer
 from hessdiag.questions.blocks.result import IndefinitePair
 from hessdiag.questions.common.certificate import Witness
 

@@ -13,7 +13,8 @@ from hessdiag.linalg import pairs
 from hessdiag.linalg.estimators import SIGNED
 from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.outlay import Outlay
 from hessdiag.questions.common.pieces import Arrays, Pieces

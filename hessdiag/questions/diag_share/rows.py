@@ -14,7 +14,8 @@ from hessdiag.curvature.row_stream import RowStream
 from hessdiag.linalg import cauchy, diagonals
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import processes
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.pieces import Arrays, Pieces
 from hessdiag.questions.common.progress import Progress

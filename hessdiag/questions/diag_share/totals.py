@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.fields import Interval, Matrix
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.questions.diag_share.result import LayerShare
 from hessdiag.questions.diag_share.rows import Rows
 from hessdiag.statistics import sampling

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hessdiag.problem.problem import Layer
+from hessdiag.problem.layers import Layer
 from hessdiag.questions.vanishing.effective_width import EffectiveWidth
 from hessdiag.questions.vanishing.network import Network
 from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms, NormStatistics

@@ -7,7 +7,8 @@ from typing import Any
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from hessdiag.problem.problem import Layer, Problem
+from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.questions.vanishing.network import PROBES
 from hessdiag.questions.vanishing.norms import DENSE_PARAMETERS
 
