@@ -7,6 +7,7 @@ would be far rougher, and too small where the numbers are skewed.
 
 import math
 from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,28 @@ from hessdiag.statistics import quantiles
 
 Floats = NDArray[np.float64]
 
+V_co = TypeVar("V_co", covariant=True)
+E_co = TypeVar("E_co", covariant=True)
+
 Z = 1.959963984540054  # of a normal variable, 95 % on both sides
+
+
+@dataclass(frozen=True)
+class Estimated(Generic[V_co, E_co]):
+    """A number, row or matrix as results hold it.
+
+    Attributes:
+        value: What it is.
+        stderr: Its standard error; `None` where it is exact or not known.
+        interval: The ends of 95 %, likewise.
+    """
+
+    value: V_co
+    stderr: E_co | None = None
+    interval: tuple[E_co, E_co] | None = None
+
+
+EstimatedNumber: TypeAlias = Estimated[float | None, float]
 
 
 @dataclass(frozen=True)

@@ -14,36 +14,23 @@ from hessdiag.questions.blocks import estimates
 from hessdiag.questions.blocks.proof import indefinite
 from hessdiag.questions.blocks.result import IndefinitePair
 from hessdiag.questions.common.block_squares import Squares
-from hessdiag.statistics.intervals import Average
+from hessdiag.statistics.intervals import Average, Estimated, EstimatedNumber
 
 Floats = NDArray[np.float64]
 V_co = TypeVar("V_co", covariant=True)
-E_co = TypeVar("E_co", covariant=True)
 
 ROUNDING = 1e3  # units of the last digit of |H| that cannot be told from zero
-
-
-@dataclass(frozen=True)
-class Estimate(Generic[V_co, E_co]):
-    """A number, row or matrix with its standard error and its ends of 95 %; these are `None` where it is exact."""
-
-    value: V_co
-    stderr: E_co | None = None
-    interval: tuple[E_co, E_co] | None = None
-
-
-Number = Estimate[float | None, float]
 
 
 @dataclass(frozen=True)
 class Norms(Generic[V_co]):
     """Frobenius norms of one matrix: of its layer blocks, (L, L), and of the whole."""
 
-    blocks: Estimate[V_co, Matrix]
-    whole: Number
+    blocks: Estimated[V_co, Matrix]
+    whole: EstimatedNumber
 
 
-NO_NORMS: Norms[None] = Norms(Estimate(None), Estimate(None))
+NO_NORMS: Norms[None] = Norms(Estimated(None), Estimated(None))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +41,9 @@ class Assembled:
     norms: Norms[Matrix]
     gauss_newton: Norms[Matrix] | Norms[None]
     residual: Norms[Matrix] | Norms[None]
-    trace: Estimate[Numbers, Numbers]
-    between_layers: Number
-    residual_share: Number
+    trace: Estimated[Numbers, Numbers]
+    between_layers: EstimatedNumber
+    residual_share: EstimatedNumber
     residual_diagonal: float | None
     residual_diagonal_vanishes: bool | None
     indefinite_pair: IndefinitePair | None
@@ -77,15 +64,15 @@ def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bo
     found = [_norms(squares, kind) for kind in range(parts.shape[1])]
     hessian, rest = found[0][0].value, found[2][0].value if len(found) > 1 else None
 
-    def written(average: Average) -> Estimate[Any, Any]:
+    def written(average: Average) -> Estimated[Any, Any]:
         return _written(average, exact=exact, stopped=stopped)
 
     def known(value: float) -> float | None:
         return None if stopped and math.isnan(value) else value
 
-    def share(part: Floats, whole: Floats) -> Number:
+    def share(part: Floats, whole: Floats) -> EstimatedNumber:
         value, error = estimates.share(part, whole)
-        return Estimate(known(value), None if exact else error)
+        return Estimated(known(value), None if exact else error)
 
     norms = [Norms(written(blocks), written(whole)) for blocks, whole in found]
     own, rows = parts.diagonal(axis1=2, axis2=3), parts.sum(3)  # (samples, kinds, L)
@@ -97,7 +84,7 @@ def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bo
         residual=norms[2] if len(norms) > 1 else NO_NORMS,
         trace=written(estimates.traces(squares)),
         between_layers=share(rows[:, 0] - own[:, 0], rows[:, 0]),
-        residual_share=Estimate(None) if rest is None else share(rows[:, 2], rows[:, 1] + rows[:, 2]),
+        residual_share=Estimated(None) if rest is None else share(rows[:, 2], rows[:, 1] + rows[:, 2]),
         residual_diagonal=None if inside is None else known(inside),
         residual_diagonal_vanishes=None if stopped else vanishes,
         indefinite_pair=indefinite(problem.executed_layers, hessian, rounding) if exact else None,
@@ -119,11 +106,11 @@ def convex(problem: Problem) -> bool:
     return loss is not None and loss.is_convex
 
 
-def _written(average: Average, *, exact: bool, stopped: bool) -> Estimate[Any, Any]:
+def _written(average: Average, *, exact: bool, stopped: bool) -> Estimated[Any, Any]:
     value = plain(average.value, stopped=stopped)
     if exact:
-        return Estimate(value)
-    return Estimate(value, plain(average.stderr), (plain(average.low), plain(average.high)))
+        return Estimated(value)
+    return Estimated(value, plain(average.stderr), (plain(average.low), plain(average.high)))
 
 
 def _norms(squares: Squares, kind: int) -> tuple[Average, Average]:

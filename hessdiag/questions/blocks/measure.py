@@ -18,7 +18,7 @@ from hessdiag.machine import processes
 from hessdiag.machine.work import Work
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import exact as blocks_exact
-from hessdiag.questions.blocks.assemble import Assembled, Estimate, assembled, convex, plain
+from hessdiag.questions.blocks.assemble import Assembled, assembled, convex, plain
 from hessdiag.questions.blocks.masses import diagonal_masses, most_rows
 from hessdiag.questions.blocks.proof import witnesses
 from hessdiag.questions.blocks.result import Blocks
@@ -37,12 +37,13 @@ from hessdiag.questions.common.resume import choose_pass, kept_pieces
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
+from hessdiag.statistics.intervals import Estimated
 
 EXACT_UP_TO = 5_000  # parameters: the whole matrices
 PROBES = 32  # random vectors per layer beyond
 
-Masses = Estimate[Numbers | None, Numbers]
-NO_MASSES: Masses = Estimate(None)
+Masses = Estimated[Numbers | None, Numbers]
+NO_MASSES: Masses = Estimated(None)
 
 
 @recorded
@@ -170,7 +171,7 @@ def _exactly(
     else:
         return None
     numbers = assembled(problem, found.squares, precision, exact=True)
-    masses: Masses = Estimate(plain(found.masses, stopped=True))
+    masses: Masses = Estimated(plain(found.masses, stopped=True))
     engine = f"{prefix}{matrices.engine}{suffix}"
     return _Computed(found.squares, numbers, masses, engine, found.squares.interrupted)
 
@@ -201,9 +202,9 @@ def _sampled(
 def _masses(operator: HessianOperator, numbers: Assembled, rows: int, seed: int) -> tuple[Masses, int]:
     """Sum of |H_ii| per layer: the trace, where no diagonal entry can be negative, else from a sample of rows."""
     if numbers.residual_diagonal_vanishes and convex(operator.problem):
-        return Estimate(numbers.trace.value, numbers.trace.stderr), 0
+        return Estimated(numbers.trace.value, numbers.trace.stderr), 0
     mass, error, products = diagonal_masses(operator, rows, seed)
-    return Estimate(plain(mass), plain(error)), products
+    return Estimated(plain(mass), plain(error)), products
 
 
 def _judged(

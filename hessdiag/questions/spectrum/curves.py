@@ -1,34 +1,23 @@
 """A density in the numbers of a result: NaN, which stands for "there is none", becomes `None`."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.fields import Interval, Numbers
+from hessdiag.fields import Numbers
 from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
 from hessdiag.questions.spectrum.result import Curve, Ends, LogCurve, Moment
-from hessdiag.statistics.intervals import Average
+from hessdiag.statistics.intervals import Average, Estimated, EstimatedNumber
 
 NEAR_ZERO = 0.01  # of the norm: what is called near zero
 
-
-@dataclass(frozen=True)
-class Estimated:
-    """A number with its standard error and 95 % interval, which are `None` where it is exact."""
-
-    value: float | None
-    stderr: float | None = None
-    interval: Interval | None = None
+UNMEASURED: EstimatedNumber = Estimated(None)
 
 
-UNMEASURED = Estimated(None)
-
-
-def estimated(average: Average, index: int | tuple[()] = ()) -> Estimated:
+def estimated(average: Average, index: int | tuple[()] = ()) -> EstimatedNumber:
     """A mean, or one of several."""
     low, high = float(average.low[index]), float(average.high[index])
     interval = None if math.isnan(low) else (low, high)
@@ -79,7 +68,7 @@ def moments(density: Density) -> tuple[Moment, ...]:
     return tuple(found)
 
 
-def near_zero(density: Density) -> Estimated:
+def near_zero(density: Density) -> EstimatedNumber:
     """Share of the eigenvalues of small magnitude."""
     edge = NEAR_ZERO * density.scale
     return estimated(density.share(-edge, edge))

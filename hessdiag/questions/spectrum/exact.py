@@ -13,9 +13,10 @@ from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator
 from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.spectrum import curves
-from hessdiag.questions.spectrum.curves import NEAR_ZERO, Estimated
+from hessdiag.questions.spectrum.curves import NEAR_ZERO
 from hessdiag.questions.spectrum.found import End, Found, zero
 from hessdiag.questions.spectrum.result import Outlier
+from hessdiag.statistics.intervals import Estimated
 
 Floats = NDArray[np.float64]
 

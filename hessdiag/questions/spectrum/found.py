@@ -15,8 +15,9 @@ from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.result import ModelSubject, Provenance, Status
 from hessdiag.questions.common.verdict import NOT_MEASURED
 from hessdiag.questions.spectrum import curves
-from hessdiag.questions.spectrum.curves import UNMEASURED, Estimated
+from hessdiag.questions.spectrum.curves import UNMEASURED
 from hessdiag.questions.spectrum.result import Outlier, Semicircle, Spectrum, semicircle
+from hessdiag.statistics.intervals import EstimatedNumber
 
 _NOT_FOUND = {
     "exact": "all eigenvalues are known, and none is negative beyond rounding",
@@ -54,11 +55,11 @@ class Found:
     hvps: int = 0
     status: Status = "interrupted"
     density: Density | None = None
-    trace: Estimated = UNMEASURED
-    frobenius: Estimated = UNMEASURED
-    negative_fraction: Estimated = UNMEASURED
-    negative_mass: Estimated = UNMEASURED
-    near_zero_fraction: Estimated = UNMEASURED
+    trace: EstimatedNumber = UNMEASURED
+    frobenius: EstimatedNumber = UNMEASURED
+    negative_fraction: EstimatedNumber = UNMEASURED
+    negative_mass: EstimatedNumber = UNMEASURED
+    near_zero_fraction: EstimatedNumber = UNMEASURED
     inertia: Inertia | None = None
     condition: float | None = None
     eigenvalues: tuple[float, ...] | None = None

@@ -22,11 +22,10 @@ from hessdiag.questions.common.pieces import Pieces
 from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.result import Status
 from hessdiag.questions.spectrum import curves
-from hessdiag.questions.spectrum.curves import Estimated
 from hessdiag.questions.spectrum.found import End, Found, zero
 from hessdiag.questions.spectrum.result import Outlier
 from hessdiag.statistics import intervals
-from hessdiag.statistics.intervals import Average
+from hessdiag.statistics.intervals import Average, Estimated, EstimatedNumber
 
 TOLERANCE = 1e-3  # relative residual of the extreme pairs
 _LOWEST_RITZ = "v'Hv < 0 for the lowest Ritz vector v"
@@ -182,7 +181,7 @@ def _of_moment(density: Density, order: int, more: float = 0.0) -> Estimate:
     return Estimate(n * float(found.value[index]), n * float(found.stderr[index]), (low, high), 0)
 
 
-def _root(square: Estimate) -> Estimated:
+def _root(square: Estimate) -> EstimatedNumber:
     """The norm from its square, by the delta method."""
     norm = math.sqrt(max(square.value, 0.0))
     return Estimated(norm, square.stderr / (2 * norm) if norm else 0.0, intervals.root(square.interval))
