@@ -20,6 +20,7 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.row_stream import RowStream
 from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.progress import silent
 from hessdiag.questions.diag_share import rows as diag_share_rows
 from hessdiag.questions.diag_share.totals import summarize
 from tests.benchmarks import share_networks
@@ -119,7 +120,7 @@ def neurons(known, seed, guesses, part):
     known.chunk = 1
     one_a_pass = mock.patch.object(neuron_space, "TANGENT_NUMBERS", 1)
     with one_a_pass, mock.patch.object(diag_share_rows, "RowStream", functools.partial(KnownStream, part)):
-        return diag_share_rows.by_neurons(known, known.space, seed, guesses, lambda done, total, what: None)
+        return diag_share_rows.by_neurons(known, known.space, seed, guesses, silent)
 
 
 CELLS = {

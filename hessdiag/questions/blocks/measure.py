@@ -30,7 +30,7 @@ from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.outlay import Outlay, outlay
 from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance
 from hessdiag.questions.common.resume import choose_pass, kept_pieces
@@ -87,7 +87,7 @@ def blocks(
     if probes is not None and probes < 2:
         raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
     problem = problem_of(problem)
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     operator = HessianOperator(problem, check=False)
     spent = outlay(operator)
     if probes is not None:

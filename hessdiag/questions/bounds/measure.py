@@ -29,7 +29,7 @@ from hessdiag.questions.common.certificate import Certificate, Witness, certific
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.outlay import Basis, basis, outlay
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Status
 from hessdiag.questions.common.subject import problem_of
@@ -111,7 +111,7 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     ((-2.0, 12.0), [0.0, 10.0])
     """
     problem = problem_of(problem, "hessdiag.linalg.gershgorin(operator)")
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     plan = _plan(problem, seed)
     checks = examine(plan.operator, seed, squared=True)
     products: SymmetricOperator = plan.operator if plan.space is None else share(plan.operator)

@@ -21,7 +21,7 @@ from hessdiag.questions.chain.result import (
 from hessdiag.questions.chain.sample import Draws, compare, sample, sign_shares, simulate
 from hessdiag.questions.chain.verdict import findings
 from hessdiag.questions.common.agreement import farthest
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.result import Subject
 from hessdiag.questions.common.verdict import Z_ALLOWED
 from hessdiag.theory.chain import (
@@ -101,7 +101,7 @@ def _refuse(length: int, scale: float | None, seeds: int) -> None:
 def _measured(law: Law, seeds: int, seed: int, progress: Progress | None) -> Iterator[tuple[Draws, AtLength]]:
     """The same chains at growing lengths."""
     length, lengths = law.length, _grid(law.length)
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     report(0, length, f"{seeds:,} chains of {length:,} {law.distribution} weights")
     for draws, shorter in zip(simulate(law, lengths, seeds, seed), lengths, strict=True):
         yield draws, _at_length(law.shorter(length - shorter), draws)

@@ -23,7 +23,7 @@ from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.outlay import Basis, basis, outlay
 from hessdiag.questions.common.pieces import on_disk
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance, Status
 from hessdiag.questions.common.resume import kept_pieces
@@ -88,7 +88,7 @@ def eigs(
     asked = _Asked(lowest, highest, tol, max_basis, max_products, block, seed)
     asked.refuse()
     plan = _plan(problem, asked)
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     report(0, plan.wanted, plan.announced(resume))
     checks = examine(plan.operator, seed, squared=True)
     run = _whole(plan, report) if plan.space is None else _search(plan, plan.space, report, resume)

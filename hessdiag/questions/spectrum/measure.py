@@ -17,7 +17,7 @@ from hessdiag.questions.common.described import described
 from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.outlay import Quadrature, outlay, quadrature
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.resume import kept_pieces
 from hessdiag.questions.common.subject import matrix_of
@@ -77,7 +77,7 @@ def spectrum(
     part = support(problem, dense, seed=seed, numeric=operator == "hessian")
     matrix = operators.operator(part.problem, operator)
     plan = None if part.size <= dense else _planned(matrix, part.size, probes, steps)
-    report = progress or (lambda done, total, what: None)
+    report = progress or silent
     checks, output = _checked(matrix, seed)
     products: Products = matrix if plan is None else share(matrix)
     resumed = 0
