@@ -21,9 +21,12 @@ def baselines(problem: Problem) -> Baselines:
     X = batches.flat_inputs(problem.data)
     cheap = X is not None and (X.shape[1] <= LARGEST_SIGNED or bool((X >= 0).all()))
     data = X.numpy() if X is not None and X.shape[1] > 1 and cheap else None
+    mean, stdev = wigner_ols.wigner_share_mean(d)
     columns = None if data is None else wigner_ols.ols_share_columns(len(data), data.mean(0), (data**2).mean(0))
     return Baselines(
         wigner=wigner_ols.wigner_share(d),
+        wigner_mean=mean,
+        wigner_stdev=stdev,
         ols_gaussian=wigner_ols.ols_share_gaussian(n, d),
         ols_clt=wigner_ols.ols_share_clt(n, d),
         n=n,

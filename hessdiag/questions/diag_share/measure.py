@@ -174,10 +174,14 @@ def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
     complete = plan.exact and len(computed.rows.indices) == part.size
     rows, strata, draw = _among_all(part, computed)
     found = summarize(problem, rows, strata, zero_rows, complete, draw)
+    diagonal = rows.diagonal if complete and rows.diagonal.max(initial=0.0) > 0 and rows.diagonal.min() >= 0 else None
     share = DiagShare(
         status="interrupted" if computed.interrupted else "inexact" if checks.failed else "ok",
         problem=described(problem),
-        theory=ShareTheory(psd_floor=wigner_ols.psd_floor(problem.n_parameters)),
+        theory=ShareTheory(
+            psd_floor=wigner_ols.psd_floor(problem.n_parameters),
+            psd_floor_diagonal=None if diagonal is None else wigner_ols.psd_floor_diagonal(diagonal),
+        ),
         diag_share=found.diag_share.value,
         diag_share_stderr=found.diag_share.stderr,
         diag_share_interval=found.diag_share.interval,

@@ -36,6 +36,8 @@ class Baselines:
 
     Attributes:
         wigner: Independent entries of one variance: 1 / d.
+        wigner_mean: Mean of the share itself over Gaussian matrices of that kind; `None` in older documents.
+        wigner_stdev: Its standard deviation from matrix to matrix; likewise.
         ols_gaussian: Least squares on n Gaussian samples of d features: exact.
         ols_clt: The same by the central limit theorem.
         n: Targets: samples, but of cross-entropy each token, node or pixel that has a target.
@@ -50,6 +52,8 @@ class Baselines:
     """
 
     wigner: Real
+    wigner_mean: Number = None
+    wigner_stdev: Number = None
     ols_gaussian: Real
     ols_clt: Real
     n: Count
@@ -141,10 +145,12 @@ class ShareTheory:
     """What closed forms predict, whatever the network.
 
     Attributes:
-        psd_floor: Share below which H must be indefinite.
+        psd_floor: Share below which H must be indefinite, whatever its diagonal.
+        psd_floor_diagonal: The same for the diagonal that H has; `None` unless all of it is known and none is negative.
     """
 
     psd_floor: Number = None
+    psd_floor_diagonal: Number = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,6 +86,11 @@ def _facts(result: DiagShare) -> tuple[Fact, ...]:
             "of the diagonal entries; none in a PSD matrix",
         ),
         Fact(
+            "PSD floor",
+            percent(result.theory.psd_floor_diagonal) if result.theory else MISSING,
+            "least share of a positive semidefinite matrix with this diagonal; below it, some eigenvalue is negative",
+        ),
+        Fact(
             "rows of zeros",
             percent(result.zero_rows),
             "parameters that the loss does not feel to second order",
@@ -97,12 +102,13 @@ def _facts(result: DiagShare) -> tuple[Fact, ...]:
 def _baselines(result: DiagShare) -> list[tuple[str, float, str]]:
     base = result.baselines
     n, d, n_outputs, d_data = map(number, (base.n, base.d, base.n_outputs, base.ols_data_d))
+    spread = "" if base.wigner_stdev is None else f"; one matrix ± {number(base.wigner_stdev, 2)}"
     of_outputs = [
         (f"OLS, n = {n_outputs}", base.ols_gaussian_outputs, "least squares, n = targets × outputs"),
         (f"OLS, n = {n_outputs}, CLT", base.ols_clt_outputs, "the same with Gaussian sums"),
     ]
     named = [
-        ("Wigner", base.wigner, f"symmetric, independent entries, d = {d}: 1/d"),
+        ("Wigner", base.wigner, f"symmetric, independent entries, d = {d}: 1/d{spread}"),
         (f"OLS, n = {n}", base.ols_gaussian, f"least squares on Gaussian data, n = targets, d = {d}"),
         (f"OLS, n = {n}, CLT", base.ols_clt, "the same with Gaussian sums, as for large n"),
         *(of_outputs if base.n_outputs != base.n else ()),  # of one output: the same numbers again

@@ -348,3 +348,15 @@ def test_negative_curvature_is_certain_only_where_it_is_proven(monkeypatch):
     found = diag_share(quadratic(torch.diag(torch.tensor([1.0, -0.5])).double()))
     assert not found.negative_certificate.certain
     assert not any("certain" in finding.says for finding in found.findings)
+
+
+def test_theory_knows_the_spread_of_wigner_and_the_floor_of_the_diagonal():
+    H = torch.tensor([[4.0, 0.0, 0.0], [0.0, 0.01, 1.0], [0.0, 1.0, 0.01]]).double()  # its lowest eigenvalue is -0.99
+    found = diag_share(quadratic(H))
+    assert found.baselines.wigner < found.diag_share < found.theory.psd_floor_diagonal
+    assert found.theory.psd_floor_diagonal == pytest.approx(4.02 / 2.2**2)
+    assert "PSD floor" in [fact.name for fact in view(found).facts]
+    assert found.baselines.wigner_mean == pytest.approx(1 / 3 + (math.pi / 2 - 1) * 2 / 81)
+    assert 0 < found.baselines.wigner_stdev < 1
+    assert diag_share(quadratic(H), rows=2).theory.psd_floor_diagonal is None
+    assert diag_share(quadratic(-H)).theory.psd_floor_diagonal is None
