@@ -53,9 +53,7 @@ WITH_TORCH: set[str] = set()
 WIDE_FOLDERS: set[str] = {
     "hessdiag/questions/common",
 }
-LONG_MODULES: set[str] = {
-    "hessdiag.questions.vanishing.view",
-}
+LONG_MODULES: set[str] = set()
 
 
 @dataclass(frozen=True)

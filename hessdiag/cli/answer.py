@@ -80,6 +80,7 @@ def answer(
     save: Callable[[R], None] | None = None,
     *,
     unmeasured: Callable[[], R | None] = lambda: None,
+    costed: bool = True,
 ) -> int:
     """Measure, write the document, and give the exit code.
 
@@ -88,6 +89,7 @@ def answer(
         out: Where the answer goes.
         save: Given what was measured, writes the file of --save.
         unmeasured: What to answer after an interrupt that leaves nothing to be said; `None` for no answer.
+        costed: Whether products of a given model are what takes time, so that the record says how many there were.
     """
     clock = Clock()
     # What the user's own code prints is no part of the answer.
@@ -102,7 +104,7 @@ def answer(
     made = replace(
         collect(clock, result.problem, result.resumed_pieces),
         argv=tuple(click.get_current_context().meta.get("hessdiag.argv", ())),
-        cost=progress.ledger.as_dict() if isinstance(result.problem, ModelSubject) else None,
+        cost=progress.ledger.as_dict() if costed and isinstance(result.problem, ModelSubject) else None,
     )
     result = replace(result, provenance=made)
     return finish(result, out, None if save is None else lambda: save(result))

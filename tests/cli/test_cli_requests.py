@@ -86,18 +86,14 @@ def test_an_interrupted_trajectory_keeps_what_it_has(hessdiag, fake):
 def test_vanishing_passes_its_options_on(hessdiag, monkeypatch):
     from report import example_documents
 
+    from hessdiag.questions import documents
     from hessdiag.questions.vanishing import measure as measuring
 
     calls = []
 
     def measure(**options):
         calls.append(options)
-        doc = example_documents.vanishing(8)
-        fake = type("Fake", (), {"to_result": lambda self: doc["result"]})()
-        for name in ("status", "theory", "checks", "verdict"):
-            setattr(fake, name, doc[name])
-        fake.device, fake.resumed_pieces, fake.thresholds = "cpu", 0, {}
-        return fake
+        return documents.read(example_documents.vanishing(8))
 
     monkeypatch.setattr(measuring, "vanishing", measure)
     outcome = hessdiag(

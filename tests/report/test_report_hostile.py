@@ -21,7 +21,7 @@ HOSTILE = (
 # What documents hold as one of a few words: another one is refused where it is read.
 CHOICES = {
     "schema", "command", "status", "level", "method", "operator", "init", "distribution", "activation", "kind",
-    "what", "scope", "quantity", "id", "target",
+    "what", "scope", "quantity", "id", "target", "hessian_method",
 }  # fmt: skip
 
 

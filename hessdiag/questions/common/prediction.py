@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hessdiag.fields import Real
+
 
 @dataclass(frozen=True)
 class Theory:
@@ -15,8 +17,8 @@ class Theory:
         exact: Whether the medians are exact laws (Gaussian weights) or first order in 1 / width.
     """
 
-    mean_square_growth: float
-    typical_growth: float
-    rates: dict[str, float]
-    critical_width_per_depth: float
+    mean_square_growth: Real
+    typical_growth: Real
+    rates: dict[str, Real]
+    critical_width_per_depth: Real
     exact: bool

@@ -49,9 +49,9 @@ class Subject:
     """
 
     model: str = ""
-    device: str = ""
-    dtype: str = ""
-    seed: int | None = None
+    device: str
+    dtype: str
+    seed: int | None
     notes: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
 
 
@@ -93,6 +93,9 @@ class ModelSubject(Subject):
         trusted_code: Whether a file ran code of its own.
     """
 
+    device: str = ""
+    dtype: str = ""
+    seed: int | None = None
     spec: str | None = None
     weights: str | None = None
     weights_left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -181,7 +184,7 @@ class Result:
     command: ClassVar[str]
 
     status: Status = "ok"
-    problem: Subject = Subject()
+    problem: Subject = Subject(device="", dtype="", seed=None)
     theory: Any = None
     checks: dict[str, Number] = field(default_factory=dict)
     thresholds: dict[str, Number] = field(default_factory=dict)

@@ -1,32 +1,52 @@
 """`hessdiag vanishing [MODEL]`: random networks over a grid of depths."""
 
-import contextlib
-import shlex
-import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hessdiag.cli import signals
+from hessdiag.cli.answer import answer
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers, Size
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
-from hessdiag.cli.output import Output, finish
-from hessdiag.cli.progress import reporter
-from hessdiag.cli.provenance import Clock, collect
+from hessdiag.cli.output import Output
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
-from hessdiag.problem import spec
-from hessdiag.report.document import document
+from hessdiag.questions.common.result import ModelSubject
+from hessdiag.questions.vanishing.place import PLACE, at_depth, check
 
 if TYPE_CHECKING:
+    from hessdiag.cli.progress import Telling
+    from hessdiag.problem.problem import Problem
     from hessdiag.questions.vanishing.result import Vanishing
 
-PLACE = "{depth}"
 OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code", "max_unpacked")
 OF_MLP = ("width", "activation")
-DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"}  # what builtins call it
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The options of one command line, by the names of their flags."""
+
+    model: str | None
+    depth: int | tuple[int, ...]
+    width: int | Literal["same"]
+    init: str | None
+    distribution: Literal["uniform", "normal"] | None
+    activation: str
+    seeds: int | None
+    hessian_seeds: int | None
+    batch: int | None
+    data: str | None
+    loss: str | None
+    objective: str | None
+    seed: int
+    device: str
+    dtype: str | None
+    trust_code: bool
+    max_unpacked: int | None
+    resume: str | None
 
 
 @click.command("vanishing", cls=Command)
@@ -92,11 +112,16 @@ def command(
     seeds: int | None,
     hessian_seeds: int | None,
     batch: int | None,
+    data: str | None,
+    loss: str | None,
+    objective: str | None,
     seed: int,
     device: str,
+    dtype: str | None,
+    trust_code: bool,
+    max_unpacked: int | None,
     resume: str | None,
     out: Output,
-    **of_model: Any,
 ) -> int:
     """How do gradient and Hessian norms change with depth, and within the deepest network?
 
@@ -113,40 +138,118 @@ def command(
     hessdiag vanishing 'builtin:fcn(depth={depth}, channels=8)' --init he_normal
     hessdiag vanishing 'builtin:mlp(depth={depth}, width={depth})' --resume kept
     """  # noqa: D301
-    clock = Clock()
-    common: dict[str, Any] = {
-        "depth": depth,
-        "init": init,
-        "distribution": distribution,
-        "hessian_seeds": hessian_seeds,
-        "seed": seed,
-        "resume": resume,
-    }
-    if seeds is not None:
-        common["seeds"] = seeds
     _refuse_strangers(model)
-    if model is not None:
-        request = {"samples": batch, "device": device, **of_model}
-        return _of_model(model, request, common, out, clock)
-    from hessdiag.problem.device import notes as device_notes
-    from hessdiag.questions.vanishing.measure import SAMPLES, SEEDS, unmeasured, vanishing
+    asked = Asked(
+        model=model,
+        depth=depth,
+        width=width,
+        init=init,
+        distribution=distribution,
+        activation=activation,
+        seeds=seeds,
+        hessian_seeds=hessian_seeds,
+        batch=batch,
+        data=data,
+        loss=loss,
+        objective=objective,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        trust_code=trust_code,
+        max_unpacked=max_unpacked,
+        resume=resume,
+    )
+    if model is None:
+        return answer(partial(_own, asked), out, unmeasured=partial(_nothing_of_own, asked))
+    nothing = partial(_nothing_of_model, asked, model)
+    return answer(partial(_of_model, asked, model), out, unmeasured=nothing, costed=False)
 
-    own: dict[str, Any] = {"width": width, "activation": activation, "device": device}
-    if batch is not None:
-        own["batch"] = batch
-    with signals.computing(), reporter(out.progress) as progress:
-        try:
-            measured = vanishing(**common, **own, progress=progress)
-        except KeyboardInterrupt:
-            own |= {"init": init, "distribution": distribution, "seeds": seeds or SEEDS, "batch": batch or SAMPLES}
-            measured = unmeasured(seed=seed, **own)
-    problem = {"model": "builtin:mlp", "device": measured.device, "dtype": "float64", "seed": seed}
-    problem["notes"] = list(device_notes(device, measured.device))
-    return _answer(measured, problem, out, clock)
+
+def _own(asked: Asked, progress: "Telling") -> "Vanishing":
+    """Measure fully connected networks."""
+    from hessdiag.questions.vanishing.measure import SAMPLES, SEEDS, vanishing
+
+    return vanishing(
+        depth=asked.depth,
+        width=asked.width,
+        init=asked.init,
+        activation=asked.activation,
+        seeds=asked.seeds or SEEDS,
+        hessian_seeds=asked.hessian_seeds,
+        batch=asked.batch or SAMPLES,
+        seed=asked.seed,
+        device=asked.device,
+        distribution=asked.distribution,
+        resume=asked.resume,
+        progress=progress,
+    )
+
+
+def _nothing_of_own(asked: Asked) -> "Vanishing":
+    from hessdiag.questions.common.ensembles import built_in
+    from hessdiag.questions.vanishing.measure import SAMPLES, SEEDS, unmeasured
+
+    return unmeasured(
+        built_in(asked.device, asked.device, asked.seed),
+        width=asked.width,
+        init=asked.init,
+        distribution=asked.distribution,
+        activation=asked.activation,
+        seeds=asked.seeds or SEEDS,
+        batch=asked.batch or SAMPLES,
+    )
+
+
+def _of_model(asked: Asked, spec: str, progress: "Telling") -> "Vanishing":
+    """Measure networks that a spec builds."""
+    from hessdiag.problem.load import ProblemRequest, Shared, load_problem
+    from hessdiag.questions.vanishing.models import SEEDS, vanishing_of
+
+    shared = Shared()
+
+    def build(depth: int, seed: int) -> "Problem":
+        request = ProblemRequest(
+            at_depth(spec, depth),
+            data=asked.data,
+            loss=asked.loss,
+            objective=asked.objective,
+            samples=asked.batch,
+            batches=1,
+            device=asked.device,
+            dtype=asked.dtype,
+            seed=seed,
+            train_mode=True,  # the running statistics of a fresh BatchNorm have seen no data
+            trust_code=asked.trust_code,
+            max_unpacked=asked.max_unpacked,
+        )
+        return load_problem(request, shared)
+
+    found = vanishing_of(
+        build,
+        depth=asked.depth,
+        seeds=asked.seeds or SEEDS,
+        hessian_seeds=asked.hessian_seeds,
+        init=asked.init,
+        distribution=asked.distribution,
+        seed=asked.seed,
+        resume=asked.resume,
+        progress=progress,
+    )
+    assert isinstance(found.problem, ModelSubject)
+    return replace(found, problem=replace(found.problem, spec=spec))
+
+
+def _nothing_of_model(asked: Asked, spec: str) -> "Vanishing":
+    from hessdiag.questions.vanishing.measure import unmeasured
+    from hessdiag.questions.vanishing.models import SEEDS
+
+    dtype = asked.dtype or "its own"
+    problem = ModelSubject(model=spec, spec=spec, device=asked.device, dtype=dtype, seed=asked.seed)
+    return unmeasured(problem, seeds=asked.seeds or SEEDS, batch=0)
 
 
 def _refuse_strangers(model: str | None) -> None:
-    """Refuse options that the other of the two forms takes.
+    """Refuse options that the other of the two forms takes, and a MODEL without a place for the depth.
 
     Raises:
         SpecError: naming the option and where it belongs.
@@ -164,75 +267,5 @@ def _refuse_strangers(model: str | None) -> None:
                 f"{flag} is for the networks measured without MODEL; {model} has its own.",
                 f"no {flag}; in the spec it may grow with the depth: 'builtin:mlp(depth={PLACE}, width={PLACE})'",
             )
-    if model is not None and PLACE not in model:
-        raise SpecError(
-            f"{model!r} is one network, and depth is what is varied: its spec must have {PLACE} in it.",
-            f"hessdiag vanishing {shlex.quote(_with_place(spec.parse(model)))}",
-        )
-
-
-def _with_place(model: spec.Spec) -> str:
-    """A spec with the place for the depth in it, as like the given one as can be."""
-    if model.kind in ("script", "module"):
-        head = f"{model.source}:{model.attribute}"
-    elif model.kind == "builtin" and model.source in DEPTH_OF:
-        head = f"builtin:{model.source}"
-    else:
-        return f"train.py:build(depth={PLACE})"
-    name = DEPTH_OF.get(model.source, "depth")
-    others = "".join(f", {key}={value!r}" for key, value in model.keywords.items() if key != name)
-    return f"{head}({name}={PLACE}{others})"
-
-
-def _of_model(model: str, request: Mapping[str, Any], common: Mapping[str, Any], out: Output, clock: Clock) -> int:
-    """Measure networks that a spec builds."""
-    spec.parse(model.replace(PLACE, "1"))  # a typing error is said before torch is loaded
-    # What the user's own code prints is no part of the answer.
-    with contextlib.redirect_stdout(sys.stderr), signals.computing(), reporter(out.progress) as progress:
-        from hessdiag.problem.describe import describe
-        from hessdiag.problem.load import ProblemRequest, Shared, load_problem
-        from hessdiag.problem.problem import Problem
-        from hessdiag.questions.vanishing.measure import unmeasured
-        from hessdiag.questions.vanishing.models import SEEDS, vanishing_of
-
-        shared = Shared()
-
-        def build(depth: int, seed: int) -> Problem:
-            # In training mode: the running statistics of a fresh BatchNorm have seen no data.
-            text = model.replace(PLACE, str(depth))
-            return load_problem(ProblemRequest(text, seed=seed, batches=1, train_mode=True, **request), shared)
-
-        try:
-            measured = vanishing_of(build, progress=progress, **common)
-        except KeyboardInterrupt:
-            seeds, place = common.get("seeds", SEEDS), request["device"]
-            measured = unmeasured(seeds=seeds, batch=0, seed=common["seed"], device=place)
-        described: dict[str, Any] = {
-            "model": model, "device": measured.device, "dtype": request["dtype"] or "its own"
-        }  # fmt: skip
-        with contextlib.suppress(KeyboardInterrupt):
-            if measured.depths:
-                described = describe(build(measured.depths[-1].depth, common["seed"]))
-    described |= {"spec": model, "seed": common["seed"], "weights_sha256": None}
-    if described.get("synthetic"):
-        described["data_sha256"] = None  # one batch for each network
-    return _answer(measured, described, out, clock)
-
-
-def _answer(measured: "Vanishing", problem: Mapping[str, Any], out: Output, clock: Clock) -> int:
-    return finish(
-        document(
-            "vanishing",
-            status=measured.status,
-            problem=problem,
-            result=measured.to_result(),
-            theory=measured.theory,
-            checks=measured.checks,
-            thresholds=measured.thresholds,
-            verdict=measured.verdict,
-            provenance=collect(
-                clock, measured.device, problem.get("kernels_forced", ()), resumed_pieces=measured.resumed_pieces
-            ),
-        ),
-        out,
-    )
+    if model is not None:
+        check(model)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -18,10 +18,11 @@ from hessdiag.nets.activations import activation as named
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import Distribution, default_init
 from hessdiag.problem.device import device_named
-from hessdiag.questions.common.ensembles import Plan, Run, drawn_from, refuse_below, until_interrupted
+from hessdiag.questions.common.ensembles import Plan, Run, built_in, drawn_from, refuse_below, until_interrupted
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import Provenance, Subject
 from hessdiag.questions.common.square_networks import predict
-from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.vanishing.norms import (
     SquaredNorms,
     affordable_networks,
@@ -33,14 +34,15 @@ from hessdiag.questions.vanishing.norms import (
     summarized,
 )
 from hessdiag.questions.vanishing.rates import agreement, rates
-from hessdiag.questions.vanishing.result import LARGEST_Z, DepthNorms, LayerNorms, Vanishing
-from hessdiag.questions.vanishing.verdict import findings
+from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms, Vanishing
+from hessdiag.questions.vanishing.verdict import judged
 
 OF_A_LAYER = 1_000  # bytes of a tensor, or of what is said of a layer, beside its numbers
 WEIGHT_COPIES = 4  # weights, gradient, a vector and its product
 SMALL_WIDTH = 64
 SAMPLES = 16  # default batch
 SEEDS = 200  # default number of networks for gradients
+LARGEST_Z = 5.0  # standard errors between exact norms and their check by random products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +58,7 @@ class Grid:
         seeds: Networks at every depth.
         batch: Samples.
         seed: Of all randomness.
+        device: As it was asked for.
     """
 
     depths: tuple[int, ...]
@@ -66,6 +69,7 @@ class Grid:
     seeds: int
     batch: int
     seed: int
+    device: str
 
     @property
     def sizes(self) -> list[tuple[int, int]]:
@@ -82,6 +86,7 @@ class Depth:
     check: float | None
 
 
+@recorded
 @ensemble(less="--hessian-seeds 4, or --batch 8")
 def vanishing(
     *,
@@ -136,10 +141,11 @@ def vanishing(
         seeds=seeds,
         batch=batch,
         seed=seed,
+        device=device,
     )
     _refuse(grid, hessian_seeds)
     networks = min(seeds, hessian_seeds or affordable_networks(grid.sizes, batch))
-    plan = _plan(grid, networks, device)
+    plan = _plan(grid, networks)
     run = plan.begin(resume, progress)
     found, interrupted = until_interrupted(_measured(grid, networks, plan.device, run))
     return _assembled(grid, plan.device, run, found, interrupted)
@@ -157,7 +163,7 @@ def _refuse(grid: Grid, hessian_seeds: int | None) -> None:
     drawn_from(grid.init, grid.distribution)
 
 
-def _plan(grid: Grid, networks: int, device: str) -> Plan:
+def _plan(grid: Grid, networks: int) -> Plan:
     """What it takes, with Hessian norms of so many networks.
 
     Raises:
@@ -165,7 +171,7 @@ def _plan(grid: Grid, networks: int, device: str) -> Plan:
     """
     sizes, seeds, batch = grid.sizes, grid.seeds, grid.batch
     operations = sum(networks * hessian_work(L, d, batch) + 6.0 * seeds * batch * L * d * d for L, d in sizes)
-    place = device_named(device, operations)
+    place = device_named(grid.device, operations)
     deepest, widest = sizes[-1]
     _fits(sizes[-1], place)
     refuse_many(batch, 8 * widest * (3 * deepest + 6), place, "samples", "--batch")
@@ -214,30 +220,32 @@ def _squares(grid: Grid, drawn: Ensemble, networks: int, steps: float, run: Run)
 def _assembled(grid: Grid, place: torch.device, run: Run, found: Sequence[Depth], interrupted: bool) -> Vanishing:
     depths = tuple(entry.norms for entry in found)
     theory = predict(grid.init, grid.activation, grid.sizes[len(found) - 1][1], grid.distribution)
-    result = Vanishing(
-        width=grid.width,
-        init=grid.init,
-        distribution=drawn_from(grid.init, grid.distribution),
-        activation=grid.activation,
-        seeds=grid.seeds,
-        batch=grid.batch,
-        depths=depths,
-        layers=found[-1].layers,
-        rates={} if grid.width == "same" else rates(depths, theory),
-        agreement=agreement(depths),
-        seed=grid.seed,
-        device=str(place),
-        checks={"hessian_norm_z": found[0].check},
-        check_tolerance=LARGEST_Z,
-        interrupted=interrupted,
-        prediction=theory,
-        resumed_pieces=run.pieces.taken,
-        asked=grid.depths,
+    checks = {"hessian_norm_z": found[0].check}
+    return judged(
+        Vanishing(
+            status="interrupted" if interrupted else "ok",
+            problem=built_in(grid.device, place, grid.seed),
+            theory=theory,
+            checks=checks,
+            thresholds=dict.fromkeys(checks, LARGEST_Z),
+            provenance=Provenance(resumed_pieces=run.pieces.taken),
+            width=grid.width,
+            init=grid.init,
+            distribution=drawn_from(grid.init, grid.distribution),
+            activation=grid.activation,
+            seeds=grid.seeds,
+            batch=grid.batch,
+            depths=depths,
+            layers=found[-1].layers,
+            rates={} if grid.width == "same" else rates(depths, theory),
+            agreement=agreement(depths),
+            asked=grid.depths if interrupted else None,
+        )
     )
-    return replace(result, findings=tuple(findings(result)))
 
 
 def unmeasured(
+    problem: Subject,
     *,
     width: int | Literal["same"] | None = None,
     init: str | None = None,
@@ -245,27 +253,23 @@ def unmeasured(
     activation: str | None = None,
     seeds: int,
     batch: int,
-    seed: int,
-    device: str,
 ) -> Vanishing:
     """The result of a run that was interrupted before its first depth was done."""
-    return Vanishing(
-        width=width,
-        init=init,
-        distribution=distribution,
-        activation=activation,
-        seeds=seeds,
-        batch=batch,
-        depths=(),
-        layers=(),
-        rates={},
-        agreement=(),
-        seed=seed,
-        device=device,
-        checks={},
-        check_tolerance=LARGEST_Z,
-        interrupted=True,
-        findings=(interrupted_early(),),
+    return judged(
+        Vanishing(
+            status="interrupted",
+            problem=problem,
+            width=width,
+            init=init,
+            distribution=distribution,
+            activation=activation,
+            seeds=seeds,
+            batch=batch,
+            depths=(),
+            layers=(),
+            rates={},
+            agreement=(),
+        )
     )
 
 

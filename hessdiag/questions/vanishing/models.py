@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 
@@ -21,13 +22,15 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.ensembles import Plan, Run, drawn_from, refuse_below
 from hessdiag.questions.common.pieces import Arrays
 from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import ModelSubject, Provenance
 from hessdiag.questions.vanishing.joined import joined
 from hessdiag.questions.vanishing.measure import depth_grid
 from hessdiag.questions.vanishing.network import Network, measure
 from hessdiag.questions.vanishing.rates import rates
 from hessdiag.questions.vanishing.result import DepthNorms, Failure, LayerNorms, Vanishing
 from hessdiag.questions.vanishing.survey import FEWEST_HESSIAN_SEEDS, Survey, affordable_networks, cost, survey
-from hessdiag.questions.vanishing.verdict import findings
+from hessdiag.questions.vanishing.verdict import judged
 
 Build = Callable[[int, int], Problem]
 
@@ -81,7 +84,7 @@ class Surveys:
 
     known: Sequence[Survey]
     failed: Sequence[Failure]
-    described: Mapping[str, Mapping[str, Any]]
+    described: Mapping[int, Mapping[str, Any]]
     device: torch.device
 
 
@@ -108,6 +111,7 @@ class Found:
     interrupted: bool = False
 
 
+@recorded
 @ensemble(less="--hessian-seeds 4, or a smaller batch")
 def vanishing_of(
     build: Build,
@@ -165,11 +169,11 @@ def vanishing_of(
         seed=seed,
     )
     _refuse(grid, hessian_seeds)
-    surveys = _surveys(grid, describing=resume is not None, progress=progress)
+    surveys = _surveys(grid, progress)
     plan, networks = _plan(grid, surveys, hessian_seeds)
     run = plan.begin(resume, progress)
     found = _measured(grid, surveys, networks, run)
-    return _assembled(grid, found, run)
+    return _assembled(grid, surveys, found, run)
 
 
 def _refuse(grid: Grid, hessian_seeds: int | None) -> None:
@@ -181,7 +185,7 @@ def _refuse(grid: Grid, hessian_seeds: int | None) -> None:
         raise SpecError("--distribution changes an initialization, and none was given.", "--init he_uniform")
 
 
-def _surveys(grid: Grid, *, describing: bool, progress: Progress | None) -> Surveys:
+def _surveys(grid: Grid, progress: Progress | None) -> Surveys:
     """Look at the first network of each depth, the deepest first: one that cannot be built is found out at once.
 
     Raises:
@@ -192,18 +196,17 @@ def _surveys(grid: Grid, *, describing: bool, progress: Progress | None) -> Surv
         progress(0, 1, f"looking at one network of each depth, the deepest first, of depth {deepest:,}")
     known: list[Survey] = []
     failed: list[Failure] = []
-    described: dict[str, Mapping[str, Any]] = {}
+    described: dict[int, Mapping[str, Any]] = {}
     for depth in reversed(grid.depths):
         try:
             problem = grid.network(depth, 0)
             known.insert(0, survey(problem, depth))
         except ComputeError as error:
-            failed.insert(0, Failure(depth, error.what, error.hint))
+            failed.insert(0, Failure(depth=depth, says=error.what, hint=error.hint))
             continue
-        if describing:
-            described[str(depth)] = describe(problem)
+        described[depth] = describe(problem)
     if not known:
-        raise failed[0].error()
+        raise _error(failed[0])
     return Surveys(known, failed, described, problem.device)
 
 
@@ -230,10 +233,14 @@ def _plan(grid: Grid, surveys: Surveys, hessian_seeds: int | None) -> tuple[Plan
     return plan, networks
 
 
-def _fingerprint(described: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def _error(failure: Failure) -> ComputeError:
+    return ComputeError(f"at depth {failure.depth}: {failure.says}", failure.hint)
+
+
+def _fingerprint(described: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
     """What tells whether networks are still the same, from the first one of each depth."""
     found = {name: value for problem in described.values() for name, value in problem.items() if name in OF_NETWORKS}
-    return found | {name: {depth: problem[name] for depth, problem in described.items()} for name in OF_DEPTHS}
+    return found | {name: {str(depth): one[name] for depth, one in described.items()} for name in OF_DEPTHS}
 
 
 def _measured(grid: Grid, surveys: Surveys, networks: int, run: Run) -> Found:
@@ -252,7 +259,7 @@ def _measured(grid: Grid, surveys: Surveys, networks: int, run: Run) -> Found:
                 run.meter.advance(1 + (entry.products if curved else 0))
         except ComputeError as error:
             where = f"network {len(measured) + 1} of {grid.seeds}"
-            found.failed.append(Failure(entry.depth, f"{where}: {error.what}", error.hint))
+            found.failed.append(Failure(depth=entry.depth, says=f"{where}: {error.what}", hint=error.hint))
             continue
         except KeyboardInterrupt:
             if not found.depths and len(measured) < FEWEST_HESSIAN_SEEDS:
@@ -275,7 +282,7 @@ def _arrays(grid: Grid, depth: int, index: int, *, curved: bool, special: bool) 
     return measure(problem, grid.seed + index, curved=curved).arrays()
 
 
-def _assembled(grid: Grid, found: Found, run: Run) -> Vanishing:
+def _assembled(grid: Grid, surveys: Surveys, found: Found, run: Run) -> Vanishing:
     """All that was measured, as one result.
 
     Raises:
@@ -284,28 +291,36 @@ def _assembled(grid: Grid, found: Found, run: Run) -> Vanishing:
     failed = sorted(found.failed, key=lambda failure: failure.depth)
     first, examination = found.first, found.examination
     if not found.depths or first is None or examination is None:
-        raise failed[0].error()
-    result = Vanishing(
-        width=None,
-        init=grid.init,
-        distribution=None if grid.init is None else drawn_from(grid.init, grid.distribution),
-        activation=None,
-        seeds=grid.seeds,
-        batch=first.n_samples,
-        depths=tuple(found.depths),
-        failed=tuple(failed),
-        layers=found.layers,
-        rates=rates(found.depths, None),
-        agreement=(),
-        seed=grid.seed,
-        device=str(first.device),
-        checks=examination.checks,
-        check_tolerance=examination.tolerance,
-        interrupted=found.interrupted,
-        same_weights=found.same_weights,
-        resumed_pieces=run.pieces.taken,
-        trusted=not examination.failed,
-        point=examination.point,
-        asked=grid.depths,
+        raise _error(failed[0])
+    depths = tuple(found.depths)
+    return judged(
+        Vanishing(
+            status="interrupted" if found.interrupted else "ok",
+            problem=_subject(grid, surveys.described[depths[-1].depth]),
+            checks=examination.checks,
+            thresholds=dict.fromkeys(examination.checks, examination.tolerance),
+            provenance=Provenance(resumed_pieces=run.pieces.taken),
+            width=None,
+            init=grid.init,
+            distribution=None if grid.init is None else drawn_from(grid.init, grid.distribution),
+            activation=None,
+            seeds=grid.seeds,
+            batch=first.n_samples,
+            depths=depths,
+            failed=tuple(failed),
+            layers=found.layers,
+            rates=rates(depths, None),
+            agreement=(),
+            point=examination.point,
+            kinks=examination.point.kinks,
+            same_weights=found.same_weights,
+            asked=grid.depths if found.interrupted else None,
+        )
     )
-    return replace(result, findings=tuple(findings(result)))
+
+
+def _subject(grid: Grid, described: Mapping[str, Any]) -> ModelSubject:
+    """The deepest network that was measured: its weights are of no matter, nor is a batch that each draws anew."""
+    found: ModelSubject = msgspec.convert(described, ModelSubject)
+    data = None if found.synthetic else found.data_sha256
+    return replace(found, seed=grid.seed, weights_sha256=None, data_sha256=data)

@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeGuard
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeGuard
 
-from hessdiag.curvature.point.result import Point
-from hessdiag.errors import ComputeError
+from hessdiag.curvature.point.result import Kink, Point
+from hessdiag.fields import Count, Number, Real, ascending
 from hessdiag.questions.common.agreement import LogMedianAgreement
-from hessdiag.questions.common.measured import point_result
 from hessdiag.questions.common.prediction import Theory
-from hessdiag.questions.common.verdict import Finding, Status
+from hessdiag.questions.common.result import OPTIONAL, Result
 
 QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
 DEEP = 1 / 8  # of the deepest network: what is shallower has not settled to a rate
-LARGEST_Z = 5.0  # standard errors between exact norms and their check by random products
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,14 +33,14 @@ class NormStatistics:
         networks: How many were live.
     """
 
-    median: float
-    mean: float
-    rms: float
-    q05: float | None
-    q95: float | None
-    log_median: float
-    log_median_stderr: float
-    networks: int
+    median: Real
+    mean: Real
+    rms: Real
+    q05: Number
+    q95: Number
+    log_median: Real = math.nan
+    log_median_stderr: Real
+    networks: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,26 +75,26 @@ class DepthNorms:
         effective_width_stderr: Its standard error.
     """
 
-    depth: int
-    width: int | None
-    parameters: int
-    seeds: int
-    hessian_seeds: int
-    hessian_method: Literal["exact", "hvp"]
-    dead_fraction: float
+    depth: Count
+    width: Count | None
+    parameters: Count = 0
+    seeds: Count
+    hessian_seeds: Count
+    hessian_method: Literal["exact", "hvp"] = "exact"
+    dead_fraction: Real
     gradient_norm: NormStatistics
     hessian_norm: NormStatistics
     hessian_diagonal_blocks_norm: NormStatistics
     hessian_offdiagonal_blocks_norm: NormStatistics
-    hessian_diag_share: NormStatistics | None
-    certified_indefinite: float | None
+    hessian_diag_share: NormStatistics | Number
+    certified_indefinite: Number = None
     vjp_norm: NormStatistics | None
-    theory_rms: dict[str, float] | None
-    theory_median: dict[str, float] | None
-    hessian_probe_error: float | None = None
-    path_width: float | None = None
-    effective_width: float | None = None
-    effective_width_stderr: float | None = None
+    theory_rms: dict[str, Real] | None
+    theory_median: dict[str, Real] | None = None
+    hessian_probe_error: Number = None
+    path_width: Number = None
+    effective_width: Number = None
+    effective_width_stderr: Number = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,52 +114,54 @@ class LayerNorms:
             not on the longest way from the data to the loss, and for the fully connected networks.
     """
 
-    layer: int
+    layer: Count
     gradient_norm: NormStatistics
-    hessian_block_norm: NormStatistics
+    hessian_block_norm: NormStatistics | None
     name: str | None = None
-    parameters: int | None = None
-    path_width: float | None = None
-    effective_width: float | None = None
-    effective_width_stderr: float | None = None
-    depth: int | None = None
+    parameters: Count | None = None
+    path_width: Number = None
+    effective_width: Number = None
+    effective_width_stderr: Number = None
+    depth: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rate:
     """Change of a log-median per layer (natural log) from one depth to another, beside the asymptotic theory."""
 
-    per_layer: float
-    per_layer_stderr: float
-    theory_per_layer: float | None
-    from_depth: int
-    to_depth: int
+    per_layer: Real
+    per_layer_stderr: Real
+    theory_per_layer: Number
+    from_depth: Count | None = None
+    to_depth: Count | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DepthAgreement(LogMedianAgreement):
     """A measured log-median of one of `QUANTITIES` at one depth, against the exact one."""
 
-    depth: int
+    depth: Count
     quantity: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Failure:
-    """A depth that could not be measured: why, and what might help."""
+    """A depth that could not be measured.
 
-    depth: int
+    Attributes:
+        depth: Which.
+        says: Why.
+        hint: What might help; documents have it in the verdict.
+    """
+
+    depth: Count
     says: str
-    hint: str | None
-
-    def error(self) -> ComputeError:
-        """The same, to be raised."""
-        return ComputeError(f"at depth {self.depth}: {self.says}", self.hint)
+    hint: str | None = field(default=None, compare=False, metadata={"apart": True})
 
 
 @dataclass(frozen=True, kw_only=True)
-class Vanishing:
-    """Norms against depth. See `DepthNorms` for what is measured; attributes bear the names of the result keys.
+class Vanishing(Result):
+    """Norms against depth. See `DepthNorms` for what is measured.
 
     Attributes:
         width: Of all layers; "same" where it is the depth; `None` for networks that `vanishing_of` builds.
@@ -175,43 +175,35 @@ class Vanishing:
         layers: Of the deepest network.
         rates: Change per layer of every quantity's log-median between two depths; empty for width = depth.
         agreement: Every measured log-median for which theory is exact.
-        seed: Of all randomness.
-        device: Where it was computed.
-        checks: Self-checks by name.
-        check_tolerance: What they allow.
-        interrupted: Whether an interrupt left something out.
-        prediction: What closed forms predict at the width of the deepest network; `None` where there are none.
-        same_weights: Whether all networks of a depth turned out to be one.
-        resumed_pieces: How many finished pieces of an earlier run were taken up.
-        trusted: Whether the self-checks of the products passed.
         point: What kind of point the first network is at; `None` where it was not looked at.
-        asked: The depths that were asked for, of which an interrupt leaves some.
-        findings: The verdict.
+        kinks: Where its units lie at a kink.
+        same_weights: Whether all networks of the deepest depth turned out to be one; documents have it in the verdict.
+        asked: The depths that were asked for, where an interrupt left some.
+        theory: What closed forms predict at the width of the deepest network; `None` where there are none.
     """
 
-    width: int | Literal["same"] | None
+    command: ClassVar[str] = "vanishing"
+
+    width: Count | Literal["same"] | None
     init: str | None
     distribution: Literal["uniform", "normal"] | None
     activation: str | None
-    seeds: int
-    batch: int
+    seeds: Count
+    batch: Count | None
     depths: tuple[DepthNorms, ...]
     failed: tuple[Failure, ...] = ()
     layers: tuple[LayerNorms, ...]
     rates: dict[str, Rate]
     agreement: tuple[DepthAgreement, ...]
-    seed: int
-    device: str
-    checks: dict[str, float | None]
-    check_tolerance: float
-    interrupted: bool
-    prediction: Theory | None = None
-    same_weights: bool = False
-    resumed_pieces: int = 0
-    trusted: bool = True
-    point: Point | None = None
-    asked: tuple[int, ...] = ()
-    findings: tuple[Finding, ...] = ()
+    point: Point | None = field(default=None, metadata=OPTIONAL)
+    kinks: tuple[Kink, ...] | None = field(default=None, metadata=OPTIONAL)
+    same_weights: bool = field(default=False, compare=False, metadata={"apart": True})
+    asked: tuple[Count, ...] | None = field(default=None, metadata=OPTIONAL)
+    theory: Theory | None = None
+
+    def __post_init__(self) -> None:
+        """Depths and layers ascend."""
+        ascending(depths=[entry.depth for entry in self.depths], layers=[entry.layer for entry in self.layers])
 
     @property
     def ends(self) -> tuple[DepthNorms, DepthNorms] | None:
@@ -219,47 +211,11 @@ class Vanishing:
         return ends(self.depths)
 
     @property
-    def thresholds(self) -> dict[str, float]:
-        """What the self-checks allow, by name."""
-        return dict.fromkeys(self.checks, self.check_tolerance)
-
-    @property
     def check_failed(self) -> bool:
-        """Whether a self-check came out beyond its tolerance."""
-        apart = [value for value in self.checks.values() if value is not None]
-        return not self.trusted or any(not abs(value) <= self.check_tolerance for value in apart)
-
-    @property
-    def status(self) -> Status:
-        """Whether the measurement was interrupted, or a self-check or a depth failed ("inexact")."""
-        if self.interrupted:
-            return "interrupted"
-        return "inexact" if self.check_failed or self.failed else "ok"
-
-    @property
-    def theory(self) -> dict[str, Any] | None:
-        """What closed forms predict for the setting, and under which assumptions."""
-        return asdict(self.prediction) if self.prediction else None
-
-    @property
-    def verdict(self) -> list[dict[str, str]]:
-        """The findings as result documents hold them."""
-        return [finding.as_dict() for finding in self.findings]
-
-    def to_result(self) -> dict[str, Any]:
-        """The document's "result"."""
-        own = ("width", "init", "distribution", "activation", "seeds", "batch")
-        return (
-            {name: getattr(self, name) for name in own}
-            | {
-                "depths": [asdict(entry) for entry in self.depths],
-                "failed": [{"depth": entry.depth, "says": entry.says} for entry in self.failed],
-                "layers": [asdict(entry) for entry in self.layers],
-                "rates": {quantity: asdict(rate) for quantity, rate in self.rates.items()},
-                "agreement": [asdict(entry) for entry in self.agreement],
-            }
-            | ({} if self.point is None else point_result(self.point))
-        )
+        """Whether a self-check came out beyond its tolerance, or the first network's products cannot be believed."""
+        apart = [(value, self.thresholds.get(name)) for name, value in self.checks.items() if value is not None]
+        within = all(allowed is not None and abs(value) <= allowed for value, allowed in apart)
+        return not within or (self.point is not None and not self.point.trusted)
 
 
 def statistics_of(entry: DepthNorms, quantity: str) -> NormStatistics | None:

@@ -1,6 +1,7 @@
 """What a decay of norms with depth means: its cause, and what width, gain or optimizer would mend it."""
 
 import math
+from dataclasses import replace
 
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
 from hessdiag.questions.common.agreement import farthest
@@ -23,6 +24,13 @@ OVERSTATED = 1.5  # path count over effective width that is worth a word
 CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
+def judged(measured: Vanishing) -> Vanishing:
+    """A result with its verdict, and with its status where a self-check or a depth failed."""
+    if measured.status == "ok" and (measured.check_failed or measured.failed):
+        measured = replace(measured, status="inexact")
+    return replace(measured, findings=tuple(findings(measured)))
+
+
 @most_severe_first
 def findings(measured: Vanishing) -> list[Finding]:
     """The verdict, the most important sentence first."""
@@ -30,7 +38,7 @@ def findings(measured: Vanishing) -> list[Finding]:
         return [interrupted_early()]
     first, last = measured.depths[0], measured.depths[-1]
     found = [*_stopped(measured), *_failed(measured), *_checks(measured)]
-    if not measured.trusted:
+    if measured.point is not None and measured.check_failed:
         return found
     if not last.gradient_norm.networks:
         return [*found, *_dead(last)]
@@ -51,7 +59,7 @@ def _stopped(measured: Vanishing) -> list[Finding]:
     if not measured.interrupted:
         return []
     known = {entry.depth for entry in measured.depths} | {entry.depth for entry in measured.failed}
-    missing = [f"{depth:,}" for depth in measured.asked if depth not in known]
+    missing = [f"{depth:,}" for depth in measured.asked or () if depth not in known]
     fewer = [entry for entry in measured.depths if entry.seeds < measured.seeds]
     parts = [f"depth {entry.depth:,} from {entry.seeds:,} of {measured.seeds:,} networks" for entry in fewer]
     parts += [f"nothing of depth {' and '.join(missing)}"] if missing else []
@@ -82,7 +90,7 @@ def _failed(measured: Vanishing) -> list[Finding]:
 
 def _checks(measured: Vanishing) -> list[Finding]:
     if "hessian_norm_z" not in measured.checks:
-        return checks_findings(measured.checks, measured.check_tolerance, measured.point)
+        return checks_findings(measured.checks, next(iter(measured.thresholds.values()), None), measured.point)
     if not measured.check_failed:
         return []
     z = measured.checks["hessian_norm_z"]
@@ -107,7 +115,7 @@ def _gradient(measured: Vanishing, start: DepthNorms, last: DepthNorms, *, sound
 
     With as much gradient in every parameter it grows as the root of their number, which is no explosion.
     """
-    theory, between = measured.prediction, f"at depth {last.depth:,} than at depth {start.depth:,}"
+    theory, between = measured.theory, f"at depth {last.depth:,} than at depth {start.depth:,}"
     falls, more = _falls(start, last), math.sqrt(last.parameters / start.parameters)
     if start is last:
         says = "One depth was measured: how norms change with it is not told."

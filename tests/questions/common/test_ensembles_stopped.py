@@ -9,7 +9,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.chain import measure as chain_module
 from hessdiag.questions.chain.measure import chain
 from hessdiag.questions.common.ensembles import built_in
-from hessdiag.questions.common.result import Result
+from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.documents import loads
 from hessdiag.questions.forward import norms as forward_norms
 from hessdiag.questions.forward.assemble import unmeasured
@@ -18,7 +18,6 @@ from hessdiag.questions.forward.model import forward_model
 from hessdiag.questions.pages import render
 from hessdiag.questions.vanishing import measure as vanishing_module
 from hessdiag.questions.vanishing.measure import vanishing
-from hessdiag.report.document import document, dumps
 from tests.interrupts import ends_after
 
 
@@ -28,16 +27,8 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(forward_norms, "CHUNK_NUMBERS", 640)
 
 
-def _text(command, found):
-    if isinstance(found, Result):
-        forms = {form: render(loads(found.to_json()), form) for form in ("text", "markdown", "html")}
-        return " ".join(forms["text"].split())
-    problem = {"model": "m", "notes": [], "device": "cpu", "dtype": "float64", "seed": 0}
-    doc = document(
-        command, status=found.status, problem=problem, result=found.to_result(),
-        theory=None, checks=found.checks, verdict=found.verdict, provenance={},
-    )  # fmt: skip
-    forms = {form: render(loads(dumps(doc)), form) for form in ("text", "markdown", "html")}
+def _text(found):
+    forms = {form: render(loads(found.to_json()), form) for form in ("text", "markdown", "html")}
     return " ".join(forms["text"].split())
 
 
@@ -95,13 +86,13 @@ def test_the_first_distribution_answers_from_what_is_done():
     assert [(entry.init, entry.seeds) for entry in found.inits] == [("lecun", 20)]
     same = forward(depth=4, width=8, seeds=20, init="lecun")
     assert found.inits[0].layers == same.inits[0].layers
-    text = _text("forward", found)
+    text = _text(found)
     assert "Interrupted: lecun from 20 of 40 networks; nothing of xavier_normal and he_normal" in text
     assert "20 networks" in text
 
 
 def test_before_two_networks_that_is_said():
-    assert "nothing can be said" in _text("forward", unmeasured(built_in("cpu", "cpu", 0)))
+    assert "nothing can be said" in _text(unmeasured(built_in("cpu", "cpu", 0)))
 
 
 @pytest.mark.parametrize("solve", [None, "median"])
@@ -120,7 +111,7 @@ def test_a_model_answers_from_the_networks_that_are_done(solve):
             assert any(finding.says.startswith("Interrupted") for finding in found.findings)
     with pytest.raises(KeyboardInterrupt):
         forward_model(_model(), seeds=12, progress=ends_after(1))
-    _text("forward", found)
+    _text(found)
 
 
 def test_an_interrupt_after_the_last_network_of_a_model_leaves_nothing_out():
@@ -156,7 +147,7 @@ def test_an_interrupted_chain_is_a_shorter_one():
             whole.lengths[len(found.lengths) - 1].product.median_abs,
             whole.lengths[len(found.lengths) - 1].product.theory_median_abs,
         )
-        assert f"Interrupted at {length} of 30 weights" in _text("chain", found)
+        assert f"Interrupted at {length} of 30 weights" in _text(found)
     with pytest.raises(KeyboardInterrupt):
         chain(length=30, seeds=200, progress=ends_after(0))
 
@@ -178,8 +169,9 @@ def test_an_interrupt_after_the_last_weight_waits_for_the_exact_laws(monkeypatch
 @pytest.mark.parametrize("width", [None, 4, "same"])
 def test_before_the_first_depth_that_is_said(width):
     own = {} if width is None else {"width": width, "init": "he_uniform", "activation": "relu"}
-    found = vanishing_module.unmeasured(seeds=5, batch=3, seed=0, device="cpu", **own)
-    text = _text("vanishing", found)
+    problem = built_in("cpu", "cpu", 0) if width else ModelSubject(model="m", device="cpu", dtype="float64", seed=0)
+    found = vanishing_module.unmeasured(problem, seeds=5, batch=3, **own)
+    text = _text(found)
     assert "nothing can be said" in text
     assert "no depth was finished" in text
 

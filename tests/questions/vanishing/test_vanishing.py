@@ -10,6 +10,7 @@ import torch
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import draw, law
+from hessdiag.questions.documents import document
 from hessdiag.questions.vanishing.measure import depth_grid, vanishing
 from hessdiag.questions.vanishing.rates import rates
 from hessdiag.questions.vanishing.result import QUANTITIES, statistics_of
@@ -63,15 +64,15 @@ def test_lecun_vanishes_and_diagonal_blocks_at_the_squared_rate():
     assert rates["gradient"].per_layer < -0.4
     ratio = rates["hessian_diagonal_blocks"].per_layer / rates["hessian_offdiagonal_blocks"].per_layer
     assert 1.7 < ratio < 2.3
-    assert measured.verdict[0]["level"] == "bad"
-    assert "vanish" in measured.verdict[0]["says"]
+    assert measured.findings[0].level == "bad"
+    assert "vanish" in measured.findings[0].says
     assert measured.depths[-1].certified_indefinite == 1.0
 
 
 def test_width_equal_to_depth_holds():
     measured = vanishing(depth=32, width="same", init="he_uniform", seeds=60, hessian_seeds=6, batch=4)
     assert [entry.width for entry in measured.depths] == [2, 4, 8, 16, 32]
-    assert measured.verdict[0]["level"] in ("ok", "note")
+    assert measured.findings[0].level in ("ok", "note")
     assert measured.rates == {}
 
 
@@ -81,7 +82,7 @@ def test_every_setting_runs(activation, init):
     measured = vanishing(depth=4, width=6, init=init, activation=activation, seeds=20, hessian_seeds=5, batch=3)
     assert measured.status == "ok"
     assert all(entry.hessian_norm.median > 0 for entry in measured.depths)
-    json.dumps(measured.to_result())
+    json.loads(measured.to_json())
 
 
 def test_exact_norms_match_the_dense_share_of_small_networks():
@@ -104,7 +105,8 @@ def test_wide_networks_fall_back_to_products(monkeypatch):
 
 
 def test_same_seed_same_bits():
-    one, two, other = (vanishing(depth=8, width=8, seeds=30, hessian_seeds=5, seed=s).to_result() for s in (1, 1, 2))
+    found = (vanishing(depth=8, width=8, seeds=30, hessian_seeds=5, seed=s) for s in (1, 1, 2))
+    one, two, other = (document(one)["result"] for one in found)
     assert one == two
     assert one["depths"][0]["gradient_norm"] != other["depths"][0]["gradient_norm"]
 
@@ -131,7 +133,7 @@ def test_dead_networks_are_counted():
     measured = vanishing(depth=32, width=3, init="he_normal", seeds=200, hessian_seeds=10, batch=1)
     dead = 1 - (1 - 2.0**-3) ** 31
     assert measured.depths[-1].dead_fraction == pytest.approx(dead, abs=4 * math.sqrt(dead * (1 - dead) / 200))
-    assert any("born dead" in entry["says"] for entry in measured.verdict)
+    assert any("born dead" in entry.says for entry in measured.findings)
 
 
 @pytest.mark.parametrize(
@@ -200,8 +202,8 @@ def test_errors_of_rates_cover(networks):
 def test_all_dead_is_not_called_exploding():
     measured = vanishing(depth=64, width=1, seeds=20, hessian_seeds=2, batch=2)
     assert measured.depths[-1].dead_fraction == 1
-    (only,) = measured.verdict
-    assert only["says"].startswith("100 % of networks are born dead")
+    (only,) = measured.findings
+    assert only.says.startswith("100 % of networks are born dead")
 
 
 @pytest.mark.parametrize(
@@ -214,9 +216,9 @@ def test_all_dead_is_not_called_exploding():
 @pytest.mark.filterwarnings("error")
 def test_beyond_the_range_of_float64(setting, says):
     measured = vanishing(width=4, seeds=4, hessian_seeds=2, **setting)
-    first = measured.verdict[0]
-    assert first["says"].startswith(says)
-    assert not any("nan" in entry["says"] for entry in measured.verdict)
+    first = measured.findings[0]
+    assert first.says.startswith(says)
+    assert not any("nan" in entry.says for entry in measured.findings)
     assert all(math.isfinite(value) for value in (measured.depths[-1].theory_rms or {}).values())
 
 
@@ -235,19 +237,17 @@ def test_networks_that_cannot_fit_are_refused_at_once():
 
 def test_the_verdict_speaks_of_one_number():
     """The factor per layer is that between the two norms which the sentence names."""
-    verdict = vanishing(depth=32, width=8, seeds=100, hessian_seeds=2, batch=2).verdict
-    said = next(finding for finding in verdict if finding["says"].startswith("Gradients"))
-    found = re.search(r"norm (\S+) at depth (\d+), (\S+) at depth (\d+): ×(\S+) ± (\S+) for each", said["because"])
+    verdict = vanishing(depth=32, width=8, seeds=100, hessian_seeds=2, batch=2).findings
+    said = next(finding for finding in verdict if finding.says.startswith("Gradients"))
+    found = re.search(r"norm (\S+) at depth (\d+), (\S+) at depth (\d+): ×(\S+) ± (\S+) for each", said.because)
     start, depth, last, deepest, factor, error = map(float, found.groups())
     assert factor == pytest.approx((last / start) ** (1 / (deepest - depth)), rel=1e-3)
     assert factor < 1
     assert 0 < error < 0.02
-    falls, later, sooner = re.search(
-        r"is (\S+) times smaller at depth (\d+) than at depth (\d+)", said["says"]
-    ).groups()
+    falls, later, sooner = re.search(r"is (\S+) times smaller at depth (\d+) than at depth (\d+)", said.says).groups()
     assert (float(later), float(sooner)) == (deepest, depth)
     assert float(falls) == pytest.approx(start / last, rel=0.01)
-    assert "shrink" in said["says"] or "vanish" in said["says"]
+    assert "shrink" in said.says or "vanish" in said.says
 
 
 def test_rates_are_those_of_two_medians_of_the_table():
@@ -275,7 +275,7 @@ def test_where_there_is_no_closed_form_the_cure_is_a_command_that_works(activati
     from hessdiag.cli.main import run
 
     last = vanishing(depth=[2, 48], width=4, activation=activation, init=init, seeds=30, hessian_seeds=2, batch=1)
-    cure = next(finding["try"] for finding in last.verdict if "vanish" in finding["says"])
+    cure = next(finding.remedy for finding in last.findings if "vanish" in finding.says)
     words = re.search(r"hessdiag (forward .* --solve median)", cure).group(1).split()
     assert words[:5] == ["forward", "--depth", "48", "--width", "4"]
     assert run([*words, "--seeds", "300", "--no-progress"]) in (0, 3)  # a bounded activation cannot keep every norm

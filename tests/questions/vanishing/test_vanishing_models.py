@@ -13,6 +13,7 @@ from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.mlp import MLP
 from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.questions.documents import document
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.models import vanishing_of
 from tests import once
@@ -86,8 +87,8 @@ def test_medians_are_those_of_the_fully_connected_ensemble():
 
 def test_the_result_has_no_theory_and_fits_a_document():
     measured = vanishing_of(random_mlp, depth=4, seeds=3)
-    result = measured.to_result()
-    json.dumps(result)
+    result = document(measured)["result"]
+    json.loads(measured.to_json())
     assert measured.theory is None
     assert (result["width"], result["init"], result["activation"]) == (None, None, None)
     assert all(rate["theory_per_layer"] is None for rate in result["rates"].values())
@@ -97,7 +98,8 @@ def test_the_result_has_no_theory_and_fits_a_document():
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    one, two, other = (vanishing_of(random_mlp, depth=4, seeds=3, seed=seed).to_result() for seed in (1, 1, 2))
+    found = (vanishing_of(random_mlp, depth=4, seeds=3, seed=seed) for seed in (1, 1, 2))
+    one, two, other = (document(one)["result"] for one in found)
     assert one == two
     assert one != other
 
@@ -162,8 +164,8 @@ def test_a_depth_that_fails_leaves_the_others(where, layer):
     assert list(measured.depths) == [entry for entry in whole.depths if entry.depth != where]
     assert [entry.depth for entry in measured.failed] == [where]
     assert measured.status == "inexact"
-    assert measured.verdict[0]["says"] == f"Not every depth could be measured: {where} is missing."
-    (failed,) = measured.to_result()["failed"]
+    assert measured.findings[0].says == f"Not every depth could be measured: {where} is missing."
+    (failed,) = document(measured)["result"]["failed"]
     assert failed["depth"] == where
     assert failed["says"]
 
@@ -233,7 +235,7 @@ def test_differences_in_place_of_products_are_said():
         )
 
     measured = vanishing_of(build, depth=2, seeds=2)
-    assert 0 < measured.checks["hvp_two_steps"] < measured.check_tolerance
+    assert 0 < measured.checks["hvp_two_steps"] < measured.thresholds["hvp_two_steps"]
     assert measured.status == "ok"
     assert "products are central differences" in measured.findings[0].says
 
