@@ -100,10 +100,11 @@ def blocks(
     if resume is not None and split.gauss_newton is not None:
         choose_pass(split.gauss_newton, pieces, "vectors a pass of G")
     matrices = Splitting(operator, split.gauss_newton)
-    found = None if probes is not None else _exactly(matrices, precision, spent, report, pieces)
+    run = _Run(matrices, precision, spent, report, pieces)
+    found = None if probes is not None else _exactly(run)
     if found is None:
-        found = _sampled(matrices, precision, probes or PROBES, seed, spent, report, pieces)
-    return _judged(problem, found, split, checks, precision, pieces)
+        found = _sampled(run, probes or PROBES, seed)
+    return _judged(run, found, split, checks)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,30 @@ def _split(problem: Problem, seed: int, *, copied: bool) -> _Split:
 
 
 @dataclass(frozen=True)
+class _Run:
+    """What every way of measuring is given.
+
+    Attributes:
+        matrices: What is measured.
+        precision: Relative error of products with H.
+        spent: What they hold.
+        report: Called with (done, total, what).
+        pieces: Where what is finished is kept.
+    """
+
+    matrices: Splitting
+    precision: float
+    spent: Outlay
+    report: Progress
+    pieces: Pieces
+
+    @property
+    def problem(self) -> Problem:
+        """What is differentiated."""
+        return self.matrices.problem
+
+
+@dataclass(frozen=True)
 class _Computed:
     """What one of the ways of measuring gives.
 
@@ -154,40 +179,36 @@ class _Computed:
     rows: int = 0
 
 
-def _exactly(
-    matrices: Splitting, precision: float, spent: Outlay, report: Progress, pieces: Pieces
-) -> _Computed | None:
+def _exactly(run: _Run) -> _Computed | None:
     """From whole columns, or from pairs of samples; `None` where that is dear or does not serve."""
-    problem = matrices.problem
+    problem, matrices = run.problem, run.matrices
     prefix, suffix = "", ""
     if problem.n_parameters <= EXACT_UP_TO:
-        found = blocks_exact.by_columns(matrices, spent, report, pieces)
+        found = blocks_exact.by_columns(matrices, run.spent, run.report, run.pieces)
     elif blocks_exact.affordable(problem):
         try:
-            found = blocks_exact.by_pairs(matrices, spent, report, pieces)
+            found = blocks_exact.by_pairs(matrices, run.spent, run.report, run.pieces)
         except NotInNeuronSpaceError:
             return None
         prefix, suffix = "pairs of samples in neuron space (linear layers); ", " (others, and to certify)"
     else:
         return None
-    numbers = assembled(problem, found.squares, precision, exact=True)
+    numbers = assembled(problem, found.squares, run.precision, exact=True)
     masses: Masses = Estimated(plain(found.masses, stopped=True))
     engine = f"{prefix}{matrices.engine}{suffix}"
     return _Computed(found.squares, numbers, masses, engine, found.squares.interrupted)
 
 
-def _sampled(
-    matrices: Splitting, precision: float, probes: int, seed: int, spent: Outlay, report: Progress, pieces: Pieces
-) -> _Computed:
+def _sampled(run: _Run, probes: int, seed: int) -> _Computed:
     """From random vectors on one layer at a time, and rows for the masses."""
-    problem = matrices.problem
+    problem, matrices, pieces = run.problem, run.matrices, run.pieces
     n, count, rows = problem.n_parameters, len(problem.executed_layers), most_rows(problem, probes)
-    block_squares.plan(spent, matrices, probes, rows)
+    block_squares.plan(run.spent, matrices, probes, rows)
     disk = pieces.said(block_squares.kept_bytes(matrices, probes), anew=True)
     said = f"{n:,} parameters: {probes:,} x {count} products of the {matrices.said}, an estimate{disk}"
-    report(0, probes * count, said)
-    squares = block_squares.sampled(matrices, probes, seed, report, pieces, then=Work(rows))
-    numbers = assembled(problem, squares, precision, exact=False)
+    run.report(0, probes * count, said)
+    squares = block_squares.sampled(matrices, probes, seed, run.report, pieces, then=Work(rows))
+    numbers = assembled(problem, squares, run.precision, exact=False)
     masses, products, interrupted = NO_MASSES, 0, squares.interrupted
     if not interrupted:
         try:
@@ -207,23 +228,21 @@ def _masses(operator: HessianOperator, numbers: Assembled, rows: int, seed: int)
     return Estimated(plain(mass), plain(error)), products
 
 
-def _judged(
-    problem: Problem, found: _Computed, split: _Split, checks: Examination, precision: float, pieces: Pieces
-) -> Blocks:
+def _judged(run: _Run, found: _Computed, split: _Split, checks: Examination) -> Blocks:
     """The result, with what it proves where the self-checks passed, and the verdict."""
-    numbers = found.numbers
-    engine = pieces.choice("engine", lambda: found.engine)
+    problem, numbers = run.problem, found.numbers
+    engine = run.pieces.choice("engine", lambda: found.engine)
     layers, norms = problem.executed_layers, np.array(numbers.norms.blocks.value, dtype=float)
     pair = numbers.indefinite_pair
     proof = certificate(
-        witnesses(layers, norms, found.squares.traces, pair=pair, exact=numbers.exact, precision=precision),
+        witnesses(layers, norms, found.squares.traces, pair=pair, exact=numbers.exact, precision=run.precision),
         trusted=not checks.failed,
         otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
     )
     measured = replace(
         examined(_result(problem, found, split, proof, engine), checks),
         status="interrupted" if found.interrupted else "inexact" if checks.failed else "ok",
-        provenance=Provenance(resumed_pieces=pieces.taken),
+        provenance=Provenance(resumed_pieces=run.pieces.taken),
         indefinite_pair=None if checks.failed else pair,  # it would prove something
     )
     return replace(measured, findings=tuple(findings(measured)))
