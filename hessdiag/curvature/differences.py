@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.errors import ComputeError, HessdiagError
+from hessdiag.errors import ComputeError, HessdiagError, first_line
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import cost
 from hessdiag.machine.shortage import ran_out, sentence
@@ -35,7 +35,7 @@ def reason(error: Exception) -> str:
     """The first line of what an error says, or that memory ran out."""
     if ran_out(error):
         return sentence(error)
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return first_line(error)
 
 
 def refuse_cut(tensors: Iterable[Tensor]) -> None:

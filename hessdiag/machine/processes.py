@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hessdiag.errors import ComputeError
+from hessdiag.errors import ComputeError, first_line
 from hessdiag.machine.ranks import local_size
 from hessdiag.machine.ranks import ranks as ranks
 
@@ -123,8 +123,7 @@ def _peers() -> Iterator[None]:
         yield
     except (RuntimeError, ConnectionError) as error:
         rank, size = ranks()
-        line = str(error).strip().splitlines()[0]
         raise ComputeError(
-            f"rank {rank} of {size} lost another rank: {line}",
+            f"rank {rank} of {size} lost another rank: {first_line(error)}",
             "look at the first error above; if memory ran out, fewer ranks per machine",
         ) from error
