@@ -1,10 +1,10 @@
 """What a report shows, free of where it is shown: header, headline, tables, charts, verdict."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from hessdiag.report.numbers import MISSING, counted, number
+from hessdiag.report.numbers import MISSING, number
 
 Values = tuple[float | None, ...]
 Role = Literal["measured", "mean", "reference", "theory", "points"]
@@ -195,14 +195,6 @@ def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
     if doc["problem"].get("trusted_code"):
         said.append("TRUSTED CODE: --trust-code let a file run code of its own when it was loaded.")
     return tuple(said)
-
-
-def agreement_fact(rows: Sequence[Mapping[str, Any]], compared: str) -> Iterator[Fact]:
-    """The largest deviation among comparisons with theory, where there is one."""
-    largest = max((abs(row["z"]) for row in rows if row["z"] is not None), default=None)
-    if largest is not None:
-        meaning = f"standard errors, in {counted(len(rows), 'comparison')} {compared}"
-        yield Fact("agreement with theory", f"|z| ≤ {largest:.2f}", meaning)
 
 
 def side_tables(doc: Mapping[str, Any]) -> tuple[Table, ...]:

@@ -4,8 +4,7 @@ import math
 
 from hessdiag.numbers import counted, number, of_log, percent, times_of_log
 from hessdiag.questions.chain.result import Chain, Plateau
-from hessdiag.questions.common.agreement import farthest
-from hessdiag.questions.common.verdict import Finding, Level, agreement_finding, most_severe_first
+from hessdiag.questions.common.verdict import Finding, Level, agreement_findings, most_severe_first
 
 GONE = math.log(1e-2)  # a typical entry of the gradient below this has vanished
 SUBTLE = math.log(0.5)
@@ -24,7 +23,12 @@ def findings(measured: Chain) -> list[Finding]:
     found += _inertia(measured)
     found += _plateau(measured.plateau)
     found += _underflow(measured)
-    found += _agreement(measured)
+    found += agreement_findings(
+        measured.agreement,
+        lambda row: f"{row.quantity.replace('_', ' ')}: {row.statistic}",
+        measured="Simulation",
+        quantity="",
+    )
     return found + _stopped(measured)
 
 
@@ -179,14 +183,6 @@ def _underflow(measured: Chain) -> list[Finding]:
             "mend the scale before anything else",
         )
     ]
-
-
-def _agreement(measured: Chain) -> list[Finding]:
-    worst = farthest(measured.agreement)
-    if worst is None:
-        return []
-    where = f"{worst.quantity.replace('_', ' ')}: {worst.statistic}"
-    return [agreement_finding(worst.z, where, len(measured.agreement), measured="Simulation", quantity="")]
 
 
 def _share(value: float) -> str:

@@ -1,12 +1,13 @@
 """Verdicts: what a measurement means, why, and what to do about it."""
 
 import functools
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ParamSpec
 
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.result import Point
 from hessdiag.numbers import counted, deviation, number
+from hessdiag.questions.common.agreement import A, farthest
 from hessdiag.questions.common.result import Finding as Finding
 from hessdiag.questions.common.result import Level as Level
 from hessdiag.questions.common.result import ModelSubject
@@ -104,17 +105,29 @@ def _differences(apart: float, tolerance: float) -> Finding:
     )
 
 
-def agreement_finding(
-    z: float, where: str, compared: int, *, measured: str = "Measurement", quantity: str = " of a log-median"
-) -> Finding:
-    """Whether what was measured agrees with exact theory, judged by the largest deviation z in standard errors."""
-    agrees = abs(z) <= Z_ALLOWED
-    return Finding(
-        "ok" if agrees else "warn",
-        f"{measured} and exact theory {'agree' if agrees else 'disagree'}.",
-        f"largest deviation{quantity} {deviation(z)} standard errors ({where}), {compared} compared",
-        "" if agrees else "more --seeds; if it stays, report it",
-    )
+def agreement_findings(
+    rows: Sequence[A], of: Callable[[A], str], *, measured: str = "Measurement", quantity: str = " of a log-median"
+) -> list[Finding]:
+    """Whether what was measured agrees with exact theory, judged by the largest deviation; nothing without a row.
+
+    Args:
+        rows: All comparisons.
+        of: What one is of, in words.
+        measured: What is compared, as the sentence begins.
+        quantity: Of what the deviation is.
+    """
+    worst = farthest(rows)
+    if worst is None:
+        return []
+    agrees = abs(worst.z) <= Z_ALLOWED
+    return [
+        Finding(
+            "ok" if agrees else "warn",
+            f"{measured} and exact theory {'agree' if agrees else 'disagree'}.",
+            f"largest deviation{quantity} {deviation(worst.z)} standard errors ({of(worst)}), {len(rows)} compared",
+            "" if agrees else "more --seeds; if it stays, report it",
+        )
+    ]
 
 
 def interrupted_early() -> Finding:

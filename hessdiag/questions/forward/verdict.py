@@ -4,10 +4,9 @@ import math
 from collections.abc import Sequence
 
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
-from hessdiag.questions.common.agreement import farthest
 from hessdiag.questions.common.prediction import Theory
 from hessdiag.questions.common.result import Finding, Level
-from hessdiag.questions.common.verdict import Z_ALLOWED, agreement_finding, interrupted_early, most_severe_first
+from hessdiag.questions.common.verdict import Z_ALLOWED, agreement_findings, interrupted_early, most_severe_first
 from hessdiag.questions.forward.result import Achieved, Forward, InitRatios, LayerGain, Solution
 
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
@@ -29,7 +28,8 @@ def findings(measured: Forward) -> list[Finding]:
     ]
     for entry in measured.inits:
         found += [*_typical_against_mean(entry), *_dead(entry), *_underflow(entry)]
-    return found + _stopped(measured) + _agreement(measured)
+    found += _stopped(measured)
+    return found + agreement_findings(measured.agreement, lambda row: f"{row.init}, layer {row.layer}")
 
 
 def _stopped(measured: Forward) -> list[Finding]:
@@ -201,10 +201,3 @@ def _underflow(entry: InitRatios) -> list[Finding]:
             "mend the scale before anything else",
         )
     ]
-
-
-def _agreement(measured: Forward) -> list[Finding]:
-    worst = farthest(measured.agreement)
-    if worst is None:
-        return []
-    return [agreement_finding(worst.z, f"{worst.init}, layer {worst.layer}", len(measured.agreement))]

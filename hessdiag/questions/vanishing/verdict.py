@@ -4,12 +4,11 @@ import math
 from dataclasses import replace
 
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
-from hessdiag.questions.common.agreement import farthest
 from hessdiag.questions.common.prediction import Theory
 from hessdiag.questions.common.verdict import (
     Finding,
     Level,
-    agreement_finding,
+    agreement_findings,
     checks_findings,
     interrupted_early,
     most_severe_first,
@@ -50,7 +49,7 @@ def findings(measured: Vanishing) -> list[Finding]:
     found += _indefinite(last)
     found += _effective_width(last)
     found += _typical_against_mean(last)
-    found += _agreement(measured)
+    found += agreement_findings(measured.agreement, lambda row: f"{row.quantity}, depth {row.depth}")
     return found
 
 
@@ -336,10 +335,3 @@ def _underflow(last: DepthNorms) -> list[Finding]:
             "mend the scale before anything else",
         )
     ]
-
-
-def _agreement(measured: Vanishing) -> list[Finding]:
-    worst = farthest(measured.agreement)
-    if worst is None:
-        return []
-    return [agreement_finding(worst.z, f"{worst.quantity}, depth {worst.depth}", len(measured.agreement))]
