@@ -20,7 +20,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.forecast import foreseen
-from hessdiag.questions.common.inertia import Inertia
+from hessdiag.questions.common.inertia import inertia
 from hessdiag.questions.common.outlay import Basis, basis, outlay
 from hessdiag.questions.common.pieces import on_disk
 from hessdiag.questions.common.progress import Progress, silent
@@ -314,6 +314,7 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
     converged = bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if checks.failed or not converged else "ok"
     found = vectors.eigenpairs(pairs, direction, places, problem)
+    spectrum = None if pairs.spectrum is None else tuple(pairs.spectrum.tolist())
     lowest, highest = found[: pairs.lowest], found[len(found) - pairs.highest :]
     step = 2 / highest[-1].eigenvalue if highest and highest[-1].eigenvalue > pairs.rounding else None
     bounded = bool(highest) and highest[-1].bound is not None
@@ -335,8 +336,8 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
         tol=asked.tol,
         rounding=pairs.rounding,
         ritz_range=pairs.ritz_range,
-        inertia=None if pairs.spectrum is None else _inertia(pairs.spectrum, pairs.rounding, part.zeros),
-        spectrum=None if pairs.spectrum is None else tuple(pairs.spectrum.tolist()),
+        inertia=None if spectrum is None else inertia(spectrum, pairs.rounding, part.zeros),
+        spectrum=spectrum,
         largest_step=step,
         largest_step_is_bound=bounded and step is not None,
         gradient_norm=slope.size,
@@ -350,11 +351,6 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
     )
     measured = examined(measured, checks)
     return replace(measured, findings=tuple(findings(measured)))
-
-
-def _inertia(spectrum: Tensor, tolerance: float, zeros: int) -> Inertia:
-    positive, negative = int((spectrum > tolerance).sum()), int((spectrum < -tolerance).sum())
-    return Inertia(positive, negative, len(spectrum) - positive - negative + zeros, tolerance)
 
 
 def _certificate(pairs: Eigenpairs, slope: _Slope, *, trusted: bool) -> Certificate:

@@ -9,7 +9,7 @@ from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import in_float64
 from hessdiag.questions.common.certificate import Witness
-from hessdiag.questions.common.inertia import Inertia
+from hessdiag.questions.common.inertia import inertia
 from hessdiag.questions.common.operators import Operator
 from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.spectrum import curves
@@ -41,7 +41,7 @@ def exact(part: Support, matrix: Operator, *, ends: int, steps: int, report: Pro
     density = Density(bulk[None], np.full((1, len(bulk)), 1 / n), outliers, n, width, m, part.zeros)
     low, high = density.support
     rounding = zero(matrix, density.scale)
-    inertia = _inertia(values, rounding, part.zeros)
+    signs = inertia(values.tolist(), rounding, part.zeros)
     return Found(
         method="exact",
         lowest=End(low, is_bound=False),
@@ -53,10 +53,10 @@ def exact(part: Support, matrix: Operator, *, ends: int, steps: int, report: Pro
         density=density,
         trace=Estimated(float(values.sum())),
         frobenius=Estimated(float(np.sqrt((values**2).sum()))),
-        negative_fraction=Estimated(inertia.negative / n),
+        negative_fraction=Estimated(signs.negative / n),
         negative_mass=curves.estimated(density.negative_mass()),
         near_zero_fraction=Estimated(float((np.abs(values) <= NEAR_ZERO * density.scale).sum() + part.zeros) / n),
-        inertia=inertia,
+        inertia=signs,
         condition=_condition(np.abs(values), rounding),
         eigenvalues=tuple(values.tolist()),
     )
@@ -68,15 +68,6 @@ def _eigenvalues(part: Support, matrix: Operator) -> Floats:
     wide = in_float64(dense)
     values: Floats = torch.linalg.eigvalsh((wide + wide.T) / 2).cpu().numpy()
     return values
-
-
-def _inertia(values: Floats, rounding: float, zeros: int) -> Inertia:
-    return Inertia(
-        positive=int((values > rounding).sum()),
-        negative=int((values < -rounding).sum()),
-        zero=int((np.abs(values) <= rounding).sum()) + zeros,
-        tolerance=rounding,
-    )
 
 
 def _condition(magnitudes: Floats, rounding: float) -> float | None:
