@@ -4,9 +4,9 @@ import math
 import click
 import pytest
 
-from cli.fake_share import fake_share
 from hessdiag import errors
 from hessdiag.errors import ExitCode
+from tests.fake_share import fake_share
 
 MODEL = "builtin:lenet"
 

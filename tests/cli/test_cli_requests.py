@@ -3,7 +3,7 @@ from shlex import split
 
 import pytest
 
-from cli.fake_share import fake_share
+from tests.fake_share import fake_share
 
 MODEL = "builtin:lenet"
 

@@ -12,7 +12,7 @@ from hessdiag.questions.pages import render
 from hessdiag.report import document
 from hessdiag.report.html import _shell_line
 from hessdiag.report.visible import visible
-from report.conftest import DOCUMENTS
+from tests.shown import DOCUMENTS
 
 HOSTILE = (
     "\x1b[31mred\x1b]0;title\x07\x9b2J\r\b\x00\x7f\u202eback\u2066\u200b\u2028\ufeff\U000e0041\u3164"

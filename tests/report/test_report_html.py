@@ -260,23 +260,6 @@ def test_theory_and_checks_are_on_the_page():
     assert {"yes", "0.960", "2.0e-9", "1e-5", "passed"} <= {data for tag, data in page.texts if tag in ("td", "span")}
 
 
-def test_the_factor_that_keeps_a_typical_norm_and_the_fourth_moment_are_drawn():
-    doc = example_documents.forward(depth=8)
-    charts = {chart.title.split()[1]: chart for chart in view_of(doc).blocks if not isinstance(chart, Table)}
-    last = doc["result"]["inits"][2]["layers"][-1]
-    median, exact, rms = (one for one in charts["factor"].series if one.group == 2)
-    assert median.values[-1] == pytest.approx(last["median"] ** (-1 / 8), rel=1e-12)
-    assert median.low[-1] < median.values[-1] < median.high[-1]
-    assert exact.values[-1] == pytest.approx(last["theory_median"] ** (-1 / 8), rel=1e-12)
-    assert rms.values[-1] == pytest.approx(last["theory_rms"] ** (-1 / 8), rel=1e-12)
-    assert charts["moment"].series[1].values[-1] == last["theory_kurtosis"]
-    assert charts["moment"].series[0].high[-1] == pytest.approx(1.02 * last["kurtosis"], rel=1e-12)
-    for init in doc["result"]["inits"]:  # a MODEL has no closed forms
-        for layer in init["layers"]:
-            layer |= {"theory_rms": None, "theory_kurtosis": None}
-    assert not {"factor", "moment"} & {block.title.split()[1] for block in view_of(doc).blocks if hasattr(block, "alt")}
-
-
 def test_no_legend_is_wider_than_its_figure():
     chart = next(block for block in view_of(example_documents.forward()).blocks if isinstance(block, Lines))
     long = tuple(

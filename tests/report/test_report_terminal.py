@@ -1,6 +1,5 @@
 import math
 import re
-from pathlib import Path
 
 import pytest
 from rich.cells import cell_len
@@ -11,25 +10,7 @@ from hessdiag.report import columns
 from hessdiag.report.formats import FORMATS
 from hessdiag.report.view import Table
 from report import example_documents
-
-GOLDEN = Path(__file__).parent / "golden"
-
-
-@pytest.mark.parametrize(
-    ("name", "make"),
-    [
-        ("diag-share", lambda: example_documents.diag_share(4, sampled=True, trajectory=True)),
-        ("vanishing", example_documents.vanishing),
-        ("vanishing-model", example_documents.vanishing_model),
-        ("eigs", lambda: example_documents.eigs(14, exact=True)),
-        ("chain", example_documents.chain),
-        ("forward", lambda: example_documents.forward(solved=True)),
-        ("forward-layers", example_documents.forward_layers),
-    ],
-)
-def test_text_is_as_it_was_looked_at(name, make):
-    """To renew after looking at it: write `render(make(), "text", width=100)` to the golden file."""
-    assert render(make(), "text", width=100) == (GOLDEN / f"{name}.txt").read_text("utf-8")
+from tests.shown import ruin
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
@@ -109,12 +90,6 @@ def test_levels_are_said_in_words():
         assert word in text
 
 
-@pytest.mark.parametrize("form", ["text", "markdown", "html"])
-def test_a_synthetic_batch_is_said_loudly_and_a_real_one_is_not(form):
-    assert "SYNTHETIC" in render(example_documents.diag_share(), form)
-    assert "SYNTHETIC" not in render(example_documents.diag_share(synthetic=False, notes=[]), form)
-
-
 @pytest.mark.parametrize(
     ("status", "word"), [("inexact", "NOT TRUSTWORTHY"), ("interrupted", "INTERRUPTED"), ("ok", None)]
 )
@@ -124,53 +99,10 @@ def test_status_is_said(status, word, form):
     assert {w for w in ("NOT TRUSTWORTHY", "INTERRUPTED") if w in text} == ({word} if word else set())
 
 
-def ruin(value, replacement):
-    """The same document with every measured float replaced. A grid ascends as far as it has numbers, or it is damaged."""
-    if isinstance(value, dict):
-        kept = ("grid",) if replacement is not None else ()
-        return {key: item if key in kept else ruin(item, replacement) for key, item in value.items()}
-    if isinstance(value, list):
-        return [ruin(item, replacement) for item in value]
-    return replacement if isinstance(value, float) else value
-
-
 @pytest.mark.parametrize("replacement", [math.nan, math.inf, -math.inf, 0.0, -1.0, 1e-300, None])
 @pytest.mark.parametrize("form", ["text", "markdown"])
 def test_any_number_may_be_missing_or_absurd(doc, replacement, form):
     assert render(doc | {"result": ruin(doc["result"], replacement)}, form)
-
-
-@pytest.mark.parametrize("replacement", [math.nan, math.inf, -1.0, 1e-300, None])
-@pytest.mark.parametrize(
-    "make",
-    [example_documents.diag_share, lambda: example_documents.vanishing(8), lambda: example_documents.eigs(exact=True)],
-)
-def test_any_number_may_be_missing_or_absurd_in_figures(make, replacement):
-    doc = make()
-    assert render(doc | {"result": ruin(doc["result"], replacement)}, "html")
-
-
-def test_one_end_alone_and_one_layer_are_rendered():
-    assert "2.000  is the highest eigenvalue" in render(example_documents.eigs(lowest=0), "text")
-    assert "-0.5000  is the lowest eigenvalue" in render(example_documents.eigs(highest=0), "text")
-    assert "eigenvectors live" not in render(example_documents.eigs(1), "text")
-
-
-def test_pairs_that_did_not_converge_stand_out_at_any_width():
-    for width in (80, 120):
-        assert re.search(r"lowest 2 +-0\.2500 +2\.5e-5 +NO", render(example_documents.eigs(), "text", width=width))
-
-
-def test_empty_grid_and_empty_rates_are_rendered():
-    doc = example_documents.vanishing()
-    doc["result"] |= {"rates": {}, "layers": [], "agreement": []}
-    assert "Rates per layer" not in render(doc, "text")
-    doc["result"] |= {"depths": []}
-    assert "no depth was finished" in render(doc, "text")
-
-
-def test_mean_over_median_is_shown():
-    assert "×54.6" in render(example_documents.vanishing(), "text")  # exp(spread²/2) with spread² = 128/16
 
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "json"])

@@ -1,13 +1,11 @@
 """Changes along checkpoints are called significant as often as they may be by chance, and no more often."""
 
-import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from report import example_documents
 
 from hessdiag.errors import SpecError
 from hessdiag.questions.common.verdict import Finding
@@ -23,8 +21,6 @@ from hessdiag.questions.diag_share.trajectory import (
     verdict,
 )
 from hessdiag.questions.documents import loads, read
-from hessdiag.questions.pages import render, view_of
-from hessdiag.report.document import dumps
 from tests.questions.diag_share.share_problems import wide
 from tests.reference import quadratic
 
@@ -89,32 +85,6 @@ def test_what_is_bad_of_an_earlier_checkpoint_comes_first_and_names_it():
         "last: Alive.",
     ]
     assert said[0].says == "first: Dead."
-
-
-@pytest.mark.parametrize("form", ["text", "markdown", "html"])
-def test_the_report_of_a_trajectory_is_about_the_trajectory(form):
-    doc = example_documents.diag_share(4, sampled=True, trajectory=True)
-    shares = [
-        (point["label"], point["diag_share"], point["diag_share_stderr"]) for point in doc["result"]["trajectory"]
-    ]
-    doc["result"]["change"] = asdict(change([Compared(*share) for share in shares]))
-    doc = loads(dumps(doc))
-    view = view_of(doc)
-    assert view.headline == (
-        "×5.00",
-        "the diagonal share goes from 0.00200 at step0.pt to 0.0100 at step2.pt: a significant change",
-    )
-    assert view.blocks[0].title == "Along the checkpoints"
-    assert view.blocks[1].rows[-1] == ("step0.pt → step2.pt", "0.00800 ± 0.00057", "< 1e-9", "yes")
-    assert all(block.title.endswith(", at step2.pt") for block in view.blocks[2:])
-    said = render(doc, form, width=200)
-    assert "change along the checkpoints" in said
-    assert said.index("step1.pt") < said.index("this Hessian")
-
-
-def test_a_document_without_changes_is_still_shown():
-    doc = json.loads(dumps(example_documents.diag_share(2, trajectory=True)))
-    assert "not judged" in view_of(doc).headline[1]
 
 
 def test_one_result_of_several_is_the_last_with_what_changes():

@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from report import example_documents
 
 from hessdiag.errors import LoadError
 from hessdiag.questions import documents
@@ -13,9 +14,8 @@ from hessdiag.questions.pages import render
 from hessdiag.questions.registry import NAMES
 from hessdiag.report.document import dumps
 from hessdiag.report.schema.check import description
-from report import example_documents
 
-REAL = sorted((Path(__file__).parent / "documents").glob("*.json"))
+REAL = sorted((Path(__file__).parents[1] / "report/documents").glob("*.json"))
 EVERY = {
     "diag-share": example_documents.diag_share,
     "eigs": example_documents.eigs,

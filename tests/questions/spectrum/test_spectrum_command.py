@@ -22,12 +22,15 @@ def _stop():
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("command", ["spectrum", "bounds"])
-def test_the_answer_is_one_document(hessdiag, command):
-    outcome = hessdiag(command, SMALL, "--json")
+def test_the_answer_is_one_document(hessdiag):
+    outcome = hessdiag("spectrum", SMALL, "--json")
     assert outcome.code == 0, outcome.err
     doc = json.loads(outcome.out)
-    assert (doc["command"], doc["status"], doc["problem"]["parameters"]) == (command, "ok", doc["result"]["parameters"])
+    assert (doc["command"], doc["status"], doc["problem"]["parameters"]) == (
+        "spectrum",
+        "ok",
+        doc["result"]["parameters"],
+    )
     assert doc["verdict"]
     assert "parameters" in outcome.err
 
@@ -39,29 +42,22 @@ def test_other_matrices(hessdiag, operator):
     assert doc["result"]["lowest"] > -1e-12
 
 
-@pytest.mark.parametrize("command", ["spectrum", "bounds"])
-def test_saved_results_are_rendered_again(hessdiag, command):
-    first = hessdiag(command, SMALL, "-o", "r.json")
+def test_saved_results_are_rendered_again(hessdiag):
+    first = hessdiag("spectrum", SMALL, "-o", "r.json")
     assert hessdiag("report", "r.json").out == first.out
     assert hessdiag("report", "r.json", "-o", "r.html").code == 0
-    assert hessdiag(command, SMALL, "--baseline", "r.json").code == 0
+    assert hessdiag("spectrum", SMALL, "--baseline", "r.json").code == 0
 
 
 @pytest.mark.parametrize(
     ("args", "code"),
     [
         ("spectrum a.pt b.pt", 2),
-        ("bounds a.pt b.pt", 2),
         ("spectrum 'builtin:mlp(width=4,depth=2)' --probes 1", 2),
         ("spectrum 'builtin:mlp(width=4,depth=2)' --operator jacobian", 2),
         ("spectrum 'builtin:mlp(width=4,depth=2)' --fail-if 'trace > -1e9'", 1),
-        ("bounds 'builtin:mlp(width=4,depth=2)' --fail-if 'perron.1 < 0'", 0),
     ],
 )
 def test_exit_codes(hessdiag, args, code):
     outcome = hessdiag(*split(args))
     assert outcome.code == code, outcome.err
-
-
-def test_one_model_at_a_time_says_how(hessdiag):
-    assert "hessdiag bounds once for each" in hessdiag("bounds", "a.pt", "b.pt").err

@@ -1,11 +1,11 @@
 import math
 
 import pytest
+from report import example_documents
 
 from hessdiag.cli.gates import Gate, changes, parse, parse_change, violations
 from hessdiag.errors import SpecError
 from hessdiag.questions.registry import QUESTIONS
-from report import example_documents
 
 
 @pytest.mark.parametrize(

@@ -1,24 +1,15 @@
 import math
-from pathlib import Path
 
 import pytest
+from report import example_documents
 
 from hessdiag.questions.pages import render, view_of
 from hessdiag.report.view import Heat, Table
-from report import example_documents
-from report.test_report_terminal import ruin
-
-GOLDEN = Path(__file__).parent / "golden"
+from tests.shown import ruin
 
 
 def heats(doc):
     return [block for block in view_of(doc).blocks if isinstance(block, Heat)]
-
-
-def test_text_is_as_it_was_looked_at():
-    """To renew after looking at it: write `render(blocks(4), "text", width=80)` to the golden file."""
-    text = render(example_documents.blocks(4), "text", width=80)
-    assert text == (GOLDEN / "blocks.txt").read_text("utf-8")
 
 
 def test_three_maps_share_one_scale_of_colours():
