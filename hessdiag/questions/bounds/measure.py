@@ -28,6 +28,7 @@ from hessdiag.questions.bounds.verdict import findings
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.forecast import foreseen
+from hessdiag.questions.common.operators import Products
 from hessdiag.questions.common.outlay import Basis, basis, outlay
 from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
@@ -114,10 +115,10 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     report = progress or silent
     plan = _plan(problem, seed)
     checks = examine(plan.operator, seed, squared=True)
-    products: SymmetricOperator = plan.operator if plan.space is None else share(plan.operator)
+    products: Products = plan.operator if plan.space is None else share(plan.operator)
     matrix, rows = _rows(plan, products, seed, report)
     if rows.stopped:
-        found = _of_some_rows(plan, rows, checks)
+        found = _of_some_rows(plan, rows, checks, products.engine)
     else:
         found = _of_all_rows(plan, rows, matrix, products, checks, seed, report)
     return replace(found, findings=tuple(findings(found)))
@@ -170,7 +171,7 @@ def _of_all_rows(
     plan: Plan,
     rows: Rows,
     matrix: Tensor | None,
-    products: SymmetricOperator,
+    products: Products,
     checks: Examination,
     seed: int,
     report: Progress,
@@ -204,7 +205,7 @@ def _of_all_rows(
         components=_components(rows, part.zeros) if exact else None,
         rows=int(rows.exact.sum()) + part.zeros,
         hvps=rows.products + ends.products,
-        engine=plan.operator.engine,
+        engine=products.engine,
     )
     found = examined(_with_zeros(found, part.zeros), checks)
     trusted = not checks.failed and not contradicted(found)
@@ -219,7 +220,7 @@ def _of_all_rows(
     )
 
 
-def _of_some_rows(plan: Plan, rows: Rows, checks: Examination) -> Bounds:
+def _of_some_rows(plan: Plan, rows: Rows, checks: Examination, engine: str) -> Bounds:
     """After an interrupt before all was done: what the finished rows prove, and nothing else."""
     if not rows.exact.any():
         raise KeyboardInterrupt
@@ -232,7 +233,7 @@ def _of_some_rows(plan: Plan, rows: Rows, checks: Examination) -> Bounds:
         known_discs=None if every else inclusion.discs(known, radii),
         zero_rows=part.zeros,
         hvps=rows.products,
-        engine=plan.operator.engine,
+        engine=engine,
     )
     if every:
         discs, ovals = inclusion.discs(known, radii), inclusion.brauer(known, radii)
