@@ -1,5 +1,6 @@
 """How wide a layer is in effect: by how many independent terms it averages the energy that it passes on."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from hessdiag.problem.problem import Problem
+from hessdiag.theory.convolution import zero_padding_decay
 
 SAMPLES = 4  # of the batch; a Gram matrix of image patches each
 _PADDING = {"zeros": "constant"}
@@ -24,10 +26,13 @@ class EffectiveWidth:
         path: Inputs of one output neuron: k^2 c of a convolution, its width in Vanishing Curvature, section 5.
         stable_rank: w in Var |Wh|^2 / (E |Wh|^2)^2 = 2 / w for Gaussian weights W, at the layer's own inputs h: what
             the number of units is for a fully connected layer.
+        padding: Factor by which its padding multiplies the expected energy of an image, deep in a network of such
+            layers; `None` where the layer is no convolution, or changes the image's size.
     """
 
     path: float
     stable_rank: float
+    padding: float | None = None
 
 
 def effective_widths(problem: Problem) -> dict[str, EffectiveWidth]:
@@ -60,7 +65,7 @@ def _watched(model: nn.Module, found: dict[str, EffectiveWidth]) -> Iterator[Non
             plain = bool(arguments) and not arguments[0].is_nested
             width = stable_rank_width(layer, _batched(layer, arguments[0])[:SAMPLES].double()) if plain else None
             if width is not None:
-                found[name] = EffectiveWidth(float(layer.weight[0].numel()), width)
+                found[name] = EffectiveWidth(float(layer.weight[0].numel()), width, padding_factor(layer, arguments[0]))
 
         return layer.register_forward_pre_hook(look)
 
@@ -90,6 +95,26 @@ def stable_rank_width(layer: Weighted, inputs: Tensor) -> float | None:
     outputs = layer.weight.shape[0] / patches.shape[1]  # of one group
     inverse = (gram / trace.clamp_min(torch.finfo(trace.dtype).tiny)[:, None, None, None]).square().sum((1, 2, 3))
     return outputs / float(inverse[alive].mean())
+
+
+def padding_factor(layer: Weighted, inputs: Tensor) -> float | None:
+    """Factor by which the padding multiplies the expected energy of an image, see `EffectiveWidth`.
+
+    >>> round(padding_factor(nn.Conv2d(2, 2, 3, padding=1), torch.ones(1, 2, 7, 7)), 6)
+    0.901081
+    """
+    if isinstance(layer, nn.Linear):
+        return None
+    half = [size // 2 for size in layer.kernel_size]
+    whole = [side for size in reversed(half) for side in (size, size)]
+    plain = all(step == 1 for step in (*layer.stride, *layer.dilation)) and all(size % 2 for size in layer.kernel_size)
+    if not plain or list(layer._reversed_padding_repeated_twice) != whole:
+        return None
+    if layer.padding_mode != "zeros":
+        return 1.0 if layer.padding_mode == "circular" else None
+    sides = inputs.shape[-len(half) :]
+    energies = [zero_padding_decay(side, size) for side, size in zip(sides, layer.kernel_size, strict=True)]
+    return math.sqrt(math.prod(energies))
 
 
 def _batched(layer: Weighted, inputs: Tensor) -> Tensor:

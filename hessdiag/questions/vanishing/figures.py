@@ -1,7 +1,7 @@
 """Figures of a `vanishing` result: norms against depth, rates per layer, and the layers of the deepest network."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from hessdiag.numbers import factor, factor_of_log
@@ -118,10 +118,21 @@ def layers(entries: Sequence[LayerNorms]) -> Lines | None:
         ),
         text="spark",
         x=tuple(float(entry.layer) for entry in entries),
-        series=tuple(_medians(name, norms, group) for group, (name, norms) in enumerate(columns.items())),
+        series=(
+            *(_medians(name, norms, group) for group, (name, norms) in enumerate(columns.items())),
+            *_exact_by_layer(entries),
+        ),
         x_axis="layer, from the input",
         y_axis="Frobenius norm",
     )
+
+
+def _exact_by_layer(entries: Sequence[LayerNorms]) -> Iterator[Series]:
+    """Exact root mean squares of what each layer has, where they are known."""
+    for group, (quantity, name) in enumerate((("gradient", "gradient"), ("hessian_block", "Hessian block"))):
+        exact = tuple((entry.theory_rms or {}).get(quantity) for entry in entries)
+        if any(value is not None for value in exact):
+            yield Series(f"{name}: rms in theory", exact, role="theory", group=group)
 
 
 def rates(result: Vanishing) -> Dots | None:

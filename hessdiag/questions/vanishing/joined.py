@@ -43,6 +43,7 @@ def joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple[
         theory_median=None,
         hessian_probe_error=float(np.median(errors)) if errors else None,
         path_width=path,
+        padding_factor=_padding(found[0].widths),
         effective_width=effective[0],
         effective_width_stderr=effective[1],
     )
@@ -64,7 +65,7 @@ def _layer(
 ) -> LayerNorms:
     seen = [network.widths[layer.path] for network in found if layer.path in network.widths]
     width, stderr = _harmonic([width.stable_rank for width in seen])
-    path = seen[0].path if seen else None
+    path, padding = (seen[0].path, seen[0].padding) if seen else (None, None)
     return LayerNorms(
         layer=number,
         gradient_norm=gradient,
@@ -72,10 +73,17 @@ def _layer(
         name=layer.name,
         parameters=layer.size,
         path_width=path,
+        padding_factor=padding,
         effective_width=width,
         effective_width_stderr=stderr,
         depth=depth,
     )
+
+
+def _padding(widths: dict[str, EffectiveWidth]) -> float | None:
+    """Geometric mean over the layers that keep the image's size; it hangs on shapes alone, which all networks share."""
+    factors = [width.padding for width in widths.values() if width.padding is not None]
+    return float(np.exp(np.mean(np.log(factors)))) if factors else None
 
 
 def _over_layers(

@@ -204,7 +204,7 @@ def _measured(grid: Grid, networks: int, place: torch.device, run: Run) -> Itera
         if not index:
             check = check_against_products(drawn, named(grid.activation))
         squares = _squares(grid, drawn, networks, steps / networks, run)
-        yield Depth(summarized(squares, drawn, grid.activation), layer_norms(squares), check)
+        yield Depth(summarized(squares, drawn, grid.activation), layer_norms(squares, drawn, grid.activation), check)
 
 
 def _squares(grid: Grid, drawn: Ensemble, networks: int, steps: float, run: Run) -> SquaredNorms:

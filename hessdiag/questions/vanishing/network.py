@@ -63,6 +63,7 @@ class Network:
             "layers": np.array(list(self.widths), dtype=np.str_),
             "path": np.array([width.path for width in widths]),
             "stable_rank": np.array([width.stable_rank for width in widths]),
+            "padding": np.array([np.nan if width.padding is None else width.padding for width in widths]),
         }
         if self.curvature is not None:
             parts = {"total": self.curvature.total, "share": self.curvature.share, "error": self.curvature.error}
@@ -80,8 +81,11 @@ class Network:
         total, curvature = number("total"), None
         if total is not None:
             curvature = Curvature(total, arrays["diagonal"], number("share"), number("error"))
-        columns = (arrays[name].tolist() for name in ("layers", "path", "stable_rank"))
-        widths = {name: EffectiveWidth(path, rank) for name, path, rank in zip(*columns, strict=True)}
+        columns = (arrays[name].tolist() for name in ("layers", "path", "stable_rank", "padding"))
+        widths = {
+            name: EffectiveWidth(path, rank, None if np.isnan(padding) else padding)
+            for name, path, rank, padding in zip(*columns, strict=True)
+        }
         return cls(float(arrays["weights"]), arrays["gradient"], curvature, widths)
 
 

@@ -18,7 +18,7 @@ from hessdiag.questions.common.pieces import Arrays, Pieces
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms
 from hessdiag.questions.vanishing.statistics import norm_statistics
-from hessdiag.questions.vanishing.theory import exact_values
+from hessdiag.questions.vanishing.theory import exact_layers, exact_trace, exact_values
 
 Floats = NDArray[np.float64]
 
@@ -132,6 +132,8 @@ def summarized(found: SquaredNorms, ensemble: Ensemble, name: str) -> DepthNorms
     own = found.diagonal.sum(1)
     with np.errstate(invalid="ignore"):  # infinity less infinity, where networks explode
         between = np.maximum(found.total - own, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        trace, spread = float(found.trace.mean()), float(found.trace.std(ddof=1))
     share = None if found.share is None else norm_statistics(found.share[curved] ** 2, curved[curved])
     rms, median = exact_values(ensemble, name)
     return DepthNorms(
@@ -151,11 +153,15 @@ def summarized(found: SquaredNorms, ensemble: Ensemble, name: str) -> DepthNorms
         vjp_norm=norm_statistics(found.vjp, ~found.dead[:, 0]),
         theory_rms=rms,
         theory_median=median,
+        hessian_trace=trace,
+        hessian_trace_stderr=spread / len(found.trace) ** 0.5,
+        theory_trace=exact_trace(ensemble, name),
     )
 
 
-def layer_norms(found: SquaredNorms) -> tuple[LayerNorms, ...]:
-    """Statistics layer by layer."""
+def layer_norms(found: SquaredNorms, ensemble: Ensemble, name: str) -> tuple[LayerNorms, ...]:
+    """Statistics layer by layer, beside what closed forms say."""
+    theory = exact_layers(ensemble, name)
     alive = ~np.all(found.dead, axis=1)
     curved = alive[: len(found.total)]
     return tuple(
@@ -163,6 +169,7 @@ def layer_norms(found: SquaredNorms) -> tuple[LayerNorms, ...]:
             layer=index + 1,
             gradient_norm=norm_statistics(found.gradient[:, index], alive),
             hessian_block_norm=norm_statistics(found.diagonal[:, index], curved),
+            theory_rms=None if theory is None else theory[index],
         )
         for index in range(found.gradient.shape[1])
     )

@@ -69,8 +69,13 @@ class DepthNorms:
         theory_rms: Exact root mean squares, by quantity, dead networks counted as zero; `None` where no closed form
             holds.
         theory_median: Exact medians, by quantity; `None` likewise.
+        hessian_trace: Mean of the trace over all networks, dead ones counted as zero; `None` where it was not measured.
+        hessian_trace_stderr: Its standard error.
+        theory_trace: Its exact value, for any symmetric law of the weights; `None` where no closed form holds.
         path_width: Harmonic mean over all layers but the last of their number of inputs per neuron; `None` unless
             measured.
+        padding_factor: By theory, the factor by which padding multiplies the expected energy (squared norm) in each
+            convolution: geometric mean over those that keep the image's size; `None` where there is none.
         effective_width: Likewise of their effective widths (`effective_widths`), over networks too.
         effective_width_stderr: Its standard error.
     """
@@ -91,8 +96,12 @@ class DepthNorms:
     vjp_norm: NormStatistics | None
     theory_rms: dict[str, Real] | None
     theory_median: dict[str, Real] | None = None
+    hessian_trace: Number = None
+    hessian_trace_stderr: Number = None
+    theory_trace: Number = None
     hessian_probe_error: Number = None
     path_width: Number = None
+    padding_factor: Number = None
     effective_width: Number = None
     effective_width_stderr: Number = None
 
@@ -105,9 +114,11 @@ class LayerNorms:
         layer: Counted from 1 at the input, in the order of execution.
         gradient_norm: Of its gradient.
         hessian_block_norm: Of its diagonal block.
+        theory_rms: Exact root mean squares of "gradient" and "hessian_block"; `None` where no closed form holds.
         name: In the model; `None` for the fully connected networks, whose layers have none.
         parameters: Their number; `None` likewise.
         path_width: Its inputs per neuron; `None` unless measured.
+        padding_factor: As of a depth, of this layer.
         effective_width: See `effective_widths`; harmonic mean over networks.
         effective_width_stderr: Its standard error.
         depth: How many layers that multiply by a matrix the data has passed with this one; `None` for those that are
@@ -117,9 +128,11 @@ class LayerNorms:
     layer: Count
     gradient_norm: NormStatistics
     hessian_block_norm: NormStatistics | None
+    theory_rms: dict[str, Real] | None = None
     name: str | None = None
     parameters: Count | None = None
     path_width: Number = None
+    padding_factor: Number = None
     effective_width: Number = None
     effective_width_stderr: Number = None
     depth: Count | None = None

@@ -45,7 +45,7 @@ def view(result: Vanishing) -> View:
         blocks=(*(figure for figure in shown if figure is not None), *tables, *_widths(depths)),
         verdict=findings(result),
         notes=result.problem.notes or (),
-        extra=(*vectors, *_layer_widths(result.layers), *agreement, *side_tables(result)),
+        extra=(*vectors, *_traces(depths), *_layer_widths(result.layers), *agreement, *side_tables(result)),
     )
 
 
@@ -177,6 +177,22 @@ def _error(norm: NormStatistics) -> str:
     return f"± {percent(error, 2)}" if drawable(error, log=True) else MISSING
 
 
+def _traces(depths: Sequence[DepthNorms]) -> tuple[Table, ...]:
+    """Means of the trace, where it was measured."""
+    rows = tuple(
+        (
+            number(entry.depth),
+            with_error(entry.hessian_trace, entry.hessian_trace_stderr),
+            number(entry.theory_trace, 4),
+            number(entry.hessian_seeds),
+        )
+        for entry in depths
+        if entry.hessian_trace is not None
+    )
+    table = Table("Trace of the Hessian", ("depth", "mean", "theory", "networks"), rows, text_columns=0)
+    return (without_empty(table, ("depth", "mean", "networks")),) if rows else ()
+
+
 def _widths(depths: Sequence[DepthNorms]) -> tuple[Table, ...]:
     """Effective widths by depth, where they were measured."""
     rows = tuple(
@@ -186,12 +202,14 @@ def _widths(depths: Sequence[DepthNorms]) -> tuple[Table, ...]:
             with_error(entry.effective_width, entry.effective_width_stderr),
             ratio(entry.depth, entry.effective_width),
             number(entry.parameters or None),
+            percent(entry.padding_factor),
         )
         for entry in depths
         if entry.effective_width is not None
     )
-    columns = ("depth", "paths per unit", "effective width", "depth / width", "parameters")
-    return (Table("Effective width", columns, rows, text_columns=0, optional=("parameters",)),) if rows else ()
+    columns = ("depth", "paths per unit", "effective width", "depth / width", "parameters", "kept by padding")
+    table = Table("Effective width", columns, rows, text_columns=0, optional=("parameters",))
+    return (without_empty(table, columns[:-1]),) if rows else ()
 
 
 def _layer_widths(layers: Sequence[LayerNorms]) -> tuple[Table, ...]:
@@ -203,8 +221,9 @@ def _layer_widths(layers: Sequence[LayerNorms]) -> tuple[Table, ...]:
             number(layer.layer),
             number(layer.path_width),
             with_error(layer.effective_width, layer.effective_width_stderr),
+            percent(layer.padding_factor),
         )
         for name, layer in zip(shortened([str(layer.name) for layer in named]), named, strict=True)
     )
-    columns = ("name", "layer", "paths per unit", "effective width")
-    return (Table("Layers of the deepest network", columns, rows),) if rows else ()
+    columns = ("name", "layer", "paths per unit", "effective width", "kept by padding")
+    return (without_empty(Table("Layers of the deepest network", columns, rows), columns[:-1]),) if rows else ()

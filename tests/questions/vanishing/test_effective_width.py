@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from hessdiag import Problem
-from hessdiag.questions.vanishing.effective_width import effective_widths, stable_rank_width
+from hessdiag.questions.vanishing.effective_width import effective_widths, padding_factor, stable_rank_width
 
 LAYERS = [
     nn.Conv2d(4, 6, 3, padding=1),
@@ -63,3 +63,29 @@ def test_a_single_image_without_a_batch_is_one_sample():
     alone = effective_widths(Problem(conv, [(image, torch.zeros(5, 4, 3))], "mse"))
     batched = effective_widths(Problem(conv, [(image[None], torch.zeros(1, 5, 4, 3))], "mse"))
     assert alone[""] == batched[""]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "factor"),
+    [
+        (nn.Conv2d(3, 4, 3, padding=1), (2, 3, 7, 32), (0.9010813 * 0.9939718) ** 0.5),
+        (nn.Conv1d(3, 4, 3, padding=1), (2, 3, 7), 0.9010813**0.5),
+        (nn.Conv2d(3, 4, 3, padding="same"), (3, 7, 7), 0.9010813),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="circular"), (2, 3, 7, 7), 1.0),
+        (nn.Conv2d(3, 4, 1), (2, 3, 7, 7), 1.0),
+        (nn.Conv2d(3, 4, 3), (2, 3, 7, 7), None),
+        (nn.Conv2d(3, 4, 3, padding=1, stride=2), (2, 3, 7, 7), None),
+        (nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), (2, 3, 7, 7), None),
+        (nn.Linear(7, 4), (2, 7), None),
+    ],
+)
+def test_padding_multiplies_the_energy_of_images_that_keep_their_size(layer, shape, factor):
+    found = padding_factor(layer, torch.ones(shape))
+    assert found == (None if factor is None else pytest.approx(factor, rel=1e-6))
+
+
+def test_a_network_of_convolutions_knows_what_its_padding_keeps():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, padding=1), nn.Tanh(), nn.Conv2d(2, 1, 3, padding=1))
+    found = effective_widths(Problem(model, data=[(torch.ones(2, 1, 7, 7), torch.ones(2, 1, 7, 7))], loss="mse"))
+    assert [width.padding for width in found.values()] == pytest.approx([0.9010813] * 2)

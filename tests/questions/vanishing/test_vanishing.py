@@ -47,6 +47,26 @@ def test_root_mean_squares_agree_with_exact_expectations():
         assert statistics_of(entry, quantity).rms == pytest.approx(entry.theory_rms[quantity], rel=0.06), quantity
 
 
+@pytest.mark.parametrize(("init", "activation"), [("he_uniform", "relu"), ("xavier_normal", "leaky_relu")])
+def test_traces_agree_with_their_exact_mean_for_any_law_and_batch(init, activation):
+    measured = vanishing(depth=4, width=12, init=init, activation=activation, seeds=300, hessian_seeds=300, batch=3)
+    for entry in measured.depths:
+        assert abs(entry.hessian_trace - entry.theory_trace) < 4 * entry.hessian_trace_stderr
+    assert (
+        vanishing(depth=2, width=4, activation="tanh", seeds=4, hessian_seeds=4, batch=2).depths[0].theory_trace is None
+    )
+
+
+def test_layers_stand_beside_their_exact_root_mean_squares():
+    measured = vanishing(depth=2, width=32, init="he_normal", seeds=1500, hessian_seeds=1500, batch=1)
+    for layer in measured.layers:
+        assert layer.gradient_norm.rms == pytest.approx(layer.theory_rms["gradient"], rel=0.05)
+        assert layer.hessian_block_norm.rms == pytest.approx(layer.theory_rms["hessian_block"], rel=0.05)
+    whole = measured.depths[-1].theory_rms["gradient"]
+    assert math.hypot(*(layer.theory_rms["gradient"] for layer in measured.layers)) == pytest.approx(whole)
+    assert vanishing(depth=2, width=4, seeds=4, hessian_seeds=4, batch=2).layers[0].theory_rms is None
+
+
 def test_root_mean_squares_count_the_dead_as_theory_does():
     """Width 3: a sixth of the networks is dead at depth 2, and most of them at depth 8."""
     measured = vanishing(depth=[2, 4, 8], width=3, init="he_uniform", seeds=20_000, hessian_seeds=2, batch=1)
