@@ -109,29 +109,13 @@ def loads(text: str) -> Document:
         LoadError: if it is none, or not as its command writes it.
     """
     doc = text_form.loads(text)
-    if doc.get("command") in registry.NAMES and not is_typed(doc["command"]):  # until every question is
-        from hessdiag.report.schema.check import checked
-
-        return checked(doc)
     read(doc)
     return doc
 
 
-def is_typed(command: str) -> bool:
-    """Whether a question's result is read into its class yet."""
-    if command not in registry.NAMES:
-        return True  # and refused where it is read
-    try:
-        return issubclass(result_type(command), Result)
-    except (ModuleNotFoundError, StopIteration):
-        return False
-
-
-def numbers_of(answer: "Result | Mapping[str, Any]") -> Document:
+def numbers_of(answer: Result | Mapping[str, Any]) -> Document:
     """The document of a result, with numbers for the words that stand for some in saved ones."""
-    if isinstance(answer, Result):
-        return document(answer)
-    return document(read(answer)) if is_typed(answer["command"]) else dict(answer)
+    return document(answer if isinstance(answer, Result) else read(answer))
 
 
 def read(doc: Mapping[str, Any]) -> Result:

@@ -1,7 +1,6 @@
 """The numbers of a result by name: what gates can be set on, what each means, and what people call it otherwise."""
 
 import difflib
-from typing import Any
 
 from hessdiag.errors import SpecError
 from hessdiag.questions.registry import QUESTIONS
@@ -97,17 +96,8 @@ def _leads(metric: str, command: str) -> bool:
     from hessdiag.questions.expected import types_at
 
     steps: list[str | int] = [int(step) if step.isdecimal() else step for step in metric.split(".")]
-    kind: Any
-    if documents.is_typed(command):
-        kind = documents.result_type(command)
-        if steps[0] in documents.ENVELOPE:
-            return False
-    else:
-        from hessdiag.report.schema.check import description
-
-        kind, steps = description(command), ["result", *steps]
-    return any(
-        isinstance(found, (inspect.IntType, inspect.FloatType))
-        or (isinstance(found, inspect.EnumType) and found.cls.__name__ == NonFinite.__name__)
-        for found in types_at(kind, steps)
+    return steps[0] not in documents.ENVELOPE and any(
+        isinstance(kind, (inspect.IntType, inspect.FloatType))
+        or (isinstance(kind, inspect.EnumType) and kind.cls is NonFinite)
+        for kind in types_at(documents.result_type(command), steps)
     )

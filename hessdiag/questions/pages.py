@@ -44,8 +44,6 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
     Raises:
         LoadError: as `render` does.
     """
-    if isinstance(subject, Mapping) and not documents.is_typed(subject["command"]):  # until every question is
-        return _untyped(subject)
     result = documents.read(subject) if isinstance(subject, Mapping) else subject
     try:
         laid_out: View = registry.question(result.command).module("view").view(result)
@@ -60,20 +58,6 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
         reproduce=tuple(reproduction(result.problem, result.provenance)),
     )
     return replace(shown(_with_names(whole)), argv=result.provenance.argv)  # which shells quote in their own way
-
-
-def _untyped(doc: Mapping[str, Any]) -> View:
-    from hessdiag.report.self_checks import self_checks as of_document
-
-    envelope = documents.envelope(doc, Result)
-    problem, provenance = envelope["problem"], envelope["provenance"]
-    try:
-        laid_out: View = registry.question(doc["command"]).module("view").view(doc)
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
-        raise LoadError(f"the {doc['command']} document is damaged: {type(error).__name__} {error}.") from error
-    repeat = tuple(reproduction(problem, provenance))
-    whole = replace(laid_out, command=doc["command"], checks=of_document(doc), reproduce=repeat)
-    return replace(shown(_with_names(whole)), argv=provenance.argv)
 
 
 def _with_names(view: View) -> View:

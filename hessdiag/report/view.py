@@ -1,10 +1,10 @@
 """What a report shows, free of where it is shown: header, headline, tables, charts, verdict."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from hessdiag.report.numbers import MISSING, number
+from hessdiag.report.numbers import MISSING
 
 Values = tuple[float | None, ...]
 Role = Literal["measured", "mean", "reference", "theory", "points"]
@@ -171,39 +171,6 @@ class View:
     argv: tuple[str, ...] = ()
 
 
-def findings(doc: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """The verdict of a document."""
-    return tuple(
-        Finding(item["level"], item["says"], item.get("because") or "", item.get("try") or "")
-        for item in doc["verdict"]
-    )
-
-
-def warnings(doc: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the status of a document says, whether its batch is made up, and whether a file ran code of its own."""
-    by_status = {
-        "inexact": "NOT TRUSTWORTHY: a self-check failed, or something did not converge or could not be computed; "
-        "see the verdict.",
-        "interrupted": "INTERRUPTED: these are the numbers as they stood then, of what was measured by then.",
-    }
-    said = [by_status[doc["status"]]] if doc["status"] in by_status else []
-    if doc["problem"].get("synthetic"):
-        said.append(
-            "SYNTHETIC BATCH: no --data was given, so inputs and targets are random. "
-            "The real ones may give other numbers."
-        )
-    if doc["problem"].get("trusted_code"):
-        said.append("TRUSTED CODE: --trust-code let a file run code of its own when it was loaded.")
-    return tuple(said)
-
-
-def side_tables(doc: Mapping[str, Any]) -> tuple[Table, ...]:
-    """The single values among a document's theory, as far as there are any."""
-    single = {key: value for key, value in (doc["theory"] or {}).items() if not isinstance(value, (dict, list))}
-    rows = tuple((key.replace("_", " "), _cell(value)) for key, value in single.items())
-    return (Table("Theory", ("quantity", "value"), rows),) if rows else ()
-
-
 def without_empty(table: Table, kept: Collection[str] = ()) -> Table:
     """A table without the columns in which nothing is known, but for those that stay all the same."""
     shown = [
@@ -222,9 +189,3 @@ def checks_table(checks: tuple[SelfCheck, ...]) -> Table:
     """Self-checks as a table."""
     rows = tuple((check.name, check.outcome, check.meaning, check.value, check.allowed) for check in checks)
     return Table("Self-checks", ("check", "outcome", "what it says", "measured", "allowed"), rows, text_columns=3)
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else number(value)

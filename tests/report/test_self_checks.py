@@ -2,8 +2,8 @@
 
 import pytest
 
+from hessdiag.questions.common.view import CHECKS
 from hessdiag.questions.pages import render, view_of
-from hessdiag.report.self_checks import CHECKS
 from report import example_documents
 
 

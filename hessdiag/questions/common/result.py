@@ -31,10 +31,6 @@ class Finding:
     because: str
     remedy: str = field(metadata={"name": "try"})  # a word of Python, which no attribute can be called
 
-    def as_dict(self) -> dict[str, str]:
-        """The form that result documents hold."""
-        return {"level": self.level, "says": self.says, "because": self.because, "try": self.remedy}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:

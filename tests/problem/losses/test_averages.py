@@ -15,9 +15,10 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.batches.batch import samples
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.described import described
+from hessdiag.questions.common.view import subject
 from hessdiag.questions.diag_share.baselines import baselines
 from hessdiag.questions.forward.model import forward_model
-from hessdiag.report.subject import subject
 
 D = torch.float64
 WEIGHT = torch.tensor([0.5, 2.0, 3.0], dtype=D)
@@ -397,7 +398,7 @@ def test_packed_sequences_stay_packed():
 
 
 def _said(problem):
-    return dict(subject(describe(problem)))
+    return dict(subject(described(problem)))
 
 
 def test_what_was_averaged_over_is_said():

@@ -15,14 +15,13 @@ from hessdiag.questions import documents
 from hessdiag.questions.bounds import measure as bounds_module
 from hessdiag.questions.bounds.measure import bounds
 from hessdiag.questions.bounds.verdict import findings
-from hessdiag.questions.common.result import Result
 from hessdiag.questions.documents import loads
 from hessdiag.questions.eigs import measure as eigs_module
 from hessdiag.questions.eigs.measure import eigs
 from hessdiag.questions.pages import render
 from hessdiag.questions.spectrum import measure as spectrum_module
 from hessdiag.questions.spectrum.measure import spectrum
-from hessdiag.report.document import document, dumps
+from hessdiag.report.document import dumps
 
 
 def problem(n=20):
@@ -49,12 +48,9 @@ def stopped(products, compute):
         return compute()
 
 
-def rendered(command, found):
+def rendered(found):
     """Every format takes the document, and it is read again."""
-    doc = documents.document(found) if isinstance(found, Result) else document(
-        command, status=found.status, problem={"model": "m", "notes": []}, result=found.to_result(),
-        theory=found.theory, checks=found.checks, verdict=found.verdict, provenance={},
-    )  # fmt: skip
+    doc = documents.document(found)
     return {form: render(loads(dumps(doc)), form) for form in ("text", "markdown", "html")}["text"]
 
 
@@ -75,7 +71,7 @@ def test_the_first_part_of_a_spectrum_leaves_bounds(products, values):
     if found.negative_certificate.certain:
         assert values[0] <= found.negative_certificate.bound + 1e-9
         assert found.negative_certificate.bound < 0
-    assert "density, trace and norm are not measured" in rendered("spectrum", found)
+    assert "density, trace and norm are not measured" in rendered(found)
 
 
 def test_one_probe_alone_leaves_no_density(monkeypatch):
@@ -85,7 +81,7 @@ def test_one_probe_alone_leaves_no_density(monkeypatch):
     assert (found.status, found.density) == ("interrupted", None)
     assert all(outlier.converged for outlier in found.outliers)
     assert not found.highest_is_bound
-    assert "not measured" in rendered("spectrum", found)
+    assert "not measured" in rendered(found)
 
 
 def test_rows_that_are_missing_bound_nothing(monkeypatch):
@@ -109,11 +105,11 @@ def test_rows_that_are_missing_bound_nothing(monkeypatch):
     assert [getattr(found, name) for name in ("gershgorin", "brauer", "perron", "measured")] == [None] * 4
     assert found.inner[0] >= whole.measured[0] - 1e-6, "an eigenvalue is at or below it"
     assert found.inner[1] <= whole.measured[1] + 1e-6
-    text = rendered("bounds", found)
+    text = rendered(found)
     assert "interrupted before any bound was complete" in text
     assert "row sums" not in text
     large = replace(found, inner=(-464463.2, 95539.1))
-    text = rendered("bounds", replace(large, findings=tuple(findings(large))))
+    text = rendered(replace(large, findings=tuple(findings(large))))
     assert text.count("-464,463") == text.count("95,539") == 2, "in the fact and in the verdict"
 
 
@@ -126,7 +122,7 @@ def test_rows_that_are_missing_bound_nothing(monkeypatch):
     ],
 )
 def test_where_nothing_can_be_said_that_is_said(command, found):
-    assert "nothing can be said" in rendered(command, found())
+    assert "nothing can be said" in rendered(found())
 
 
 def test_without_images_the_pairs_and_their_residuals_are_the_same(monkeypatch):
