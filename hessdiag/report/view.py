@@ -140,33 +140,35 @@ class SelfCheck:
 class View:
     """A whole report.
 
+    What a question lays out comes first; the rest is the same for all, and is filled in by `questions/pages.py`.
+
     Attributes:
         question: What the command answers.
         subject: What was measured, as (name, value).
-        warnings: What must be seen before any number is believed.
         headline: The answer: a number, and the sentence around it.
         facts: Further key numbers.
         blocks: Charts and tables, in order.
+        extra: Tables for the page only.
+        command: The command's name.
+        warnings: What must be seen before any number is believed.
         verdict: Findings, most important first.
         notes: Remarks of the loader.
-        extra: Tables for the page only.
         checks: What the measurement checked of itself.
-        command: The command's name.
         reproduce: What somebody needs who wants the same numbers, as (name, value).
         argv: The command line that gave them; empty where there was none.
     """
 
     question: str
     subject: tuple[tuple[str, str], ...]
-    warnings: tuple[str, ...]
     headline: tuple[str, str]
     facts: tuple[Fact, ...]
     blocks: tuple[Block, ...]
-    verdict: tuple[Finding, ...]
-    notes: tuple[str, ...] = ()
     extra: tuple[Table, ...] = ()
-    checks: tuple[SelfCheck, ...] = ()
     command: str = ""
+    warnings: tuple[str, ...] = ()
+    verdict: tuple[Finding, ...] = ()
+    notes: tuple[str, ...] = ()
+    checks: tuple[SelfCheck, ...] = ()
     reproduce: tuple[tuple[str, str], ...] = ()
     argv: tuple[str, ...] = ()
 

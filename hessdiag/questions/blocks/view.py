@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from hessdiag.fields import Interval, Matrix, Number, Numbers
 from hessdiag.questions.blocks.result import Blocks
-from hessdiag.questions.common.view import findings, side_tables, subject, warnings
+from hessdiag.questions.common.view import subject
 from hessdiag.report.names import Name, shortened
 from hessdiag.report.numbers import MISSING, counted, drawable, interval, number, percent, with_error, with_interval
 from hessdiag.report.view import Fact, Heat, Table, View
@@ -50,7 +50,6 @@ def view(result: Blocks) -> View:
     return View(
         question="Which layers curve, and how do they couple?",
         subject=subject(result.problem),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=(
@@ -58,9 +57,6 @@ def view(result: Blocks) -> View:
             *((_layers(result),) if done else ()),
             *((couplings,) if couplings else ()),
         ),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=side_tables(result),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hessdiag.linalg.component import Component
 from hessdiag.questions.bounds.result import Bounds
-from hessdiag.questions.common.view import findings, side_tables, subject, warnings
+from hessdiag.questions.common.view import subject
 from hessdiag.report.numbers import (
     MISSING,
     bounded,
@@ -37,13 +37,9 @@ def view(result: Bounds) -> View:
     return View(
         question="Where can the Hessian's eigenvalues be?",
         subject=subject(result.problem),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(block for block in blocks if block is not None),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=side_tables(result),
     )
 
 

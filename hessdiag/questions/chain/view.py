@@ -5,7 +5,7 @@ from typing import Literal
 
 from hessdiag.questions.chain.result import AtLength, Chain, Magnitude, Plateau, Sample, SignShares
 from hessdiag.questions.common.agreement_view import agreement_fact, agreement_table
-from hessdiag.questions.common.view import computed, findings, side_tables, warnings
+from hessdiag.questions.common.view import computed
 from hessdiag.report.numbers import MISSING, counted, number, percent, ratio, with_error
 from hessdiag.report.view import Dots, Fact, Lines, Series, Table, View
 
@@ -23,7 +23,6 @@ def view(result: Chain) -> View:
     return View(
         question="Which average does the initialization keep, and what does a typical network show?",
         subject=_subject(result),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=(
@@ -34,9 +33,7 @@ def view(result: Chain) -> View:
             _inertia(result.inertia),
             *((plateau,) if plateau else ()),
         ),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=(_averages(result), *agreement, *side_tables(result)),
+        extra=(_averages(result), *agreement),
     )
 
 

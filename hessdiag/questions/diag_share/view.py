@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from itertools import islice
 
-from hessdiag.questions.common.view import findings, side_tables, subject, warnings
+from hessdiag.questions.common.view import subject
 from hessdiag.questions.diag_share.result import DiagShare
 from hessdiag.questions.diag_share.trajectory_view import NOT_MEASURED, along
 from hessdiag.report.names import shortened
@@ -23,13 +23,9 @@ def view(result: DiagShare) -> View:
     page = View(
         question="How diagonal is the Hessian?",
         subject=subject(result.problem),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=side_tables(result),
     )
     return along(page, result.trajectory, result.change) if result.trajectory else page
 

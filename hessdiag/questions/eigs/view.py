@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hessdiag.questions.common.view import findings, side_tables, signs, subject, warnings
+from hessdiag.questions.common.view import signs, subject
 from hessdiag.questions.eigs.result import Eigenpair, Eigs
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, bounded, counted, drawable, interval, number, percent, span
@@ -24,13 +24,9 @@ def view(result: Eigs) -> View:
     return View(
         question="How sharp is the loss, and which way does it curve down?",
         subject=subject(result.problem),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=side_tables(result),
     )
 
 

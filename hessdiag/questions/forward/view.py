@@ -5,7 +5,7 @@ from typing import TypeVar
 
 from hessdiag.questions.common.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.result import ModelSubject
-from hessdiag.questions.common.view import computed, findings, side_tables, subject, warnings
+from hessdiag.questions.common.view import computed, subject
 from hessdiag.questions.forward import charts
 from hessdiag.questions.forward.result import Forward, InitRatios, LayerAgreement, LayerGain, LayerRatio
 from hessdiag.report.names import Name
@@ -27,7 +27,6 @@ def view(result: Forward) -> View:
     return View(
         question=QUESTION,
         subject=_subject(result),
-        warnings=warnings(result),
         headline=_headline(inits),
         facts=tuple(_facts(inits, result.agreement)),
         blocks=(
@@ -38,9 +37,7 @@ def view(result: Forward) -> View:
             *(chart for group in groups for chart in (*charts.gains(group), *charts.kurtosis(group))),
             *(_table(init) for init in inits),
         ),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=(*_agreement(result.agreement), *side_tables(result)),
+        extra=_agreement(result.agreement),
     )
 
 

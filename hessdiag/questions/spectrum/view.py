@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from hessdiag.curvature.registry import WORDS
 from hessdiag.fields import Interval, Number, Numbers
-from hessdiag.questions.common.view import findings, side_tables, signs, subject, warnings
+from hessdiag.questions.common.view import signs, subject
 from hessdiag.questions.spectrum.result import Curve, Ends, LogCurve, Moment, Outlier, Semicircle, Spectrum
 from hessdiag.report.numbers import (
     MISSING,
@@ -31,13 +31,10 @@ def view(result: Spectrum) -> View:
     return View(
         question=f"How are the {WORDS[result.operator]}'s eigenvalues distributed?",
         subject=subject(result.problem),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=_blocks(result),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=(_moments(result.moments), *side_tables(result)),
+        extra=(_moments(result.moments),),
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from hessdiag.questions.common.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.result import ModelSubject, Subject
-from hessdiag.questions.common.view import computed, findings, side_tables, subject, warnings
+from hessdiag.questions.common.view import computed, subject
 from hessdiag.questions.vanishing import figures
 from hessdiag.questions.vanishing.figures import NAMES, between, limit, median, per_layer
 from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms, NormStatistics, Vanishing, statistics_of
@@ -39,13 +39,10 @@ def view(result: Vanishing) -> View:
     return View(
         question="Do gradient and curvature survive the depth?",
         subject=_subject(result),
-        warnings=warnings(result),
         headline=_headline(result),
         facts=_facts(result),
         blocks=(*(figure for figure in shown if figure is not None), *tables, *_widths(depths)),
-        verdict=findings(result),
-        notes=result.problem.notes or (),
-        extra=(*vectors, *_traces(depths), *_layer_widths(result.layers), *agreement, *side_tables(result)),
+        extra=(*vectors, *_traces(depths), *_layer_widths(result.layers), *agreement),
     )
 
 
