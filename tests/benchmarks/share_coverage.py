@@ -19,8 +19,8 @@ from hessdiag.curvature import neuron_space
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.row_stream import RowStream
-from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.progress import silent
+from hessdiag.questions.common.runs.pieces import Pieces
+from hessdiag.questions.common.runs.progress import silent
 from hessdiag.questions.diag_share import rows as diag_share_rows
 from hessdiag.questions.diag_share.totals import summarize
 from tests.benchmarks import share_networks

@@ -13,7 +13,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.packages import lacking
-from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.runs.pieces import Pieces
 
 DOCUMENT = str(Path(__file__).parents[1] / "report/documents/blocks-objective.json")
 LACK = """

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from hessdiag.questions.common import pieces
+from hessdiag.questions.common.runs import pieces
 
 COMMANDS = {
     "neurons": ["diag-share", "builtin:mlp(depth=6, width=48)"],

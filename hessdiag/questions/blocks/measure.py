@@ -28,12 +28,12 @@ from hessdiag.questions.common.block_squares import Squares
 from hessdiag.questions.common.certificate import Certificate, certificate
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.matrices import LossInOutput
-from hessdiag.questions.common.outlay import Outlay, outlay
-from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance
-from hessdiag.questions.common.resume import choose_pass, kept_pieces
+from hessdiag.questions.common.runs.outlay import Outlay, outlay
+from hessdiag.questions.common.runs.pieces import Pieces
+from hessdiag.questions.common.runs.progress import Progress, silent
+from hessdiag.questions.common.runs.resume import choose_pass, kept_pieces
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early

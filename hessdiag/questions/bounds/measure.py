@@ -27,12 +27,12 @@ from hessdiag.questions.bounds.rows import Rows
 from hessdiag.questions.bounds.verdict import findings
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.described import described, examined
-from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.operators import Products
-from hessdiag.questions.common.outlay import Basis, basis, outlay
-from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Status
+from hessdiag.questions.common.runs.forecast import foreseen
+from hessdiag.questions.common.runs.outlay import Basis, basis, outlay
+from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
 

@@ -20,9 +20,9 @@ from hessdiag.questions.chain.result import (
 )
 from hessdiag.questions.chain.sample import Draws, compare, sample, sign_shares, simulate
 from hessdiag.questions.chain.verdict import findings
-from hessdiag.questions.common.agreement import farthest
-from hessdiag.questions.common.progress import Progress, silent
+from hessdiag.questions.common.ensembles.agreement import farthest
 from hessdiag.questions.common.result import Subject
+from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.verdict import Z_ALLOWED
 from hessdiag.theory.chain import (
     critical_scale,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hessdiag.fields import Count, NonEmpty, Number, Real, ascending
-from hessdiag.questions.common.agreement import Agreement
+from hessdiag.questions.common.ensembles.agreement import Agreement
 from hessdiag.questions.common.result import OPTIONAL, Result
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from hessdiag.questions.chain.result import Magnitude, Sample, Share, SignShares
-from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
+from hessdiag.questions.common.ensembles.statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
 from hessdiag.theory.chain import InertiaShares, Size, inertia_shares, peak
 from hessdiag.theory.product_law import Array, Law
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from hessdiag.questions.chain.result import AtLength, Chain, Magnitude, Plateau, Sample, SignShares
-from hessdiag.questions.common.agreement_view import agreement_fact, agreement_table
+from hessdiag.questions.common.ensembles.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.view import computed
 from hessdiag.report.numbers import MISSING, counted, number, percent, ratio, with_error
 from hessdiag.report.view import Dots, Fact, Lines, Series, Table, View

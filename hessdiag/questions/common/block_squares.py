@@ -16,9 +16,9 @@ from hessdiag.machine.work import Work
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
-from hessdiag.questions.common.outlay import Outlay
-from hessdiag.questions.common.pieces import Arrays, Pieces
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.runs.outlay import Outlay
+from hessdiag.questions.common.runs.pieces import Arrays, Pieces
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.common.splitting import Splitting
 
 Floats = NDArray[np.float64]

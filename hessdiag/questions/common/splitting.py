@@ -8,7 +8,7 @@ from torch import Tensor
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.outlay import Outlay
+from hessdiag.questions.common.runs.outlay import Outlay
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ParamSpec
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.result import Point
 from hessdiag.numbers import counted, deviation, number
-from hessdiag.questions.common.agreement import A, farthest
+from hessdiag.questions.common.ensembles.agreement import A, farthest
 from hessdiag.questions.common.result import Finding as Finding
 from hessdiag.questions.common.result import Level as Level
 from hessdiag.questions.common.result import ModelSubject

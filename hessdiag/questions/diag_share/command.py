@@ -52,7 +52,7 @@ def _measure(
     progress: "Telling",
 ) -> "DiagShare":
     """One measurement per target, in order; an interruption ends the series with what it has."""
-    from hessdiag.questions.common.pieces import below
+    from hessdiag.questions.common.runs.pieces import below
     from hessdiag.questions.diag_share.measure import diag_share
     from hessdiag.questions.diag_share.trajectory import diag_share_along
 

@@ -21,12 +21,12 @@ from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate, share_witness
 from hessdiag.questions.common.described import described, examined
-from hessdiag.questions.common.outlay import Outlay, outlay
-from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance
-from hessdiag.questions.common.resume import kept_pieces
+from hessdiag.questions.common.runs.outlay import Outlay, outlay
+from hessdiag.questions.common.runs.pieces import Pieces
+from hessdiag.questions.common.runs.progress import Progress, silent
+from hessdiag.questions.common.runs.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.diag_share import rows as rows_of
 from hessdiag.questions.diag_share.baselines import baselines

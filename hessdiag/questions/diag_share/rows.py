@@ -17,8 +17,8 @@ from hessdiag.machine import processes
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
-from hessdiag.questions.common.pieces import Arrays, Pieces
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.runs.pieces import Arrays, Pieces
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.statistics import sampling
 
 Floats = NDArray[np.float64]

@@ -19,14 +19,14 @@ from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate
 from hessdiag.questions.common.described import described, examined
-from hessdiag.questions.common.forecast import foreseen
 from hessdiag.questions.common.inertia import inertia
-from hessdiag.questions.common.outlay import Basis, basis, outlay
-from hessdiag.questions.common.pieces import on_disk
-from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance, Status
-from hessdiag.questions.common.resume import kept_pieces
+from hessdiag.questions.common.runs.forecast import foreseen
+from hessdiag.questions.common.runs.outlay import Basis, basis, outlay
+from hessdiag.questions.common.runs.pieces import on_disk
+from hessdiag.questions.common.runs.progress import Progress, silent
+from hessdiag.questions.common.runs.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
 from hessdiag.questions.eigs import vectors

@@ -5,7 +5,7 @@ from typing import Any
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import Distribution
-from hessdiag.questions.common.ensembles import drawn_from
+from hessdiag.questions.common.ensembles.plan import drawn_from
 from hessdiag.questions.forward.result import Target
 
 INITS = ("lecun", "xavier_normal", "he_normal")  # side by side, unless told otherwise

@@ -190,7 +190,7 @@ def _of_built_in(depth: int, width: int, activation: str, options: _Options, out
             _write(options.save, initialized(measured.inits[0], seed))
 
     def unmeasured() -> "Forward":
-        from hessdiag.questions.common.ensembles import built_in
+        from hessdiag.questions.common.ensembles.plan import built_in
         from hessdiag.questions.forward.assemble import unmeasured
 
         return unmeasured(built_in(device, device, seed))

@@ -18,7 +18,7 @@ from hessdiag.nets import activations
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw, draw, law
 from hessdiag.problem.device import device_named
-from hessdiag.questions.common.ensembles import (
+from hessdiag.questions.common.ensembles.plan import (
     Plan,
     Run,
     built_in,
@@ -27,9 +27,9 @@ from hessdiag.questions.common.ensembles import (
     refuse_below,
     until_interrupted,
 )
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.ensembles.square_networks import predict
 from hessdiag.questions.common.provenance import recorded
-from hessdiag.questions.common.square_networks import predict
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.forward.asked import INITS, Asked
 from hessdiag.questions.forward.assemble import assembled, init_ratios
 from hessdiag.questions.forward.gain import FIRST_SHARE, closed_form

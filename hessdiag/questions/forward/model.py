@@ -12,7 +12,7 @@ from hessdiag.nets.reinitialize import WeightLayer
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.described import described
-from hessdiag.questions.common.ensembles import (
+from hessdiag.questions.common.ensembles.plan import (
     Plan,
     Run,
     distinct_inits,
@@ -20,8 +20,8 @@ from hessdiag.questions.common.ensembles import (
     refuse_below,
     until_interrupted,
 )
-from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.forward.asked import INITS, Asked
 from hessdiag.questions.forward.assemble import assembled, init_ratios
 from hessdiag.questions.forward.gain import COARSE, FINE, FIRST_SHARE, search_gain

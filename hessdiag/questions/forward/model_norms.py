@@ -17,7 +17,7 @@ from hessdiag.nets.initializers import Distribution
 from hessdiag.nets.reinitialize import WeightLayer
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.pieces import Arrays, Pieces, digest
+from hessdiag.questions.common.runs.pieces import Arrays, Pieces, digest
 from hessdiag.questions.forward.model_weights import Scales, placed, unit_weights
 from hessdiag.questions.forward.norms import Floats, gathered, interrupt_after
 

@@ -16,8 +16,8 @@ from hessdiag.errors import ComputeError
 from hessdiag.machine import processes
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, draw, source
-from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
-from hessdiag.questions.common.pieces import Arrays, Pieces, digest
+from hessdiag.questions.common.ensembles.statistics import FEWEST_FOR_TAILS, average_stderr, of_few, upper_spread
+from hessdiag.questions.common.runs.pieces import Arrays, Pieces, digest
 from hessdiag.questions.forward.result import RatioStatistics
 
 Floats = NDArray[np.float64]

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 from msgspec import Meta
 
 from hessdiag.fields import Count, NonEmpty, Number, Real, ascending, same_length
-from hessdiag.questions.common.agreement import LogMedianAgreement
-from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.ensembles.agreement import LogMedianAgreement
+from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.result import OPTIONAL, Result
 
 Target = Literal["median", "rms"]

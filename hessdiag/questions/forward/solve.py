@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from hessdiag.machine import processes
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.initializers import Distribution, WeightLaw
-from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.runs.pieces import Pieces
 from hessdiag.questions.forward.gain import Gain, exact_gain, scaled_gain, search_gain
 from hessdiag.questions.forward.layers import LayerGains, exact_layer_gains, scaled_layer_gains, sequential_layer_gains
 from hessdiag.questions.forward.norms import Floats, Stopped, log_ratios

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
-from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import Z_ALLOWED, agreement_findings, interrupted_early, most_severe_first
 from hessdiag.questions.forward.result import Achieved, Forward, InitRatios, LayerGain, Solution

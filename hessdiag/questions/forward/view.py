@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-from hessdiag.questions.common.agreement_view import agreement_fact, agreement_table
+from hessdiag.questions.common.ensembles.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.common.view import computed, subject
 from hessdiag.questions.forward import charts

@@ -11,7 +11,7 @@ from hessdiag.linalg.eigenpairs import in_float64
 from hessdiag.questions.common.certificate import Witness
 from hessdiag.questions.common.inertia import inertia
 from hessdiag.questions.common.operators import Operator
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.spectrum import curves
 from hessdiag.questions.spectrum.curves import NEAR_ZERO
 from hessdiag.questions.spectrum.found import End, Found, zero

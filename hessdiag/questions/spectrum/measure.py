@@ -14,12 +14,12 @@ from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.described import described
-from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
-from hessdiag.questions.common.outlay import Quadrature, outlay, quadrature
-from hessdiag.questions.common.progress import Progress, silent
 from hessdiag.questions.common.provenance import recorded
-from hessdiag.questions.common.resume import kept_pieces
+from hessdiag.questions.common.runs.forecast import Quadratures
+from hessdiag.questions.common.runs.outlay import Quadrature, outlay, quadrature
+from hessdiag.questions.common.runs.progress import Progress, silent
+from hessdiag.questions.common.runs.resume import kept_pieces
 from hessdiag.questions.common.subject import matrix_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.spectrum.exact import exact

@@ -15,12 +15,12 @@ from hessdiag.linalg.eigenpairs import Eigenpairs
 from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.questions.common.certificate import Witness
-from hessdiag.questions.common.forecast import Quadratures
 from hessdiag.questions.common.operators import Products
-from hessdiag.questions.common.outlay import Quadrature
-from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.result import Status
+from hessdiag.questions.common.runs.forecast import Quadratures
+from hessdiag.questions.common.runs.outlay import Quadrature
+from hessdiag.questions.common.runs.pieces import Pieces
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.spectrum import curves
 from hessdiag.questions.spectrum.found import End, Found, zero
 from hessdiag.questions.spectrum.result import Outlier

@@ -186,7 +186,7 @@ def _own(asked: Asked, progress: "Telling") -> "Vanishing":
 
 
 def _nothing_of_own(asked: Asked) -> "Vanishing":
-    from hessdiag.questions.common.ensembles import built_in
+    from hessdiag.questions.common.ensembles.plan import built_in
     from hessdiag.questions.vanishing.measure import SAMPLES, SEEDS, unmeasured
 
     return unmeasured(

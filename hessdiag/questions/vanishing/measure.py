@@ -18,11 +18,18 @@ from hessdiag.nets.activations import activation as named
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.initializers import Distribution, default_init
 from hessdiag.problem.device import device_named
-from hessdiag.questions.common.ensembles import Plan, Run, built_in, drawn_from, refuse_below, until_interrupted
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.ensembles.plan import (
+    Plan,
+    Run,
+    built_in,
+    drawn_from,
+    refuse_below,
+    until_interrupted,
+)
+from hessdiag.questions.common.ensembles.square_networks import predict
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance, Subject
-from hessdiag.questions.common.square_networks import predict
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.vanishing.norms import (
     SquaredNorms,
     affordable_networks,

@@ -19,11 +19,11 @@ from hessdiag.nets.initializers import Distribution
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.ensembles import Plan, Run, drawn_from, refuse_below
-from hessdiag.questions.common.pieces import Arrays
-from hessdiag.questions.common.progress import Progress
+from hessdiag.questions.common.ensembles.plan import Plan, Run, drawn_from, refuse_below
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import ModelSubject, Provenance
+from hessdiag.questions.common.runs.pieces import Arrays
+from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.vanishing.joined import joined
 from hessdiag.questions.vanishing.measure import depth_grid
 from hessdiag.questions.vanishing.network import Network, measure

@@ -11,7 +11,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.block_squares import by_layer, sampled
-from hessdiag.questions.common.pieces import Arrays
+from hessdiag.questions.common.runs.pieces import Arrays
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.vanishing.effective_width import EffectiveWidth, effective_widths
 from hessdiag.questions.vanishing.norms import DENSE_PARAMETERS

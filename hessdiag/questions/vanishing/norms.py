@@ -14,7 +14,7 @@ from hessdiag.machine.shortage import ran_out
 from hessdiag.nets.activations import Activation
 from hessdiag.nets.ahead import drawn_ahead
 from hessdiag.nets.ensemble import Ensemble, Sample
-from hessdiag.questions.common.pieces import Arrays, Pieces
+from hessdiag.questions.common.runs.pieces import Arrays, Pieces
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms
 from hessdiag.questions.vanishing.statistics import norm_statistics

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.vanishing.result import QUANTITIES, DepthAgreement, DepthNorms, Rate, ends, known, statistics_of
 
 FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by

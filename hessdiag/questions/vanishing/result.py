@@ -7,8 +7,8 @@ from typing import ClassVar, Literal, TypeGuard
 
 from hessdiag.curvature.point.result import Kink, Point
 from hessdiag.fields import Count, Number, Real, ascending
-from hessdiag.questions.common.agreement import LogMedianAgreement
-from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.ensembles.agreement import LogMedianAgreement
+from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.result import OPTIONAL, Result
 
 QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from hessdiag.questions.common.ensemble_statistics import FEWEST_FOR_TAILS
+from hessdiag.questions.common.ensembles.statistics import FEWEST_FOR_TAILS
 from hessdiag.questions.vanishing.result import NormStatistics
 
 SMALLEST_SQUARE = float(np.finfo(float).tiny / np.finfo(float).eps)  # a sum of squares below has lost digits or terms

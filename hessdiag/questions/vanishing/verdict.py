@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
-from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.verdict import (
     Finding,
     Level,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hessdiag.questions.common.agreement_view import agreement_fact, agreement_table
+from hessdiag.questions.common.ensembles.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.result import ModelSubject, Subject
 from hessdiag.questions.common.view import computed, subject
 from hessdiag.questions.vanishing import figures

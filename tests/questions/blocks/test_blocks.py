@@ -310,8 +310,8 @@ def _deep_problem():
 
 @pytest.mark.parametrize("probes", [None, 24])
 def test_resumed_blocks_are_those_of_a_run_without_interrupts(probes, tmp_path, monkeypatch):
-    monkeypatch.setattr("hessdiag.questions.common.pieces.SAVE_EVERY", -1.0)
-    monkeypatch.setattr("hessdiag.questions.common.pieces.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.SAVE_SHARE", 1e9)
     monkeypatch.setattr("hessdiag.machine.memory.LARGEST_CHUNK", 8)
     whole, taken = blocks(_deep_problem(), probes=probes), 0
     for _ in range(3):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hessdiag.errors import SpecError
-from hessdiag.questions.common.ensembles import (
+from hessdiag.questions.common.ensembles.plan import (
     Meter,
     Plan,
     distinct_inits,

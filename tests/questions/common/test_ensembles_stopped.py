@@ -8,7 +8,7 @@ from torch import nn
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.chain import measure as chain_module
 from hessdiag.questions.chain.measure import chain
-from hessdiag.questions.common.ensembles import built_in
+from hessdiag.questions.common.ensembles.plan import built_in
 from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.documents import loads
 from hessdiag.questions.forward import norms as forward_norms

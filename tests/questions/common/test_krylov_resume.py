@@ -14,7 +14,7 @@ import torch
 from hessdiag.errors import SpecError
 from hessdiag.machine import cost
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common import pieces as pieces_module
+from hessdiag.questions.common.runs import pieces as pieces_module
 from hessdiag.questions.eigs import measure as eigs_module
 from hessdiag.questions.eigs.measure import eigs
 from hessdiag.questions.spectrum import measure as spectrum_module

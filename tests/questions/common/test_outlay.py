@@ -8,7 +8,7 @@ import torch
 
 from hessdiag.errors import ComputeError
 from hessdiag.machine import memory
-from hessdiag.questions.common import outlay
+from hessdiag.questions.common.runs import outlay
 
 CPU = torch.device("cpu")
 VECTOR = 1_000_000

@@ -14,8 +14,8 @@ import torch
 from hessdiag import Problem, ProblemRequest, forward, forward_model, load_problem, vanishing, vanishing_of
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.machine import capacity
-from hessdiag.questions.common.identity import identity
-from hessdiag.questions.common.pieces import Pieces, PiecesWarning
+from hessdiag.questions.common.runs.identity import identity
+from hessdiag.questions.common.runs.pieces import Pieces, PiecesWarning
 
 FCN = "builtin:fcn(depth={}, channels=4, resolution=7)"
 
@@ -140,7 +140,7 @@ def test_a_damaged_piece_is_computed_again(tmp_path):
 
 def test_no_other_version_is_taken_up(tmp_path, monkeypatch):
     Pieces(tmp_path, {})
-    monkeypatch.setattr("hessdiag.questions.common.pieces.__version__", "0.0.9")
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.__version__", "0.0.9")
     with pytest.raises(SpecError, match=r'hessdiag was "0\.1\.0" and is "0\.0\.9"'):
         Pieces(tmp_path, {})
 
@@ -189,7 +189,7 @@ def test_what_differs_is_named_and_hashes_are_not_shown(tmp_path):
 
 
 def test_a_state_is_replaced_and_counts_its_units(tmp_path, monkeypatch):
-    monkeypatch.setattr("hessdiag.questions.common.pieces.SAVE_EVERY", 0.0)
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.SAVE_EVERY", 0.0)
     state = Pieces(tmp_path, {}).state("loop")
     assert (state.units, state.arrays) == (0, {})
     for units in (1, 2):
@@ -204,7 +204,7 @@ def test_a_state_is_replaced_and_counts_its_units(tmp_path, monkeypatch):
 
 def test_a_state_is_saved_when_enough_work_was_done(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("hessdiag.questions.common.pieces.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.time.monotonic", lambda: now[0])
     state, saved = Pieces(tmp_path, {}).state("loop"), []
 
     def arrays():
@@ -232,7 +232,7 @@ def test_a_full_disk_ends_the_keeping_and_not_the_work(tmp_path, monkeypatch):
     def full(path, fill, first=False):
         raise LoadError(f"cannot write {path.name}: No space left on device.")
 
-    monkeypatch.setattr("hessdiag.questions.common.pieces._write", full)
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces._write", full)
     with pytest.warns(PiecesWarning, match=r"cannot write one.npz: No space .* nothing is kept"):
         assert pieces.get("one", lambda: {"x": np.ones(1)})["x"].tolist() == [1]
     assert pieces.get("two", lambda: {"x": np.ones(1)})["x"].tolist() == [1]

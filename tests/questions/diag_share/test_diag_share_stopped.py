@@ -225,8 +225,8 @@ RESUMED = {"neurons": (None, wide), "rows by products": ("all", wide), "a sample
 
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_resumed_share_is_that_of_a_run_without_interrupts(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("hessdiag.questions.common.pieces.SAVE_EVERY", -1.0)
-    monkeypatch.setattr("hessdiag.questions.common.pieces.SAVE_SHARE", 1e9)
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("hessdiag.questions.common.runs.pieces.SAVE_SHARE", 1e9)
     monkeypatch.setattr("hessdiag.curvature.neuron_space.TANGENT_NUMBERS", 20_000)
     rows, make = RESUMED[name]
     if name == "rows by products":

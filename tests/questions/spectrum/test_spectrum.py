@@ -10,7 +10,7 @@ from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import densities, estimators
 from hessdiag.problem.problem import Problem
 from hessdiag.questions import documents
-from hessdiag.questions.common import outlay
+from hessdiag.questions.common.runs import outlay
 from hessdiag.questions.documents import document
 from hessdiag.questions.spectrum import measure as module
 from hessdiag.questions.spectrum import sampled as sampling

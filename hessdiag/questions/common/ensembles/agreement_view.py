@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from hessdiag.questions.common.agreement import Agreement
+from hessdiag.questions.common.ensembles.agreement import Agreement
 from hessdiag.report.numbers import counted, deviation, number, with_error
 from hessdiag.report.view import Fact, Table
 

@@ -4,7 +4,7 @@ import math
 
 from hessdiag.nets.activations import activation
 from hessdiag.nets.initializers import Distribution, law
-from hessdiag.questions.common.prediction import Theory
+from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.theory.rates import growth, rates
 
 

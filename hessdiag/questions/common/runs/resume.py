@@ -7,8 +7,8 @@ from typing import Any
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.machine import processes
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.identity import identity
-from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.runs.identity import identity
+from hessdiag.questions.common.runs.pieces import Pieces
 
 
 def kept_pieces(

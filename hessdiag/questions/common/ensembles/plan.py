@@ -10,9 +10,9 @@ import torch
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import Distribution, law
 from hessdiag.problem.device import notes
-from hessdiag.questions.common.pieces import Pieces
-from hessdiag.questions.common.progress import Progress
 from hessdiag.questions.common.result import Subject
+from hessdiag.questions.common.runs.pieces import Pieces
+from hessdiag.questions.common.runs.progress import Progress
 
 T = TypeVar("T")
 

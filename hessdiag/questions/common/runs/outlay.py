@@ -14,7 +14,7 @@ from hessdiag.linalg.tridiagonal import LONG, traffic
 from hessdiag.machine import cost, memory, processes
 from hessdiag.machine.sizes import gib
 from hessdiag.machine.work import Work
-from hessdiag.questions.common.pieces import Pieces
+from hessdiag.questions.common.runs.pieces import Pieces
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
 CHECK_BYTES = 93  # of the check of the point, for each parameter

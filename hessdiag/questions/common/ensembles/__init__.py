@@ -1,0 +1,1 @@
+"""What measurements of many random networks share: their plan, statistics, theory, and agreement with it."""
