@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -74,9 +75,9 @@ def python(page):
 
 
 @pytest.mark.parametrize("page", list(filter(python, PAGES)), ids=relative)
-def test_python_blocks_run(page):
-    code = python(page)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+def test_python_blocks_run(page, tmp_path):
+    command, env = [sys.executable, "-c", python(page)], os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
