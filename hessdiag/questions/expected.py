@@ -18,7 +18,6 @@ _WORDS = {
     inspect.VarTupleType: "a list",
     inspect.DictType: "an object",
     inspect.DataclassType: "an object",
-    inspect.TypedDictType: "an object",
 }
 
 _LISTS = (inspect.ListType, inspect.VarTupleType)
@@ -37,17 +36,17 @@ def shown(value: Any) -> str:
 
 
 def expected(kind: type, steps: Sequence[str | int | None]) -> str:
-    """What can stand in a document of a kind after these steps into it.
+    """What can stand where a document holds something of a kind, after these steps into it.
 
-    >>> from hessdiag.questions.diag_share.schema import Document
-    >>> expected(Document, ["result", "layers", 3, "diag_share"]), expected(Document, ["result", "method"])
+    >>> from hessdiag.questions.diag_share.result import DiagShare
+    >>> expected(DiagShare, ["layers", 3, "diag_share"]), expected(DiagShare, ["method"])
     ('a number or null', '"exact" or "rows"')
     """
     return " or ".join(dict.fromkeys(word for one in types_at(kind, steps) for word in _named(one)))
 
 
 def types_at(kind: type, steps: Sequence[str | int | None]) -> list[inspect.Type]:
-    """The types that a document of a kind can have after these steps into it; none where they lead nowhere."""
+    """The types that something of a kind can have after these steps into it; none where they lead nowhere."""
     types = list(_alternatives(inspect.type_info(kind)))
     for step in steps:
         types = [found for one in types for inner in _inside(one, step) for found in _alternatives(inner)]
@@ -59,7 +58,7 @@ def _alternatives(one: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _inside(one: inspect.Type, step: str | int | None) -> Iterator[inspect.Type]:
-    if isinstance(one, (inspect.DataclassType, inspect.TypedDictType)):
+    if isinstance(one, inspect.DataclassType):
         yield from (field.type for field in one.fields if field.encode_name == step)
     elif isinstance(one, _LISTS) and not isinstance(step, str):
         yield one.item_type

@@ -10,7 +10,7 @@ from types import ModuleType
 
 @dataclass(frozen=True)
 class Question:
-    """One question: a package beside this file, with the modules `command`, `measure`, `result`, `verdict`, `view`.
+    """One question: a package here with the modules `command`, `measure`, `metrics`, `result`, `verdict`, `view`.
 
     Attributes:
         name: What the command is called.

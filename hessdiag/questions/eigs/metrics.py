@@ -1,4 +1,4 @@
-"""The numbers of a `eigs` result that gates are usually set on, and what each means."""
+"""The numbers of an `eigs` result that gates are usually set on, and what each means."""
 
 MEANINGS = {
     "largest": "largest eigenvalue, the sharpness",

@@ -1,4 +1,4 @@
-"""The view of an `eigs` document: how sharp is the loss, and which way does it curve down?"""
+"""The view of `eigs`: how sharp is the loss, and which way does it curve down?"""
 
 from collections.abc import Sequence
 
