@@ -132,7 +132,6 @@ def _planned(problem: Problem, rows: int | Literal["all"] | None, seed: int, res
 def _computed(plan: _Plan, seed: int, report: Progress) -> Computed:
     """The rows; after an interrupt, those that are done."""
     operator, pieces = plan.operator, plan.pieces
-    nothing = rows_of.nothing(plan.part.problem, operator.engine)
     try:
         if plan.space is not None:
             return rows_of.by_neurons(operator, plan.space, seed, pieces, report)
@@ -142,7 +141,7 @@ def _computed(plan: _Plan, seed: int, report: Progress) -> Computed:
     except KeyboardInterrupt:  # before the first row
         if processes.together():
             raise
-        return nothing
+        return rows_of.nothing(plan.part.problem, operator.engine)
 
 
 def _enter(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, rows: int, *, exact: bool) -> None:

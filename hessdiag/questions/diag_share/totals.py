@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hessdiag.fields import Interval, Matrix
+from hessdiag.fields import Matrix
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.diag_share.result import LayerShare
 from hessdiag.questions.diag_share.rows import Rows
 from hessdiag.statistics import sampling
+from hessdiag.statistics.intervals import Estimated, EstimatedNumber
 from hessdiag.statistics.sampling import Draw, Ratio, Stratum
 from hessdiag.theory import wigner_ols
 
@@ -21,20 +22,11 @@ Indices = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Described:
-    """A share as results hold it: without error and interval where it is exact, without all of them where unknown."""
-
-    value: float | None
-    stderr: float | None
-    interval: Interval | None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Totals:
     """What rows tell of the whole matrix, as `DiagShare` has it; what they do not tell is `None`."""
 
-    diag_share: Described
-    layer_block_share: Described
+    diag_share: EstimatedNumber
+    layer_block_share: EstimatedNumber
     layer_block_matrix: Matrix | None
     abs_diag_sum: float | None
     abs_sum: float | None
@@ -100,8 +92,8 @@ def summarize(
         for layer, part in zip(layers, parts, strict=True)
     ]
     return Totals(
-        diag_share=_described(_share(units.magnitude, whole, strata, unseen(0, n)), complete),
-        layer_block_share=_described(_share(units.own, whole, strata, unseen(0, n)), complete),
+        diag_share=_estimated(_share(units.magnitude, whole, strata, unseen(0, n)), complete),
+        layer_block_share=_estimated(_share(units.own, whole, strata, unseen(0, n)), complete),
         layer_block_matrix=matrix,
         abs_diag_sum=sampling.total(units.magnitude, strata) if reached else None,
         abs_sum=mass,
@@ -111,7 +103,7 @@ def summarize(
         layers=tuple(
             _layer_share(
                 layers[index],
-                _described(shares[index], complete),
+                _estimated(shares[index], complete),
                 rows=int(counts[index]),
                 mass=float(parts[index].total(units.own)) if parts[index].measured else None,
                 targets=problem.n_targets,
@@ -121,7 +113,7 @@ def summarize(
     )
 
 
-def _layer_share(layer: Layer, share: Described, *, rows: int, mass: float | None, targets: int) -> LayerShare:
+def _layer_share(layer: Layer, share: EstimatedNumber, *, rows: int, mass: float | None, targets: int) -> LayerShare:
     return LayerShare(
         name=layer.name,
         kind=layer.kind,
@@ -240,12 +232,12 @@ def _share(numerator: Floats, denominator: Floats, strata: list[Stratum], unseen
     return None if found is None or (math.isnan(found.value) and not census) else found
 
 
-def _described(share: Ratio | None, complete: bool) -> Described:
-    """Where only the bounds of any share are certain, there is no error either."""
+def _estimated(share: Ratio | None, complete: bool) -> EstimatedNumber:
+    """A share as results hold it; where only the bounds of any share are certain, there is no error either."""
     known = complete or (share is not None and share.interval[0] == share.interval[1])  # all of its rows are there
     sampled = None if known else share
-    return Described(
-        value=None if share is None else share.value,
-        stderr=None if sampled is None or sampled.interval == (0.0, 1.0) else sampled.stderr,
-        interval=None if sampled is None else sampled.interval,
+    return Estimated(
+        None if share is None else share.value,
+        None if sampled is None or sampled.interval == (0.0, 1.0) else sampled.stderr,
+        None if sampled is None else sampled.interval,
     )
