@@ -7,8 +7,8 @@ import numpy as np
 from hessdiag.numbers import counted, number, percent, times, with_interval
 from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.common import output_verdict
+from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
-    Finding,
     checks_findings,
     data_findings,
     most_severe_first,
@@ -36,7 +36,9 @@ def findings(blocks: Blocks) -> list[Finding]:
     if blocks.norm is None:
         return [*found, *_stopped(blocks), *data_findings(blocks.problem)]
     if blocks.norm == 0:
-        return [*found, nothing_there(_nothing_there(), blocks.point)]
+        says = "The Hessian is exactly zero: no layer curves, alone or with another."
+        because = "every block vanishes; a layer whose units are all dead does this"
+        return [*found, nothing_there(says, because, blocks.point)]
     found += _between(blocks)
     if blocks.residual_share is None:
         found.append(_no_split(blocks))
@@ -74,15 +76,6 @@ def _stopped(blocks: Blocks) -> list[Finding]:
 
 def _error(stderr: float | None) -> str:
     return f" (standard error {percent(stderr)})" if stderr else ""
-
-
-def _nothing_there() -> Finding:
-    return Finding(
-        "bad",
-        "The Hessian is exactly zero: no layer curves, alone or with another.",
-        "every block vanishes; a layer whose units are all dead does this",
-        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
-    )
 
 
 def _between(blocks: Blocks) -> list[Finding]:

@@ -4,7 +4,8 @@ import math
 
 from hessdiag.numbers import counted, number, of_log, percent, times_of_log
 from hessdiag.questions.chain.result import Chain, Plateau
-from hessdiag.questions.common.verdict import Finding, Level, agreement_findings, most_severe_first
+from hessdiag.questions.common.result import Finding, Level
+from hessdiag.questions.common.verdict import agreement_findings, most_severe_first
 
 GONE = math.log(1e-2)  # a typical entry of the gradient below this has vanished
 SUBTLE = math.log(0.5)

@@ -2,19 +2,13 @@
 
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, ParamSpec
+from typing import ParamSpec
 
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.result import Point
 from hessdiag.numbers import counted, deviation, number
 from hessdiag.questions.common.ensembles.agreement import A, farthest
-from hessdiag.questions.common.result import Finding as Finding
-from hessdiag.questions.common.result import Level as Level
-from hessdiag.questions.common.result import ModelSubject
-from hessdiag.questions.common.result import Status as Status
-
-if TYPE_CHECKING:
-    from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.result import Finding, Level, ModelSubject
 
 P = ParamSpec("P")
 
@@ -76,10 +70,11 @@ def checks_findings(
     return findings
 
 
-def nothing_there(usual: Finding, point: Point | None) -> Finding:
-    """What a Hessian that vanishes means: the usual, but at a kink it vanishes on one side only, for all that is known."""
+def nothing_there(says: str, because: str, point: Point | None) -> Finding:
+    """What a matrix that vanishes means; but at a kink it vanishes on one side only, for all that is known."""
     if point is None or point.beside is None:
-        return usual
+        remedy = "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU"
+        return Finding("bad", says, because, remedy)
     return Finding(
         "warn",
         "On this piece beside the kink every product vanishes; on another side it need not.",
@@ -187,10 +182,9 @@ def underflow_findings(typical: float, said: str, dtype: str) -> list[Finding]:
     ]
 
 
-def data_findings(problem: "Problem | ModelSubject") -> list[Finding]:
+def data_findings(problem: ModelSubject) -> list[Finding]:
     """What to keep in mind of the data."""
-    made_up = problem.synthetic if isinstance(problem, ModelSubject) else problem.source.get("synthetic")
-    if not made_up:
+    if not problem.synthetic:
         return []
     return [
         Finding(

@@ -32,7 +32,9 @@ def findings(share: DiagShare) -> list[Finding]:
     if share.diag_share is None:
         return [*found, _too_early(share), *_negative_curvature(share), *data_findings(share.problem)]
     if share.abs_sum == 0 or math.isnan(share.diag_share):
-        return [*found, nothing_there(_nothing_there(), share.point)]
+        says = "The Hessian is exactly zero: second-order information is gone, and so is the gradient's way out."
+        because = "every computed row vanishes; a layer whose units are all dead does this"
+        return [*found, nothing_there(says, because, share.point)]
     found += _still_layers(share)
     found.append(_headline(share, share.diag_share))
     found += _negative_curvature(share)
@@ -51,15 +53,6 @@ def _too_early(share: DiagShare) -> Finding:
         "The run ended before the share of the whole could be told.",
         f"{share.rows:,} rows were computed; {missing} of {counted(len(share.layers), 'layer')} are not measured",
         "let it run longer, or ask for fewer rows: --rows",
-    )
-
-
-def _nothing_there() -> Finding:
-    return Finding(
-        "bad",
-        "The Hessian is exactly zero: second-order information is gone, and so is the gradient's way out.",
-        "every computed row vanishes; a layer whose units are all dead does this",
-        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
     )
 
 

@@ -25,7 +25,9 @@ def findings(eigs: Eigs) -> list[Finding]:
         return [*found, *data_findings(eigs.problem)]
     found += _convergence(eigs)
     if eigs.ritz_range is None or max(map(abs, eigs.ritz_range)) <= eigs.rounding:
-        return [*found, nothing_there(_nothing_there(), eigs.point), *data_findings(eigs.problem)]
+        says = "The Hessian is zero: there is no curvature to follow or to fear."
+        because = "every eigenvalue vanishes; a network whose units are all dead does this"
+        return [*found, nothing_there(says, because, eigs.point), *data_findings(eigs.problem)]
     found += _negative_curvature(eigs)
     found += _sharpness(eigs)
     found += _gradient(eigs)
@@ -34,15 +36,6 @@ def findings(eigs: Eigs) -> list[Finding]:
     found += zero_rows_findings(eigs.zero_rows, eigs.untouched, eigs.parameters)
     found += data_findings(eigs.problem)
     return found
-
-
-def _nothing_there() -> Finding:
-    return Finding(
-        "bad",
-        "The Hessian is zero: there is no curvature to follow or to fear.",
-        "every eigenvalue vanishes; a network whose units are all dead does this",
-        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
-    )
 
 
 def _convergence(eigs: Eigs) -> list[Finding]:

@@ -35,7 +35,9 @@ def findings(spectrum: Spectrum) -> list[Finding]:
     if spectrum.frobenius == 0:
         if spectrum.loss_in_output == "linear":
             return [*found, output_verdict.linear_finding(spectrum.problem)]
-        return [*found, nothing_there(_nothing_there(spectrum), spectrum.point)]
+        says = f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is."
+        because = "all its products vanish; a layer whose units are all dead does this"
+        return [*found, nothing_there(says, because, spectrum.point)]
     found += _ends(spectrum)
     found.append(_signs(spectrum))
     found += _resolution(spectrum)
@@ -71,15 +73,6 @@ def _stopped(spectrum: Spectrum) -> list[Finding]:
             Finding("note", f"The {WORDS[spectrum.operator]} is certain to have a negative eigenvalue.", proof.why, use)
         )
     return found
-
-
-def _nothing_there(spectrum: Spectrum) -> Finding:
-    return Finding(
-        "bad",
-        f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is.",
-        "all its products vanish; a layer whose units are all dead does this",
-        "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU",
-    )
 
 
 def _ends(spectrum: Spectrum) -> list[Finding]:

@@ -5,9 +5,8 @@ from dataclasses import replace
 
 from hessdiag.numbers import counted, factor, factor_of_log, number, percent, times
 from hessdiag.questions.common.ensembles.prediction import Theory
+from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import (
-    Finding,
-    Level,
     agreement_findings,
     checks_findings,
     interrupted_early,

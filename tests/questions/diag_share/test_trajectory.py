@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hessdiag.errors import SpecError
-from hessdiag.questions.common.verdict import Finding
+from hessdiag.questions.common.result import Finding
 from hessdiag.questions.diag_share import verdict as verdict_of_one
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.diag_share.trajectory import (
