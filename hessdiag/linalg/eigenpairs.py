@@ -1,6 +1,7 @@
 """Pairs at both ends of a spectrum: what is known of them, those of a matrix at hand, and of one with zeros added."""
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -49,6 +50,10 @@ class Eigenpairs:
     spectrum: Tensor | None
     interrupted: bool
     ritz_range: tuple[float, float]
+
+    def bound(self, index: int) -> Literal["lower", "upper"] | None:
+        """Of the eigenvalue of its rank, which bound a pair that has not converged is; `None` of one that has."""
+        return None if bool(self.converged[index]) else "upper" if index < self.lowest else "lower"
 
 
 def ends(size: int, lowest: int, highest: int) -> Tensor:

@@ -9,6 +9,7 @@ from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.common import output_verdict
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
+    CAN_USE_IT,
     checks_findings,
     data_findings,
     most_severe_first,
@@ -209,7 +210,7 @@ def _proven(blocks: Blocks, because: str) -> Finding:
         "note",
         f"Negative curvature is certain: {blocks.negative_certificate.why}.",
         because,
-        "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG; hessdiag eigs for the directions",
+        f"{CAN_USE_IT}; hessdiag eigs for the directions",
     )
 
 

@@ -5,7 +5,13 @@ from hessdiag.questions.bounds.proof import contradicted
 from hessdiag.questions.bounds.result import NAMES, Bounds
 from hessdiag.questions.common.certificate import SLACK
 from hessdiag.questions.common.result import Finding
-from hessdiag.questions.common.verdict import checks_findings, data_findings, most_severe_first, zero_rows_findings
+from hessdiag.questions.common.verdict import (
+    CAN_USE_IT,
+    checks_findings,
+    data_findings,
+    most_severe_first,
+    zero_rows_findings,
+)
 
 LOOSE = 3.0  # times the measured reach
 
@@ -82,7 +88,7 @@ def _certificate(bounds: Bounds) -> Finding:
             "note",
             "Negative curvature is certain: the Hessian has a negative eigenvalue.",
             proof.why,
-            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
+            CAN_USE_IT,
         )
     if "exclude" in proof.why:
         return Finding(

@@ -16,6 +16,7 @@ from hessdiag.machine.work import Work
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
+from hessdiag.questions.common.runs.forecast import NOTHING
 from hessdiag.questions.common.runs.outlay import Outlay
 from hessdiag.questions.common.runs.pieces import Arrays, Pieces
 from hessdiag.questions.common.runs.progress import Progress
@@ -26,7 +27,6 @@ Floats = NDArray[np.float64]
 OF_AN_OBJECT = 500  # bytes of a few small arrays beside their numbers
 FOLDING = 13  # numbers held of each that is folded: itself, three kinds of it, and these in three more copies
 LARGEST_PORTION = 256  # vectors a pass, where each pass rebuilds the graphs of several batches
-NOTHING_MORE = Work()
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def sampled(
     seed: int,
     report: Progress | None = None,
     pieces: Pieces | None = None,
-    then: Work = NOTHING_MORE,
+    then: Work = NOTHING,
 ) -> Squares:
     """Samples from random signs on one layer at a time: E |(K v)_l|^2 = |K_lm|_F^2 and E v'Hv = tr H_mm.
 

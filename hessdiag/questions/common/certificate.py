@@ -7,6 +7,11 @@ from hessdiag.fields import Number
 from hessdiag.numbers import number
 
 SLACK = 1e-5  # relative: what rounding in float32 may do to a bound or a share
+# What an eigensolver's lowest value is, and what is said where it is not below zero.
+OF_RITZ_VECTORS = "v'Hv < 0 for the lowest Ritz vector v"
+OF_ALL = "all eigenvalues are known"
+NONE_FOUND = "no v'Hv < 0 beyond rounding was found, which does not prove that there is none"
+NONE_OF_ALL = f"{OF_ALL}, and none is negative beyond rounding"
 UNTRUSTED = "a self-check of the products failed: nothing is proven"
 
 

@@ -14,6 +14,8 @@ P = ParamSpec("P")
 
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
 NOT_MEASURED = "nothing was measured before the interrupt"
+CAN_USE_IT = "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG"
+REVIVAL = "drop constant inputs; for dead units, wider layers or leaky ReLU"
 Z_ALLOWED = 4.0  # standard errors from exact theory
 # The smallest normal number over the relative rounding error: below, products lose digits to underflow.
 UNDERFLOW = {"float64": 2.0**-970, "float32": 2.0**-103, "bfloat16": 2.0**-119, "float16": 2.0**-4}
@@ -155,7 +157,7 @@ def zero_rows_findings(zero_rows: int, untouched: int, parameters: int) -> list[
                 "note",
                 f"{still:,} of the Hessian's {counted(parameters, 'row')} {are} exactly zero here.",
                 "their products with random vectors vanish, as those of dead units and of inputs that are always zero do; they were left out of the computation, and count as zero",
-                "drop constant inputs; for dead units, wider layers or leaky ReLU",
+                REVIVAL,
             )
         )
     return found

@@ -6,6 +6,8 @@ from dataclasses import replace
 from hessdiag.numbers import counted, number, percent, times
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import (
+    CAN_USE_IT,
+    REVIVAL,
     checks_findings,
     data_findings,
     most_severe_first,
@@ -137,7 +139,7 @@ def _negative_curvature(share: DiagShare) -> list[Finding]:
             "note",
             f"Negative curvature is certain: {some} of the diagonal is negative.",
             f"a negative H_ii is the curvature along one parameter: down to {number(share.negative_entry, 2)} of its row's absolute sum",
-            "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
+            CAN_USE_IT,
         )
     ]
 
@@ -189,7 +191,7 @@ def _zero_rows(share: DiagShare) -> list[Finding]:
             "note",
             f"{percent(share.zero_rows)} of the Hessian's rows are entirely zero.",
             "dead units, inputs that are always zero, tokens that the batch lacks, or parameters that the loss does not reach; d counts them, so 1/d is lower than it seems",
-            "drop constant inputs; for dead units, wider layers or leaky ReLU",
+            REVIVAL,
         )
     ]
 

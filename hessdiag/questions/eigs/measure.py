@@ -17,7 +17,15 @@ from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs, smallest_basi
 from hessdiag.linalg.tridiagonal import inner, safe_norm
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.certificate import Certificate, Witness, certificate
+from hessdiag.questions.common.certificate import (
+    NONE_FOUND,
+    NONE_OF_ALL,
+    OF_ALL,
+    OF_RITZ_VECTORS,
+    Certificate,
+    Witness,
+    certificate,
+)
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.inertia import inertia
 from hessdiag.questions.common.provenance import recorded
@@ -355,12 +363,7 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
 
 def _certificate(pairs: Eigenpairs, slope: _Slope, *, trusted: bool) -> Certificate:
     """From every v'Hv that the run has formed: of all its Ritz vectors, wanted or not, and of the gradient."""
-    if pairs.spectrum is None:
-        says = "v'Hv < 0 for the lowest Ritz vector v"
-        otherwise = "no v'Hv < 0 beyond rounding was found, which does not prove that there is none"
-    else:
-        says = "all eigenvalues are known"
-        otherwise = "all eigenvalues are known, and none is negative beyond rounding"
+    says, otherwise = (OF_RITZ_VECTORS, NONE_FOUND) if pairs.spectrum is None else (OF_ALL, NONE_OF_ALL)
     witnesses = [Witness(pairs.ritz_range[0], says, pairs.rounding)]
     if slope.curvature is not None:
         margin = max(pairs.rounding, slope.noise)

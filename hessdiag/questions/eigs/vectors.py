@@ -27,7 +27,7 @@ def eigenpairs(
             eigenvalue=float(pairs.values[index]),
             residual=float(pairs.residuals[index]),
             converged=bool(pairs.converged[index]),
-            bound=None if bool(pairs.converged[index]) else "upper" if index < pairs.lowest else "lower",
+            bound=pairs.bound(index),
             gradient_overlap=None if cosines is None else float(cosines[index]),
             layer_weights=tuple(weights[index].tolist()),
         )

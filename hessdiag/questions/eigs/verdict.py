@@ -3,6 +3,7 @@
 from hessdiag.numbers import counted, number, percent
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
+    CAN_USE_IT,
     checks_findings,
     data_findings,
     most_severe_first,
@@ -88,24 +89,21 @@ def _negative_curvature(eigs: Eigs) -> list[Finding]:
 
 def _proven(eigs: Eigs) -> Finding:
     """How deep it is beside the largest eigenvalue, where both are known and not mere bounds."""
-    proof, use = (
-        eigs.negative_certificate,
-        "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG",
-    )
+    proof = eigs.negative_certificate
     low = next((pair for pair in eigs.lowest[:1] if pair.bound is None), None)
     high = next((pair for pair in eigs.highest[-1:] if pair.bound is None), None)
     if low is None:
         says = f"Negative curvature is proven: the lowest eigenvalue is at or below {number(proof.bound, 4)}."
-        return Finding("note", says, proof.why, use)
+        return Finding("note", says, proof.why, CAN_USE_IT)
     if high is None or high.eigenvalue <= 0:
-        return Finding("note", f"Negative curvature is proven: {number(low.eigenvalue, 4)}.", proof.why, use)
+        return Finding("note", f"Negative curvature is proven: {number(low.eigenvalue, 4)}.", proof.why, CAN_USE_IT)
     depth = -low.eigenvalue / high.eigenvalue
     strong = depth >= COMPARABLE
     return Finding(
         "note",
         f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {number(low.eigenvalue, 4)}, {percent(depth)} of the largest.",
         f"{proof.why}: an eigenvalue is at or below {number(proof.bound, 4)}",
-        use if strong else "follow it if the loss has stalled: then it is the way down",
+        CAN_USE_IT if strong else "follow it if the loss has stalled: then it is the way down",
     )
 
 

@@ -8,7 +8,7 @@ from hessdiag.curvature.support import Support
 from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import in_float64
-from hessdiag.questions.common.certificate import Witness
+from hessdiag.questions.common.certificate import OF_ALL, Witness
 from hessdiag.questions.common.inertia import inertia
 from hessdiag.questions.common.operators import Operator
 from hessdiag.questions.common.runs.progress import Progress
@@ -46,7 +46,7 @@ def exact(part: Support, matrix: Operator, *, ends: int, steps: int, report: Pro
         method="exact",
         lowest=End(low, is_bound=False),
         highest=End(high, is_bound=False),
-        witness=Witness(float(values[0]), "all eigenvalues are known", rounding),
+        witness=Witness(float(values[0]), OF_ALL, rounding),
         outliers=tuple(Outlier(float(value), None, True, None) for value in outliers),
         hvps=m,
         status="ok",

@@ -1,5 +1,6 @@
 """What a way to the eigenvalues found, and how it becomes a result."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +9,7 @@ from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.support import Restricted
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import ROUNDING
-from hessdiag.questions.common.certificate import Certificate, Witness, certificate
+from hessdiag.questions.common.certificate import NONE_FOUND, NONE_OF_ALL, Certificate, Witness, certificate
 from hessdiag.questions.common.described import examined
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
@@ -16,13 +17,8 @@ from hessdiag.questions.common.result import ModelSubject, Provenance, Status
 from hessdiag.questions.common.verdict import NOT_MEASURED
 from hessdiag.questions.spectrum import curves
 from hessdiag.questions.spectrum.curves import UNMEASURED
-from hessdiag.questions.spectrum.result import Outlier, Semicircle, Spectrum, semicircle
+from hessdiag.questions.spectrum.result import Outlier, Semicircle, Spectrum
 from hessdiag.statistics.intervals import EstimatedNumber
-
-_NOT_FOUND = {
-    "exact": "all eigenvalues are known, and none is negative beyond rounding",
-    "slq": "no v'Hv < 0 beyond rounding was found, which does not prove that there is none",
-}
 
 
 @dataclass(frozen=True)
@@ -143,11 +139,17 @@ def spectrum_of(found: Found, setting: Setting) -> Spectrum:
 
 
 def _theory(found: Found, setting: Setting) -> Semicircle | None:
-    trace, frobenius = found.trace.value, found.frobenius.value
-    return None if trace is None or frobenius is None else semicircle(trace, frobenius, setting.parameters)
+    """The semicircle of trace and Frobenius norm: its radius is twice the eigenvalues' standard deviation."""
+    trace, frobenius, n = found.trace.value, found.frobenius.value, setting.parameters
+    if trace is None or frobenius is None:
+        return None
+    mean = trace / n
+    radius = 2 * math.sqrt(max(frobenius**2 / n - mean**2, 0.0))
+    return Semicircle(mean - radius, mean + radius)
 
 
 def _certificate(found: Found, trusted: bool) -> Certificate:
     if found.witness is None:
         return Certificate(False, None, NOT_MEASURED)
-    return certificate([found.witness], trusted=trusted, otherwise=_NOT_FOUND[found.method])
+    otherwise = NONE_OF_ALL if found.method == "exact" else NONE_FOUND
+    return certificate([found.witness], trusted=trusted, otherwise=otherwise)

@@ -1,6 +1,5 @@
 """The spectrum of a matrix as numbers: what the function returns, and what a document holds."""
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -198,10 +197,3 @@ class Spectrum(Measured):
     eigenvalues: Numbers | None
     hvps: Count | None
     engine: str = ""
-
-
-def semicircle(trace: float, frobenius: float, parameters: int) -> Semicircle:
-    """The semicircle of a trace and a Frobenius norm: its radius is twice the eigenvalues' standard deviation."""
-    mean = trace / parameters
-    radius = 2 * math.sqrt(max(frobenius**2 / parameters - mean**2, 0.0))
-    return Semicircle(mean - radius, mean + radius)

@@ -14,7 +14,7 @@ from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import Eigenpairs
 from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
-from hessdiag.questions.common.certificate import Witness
+from hessdiag.questions.common.certificate import OF_RITZ_VECTORS, Witness
 from hessdiag.questions.common.operators import Products
 from hessdiag.questions.common.result import Status
 from hessdiag.questions.common.runs.forecast import Quadratures
@@ -28,7 +28,6 @@ from hessdiag.statistics import intervals
 from hessdiag.statistics.intervals import Average, Estimated, EstimatedNumber
 
 TOLERANCE = 1e-3  # relative residual of the extreme pairs
-_LOWEST_RITZ = "v'Hv < 0 for the lowest Ritz vector v"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +92,7 @@ def sampled(asked: Sampling) -> Found:
         steps=density.nodes.shape[1],
         lowest=End(min(low, *loose, math.inf), is_bound=not (pairs.lowest and bool(done[0]))),
         highest=End(max(high, *loose, -math.inf), is_bound=not bool(done[-1])),
-        witness=Witness(least, _LOWEST_RITZ, rounding),
+        witness=Witness(least, OF_RITZ_VECTORS, rounding),
         outliers=_outliers(pairs),
         hvps=pairs.products + density.products + trace.products,
         status=status,
@@ -194,7 +193,7 @@ def _stopped(asked: Sampling, pairs: Eigenpairs) -> Found:
     return Found(
         lowest=End(min(values), is_bound=not (pairs.lowest and bool(pairs.converged[0]))),
         highest=End(max(values), is_bound=not (pairs.highest and bool(pairs.converged[-1]))),
-        witness=Witness(low, _LOWEST_RITZ, zero(asked.matrix, max(abs(low), abs(high)))),
+        witness=Witness(low, OF_RITZ_VECTORS, zero(asked.matrix, max(abs(low), abs(high)))),
         outliers=_outliers(pairs),
         hvps=pairs.products,
     )
@@ -206,7 +205,7 @@ def _outliers(pairs: Eigenpairs) -> tuple[Outlier, ...]:
             eigenvalue=float(pairs.values[index]),
             residual=float(pairs.residuals[index]),
             converged=bool(pairs.converged[index]),
-            bound=None if bool(pairs.converged[index]) else "upper" if index < pairs.lowest else "lower",
+            bound=pairs.bound(index),
         )
         for index in range(len(pairs.values))
     )
