@@ -51,23 +51,29 @@ def factor(value: float | None, digits: int = 3) -> str:
     return MISSING if value is None or math.isnan(value) else f"×{number(value, digits)}"
 
 
-def factor_of_log(log: float, stderr: float | None) -> str:
+def factor_of_log(log: float | None, stderr: float | None) -> str:
     """A factor given by its natural logarithm, with its standard error.
 
     >>> factor_of_log(-0.03927, 0.0018), factor_of_log(-0.43, None), factor_of_log(0.004183, None)
     ('×0.9615 ± 0.0017', '×0.6505', '×1.00419')
+    >>> factor_of_log(None, None)
+    '–'
     """
+    if log is None:
+        return MISSING
     value = math.exp(min(log, 700.0))
     digits = 3 - math.floor(math.log10(max(abs(log), 1e-6))) if abs(log) < 1 else 4  # three of the logarithm itself
     return f"×{with_error(value, value * stderr if stderr else None, digits)}"
 
 
-def p_value(p: float) -> str:
+def p_value(p: float | None) -> str:
     """How likely chance alone does this.
 
     >>> p_value(0.0312), p_value(1e-20)
     ('p = 0.031', 'p < 1e-9')
     """
+    if p is None:
+        return f"p = {MISSING}"
     return f"p = {number(p, 2)}" if p >= SMALLEST_P else f"p < {number(SMALLEST_P, 1)}"
 
 

@@ -2,11 +2,10 @@
 
 from dataclasses import replace
 
-from report import example_documents
-
 from hessdiag.questions import documents
+from tests.documents import document
 
 
 def fake_share(status="ok", **changes):
     """A result with the numbers of the example document."""
-    return replace(documents.read(example_documents.diag_share(2)), status=status, **changes)
+    return replace(documents.read(document("diag-share")), status=status, **changes)

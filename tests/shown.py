@@ -1,31 +1,29 @@
 """Documents of every question, by the names that tests of what is shown go by."""
 
-from report import example_documents
+from tests.documents import document, of_layers
 
 DOCUMENTS = {
-    "exact": lambda: example_documents.diag_share(),
-    "sampled": lambda: example_documents.diag_share(4, sampled=True, trajectory=True),
-    "one-layer": lambda: example_documents.diag_share(1),
-    "vanishing": lambda: example_documents.vanishing(),
-    "vanishing-model": lambda: example_documents.vanishing_model(),
-    "eigs": lambda: example_documents.eigs(),
-    "eigs-exact": lambda: example_documents.eigs(30, exact=True),
-    "blocks": lambda: example_documents.blocks(4),
-    "blocks-exact": lambda: example_documents.blocks(16, exact=True),
-    "blocks-objective": lambda: example_documents.blocks(1, objective=True),
-    "spectrum": lambda: example_documents.spectrum(),
-    "spectrum-exact": lambda: example_documents.spectrum(exact=True),
-    "bounds": lambda: example_documents.bounds(30),
-    "bounds-sketch": lambda: example_documents.bounds(sketch=True),
-    "chain": lambda: example_documents.chain(),
-    "chain-of-one": lambda: example_documents.chain(1, normal=True),
-    "forward": lambda: example_documents.forward(),
-    "forward-many": lambda: example_documents.forward(
-        3, ("lecun", "he_normal", "orthogonal", "he_uniform", "lecun_normal"), solved=True
-    ),
-    "forward-model": lambda: example_documents.forward_model(),
-    "forward-layers": lambda: example_documents.forward_layers(),
-    "shallow": lambda: example_documents.vanishing(2),
+    "exact": lambda: document("diag-share"),
+    "sampled": lambda: document("diag-share-trajectory"),
+    "one-layer": lambda: document("diag-share-one"),
+    "vanishing": lambda: document("vanishing"),
+    "vanishing-model": lambda: document("vanishing-model"),
+    "eigs": lambda: document("eigs"),
+    "eigs-exact": lambda: of_layers(document("eigs-exact"), 30),
+    "blocks": lambda: of_layers(document("blocks"), 4),
+    "blocks-exact": lambda: of_layers(document("blocks-exact"), 16),
+    "blocks-objective": lambda: document("blocks-objective"),
+    "spectrum": lambda: document("spectrum"),
+    "spectrum-exact": lambda: document("spectrum-exact"),
+    "bounds": lambda: of_layers(document("bounds"), 30),
+    "bounds-sketch": lambda: document("bounds-sketch"),
+    "chain": lambda: document("chain"),
+    "chain-of-one": lambda: document("chain-one"),
+    "forward": lambda: document("forward"),
+    "forward-many": lambda: document("forward-solve"),
+    "forward-model": lambda: document("forward-model"),
+    "forward-layers": lambda: document("forward-layers"),
+    "shallow": lambda: document("vanishing-shallow"),
 }
 
 

@@ -68,9 +68,9 @@ def test_version_of_the_driver(monkeypatch, text, expected):
 
 def test_pages_say_it():
     from hessdiag.questions.pages import render
-    from tests.report.example_documents import diag_share
+    from tests.documents import document
 
-    doc = diag_share()
+    doc = document("diag-share")
     doc["provenance"] |= {
         "arithmetic": {"float32": "IEEE", "set_aside": ["tf32 in convolutions on a GPU"], "repeatable": False},
         "gpu": {"driver": "580.65.06", "cuda": "13.0", "cudnn": None},

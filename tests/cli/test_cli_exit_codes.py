@@ -125,10 +125,10 @@ def test_nan_violates_a_gate_from_either_side(hessdiag, fake):
 def test_a_baseline_is_compared(hessdiag, fake):
     assert hessdiag("diag-share", MODEL, "-o", "before.json").code == 0
     assert hessdiag("diag-share", MODEL, "--baseline", "before.json").code == 0
-    fake.result = fake_share(diag_share=0.0123 * 1.2)
+    fake.result = fake_share(diag_share=1.2 * fake_share().diag_share)
     outcome = hessdiag("diag-share", MODEL, "--baseline", "before.json")
     assert outcome.code == 1
-    assert "gate: diag_share went from 0.0123" in outcome.err
+    assert "gate: diag_share went from 0.0716958" in outcome.err
     assert hessdiag("diag-share", MODEL, "--baseline", "before.json", "--max-change", "30%").code == 0
 
 

@@ -1,11 +1,11 @@
 import math
 
 import pytest
-from report import example_documents
 
 from hessdiag.cli.gates import Gate, changes, parse, parse_change, violations
 from hessdiag.errors import SpecError
 from hessdiag.questions.registry import QUESTIONS
+from tests.documents import document
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,13 @@ def test_violations(gate, violated):
 
 def test_an_unknown_metric_is_answered_with_near_ones():
     with pytest.raises(SpecError, match="near are diag_share"):
-        violations(example_documents.diag_share()["result"], [parse("diag_shear < 1")])
+        violations(document("diag-share")["result"], [parse("diag_shear < 1")])
 
 
 @pytest.mark.parametrize("metric", ["method", "layers", "trajectory.x"])
 def test_text_and_tables_are_no_metrics(metric):
     with pytest.raises(SpecError, match="no number"):
-        violations(example_documents.diag_share()["result"], [parse(f"{metric} < 1")])
+        violations(document("diag-share")["result"], [parse(f"{metric} < 1")])
 
 
 @pytest.mark.parametrize(
@@ -66,19 +66,19 @@ def test_text_and_tables_are_no_metrics(metric):
      (None, 1.0, 1), (None, None, 0), (-1.2, -1.0, 1)],
 )  # fmt: skip
 def test_changes(now, before, count):
-    doc, baseline = example_documents.diag_share(), example_documents.diag_share()
+    doc, baseline = document("diag-share"), document("diag-share")
     doc["result"]["diag_share"], baseline["result"]["diag_share"] = now, before
     assert len(changes(doc, baseline, 0.1)) == count
 
 
 def test_a_baseline_of_another_command_is_refused():
     with pytest.raises(SpecError, match="vanishing"):
-        changes(example_documents.diag_share(), example_documents.vanishing(), 0.1)
+        changes(document("diag-share"), document("vanishing"), 0.1)
 
 
 def test_every_command_with_a_report_has_headline_numbers_that_exist():
     assert all(asked.headlines for asked in QUESTIONS)
-    for doc in (example_documents.diag_share(), example_documents.eigs(), example_documents.vanishing()):
+    for doc in (document("diag-share"), document("eigs"), document("vanishing")):
         assert changes(doc, doc, 0.0) == []
 
 

@@ -9,10 +9,10 @@ import subprocess
 import sys
 
 import pytest
-from report import example_documents
 
 from hessdiag.cli.main import COMMANDS
 from hessdiag.report.document import dumps
+from tests.documents import document, of_layers
 
 
 def python(code, *args, cwd=None, **environment):
@@ -93,9 +93,9 @@ def _children_seconds():
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("make", [example_documents.diag_share, example_documents.vanishing])
-def test_report_works_where_torch_is_absent(tmp_path, make):
-    (tmp_path / "r.json").write_text(dumps(make()), "utf-8")
+@pytest.mark.parametrize("name", ["diag-share", "vanishing"])
+def test_report_works_where_torch_is_absent(tmp_path, name):
+    (tmp_path / "r.json").write_text(dumps(document(name)), "utf-8")
     code = "import sys; sys.modules['torch'] = None\nfrom hessdiag.cli.main import run\nsys.exit(run(sys.argv[1:]))"
     outcome = python(code, "report", "r.json", "-o", "r.html", cwd=tmp_path)
     assert outcome.returncode == 0, outcome.stderr
@@ -140,7 +140,7 @@ def test_ctrl_c_ends_with_130_and_one_line():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes")
 def test_a_reader_that_leaves_is_no_error(tmp_path):
-    (tmp_path / "r.json").write_text(dumps(example_documents.diag_share(128)), "utf-8")
+    (tmp_path / "r.json").write_text(dumps(of_layers(document("diag-share"), 128)), "utf-8")
     code = "import sys; from hessdiag.cli.main import run; sys.exit(run(['report', 'r.json', '--format', 'html']))"
     process = subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path

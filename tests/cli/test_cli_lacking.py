@@ -15,7 +15,7 @@ from hessdiag.errors import SpecError
 from hessdiag.packages import lacking
 from hessdiag.questions.common.runs.pieces import Pieces
 
-DOCUMENT = str(Path(__file__).parents[1] / "report/documents/blocks-objective.json")
+DOCUMENT = str(Path(__file__).parents[1] / "documents/blocks-objective.json")
 LACK = """
 import sys
 name, *args = sys.argv[1:]

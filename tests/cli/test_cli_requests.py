@@ -84,16 +84,15 @@ def test_an_interrupted_trajectory_keeps_what_it_has(hessdiag, fake):
 
 
 def test_vanishing_passes_its_options_on(hessdiag, monkeypatch):
-    from report import example_documents
-
     from hessdiag.questions import documents
     from hessdiag.questions.vanishing import measure as measuring
+    from tests.documents import document
 
     calls = []
 
     def measure(**options):
         calls.append(options)
-        return documents.read(example_documents.vanishing(8))
+        return documents.read(document("vanishing-shallow"))
 
     monkeypatch.setattr(measuring, "vanishing", measure)
     outcome = hessdiag(

@@ -17,7 +17,7 @@ PROGRAM = """
 import sys, time, types
 from hessdiag import __main__ as door
 from hessdiag.cli import main, output
-from report import example_documents
+from tests.documents import document
 
 def stage(name):
     print(name, file=sys.__stderr__, flush=True)
@@ -27,7 +27,7 @@ def stage(name):
         return True
     return False
 
-doc = example_documents.diag_share(2)
+doc = document("diag-share")
 
 def measure(**request):
     from hessdiag.cli import signals

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-DOCUMENTS = sorted((Path(__file__).parents[1] / "report" / "documents").glob("*.json"))
+HELD = Path(__file__).parents[1] / "documents"
+DOCUMENTS = sorted(HELD.glob("*.json")) + sorted(HELD.glob("older/*.json"))
 SCRIPT, ESCAPE = "<script>alert(1)</script>", "\x1b[31mred"
 NUMBERS = [None, "NaN", "Infinity", "-Infinity", 0, -1, 1.5, 1e308, -1e308, 5e-324, 1e-320, 10**15, 2**63, 10**400]
 TEXTS = ["abc", "", SCRIPT, ESCAPE, "a\ud800", "x" * 5000, "\u202e", "a|b\n# c", "NaN", "hessdiag; rm x"]

@@ -53,4 +53,5 @@ def test_mutated_baselines(chunk, tmp_path, capfd, monkeypatch):
         (tmp_path / "r.json").write_text(mutated(rng), "utf-8")
         now = rng.choice(DOCUMENTS)
         code, _, err = said(capfd, "report", str(now), "--format", "json", "--baseline", "r.json")
-        assert code in (0, 1, 2, 3), f"seed {SEED}, chunk {chunk}, document {index}: {err}"
+        known = (130,) if "interrupted" in now.stem else (0, 1, 2, 3)
+        assert code in (*known, 2, 3), f"seed {SEED}, chunk {chunk}, document {index}: {err}"

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from hessdiag.errors import LoadError
 from hessdiag.questions.documents import loads
-from hessdiag.report.document import SCHEMA, document, dumps
-from report import example_documents
+from hessdiag.report.document import SCHEMA, dumps
+from hessdiag.report.document import document as written
+from tests.documents import document, renamed
 
 RESERVED = {"NaN", "Infinity", "-Infinity"}
 words = st.text().filter(lambda text: text not in RESERVED)
@@ -20,7 +21,7 @@ tables = st.dictionaries(words, values)
 
 def make(**parts):
     empty = {"problem": {}, "result": {}, "theory": None, "checks": {}, "verdict": [], "provenance": {}}
-    return document("diag-share", status="ok", **(empty | parts))
+    return written("diag-share", status="ok", **(empty | parts))
 
 
 def nested(levels):
@@ -41,7 +42,7 @@ def same(left, right):
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no failure
 @given(result=tables, theory=st.none() | tables, checks=st.dictionaries(words, st.none() | st.floats()))
 def test_what_is_written_is_read_back(result, theory, checks):
-    doc = loads(dumps(example_documents.diag_share())) | {"theory": theory, "checks": checks}
+    doc = loads(dumps(document("diag-share"))) | {"theory": theory, "checks": checks}
     doc["result"]["of a newer version"] = result
     text = dumps(doc)
     assert dumps(loads(text)) == text
@@ -62,7 +63,8 @@ def test_non_finite_numbers_become_words():
 
 
 def test_text_outside_of_the_numbers_is_left_alone():
-    doc = example_documents.diag_share(name="NaN", model="Infinity")
+    doc = renamed(document("diag-share"), "NaN")
+    doc["problem"]["model"] = "Infinity"
     doc["provenance"] = {"argv": ["-Infinity"]}
     read = loads(dumps(doc))
     assert (read["problem"]["model"], read["provenance"]["argv"]) == ("Infinity", ["-Infinity"])
@@ -92,8 +94,8 @@ def test_what_json_cannot_hold_is_refused():
         ('{"schema": NaN}', "NaN without quotation marks"),
         ("[" * 100_000, "nested too deeply"),
         (json.dumps(make(problem={"a": nested(60)})), "more than 50 levels"),
-        (json.dumps(example_documents.diag_share() | {"status": "fine"}), "fine"),
-        (json.dumps(example_documents.diag_share() | {"verdict": {}}), "`verdict`"),
+        (json.dumps(document("diag-share") | {"status": "fine"}), "fine"),
+        (json.dumps(document("diag-share") | {"verdict": {}}), "`verdict`"),
     ],
 )
 def test_damaged_documents_are_refused_in_one_line(text, message):

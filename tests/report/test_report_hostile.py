@@ -21,12 +21,14 @@ HOSTILE = (
 # What documents hold as one of a few words: another one is refused where it is read.
 CHOICES = {
     "schema", "command", "status", "level", "method", "operator", "init", "distribution", "activation", "kind",
-    "what", "scope", "quantity", "id", "target", "hessian_method",
+    "what", "scope", "quantity", "id", "target", "bound", "loss_in_output", "hessian_method",
 }  # fmt: skip
 
 
 def hostile(value, key=""):
     """The same document with the hostile text at the end of every name in it."""
+    if isinstance(value, dict) and key == "point":  # of words that are known
+        return value
     if isinstance(value, dict):
         return {name: hostile(item, name) for name, item in value.items()}
     if isinstance(value, list):

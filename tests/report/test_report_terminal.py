@@ -9,7 +9,7 @@ from hessdiag.questions.pages import render, view_of
 from hessdiag.report import columns
 from hessdiag.report.formats import FORMATS
 from hessdiag.report.view import Table
-from report import example_documents
+from tests.documents import document, of_layers, renamed
 from tests.shown import ruin
 
 
@@ -48,22 +48,23 @@ def test_narrow_tables_come_in_parts_and_cut_no_number(doc, width):
 
 
 def test_columns_left_out_are_named_and_long_tables_say_what_is_missing():
-    text = render(example_documents.diag_share(60, sampled=True), "text", width=60)
+    doc = of_layers(document("diag-share-rows"), 60)
+    text = render(doc | {"verdict": []}, "text", width=60)
     assert "(left out for room: kind, rows, 95 % interval)" in " ".join(text.split())
     assert "36 rows between" in text
     assert len(text.splitlines()) < 100
-    assert "left out" not in render(example_documents.diag_share(3, sampled=True), "text", width=120)
+    assert "left out" not in render(document("diag-share-rows"), "text", width=120)
 
 
 def test_wide_characters_are_counted_as_they_are_drawn():
-    doc = example_documents.diag_share(3, name="層.{}.注意の出力を線形に写すとても長い名前")
+    doc = renamed(document("diag-share"), "層.{}.注意の出力を線形に写すとても長い名前")
     for width in (40, 80):
         assert max(map(cell_len, render(doc, "text", width=width).splitlines())) <= width
 
 
 def test_long_names_break_over_lines_and_lose_nothing():
     name = "model.encoder.layers.{}.attention.self.output.dense_projection_with_a_long_name"
-    text = render(example_documents.diag_share(2, name=name), "text", width=80)
+    text = render(renamed(document("diag-share"), name), "text", width=80)
     start = text[text.index("Per layer") :]
     column = "".join(line.strip().split("  ")[0].strip() for line in start.splitlines()[3:])
     short = name.removeprefix("model.encoder.layers.")
@@ -81,7 +82,7 @@ def test_plain_text_has_no_escape_codes_and_colour_changes_nothing_else(doc):
 
 
 def test_levels_are_said_in_words():
-    doc = example_documents.diag_share()
+    doc = document("diag-share")
     doc["verdict"] = [
         {"level": level, "says": "S.", "because": "B", "try": None} for level in ("ok", "note", "warn", "bad")
     ]
@@ -95,7 +96,7 @@ def test_levels_are_said_in_words():
 )
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_status_is_said(status, word, form):
-    text = render(example_documents.vanishing() | {"status": status}, form)
+    text = render(document("vanishing") | {"status": status}, form)
     assert {w for w in ("NOT TRUSTWORTHY", "INTERRUPTED") if w in text} == ({word} if word else set())
 
 
@@ -107,7 +108,7 @@ def test_any_number_may_be_missing_or_absurd(doc, replacement, form):
 
 @pytest.mark.parametrize("form", [form for form in FORMATS if form != "json"])
 def test_damaged_and_foreign_documents_are_refused(form):
-    doc = example_documents.diag_share()
+    doc = document("diag-share")
     with pytest.raises(LoadError, match="damaged"):
         render(doc | {"result": {}}, form)
     with pytest.raises(LoadError, match="escape"):

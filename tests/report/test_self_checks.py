@@ -4,7 +4,7 @@ import pytest
 
 from hessdiag.questions.common.view import CHECKS
 from hessdiag.questions.pages import render, view_of
-from report import example_documents
+from tests.documents import document
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from report import example_documents
 )
 @pytest.mark.parametrize("form", ["text", "markdown", "html"])
 def test_each_check_stands_beside_its_threshold(value, allowed, outcome, shown, form):
-    doc = example_documents.eigs()
+    doc = document("eigs")
     doc |= {"checks": {"hvp_symmetry": value}, "thresholds": {"hvp_symmetry": allowed}}
     (check,) = view_of(doc).checks
     assert (check.value, check.allowed, check.outcome) == (shown, "1e-5", outcome)
@@ -30,7 +30,7 @@ def test_each_check_stands_beside_its_threshold(value, allowed, outcome, shown, 
 
 
 def test_deviations_are_judged_by_their_size():
-    doc = example_documents.chain()
+    doc = document("chain")
     doc |= {
         "checks": {"largest_z": -4.5, "he_normal_median_z": 3.9},
         "thresholds": dict.fromkeys(("largest_z", "he_normal_median_z"), 4.0),
@@ -41,7 +41,7 @@ def test_deviations_are_judged_by_their_size():
 
 
 def test_an_earlier_document_has_the_tolerance_of_its_result():
-    doc = example_documents.eigs()
+    doc = document("eigs")
     doc["checks"], doc["result"]["check_tolerance"] = {"hvp_symmetry": 1e-4}, 1e-5
     del doc["thresholds"]
     assert view_of(doc).checks[0].outcome == "FAILED"

@@ -1,0 +1,34 @@
+"""Networks of a user's, whose layers have long names: for the commands that write the documents here."""
+
+from collections import OrderedDict
+
+import torch
+from torch import nn
+
+
+def build(layers=3, seed=0):
+    """ReLU layers of width 4 in blocks, made of stock modules alone, so that a file of it is loaded freely."""
+    torch.manual_seed(seed)
+    blocks = [nn.Sequential(OrderedDict(linear=nn.Linear(4, 4), relu=nn.ReLU())) for _ in range(layers)]
+    return nn.Sequential(OrderedDict(blocks=nn.Sequential(*blocks)))
+
+
+def deep(depth):
+    """One of as many layers as wanted, in double precision."""
+    return build(depth).double()
+
+
+def squares(model, batch):
+    """An objective that is no loss of outputs and targets."""
+    return model(batch[0]).square().mean()
+
+
+def save(folder):
+    """Files of them: one network, and three checkpoints of another that grows."""
+    torch.save(build(), folder / "model.pt")
+    torch.save(build(1), folder / "one.pt")
+    for step in range(3):
+        model = build(4)
+        for weight in model.parameters():
+            weight.data.mul_(1 + 0.5 * step)
+        torch.save(model, folder / f"step{step}.pt")

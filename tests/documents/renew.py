@@ -1,0 +1,89 @@
+"""Write the documents in this folder anew: `python -m tests.documents.renew [NAME...]`, where none is named all of them.
+
+Then look at `git diff`, and at the texts in tests/questions/golden, which `python -m tests.questions.test_pages` writes.
+"""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ALWAYS = ("--json", "--no-progress")
+
+# Name of a document -> the command line that wrote it.
+COMMANDS = {
+    "diag-share": "diag-share model.pt",
+    "diag-share-one": "diag-share one.pt",
+    "diag-share-rows": "diag-share model.pt --rows 20",
+    "diag-share-trajectory": "diag-share step0.pt step1.pt step2.pt --rows 24",
+    "eigs": "eigs 'builtin:mlp(width=12, depth=3)' --lowest 2 --highest 3",
+    "eigs-exact": "eigs model.pt --lowest 2 --highest 3",
+    "spectrum": "spectrum 'builtin:mlp(width=24, depth=3)' --probes 3 --steps 15",
+    "spectrum-exact": "spectrum model.pt",
+    "spectrum-ggn": "spectrum model.pt --operator ggn",
+    "bounds": "bounds model.pt",
+    "bounds-sketch": "bounds builtin:lenet",
+    "blocks": "blocks model.pt --probes 8",
+    "blocks-exact": "blocks model.pt",
+    "blocks-objective": "blocks model.pt --objective networks.py:squares",
+    "blocks-one": "blocks one.pt",
+    "forward": "forward --depth 8 --width 6 --seeds 200",
+    "forward-solve": "forward --depth 3 --width 6 --seeds 60 --init lecun --init he_normal --init orthogonal --solve median",
+    "forward-layers": "forward --depth 6 --width 6 --seeds 60 --init xavier_normal --init he_normal --solve median --per-layer",
+    "forward-model": "forward model.pt --seeds 20 --solve median",
+    "vanishing": "vanishing --depth 16 --width 6 --seeds 40 --hessian-seeds 6",
+    "vanishing-shallow": "vanishing --depth 2 --width 6 --seeds 20 --hessian-seeds 3 --init lecun",
+    "vanishing-model": "vanishing 'builtin:fcn(depth={depth}, channels=3)' --depth 4 --seeds 3 --hessian-seeds 2",
+    "chain": "chain --seeds 2000",
+    "chain-one": "chain --length 1 --distribution normal --seeds 200",
+}
+# Of these a part was done when they were ended, after so many seconds; how much differs from time to time.
+INTERRUPTED = {
+    "forward-interrupted": (12, "forward --depth 4 --width 100 --seeds 200000 --init lecun --init he_normal"),
+    "vanishing-interrupted": (12, "vanishing --depth 32 --width 24 --seeds 3000 --hessian-seeds 20"),
+    "chain-interrupted": (12, "chain --length 400 --seeds 6000000"),
+}
+LINES = COMMANDS | {name: line for name, (_, line) in INTERRUPTED.items()}
+
+
+def argv(name: str) -> list[str]:
+    """The words of the command that wrote a document."""
+    return ["hessdiag", *shlex.split(LINES[name]), *ALWAYS]
+
+
+def write(name: str, folder: Path) -> None:
+    """Run a command, and keep its document."""
+    from tests.preloaded import ROOT
+
+    command = [sys.executable, "-m", *argv(name)]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE) as process:
+        if name in INTERRUPTED:
+            time.sleep(INTERRUPTED[name][0])
+            process.terminate()
+        out, _ = process.communicate()
+    assert process.returncode in (0, 4, 143), (name, process.returncode)
+    text = json.dumps(json.loads(out), ensure_ascii=False, separators=(",", ":"))
+    (HERE / f"{name}.json").write_text(text + "\n", "utf-8")
+
+
+def main() -> None:
+    """Write those that are named."""
+    from tests.documents import networks
+
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copy(networks.__file__, folder)
+        networks.save(Path(folder))
+        for name in sys.argv[1:] or LINES:
+            write(name, Path(folder))
+            print(name, (HERE / f"{name}.json").stat().st_size)
+
+
+if __name__ == "__main__":
+    main()
