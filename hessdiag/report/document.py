@@ -5,7 +5,7 @@ import itertools
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from hessdiag.errors import LoadError
@@ -18,51 +18,6 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape of one: text itself h
 _BEYOND = re.compile(r"[^\x00-\x7e]")
 
 Document = dict[str, Any]
-
-
-def document(
-    command: str,
-    *,
-    status: str,
-    problem: Mapping[str, Any],
-    result: Mapping[str, Any],
-    theory: Mapping[str, Any] | None,
-    checks: Mapping[str, Any],
-    verdict: Sequence[Mapping[str, Any]],
-    provenance: Mapping[str, Any],
-    thresholds: Mapping[str, float] | None = None,
-) -> Document:
-    """Join the parts of a result into one document of plain Python values.
-
-    Args:
-        command: Name of the command, such as "diag-share".
-        status: "ok", "inexact" (computed, but not to be trusted) or "interrupted" (what was done until then).
-        problem: What was measured.
-        result: The command's own numbers.
-        theory: What closed forms predict for the same setting, or `None`.
-        checks: Self-checks of the computation, by name.
-        verdict: Sentences with "level", "says", "because" and "try".
-        provenance: How the numbers came to be.
-        thresholds: What the self-checks allow, by name.
-
-    >>> doc = document("diag-share", status="ok", problem={}, result={"diag_share": float("nan")},
-    ...                theory=None, checks={}, verdict=[], provenance={})
-    >>> doc["schema"], doc["result"]
-    ('hessdiag/1', {'diag_share': nan})
-    """
-    parts = {
-        "schema": SCHEMA,
-        "command": command,
-        "status": status,
-        "problem": problem,
-        "result": result,
-        "theory": theory,
-        "checks": checks,
-        "thresholds": thresholds or {},
-        "verdict": verdict,
-        "provenance": provenance,
-    }
-    return {name: plain(part) for name, part in parts.items()}
 
 
 def plain(value: Any) -> Any:

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from hessdiag.errors import LoadError
 from hessdiag.questions.documents import loads
-from hessdiag.report.document import SCHEMA, dumps
-from hessdiag.report.document import document as written
+from hessdiag.report.document import SCHEMA, dumps, plain
 from tests.documents import document, renamed
 
 RESERVED = {"NaN", "Infinity", "-Infinity"}
@@ -20,8 +19,8 @@ tables = st.dictionaries(words, values)
 
 
 def make(**parts):
-    empty = {"problem": {}, "result": {}, "theory": None, "checks": {}, "verdict": [], "provenance": {}}
-    return written("diag-share", status="ok", **(empty | parts))
+    head = {"schema": SCHEMA, "command": "diag-share", "status": "ok", "problem": {}, "result": {}, "theory": None}
+    return plain(head | {"checks": {}, "thresholds": {}, "verdict": [], "provenance": {}} | parts)
 
 
 def nested(levels):
