@@ -78,7 +78,7 @@ class Surveys:
     Attributes:
         known: Of the depths at which it can be built.
         failed: The others.
-        described: In words, by depth.
+        described: In words, by depth; of the deepest alone where nothing is kept, for it takes a hash of all weights.
         device: Where they are.
     """
 
@@ -169,7 +169,7 @@ def vanishing_of(
         seed=seed,
     )
     _refuse(grid, hessian_seeds)
-    surveys = _surveys(grid, progress)
+    surveys = _surveys(grid, progress, resumable=resume is not None)
     plan, networks = _plan(grid, surveys, hessian_seeds)
     run = plan.begin(resume, progress)
     found = _measured(grid, surveys, networks, run)
@@ -185,7 +185,7 @@ def _refuse(grid: Grid, hessian_seeds: int | None) -> None:
         raise SpecError("--distribution changes an initialization, and none was given.", "--init he_uniform")
 
 
-def _surveys(grid: Grid, progress: Progress | None) -> Surveys:
+def _surveys(grid: Grid, progress: Progress | None, *, resumable: bool) -> Surveys:
     """Look at the first network of each depth, the deepest first: one that cannot be built is found out at once.
 
     Raises:
@@ -204,7 +204,8 @@ def _surveys(grid: Grid, progress: Progress | None) -> Surveys:
         except ComputeError as error:
             failed.insert(0, Failure(depth=depth, says=error.what, hint=error.hint))
             continue
-        described[depth] = describe(problem)
+        if resumable or not described:
+            described[depth] = describe(problem)
     if not known:
         raise _error(failed[0])
     return Surveys(known, failed, described, problem.device)
@@ -296,7 +297,7 @@ def _assembled(grid: Grid, surveys: Surveys, found: Found, run: Run) -> Vanishin
     return judged(
         Vanishing(
             status="interrupted" if found.interrupted else "ok",
-            problem=_subject(grid, surveys.described[depths[-1].depth]),
+            problem=_subject(grid, surveys, depths[-1].depth),
             checks=examination.checks,
             thresholds=dict.fromkeys(examination.checks, examination.tolerance),
             provenance=Provenance(resumed_pieces=run.pieces.taken),
@@ -319,8 +320,9 @@ def _assembled(grid: Grid, surveys: Surveys, found: Found, run: Run) -> Vanishin
     )
 
 
-def _subject(grid: Grid, described: Mapping[str, Any]) -> ModelSubject:
+def _subject(grid: Grid, surveys: Surveys, depth: int) -> ModelSubject:
     """The deepest network that was measured: its weights are of no matter, nor is a batch that each draws anew."""
+    described = surveys.described.get(depth) or describe(grid.network(depth, 0))
     found: ModelSubject = msgspec.convert(described, ModelSubject)
     data = None if found.synthetic else found.data_sha256
     return replace(found, seed=grid.seed, weights_sha256=None, data_sha256=data)
