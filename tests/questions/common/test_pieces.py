@@ -138,6 +138,36 @@ def test_a_damaged_piece_is_computed_again(tmp_path):
         Pieces(path.parent, {"seed": 0})
 
 
+def _without(path, name):
+    """Leave an array out of a piece, as code that did not know of it would have."""
+    with np.load(path) as file:
+        arrays = {other: file[other] for other in file.files if other != name}
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("name", "pieces", "array"), [("vanishing", "depth-4-hessians-", "trace"), ("model", "depth-2-network-", "padding")]
+)
+def test_pieces_that_lack_what_newer_code_wants_are_refused(name, pieces, array, tmp_path):
+    measure, options = RUNS[name]
+    kept = tmp_path / "kept"
+    measure(**options, resume=kept)
+    for path in kept.glob(f"{pieces}*"):
+        _without(path, array)
+    with pytest.raises(SpecError, match=rf"{pieces}.*\.npz has no {array}: ") as refused:
+        measure(**options, resume=kept)
+    assert refused.value.hint == f"--resume with another folder, or delete {kept}"
+
+
+def test_a_state_that_lacks_an_array_is_refused(tmp_path):
+    Pieces(tmp_path, {}).state("loop").save(2, lambda: {"x": np.ones(1), "y": np.ones(1)}, last=True)
+    _without(tmp_path / "loop.npz", "y")
+    state = Pieces(tmp_path, {}).state("loop")
+    assert (state.units, state.arrays["x"].tolist()) == (2, [1])
+    with pytest.raises(SpecError, match=r"loop\.npz has no y: "):
+        _ = state.arrays["y"]
+
+
 def test_no_other_version_is_taken_up(tmp_path, monkeypatch):
     Pieces(tmp_path, {})
     monkeypatch.setattr("hessdiag.questions.common.runs.pieces.__version__", "0.0.9")

@@ -44,13 +44,33 @@ class PiecesWarning(UserWarning):
     """Pieces are no longer kept, and the computation goes on."""
 
 
+class _Kept(dict[str, NDArray[Any]]):
+    """The arrays of a piece that was there, which another state of the code may have kept under the same version.
+
+    Args:
+        arrays: By name.
+        path: The piece.
+    """
+
+    def __init__(self, arrays: Arrays, path: Path) -> None:
+        super().__init__(arrays)
+        self._path = path
+
+    def __missing__(self, name: str) -> NDArray[Any]:
+        raise SpecError(
+            f"{self._path} has no {name}: other code of this version kept it.",
+            f"--resume with another folder, or delete {self._path.parent}",
+        )
+
+
 class Pieces:
     """The pieces of one computation, as arrays by name. Without a folder nothing is kept.
 
     A piece is written whole or not at all, and bears the settings and its name: one of another run, or one that is
-    damaged, is computed again. The folder remembers the settings and the versions of hessdiag, torch and numpy, and
-    takes no others. Several runs may use it at once: each piece is that of one of them, and they are all the same. Of
-    several processes of one run, all must see the folder; they agree on what is there at the start.
+    damaged, is computed again; one that lacks an array is refused where that is looked up. The folder remembers the
+    settings and the versions of hessdiag, torch and numpy, and takes no others. Several runs may use it at once: each
+    piece is that of one of them, and they are all the same. Of several processes of one run, all must see the folder;
+    they agree on what is there at the start.
 
     Where a piece cannot be written (a full disk), a `PiecesWarning` says so once, and the computation goes on.
 
@@ -143,14 +163,14 @@ class Pieces:
         rank, size = processes.ranks()
         return State(self, name if size == 1 else f"{name}-{rank}-of-{size}")
 
-    def _found(self, name: str) -> Arrays | None:
+    def _found(self, name: str) -> _Kept | None:
         """What a state holds; from now on it counts by the units in it, and no longer as one piece."""
         if name not in self._there:
             return None
         self._there -= {name}
         return self._read(name)
 
-    def _read(self, name: str) -> Arrays | None:
+    def _read(self, name: str) -> _Kept | None:
         """What a piece holds; `None` if it is damaged, as after a crash of the machine, or of another run."""
         assert self._folder is not None
         path = self._folder / f"{name}{SUFFIX}"
@@ -161,7 +181,7 @@ class Pieces:
             with np.load(path, allow_pickle=False) as file:
                 if _KEY not in file.files or file[_KEY].tolist() != [self._key, name]:
                     return None
-                return {member: file[member] for member in file.files if member != _KEY}
+                return _Kept({member: file[member] for member in file.files if member != _KEY}, path)
         except (OSError, ValueError, EOFError, KeyError, NotImplementedError, MemoryError, zipfile.BadZipFile):
             return None
 
@@ -195,7 +215,7 @@ class State:
 
     def __init__(self, pieces: Pieces, name: str) -> None:
         self._pieces, self._name = pieces, name
-        found = dict(pieces._found(name) or {})
+        found: dict[str, NDArray[Any]] = pieces._found(name) or {}
         self.units = int(found.pop(_UNITS, np.zeros(())))
         self.arrays: Arrays = found
         pieces._states += self.units
