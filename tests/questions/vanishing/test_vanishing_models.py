@@ -13,6 +13,7 @@ from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.mlp import MLP
 from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.problem.describe import describe
 from hessdiag.questions.documents import document
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.models import vanishing_of
@@ -179,6 +180,20 @@ def test_a_network_that_fails_late_is_named():
     measured = vanishing_of(build, depth=4, seeds=4)
     assert (measured.failed[0].depth, measured.status) == (4, "inexact")
     assert measured.failed[0].says.startswith("network 2 of 4: ")
+    assert measured.problem.parameters == measured.depths[-1].parameters == 2 * WIDTH**2
+
+
+@pytest.mark.parametrize(("kept", "described"), [(False, [4]), (True, [4, 2])])
+def test_networks_are_described_where_it_serves(kept, described, tmp_path, monkeypatch):
+    """A description takes a hash of all weights: of every depth to be resumed by, else of the one that is shown."""
+    seen = []
+    monkeypatch.setattr(
+        "hessdiag.questions.vanishing.models.describe",
+        lambda problem: seen.append(len(problem.executed_layers)) or describe(problem),
+    )
+    measured = vanishing_of(random_mlp, depth=4, seeds=2, resume=tmp_path if kept else None)
+    assert seen == described
+    assert measured.problem.parameters == 4 * WIDTH**2
 
 
 def test_when_no_depth_can_be_measured_the_first_failure_is_the_error():
