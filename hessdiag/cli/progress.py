@@ -33,7 +33,7 @@ def reporter(enabled: bool = True) -> Iterator["Telling"]:
     A call with `done` = 0 announces a new piece of work: its `what` is a sentence. Later ones name the unit, as in
     "products". Before and between them, what operators enter in the ledger of costs is told.
     """
-    from hessdiag.machine import cost  # and with it torch, which whoever reports is about to need
+    from hessdiag.machine import cost
 
     bar = _bar() if enabled and sys.stderr.isatty() else None
     telling = Telling(bar, silent=not enabled)

@@ -21,6 +21,7 @@ from hessdiag.questions.chain.result import (
 from hessdiag.questions.chain.sample import Draws, compare, sample, sign_shares, simulate
 from hessdiag.questions.chain.verdict import findings
 from hessdiag.questions.common.ensembles.agreement import farthest
+from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Subject
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.verdict import Z_ALLOWED
@@ -41,6 +42,7 @@ GRID = 24  # lengths up to the longest
 FEWEST_EVENTS = 10  # expected on either side, for a measured share to be compared in standard errors
 
 
+@recorded
 def chain(
     *,
     length: int = 10,

@@ -53,8 +53,7 @@ def collect(clock: Clock, problem: Subject, resumed_pieces: int = 0) -> Provenan
         problem: What was measured.
         resumed_pieces: How many pieces of an earlier run were taken up.
     """
-    import torch
-
+    torch = _torch()
     device = problem.device or "cpu"
     return Provenance(
         started=clock.started,
@@ -63,7 +62,7 @@ def collect(clock: Clock, problem: Subject, resumed_pieces: int = 0) -> Provenan
         versions=versions(),
         platform=f"{platform.system()} {platform.machine()}",
         device=device_name(device),
-        threads=torch.get_num_threads(),
+        threads=torch.get_num_threads() if torch else None,
         kernels_forced=problem.kernels_forced if isinstance(problem, ModelSubject) else (),
         arithmetic=arithmetic(device),
         gpu=gpu(device) if device.startswith("cuda") else None,
@@ -71,14 +70,19 @@ def collect(clock: Clock, problem: Subject, resumed_pieces: int = 0) -> Provenan
     )
 
 
+def _torch() -> Any:
+    """Torch where it is loaded; elsewhere no number hangs on it, and loading it would take longer than `chain` does."""
+    return sys.modules.get("torch")
+
+
 def versions() -> dict[str, str]:
     """Versions of what the numbers depend on."""
     import numpy
-    import torch
 
+    torch = _torch()
     return {
         "hessdiag": __version__,
-        "torch": str(torch.__version__),
+        **({"torch": str(torch.__version__)} if torch else {}),
         "numpy": numpy.__version__,
         "python": platform.python_version(),
     }
@@ -90,9 +94,11 @@ def device_name(device: str) -> str:
     >>> device_name("cpu")
     'cpu'
     """
+    if not device.startswith("cuda"):
+        return device
     import torch
 
-    return f"{device} ({torch.cuda.get_device_name(device)})" if device.startswith("cuda") else device
+    return f"{device} ({torch.cuda.get_device_name(device)})"
 
 
 def arithmetic(device: str) -> Arithmetic:
@@ -101,8 +107,9 @@ def arithmetic(device: str) -> Arithmetic:
     >>> arithmetic("cpu")
     Arithmetic(float32='IEEE', set_aside=(), repeatable=True)
     """
-    import torch
-
+    torch = _torch()
+    if torch is None:
+        return Arithmetic(float32="IEEE")
     from hessdiag.machine.arithmetic import autocast, rounded
 
     gpu = device.startswith("cuda")

@@ -208,8 +208,9 @@ def _outcome(value: float | None, allowed: float | None) -> str:
 def reproduction(problem: Subject, provenance: Provenance) -> Iterator[tuple[str, str]]:
     """What somebody needs who wants the same numbers, as (name, value)."""
     yield "versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
-    machine = (provenance.platform, provenance.device)
-    yield "machine", f"{', '.join(machine)}, {counted(provenance.threads, 'thread')}"
+    machine = [provenance.platform, provenance.device]
+    machine += [] if provenance.threads is None else [counted(provenance.threads, "thread")]
+    yield "machine", ", ".join(machine)
     yield "dtype and seed", f"{problem.dtype}, seed {MISSING if problem.seed is None else problem.seed}"
     if isinstance(problem, ModelSubject):
         yield from _files(problem)

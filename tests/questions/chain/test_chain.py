@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hessdiag import chain
 from hessdiag.errors import SpecError
 from hessdiag.questions.chain.plateau import count_rmsprop_steps, integrate_flow, plateau
 from hessdiag.questions.chain.sample import sample
+from hessdiag.questions.common.result import Provenance
 from hessdiag.theory.chain import peak
 from hessdiag.theory.chain_plateau import flow_time
 
@@ -177,7 +179,7 @@ def test_a_large_epsilon_holds_rmsprop_on_the_plateau():
 
 
 def test_the_same_seed_gives_the_same_numbers():
-    first, again, other = (chain(seeds=50, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (replace(chain(seeds=50, seed=seed), provenance=Provenance()) for seed in (1, 1, 2))
     assert first == again
     assert first.median_abs != other.median_abs
 

@@ -3,6 +3,11 @@ import math
 import subprocess
 import sys
 
+import pytest
+
+from hessdiag import chain
+from hessdiag.questions.common.result import Arithmetic
+
 
 def test_the_document_holds_what_scripts_rely_on(hessdiag):
     outcome = hessdiag("chain", "--length", 10, "--scale", 1.7320508, "--json", "--no-progress")
@@ -50,6 +55,30 @@ def test_gates_and_saved_pages(hessdiag, tmp_path):
     assert (tmp_path / "r.html").read_text("utf-8").count("<img") == 3
 
 
-def test_measuring_imports_no_torch():
-    code = "import sys\nfrom hessdiag import chain\nchain(seeds=10)\nsys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from hessdiag import chain; print(chain(seeds=10).provenance.versions)",
+        "from hessdiag.cli.main import run; run(['chain', '--seeds', '10', '--json'])",
+    ],
+    ids=["in Python", "as a command"],
+)
+def test_measuring_imports_no_torch(code):
+    code = f"import sys\n{code}\nsys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "numpy" in done.stdout
+
+
+def test_what_is_measured_says_how_it_came_to_be():
+    """With or without torch: other questions may have loaded it."""
+    made = chain(seeds=10).provenance
+    assert made.started
+    assert made.wall_seconds >= 0
+    assert made.peak_memory_bytes > 0
+    assert (made.device, made.arithmetic) == ("cpu", Arithmetic(float32="IEEE"))
+    assert {"hessdiag", "numpy", "python"} <= made.versions.keys()
+    alone = "import hessdiag; print(hessdiag.chain(seeds=10).provenance)"
+    done = subprocess.run([sys.executable, "-c", alone], check=True, capture_output=True, text=True)
+    assert "threads=None" in done.stdout
+    assert "torch" not in done.stdout
