@@ -25,7 +25,7 @@ from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.blocks.verdict import findings
 from hessdiag.questions.common import block_squares, operators
 from hessdiag.questions.common.block_squares import Squares
-from hessdiag.questions.common.certificate import Certificate, certificate
+from hessdiag.questions.common.certificate import NOTHING_MEASURED, Certificate, certificate
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.provenance import recorded
@@ -36,7 +36,7 @@ from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.runs.resume import choose_pass, kept_pieces
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.common.subject import problem_of
-from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
+from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.statistics.intervals import Estimated
 
 EXACT_UP_TO = 5_000  # parameters: the whole matrices
@@ -253,7 +253,7 @@ def unmeasured(problem: Problem) -> Blocks:
     count = len(problem.executed_layers)
     nothing = Squares(np.full((1, 1, count, count), np.nan), np.full((1, count), np.nan), 0, interrupted=True)
     found = _Computed(nothing, assembled(problem, nothing, 0.0, exact=True), NO_MASSES, "", interrupted=True)
-    measured = _result(problem, found, NO_SPLIT, Certificate(False, None, NOT_MEASURED), "")
+    measured = _result(problem, found, NO_SPLIT, NOTHING_MEASURED, "")
     return replace(measured, findings=(interrupted_early(),))
 
 

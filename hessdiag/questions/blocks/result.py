@@ -4,11 +4,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from hessdiag.fields import Count, Interval, Matrix, NonEmpty, Number, Numbers, Real, same_length, square
-from hessdiag.questions.common.certificate import Certificate
+from hessdiag.questions.common.certificate import UNKNOWN, Certificate
 from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.result import Measured
-
-UNKNOWN = Certificate(False)
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from hessdiag.questions.bounds.proof import contradicted, excluded, witnesses
 from hessdiag.questions.bounds.result import Bounds
 from hessdiag.questions.bounds.rows import Rows
 from hessdiag.questions.bounds.verdict import findings
-from hessdiag.questions.common.certificate import Certificate, Witness, certificate
+from hessdiag.questions.common.certificate import NOTHING_MEASURED, Witness, certificate
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.operators import Products
 from hessdiag.questions.common.provenance import recorded
@@ -34,7 +34,7 @@ from hessdiag.questions.common.runs.forecast import foreseen
 from hessdiag.questions.common.runs.outlay import Basis, basis, outlay
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
-from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
+from hessdiag.questions.common.verdict import interrupted_early
 
 Interval = tuple[float, float]
 
@@ -43,7 +43,6 @@ EXACT_UP_TO = 10_000  # parameters: every row, streamed; beyond, a sketch
 TOLERANCE = 1e-3  # relative residual of the measured extremes
 MOST_PRODUCTS = 5_000  # to measure the extremes, where the matrix is not held
 NO_ENTRY = "no entry of the rows that were finished is negative beyond rounding"
-UNKNOWN = Certificate(False, None, NOT_MEASURED)
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ def _nothing(problem: Problem) -> Bounds:
         components=None,
         parameters=problem.n_parameters,
         rows=0,
-        negative_certificate=UNKNOWN,
+        negative_certificate=NOTHING_MEASURED,
         hvps=0,
     )
 

@@ -45,6 +45,10 @@ class Certificate:
     why: str = ""
 
 
+UNKNOWN = Certificate(certain=False)  # in documents from before there was one
+NOTHING_MEASURED = Certificate(certain=False, why="nothing was measured before the interrupt")
+
+
 def certificate(witnesses: Iterable[Witness], *, trusted: bool, otherwise: str) -> Certificate:
     """The first witness that proves a negative eigenvalue, with the best bound that all of them give.
 

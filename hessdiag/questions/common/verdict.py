@@ -13,7 +13,6 @@ from hessdiag.questions.common.result import Finding, Level, ModelSubject
 P = ParamSpec("P")
 
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
-NOT_MEASURED = "nothing was measured before the interrupt"
 CAN_USE_IT = "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG"
 REVIVAL = "drop constant inputs; for dead units, wider layers or leaky ReLU"
 Z_ALLOWED = 4.0  # standard errors from exact theory

@@ -20,6 +20,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import (
     NONE_FOUND,
     NONE_OF_ALL,
+    NOTHING_MEASURED,
     OF_ALL,
     OF_RITZ_VECTORS,
     Certificate,
@@ -36,7 +37,7 @@ from hessdiag.questions.common.runs.pieces import on_disk
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.runs.resume import kept_pieces
 from hessdiag.questions.common.subject import problem_of
-from hessdiag.questions.common.verdict import NOT_MEASURED, interrupted_early
+from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.eigs import vectors
 from hessdiag.questions.eigs.result import Eigs
 from hessdiag.questions.eigs.verdict import findings
@@ -126,7 +127,7 @@ def unmeasured(problem: Problem, tol: float) -> Eigs:
         largest_step_is_bound=False,
         gradient_norm=None,
         gradient_curvature=None,
-        negative_certificate=Certificate(False, None, NOT_MEASURED),
+        negative_certificate=NOTHING_MEASURED,
         hvps=0,
         basis=0,
         restarts=0,

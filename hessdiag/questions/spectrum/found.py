@@ -9,12 +9,18 @@ from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.support import Restricted
 from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import ROUNDING
-from hessdiag.questions.common.certificate import NONE_FOUND, NONE_OF_ALL, Certificate, Witness, certificate
+from hessdiag.questions.common.certificate import (
+    NONE_FOUND,
+    NONE_OF_ALL,
+    NOTHING_MEASURED,
+    Certificate,
+    Witness,
+    certificate,
+)
 from hessdiag.questions.common.described import examined
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.result import ModelSubject, Provenance, Status
-from hessdiag.questions.common.verdict import NOT_MEASURED
 from hessdiag.questions.spectrum import curves
 from hessdiag.questions.spectrum.curves import UNMEASURED
 from hessdiag.questions.spectrum.result import Outlier, Semicircle, Spectrum
@@ -150,6 +156,6 @@ def _theory(found: Found, setting: Setting) -> Semicircle | None:
 
 def _certificate(found: Found, trusted: bool) -> Certificate:
     if found.witness is None:
-        return Certificate(False, None, NOT_MEASURED)
+        return NOTHING_MEASURED
     otherwise = NONE_OF_ALL if found.method == "exact" else NONE_FOUND
     return certificate([found.witness], trusted=trusted, otherwise=otherwise)

@@ -5,12 +5,11 @@ from typing import ClassVar, Literal
 
 from hessdiag.curvature.registry import OperatorName
 from hessdiag.fields import Count, Interval, Number, Numbers, Real, ascending, same_length
-from hessdiag.questions.common.certificate import Certificate
+from hessdiag.questions.common.certificate import UNKNOWN, Certificate
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.matrices import LossInOutput
 from hessdiag.questions.common.result import Measured
 
-UNKNOWN = Certificate(certain=False)  # in documents from before there was one
 Ends = tuple[Numbers, Numbers]  # lower and upper ends of a curve's intervals
 
 
