@@ -53,11 +53,6 @@ def document(result: Result) -> Document:
     return found | {place: held[name] for name, place in ENVELOPE.items() if place not in found}
 
 
-def dumps(result: Result) -> str:
-    """A result as strict JSON."""
-    return text_form.dumps(document(result))
-
-
 def load(path: str | Path) -> Result:
     """Read a saved result: the object that the question's function returned.
 
