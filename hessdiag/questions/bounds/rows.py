@@ -1,7 +1,6 @@
 """Diagonal entries and radii of a Hessian's rows: all of them, streamed or whole, or from a sketch."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +18,9 @@ from hessdiag.linalg.eigenpairs import ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
 from hessdiag.machine import processes
+from hessdiag.questions.common.runs.progress import Progress
 
 Floats = NDArray[np.float64]
-Progress = Callable[[int, int, str], None]
 
 SKETCHES = 64  # Cauchy probes
 REFINED = 128  # rows with the largest sketched sums, computed exactly

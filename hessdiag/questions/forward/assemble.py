@@ -7,6 +7,7 @@ import numpy as np
 
 from hessdiag.fields import Number
 from hessdiag.nets.initializers import Distribution
+from hessdiag.questions.common.ensembles.agreement import FEWEST_TO_COMPARE
 from hessdiag.questions.common.result import Provenance, Status, Subject
 from hessdiag.questions.common.verdict import Z_ALLOWED
 from hessdiag.questions.forward.asked import Asked
@@ -22,8 +23,6 @@ from hessdiag.questions.forward.result import (
 )
 from hessdiag.questions.forward.theory import NOTHING_EXACT, ExactLayers
 from hessdiag.questions.forward.verdict import findings
-
-FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 
 def init_ratios(

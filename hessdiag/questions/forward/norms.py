@@ -57,7 +57,12 @@ class Networks:
 
 def chunk_count(width: int, seeds: int) -> int:
     """How many pieces an ensemble is measured in."""
-    return -(-seeds // max(1, CHUNK_NUMBERS // width**2))
+    return -(-seeds // _together(width))
+
+
+def _together(width: int) -> int:
+    """Networks in one piece."""
+    return max(1, CHUNK_NUMBERS // width**2)
 
 
 def chunks(
@@ -67,7 +72,7 @@ def chunks(
 
     They are drawn on the CPU and moved, so that the same arguments give the same networks on every device.
     """
-    for start in range(0, seeds, size := max(1, CHUNK_NUMBERS // width**2)):
+    for start in range(0, seeds, size := _together(width)):
         count = min(size, seeds - start)
         generator = source(seed, width, start)
         x = torch.randn((count, width, 1), generator=generator, dtype=torch.float64)

@@ -14,7 +14,6 @@ SUBTLE = math.log(2)
 MANY_DEAD = 0.05  # share of networks
 FLOAT32_FLOOR = math.log(1.2e-38)
 KEPT = {"median": "a typical network keeps its norm", "rms": "the mean square is kept"}
-CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
 @most_severe_first
@@ -79,7 +78,7 @@ def _signal(entry: InitRatios, theory: Theory | None) -> Finding:
 def _cause(entry: InitRatios, theory: Theory | None) -> str:
     if theory is None:
         return ""
-    if abs(math.log(theory.mean_square_growth)) > CRITICAL:
+    if not theory.keeps_mean_square:
         return f"; a layer multiplies the mean square by {number(theory.mean_square_growth)}, and 1 would keep it"
     return f"; the mean square is kept, but width {entry.width} is too narrow for {counted(entry.depth, 'layer')}: the log of the norm falls by {number(-math.log(theory.typical_growth), 4)} per layer"
 
@@ -95,7 +94,7 @@ def _cure(entry: InitRatios, theory: Theory | None) -> str:
     if theory.critical_width_per_depth > 0:
         width = math.ceil(theory.critical_width_per_depth * entry.depth)
         critical = theory.mean_square_growth**-0.5
-        if abs(math.log(theory.mean_square_growth)) <= CRITICAL:
+        if theory.keeps_mean_square:
             return f"width {width:,} at this depth keeps half of a typical network's norm; or {step}"
         return (
             f"{step}; or scale them by {number(critical, 5)}, which keeps the mean square, with width {width:,} or more"

@@ -100,7 +100,7 @@ def measure(
     method = hessian_method(L, d, N)
     gradients: list[Arrays] = []
     own: dict[int, Arrays] = {}
-    size = max(1, CHUNK_NUMBERS // (L * d * max(d, N)))
+    size = _networks_together(L, d, N)
     chunks = [(start, min(start + size, seeds)) for start in range(0, seeds, size)]
     for (start, stop), sample in zip(chunks, drawn_ahead(ensemble, chunks), strict=True):
         gradients.append(pieces.get(f"depth-{L}-gradients-{start}", partial(_gradients, sample, phi)))
@@ -187,9 +187,14 @@ def _cannot_be_definite(diagonal: Floats, between: Floats) -> NDArray[np.bool_]:
 def kept(depth: int, width: int, batch: int, seeds: int, networks: int) -> tuple[int, int]:
     """Bytes of what is kept of all networks of a depth, and in how many pieces, on a CPU: elsewhere they are fewer."""
     numbers = seeds * (8 * (depth + 1) + batch) + networks * 8 * (depth + 3)
-    together = max(1, CHUNK_NUMBERS // (depth * width * max(width, batch)))
+    together = _networks_together(depth, width, batch)
     part = min(together, _networks_a_pass(hessian_method(depth, width, batch), depth, width, batch, capacity.CPU))
     return numbers, -(-seeds // together) + -(-networks // part)
+
+
+def _networks_together(L: int, d: int, N: int) -> int:
+    """Networks that are drawn, and whose gradients are computed, at once."""
+    return max(1, CHUNK_NUMBERS // (L * d * max(d, N)))
 
 
 def _hessian_chunk(method: str, ensemble: Ensemble) -> int:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hessdiag.questions.common.ensembles.agreement import FEWEST_TO_COMPARE
 from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.vanishing.result import QUANTITIES, DepthAgreement, DepthNorms, Rate, ends, known, statistics_of
-
-FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
 
 
 def rates(depths: Sequence[DepthNorms], theory: Theory | None) -> dict[str, Rate]:

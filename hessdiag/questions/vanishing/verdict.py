@@ -19,7 +19,6 @@ GONE = 1e-2  # relative to the shallowest network, a typical gradient below this
 SUBTLE = 0.5
 FLOAT32_FLOOR = 1.2e-38
 OVERSTATED = 1.5  # path count over effective width that is worth a word
-CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
 def judged(measured: Vanishing) -> Vanishing:
@@ -178,7 +177,7 @@ def _cure(measured: Vanishing, last: DepthNorms, theory: Theory | None, *, explo
     if not theory.critical_width_per_depth > 0:  # so narrow that the closed form fails
         return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
     gain = theory.mean_square_growth**-0.5
-    if abs(math.log(theory.mean_square_growth)) > CRITICAL:
+    if not theory.keeps_mean_square:
         step = f"scale the weights by {number(gain, 5)}, for a layer multiplies the mean square by {number(theory.mean_square_growth)}"
         return step if explodes else f"{step}; then width {_width(last, theory)} or more at this depth"
     return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {number(1 / theory.typical_growth, 5)}; or {adaptive}"

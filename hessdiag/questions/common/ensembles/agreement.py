@@ -6,6 +6,8 @@ from typing import TypeVar
 
 from hessdiag.fields import Real
 
+FEWEST_TO_COMPARE = 20  # networks; with fewer, the estimated error of a median is too rough to judge theory by
+
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:

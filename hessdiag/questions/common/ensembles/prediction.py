@@ -1,8 +1,11 @@
 """What closed forms say of square random networks, as results hold it."""
 
+import math
 from dataclasses import dataclass
 
 from hessdiag.fields import Real
+
+CRITICAL = 1e-6  # relative distance of rho from 1 that counts as critical
 
 
 @dataclass(frozen=True)
@@ -22,3 +25,8 @@ class Theory:
     rates: dict[str, Real]
     critical_width_per_depth: Real
     exact: bool
+
+    @property
+    def keeps_mean_square(self) -> bool:
+        """Whether rho is 1, the critical value."""
+        return abs(math.log(self.mean_square_growth)) <= CRITICAL
