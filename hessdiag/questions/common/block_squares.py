@@ -19,7 +19,7 @@ from hessdiag.questions.common import operators
 from hessdiag.questions.common.runs.forecast import NOTHING
 from hessdiag.questions.common.runs.outlay import Outlay
 from hessdiag.questions.common.runs.pieces import Arrays, Pieces
-from hessdiag.questions.common.runs.progress import Progress
+from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.splitting import Splitting
 
 Floats = NDArray[np.float64]
@@ -116,7 +116,7 @@ def sampled(
     matrices: Splitting,
     probes: int,
     seed: int,
-    report: Progress | None = None,
+    report: Progress = silent,
     pieces: Pieces | None = None,
     then: Work = NOTHING,
 ) -> Squares:
@@ -157,8 +157,7 @@ def sampled(
             state.save(len(own), lambda: _arrays(own, count), last=len(own) == total)
             left = (total - len(own)) * Work(matrices.products, SIGNED)
             cost.reach((len(own) - state.units) * SIGNED, left, left + then)  # of this run
-            if report is not None:
-                report(len(own), total, "vectors")
+            report(len(own), total, "vectors")
         numbers = [r * count + m for r, m in map(probe, range(total))]
         found = processes.merged(dict(zip(numbers, own, strict=True)), operator.device)
     except KeyboardInterrupt:

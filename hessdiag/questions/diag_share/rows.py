@@ -117,17 +117,16 @@ def by_neurons(operator: HessianOperator, space: NeuronSpace, seed: int, pieces:
     if state.units:
         stream.resume(state.units, state.arrays)
         state.arrays = {}  # as large as the stream, which has it now
+
+    def arrays() -> Arrays:
+        return {**stream.arrays(), "engine": np.array(engine or operator.engine)}
+
     interrupted = False
     report(0, n, f"{n:,} parameters: all {n:,} Hessian rows, {operator.chunk} a pass{_disk(problem, n, pieces)}")
     try:
         while stream.done < len(stream.steps):
             stream.advance()
-            kept = engine or operator.engine
-            state.save(
-                stream.done,
-                lambda kept=kept: {**stream.arrays(), "engine": np.array(kept)},  # type: ignore[misc]
-                last=stream.done == len(stream.steps),
-            )
+            state.save(stream.done, arrays, last=stream.done == len(stream.steps))
             report(round(n * stream.fraction), n, "rows")
     except KeyboardInterrupt:
         if processes.together():
