@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.curvature.pullback import batched_grad
+from hessdiag.errors import first_line
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.layers import Layer
@@ -132,7 +133,7 @@ def batched_or_refuse(
     except RuntimeError as error:
         if ran_out(error):
             raise
-        raise NotInNeuronSpaceError(f"an operation cannot be batched: {str(error).splitlines()[0]}") from error
+        raise NotInNeuronSpaceError(f"an operation cannot be batched: {first_line(error)}") from error
 
 
 def spans(start: int, stop: int, size: int) -> Iterator[tuple[int, int]]:

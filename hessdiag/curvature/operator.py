@@ -13,7 +13,7 @@ from torch import Tensor
 from hessdiag.curvature import replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
 from hessdiag.curvature.point.examine import examine, known
-from hessdiag.errors import ComputeError
+from hessdiag.errors import ComputeError, first_line
 from hessdiag.linalg.algebra import Operator
 from hessdiag.machine import cost
 from hessdiag.machine.arithmetic import ieee
@@ -329,7 +329,7 @@ class CurvatureOperator(Operator, Generic[G]):
                     raise
                 if self._stream is not None and NO_STORAGE in str(error):
                     raise OtherGraphError from error
-                self._unbatched = str(error).splitlines()[0][:120]
+                self._unbatched = first_line(error)[:120]
         if len(vectors) == 1:
             return self._together(graph, vectors, layer, out)
         rows = self._space(vectors, layer) if out is None else out

@@ -10,7 +10,7 @@ from torch import nn
 from hessdiag.curvature import exact
 from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, batched_or_refuse, neuron_layers
 from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
@@ -226,3 +226,13 @@ def test_rows_that_an_interrupt_left_whole_are_whole(name, monkeypatch):
     assert seen == sorted(seen)
     assert seen[-1] == problem.n_parameters
     assert len(set(seen)) > 2
+
+
+def test_an_error_without_a_message_is_a_reason_too(monkeypatch):
+    def fail(*_):
+        raise RuntimeError
+
+    monkeypatch.setattr("hessdiag.curvature.neuron_layers.batched_grad", fail)
+    x = torch.ones(2, requires_grad=True)
+    with pytest.raises(NotInNeuronSpaceError, match="cannot be batched: RuntimeError"):
+        batched_or_refuse([x * x], [x], [torch.ones(1, 2)])

@@ -214,20 +214,21 @@ def test_memory_that_runs_out_halves_the_chunk(monkeypatch):
     assert operator.chunk == 8
 
 
-def test_what_cannot_be_batched_goes_one_by_one(monkeypatch):
+@pytest.mark.parametrize(("said", "why"), [("no batching rule for this", "no batching rule"), ("", "RuntimeError")])
+def test_what_cannot_be_batched_goes_one_by_one(monkeypatch, said, why):
     problem = CASES["mlp, cross-entropy"]()
     expected = dense(GaussNewtonOperator(problem))
     plain = Sandwich.products
 
     def stubborn(self, vectors, layer):
         if len(vectors) > 1:
-            raise RuntimeError("no batching rule for this")
+            raise RuntimeError(said)
         return plain(self, vectors, layer)
 
     monkeypatch.setattr(Sandwich, "products", stubborn)
     operator = GaussNewtonOperator(problem)
     torch.testing.assert_close(dense(operator), expected)
-    assert "one vector at a time (no batching rule" in operator.engine
+    assert f"one vector at a time ({why}" in operator.engine
 
 
 def test_where_autograd_divides_zero_by_zero():
