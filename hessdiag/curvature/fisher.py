@@ -75,7 +75,7 @@ def _empirical(problem: Problem, batch: Any) -> Sandwich:
         n = _samples(z)
         tensors, build = structure.flatten(z.output, constants=True)
         for index in range(n):
-            one = partial(_rows, slice(index, index + 1), n)
+            one = partial(batches.rows, slice(index, index + 1), n)
             output, own = build([one(tensor) for tensor in tensors]), batches.map_tensors(one, z.target)
             if count := averages.of_loss(loss, (None, own), output).count:
                 values.append(loss.function(output, own).reshape(()))
@@ -109,11 +109,6 @@ def _samples(z: Received) -> int:
             "FisherOperator(problem), if the loss is a likelihood, or GaussNewtonOperator(problem)",
         )
     return lengths.pop()
-
-
-def _rows(own: slice, samples: int, tensor: Tensor) -> Tensor:
-    """Some samples of a tensor; what does not run over samples stays whole."""
-    return tensor[own] if tensor.ndim and len(tensor) == samples else tensor
 
 
 def _refuse_mixed(whole: float, parts: Tensor) -> None:

@@ -82,7 +82,7 @@ def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any],
     parts, own = [], 0.0
     for batch in problem.data:
         n = batches.samples(batch)
-        part = batches.map_tensors(partial(_rows, slice(rank * n // size, (rank + 1) * n // size), n), batch)
+        part = batches.map_tensors(partial(batches.rows, slice(rank * n // size, (rank + 1) * n // size), n), batch)
         weight = problem.terms(part).count if (rank + 1) * n // size > rank * n // size else 0.0
         if weight:  # a mean over ignored targets alone is no number
             parts.append(part)
@@ -91,8 +91,3 @@ def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any],
         return operator, 0.0
     share = 1.0 if problem.loss_reduction == "sum" else own / problem.averaged.count
     return operator.on(problem.like(data=parts)), share
-
-
-def _rows(own: slice, samples: int, tensor: Tensor) -> Tensor:
-    """Some samples of a tensor of a batch; tensors that do not run over samples stay whole."""
-    return tensor[own] if tensor.ndim and len(tensor) == samples else tensor

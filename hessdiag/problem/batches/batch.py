@@ -251,6 +251,15 @@ def sample_axis(tensor: Tensor, samples: int) -> int | None:
     return next((axis for axis, length in enumerate(tensor.shape) if length == samples), None)
 
 
+def rows(own: slice, samples: int, tensor: Tensor) -> Tensor:
+    """Some samples of a tensor, along its first dimension; one that does not run over samples stays whole.
+
+    >>> rows(slice(1, 3), 4, torch.arange(4)), rows(slice(1, 3), 4, torch.arange(2))
+    (tensor([1, 2]), tensor([0, 1]))
+    """
+    return tensor[own] if tensor.ndim and len(tensor) == samples else tensor
+
+
 def sha256(batches: Sequence[Any]) -> str:
     """Hash of every tensor's shape, dtype and bytes, in order."""
     return hash_tensors(tensor for batch in batches for tensor in tensors(batch))
