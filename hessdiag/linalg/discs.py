@@ -7,8 +7,9 @@ import torch
 from numpy.typing import NDArray
 
 from hessdiag.linalg import inclusion
+from hessdiag.linalg.component import Component
 from hessdiag.linalg.estimators import columns_of
-from hessdiag.linalg.inclusion import Component, Interval
+from hessdiag.linalg.inclusion import Interval
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.machine.arithmetic import ieee
 

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from hessdiag.linalg import cauchy
-from hessdiag.linalg.component import Component as Component
+from hessdiag.linalg.component import Component
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import LONG
