@@ -4,12 +4,12 @@ import math
 from typing import Any
 
 from hessdiag.curvature.operator import CurvatureOperator
-from hessdiag.curvature.point.examine import TOLERANCE, Examination
+from hessdiag.curvature.point.examine import Examination
 from hessdiag.curvature.point.examine import examine as examine_point
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
 
-__all__ = ["TOLERANCE", "Examination", "examine", "self_checks"]
+__all__ = ["Examination", "examine"]
 
 _SQUARABLE = (1e-140, 1e140)  # sizes whose squares, and those of their relative errors, float64 can hold
 
@@ -24,7 +24,10 @@ def examine(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = 
         squared: Refuse a matrix whose squared norms would vanish or overflow, in silence, even in float64.
 
     Returns:
-        The checks by name, and the kind of point (docs/concepts/points.md).
+        The checks by name, and the kind of point (docs/concepts/points.md). `hvp_symmetry` is the asymmetry
+        |u'Hv - v'Hu| / (|u||Hv|) of random vectors; for the Hessian by double backward there is
+        `hvp_finite_difference`, how far one of these products is from a difference of gradients; for products that are
+        differences themselves `hvp_two_steps`, how far those of two step sizes disagree.
 
     Raises:
         ComputeError: with the size of its products, if those are refused.
@@ -37,22 +40,3 @@ def examine(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = 
             f"--objective FILE.py:f that returns the loss times 1e{-round(math.log10(found.size)):+d}",
         )
     return found
-
-
-def self_checks(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = False) -> dict[str, float | None]:
-    """Relative errors of an operator's products, by name.
-
-    Args:
-        operator: As for `examine`.
-        seed: Likewise.
-        squared: Likewise.
-
-    Returns:
-        `hvp_symmetry`, the asymmetry |u'Hv - v'Hu| / (|u||Hv|) of random vectors; for the Hessian by double backward
-        `hvp_finite_difference`, how far one of these products is from a difference of gradients; for products that are
-        differences themselves `hvp_two_steps`, how far those of two step sizes disagree.
-
-    Raises:
-        ComputeError: with the size of its products, if those are refused.
-    """
-    return examine(operator, seed, squared=squared).checks

@@ -11,6 +11,7 @@ from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.point.examine import TOLERANCE
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks.measure import blocks
@@ -90,7 +91,7 @@ def test_operations_of_torch_without_a_second_derivative():
     problem, twin = (Problem(Distances(plain).double(), data=data, loss="ce") for plain in (False, True))
     assert _distance(hessian(problem), hessian(twin)) < 1e-8
     operator = HessianOperator(problem)
-    assert checks.self_checks(operator)["hvp_two_steps"] < 1e-8
+    assert checks.examine(operator).checks["hvp_two_steps"] < 1e-8
     assert "_cdist_backward" in operator.engine
 
 
@@ -105,7 +106,7 @@ def test_single_precision_is_measured_in_double_where_that_works():
     assert _distance(operator @ v, expected) < 2e-7
     assert operator.precision == torch.finfo(torch.float32).eps
     single = HessianOperator(_problem(SinglePrecisionSine.apply, dtype=torch.float32))
-    assert _distance(single @ v, expected) < checks.TOLERANCE[torch.float32]
+    assert _distance(single @ v, expected) < TOLERANCE[torch.float32]
     assert _distance(single @ v, expected) < 10 * single.precision < 1e-2
     assert "in float32" in single.engine
 

@@ -212,8 +212,8 @@ def test_products_are_columns_of_the_dense_matrix(name):
 @pytest.mark.parametrize("name", CASES)
 def test_self_checks_pass(name):
     operator = HessianOperator(CASES[name]())
-    assert checks.self_checks(operator)["hvp_symmetry"] < 1e-12
-    assert checks.self_checks(operator)["hvp_finite_difference"] < 1e-6
+    assert checks.examine(operator).checks["hvp_symmetry"] < 1e-12
+    assert checks.examine(operator).checks["hvp_finite_difference"] < 1e-6
     assert operator.missing is None
 
 
@@ -276,13 +276,13 @@ def test_dropout_keeps_one_mask():
     model = nn.Sequential(nn.Linear(3, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 2)).double()
     problem = Problem(model, data=[(_x(5, 3), _x(5, 2))], loss="mse", train_mode=True, seed=3)
     torch.testing.assert_close(hessian(problem), hessian(problem), rtol=0, atol=0)
-    assert checks.self_checks(HessianOperator(problem))["hvp_finite_difference"] < 1e-6
+    assert checks.examine(HessianOperator(problem)).checks["hvp_finite_difference"] < 1e-6
 
 
 def test_attention_needs_no_preparation():
     layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True).double()
     problem = Problem(layer, data=[(_x(2, 3, 8), _x(2, 3, 8))], loss="mse")
-    assert checks.self_checks(HessianOperator(problem))["hvp_finite_difference"] < 1e-6
+    assert checks.examine(HessianOperator(problem)).checks["hvp_finite_difference"] < 1e-6
 
 
 def test_compiled_models_are_unwrapped():
@@ -402,9 +402,8 @@ def test_products_whose_squares_are_beyond_float64_are_refused_on_request(factor
     nn.init.ones_(model.weight)
     problem = Problem(model, data=[None], objective=lambda model, batch: factor * (model.weight**2).sum())
     checks.examine(HessianOperator(problem))
-    checks.self_checks(HessianOperator(problem))
     with pytest.raises(ComputeError, match=rf"are of size \de{size}: their squares are beyond float64") as raised:
-        checks.self_checks(HessianOperator(problem), squared=True)
+        checks.examine(HessianOperator(problem), squared=True)
     assert re.search(rf"returns the loss times 1e\+?({cure})$", raised.value.hint)
 
 
@@ -422,7 +421,7 @@ def test_asymmetric_products_are_caught():
 
     model = nn.Linear(4, 1, bias=False).double()
     problem = Problem(model, data=[torch.zeros(1)], objective=lambda model, batch: Skewed.apply(model.weight))
-    assert checks.self_checks(HessianOperator(problem))["hvp_symmetry"] > 1e-3
+    assert checks.examine(HessianOperator(problem)).checks["hvp_symmetry"] > 1e-3
 
 
 def test_loss_that_ignores_the_parameters():
@@ -516,13 +515,13 @@ def test_kinks_at_the_point_itself_raise_no_alarm():
     x = _x(5, 1, 6, 6)
     x[:2] = 0
     problem = Problem(model, data=[(x, _classes(5))], loss="ce")
-    assert checks.self_checks(HessianOperator(problem))["hvp_finite_difference"] < 1e-5
+    assert checks.examine(HessianOperator(problem)).checks["hvp_finite_difference"] < 1e-5
 
 
 def test_frozen_padding_raises_no_alarm():
     model = nn.Sequential(nn.Embedding(5, 3, padding_idx=0), nn.Tanh(), nn.Flatten(), nn.Linear(12, 2)).double()
     problem = Problem(model, data=[(torch.tensor([[0, 1, 2, 0], [3, 4, 0, 0]]), _classes(2, 2))], loss="ce")
-    assert checks.self_checks(HessianOperator(problem))["hvp_finite_difference"] < 1e-5
+    assert checks.examine(HessianOperator(problem)).checks["hvp_finite_difference"] < 1e-5
 
 
 def test_checkpointed_parts_run_again_in_the_same_mode():
