@@ -11,10 +11,11 @@ import click
 from hessdiag.cli import crowding, signals
 from hessdiag.cli.options import Target
 from hessdiag.cli.output import Output, finish
-from hessdiag.cli.progress import Reporter, Telling, reporter
+from hessdiag.cli.progress import Telling, reporter
 from hessdiag.errors import SpecError
 from hessdiag.questions.common.provenance import Clock, collect
 from hessdiag.questions.common.result import ModelSubject, Result
+from hessdiag.questions.common.runs.progress import Progress
 
 if TYPE_CHECKING:
     from hessdiag.problem.problem import Problem
@@ -24,7 +25,7 @@ R = TypeVar("R", bound=Result)
 
 def answer_of_model(
     targets: tuple[Target, ...],
-    measure: "Callable[[Problem, int, Reporter], R]",
+    measure: "Callable[[Problem, int, Progress], R]",
     out: Output,
     save: "Callable[[Problem, R], None] | None" = None,
     *,
@@ -52,7 +53,7 @@ def answer_of_model(
     (target,) = targets
     loaded: list[Problem] = []
 
-    def load_and_measure(progress: Reporter) -> R:
+    def load_and_measure(progress: Progress) -> R:
         loaded.append(load(target, before))
         return measure(loaded[0], target.request["seed"], progress)
 

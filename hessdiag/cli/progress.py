@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
@@ -22,8 +22,6 @@ FEW, LONG = 2, 5.0  # products, or seconds of them, after which their time is kn
 USUAL = 0.02  # of the products at which a search gives up: so few often do, and are worth to be told of
 SURE = 1.5  # ratio of two times up to which they are told as one
 HOURS = 7200.0  # seconds of work that are announced as soon as its pace is known
-
-Reporter = Callable[[int, int, str], None]
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from hessdiag.cli.options import Target, model_options, output_options, resume_o
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
-    from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.blocks.result import Blocks
+    from hessdiag.questions.common.runs.progress import Progress
 
 
 @click.command("blocks", cls=Command)
@@ -36,7 +36,7 @@ def command(targets: tuple[Target, ...], probes: int | None, resume: str | None,
     hessdiag blocks builtin:lenet --probes 128 -o blocks.html
     """  # noqa: D301
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Blocks":
+    def measure(problem: "Problem", seed: int, progress: "Progress") -> "Blocks":
         from hessdiag.questions.blocks.measure import blocks
 
         return blocks(problem, probes=probes, seed=seed, resume=resume, progress=progress)

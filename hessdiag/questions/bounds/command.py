@@ -10,9 +10,9 @@ from hessdiag.cli.options import Target, model_options, output_options
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
-    from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.bounds.result import Bounds
+    from hessdiag.questions.common.runs.progress import Progress
 
 
 @click.command("bounds", cls=Command)
@@ -29,7 +29,7 @@ def command(targets: tuple[Target, ...], out: Output) -> int:
     hessdiag bounds builtin:mlp -o bounds.html
     """  # noqa: D301
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Bounds":
+    def measure(problem: "Problem", seed: int, progress: "Progress") -> "Bounds":
         from hessdiag.questions.bounds.measure import bounds
 
         return bounds(problem, seed=seed, progress=progress)

@@ -12,8 +12,8 @@ from hessdiag.cli.options import Target, model_options, output_options, resume_o
 from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
-    from hessdiag.cli.progress import Reporter
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.common.runs.progress import Progress
     from hessdiag.questions.eigs.result import Eigs
 
 
@@ -65,7 +65,7 @@ def command(
     """  # noqa: D301
     file = None if save is None else _archive(Path(save), force=click.get_current_context().params["force"])
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Eigs":
+    def measure(problem: "Problem", seed: int, progress: "Progress") -> "Eigs":
         from hessdiag.questions.eigs.measure import eigs
 
         return eigs(

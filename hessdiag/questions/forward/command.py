@@ -18,8 +18,9 @@ from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
 
 if TYPE_CHECKING:
-    from hessdiag.cli.progress import Reporter, Telling
+    from hessdiag.cli.progress import Telling
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.common.runs.progress import Progress
     from hessdiag.questions.forward.result import Forward
 
 OWN_NETWORKS = ("depth", "width", "activation")
@@ -129,7 +130,7 @@ def _typed() -> set[str]:
 
 
 def _of_model(targets: tuple[Target, ...], options: _Options, out: Output) -> int:
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Forward":
+    def measure(problem: "Problem", seed: int, progress: "Progress") -> "Forward":
         from hessdiag.questions.forward.asked import INITS
         from hessdiag.questions.forward.model import MODEL_SEEDS, forward_model
 

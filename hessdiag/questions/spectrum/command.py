@@ -12,9 +12,9 @@ from hessdiag.cli.output import Output
 from hessdiag.curvature import registry
 
 if TYPE_CHECKING:
-    from hessdiag.cli.progress import Reporter
     from hessdiag.curvature.registry import OperatorName
     from hessdiag.problem.problem import Problem
+    from hessdiag.questions.common.runs.progress import Progress
     from hessdiag.questions.spectrum.result import Spectrum
 
 
@@ -53,7 +53,7 @@ def command(
     hessdiag spectrum builtin:lenet --operator ggn --steps 120 -o spectrum.html
     """  # noqa: D301
 
-    def measure(problem: "Problem", seed: int, progress: "Reporter") -> "Spectrum":
+    def measure(problem: "Problem", seed: int, progress: "Progress") -> "Spectrum":
         from hessdiag.questions.spectrum.measure import spectrum
 
         return spectrum(
