@@ -42,6 +42,7 @@ from hessdiag.questions.vanishing.norms import (
 )
 from hessdiag.questions.vanishing.rates import agreement, rates
 from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms, Vanishing
+from hessdiag.questions.vanishing.theory import exact
 from hessdiag.questions.vanishing.verdict import judged
 
 OF_A_LAYER = 1_000  # bytes of a tensor, or of what is said of a layer, beside its numbers
@@ -211,7 +212,8 @@ def _measured(grid: Grid, networks: int, place: torch.device, run: Run) -> Itera
         if not index:
             check = check_against_products(drawn, named(grid.activation))
         squares = _squares(grid, drawn, networks, steps / networks, run)
-        yield Depth(summarized(squares, drawn, grid.activation), layer_norms(squares, drawn, grid.activation), check)
+        known = exact(drawn, grid.activation)
+        yield Depth(summarized(squares, drawn, known), layer_norms(squares, known), check)
 
 
 def _squares(grid: Grid, drawn: Ensemble, networks: int, steps: float, run: Run) -> SquaredNorms:

@@ -18,7 +18,7 @@ from hessdiag.questions.common.runs.pieces import Arrays, Pieces
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms
 from hessdiag.questions.vanishing.statistics import norm_statistics
-from hessdiag.questions.vanishing.theory import exact_layers, exact_trace, exact_values
+from hessdiag.questions.vanishing.theory import Exact
 
 Floats = NDArray[np.float64]
 
@@ -123,8 +123,8 @@ def _joined(found: Sequence[Arrays], key: str) -> NDArray[Any]:
     return np.concatenate([arrays[key] for arrays in found])
 
 
-def summarized(found: SquaredNorms, ensemble: Ensemble, name: str) -> DepthNorms:
-    """Statistics over the networks of one depth, beside what closed forms say of an activation of that name."""
+def summarized(found: SquaredNorms, ensemble: Ensemble, exact: Exact) -> DepthNorms:
+    """Statistics over the networks of one depth, beside what closed forms say."""
     L, d = ensemble.depth, ensemble.width
     method = hessian_method(L, d, ensemble.batch)
     alive: NDArray[np.bool_] = ~np.all(found.dead, axis=1)
@@ -135,7 +135,6 @@ def summarized(found: SquaredNorms, ensemble: Ensemble, name: str) -> DepthNorms
     with np.errstate(over="ignore", invalid="ignore"):
         trace, spread = float(found.trace.mean()), float(found.trace.std(ddof=1))
     share = None if found.share is None else norm_statistics(found.share[curved] ** 2, curved[curved])
-    rms, median = exact_values(ensemble, name)
     return DepthNorms(
         depth=L,
         width=d,
@@ -151,17 +150,16 @@ def summarized(found: SquaredNorms, ensemble: Ensemble, name: str) -> DepthNorms
         hessian_diag_share=share,
         certified_indefinite=float(_cannot_be_definite(found.diagonal, between).mean()) if method == "exact" else None,
         vjp_norm=norm_statistics(found.vjp, ~found.dead[:, 0]),
-        theory_rms=rms,
-        theory_median=median,
+        theory_rms=exact.rms,
+        theory_median=exact.medians,
         hessian_trace=trace,
         hessian_trace_stderr=spread / len(found.trace) ** 0.5,
-        theory_trace=exact_trace(ensemble, name),
+        theory_trace=exact.trace,
     )
 
 
-def layer_norms(found: SquaredNorms, ensemble: Ensemble, name: str) -> tuple[LayerNorms, ...]:
+def layer_norms(found: SquaredNorms, exact: Exact) -> tuple[LayerNorms, ...]:
     """Statistics layer by layer, beside what closed forms say."""
-    theory = exact_layers(ensemble, name)
     alive = ~np.all(found.dead, axis=1)
     curved = alive[: len(found.total)]
     return tuple(
@@ -169,7 +167,7 @@ def layer_norms(found: SquaredNorms, ensemble: Ensemble, name: str) -> tuple[Lay
             layer=index + 1,
             gradient_norm=norm_statistics(found.gradient[:, index], alive),
             hessian_block_norm=norm_statistics(found.diagonal[:, index], curved),
-            theory_rms=None if theory is None else theory[index],
+            theory_rms=None if exact.layers is None else exact.layers[index],
         )
         for index in range(found.gradient.shape[1])
     )
