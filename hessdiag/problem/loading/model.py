@@ -81,10 +81,7 @@ def _model_file(session: Session, spec: Spec) -> nn.Module:
     path = checkpoint.existing(spec.source)
     if path.is_dir() and (other := foreign.folder(path) or foreign.model_folder(path)) is not None:
         raise other
-    content = session.read(path)
-    session.files.append(path)
-    if spec.key is not None:
-        content = weights.pick(content, spec.key, spec.source)
+    content = _content(session, spec, path)
     module = weights.find_module(content)
     if module is not None:
         if not session.request.trust_code:
@@ -111,16 +108,20 @@ def _model_file(session: Session, spec: Spec) -> nn.Module:
     )
 
 
+def _content(session: Session, spec: Spec, path: Path) -> Any:
+    """What a file holds, or of several things in it the one that the spec names."""
+    content = session.read(path)
+    session.files.append(path)
+    return content if spec.key is None else weights.pick(content, spec.key, spec.source)
+
+
 def load_weights(session: Session, model: nn.Module) -> None:
     """Put the weights of `--weights` into the model."""
     text = session.request.weights
     assert text is not None
     spec = parse(text if text.startswith("file:") else f"file:{text}")  # only a path makes sense here
     path = checkpoint.existing(spec.source)
-    content = session.read(path)
-    session.files.append(path)
-    if spec.key is not None:
-        content = weights.pick(content, spec.key, spec.source)
+    content = _content(session, spec, path)
     where = spec.source if spec.key is None else f"{spec.source}#{spec.key}"
     loaded = weights.load_content(model, content, where, strict=session.request.strict)
     session.notes += loaded.notes
