@@ -28,7 +28,7 @@ STDOUT, STDERR = 1, 2
 
 
 @dataclass(frozen=True)
-class Target:
+class Destination:
     """A file that may be written.
 
     Attributes:
@@ -58,7 +58,7 @@ class Output:
     """
 
     form: str
-    file: Target | None
+    file: Destination | None
     color: str
     progress: bool
     allow_inexact: bool
@@ -130,7 +130,7 @@ def writable(
     option: str = "-o",
     usual: str = "report.html",
     instead: str | None = None,
-) -> Target:
+) -> Destination:
     """A file that may be written: one that is new, or may be replaced; a device, a pipe or a descriptor.
 
     Args:
@@ -165,14 +165,14 @@ def writable(
         )
     if special:
         _check_special(path, there, own, instead or f"{option} {usual}")
-        return Target(path, known, replace=True)
+        return Destination(path, known, replace=True)
     if there is not None and not force:
         raise SpecError(f"{path} exists.", f"--force to overwrite it, or {instead or 'another name'}")
     if around is None or not stat.S_ISDIR(around.st_mode):
         raise SpecError(f"the folder {folder} does not exist.", f"mkdir -p {shlex.quote(str(folder))}")
     if not os.access(folder, os.W_OK):
         raise SpecError(f"the folder {folder} is not writable.", instead or f"{option} with a path into another folder")
-    return Target(path, known, replace=force)
+    return Destination(path, known, replace=force)
 
 
 def beside(path: Path, usual: str) -> str:
@@ -294,39 +294,39 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def write_file(target: Target, text: str) -> None:
+def write_file(to: Destination, text: str) -> None:
     """Write a file whole or not at all, and say so.
 
     Raises:
         OutputError: if the file system refuses.
     """
-    save(target, lambda stream: stream.write(text.encode("utf-8")), "-o")
+    save(to, lambda stream: stream.write(text.encode("utf-8")), "-o")
 
 
-def save(target: Target, fill: Callable[[BinaryIO], object], option: str) -> None:
+def save(to: Destination, fill: Callable[[BinaryIO], object], option: str) -> None:
     """Write a file by what `fill` writes into it, and say so.
 
     Raises:
         OutputError: if the file system refuses.
     """
-    own = files.descriptor(target.path)
+    own = files.descriptor(to.path)
     if own in (STDOUT, STDERR):
         sys.stdout.flush()
     try:
-        files.write(target.path, fill, replace=target.replace)
+        files.write(to.path, fill, replace=to.replace)
     except FileExistsError:
         raise OutputError(
-            f"cannot write {target.path}: it appeared meanwhile.",
+            f"cannot write {to.path}: it appeared meanwhile.",
             "--force to overwrite it, or another name",
         ) from None
     except BrokenPipeError:
         return  # a reader that has gone is no error
     except (OSError, ValueError) as failure:
         raise OutputError(
-            f"cannot write {target.path}: {files.reason(failure)}.", f"{option} with a path on another disk"
+            f"cannot write {to.path}: {files.reason(failure)}.", f"{option} with a path on another disk"
         ) from None
     if own is None:
-        say(f"Wrote {target.path}")
+        say(f"Wrote {to.path}")
 
 
 def _wants_color(choice: str) -> bool:

@@ -94,14 +94,14 @@ def command(
     return answer_of_model(targets, measure, out, write, unmeasured=unmeasured)
 
 
-def _archive(path: Path, *, force: bool) -> output.Target:
+def _archive(path: Path, *, force: bool) -> output.Destination:
     if path.suffix.lower() != ".npz":
         better = output.beside(path, "vectors.npz")
         raise SpecError(f"eigenvectors are saved as .npz, not as {path.name}.", f"--save {better}")
     return output.writable(path, "npz", force=force, option="--save", usual="vectors.npz")
 
 
-def write_archive(target: output.Target, found: "Eigs", stops: list[int]) -> None:
+def write_archive(to: output.Destination, found: "Eigs", stops: list[int]) -> None:
     """Write values, residuals and vectors (lowest first, then highest), and which rows belong to which layer.
 
     Raises:
@@ -119,4 +119,4 @@ def write_archive(target: output.Target, found: "Eigs", stops: list[int]) -> Non
         "layers": np.array(found.layers),
         "layer_stops": np.array(stops),
     }
-    output.save(target, lambda stream: np.savez(stream, **arrays), "--save")  # type: ignore[arg-type]
+    output.save(to, lambda stream: np.savez(stream, **arrays), "--save")  # type: ignore[arg-type]

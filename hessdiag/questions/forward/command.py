@@ -99,7 +99,7 @@ class _Options:
     solve: Literal["median", "rms"] | None
     per_layer: bool
     resume: str | None
-    save: output.Target | None
+    save: output.Destination | None
 
 
 def _is_of_model(has_model: bool) -> bool:
@@ -199,7 +199,7 @@ def _of_built_in(depth: int, width: int, activation: str, options: _Options, out
     return answer(measure, out, save, unmeasured=unmeasured)
 
 
-def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> output.Target:
+def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> output.Destination:
     if len(set(inits)) != 1 or solve is None:
         raise SpecError(
             "--save writes the weights of one initialization with the gain that was solved for.",
@@ -211,7 +211,7 @@ def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, forc
     return output.writable(path, "safetensors", force=force, option="--save", usual="weights.safetensors")
 
 
-def _write(target: output.Target, state: Mapping[str, Any]) -> None:
+def _write(target: output.Destination, state: Mapping[str, Any]) -> None:
     from safetensors.torch import save
 
     content = save(dict(state))
