@@ -1,12 +1,14 @@
-"""`hessdiag` in processes that have imported torch already: a server forks one for every call.
+"""`hessdiag` and `python` in processes that have imported torch already: a server forks one for every call.
 
-For tests of what commands print and write, of which there are many: most of a short command's time is the import of torch.
+For tests of what commands and scripts print and write, of which there are many: most of a short one's time is the import of torch.
 What a process does by itself (its start, signals, memory, crashes) is tested with real ones.
 """
 
+import atexit
 import contextlib
 import json
 import os
+import runpy
 import signal
 import socket
 import stat
@@ -14,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
+import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -23,7 +27,7 @@ CLIENT = """#!{python} -ISs
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect({address!r})
-    call = json.dumps({{"argv": sys.argv[1:], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode() + b"\\0"
+    call = json.dumps({{"argv": [os.path.basename(sys.argv[0]), *sys.argv[1:]], "cwd": os.getcwd(), "env": dict(os.environ)}}).encode() + b"\\0"
     socket.send_fds(server, [call[:1]], [0, 1, 2])
     server.sendall(call[1:])
     answer = server.recv(16)
@@ -33,18 +37,19 @@ sys.exit(int(answer))
 
 @contextlib.contextmanager
 def programs(env: Mapping[str, str]) -> Iterator[Path]:
-    """A folder for the PATH with a `hessdiag` that is forked. Threads and hash seeds are those of `env`."""
+    """A folder for the PATH with a `hessdiag` and a `python` that are forked. Threads and hash seeds are those of `env`."""
     with tempfile.TemporaryDirectory() as folder:
-        address, program = str(Path(folder) / "socket"), Path(folder) / "hessdiag"
-        program.write_text(CLIENT.format(python=sys.executable, address=address), "utf-8")
-        program.chmod(program.stat().st_mode | stat.S_IXUSR)
+        address = str(Path(folder) / "socket")
+        for program in (Path(folder) / "hessdiag", Path(folder) / "python"):
+            program.write_text(CLIENT.format(python=sys.executable, address=address), "utf-8")
+            program.chmod(program.stat().st_mode | stat.S_IXUSR)
         command = [sys.executable, "-m", "tests.preloaded", address]
         with subprocess.Popen(
             command, cwd=ROOT, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE
         ) as server:
             assert server.stdout is not None
             assert server.stdout.readline() == b"ready\n"
-            yield program.parent
+            yield Path(folder)
             server.terminate()
 
 
@@ -103,19 +108,48 @@ def _become(call: dict, files: list[int]) -> None:
     os.chdir(call["cwd"])
     os.environ.clear()
     os.environ.update(call["env"])
-    sys.argv = ["hessdiag", *call["argv"]]
+    sys.argv = call["argv"]
     code = 1
     try:
-        from hessdiag.__main__ import main
-
-        code = main()
+        code = _command() if sys.argv[0] == "hessdiag" else _script()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     finally:
+        atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(Exception):
                 stream.flush()
         os._exit(int(code or 0))
+
+
+def _command() -> int | None:
+    from hessdiag.__main__ import main
+
+    return main()
+
+
+def _script() -> int:
+    """`python -c CODE ...`, `python -m MODULE ...` or `python FILE ...`, in a main module of its own; anything else by the real one."""
+    del sys.argv[0]
+    if not sys.argv or (sys.argv[0].startswith("-") and sys.argv[0] not in ("-c", "-m")):
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+    try:
+        if sys.argv[0] == "-m":
+            sys.path.insert(0, "")
+            del sys.argv[0]
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+        elif sys.argv[0] != "-c":
+            sys.path.insert(0, os.path.dirname(sys.argv[0]))
+            runpy.run_path(sys.argv[0], run_name="__main__")
+        else:
+            sys.path.insert(0, "")
+            code = sys.argv.pop(1)
+            sys.modules["__main__"] = types.ModuleType("__main__")
+            exec(compile(code, "<string>", "exec"), vars(sys.modules["__main__"]))
+    except Exception:
+        traceback.print_exc()
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

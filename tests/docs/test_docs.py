@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import subprocess
 import sys
@@ -75,9 +74,10 @@ def python(page):
 
 
 @pytest.mark.parametrize("page", list(filter(python, PAGES)), ids=relative)
-def test_python_blocks_run(page, tmp_path):
-    command, env = [sys.executable, "-c", python(page)], os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+def test_python_blocks_run(page, tmp_path, programs):
+    done = subprocess.run(
+        [programs / "python", "-c", python(page)], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
 
 

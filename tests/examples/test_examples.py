@@ -1,8 +1,8 @@
 """Every example runs as its own docstring says, and what it measures makes sense."""
 
+import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +10,24 @@ import torch
 
 import hessdiag
 from hessdiag.questions import documents
+from tests import preloaded
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(script: str, *arguments: str) -> str:
-    command = [sys.executable, str(EXAMPLES / script), *arguments]
+@pytest.fixture(scope="module")
+def programs():
+    with preloaded.programs(os.environ) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def run(programs):
+    return lambda script, *arguments: printed(programs, script, *arguments)
+
+
+def printed(programs: Path, script: str, *arguments: str) -> str:
+    command = [programs / "python", str(EXAMPLES / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -26,7 +38,7 @@ def numbers(pattern: str, text: str) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def out(tmp_path_factory):
+def out(tmp_path_factory, run):
     folder = tmp_path_factory.mktemp("digits")
     (folder / "stdout").write_text(run("digits.py", "--out", str(folder), "--checkpoints"))
     return folder
@@ -56,7 +68,7 @@ def test_digits_models_load_without_a_flag_and_fit_one_batch(out, name):
     assert loss < 0.5 if "trained" in name else abs(loss - chance) < 0.5
 
 
-def test_diagnose_digits_puts_all_four_above_wigner(out):
+def test_diagnose_digits_puts_all_four_above_wigner(out, run):
     printed = run("diagnose_digits.py", "--out", str(out))
     shares = numbers(r"share ([\d.]+)", printed)
     assert len(shares) == 4
@@ -68,10 +80,10 @@ def test_diagnose_digits_puts_all_four_above_wigner(out):
         assert f"{name}-trained.pt" in page
 
 
-def test_train_is_a_script_and_a_spec(tmp_path):
+def test_train_is_a_script_and_a_spec(tmp_path, run, programs):
     assert numbers(r"accuracy ([\d.]+)", run("train.py"))[0] > 0.9
     specs = [f"{EXAMPLES / 'train.py'}:setup(width=8, steps={steps})" for steps in (0, 300)]
-    command = [sys.executable, "-m", "hessdiag", "diag-share", *specs, "--json", "--no-progress"]
+    command = [programs / "hessdiag", "diag-share", *specs, "--json", "--no-progress"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     doc = documents.loads(done.stdout)
     assert doc["problem"]["synthetic"] is False
@@ -82,7 +94,7 @@ def test_train_is_a_script_and_a_spec(tmp_path):
     assert min(before, after) > doc["result"]["baselines"]["wigner"]
 
 
-def test_python_api():
+def test_python_api(run):
     printed = run("python_api.py")
     assert "parameters 195, samples 64" in printed
     assert numbers(r"largest asymmetry ([\d.e+-]+)", printed)[0] < 1e-12
@@ -95,14 +107,14 @@ def test_python_api():
     assert medians[-1] < medians[-2]  # 32 layers of width 16 are past the peak
 
 
-def test_second_derivative_agrees_with_differences():
+def test_second_derivative_agrees_with_differences(run):
     printed = run("second_derivative.py")
     ours = numbers(r"hessdiag.hessian\s+error ([\d.e+-]+)", printed)
     assert len(ours) == 2
     assert max(ours) < 1e-10
 
 
-def test_random_hessians_have_the_shares_of_the_formulas():
+def test_random_hessians_have_the_shares_of_the_formulas(run):
     printed = run("random_hessians.py")
     exact = [float(line.split()[5]) for line in printed.splitlines() if line.startswith("n=")]
     wigner = [float(line.split()[-1]) for line in printed.splitlines() if line.startswith("   ")]
@@ -110,7 +122,7 @@ def test_random_hessians_have_the_shares_of_the_formulas():
     assert max(map(abs, exact + wigner)) < 4
 
 
-def test_networks_of_adaptive_norms_learn_and_load(tmp_path):
+def test_networks_of_adaptive_norms_learn_and_load(tmp_path, run):
     accuracies = numbers(r"accuracy ([\d.]+)", run("train_32x32.py", "--out", str(tmp_path), "--epochs", "0", "1"))
     assert [accuracy > 0.5 for accuracy in accuracies] == [False, True, False, True]
     wide = "builtin:mlp(depth=3, width=128, in_features=3072, out_features=10, activation='tanh', bias=True)"

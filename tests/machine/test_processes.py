@@ -11,6 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from tests import preloaded
+
 SCRIPT = """
 import torch
 from torch import nn
@@ -149,6 +151,19 @@ def _run(folder, processes, *words):
     return subprocess.run([*launch, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
+@pytest.fixture(scope="module")
+def forked():
+    """The same, of processes that have imported torch: for answers; how processes end is tested with real ones."""
+    with preloaded.programs(os.environ | {"OMP_NUM_THREADS": "1"}) as programs:
+        launch = [programs / "python", "-m", "torch.distributed.run", "--standalone", "--no-python"]
+
+        def run(folder, processes, program, *words):
+            command = [*launch, "--nproc-per-node", str(processes), programs / program, *words]
+            return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+        yield run
+
+
 def _numbers(value):
     if isinstance(value, dict):
         for key in sorted(value):
@@ -170,20 +185,20 @@ def _numbers(value):
         "forward net.py:conv --seeds 5 --resume kept",
     ],
 )
-def test_the_same_answer_on_one_and_two_ranks(folder, command):
+def test_the_same_answer_on_one_and_two_ranks(folder, command, forked):
     runs = []
     for processes in (1, 2):
         words = command.replace("kept", f"kept-{processes}").split()
-        runs.append(_run(folder, processes, "-m", "hessdiag", *words, "--json", "--no-progress"))
+        runs.append(forked(folder, processes, "hessdiag", *words, "--json", "--no-progress"))
     assert [run.returncode for run in runs] == [0, 0], runs[1].stderr
     one, two = (json.loads(run.stdout)["result"] for run in runs)
     assert list(_numbers(one)) == pytest.approx(list(_numbers(two)), rel=1e-10, abs=1e-14, nan_ok=True)
 
 
-def test_products_split_samples_where_they_can(folder):
+def test_products_split_samples_where_they_can(folder, forked):
     found = []
     for processes in (1, 2):
-        run = _run(folder, processes, "products.py", f"{processes}.json")
+        run = forked(folder, processes, "python", "products.py", f"{processes}.json")
         assert run.returncode == 0, run.stderr
         found.append(json.loads((folder / f"{processes}.json").read_text()))
     split = ["SharedOperator"] * 4
@@ -193,10 +208,10 @@ def test_products_split_samples_where_they_can(folder):
         assert list(_numbers(two)) == pytest.approx(list(_numbers(one)), rel=1e-10, abs=1e-13)
 
 
-def test_spectra_are_the_same_on_one_and_two_ranks(folder):
+def test_spectra_are_the_same_on_one_and_two_ranks(folder, forked):
     found = []
     for processes in (1, 2):
-        run = _run(folder, processes, "spectra.py", f"{processes}.json")
+        run = forked(folder, processes, "python", "spectra.py", f"{processes}.json")
         assert run.returncode == 0, run.stderr
         found.append(json.loads((folder / f"{processes}.json").read_text()))
     one, two = found
@@ -207,10 +222,12 @@ def test_spectra_are_the_same_on_one_and_two_ranks(folder):
 
 
 @pytest.mark.parametrize("resume", [[], ["kept"]])
-def test_ranks_with_unlike_memory_divide_the_same_rows(folder, resume):
+def test_ranks_with_unlike_memory_divide_the_same_rows(folder, resume, forked):
     found = []
     for processes in (1, 2):
-        run = _run(folder, processes, "chunks.py", f"{processes}.json", *(f"{name}-{processes}" for name in resume))
+        run = forked(
+            folder, processes, "python", "chunks.py", f"{processes}.json", *(f"{name}-{processes}" for name in resume)
+        )
         assert run.returncode == 0, run.stderr
         found.append(json.loads((folder / f"{processes}.json").read_text()))
     assert "neuron space" in found[0][0]["engine"]
