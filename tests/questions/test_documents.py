@@ -8,7 +8,7 @@ import pytest
 from hessdiag.errors import LoadError
 from hessdiag.questions import documents
 from hessdiag.questions.documents import loads
-from hessdiag.questions.pages import render
+from hessdiag.questions.pages import render, view_of
 from hessdiag.questions.registry import NAMES
 from hessdiag.report.document import dumps
 from tests.documents import CURRENT, EVERY, document
@@ -79,6 +79,8 @@ def test_real_documents_of_this_version_and_of_older_ones_are_shown(path):
         ("bounds", ("result", "gershgorin"), [1, 2, 3], "`result.gershgorin`: a list of 2 or null"),
         ("forward", ("result", "inits", 1, "layers"), [], "`result.inits[1].layers`: a list of at least 1"),
         ("forward-model", ("result", "inits", 0, "layers", 0, "name"), None, "a layer has no `name`"),
+        ("eigs", ("theory",), 3, "`theory`: an object or null was expected, 3 found."),
+        ("vanishing", ("result", "depths"), [], "`rates` are there, and no `depths` between which they are."),
         ("vanishing", ("result", "depths", 0, "depth"), 99, "`depths` does not ascend."),
         ("vanishing", ("problem", "seed"), REMOVE, "`problem.seed` is missing."),
         ("chain", ("result", "inertia", "definite"), [], "`result.inertia.definite`: an object was expected"),
@@ -103,6 +105,12 @@ def test_keys_of_newer_versions_are_kept():
     read = read_with("diag-share", ("result", "layers", 0, "new"), {"a": ["NaN"]})
     assert read["result"]["layers"][0]["new"] == {"a": ["NaN"]}
     assert documents.read(read).layers[0].name == read["result"]["layers"][0]["name"]
+
+
+def test_what_newer_versions_predict_is_shown():
+    read = read_with("eigs", ("theory",), {"largest_expected": 7.25, "by_layer": [1.0]})
+    (table,) = (table for table in view_of(read).extra if table.title == "Theory")
+    assert table.rows == (("largest expected", "7.25"),)
 
 
 def test_halves_of_surrogate_pairs_are_shown_by_their_codes():

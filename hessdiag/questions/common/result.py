@@ -8,7 +8,7 @@ stands for its absence. Fields marked `OPTIONAL` are left out of documents where
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeAlias
 
 from msgspec import Meta
 
@@ -18,6 +18,11 @@ from hessdiag.fields import Count, NonEmpty, Number, Share
 Level = Literal["ok", "note", "warn", "bad"]
 Status = Literal["ok", "inexact", "interrupted"]
 Shape = list[int | list[int]] | dict[str, list[int]]  # of one sample; of several inputs, one each
+
+if TYPE_CHECKING:
+    Prediction: TypeAlias = Any  # each question has a class of its own
+else:
+    Prediction = dict[str, Any] | None  # of one that predicts nothing: what a newer version may have
 
 OPTIONAL = {"optional": True}
 
@@ -181,7 +186,7 @@ class Result:
 
     status: Status = "ok"
     problem: Subject = Subject(device="", dtype="", seed=None)
-    theory: Any = None
+    theory: Prediction = None
     checks: dict[str, Number] = field(default_factory=dict)
     thresholds: dict[str, Number] = field(default_factory=dict)
     findings: tuple[Finding, ...] = ()

@@ -154,9 +154,7 @@ def findings(result: Result) -> tuple[Finding, ...]:
 
 def side_tables(result: Result) -> tuple[Table, ...]:
     """The single values among what theory predicts, as far as there are any."""
-    if result.theory is None:
-        return ()
-    held = {field.name: getattr(result.theory, field.name) for field in dataclasses.fields(result.theory)}
+    held = vars(result.theory) if dataclasses.is_dataclass(result.theory) else result.theory or {}
     rows = tuple(
         (name.replace("_", " "), _cell(value))
         for name, value in held.items()

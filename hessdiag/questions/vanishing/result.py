@@ -215,8 +215,10 @@ class Vanishing(Result):
     theory: Theory | None = None
 
     def __post_init__(self) -> None:
-        """Depths and layers ascend."""
+        """Depths and layers ascend, and rates are between depths."""
         ascending(depths=[entry.depth for entry in self.depths], layers=[entry.layer for entry in self.layers])
+        if self.rates and not self.depths:
+            raise ValueError("`rates` are there, and no `depths` between which they are")
 
     @property
     def ends(self) -> tuple[DepthNorms, DepthNorms] | None:
