@@ -64,6 +64,9 @@ def _inside(one: inspect.Type, step: str | int | None) -> Iterator[inspect.Type]
         yield one.item_type
     elif isinstance(one, inspect.TupleType) and isinstance(step, int):
         yield from one.item_types[step : step + 1]
+    elif isinstance(one, inspect.Metadata):
+        if step is None or step in (one.extra or {}).get("keys", ()):
+            yield from _inside(one.type, step)
     elif isinstance(one, inspect.DictType):
         yield one.value_type
 
@@ -71,6 +74,8 @@ def _inside(one: inspect.Type, step: str | int | None) -> Iterator[inspect.Type]
 def _named(one: inspect.Type) -> Iterator[str]:
     if isinstance(one, inspect.LiteralType):
         yield from (json.dumps(value) for value in one.values)
+    elif isinstance(one, inspect.Metadata):
+        yield from _named(one.type)
     elif isinstance(one, inspect.TupleType):
         yield f"a list of {len(one.item_types)}"
     elif isinstance(one, inspect.IntType) and one.ge is not None:

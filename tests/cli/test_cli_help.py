@@ -96,6 +96,8 @@ def test_aliases_lead_to_metrics():
         ("eigs", "method", "no number 'method'"),
         ("eigs", "lowest.0.converged", "no number"),
         ("bounds", "gershgorin.2", "no number"),
+        ("vanishing", "rates.gradeint.per_layer", "rates.gradient.per_layer"),
+        ("vanishing", "depths.0.theory_rms.gradeint", "no number"),
         ("vanishing", "zzz", "hessdiag ls metrics vanishing"),
     ],
 )
@@ -110,6 +112,11 @@ def test_metrics_that_are_none_are_answered_with_the_nearest(command, metric, an
 )
 def test_numbers_that_a_result_can_have_are_let_pass(metric):
     check(metric, "eigs")
+
+
+@pytest.mark.parametrize("metric", ["rates.vjp.per_layer", "depths.1.theory_rms.hessian", "depths.0.theory_median.vjp"])
+def test_numbers_of_a_quantity_are_let_pass(metric):
+    check(metric, "vanishing")
 
 
 def test_gates_are_checked_before_work(hessdiag, fake):

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeGuard
+from typing import Annotated, ClassVar, Literal, TypeGuard, TypeVar
+
+from msgspec import Meta
 
 from hessdiag.curvature.point.result import Kink, Point
 from hessdiag.fields import Count, Number, Real, ascending
@@ -11,7 +13,10 @@ from hessdiag.questions.common.ensembles.agreement import LogMedianAgreement
 from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.result import OPTIONAL, Result
 
+T = TypeVar("T")
+
 QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
+ByQuantity = Annotated[dict[str, T], Meta(extra={"keys": QUANTITIES})]
 DEEP = 1 / 8  # of the deepest network: what is shallower has not settled to a rate
 
 
@@ -94,8 +99,8 @@ class DepthNorms:
     hessian_diag_share: NormStatistics | Number
     certified_indefinite: Number = None
     vjp_norm: NormStatistics | None
-    theory_rms: dict[str, Real] | None
-    theory_median: dict[str, Real] | None = None
+    theory_rms: ByQuantity[Real] | None
+    theory_median: ByQuantity[Real] | None = None
     hessian_trace: Number = None
     hessian_trace_stderr: Number = None
     theory_trace: Number = None
@@ -206,7 +211,7 @@ class Vanishing(Result):
     depths: tuple[DepthNorms, ...]
     failed: tuple[Failure, ...] = ()
     layers: tuple[LayerNorms, ...]
-    rates: dict[str, Rate]
+    rates: ByQuantity[Rate]
     agreement: tuple[DepthAgreement, ...]
     point: Point | None = field(default=None, metadata=OPTIONAL)
     kinks: tuple[Kink, ...] | None = field(default=None, metadata=OPTIONAL)
