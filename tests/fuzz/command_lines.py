@@ -140,7 +140,7 @@ def prepare(folder: Path) -> None:
     (folder / "folder").mkdir()
     (folder / "link.json").symlink_to("kept.json")
     (folder / "loop.json").symlink_to("loop.json")
-    document = Path(__file__).parent.parent / "report" / "documents"
+    document = Path(__file__).parent.parent / "documents"
     (folder / "r.json").write_text(min(document.glob("*.json"), key=lambda path: path.stat().st_size).read_text())
     assert json.loads((folder / "r.json").read_text())["schema"] == "hessdiag/1"
 
