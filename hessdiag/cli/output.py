@@ -338,13 +338,11 @@ def _wants_color(choice: str) -> bool:
 
 
 def _exit_code(answer: Result | Document, out: Output) -> int:
-    doc = documents.numbers_of(answer)
-    if doc["status"] == "interrupted":
+    status = answer["status"] if isinstance(answer, dict) else answer.status
+    if status == "interrupted":
         return signals.exit_code()
-    said = gates.violations(doc["result"], out.gates)
-    if out.baseline is not None:
-        said += gates.changes(doc, documents.numbers_of(out.baseline), out.max_change)
-    untrusted = doc["status"] == "inexact" and not out.allow_inexact
+    said = _violations(answer, out) if out.gates or out.baseline is not None else []
+    untrusted = status == "inexact" and not out.allow_inexact
     if speaks():
         for sentence in said:
             say(f"gate: {sentence}")
@@ -353,3 +351,12 @@ def _exit_code(answer: Result | Document, out: Output) -> int:
     if untrusted:
         return ExitCode.INEXACT
     return ExitCode.GATE if said else ExitCode.OK
+
+
+def _violations(answer: Result | Document, out: Output) -> list[str]:
+    """One sentence for each gate that the answer violates, and for each number too far from the baseline's."""
+    doc = documents.numbers_of(answer)
+    said = gates.violations(doc["result"], out.gates)
+    if out.baseline is not None:
+        said += gates.changes(doc, documents.numbers_of(out.baseline), out.max_change)
+    return said

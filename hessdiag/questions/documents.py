@@ -33,6 +33,7 @@ ENVELOPE = {
 _SAID = re.compile(r"(?P<what>.*?)(?: - at `(?:key in )?\$\.?(?P<path>.*)`)?", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(?P<key>.*)`")
 _STEP = re.compile(r"([^.\[\]]+)|\[(\d+|\.\.\.)\]")
+_PLAIN = (str, float, int, type(None))  # looked for first: matrices hold millions
 _OF_TYPE = ("Expected", "Invalid enum value", "Number out of range", "Integer value out of range")
 
 
@@ -181,11 +182,11 @@ def _with_numbers(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         for name in vars(value):
             held = getattr(value, name)
-            if not isinstance(held, (str, float, int)) and held is not None:
+            if not isinstance(held, _PLAIN):
                 object.__setattr__(value, name, _with_numbers(held))
         return value
     if isinstance(value, (list, tuple)):
-        return type(value)(map(_with_numbers, value))
+        return type(value)([item if isinstance(item, _PLAIN) else _with_numbers(item) for item in value])
     if isinstance(value, dict):
         return {key: _with_numbers(item) for key, item in value.items()}
     return value
