@@ -3,16 +3,14 @@
 Of the standard library alone: `hessdiag --help` and results read it, and must not import a single operator.
 """
 
-from dataclasses import dataclass
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from hessdiag.curvature.operator import CurvatureOperator
 
 
-@dataclass(frozen=True)
-class Named:
+class Named(NamedTuple):
     """A matrix with a name, and where its operator is: a module beside this file.
 
     Attributes:

@@ -1,15 +1,15 @@
 """Which questions there are: the only list. Commands, views, gates, exports, tables and pages of the docs follow it.
 
-Of the standard library alone: `hessdiag --help` reads it, and must not import a single question.
+Of the standard library alone: `hessdiag --help` reads it, and must not import a single question,
+nor `dataclasses`, which takes as long as all else that `import hessdiag` does.
 """
 
-from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(NamedTuple):
     """One question: a package here with the modules `command`, `measure`, `metrics`, `result`, `verdict`, `view`.
 
     Attributes:

@@ -50,6 +50,11 @@ def test_importing_a_package_imports_no_torch(package):
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_importing_the_package_alone_reads_registries_of_plain_tuples():
+    code = "import sys, hessdiag; assert not {'dataclasses', 'inspect', 'msgspec', 'click'} & set(sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 FUNCTIONS = [
     path
     for page in LISTED.values()
