@@ -15,6 +15,7 @@ from hessdiag.curvature.point.examine import PointWarning
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem.load import ProblemRequest, Shared, load_problem
 from hessdiag.problem.loading import online, own_loss, synthetic
+from hessdiag.questions.common.described import described
 from hessdiag.questions.common.verdict import data_findings
 
 transformers = pytest.importorskip("transformers")
@@ -420,5 +421,5 @@ def test_names_that_are_nearly_right_and_weights_that_are_not_here(monkeypatch):
 
 
 def test_the_finding_on_synthetic_data_names_data_that_work(saved):
-    (finding,) = data_findings(problem_of(saved("vit"), batch_size=2))
+    (finding,) = data_findings(described(problem_of(saved("vit"), batch_size=2)))
     assert finding.remedy == "--data batch.pt, a mapping with labels"
