@@ -3,34 +3,23 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
-SECTION = PAGE.partition("\n## Add an operator\n")[2].partition("\n## ")[0]
+from tests.docs.grown import ROOT, grown, section
+
+SECTION = section("Add an operator")
 REGISTRY = "hessdiag/curvature/registry.py"
-LISTED = re.compile(r"(\nOPERATORS = \(\n.*?)(\n\)\n)", re.DOTALL)
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory):
     """A copy of the package, in which the steps were taken."""
-    folder = tmp_path_factory.mktemp("tree")
-    shutil.copytree(ROOT / "hessdiag", folder / "hessdiag", ignore=shutil.ignore_patterns("__pycache__"))
     (module,) = re.findall(r"^1\. `(\S+)`", SECTION, re.MULTILINE)
     (code,) = re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL)
-    (line,) = re.findall(r"```text\n(.*?)\n```", SECTION, re.DOTALL)
-    assert f"`{REGISTRY}`" in SECTION
-    (folder / module).write_text(code, "utf-8")
-    registry = (folder / REGISTRY).read_text("utf-8")
-    assert len(LISTED.findall(registry)) == 1
-    (folder / REGISTRY).write_text(LISTED.sub(rf"\1\n{line}\2", registry), "utf-8")
-    return folder
+    return grown(tmp_path_factory.mktemp("tree"), SECTION, [(module, code)], REGISTRY, "OPERATORS")
 
 
 def python(tree, code, *args):
