@@ -14,6 +14,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.diag_share import measure as module
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.diag_share.view import view
+from hessdiag.theory.wigner_ols import wigner_share_mean
 from tests.curvature.test_hessian import CASES
 from tests.questions.diag_share.share_problems import by_products, few_heavy_neurons, narrow, pixels
 from tests.reference import brute_force_hessian, cosine_problem, net_a, numbers, quadratic, share
@@ -357,6 +358,6 @@ def test_theory_knows_the_spread_of_wigner_and_the_floor_of_the_diagonal():
     assert found.theory.psd_floor_diagonal == pytest.approx(4.02 / 2.2**2)
     assert "PSD floor" in [fact.name for fact in view(found).facts]
     assert found.baselines.wigner_mean == pytest.approx(1 / 3 + (math.pi / 2 - 1) * 2 / 81)
-    assert 0 < found.baselines.wigner_stdev < 1
+    assert found.baselines.wigner_stdev == pytest.approx(wigner_share_mean(3)[1])  # which is held against simulation
     assert diag_share(quadratic(H), rows=2).theory.psd_floor_diagonal is None
     assert diag_share(quadratic(-H)).theory.psd_floor_diagonal is None

@@ -47,6 +47,12 @@ def test_root_mean_squares_agree_with_exact_expectations():
         assert statistics_of(entry, quantity).rms == pytest.approx(entry.theory_rms[quantity], rel=0.06), quantity
 
 
+def test_the_error_of_a_trace_is_how_far_such_means_scatter():
+    runs = [vanishing(depth=2, width=6, seeds=40, hessian_seeds=40, batch=2, seed=seed).depths[0] for seed in range(60)]
+    scatter = np.std([run.hessian_trace for run in runs], ddof=1)
+    assert scatter == pytest.approx(np.median([run.hessian_trace_stderr for run in runs]), rel=0.4)
+
+
 @pytest.mark.parametrize(("init", "activation"), [("he_uniform", "relu"), ("xavier_normal", "leaky_relu")])
 def test_traces_agree_with_their_exact_mean_for_any_law_and_batch(init, activation):
     measured = vanishing(depth=4, width=12, init=init, activation=activation, seeds=300, hessian_seeds=300, batch=3)
