@@ -39,7 +39,7 @@ PROBLEM = (  # within its room: each part may import those of the lines before
     {"device", "finite", "losses"},
     {"evaluation", "layers", "order"},
     {"problem"},
-    {"describe", "touched"},
+    {"as_it_trains", "describe", "touched"},
     {"loading"},
     {"load"},
 )
