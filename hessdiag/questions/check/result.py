@@ -1,7 +1,7 @@
 """What `check` finds: why a network will not train, ranked, with what was read off it."""
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from hessdiag.fields import Number, Numbers, Share
 from hessdiag.questions.check.readings import (
@@ -14,6 +14,17 @@ from hessdiag.questions.check.readings import (
     TargetReading,
 )
 from hessdiag.questions.common.result import OPTIONAL, ModelSubject, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    Weights: TypeAlias = Mapping[str, Tensor] | None
+else:
+    Weights = None  # of a document, which holds none
+
+BROKEN = 0.7  # confidence from which a network will not train as it is
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +89,7 @@ class Trial:
         after: With the cure.
         helped: Whether it trains better.
         because: By which numbers.
+        mended: The weights with the cure; `None` where it changes none. Not in the document.
     """
 
     cure: str
@@ -91,6 +103,7 @@ class Trial:
     after: Run
     helped: bool
     because: str
+    mended: Weights = field(default=None, repr=False, compare=False, metadata={"apart": True})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +112,7 @@ class Check(Result):
 
     Attributes:
         causes: The likeliest first; none for a healthy network.
+        confidence: That of the first cause; 0 without one.
         trains: Whether its loss fell in the few steps that were taken; `None` where none were, or where that did not
             tell.
         trained: Whether its loss is clearly below chance already.
@@ -117,6 +131,7 @@ class Check(Result):
 
     problem: ModelSubject = ModelSubject()  # noqa: RUF009 - frozen
     causes: tuple[Cause, ...] = ()
+    confidence: Share = 0.0
     trains: bool | None = None
     trained: bool | None = None
     layers: tuple[LayerReading, ...] = ()

@@ -1,16 +1,53 @@
-"""What `check` says: the first cause, the others, and what was not looked at."""
+"""What `check` says: the first cause, the others, whether the cure helped; or what speaks for a healthy network."""
 
-from hessdiag.questions.check.result import Cause, Check
+from hessdiag.numbers import counted, number
+from hessdiag.questions.check.result import BROKEN, Cause, Check, Trial
 from hessdiag.questions.common.result import Finding, Level
-
-BROKEN = 0.7  # confidence from which a network will not train as it is
+from hessdiag.questions.common.verdict import data_findings
 
 
 def findings(check: Check) -> list[Finding]:
-    """The causes as findings, in their order."""
-    return [_finding(cause) for cause in check.causes]
+    """The verdict: causes in their order, which is that of importance."""
+    found = [_of_cause(cause) for cause in check.causes] or [_healthy(check)]
+    if check.trial is not None:
+        found.insert(1, _of_trial(check.trial))
+    return [*found, *data_findings(check.problem)]
 
 
-def _finding(cause: Cause) -> Finding:
+def _of_cause(cause: Cause) -> Finding:
     level: Level = "bad" if cause.confidence >= BROKEN else "warn"
-    return Finding(level, cause.says, cause.quantity, cause.remedy)
+    because = cause.quantity
+    if cause.symptoms:
+        because += f"; it explains {_joined([symptom.says for symptom in cause.symptoms[:3]])}"
+    return Finding(level, cause.says, because, cause.remedy)
+
+
+def _joined(said: list[str]) -> str:
+    *most, last = said
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def _of_trial(trial: Trial) -> Finding:
+    if trial.helped:
+        return Finding("ok", f"Tried, and it helped: {trial.says}", trial.because, trial.code)
+    remedy = "the next cause; hessdiag check with more --batches, or with your own --optimizer and --lr"
+    return Finding("note", f"Tried, and it did not help: {trial.says}", trial.because, remedy)
+
+
+def _healthy(check: Check) -> Finding:
+    step, output = check.step, check.output
+    if check.trained and output is not None:
+        known = f"its loss is {number(output.loss)}, where the best constant answer has {number(output.chance)}"
+        return Finding("ok", "Nothing was found that would keep this network from training: it is trained.", known, "")
+    if check.trains and step is not None:
+        known = f"its loss went from {number(step.losses[0])} to {number(step.losses[-1])} in {counted(len(step.losses) - 1, 'step')} of {step.optimizer}"
+    elif step is not None and step.losses:
+        known = f"the loss moved from {number(step.losses[0])} to {number(step.losses[-1])} in {counted(len(step.losses) - 1, 'step')} of {step.optimizer}, which does not tell much"
+    else:
+        known = "signal, gradient, units, scales, modes, loss and first step are as training needs them"
+    remedy = (
+        "if it still does not train: --optimizer and --lr as you use them, --batches for more data"
+        if step is None or not step.given
+        else "if it still does not train: --batches for more data; hessdiag eigs for its sharpness"
+    )
+    return Finding("ok", "Nothing was found that would keep this network from training.", known, remedy)

@@ -1,0 +1,79 @@
+"""`hessdiag check MODEL`: why it will not train, and whether a cure helps."""
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hessdiag.cli import output, weights
+from hessdiag.cli.answer import answer_of_model
+from hessdiag.cli.help import Command
+from hessdiag.cli.kinds import SWITCH
+from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.speech import say
+from hessdiag.errors import SpecError
+
+if TYPE_CHECKING:
+    from hessdiag.problem.problem import Problem
+    from hessdiag.questions.check.result import Check
+    from hessdiag.questions.common.runs.progress import Progress
+
+
+@click.command("check", cls=Command)
+@model_options
+@click.option(
+    "--optimizer",
+    metavar="SPEC",
+    help="Yours, with its settings: adam, sgd(momentum=0.9), train.py:make. Default: adam(lr=1e-3) stands in.",
+)
+@click.option("--lr", type=float, metavar="X", help="Its learning rate; alone, that of plain gradient descent.")
+@click.option(
+    "--try", "attempt", is_flag=True, type=SWITCH, help="Try the first cure on a copy: train both, show both losses."
+)
+@click.option("--save", metavar="FILE", help="Write the mended weights to FILE.safetensors or FILE.pt; with --try.")
+@output_options
+def command(
+    targets: tuple[Target, ...],
+    optimizer: str | None,
+    lr: float | None,
+    attempt: bool,
+    save: str | None,
+    out: output.Output,
+) -> int:
+    """Why will it not train? The true cause first: which layer, by which number, and what to do.
+
+    One pass forward and back on the actual weights, data, mode and loss, and on small models some steps of the
+    optimizer, on a copy. With --try the first cure is tried, too.
+
+    \b
+    hessdiag check train.py:setup --optimizer adam --lr 1e-3
+    hessdiag check model.pt --data batch.npz --loss ce --try --save mended.pt
+    hessdiag check train.py:setup --fail-if 'confidence >= 0.7'
+    """  # noqa: D301
+    if save is not None and not attempt:
+        raise SpecError("--save writes the weights of a cure that was tried.", f"--try --save {shlex.quote(save)}")
+    file = None if save is None else weights.destination(Path(save))
+
+    def measure(problem: "Problem", seed: int, progress: "Progress") -> "Check":
+        from hessdiag.questions.check.measure import check
+
+        return check(problem, optimizer=optimizer, lr=lr, attempt=attempt, seed=seed, progress=progress)
+
+    def write(problem: "Problem", found: "Check") -> None:
+        if file is not None:
+            _saved(found, file)
+
+    as_they_are = tuple(replace(target, request={**target.request, "sound": False}) for target in targets)
+    return answer_of_model(as_they_are, measure, out, write)
+
+
+def _saved(found: "Check", to: output.Destination) -> None:
+    """Write the weights of a cure that changes some, or say why there are none."""
+    if found.trial is None:
+        say("nothing was saved: no cure was tried.")
+    elif found.trial.mended is None:
+        say(f"nothing was saved: the cure ({found.trial.cure}) changes no weights.")
+    else:
+        weights.write(to, found.trial.mended)
