@@ -159,6 +159,18 @@ def _split_revision(text: str, name: str) -> tuple[str, str | None]:
     return source, revision
 
 
+def call_of(text: str) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
+    """Dotted name and keyword literals of a call by itself, `NAME` or `NAME(key=LITERAL, ...)`.
+
+    Raises:
+        SpecError: if it is none.
+
+    >>> call_of("adam(lr=1e-3)"), call_of("sgd")
+    (('adam', (('lr', 0.001),)), ('sgd', None))
+    """
+    return _parse_call(text, text)
+
+
 def _parse_call(text: str, call: str) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
     """Dotted name and keyword literals of a call, through the syntax tree; only literals are evaluated."""
     wrong = SpecError(

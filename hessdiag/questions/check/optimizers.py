@@ -1,37 +1,293 @@
 """Optimizers by name: what `--optimizer SPEC` and `--lr` say, and the optimizer itself for some parameters."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import nn
+
+from hessdiag import suggest
+from hessdiag.errors import HessdiagError, LoadError, SpecError, first_line, said
+from hessdiag.problem.loading.python import load_object
+from hessdiag.problem.spec import Spec, call_of, parse
 
 USUAL = "adam(lr=1e-3)"  # what stands in where no optimizer is given
+USUAL_LR = {"sgd": 0.1}  # where no learning rate is given, and torch has none, or one that depends on its version
+SHOWN = ("lr", "momentum", "dampening", "eps", "weight_decay")  # settings that matter here; betas are shown, too
+
+Named: TypeAlias = Sequence[tuple[str, nn.Parameter]]
+Make: TypeAlias = Callable[[nn.Module, Named], torch.optim.Optimizer]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an optimizer is made.
+    """How an optimizer is made, again and again.
 
     Attributes:
-        name: As people call it, with its settings: "Adam(lr=0.001, eps=1e-08)".
+        kind: Its class as torch calls it, or the spec of the user's function.
         given: Whether the user named it.
-        build: Makes it for some parameters.
+        make: Makes it for a model and those of its parameters that are trained, by name.
+        known: Its settings, as far as they are known before it is made.
+        changed: Settings that differ from what `make` gives.
+        assumed: What was assumed of it, in a sentence; empty where nothing was.
     """
 
-    name: str
+    kind: str
     given: bool
-    build: Callable[[Iterable[Tensor]], torch.optim.Optimizer]
+    make: Make
+    known: Mapping[str, float] = field(default_factory=dict)
+    changed: Mapping[str, float] = field(default_factory=dict)
+    assumed: str = ""
+
+    @property
+    def name(self) -> str:
+        """As people call it, with its settings: "Adam(lr=0.001, eps=1e-08)"."""
+        settings = {**self.known, **self.changed}
+        return f"{self.kind}({', '.join(f'{key}={value:g}' for key, value in settings.items())})"
+
+    def build(self, model: nn.Module, names: Sequence[str] | None = None) -> torch.optim.Optimizer:
+        """Make it for a model.
+
+        Args:
+            model: Whose parameters it steps.
+            names: Of the parameters that are trained; by default of those that want a gradient.
+
+        Raises:
+            SpecError: if it cannot be made for these parameters, or has not a setting that is to be changed.
+            LoadError: if the user's function fails.
+
+        >>> recipe("adam", 0.1).with_settings(eps=1e-3).build(nn.Linear(2, 1)).param_groups[0]["eps"]
+        0.001
+        """
+        wanted = None if names is None else set(names)
+        named = [
+            (name, parameter)
+            for name, parameter in model.named_parameters()
+            if (parameter.requires_grad if wanted is None else name in wanted)
+        ]
+        optimizer = self.make(model, named)
+        for key, value in self.changed.items():
+            _set(optimizer, key, value, self.kind)
+        return optimizer
+
+    def with_settings(self, **settings: float) -> "Recipe":
+        """The same optimizer with another `lr`, `eps`, `weight_decay`, ...; several groups keep the ratio of their lr.
+
+        >>> recipe("adam", 0.1).with_settings(lr=0.01).name
+        'Adam(lr=0.01, eps=1e-08)'
+        """
+        return replace(self, changed={**self.changed, **settings})
 
 
-def recipe(spec: str | None, lr: float | None, scripts: dict[Any, Any] | None = None) -> Recipe:
-    """The optimizer that a spec names.
+def recipe(
+    spec: Any, lr: float | None, scripts: dict[Any, Any] | None = None, model: nn.Module | None = None
+) -> Recipe:
+    """The optimizer that is meant.
 
     Args:
-        spec: "adam", "adam(eps=1e-2)", "sgd(momentum=0.9)", "torch.optim:AdamW", "train.py:optimizer"; `None` for
-            the usual one, or with `lr` for plain gradient descent at it.
+        spec: "adam", "adam(eps=1e-2)", "sgd(momentum=0.9)", "torch.optim.AdamW", "train.py:make_optimizer"; `None` for
+            the usual one, or with `lr` for plain gradient descent at it. In Python also an optimizer, whose settings
+            are taken and whose state is not, or a function of the parameters or of the model.
         lr: Learning rate, instead of the spec's own.
         scripts: Scripts of the user's that ran already.
+        model: Whose parameters an optimizer holds that is given as it is.
+
+    Raises:
+        SpecError: if there is no such optimizer, or it does not take these settings.
+        LoadError: if the user's code is not there, or fails.
+
+    >>> recipe("adam(eps=1e-2)", None).name, recipe(None, 0.5).name
+    ('Adam(lr=0.001, eps=0.01)', 'plain gradient descent, SGD(lr=0.5)')
     """
-    raise NotImplementedError
+    if lr is not None and not 0 < lr < float("inf"):
+        raise SpecError(f"a learning rate is a positive number, not {lr}.", "--lr 1e-3")
+    if spec is None:
+        made = _of_torch(USUAL if lr is None else "sgd", lr)
+        return replace(made, given=lr is not None, kind="plain gradient descent, SGD" if lr is not None else made.kind)
+    if isinstance(spec, torch.optim.Optimizer):
+        made = _of_instance(spec, model)
+    elif isinstance(spec, str):
+        if (call := _call_of_torch(spec)) is not None:
+            return _of_torch(call, lr)
+        made = _of_code(parse(spec), {} if scripts is None else scripts)
+    elif isinstance(spec, type) and issubclass(spec, torch.optim.Optimizer):
+        made = Recipe(spec.__name__, True, lambda _, named: _called(spec.__name__, spec, [p for _, p in named], {}))
+    elif callable(spec):
+        name = getattr(spec, "__name__", type(spec).__name__)
+        made = Recipe(name, True, lambda model, named: _of_function(name, spec, {}, model, named))
+    else:
+        raise SpecError(
+            f"an optimizer is named by a text, or is one, or a function that makes one; not a {type(spec).__name__}.",
+            'optimizer="adam(lr=1e-3)"',
+        )
+    return made if lr is None else made.with_settings(lr=lr)
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """The settings of its first group that matter here, those that are off left out.
+
+    >>> settings_of(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9))
+    {'lr': 0.1, 'momentum': 0.9}
+    """
+    group = optimizer.param_groups[0]
+    found = {}
+    for key in SHOWN:
+        value = group.get(key)
+        if key == "eps" and isinstance(value, tuple):  # Adafactor: of the square, and of the weights' size
+            value = value[0]
+        if value is not None and (key in ("lr", "eps") or float(value)):
+            found[key] = float(value)
+    betas = group.get("betas")
+    if isinstance(betas, (tuple, list)) and tuple(map(float, betas)) != (0.9, 0.999):
+        found |= {f"beta{index + 1}": float(beta) for index, beta in enumerate(betas)}
+    return found
+
+
+def _classes() -> dict[str, type[torch.optim.Optimizer]]:
+    """Torch's own optimizers, by their names in small letters."""
+    return {
+        name.lower(): kind
+        for name, kind in vars(torch.optim).items()
+        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
+    }
+
+
+def _call_of_torch(text: str) -> str | None:
+    """`NAME(...)` of one of torch's optimizers; `None` for a spec of other code."""
+    text = text.strip()
+    for prefix in ("builtin:", "torch.optim:", "torch.optim.", "optim."):
+        if text.startswith(prefix):
+            return text.removeprefix(prefix)
+    head = text.partition("(")[0]
+    return text if not any(mark in head for mark in ":./\\") else None
+
+
+def _of_torch(text: str, lr: float | None) -> Recipe:
+    name, arguments = call_of(text)
+    classes = _classes()
+    kind = classes.get(name.lower().replace("_", ""))
+    if kind is None:
+        close = suggest.question(name, classes, {})
+        raise SpecError(
+            f"torch.optim has no optimizer {name!r}.{close} There are {', '.join(classes)}.",
+            "train.py:make, a function of the parameters, for one that is not torch's",
+        )
+    keywords = dict(arguments or ())
+    takes = [key for key in inspect.signature(kind).parameters if key != "params"]
+    for key in keywords:
+        if key not in takes:
+            close = suggest.question(key, takes, {"learning_rate": "lr", "epsilon": "eps", "decay": "weight_decay"})
+            raise SpecError(f"{kind.__name__} takes no {key!r}.{close} It takes {', '.join(takes)}.")
+    usual, assumed = USUAL_LR.get(kind.__name__.lower()), ""
+    if lr is not None:
+        keywords["lr"] = lr
+    elif "lr" not in keywords and usual is not None:
+        keywords["lr"] = usual
+        assumed = f"your learning rate: {kind.__name__} was given none, and {usual:g} was assumed; --lr says yours"
+
+    def make(_: nn.Module, named: Named) -> torch.optim.Optimizer:
+        return _called(text, kind, [parameter for _, parameter in named], keywords)
+
+    sample = make(nn.Module(), [("weight", nn.Parameter(torch.zeros(1, 1)))])  # refuses what is out of range
+    return Recipe(kind.__name__, True, make, settings_of(sample), assumed=assumed)
+
+
+def _of_code(spec: Spec, scripts: dict[Any, Any]) -> Recipe:
+    """A function or class of the user's, or of an installed library."""
+    if spec.kind not in ("script", "module"):
+        raise SpecError(
+            f"{spec.text!r} is no optimizer.", "adam, sgd(momentum=0.9) or train.py:make, a function of the parameters"
+        )
+    function = load_object(replace(spec, arguments=None), scripts)
+    if not callable(function):
+        raise SpecError(
+            f"{spec.text!r} is a {type(function).__name__}, and no function that makes an optimizer.",
+            "def make(params): return torch.optim.Adam(params, lr=1e-3)",
+        )
+    return Recipe(
+        spec.attribute.rpartition(".")[2] if isinstance(function, type) else spec.text.partition("(")[0],
+        True,
+        lambda model, named: _of_function(spec.text, function, spec.keywords, model, named),
+    )
+
+
+def _of_function(
+    text: str, function: Callable[..., Any], keywords: Mapping[str, Any], model: nn.Module, named: Named
+) -> torch.optim.Optimizer:
+    """Call a function with the parameters, the model or both, as the names of what it takes tell."""
+    try:
+        taken = [name for name in inspect.signature(function).parameters.values() if name.name not in keywords]
+    except (TypeError, ValueError):
+        taken = []
+    needed = [one.name for one in taken if one.default is one.empty and one.kind is one.POSITIONAL_OR_KEYWORD]
+    first = needed[0] if needed else ""
+    if any(word in first.lower() for word in ("model", "net", "module")):
+        return _called(text, function, model, keywords)
+    if first.lower().startswith("named"):
+        return _called(text, function, list(named), keywords)
+    return _called(text, function, [parameter for _, parameter in named], keywords)
+
+
+def _called(text: str, function: Callable[..., Any], first: Any, keywords: Mapping[str, Any]) -> torch.optim.Optimizer:
+    try:
+        found = function(first, **keywords)
+    except HessdiagError:
+        raise
+    except (TypeError, ValueError) as error:  # of the settings, or of parameters that it does not take
+        raise SpecError(f"{text}: {first_line(error)}", _instead(text)) from error
+    except Exception as error:
+        raise LoadError(f"{text} raised {said(error)}") from error
+    if isinstance(found, (tuple, list)):  # with a schedule
+        found = next((one for one in found if isinstance(one, torch.optim.Optimizer)), found)
+    if not isinstance(found, torch.optim.Optimizer):
+        raise SpecError(
+            f"{text} made a {type(found).__name__}, and no torch.optim.Optimizer.",
+            "def make(params): return torch.optim.Adam(params, lr=1e-3)",
+        )
+    return found
+
+
+def _instead(text: str) -> str | None:
+    if text.lower().startswith("muon"):
+        return "train.py:make, a function that makes Muon for the matrices and AdamW for the rest"
+    return None
+
+
+def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> Recipe:
+    """An optimizer with the class and the groups of one that is there; its state is neither read nor written."""
+    names = {id(parameter): name for name, parameter in (model.named_parameters() if model is not None else ())}
+    groups: list[tuple[dict[str, Any], list[str]]] = []
+    for group in optimizer.param_groups:
+        own = [names[id(parameter)] for parameter in group["params"] if id(parameter) in names]
+        groups.append(({key: value for key, value in group.items() if key not in ("params", "param_names")}, own))
+    if not any(own for _, own in groups):
+        raise SpecError(
+            "the optimizer holds none of the model's parameters.", "the optimizer that was made of model.parameters()"
+        )
+    kind = type(optimizer)
+    takes = inspect.signature(kind).parameters
+    defaults = {key: value for key, value in optimizer.defaults.items() if key in takes}
+
+    def make(_: nn.Module, named: Named) -> torch.optim.Optimizer:
+        at = dict(named)
+        mapped = [{**group, "params": [at[name] for name in own if name in at]} for group, own in groups]
+        return _called(kind.__name__, kind, [group for group in mapped if group["params"]], defaults)
+
+    return Recipe(kind.__name__, True, make, settings_of(optimizer))
+
+
+def _set(optimizer: torch.optim.Optimizer, key: str, value: float, kind: str) -> None:
+    """Change a setting in all groups."""
+    groups = [group for group in optimizer.param_groups if key in group]
+    if not groups:
+        raise SpecError(f"{kind} has no setting {key!r}; it has {', '.join(list(optimizer.param_groups[0])[1:])}.")
+    first = float(groups[0][key]) if key == "lr" else 0.0
+    for group in groups:
+        if key == "lr" and first:
+            group[key] = value if len(groups) == 1 else float(group[key]) / first * value
+        elif isinstance(group[key], tuple):
+            group[key] = (value, *group[key][1:])
+        else:
+            group[key] = value
