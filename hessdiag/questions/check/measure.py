@@ -1,6 +1,7 @@
 """Why will it not train? One pass forward and back on the actual weights, a few steps, and the causes they show."""
 
 from dataclasses import replace
+from typing import Any
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.causes.ranking import causes
@@ -19,7 +20,7 @@ from hessdiag.questions.common.subject import problem_of
 def check(
     problem: Problem,
     *,
-    optimizer: str | None = None,
+    optimizer: Any = None,
     lr: float | None = None,
     attempt: bool = False,
     seed: int = 0,
@@ -27,7 +28,7 @@ def check(
 ) -> Check:
     """Say why a network does not train: causes, ranked, each with its layer, its number and its threshold."""
     problem = problem_of(problem)
-    made = recipe(optimizer, lr)
+    made = recipe(optimizer, lr, model=problem.model)
     found = watched(problem, seed=seed)
     found = stepped(found, problem, made, seed=seed)
     found = replace(found, causes=causes(found))

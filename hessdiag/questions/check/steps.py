@@ -254,8 +254,8 @@ def lambda_threshold(optimizer: torch.optim.Optimizer) -> float | None:
     2/lr; with momentum b that is damped by t, 2 (1 + b)/(lr (1 - t)), and 2 (1 + b)/(lr (1 + 2b)) for Nesterov's.
     Weight decay takes of it what it adds to the Hessian. `None` for other optimizers.
 
-    >>> lambda_threshold(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9))
-    38.0
+    >>> lambda_threshold(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5, momentum=0.5))
+    6.0
     """
     group = optimizer.param_groups[0]
     if type(optimizer).__name__ != "SGD" or not float(group["lr"]):
