@@ -98,7 +98,7 @@ def slices(model: nn.Module, parameters: Named) -> tuple[Layer, ...]:
         owner = name.rpartition(".")[0]
         stop = start + parameter.numel()
         together = bool(owner) or single
-        kind = _kind(modules[owner]) if together else "Parameter"
+        kind = kind_of(modules[owner]) if together else "Parameter"
         label = owner or (kind if single else name)
         if layers and layers[-1].name == label and together:
             layers[-1] = Layer(label, kind, owner, layers[-1].start, stop)
@@ -108,7 +108,7 @@ def slices(model: nn.Module, parameters: Named) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _kind(module: nn.Module) -> str:
+def kind_of(module: nn.Module) -> str:
     """The class of a module; TorchScript keeps it by name."""
     return str(module.original_name) if isinstance(module, torch.jit.ScriptModule) else type(module).__name__
 

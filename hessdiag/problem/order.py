@@ -49,7 +49,7 @@ class _Signal:
 
 
 @dataclass
-class _Trace(TorchFunctionMode):
+class Trace(TorchFunctionMode):
     """Follows parameters and data through every function of torch that one evaluation calls.
 
     A tensor that came out of something that is not seen (an autograd function of the user's, an assignment) is known by
@@ -178,17 +178,23 @@ def observed(
     >>> observed([(0, a), (1, b)], [], [x], lambda: (torch.tanh(x @ b) @ a).sum())
     Order(sequence=(1, 0), depths=(2, 1))
     """
-    trace = _Trace(WeakTensorKeyDictionary())
     pairs = list(parameters)
+    trace = tracing(pairs, constants, data)
+    with trace:
+        value = evaluate()
+    return trace.order(1 + max(group for group, _ in pairs), value)
+
+
+def tracing(parameters: Iterable[tuple[int, Tensor]], constants: Iterable[Tensor], data: Iterable[Tensor]) -> Trace:
+    """What `observed` enters to watch, for an evaluation that something else is watched in as well."""
+    trace = Trace(WeakTensorKeyDictionary())
     for tensor in data:
         trace.record(tensor, _Signal(level=0))
     for tensor in constants:
         trace.record(tensor, _Signal())
-    for group, tensor in pairs:
+    for group, tensor in parameters:
         trace.record(tensor, _Signal(frozenset({group})))
-    with trace:
-        value = evaluate()
-    return trace.order(1 + max(group for group, _ in pairs), value)
+    return trace
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

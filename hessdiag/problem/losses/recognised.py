@@ -64,7 +64,7 @@ def recognise(
     Returns:
         What was found.
     """
-    forms: Sequence[_Form] = _FORMS
+    forms: Sequence[Form] = FORMS
     for batch in data:
         with torch.enable_grad(), evaluation():
             output = batches.forward(model, batch)
@@ -86,7 +86,9 @@ def recognise(
 
 
 @dataclass(frozen=True)
-class _Form:
+class Form:
+    """A loss of torch's of logits and labels, and how it takes them."""
+
     name: str
     kind: criteria.Kind
     function: Callable[[Tensor, Tensor], Tensor]
@@ -126,11 +128,11 @@ def _are_classes(labels: Tensor) -> bool:
     return not (labels.is_floating_point() or labels.is_complex() or labels.dtype is torch.bool)
 
 
-_FORMS = (
-    _Form("cross-entropy of the next tokens", "ce", F.cross_entropy, _next_tokens),
-    _Form("cross-entropy of its logits", "ce", F.cross_entropy, _classes),
-    _Form("the squared error of its logits", "mse", F.mse_loss, _elements),
-    _Form("binary cross-entropy of its logits", "bce", F.binary_cross_entropy_with_logits, _elements),
+FORMS = (
+    Form("cross-entropy of the next tokens", "ce", F.cross_entropy, _next_tokens),
+    Form("cross-entropy of its logits", "ce", F.cross_entropy, _classes),
+    Form("the squared error of its logits", "mse", F.mse_loss, _elements),
+    Form("binary cross-entropy of its logits", "bce", F.binary_cross_entropy_with_logits, _elements),
 )
 
 
@@ -140,8 +142,8 @@ def _logits(output: Any) -> Tensor | None:
 
 
 def _compared(
-    own: Tensor, logits: Tensor, labels: Tensor, parameters: Sequence[nn.Parameter], forms: Sequence[_Form]
-) -> str | list[tuple[_Form, str | None]]:
+    own: Tensor, logits: Tensor, labels: Tensor, parameters: Sequence[nn.Parameter], forms: Sequence[Form]
+) -> str | list[tuple[Form, str | None]]:
     """Why the loss is no function of the logits; or in what each form that takes them differs from it."""
     slope: Tensor | None = torch.autograd.grad(own, logits, create_graph=True, allow_unused=True)[0]
     if slope is None:
@@ -152,7 +154,7 @@ def _compared(
     if _comes_another_way(own, logits, mine[1], parameters):
         return "parts of it come from elsewhere than the logits"
     cut = logits.detach().requires_grad_()
-    found: list[tuple[_Form, str | None]] = []
+    found: list[tuple[Form, str | None]] = []
     for form in forms:
         # Models compute their losses in float32 even if their logits are of half precision.
         seen = form.view(cut.to(torch.promote_types(cut.dtype, torch.float32)), labels)

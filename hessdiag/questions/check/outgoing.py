@@ -1,0 +1,227 @@
+"""What the loss receives, what it is worth beside chance, and how all numbers lie in their range."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.errors import LoadError
+from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.losses.loss import IGNORED
+from hessdiag.problem.losses.recognised import FORMS
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.passing import Passing
+from hessdiag.questions.check.readings import OutputReading
+from hessdiag.questions.check.signals import known, laid_out, measured, root_mean_square, signal
+
+CLASSES = ("ce", "nll")
+BINARY = ("bce", "bce_probabilities")
+_MOST = 1 << 20  # numbers of an output that are looked at
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the loss of one batch is, as far as it is known.
+
+    Attributes:
+        kind: Of `criteria.Kind`; `None` where it is not known.
+        received: The tensor of the model's output that it takes.
+        output: What it takes of the output, classes second where there are several; `None` where that is not known.
+        target: What that is compared with; targets that are ignored are left out of `counted`.
+        weighted: Whether classes weigh, or labels are smoothed: chance is then another.
+        summed: Whether it is a sum.
+        broadcast: Whether output and target have other shapes.
+    """
+
+    kind: str | None
+    received: Tensor | None
+    output: Tensor | None
+    target: Tensor | None
+    ignored: int = IGNORED
+    weighted: bool = False
+    summed: bool = False
+    broadcast: bool = False
+
+
+def judged(problem: Problem, batch: Any, output: Any, value: Tensor) -> Judged:
+    """What is known of the loss: as it was given, or because its value is that of one of torch's."""
+    target = _target(batch)
+    criterion = problem.criterion
+    try:
+        received = None if output is None else batches.output_tensor(output)
+    except LoadError:
+        received = None
+    if received is None or not isinstance(target, Tensor):
+        return Judged(None, received, received, target if isinstance(target, Tensor) else None)
+    if criterion is not None and criterion.kind is not None:
+        options = criterion.options
+        weighted = any(options.get(name) is not None for name in ("weight", "pos_weight"))
+        return Judged(
+            criterion.kind,
+            received,
+            _second(received, target) if criterion.kind in CLASSES else received,
+            target,
+            int(options.get("ignore_index", IGNORED)),
+            weighted or bool(options.get("label_smoothing")),
+            criterion.reduction == "sum",
+            not criterion.of_tensor and criterion.kind not in CLASSES and received.shape != target.shape,
+        )
+    return _recognised(received, target, value)
+
+
+def _target(batch: Any) -> Any:
+    try:
+        return batches.split(batch)[1]
+    except LoadError:
+        return None
+
+
+def _second(output: Tensor, target: Tensor) -> Tensor:
+    """Logits with their classes second."""
+    last = output.ndim > 2 and target.shape == output.shape[:-1] and target.shape[1:] != output.shape[2:]
+    return output.movedim(-1, 1) if last else output
+
+
+def _recognised(received: Tensor, target: Tensor, value: Tensor) -> Judged:
+    """A loss whose value is that of a known one to rounding is taken for it."""
+    allowed = 1e-3 if received.dtype in (torch.float16, torch.bfloat16) else 1e-5
+    for form in FORMS:
+        try:
+            seen = form.view(received.detach().float(), target)
+            found = None if seen is None else float(form.function(*seen))
+        except (RuntimeError, IndexError, ValueError):
+            continue
+        if seen is not None and found is not None and abs(found - float(value.detach())) <= allowed * abs(found):
+            return Judged(form.kind, received, seen[0], seen[1])
+    if received.shape != target.shape and received.is_floating_point() and target.is_floating_point():
+        try:
+            wide = (received.detach() - target).square().mean()
+        except RuntimeError:
+            return Judged(None, received, received, target)
+        if abs(float(wide) - float(value.detach())) <= allowed * abs(float(wide)):
+            return Judged("mse", received, received, target, broadcast=True)
+    return Judged(None, received, received, target)
+
+
+def read(judged: Judged, value: Tensor, samples: int, passing: Passing, slope: Tensor | None) -> OutputReading:
+    """What comes out, and the loss.
+
+    Args:
+        judged: What is known of the loss.
+        value: The loss.
+        samples: Of the batch.
+        passing: What was seen on the way.
+        slope: Of the loss by the output; `None` where no graph leads there.
+    """
+    loss = known(float(value.detach()))
+    loss = None if loss is None or math.isinf(loss) else loss
+    output = judged.output
+    classes_second = judged.kind in CLASSES and output is not None and output.ndim > 1
+    made = None if judged.received is None else passing.made(judged.received)
+    laid = None if output is None else laid_out(output, samples, unit=1 if classes_second else -1, most=_MOST)
+    if laid is None or output is None:
+        return OutputReading(loss=loss)
+    found = signal(measured(laid).tolist())
+    several = laid.shape[2] > 1 and judged.kind not in ("mse", *BINARY)
+    spread = laid.std(-1, correction=0).mean() if several else _over_samples(laid)
+    targets = count_of_targets(judged, output)
+    return OutputReading(
+        loss=loss,
+        chance=None if judged.summed or judged.broadcast else chance(judged),
+        uniform=None if judged.summed or judged.broadcast else uniform(judged),
+        rms=known(found.rms),
+        mean=known(found.mean),
+        variation=known(found.variation),
+        spread=None if spread is None else known(float(spread)),
+        low=known(float(laid.min())),
+        high=known(float(laid.max())),
+        probabilities=probabilities(laid, made),
+        last=made,
+        gradient_rms=None if slope is None else known(float(root_mean_square(slope)) * targets),
+        depends_on_output=slope is not None and bool((slope != 0).any()),
+        broadcast=judged.broadcast,
+    )
+
+
+def _over_samples(laid: Tensor) -> Tensor | None:
+    if len(laid) < 2:
+        return None
+    spread: Tensor = laid.std(0).mean()
+    return spread
+
+
+def count_of_targets(judged: Judged, output: Tensor) -> int:
+    """What the mean of the loss is over; 1 for a sum."""
+    if judged.summed:
+        return 1
+    if judged.target is None:
+        return len(output) if output.ndim else 1
+    if judged.kind in CLASSES and not judged.target.is_floating_point():
+        return int((judged.target != judged.ignored).sum())
+    return judged.target.numel()
+
+
+def counted(judged: Judged) -> Tensor | None:
+    """Targets that count, in one row; of classes, whole numbers."""
+    if judged.target is None:
+        return None
+    flat = judged.target.detach().reshape(-1)
+    return flat[flat != judged.ignored] if judged.kind in CLASSES and not flat.is_floating_point() else flat
+
+
+def frequencies(judged: Judged) -> Tensor | None:
+    """How often each class that occurs does, as shares in float64."""
+    target = counted(judged)
+    if target is None or target.is_floating_point() or not target.numel():
+        return None
+    counts: Tensor = torch.unique(target, return_counts=True)[1].double()
+    return counts / counts.sum()
+
+
+def chance(judged: Judged) -> float | None:
+    """The loss of the best constant output; `None` where it is not known."""
+    if judged.target is None or judged.weighted:
+        return None
+    if judged.kind in CLASSES:
+        shares = frequencies(judged)
+        return None if shares is None else float(-(shares * shares.log()).sum())
+    target = judged.target.detach().double()
+    if not target.numel():
+        return None
+    rows = target.reshape(len(target), -1) if target.ndim else target.reshape(1, 1)
+    if judged.kind == "mse":
+        return float((rows - rows.mean(0)).square().mean())
+    if judged.kind in BINARY and bool(((rows >= 0) & (rows <= 1)).all()):
+        share = rows.mean(0)
+        return float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean())
+    return None
+
+
+def uniform(judged: Judged) -> float | None:
+    """The loss of an output that knows nothing."""
+    if judged.target is None or judged.output is None or judged.weighted:
+        return None
+    if judged.kind in CLASSES:
+        return math.log(judged.output.shape[1]) if judged.output.ndim > 1 else None
+    if judged.kind in BINARY:
+        return math.log(2)
+    if judged.kind == "mse" and judged.target.numel():
+        return float(judged.target.detach().double().square().mean())
+    return None
+
+
+def probabilities(laid: Tensor, last: str | None) -> str | None:
+    """Whether an output (samples, positions, classes) is one of probabilities, or of their logarithms."""
+    if not bool(laid.isfinite().all()):
+        return "log_softmax" if last == "log_softmax" else None
+    rounding = 1e-2 if laid.shape[2] > 1 else 0.0
+    if laid.shape[2] > 1:
+        tight = 1e-5 * max(1.0, laid.shape[2] ** 0.5)
+        for name, values in (("softmax", laid), ("log_softmax", laid.exp())):
+            inside = bool((values >= 0).all()) and bool((values <= 1 + rounding).all())
+            allowed = rounding if last == name else tight
+            if inside and bool(((values.sum(-1) - 1).abs() <= allowed).all()):
+                return name
+    return "sigmoid" if last in ("sigmoid", "hardsigmoid") else None

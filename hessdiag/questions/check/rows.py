@@ -1,0 +1,69 @@
+"""Units that are copies of each other: rows of incoming weights that are equal to the bit."""
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MOST = 10_000_000  # entries of a matrix that are compared
+_FIRST = 8  # columns by which rows mostly differ already
+
+
+def incoming_rows(module: Any, matrices: Sequence[Tensor], biases: Sequence[Tensor], turned: bool) -> Tensor | None:
+    """What comes into each unit, its bias last, (units, inputs); `None` where that is too large or not known.
+
+    Units that take other inputs, or are of other gates, differ.
+    """
+    if sum(matrix.numel() for matrix in matrices) > MOST:
+        return None
+    with torch.no_grad():
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
+            return _recurrent(module)
+        weight = matrices[0].detach()
+        groups = int(getattr(module, "groups", 1)) if isinstance(module, nn.modules.conv._ConvNd) else 1
+        if groups and isinstance(module, nn.modules.conv._ConvTransposeNd):
+            weight = weight.reshape(groups, -1, *weight.shape[1:]).movedim(2, 1).flatten(0, 1)
+        rows = weight.T if turned and weight.ndim == 2 else weight.flatten(1)
+        if isinstance(module, nn.MultiheadAttention):
+            groups = len(rows) // module.embed_dim if module.in_proj_weight is not None else 1
+        parts = [rows.double()]
+        if groups > 1:
+            parts.append(torch.arange(len(rows), device=rows.device)[:, None] // max(len(rows) // groups, 1))
+        parts += [bias.detach().reshape(-1, 1).double() for bias in biases if bias.numel() == len(rows)]
+        return torch.cat([part.double() for part in parts], 1)
+
+
+def _recurrent(module: Any) -> Tensor | None:
+    """All gates of each unit of the first layer in one row."""
+    hidden = int(module.hidden_size)
+    first = re.compile(r"^[^.]*(_l0|_ih|_hh)$")  # of a bidirectional one, the way forward
+    own = [item for name, item in module.named_parameters() if first.match(name)]
+    rows = [item.detach().double().reshape(len(item), -1) for item in own if len(item) % hidden == 0]
+    return (
+        torch.cat([row.reshape(-1, hidden, row.shape[1]).movedim(0, 1).flatten(1) for row in rows], 1) if rows else None
+    )
+
+
+def identical_fraction(rows: Tensor) -> float:
+    """Share of rows that equal an earlier one.
+
+    >>> identical_fraction(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 2.0], [1.0, 2.0]]))
+    0.5
+    """
+    if not len(rows):
+        return 0.0
+    for part in (rows[:, :_FIRST], rows):
+        distinct = len(torch.unique(keys(part)))
+        if distinct == len(rows):
+            return 0.0
+    return 1 - distinct / len(rows)
+
+
+def keys(rows: Tensor) -> Tensor:
+    """A number of 64 bits for each row, equal for rows that are, and else different but for one chance in 2^64."""
+    bits = (rows.double() + 0.0).contiguous().view(torch.int64)
+    generator = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (rows.shape[1],), generator=generator).to(rows.device) * 2 + 1
+    return (bits ^ (bits >> 29)).mul(odd).sum(1)
