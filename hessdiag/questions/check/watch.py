@@ -16,13 +16,13 @@ from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.evaluation import guard, kernels
 from hessdiag.problem.order import Order, tracing
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check import incoming, outgoing, ranges
-from hessdiag.questions.check.layers import Gradients, read
-from hessdiag.questions.check.modes import Moded
-from hessdiag.questions.check.owned import owned
-from hessdiag.questions.check.passing import Passing
 from hessdiag.questions.check.readings import LayerReading, OutputReading, TargetReading
 from hessdiag.questions.check.result import Check
+from hessdiag.questions.check.watching import incoming, outgoing, ranges
+from hessdiag.questions.check.watching.layers import Gradients, read
+from hessdiag.questions.check.watching.modes import Moded
+from hessdiag.questions.check.watching.owned import owned
+from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.common.described import described
 
 TRAINED = 0.7  # of chance: a loss below was learnt

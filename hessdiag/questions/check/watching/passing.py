@@ -15,11 +15,11 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from hessdiag.problem.batches.batch import tensors as tensors_of
-from hessdiag.questions.check import functions
-from hessdiag.questions.check.owned import Owned
-from hessdiag.questions.check.seen import Call, Seen, Tag
-from hessdiag.questions.check.signals import laid_out, measured, root_mean_square
-from hessdiag.questions.check.units import (
+from hessdiag.questions.check.watching import functions
+from hessdiag.questions.check.watching.owned import Owned
+from hessdiag.questions.check.watching.seen import Call, Seen, Tag
+from hessdiag.questions.check.watching.signals import laid_out, measured, root_mean_square
+from hessdiag.questions.check.watching.units import (
     axis_of_function,
     axis_of_units,
     dead_fraction,

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from hessdiag.problem import finite
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.layers import Gradients
-from hessdiag.questions.check.passing import Passing
 from hessdiag.questions.check.readings import RangeReading
-from hessdiag.questions.check.signals import known
+from hessdiag.questions.check.watching.layers import Gradients
+from hessdiag.questions.check.watching.passing import Passing
+from hessdiag.questions.check.watching.signals import known
 
 
 def read(

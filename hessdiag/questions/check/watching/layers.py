@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.problem.order import Order
-from hessdiag.questions.check.owned import Owned
-from hessdiag.questions.check.passing import Passing
 from hessdiag.questions.check.readings import LayerReading
-from hessdiag.questions.check.rows import identical_fraction, incoming_rows
-from hessdiag.questions.check.seen import Seen
-from hessdiag.questions.check.signals import Signal, known, root_mean_square, signal
+from hessdiag.questions.check.watching.owned import Owned
+from hessdiag.questions.check.watching.passing import Passing
+from hessdiag.questions.check.watching.rows import identical_fraction, incoming_rows
+from hessdiag.questions.check.watching.seen import Seen
+from hessdiag.questions.check.watching.signals import Signal, known, root_mean_square, signal
 
 Gradients = Mapping[int, Tensor | None]  # by identity of the parameters that are trained; `None` where none arrived
 

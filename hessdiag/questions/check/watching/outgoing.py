@@ -12,9 +12,9 @@ from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.losses.loss import IGNORED
 from hessdiag.problem.losses.recognised import FORMS
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.passing import Passing
 from hessdiag.questions.check.readings import OutputReading
-from hessdiag.questions.check.signals import known, laid_out, measured, root_mean_square, signal
+from hessdiag.questions.check.watching.passing import Passing
+from hessdiag.questions.check.watching.signals import known, laid_out, measured, root_mean_square, signal
 
 CLASSES = ("ce", "nll")
 BINARY = ("bce", "bce_probabilities")

@@ -5,7 +5,7 @@ import re
 
 from torch import Tensor
 
-from hessdiag.questions.check.functions import DEAD_BELOW, LINEAR_WITHIN
+from hessdiag.questions.check.watching.functions import DEAD_BELOW, LINEAR_WITHIN
 
 SURE = (1 + math.sqrt(0.99)) / 2  # a probability p from which p (1 - p) is less than a hundredth of 1/4
 

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from hessdiag.errors import LoadError
 from hessdiag.problem.batches import batch as batches
-from hessdiag.questions.check.outgoing import BINARY, CLASSES, Judged, counted
-from hessdiag.questions.check.passing import Passing
 from hessdiag.questions.check.readings import InputReading, TargetReading
-from hessdiag.questions.check.rows import keys
-from hessdiag.questions.check.signals import known, laid_out, measured, signal
+from hessdiag.questions.check.watching.outgoing import BINARY, CLASSES, Judged, counted
+from hessdiag.questions.check.watching.passing import Passing
+from hessdiag.questions.check.watching.rows import keys
+from hessdiag.questions.check.watching.signals import known, laid_out, measured, signal
 
 
 def named_inputs(batch: Any) -> list[tuple[str, Tensor]]:
