@@ -12,6 +12,7 @@ from hessdiag import suggest
 from hessdiag.errors import HessdiagError, LoadError, SpecError, first_line, said
 from hessdiag.problem.loading.python import load_object
 from hessdiag.problem.spec import Spec, call_of, parse
+from hessdiag.questions.check.stepping.update import uncompiled
 
 USUAL = "adam(lr=1e-3)"  # what stands in where no optimizer is given
 USUAL_LR = {"sgd": 0.1}  # where no learning rate is given, and torch has none, or one that depends on its version
@@ -232,7 +233,8 @@ def _of_function(
 
 def _called(text: str, function: Callable[..., Any], first: Any, keywords: Mapping[str, Any]) -> torch.optim.Optimizer:
     try:
-        found = function(first, **keywords)
+        with uncompiled():
+            found = function(first, **keywords)
     except HessdiagError:
         raise
     except (TypeError, ValueError) as error:  # of the settings, or of parameters that it does not take

@@ -244,6 +244,23 @@ class RangeReading:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OtherSetting:
+    """A short run with one setting of the optimizer changed that may be to blame.
+
+    Attributes:
+        setting: "lr", "eps" or "weight_decay".
+        value: What it was changed to.
+        losses: As those of the step.
+        fell: Whether they fall clearly.
+    """
+
+    setting: str
+    value: float
+    losses: Numbers
+    fell: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class StepReading:
     """What the optimizer's first step does.
 
@@ -261,8 +278,13 @@ class StepReading:
         lambda_threshold: The largest that this optimizer is stable at; `None` for those whose metric is not known here.
         update_ratio: Root mean square of the step over that of the weights, median of the layers that are trained.
         decay_ratio: Root mean square of what weight decay takes in a step over that of the rest of the step.
+        floor_leaves: Root mean square over gradient entries g of |g|/(|g| + floor): the part of a full step that is
+            left below the floor; 1 far above it, `None` without a floor of entries.
+        rounded_share: Share of weights with a gradient that the step leaves as they are to the bit: its change is
+            rounded away.
         losses: Of the next steps, on the batches in turn, the first at the weights as they are; empty where time was
             short.
+        others: Runs with one setting changed; none where nothing speaks for that, or time was short.
     """
 
     optimizer: str
@@ -278,4 +300,7 @@ class StepReading:
     lambda_threshold: Number = None
     update_ratio: Number = None
     decay_ratio: Number = None
+    floor_leaves: Number = None
+    rounded_share: Number = None
     losses: Numbers = ()
+    others: tuple[OtherSetting, ...] = ()

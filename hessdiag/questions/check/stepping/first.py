@@ -1,0 +1,105 @@
+"""The optimizer's first step on a network, and some more after it."""
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.stepping.update import forget_gradients, take_step
+
+STEPS = 60  # at most
+
+
+@dataclass(frozen=True)
+class FirstStep:
+    """The optimizer's first step, tensor by tensor, in the order of the parameters.
+
+    Attributes:
+        weights: Before it.
+        gradients: Of the loss; `None` where none arrived.
+        changes: What the step added.
+        before: The loss before it.
+        after: The loss after it, with the same random numbers.
+        seconds: What one step takes: forward, back, update.
+    """
+
+    weights: tuple[Tensor, ...]
+    gradients: tuple[Tensor | None, ...]
+    changes: tuple[Tensor, ...]
+    before: float
+    after: float
+    seconds: float
+
+
+def first_step(problem: Problem, optimizer: torch.optim.Optimizer) -> FirstStep | None:
+    """Take the optimizer's first step with the first batch's gradient; `None` where no gradient arrives.
+
+    The parameters are left where the step takes them.
+    """
+    batch, parameters = problem.data[0], problem.parameters
+    start = time.perf_counter()
+    value = _loss(problem, batch, draw=problem.seed)
+    before = float(value.detach())
+    if not value.requires_grad:
+        return None
+    forget_gradients(optimizer)
+    torch.autograd.backward(value)
+    spent = time.perf_counter() - start
+    gradients = tuple(None if p.grad is None else p.grad.detach().to_dense().clone() for p in parameters)
+    if all(gradient is None for gradient in gradients):
+        return None
+    weights = tuple(parameter.detach().clone() for parameter in parameters)
+    start = time.perf_counter()
+    _update(problem, optimizer, batch)
+    spent += time.perf_counter() - start
+    changes = tuple(p.detach() - weight for p, weight in zip(parameters, weights, strict=True))
+    after = float(_loss(problem, batch, draw=problem.seed).detach())
+    return FirstStep(weights, gradients, changes, before, after, spent)
+
+
+def run(
+    problem: Problem, optimizer: torch.optim.Optimizer, first: FirstStep, seconds: float
+) -> tuple[float | None, ...]:
+    """Go on from the first step, on the batches in turn; the losses before each step and after the last.
+
+    A loss that is not finite ends it, as no number, and so does time.
+    """
+    ends = time.perf_counter() + seconds
+    losses: list[float | None] = [finite(first.before)]
+    if losses[0] is None:
+        return tuple(losses)
+    for index in range(1, STEPS + 1):
+        batch = problem.data[index % len(problem.data)]
+        value = _loss(problem, batch)
+        losses.append(finite(float(value.detach())))
+        if losses[-1] is None or index == STEPS or time.perf_counter() > ends:
+            break
+        forget_gradients(optimizer)
+        torch.autograd.backward(value)
+        _update(problem, optimizer, batch)
+    return tuple(losses)
+
+
+def _loss(problem: Problem, batch: Any, *, draw: int | None = None) -> Tensor:
+    if draw is not None:
+        torch.manual_seed(draw)
+    return problem.objective_function(problem.model, batch).reshape(())
+
+
+def _update(problem: Problem, optimizer: torch.optim.Optimizer, batch: Any) -> None:
+    def again() -> Any:
+        forget_gradients(optimizer)
+        value = _loss(problem, batch, draw=problem.seed)
+        torch.autograd.backward(value)
+        return value
+
+    take_step(optimizer, again)
+
+
+def finite(value: float) -> float | None:
+    """A number, or none where it is infinite or NaN."""
+    return value if math.isfinite(value) else None

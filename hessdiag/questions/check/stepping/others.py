@@ -1,0 +1,68 @@
+"""Short runs with one setting of the optimizer changed: whether that setting keeps a network from training."""
+
+import math
+import time
+
+from hessdiag.fields import Number, Numbers
+from hessdiag.problem.as_it_trains import as_it_trains
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.optimizers import Recipe
+from hessdiag.questions.check.readings import OtherSetting, StepReading
+from hessdiag.questions.check.stepping.first import first_step, run
+from hessdiag.questions.check.stepping.judged import fell
+from hessdiag.theory.optimizer_floors import ENTRY_EPSILON
+
+SECONDS = 0.6  # for all of them
+OVERSHOT, LEAPT = 1.05, 2.0  # loss over that at the start, from which a smaller step may help; though it fell
+COARSE = 100.0  # eps over the usual one
+FINE = 2e-5  # update over weight below which a larger step may help
+USUAL_UPDATES = (1e-2, 1e-3)  # update over weight of networks that train
+DECAYS, DECAYS_ANYWAY = 0.3, 1.0  # weight decay over the rest of the step; though the loss fell
+
+
+def others(
+    problem: Problem, recipe: Recipe, step: StepReading, trains: bool | None, chance: Number
+) -> list[OtherSetting]:
+    """Runs with the settings that may be to blame, each changed by itself."""
+    tried: list[OtherSetting] = []
+    settings = suspects(step, trains)
+    ends = time.perf_counter() + SECONDS
+    for name, value in settings:
+        left = ends - time.perf_counter()
+        if left <= 0 or any(other.setting == name and other.fell for other in tried):
+            continue
+        losses = _losses(problem, recipe.with_settings(**{name: value}), left / 2)
+        if losses:
+            tried.append(OtherSetting(setting=name, value=value, losses=losses, fell=fell(losses, chance)))
+    return tried
+
+
+def suspects(step: StepReading, trains: bool | None) -> list[tuple[str, float]]:
+    """Which settings to change, and to what, the likeliest first."""
+    if step.lr is None or not step.lr or not step.losses:
+        return []
+    found: list[tuple[str, float]] = []
+    usual = ENTRY_EPSILON.get(step.optimizer.lower())
+    epsilon = step.settings.get("eps")
+    if usual is not None and epsilon is not None and epsilon > COARSE * usual and not trains:
+        found.append(("eps", usual))
+    if (step.decay_ratio or 0.0) > (DECAYS_ANYWAY if trains else DECAYS):
+        found.append(("weight_decay", 0.0))
+    if _rises(step.losses, LEAPT if trains else OVERSHOT):
+        found += [("lr", step.lr / 10), ("lr", step.lr / 100)]
+    elif step.update_ratio and step.update_ratio < FINE and not trains:
+        found += [("lr", step.lr * 10.0 ** round(math.log10(size / step.update_ratio))) for size in USUAL_UPDATES]
+    return found
+
+
+def _rises(losses: Numbers, by: float) -> bool:
+    """Whether a loss is not finite, or more than so many times the first."""
+    first = losses[0]
+    return first is None or any(loss is None or loss > by * abs(first) for loss in losses)
+
+
+def _losses(problem: Problem, recipe: Recipe, seconds: float) -> tuple[Number, ...]:
+    with as_it_trains(problem) as model:
+        optimizer = recipe.build(model, [name for name, _ in problem.named_parameters])
+        first = first_step(problem, optimizer)
+        return () if first is None else run(problem, optimizer, first, seconds)

@@ -1,0 +1,153 @@
+"""What is read off an optimizer's first step: overall, and of each layer."""
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.optimizers import Recipe, settings_of
+from hessdiag.questions.check.readings import StepReading
+from hessdiag.questions.check.stepping.first import FirstStep, finite
+from hessdiag.theory.optimizer_floors import Floor, floor_of
+
+DECOUPLED = ("adamw", "adafactor", "muon", "lion", "soap", "sophia", "sophiah", "adamwscheduler")
+ROUNDING = 16.0  # units of rounding of the loss within which a difference of two losses says nothing
+
+
+def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, first: FirstStep) -> StepReading:
+    """All but what is of layers and of further steps."""
+    settings = settings_of(optimizer)
+    pairs = [(g, d) for g, d in zip(first.gradients, first.changes, strict=True) if g is not None]
+    predicted = -sum(float((g.double() * d.double()).sum()) for g, d in pairs)
+    size = sum(float(d.double().square().sum()) for d in first.changes)
+    floor = _floor(optimizer, problem)
+    divides = floor is not None and math.isfinite(floor.floor) and floor.floor > 0
+    return StepReading(
+        optimizer=type(optimizer).__name__,
+        given=recipe.given,
+        lr=settings.pop("lr", None),
+        settings=dict(settings),
+        floor=floor.floor if divides and floor is not None else None,
+        predicted=finite(predicted),
+        before=finite(first.before),
+        after=finite(first.after),
+        curvature=_curvature(first, predicted, size, problem.dtype),
+        lambda_threshold=lambda_threshold(optimizer),
+        decay_ratio=_decay_ratio(optimizer, problem, first),
+        floor_leaves=_floor_leaves(pairs, floor) if divides and floor is not None else None,
+        rounded_share=_rounded_share(pairs),
+    )
+
+
+def _floor_leaves(pairs: Sequence[tuple[Tensor, Tensor]], floor: Floor) -> float | None:
+    """What a floor of single entries leaves of the step, entries without a gradient left out."""
+    total = counted = 0.0
+    for gradient, _ in pairs:
+        sizes = gradient[gradient != 0].abs().double()
+        total += float((sizes / (sizes + floor.floor)).square().sum())
+        counted += sizes.numel()
+    return math.sqrt(total / counted) if counted and floor.of == "entry" and math.isfinite(total) else None
+
+
+def _rounded_share(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+    there = sum(int((gradient != 0).sum()) for gradient, _ in pairs)
+    lost = sum(int(((gradient != 0) & (change == 0)).sum()) for gradient, change in pairs)
+    return lost / there if there else None
+
+
+def _curvature(first: FirstStep, predicted: float, size: float, dtype: torch.dtype) -> float | None:
+    """d'Hd/d'd by Taylor's formula: the loss after the step is that before, minus the fall predicted, plus d'Hd/2."""
+    bend = first.after - first.before + predicted
+    rounding = ROUNDING * torch.finfo(dtype).eps * max(abs(first.before), abs(first.after))
+    if not math.isfinite(bend) or not size or abs(bend) <= rounding:
+        return None
+    return 2 * bend / size
+
+
+def lambda_threshold(optimizer: torch.optim.Optimizer) -> float | None:
+    """The largest eigenvalue of the Hessian at which gradient descent on a quadratic function stays bounded.
+
+    2/lr; with momentum b that is damped by t, 2 (1 + b)/(lr (1 - t)), and 2 (1 + b)/(lr (1 + 2b)) for Nesterov's.
+    Weight decay takes of it what it adds to the Hessian. `None` for other optimizers.
+
+    >>> lambda_threshold(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5, momentum=0.5))
+    6.0
+    """
+    group = optimizer.param_groups[0]
+    if type(optimizer).__name__ != "SGD" or not float(group["lr"]):
+        return None
+    momentum, damped = float(group.get("momentum", 0.0)), float(group.get("dampening", 0.0))
+    ahead = 1 + 2 * momentum if group.get("nesterov") else 1 - damped if momentum else 1.0
+    return 2 * (1 + momentum) / (float(group["lr"]) * ahead) - float(group.get("weight_decay", 0.0))
+
+
+def _floor(optimizer: torch.optim.Optimizer, problem: Problem) -> Floor | None:
+    dtype = str(problem.dtype).removeprefix("torch.")
+    return floor_of(type(optimizer).__name__, epsilon=settings_of(optimizer).get("eps"), dtype=dtype)
+
+
+def _decay_ratio(optimizer: torch.optim.Optimizer, problem: Problem, first: FirstStep) -> float | None:
+    """What weight decay takes in this step over what the gradient does, both by their root mean squares."""
+    place = {id(parameter): index for index, parameter in enumerate(problem.parameters)}
+    decayed, rest = 0.0, 0.0
+    for group in optimizer.param_groups:
+        strength = float(group.get("weight_decay") or 0.0)
+        if not strength:
+            continue
+        at_once = group.get("decoupled_weight_decay", type(optimizer).__name__.lower() in DECOUPLED)
+        for index in [place[id(parameter)] for parameter in group["params"] if id(parameter) in place]:
+            weight, gradient = first.weights[index].double(), first.gradients[index]
+            if gradient is None:
+                continue
+            taken = strength * weight
+            if at_once:
+                taken = float(group["lr"]) * taken
+                other = first.changes[index].double() + taken
+            else:
+                other = gradient.double()
+            decayed += float(taken.square().sum())
+            rest += float(other.square().sum())
+    return math.sqrt(decayed / rest) if decayed and rest else None
+
+
+def of_layers(
+    problem: Problem, optimizer: torch.optim.Optimizer, first: FirstStep
+) -> dict[str, tuple[float | None, float | None]]:
+    """Of each module that owns parameters: update over weight, and the share of its gradient below the floor."""
+    place = {id(parameter): index for index, parameter in enumerate(problem.parameters)}
+    floor = _floor(optimizer, problem)
+    return {name: (_ratio(own, first), _share_below(own, first, floor)) for name, own in _owners(problem.model, place)}
+
+
+def _owners(model: nn.Module, place: dict[int, int]) -> Iterator[tuple[str, list[int]]]:
+    for name, module in model.named_modules():
+        own = [place[id(p)] for p in module.parameters(recurse=False) if id(p) in place]
+        if own:
+            yield name or type(module).__name__, own
+
+
+def _ratio(own: list[int], first: FirstStep) -> float | None:
+    """Root mean squares of the step over the weights: of the matrix, where there is one."""
+    matrices = [index for index in own if first.weights[index].ndim > 1] or own
+    moved = sum(float(first.changes[index].double().square().sum()) for index in matrices)
+    size = sum(float(first.weights[index].double().square().sum()) for index in matrices)
+    return math.sqrt(moved / size) if size and math.isfinite(moved) else None
+
+
+def _share_below(own: list[int], first: FirstStep, floor: Floor | None) -> float | None:
+    """Share of gradient entries below an optimizer's floor, exact zeros left out."""
+    if floor is None or math.isinf(floor.floor):
+        return None
+    below = counted = 0
+    for gradient in (first.gradients[index] for index in own):
+        if gradient is None:
+            continue
+        there = int((gradient != 0).sum())
+        counted += there
+        if floor.of == "matrix":
+            below += there if float(gradient.double().norm()) < floor.floor else 0
+        else:
+            below += int(((gradient.abs() < floor.floor) & (gradient != 0)).sum())
+    return below / counted if counted else None

@@ -1,0 +1,56 @@
+"""Optimizers of torch without its compiler, which each of them imports to be made or to step: a second of every run."""
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+_MARK = "__dynamo_disable"  # where torch keeps a function as the compiler is to see it, once it has made that
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Make optimizers without importing the compiler, where it is not there yet; undone afterwards."""
+    inner: Any = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    if "torch._dynamo" in sys.modules or inner is torch.optim.Optimizer.add_param_group or hasattr(inner, _MARK):
+        yield
+        return
+    setattr(inner, _MARK, inner)
+    try:
+        yield
+    finally:
+        delattr(inner, _MARK)
+
+
+def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Any]) -> None:
+    """Step once.
+
+    Args:
+        optimizer: Whose parameters hold their gradients.
+        loss: Evaluates the loss and its gradient anew: for one that looks for its step by itself (LBFGS).
+
+    >>> weight = torch.nn.Parameter(torch.ones(1))
+    >>> weight.grad = torch.ones(1)
+    >>> take_step(torch.optim.SGD([weight], lr=0.25), lambda: None)
+    >>> weight.item()
+    0.75
+    """
+    kind: Any = type(optimizer)
+    closure = inspect.signature(optimizer.step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        optimizer.step(loss)
+    elif kind.__module__.startswith("torch.optim.") and "torch._dynamo" not in sys.modules:
+        with torch.no_grad():
+            inspect.unwrap(kind.step)(optimizer)  # as it is below what asks the compiler to keep out
+    else:
+        optimizer.step()
+
+
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """As `zero_grad`."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
