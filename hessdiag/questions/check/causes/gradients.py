@@ -1,0 +1,141 @@
+"""Rules on gradients: parts that none reaches, and those that fade or grow on the way back."""
+
+import math
+
+from hessdiag.numbers import counted, number, percent
+from hessdiag.questions.check.causes.candidate import Candidate, grade
+from hessdiag.questions.check.causes.path import adaptive, main, named
+from hessdiag.questions.check.readings import LayerReading
+from hessdiag.questions.check.result import Check
+
+VANISHED = {False: (1e-3, 1e-5), True: (1e-7, 1e-10)}  # gradient by the first layer's output over that by the last's
+EXPLODED = (1e4, 1e7)
+FRESH = (1 / math.sqrt(3), math.sqrt(2))  # gains of torch's own initialization and of He's
+FRESH_WITHIN = 0.02
+MOST = 0.5  # share of parameters
+
+
+def gradients(check: Check) -> list[Candidate]:
+    """Where gradients end."""
+    return [*_no_graph(check), *_detached(check), *_zero(check), *_frozen(check), *_path(check)]
+
+
+def _no_graph(check: Check) -> list[Candidate]:
+    found = check.output
+    if found is None or found.gradient_rms is not None or not found.depends_on_output:
+        return []
+    if any(layer.reached and layer.trainable for layer in check.layers):
+        return []
+    says = "No gradient leads from the loss to the model: something between them detaches its output."
+    remedy = "Remove .detach(), .item(), .numpy(), argmax and torch.no_grad() between the model and the loss."
+    return [_candidate("detached", None, 0.0, None, "gradient by the output", 0.97, says, remedy)]
+
+
+def _detached(check: Check) -> list[Candidate]:
+    """Layers in use that the loss does not reach."""
+    trainable = [layer for layer in check.layers if layer.trainable]
+    hit = [layer for layer in trainable if not layer.reached and layer.calls]
+    if not hit or len(hit) == len(trainable):
+        return []
+    share = sum(layer.parameters for layer in hit) / max(sum(layer.parameters for layer in trainable), 1)
+    on_way = any(layer.depth is not None for layer in hit)
+    sure = 0.9 if on_way else 0.65 if share > 0.05 else 0.3
+    last = hit[-1]
+    says = (
+        f"No gradient reaches {counted(len(hit), 'layer')} up to {last.layer} ({last.kind}), "
+        f"{percent(share)} of the parameters: something after it detaches what it puts out."
+    )
+    remedy = f"Remove .detach(), torch.no_grad() or a conversion to numbers after {last.layer}."
+    return [
+        _candidate(
+            "detached", last.layer, share, 0.05, "share of parameters that no gradient reaches", sure, says, remedy
+        )
+    ]
+
+
+def _zero(check: Check) -> list[Candidate]:
+    """Layers of which every gradient is exactly zero, though they are reached."""
+    trainable = [layer for layer in main(check) if layer.trainable and layer.reached]
+    hit = [layer for layer in trainable if layer.gradient_zero_fraction == 1 and layer.parameters]
+    if not hit:
+        return []
+    share = len(hit) / len(trainable)
+    last = hit[-1]
+    says = f"Gradients of {counted(len(hit), 'layer')} up to {named(last)} are exactly 0: nothing comes back to them."
+    remedy = f"Look at what follows {last.layer}: dead or saturated units, zero weights, rounding, a constant output."
+    sure = 0.85 if share >= MOST else 0.5
+    return [_candidate("gradient_vanishes", last.layer, 0.0, 0.0, "gradient of the layer", sure, says, remedy)]
+
+
+def _frozen(check: Check) -> list[Candidate]:
+    """Most parameters frozen while they look freshly initialized."""
+    hit = [layer for layer in check.layers if not layer.trainable and layer.fan_in]
+    total = sum(layer.parameters for layer in check.layers)
+    share = sum(layer.parameters for layer in hit) / max(total, 1)
+    if share < MOST or not all(_fresh(layer) for layer in hit):
+        return []
+    says = f"{percent(share)} of the parameters are frozen, and look freshly initialized: they were never trained."
+    remedy = "Load trained weights for the frozen part, or set requires_grad_(True)."
+    return [
+        _candidate("detached", hit[-1].layer, share, MOST, "share of parameters that are frozen", 0.6, says, remedy)
+    ]
+
+
+def _fresh(layer: LayerReading) -> bool:
+    return any(layer.weight_gain and abs(layer.weight_gain / gain - 1) < FRESH_WITHIN for gain in FRESH)
+
+
+def _path(check: Check) -> list[Candidate]:
+    """Gradients that fade or grow from the last layer to the first."""
+    layers = [layer for layer in main(check) if layer.output_gradient_rms]
+    if len(layers) < 3:
+        return []
+    first, last = layers[0], layers[-1]
+    ratio = (first.output_gradient_rms or 0.0) / (last.output_gradient_rms or 1.0)
+    fades, grows = grade(ratio, *VANISHED[adaptive(check)]), grade(ratio, *EXPLODED)
+    if not max(fades, grows):
+        return []
+    per_layer = ratio ** (1 / (len(layers) - 1))
+    says = (
+        f"Gradients {'vanish' if fades else 'explode'} on the way back: at {first.layer} they are {number(ratio)} "
+        f"times those at {last.layer}, {number(per_layer)} times a layer."
+    )
+    remedy = (
+        "Initialize with the gain that the nonlinearity needs, normalize between layers, or add residual connections."
+        if fades
+        else "Clip gradients, lower the weights' gain, or add residual connections."
+    )
+    return [
+        _candidate(
+            "gradient_vanishes" if fades else "gradient_explodes",
+            first.layer,
+            ratio,
+            VANISHED[adaptive(check)][0] if fades else EXPLODED[0],
+            "gradient at the first layer over that at the last",
+            max(fades, grows),
+            says,
+            remedy,
+        )
+    ]
+
+
+def _candidate(
+    id_: str,
+    layer: str | None,
+    value: float | None,
+    threshold: float | None,
+    quantity: str,
+    confidence: float,
+    says: str,
+    remedy: str,
+) -> Candidate:
+    return Candidate(
+        id=id_,
+        layer=layer,
+        value=value,
+        threshold=threshold,
+        quantity=quantity,
+        confidence=confidence,
+        says=says,
+        remedy=remedy,
+    )

@@ -1,0 +1,69 @@
+"""Rules on numbers: overflow, underflow, NaN."""
+
+import math
+
+from hessdiag.numbers import percent
+from hessdiag.questions.check.causes.candidate import Candidate
+from hessdiag.questions.check.result import Check
+
+UNDERFLOW = 0.05  # share of gradient entries
+HALF = ("float16", "bfloat16")
+
+
+def numbers(check: Check) -> list[Candidate]:
+    """Where numbers leave the range of their dtype."""
+    return [*_not_finite(check), *_underflow(check)]
+
+
+def _not_finite(check: Check) -> list[Candidate]:
+    found, output = check.numbers, check.output
+    where = found.not_finite if found is not None else None
+    loss = output.loss if output is not None else 0.0
+    if where is None and loss is not None and math.isfinite(loss):
+        return []
+    dtype = found.dtype if found is not None else "the dtype"
+    place = f"the output of {where} is not finite though its input is" if where else "the loss is not finite"
+    return [
+        _candidate(
+            where,
+            math.inf,
+            1.0,
+            "size of the output over the largest number",
+            0.95,
+            f"Numbers leave their range in {dtype}: {place}.",
+            "Look for logarithms, roots and divisions at 0, exponentials, weights that are NaN; or compute in float32.",
+        )
+    ]
+
+
+def _underflow(check: Check) -> list[Candidate]:
+    found = check.numbers
+    if found is None or found.zero_share is None or found.zero_share < UNDERFLOW:
+        return []
+    sure = 0.85 if found.zero_share > 0.5 else 0.6 if found.dtype in HALF else 0.45
+    return [
+        _candidate(
+            None,
+            found.zero_share,
+            UNDERFLOW,
+            "share of gradients that round to 0",
+            sure,
+            f"{percent(found.zero_share)} of gradients are 0 only because they are too small for {found.dtype}.",
+            "Train in float32 or bfloat16, or scale the loss (torch.amp.GradScaler).",
+        )
+    ]
+
+
+def _candidate(
+    layer: str | None, value: float, threshold: float, quantity: str, confidence: float, says: str, remedy: str
+) -> Candidate:
+    return Candidate(
+        id="numeric_range",
+        layer=layer,
+        value=value,
+        threshold=threshold,
+        quantity=quantity,
+        confidence=confidence,
+        says=says,
+        remedy=remedy,
+    )

@@ -1,0 +1,170 @@
+"""Rules on what the loss receives: the loss at the start, the logits' scale, probabilities, what it ignores."""
+
+import math
+
+from hessdiag.numbers import number, times
+from hessdiag.questions.check.causes.candidate import Candidate, grade
+from hessdiag.questions.check.causes.path import adaptive, excess
+from hessdiag.questions.check.result import Check
+
+# Under gradient descent, and under an optimizer whose steps do not shrink with the gradient.
+EXCESS = {False: (4.0, 15.0), True: (10.0, 300.0)}  # loss over that of an output that knows nothing
+SPREAD = {False: (8.0, 25.0), True: (20.0, 300.0)}  # standard deviation of logits
+FAR = {False: (10.0, 60.0), True: (10.0, 100.0)}  # targets' distance from the output, in units of their own spread
+WIDE = {False: (10.0, 60.0), True: (30.0, 300.0)}  # root mean square of targets
+SQUASHED = {"softmax": "ce nll", "sigmoid": "bce ce", "log_softmax": ""}
+
+
+def output(check: Check) -> list[Candidate]:
+    """What is wrong with the output, as the loss takes it."""
+    return [*ignored(check), *broadcast(check), *probabilities(check), *loss_at_start(check), *logit_scale(check)]
+
+
+def ignored(check: Check) -> list[Candidate]:
+    """A loss that does not change with the output, or that no graph leads through."""
+    found = check.output
+    if found is None:
+        return []
+    if not found.depends_on_output:
+        says = f"The loss does not depend on the model's output: it stays {number(found.loss)} whatever the output is."
+        remedy = "Look at what the loss is computed from."
+        return [_candidate("loss_ignores_output", 0.0, "change of the loss with the output", 0.97, says, remedy)]
+    return []
+
+
+def broadcast(check: Check) -> list[Candidate]:
+    """Output and target of different shapes: every sample is compared with every other one's target."""
+    if check.output is None or not check.output.broadcast:
+        return []
+    says = (
+        "Output and target have different shapes and are broadcast: each output is compared with every sample's target."
+    )
+    remedy = "Give both the same shape: output.squeeze(-1), or target.unsqueeze(-1)."
+    return [_candidate("output_broadcast", 1.0, "whether shapes are broadcast", 0.95, says, remedy)]
+
+
+def probabilities(check: Check) -> list[Candidate]:
+    """Probabilities where the loss expects logits or their logarithms."""
+    found = check.output
+    kind = check.problem.loss_kind or check.problem.loss or ""
+    if found is None or found.probabilities is None or kind not in SQUASHED.get(found.probabilities, "").split():
+        return []
+    takes = {"ce": "logits", "nll": "logarithms of probabilities", "bce": "logits"}[kind]
+    flat = f": the loss can only fall to {number(_floor(check))}" if _floor(check) is not None and kind == "ce" else ""
+    last = found.probabilities
+    says = f"The model ends in a {last}, but the loss takes {takes}{flat}."
+    remedy = f"Remove the {last} at the end{' (or use log_softmax)' if kind == 'nll' else ''}."
+    sure = 0.9 if found.last in (last, None) else 0.7
+    return [_candidate("outputs_are_probabilities", found.high, "largest output", sure, says, remedy, threshold=1.0)]
+
+
+def _floor(check: Check) -> float | None:
+    """Least cross entropy of outputs between 0 and 1."""
+    classes = check.targets.classes if check.targets else None
+    return math.log(math.e + classes - 1) - 1 if classes else None
+
+
+def loss_at_start(check: Check) -> list[Candidate]:
+    """A loss far above that of an output that knows nothing."""
+    found, targets = check.output, check.targets
+    if found is None or found.loss is None:
+        return []
+    if targets is not None and targets.kind == "real":
+        return _regression(check)
+    over = excess(check)
+    sure = 0.9 * grade(over, *EXCESS[adaptive(check)])
+    if not sure or over is None:
+        return []
+    says = (
+        f"The loss starts at {number(found.loss)}, {times(over)} that of an output that knows nothing "
+        f"({number(found.uniform)}): outputs run from {number(found.low)} to {number(found.high)}."
+    )
+    remedy = "Scale the last layer down and set its biases to 0."
+    return [
+        _candidate(
+            "loss_at_start",
+            over,
+            "loss over that of an output that knows nothing",
+            sure,
+            says,
+            remedy,
+            threshold=EXCESS[adaptive(check)][0],
+        )
+    ]
+
+
+def _regression(check: Check) -> list[Candidate]:
+    """Targets far from where the output starts."""
+    found, targets = check.output, check.targets
+    if found is None or targets is None or targets.mean is None or targets.stdev is None:
+        return []
+    free = adaptive(check)
+    spread = max(targets.stdev, found.rms or 0.0)
+    away = abs(targets.mean - (found.mean or 0.0))
+    size = math.hypot(targets.mean, targets.stdev)
+    far = away / spread if spread else 0.0
+    sure = max(grade(far, *FAR[free]) if size > 1 else 0.0, grade(size, *WIDE[free]))
+    if not sure:
+        return []
+    says = (
+        f"Targets have mean {number(targets.mean)} and standard deviation {number(targets.stdev)}, where the output "
+        f"starts at mean {number(found.mean)} and size {number(found.rms)}: most steps go into reaching them."
+    )
+    remedy = (
+        "Standardize the targets (subtract their mean, divide by their standard deviation), and undo it on predictions."
+    )
+    by_size = grade(size, *WIDE[free]) >= sure
+    value, threshold = (size, WIDE[free][0]) if by_size else (far, FAR[free][0])
+    quantity = (
+        "root mean square of the targets" if by_size else "distance of the targets from the output over their spread"
+    )
+    return [_candidate("loss_at_start", value, quantity, sure, says, remedy, threshold=threshold)]
+
+
+def logit_scale(check: Check) -> list[Candidate]:
+    """Logits so large that probabilities are 0 and 1 before anything was learnt."""
+    found, targets = check.output, check.targets
+    if found is None or targets is None or targets.kind not in ("classes", "binary"):
+        return []
+    over = excess(check)
+    sure = grade(found.spread, *SPREAD[adaptive(check)])
+    if not sure or found.spread is None or (over is not None and over <= 1):
+        return []
+    says = (
+        f"Logits are too large: they spread by {number(found.spread)}, so probabilities are 0 or 1 "
+        f"and the loss is {number(found.loss)} where guessing costs {number(found.uniform)}."
+    )
+    remedy = "Divide the logits, or the last layer's weights, until they spread by about 1."
+    return [
+        _candidate(
+            "logit_scale",
+            found.spread,
+            "standard deviation of the logits",
+            sure,
+            says,
+            remedy,
+            threshold=SPREAD[adaptive(check)][0],
+        )
+    ]
+
+
+def _candidate(
+    id_: str,
+    value: float | None,
+    quantity: str,
+    confidence: float,
+    says: str,
+    remedy: str,
+    *,
+    threshold: float | None = None,
+) -> Candidate:
+    return Candidate(
+        id=id_,
+        layer=None,
+        value=value,
+        threshold=threshold,
+        quantity=quantity,
+        confidence=confidence,
+        says=says,
+        remedy=remedy,
+    )

@@ -1,0 +1,80 @@
+"""Which layers data passes on its way to the loss, and how things are called in sentences."""
+
+import math
+from collections.abc import Iterable
+from statistics import median
+
+from hessdiag.fields import Number
+from hessdiag.questions.check.readings import LayerReading
+from hessdiag.questions.check.result import Check
+
+# What the root mean square of weights times the root of their fan-in must be for a signal to keep its size, by the
+# nonlinearity that takes it: torch's own for relu and tanh; 4 is the inverse of sigmoid's slope at 0; the others by
+# quadrature of E f(gz)^2 = 1 for a normal z.
+NEEDED = {
+    "relu": math.sqrt(2),
+    "leaky_relu": math.sqrt(2),
+    "elu": 1.28,
+    "gelu": 1.47,
+    "silu": 1.56,
+    "mish": 1.45,
+    "tanh": 5 / 3,
+    "sigmoid": 4.0,
+    "selu": 1.0,
+}
+
+
+def main(check: Check) -> list[LayerReading]:
+    """Layers on the longest way from the data to the loss, the first one first."""
+    return sorted((layer for layer in check.layers if layer.depth is not None), key=lambda layer: layer.depth or 0)
+
+
+def head(check: Check) -> LayerReading | None:
+    """The last layer that multiplies by a matrix."""
+    layers = main(check)
+    return layers[-1] if layers else None
+
+
+def order(check: Check) -> dict[str, int]:
+    """The place of each layer in execution."""
+    return {layer.layer: place for place, layer in enumerate(check.layers)}
+
+
+def named(layer: LayerReading) -> str:
+    """What a sentence calls a layer.
+
+    >>> named(LayerReading(layer="body.2", kind="Linear", parameters=6))
+    'Layer body.2 (Linear)'
+    >>> named(LayerReading(layer="Linear", kind="Linear", parameters=6))  # the model itself
+    'Layer Linear'
+    """
+    return f"Layer {layer.layer}" if layer.layer == layer.kind else f"Layer {layer.layer} ({layer.kind})"
+
+
+def needed(layer: LayerReading) -> float:
+    """The gain at which a signal keeps its size through a layer and its nonlinearity."""
+    return NEEDED.get(layer.activation or "", 1.0)
+
+
+def gains(layers: Iterable[LayerReading]) -> list[float]:
+    """Gains of those layers whose scale has an effect, over what their nonlinearities need."""
+    return [layer.weight_gain / needed(layer) for layer in layers if layer.weight_gain and not layer.normalized]
+
+
+def typical(values: Iterable[Number]) -> float | None:
+    """The median of what is known."""
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return median(known) if known else None
+
+
+def adaptive(check: Check) -> bool:
+    """Whether the optimizer's steps do not shrink with the gradient; so it is where none is known."""
+    return check.step is None or check.step.optimizer.lower() not in ("sgd", "asgd")
+
+
+def excess(check: Check) -> float | None:
+    """The loss over that of an output which knows nothing; `None` where either is not known."""
+    output = check.output
+    if output is None or output.loss is None or not output.uniform or output.uniform <= 0:
+        return None
+    return math.inf if not math.isfinite(output.loss) else output.loss / output.uniform

@@ -1,0 +1,163 @@
+"""Rules on the signal: whether what tells samples apart still enters the head, and at what size."""
+
+import math
+from collections.abc import Sequence
+
+from hessdiag.numbers import number, times
+from hessdiag.questions.check.causes.candidate import Candidate, grade
+from hessdiag.questions.check.causes.output import EXCESS
+from hessdiag.questions.check.causes.path import adaptive, excess, gains, head, main, named, needed, typical
+from hessdiag.questions.check.readings import LayerReading
+from hessdiag.questions.check.result import Check
+
+# Under gradient descent, and under an optimizer whose steps do not shrink with the gradient.
+VARIATION = {False: (0.03, 3e-3), True: (1e-3, 1e-5)}  # of what enters the head, over samples
+SHRUNK = {False: (0.02, 2e-3), True: (1e-5, 1e-8)}  # its size over the input's
+GROWN = 10.0  # size of what enters the head over that of the input
+ONE = 0.6  # share of a loss, by its logarithm, from which it is one layer's
+DEEP = 3  # layers from which on a loss or a growth is the path's
+
+
+def signal(check: Check) -> list[Candidate]:
+    """A signal that ends on its way, or grows without bound."""
+    return [*_lost(check), *_explodes(check)]
+
+
+def lost(check: Check) -> float:
+    """How sure it is that too little tells samples apart in what enters the head."""
+    return max(_by_variation(check), _by_size(check))
+
+
+def _by_variation(check: Check) -> float:
+    last = head(check)
+    return 0.0 if last is None or last.depth == 1 else grade(last.input_variation, *VARIATION[adaptive(check)])
+
+
+def _by_size(check: Check) -> float:
+    size = _growth(check)
+    if size is None:
+        return 0.0
+    sure = grade(size, *SHRUNK[adaptive(check)])
+    return sure if size == 0 or len(main(check)) > DEEP else min(sure, 0.3)
+
+
+def _growth(check: Check) -> float | None:
+    """Size of what enters the head over that of what enters the first layer."""
+    layers = main(check)
+    if len(layers) < 2 or not layers[0].input_rms or layers[-1].input_rms is None:
+        return None
+    return layers[-1].input_rms / layers[0].input_rms
+
+
+def culprit(check: Check) -> LayerReading | None:
+    """The one layer that takes most of the signal, if one does."""
+    layers = main(check)[:-1]
+    drops = [_drop(layer, by_size=_by_size(check) > _by_variation(check)) for layer in layers]
+    total = sum(drop for drop in drops if drop > 0)
+    if not drops or total <= 0:
+        return None
+    worst = max(range(len(drops)), key=drops.__getitem__)
+    return layers[worst] if drops[worst] >= ONE * total and len(layers) > 1 else None
+
+
+def _drop(layer: LayerReading, *, by_size: bool) -> float:
+    """By how many e-folds a layer lessens what tells samples apart."""
+    before = layer.input_rms if by_size else layer.input_variation
+    after = layer.signal_rms if by_size else layer.signal_variation
+    if before is None or after is None or before <= 0:
+        return 0.0
+    return math.log(before / after) if after > 0 else 100.0
+
+
+def _lost(check: Check) -> list[Candidate]:
+    sure, last = lost(check), head(check)
+    if not sure or last is None:
+        return []
+    free = adaptive(check)
+    by_size = _by_size(check) > _by_variation(check)
+    layers = main(check)
+    one = culprit(check)
+    where = one or _first_below(layers, by_size, (SHRUNK if by_size else VARIATION)[free][0]) or last
+    value = _growth(check) if by_size else last.input_variation
+    share = number(value)
+    what = f"has {share} of the input's size" if by_size else f"differs between samples by {share} of its size"
+    way = (
+        f"{named(where)} takes most of it"
+        if one
+        else f"it falls {_rate(layers, by_size)} a layer and is gone by {where.layer}"
+    )
+    return [
+        Candidate(
+            id="signal_lost",
+            layer=where.layer,
+            value=value,
+            threshold=(SHRUNK if by_size else VARIATION)[free][0],
+            quantity="size of the signal at the last layer over the input's"
+            if by_size
+            else "variation between samples at the last layer",
+            confidence=sure,
+            says=f"The signal is lost: what enters {last.layer} {what}; {way}{_gain(layers, low=True)}.",
+            remedy=_remedy(layers, one),
+        )
+    ]
+
+
+def _first_below(layers: Sequence[LayerReading], by_size: bool, bound: float) -> LayerReading | None:
+    start = layers[0].input_rms or 1.0
+    for layer in layers:
+        left = layer.signal_rms if by_size else layer.signal_variation
+        if left is not None and left < bound * (start if by_size else 1.0):
+            return layer
+    return None
+
+
+def _rate(layers: Sequence[LayerReading], by_size: bool) -> str:
+    """What one layer makes of it, on the median."""
+    drops = [_drop(layer, by_size=by_size) for layer in layers[:-1]]
+    return f"{number(math.exp(-(typical(drops) or 0.0)), 2)}-fold"
+
+
+def _gain(layers: Sequence[LayerReading], *, low: bool) -> str:
+    """The gain in words, where it is off in the way that explains it."""
+    relative = typical(gains(layers))
+    if relative is None or (low and relative > 0.85) or (not low and relative < 1.15):
+        return ""
+    middle = [layer for layer in layers if layer.weight_gain and not layer.normalized]
+    needs = typical(needed(layer) for layer in middle)
+    activation = next((layer.activation for layer in middle if layer.activation), "its layers")
+    gain = typical(layer.weight_gain for layer in middle)
+    return f" (weights' gain is {number(gain)} where {activation} needs {number(needs)})"
+
+
+def _remedy(layers: Sequence[LayerReading], one: LayerReading | None) -> str:
+    if one is not None:
+        return f"Look at {one.layer}: initialize it anew, and check what follows it."
+    activation = next((layer.activation for layer in layers if layer.activation), None)
+    if activation == "sigmoid":
+        return "Use tanh or ReLU with an initialization made for it (Xavier, He), or normalize between layers."
+    name = "Xavier with tanh's gain" if activation == "tanh" else "He"
+    return f"Initialize all layers anew ({name}, biases at 0), normalize between layers, or add residual connections."
+
+
+def _explodes(check: Check) -> list[Candidate]:
+    layers, growth = main(check), _growth(check)
+    if len(layers) <= DEEP or growth is None or growth < GROWN:
+        return []
+    sure = grade(excess(check), *EXCESS[adaptive(check)])
+    if not sure:
+        return []
+    last = layers[-1]
+    where = next((layer for layer in layers if (layer.signal_rms or 0) > GROWN * (layers[0].input_rms or 1)), last)
+    return [
+        Candidate(
+            id="signal_explodes",
+            layer=where.layer,
+            value=growth,
+            threshold=GROWN,
+            quantity="size of the signal at the last layer over the input's",
+            confidence=sure,
+            says=f"The signal explodes: what enters {last.layer} is {times(growth)} the input's size"
+            f"{_gain(layers, low=False)}.",
+            remedy="Initialize all layers anew with the gain that the nonlinearity needs, or normalize between layers.",
+        )
+    ]

@@ -1,0 +1,85 @@
+"""Rules on the targets: whether they tell anything, and whether the loss can take them."""
+
+from hessdiag.numbers import number
+from hessdiag.questions.check.causes.candidate import Candidate
+from hessdiag.questions.check.readings import TargetReading
+from hessdiag.questions.check.result import Check
+
+ENOUGH = 100  # targets, for neighbours to tell
+UNLIKE = 2.0  # standard deviations above chance by which neighbours' targets agree, below which they look shuffled
+
+
+def targets(check: Check) -> list[Candidate]:
+    """What is wrong with the targets."""
+    found = check.targets
+    if found is None or found.kind == "none":
+        return []
+    return [*_constant(found), *_range(found), *_shuffled(check, found)]
+
+
+def _constant(found: TargetReading) -> list[Candidate]:
+    if not found.constant or found.count < 8:
+        return []
+    what = (
+        "of one class" if found.kind == "classes" else f"{number(found.mean if found.mean is not None else found.low)}"
+    )
+    return [
+        _candidate(
+            found.largest_share if found.largest_share is not None else 1.0,
+            1.0,
+            "share of the commonest target",
+            0.95,
+            f"All {found.count:,} targets are the same, {what}: there is nothing to learn from the input.",
+            "Look at how the targets are loaded, and whether the data is sorted by class.",
+        )
+    ]
+
+
+def _range(found: TargetReading) -> list[Candidate]:
+    top = {"binary": 1.0, "classes": (found.classes or 0) - 1.0}.get(found.kind)
+    if top is None or found.low is None or found.high is None or (found.kind == "classes" and not found.classes):
+        return []
+    if found.low >= 0 and found.high <= top:
+        return []
+    wrong = found.low if found.low < 0 else found.high
+    return [
+        _candidate(
+            wrong,
+            0.0 if found.low < 0 else top,
+            "target farthest out of range",
+            0.95,
+            f"Targets run from {number(found.low)} to {number(found.high)}; this loss takes 0 to {number(top)}.",
+            "Recode the targets, or use the loss that is made for them.",
+        )
+    ]
+
+
+def _shuffled(check: Check, found: TargetReading) -> list[Candidate]:
+    if found.neighbours_z is None or found.neighbours_z >= UNLIKE or found.count < ENOUGH or check.problem.synthetic:
+        return []
+    return [
+        _candidate(
+            found.neighbours_z,
+            UNLIKE,
+            "agreement of neighbours' targets, in standard deviations above chance",
+            0.45,
+            f"Targets look shuffled: neighbours among {found.count:,} inputs agree no more than by chance "
+            f"({found.neighbours_z:+.1f} standard deviations).",
+            "Look at whether inputs and targets are shuffled together; some tasks look like this by nature.",
+        )
+    ]
+
+
+def _candidate(
+    value: float | None, threshold: float, quantity: str, confidence: float, says: str, remedy: str
+) -> Candidate:
+    return Candidate(
+        id="targets",
+        layer=None,
+        value=value,
+        threshold=threshold,
+        quantity=quantity,
+        confidence=confidence,
+        says=says,
+        remedy=remedy,
+    )

@@ -1,0 +1,65 @@
+"""Rule on weights: one layer whose scale stands out, and does harm."""
+
+import math
+
+from hessdiag.numbers import number, times
+from hessdiag.questions.check.causes import output, signal, units
+from hessdiag.questions.check.causes.candidate import Candidate, grade
+from hessdiag.questions.check.causes.path import adaptive, excess, named, needed, typical
+from hessdiag.questions.check.readings import LayerReading
+from hessdiag.questions.check.result import Check
+
+OUTLIER = 8.0  # times the other layers' gain, and what the nonlinearity needs
+
+
+def weights(check: Check) -> list[Candidate]:
+    """Layers whose weights are out of scale with the others', where something follows from it."""
+    layers = [layer for layer in check.layers if layer.weight_gain is not None and not layer.normalized]
+    found = []
+    for layer in layers:
+        others = typical(other.weight_gain for other in layers if other is not layer and other.weight_gain)
+        if not layer.weight_gain or not (off := _off(layer, others)):
+            continue
+        harm = _harm(check, layer, too_large=off > 1)
+        if harm:
+            found.append(_candidate(layer, off, others, harm))
+    return sorted(found, key=lambda one: -abs(math.log(one.value or 1.0)))
+
+
+def _off(layer: LayerReading, others: float | None) -> float | None:
+    """By which factor a layer's gain is off, by the nearer of both yardsticks; `None` within bounds."""
+    gain = layer.weight_gain or 0.0
+    marks = [gain / mark for mark in (needed(layer), others) if mark]
+    if all(mark >= OUTLIER for mark in marks):
+        return min(marks)
+    return max(marks) if all(mark <= 1 / OUTLIER for mark in marks) else None
+
+
+def _harm(check: Check, layer: LayerReading, *, too_large: bool) -> float:
+    """How sure it is that the network suffers from it."""
+    if not too_large:
+        lost = signal.lost(check)
+        return lost if signal.culprit(check) is layer else 0.0
+    suffering = [
+        one.confidence for one in [*units.units(check), *output.loss_at_start(check), *output.logit_scale(check)]
+    ]
+    suffering.append(grade(excess(check), *output.EXCESS[adaptive(check)]))
+    return max([0.3, *suffering])
+
+
+def _candidate(layer: LayerReading, off: float, others: float | None, harm: float) -> Candidate:
+    large, gain = off > 1, layer.weight_gain or 0.0
+    beside = ""
+    if others and gain:
+        by = gain / others if large else others / gain
+        beside = f", {times(by)} {'above' if large else 'below'} that of the other layers"
+    return Candidate(
+        id="weight_scale",
+        layer=layer.layer,
+        value=off,
+        threshold=OUTLIER if large else 1 / OUTLIER,
+        quantity="gain of the weights over what is usual",
+        confidence=harm,
+        says=f"Weights of {named(layer)} are too {'large' if large else 'small'}: gain {number(gain)}{beside}.",
+        remedy=f"Initialize {layer.layer} anew, or scale its weights to a gain of {number(needed(layer))}.",
+    )
