@@ -1,0 +1,113 @@
+"""Causes and symptoms: what explains what, and what a falling loss refutes."""
+
+from dataclasses import replace
+
+import pytest
+from check_by_hand import SGD, healthy, spoiled, with_input, with_output, with_targets
+
+from hessdiag.questions.check.causes.ranking import EXPLAINS, causes
+from hessdiag.questions.check.readings import ModeReading
+from hessdiag.questions.check.result import Check
+
+
+def killed(place: int = 1) -> Check:
+    """A layer dead by its biases, and what follows from it."""
+    check = spoiled(healthy(step=SGD), place, dead_fraction=1.0, bias_mean=-8.0, output_rms=8.0, output_variation=0.1)
+    check = spoiled(check, place, signal_variation=0.0, signal_rms=0.0)
+    for later in range(place + 1, 5):
+        check = spoiled(check, later, input_variation=0.0, signal_variation=0.0, output_variation=0.0)
+        check = spoiled(check, later, dead_fraction=1.0 if later < 4 else 0.0)
+    for earlier in range(place + 1):
+        check = spoiled(check, earlier, gradient_zero_fraction=1.0, output_gradient_rms=0.0)
+    return check
+
+
+def test_nothing_explains_itself_by_way_of_others():
+    def reached(name: str) -> set[str]:
+        found: set[str] = set()
+        todo = [name]
+        while todo:
+            for one in EXPLAINS.get(todo.pop(), ()):
+                if one not in found:
+                    found.add(one)
+                    todo.append(one)
+        return found
+
+    by_place = {"signal_lost", "dead_units", "saturated_units"}  # these by which comes first in the network
+    assert {name for name in EXPLAINS if name in reached(name)} <= by_place
+
+
+def test_a_dead_layer_gathers_what_follows_from_it():
+    (cause,) = causes(killed())
+    assert (cause.id, cause.layer) == ("dead_units", "2")
+    assert {(one.id, one.layer) for one in cause.symptoms} == {
+        ("dead_units", "4"),
+        ("dead_units", "6"),
+        ("signal_lost", "2"),
+        ("gradient_vanishes", "2"),
+    }
+
+
+def test_inputs_come_before_the_units_they_saturate():
+    check = with_input(healthy(step=SGD), rms=120.0, mean=80.0, stdev=89.0, variation=0.74)
+    check = spoiled(check, 1, activation="tanh", saturated_fraction=0.9995)
+    check = with_output(check, loss=80.0, spread=60.0)
+    (cause,) = causes(check)
+    assert cause.id == "input_scale"
+    assert {one.id for one in cause.symptoms} == {"saturated_units", "loss_at_start", "logit_scale"}
+
+
+def test_a_doubt_is_as_sure_as_what_it_explains():
+    check = with_input(healthy(step=SGD), rms=20.0, variation=0.9)
+    alone, with_logits = causes(check), causes(with_output(check, loss=18.0, spread=14.0))
+    assert alone[0].confidence < with_logits[0].confidence
+    assert with_logits[0].id == "input_scale"
+
+
+def test_a_cause_after_what_it_would_explain_does_not():
+    check = spoiled(killed(2), 0, activation="tanh", saturated_fraction=0.9995)
+    assert {(one.id, one.layer) for one in causes(check)} == {("dead_units", "4"), ("saturated_units", "0")}
+
+
+def test_a_mode_comes_before_the_signal():
+    check = healthy(
+        12,
+        SGD,
+        modes=(ModeReading(layer="1", kind="BatchNorm1d", training=False, tracked=0, mismatch=9.0, samples=None),),
+    )
+    check = spoiled(check, -1, input_variation=1e-5)
+    (cause,) = causes(check)
+    assert cause.id == "normalization_untrained"
+    assert [one.id for one in cause.symptoms] == ["signal_lost"]
+
+
+@pytest.mark.parametrize("known", [{"trains": True}, {"trained": True}])
+def test_a_low_or_falling_loss_refutes_scales_but_no_probabilities(known):
+    check = with_input(healthy(step=SGD), rms=120.0, variation=0.74)
+    assert causes(check)
+    assert causes(replace(check, **known)) == ()
+    check = with_output(check, probabilities="softmax", last="softmax", high=0.3)
+    assert [one.id for one in causes(replace(check, **known))] == ["outputs_are_probabilities"]
+
+
+def test_a_falling_loss_does_not_refute_dead_units_but_a_low_one_does():
+    check = spoiled(healthy(), 1, dead_fraction=0.95)
+    assert [one.id for one in causes(replace(check, trains=True))] == ["dead_units"]
+    assert causes(replace(check, trained=True)) == ()
+
+
+def test_a_loss_that_stays_makes_a_doubt_surer():
+    check = with_input(healthy(step=SGD), rms=20.0, variation=0.9)
+    assert causes(replace(check, trains=False))[0].confidence == pytest.approx(
+        causes(check)[0].confidence * 0.75 + 0.25
+    )
+
+
+def test_doubts_below_the_bound_are_not_reported():
+    check = spoiled(healthy(), 1, dead_fraction=1.0)  # with a way around it
+    assert causes(check) == ()
+
+
+def test_constant_targets_stand_beside_other_causes():
+    check = with_targets(killed(), constant=True, largest_share=1.0)
+    assert [one.id for one in causes(check)] == ["dead_units", "targets"]
