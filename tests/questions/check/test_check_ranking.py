@@ -110,4 +110,4 @@ def test_doubts_below_the_bound_are_not_reported():
 
 def test_constant_targets_stand_beside_other_causes():
     check = with_targets(killed(), constant=True, largest_share=1.0)
-    assert [one.id for one in causes(check)] == ["dead_units", "targets"]
+    assert [one.id for one in causes(check)] == ["targets", "dead_units"]
