@@ -1,0 +1,170 @@
+"""Networks whose weights, inputs, outputs or targets are of the wrong size, and losses that receive the wrong thing."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from tests.questions.check.corpus import data, networks
+from tests.questions.check.corpus.case import broken
+from tests.questions.check.corpus.networks import Apply, Recurrent, cnn, he, mlp
+
+
+@broken("weight_scale", "signal_lost", layers=("2", "4"), lr=0.05)
+def conv_two_layers_small():
+    """The second and the third of four convolutions are 1e-3 of what they should be."""
+    model = he(cnn(depth=4))
+    with torch.no_grad():
+        model[2].weight.mul_(1e-3)
+        model[4].weight.mul_(1e-3)
+    return model, data.images(), "ce"
+
+
+@broken("weight_scale", "signal_explodes", "logit_scale", layers=("blocks.1.feed.2",), lr=0.05)
+def transformer_one_layer_large():
+    """The second network's last matrix is 300 times too large, and no normalization follows."""
+    model = networks.ViT()
+    model.norm = nn.Identity()
+    with torch.no_grad():
+        model.blocks[1].feed[2].weight.mul_(300)
+    return model, data.images(), "ce"
+
+
+@broken("weight_scale", "signal_explodes", layers=("2",), lr=0.05)
+def regression_one_layer_large():
+    """The second layer 200 times too large."""
+    model = he(mlp([8, 32, 32, 1]))
+    with torch.no_grad():
+        model[2].weight.mul_(200)
+    return model, data.surface(), "mse"
+
+
+@broken("input_scale")
+def rnn_rows_255():
+    """Rows of raw pixels up to 255, which saturate a tanh recurrence."""
+    return Recurrent(nn.RNN), data.raw_pixels().inputs(lambda x: 255 * x.reshape(-1, 8, 8)), "ce"
+
+
+@broken("input_scale", optimizer="sgd(momentum=0.9)", lr=0.05)
+def segmentation_255():
+    """Raw pixels into a U-Net without normalization."""
+    return networks.UNet(), data.segments().inputs(lambda x: 80 * x + 80), "ce"
+
+
+@broken("input_scale", lr=0.1)
+def conv_inputs_tiny():
+    """Images in volts, of 1e-4."""
+    return he(cnn(depth=3)), data.images().inputs(lambda x: 1e-4 * x), "ce"
+
+
+@broken("input_scale", lr=0.05)
+def regression_years():
+    """One in four of the columns is a year: 2000 and what varies."""
+    shift = torch.tensor([2000.0, 0, 0, 0, 2000.0, 0, 0, 0])
+    return mlp([8, 32, 32, 1]), data.surface().inputs(lambda x: x + shift), "mse"
+
+
+@broken("input_scale", lr=0.05)
+def tabular_own_units():
+    """Thirty measurements in their own units, from 0.001 to 4,000."""
+    return mlp([30, 24, 24, 1]), data.tumours(raw=True), "bce"
+
+
+@broken("loss_at_start", "logit_scale", lr=0.005)
+def conv_head_bias():
+    """One class is given 80 nats from the start."""
+    model = cnn()
+    with torch.no_grad():
+        model[-1].bias[0] = 80.0
+    return model, data.images(), "ce"
+
+
+@broken("loss_at_start", "targets", optimizer="adam", lr=1e-3)
+def regression_mean_1000():
+    """Targets of mean 1000 and deviation 1."""
+    return mlp([8, 32, 32, 1]), data.surface().targets(lambda y: y + 1000), "mse"
+
+
+@broken("targets", "saturated_units", "loss_at_start", "output_range", optimizer="adam", lr=3e-3)
+def regression_behind_a_sigmoid():
+    """Targets from 150 to 250, and an output that ends at one."""
+    model = mlp([8, 32, 32, 1], last=[nn.Sigmoid()])
+    return model, data.surface().targets(lambda y: 200 + 15 * y), "mse"
+
+
+@broken("logit_scale", "loss_at_start", lr=0.1)
+def conv_cold_softmax():
+    """Logits are divided by a temperature of 1/200."""
+    return nn.Sequential(*he(cnn()), Apply(lambda z: z / 0.005)), data.images(), "ce"
+
+
+@broken("outputs_are_probabilities", lr=0.05)
+def conv_softmax_before_ce():
+    """Softmax as the last layer, and again in the loss."""
+    return nn.Sequential(*cnn(), nn.Softmax(1)), data.images(), "ce"
+
+
+class ImbalancedSigmoid(nn.Module):
+    """Returns probabilities of itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = networks.UNet(classes=1)
+
+    def forward(self, x):
+        return torch.sigmoid(self.body(x))
+
+
+@broken("outputs_are_probabilities", lr=0.05)
+def masks_sigmoid_before_bce():
+    """A sigmoid in forward, and the logits' loss: what is below 1/2 cannot be said."""
+    return ImbalancedSigmoid(), data.masks(), "bce"
+
+
+@broken("targets", lr=0.05)
+def masks_255():
+    """Masks as they come from a file, 0 and 255, under binary cross-entropy."""
+    found = data.masks()
+    return networks.UNet(classes=1), replace(found, y=255 * found.y), "bce"
+
+
+@broken("targets", optimizer="adam", lr=3e-3)
+def conv_shuffled_targets():
+    """Images and labels were shuffled each for itself."""
+    found = data.images()
+    order = torch.randperm(len(found.y), generator=torch.Generator().manual_seed(5))
+    return cnn(norm=nn.BatchNorm2d), replace(found, y=found.y[order]), "ce"
+
+
+@broken("targets", optimizer="adam", lr=3e-3)
+def text_constant_targets():
+    """The label column was read from the wrong place: always 2."""
+    found = data.topics()
+    return networks.TextCNN(), replace(found, y=torch.full_like(found.y, 2)), "ce"
+
+
+@broken("targets", optimizer="adam", lr=3e-3)
+def regression_reversed_targets():
+    """Targets are in the reverse order of the inputs."""
+    found = data.surface()
+    return mlp([8, 32, 32, 1]), replace(found, y=found.y.flip(0)), "mse"
+
+
+def own_accuracy(output, target):
+    """What a user called a loss: the share of wrong answers, which has no slope anywhere."""
+    return (torch.sigmoid(output).round() - target).square().mean()
+
+
+@broken("loss_ignores_output", "detached", "gradient_vanishes", lr=0.1)
+def tabular_rounded_in_the_loss():
+    return mlp([30, 24, 24, 24, 1]), data.tumours(), own_accuracy
+
+
+def entropy_of_targets(output, target):
+    """A slip: the target is compared with itself."""
+    return nn.functional.mse_loss(target + 0 * output, target)
+
+
+@broken("loss_ignores_output", "detached", optimizer="adam", lr=3e-3)
+def autoencoder_compared_with_itself():
+    return mlp([64, 32, 16, 32, 64]), data.reconstruction(), entropy_of_targets
