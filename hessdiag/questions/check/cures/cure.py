@@ -1,0 +1,68 @@
+"""What a cure is, and what it is done to."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from hessdiag.problem.losses.loss import Objective
+
+Build = Callable[[nn.Module], torch.optim.Optimizer]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that decides how a network trains.
+
+    Attributes:
+        model: The network, in the modes that it is trained in.
+        data: Batches.
+        objective: The loss of a batch.
+        build: Makes the optimizer of a model.
+        judge: The loss that it is compared by, where `objective` is in other units; `None` for the same.
+        kind: What the loss is ("ce", "nll", ...), where that is known.
+    """
+
+    model: nn.Module
+    data: tuple[Any, ...]
+    objective: Objective
+    build: Build
+    judge: Objective | None = None
+    kind: str | None = None
+
+    def loss(self, batch: Any) -> float:
+        """The loss of a batch by which setups are compared."""
+        return float((self.judge or self.objective)(self.model, batch).detach())
+
+
+Apply = Callable[[Setup], Setup]
+
+
+def unchanged(setup: Setup) -> Setup:
+    """The same."""
+    return setup
+
+
+@dataclass(frozen=True)
+class Cure:
+    """One way to mend a network.
+
+    Attributes:
+        name: Short, for people.
+        says: What it does, in one sentence.
+        code: The change to one's own code.
+        apply: Does it: to the setup's model in place, which is a copy, and to the rest by another setup.
+        weights: Whether the model's state is another afterwards.
+        settle: What else is done to the mended model before its state is saved.
+        judged: Has a network without the cure measured by the loss with it, where that is another.
+    """
+
+    name: str
+    says: str
+    code: str
+    apply: Apply
+    weights: bool = False
+    settle: Callable[[Setup], None] = field(default=lambda setup: None)
+    judged: Apply = unchanged

@@ -1,0 +1,106 @@
+"""Cures of what the loss receives: probabilities made logits again."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.losses.loss import Objective
+from hessdiag.questions.check.cures.cure import Apply, Cure, Setup
+from hessdiag.questions.check.cures.data import Mapped
+from hessdiag.questions.check.result import Cause, Check
+
+Change = Callable[[Tensor], Tensor]
+
+_MODULES = {"softmax": (nn.Softmax, nn.Softmax2d), "sigmoid": (nn.Sigmoid,), "log_softmax": (nn.LogSoftmax,)}
+
+
+def logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """The softmax or sigmoid taken out, or its inverse put before the loss."""
+    kind = found.output.probabilities if found.output is not None else None
+    if kind not in ("softmax", "sigmoid"):
+        return []
+    if setup.kind == "nll":
+        return [_logarithm()] if kind == "softmax" else []
+    name = _last(setup, _MODULES[kind])
+    return [_without_module(name, kind) if name is not None else _inverted(kind)]
+
+
+def _last(setup: Setup, kinds: tuple[type[nn.Module], ...]) -> str | None:
+    """The module of these kinds whose output is the model's, where it is called once."""
+    calls: dict[str, list[Any]] = {}
+    hooks = [
+        module.register_forward_hook(lambda m, i, output, name=name: calls.setdefault(name, []).append(output))
+        for name, module in setup.model.named_modules()
+        if isinstance(module, kinds)
+    ]
+    try:
+        output = batches.output_tensor(batches.forward(setup.model, batches.split(setup.data[0])[0]))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for name, made in calls.items():
+        if len(made) == 1 and made[0].numel() == output.numel() and bool((made[0].flatten() == output.flatten()).all()):
+            return name
+    return None
+
+
+def _without_module(name: str, kind: str) -> Cure:
+    def apply(setup: Setup) -> Setup:
+        parent, _, own = name.rpartition(".")
+        setattr(setup.model.get_submodule(parent), own, nn.Identity())
+        return setup
+
+    says = f"Removes the {kind} at the end ({name}): the loss applies its own to logits."
+    parent, _, own = name.rpartition(".")
+    owner = f'model.get_submodule("{parent}")' if parent else "model"
+    code = f'setattr({owner}, "{own}", torch.nn.Identity())  # probabilities, where needed: torch.{kind}(model(x)'
+    code += ", -1)" if kind == "softmax" else ")"
+    return Cure(f"{kind} removed", says, code, apply, judged=_measured(_INVERSES[kind]))
+
+
+def _logarithm() -> Cure:
+    apply = _received(_log)
+    says = "Gives the loss logarithms of the softmax's probabilities, which it takes."
+    code = "torch.log_softmax(x, -1)  # instead of torch.softmax(x, -1)"
+    return Cure("logarithms of the probabilities", says, code, apply, judged=_measured(_log))
+
+
+def _received(change: Change) -> Apply:
+    """The loss receives a function of the output."""
+    return lambda setup: replace(setup, objective=_of(setup, change))
+
+
+def _measured(change: Change) -> Apply:
+    """Training is as it was, but the network is judged by the loss of a function of the output."""
+    return lambda setup: replace(setup, judge=_of(setup, change))
+
+
+def _of(setup: Setup, change: Change) -> Objective:
+    original = setup.objective
+    return lambda model, batch: original(Mapped(model, change), batch)
+
+
+def _inverted(kind: str) -> Cure:
+    apply = _received(_INVERSES[kind])
+    inverse = "log(p)" if kind == "softmax" else "log(p / (1 - p))"
+    code = {
+        "softmax": "return x  # at the end of forward, instead of torch.softmax(x, -1)",
+        "sigmoid": "return x  # at the end of forward, instead of torch.sigmoid(x)",
+    }[kind]
+    says = f"Gives the loss logits instead of the {kind}'s probabilities (tried as {inverse} before the loss)."
+    return Cure(f"{kind} removed", says, code, apply, judged=_measured(_INVERSES[kind]))
+
+
+def _log(p: Tensor) -> Tensor:
+    return p.clamp_min(torch.finfo(p.dtype).tiny).log()
+
+
+def _logit(p: Tensor) -> Tensor:
+    return torch.logit(p, eps=torch.finfo(p.dtype).eps)
+
+
+_INVERSES: dict[str, Change] = {"softmax": _log, "sigmoid": _logit}

@@ -1,0 +1,212 @@
+"""Cures of how a network is trained: modes, dtype, what is trained, and the optimizer's settings."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.numbers import number
+from hessdiag.problem.batches import batch as batches
+from hessdiag.questions.check.cures.cure import Cure, Setup
+from hessdiag.questions.check.result import Cause, Check
+
+DROP = 0.1
+PLAIN_EPS = 1e-8
+BELOW_GRADIENTS = 100  # times that an epsilon is to be smaller than the median gradient
+UPDATE = 1e-3  # of the weights, in one step
+PLAIN_DECAY = 1e-4
+DECAY_SHARE = 0.01  # of a step, that weight decay may take
+
+_NORMS = nn.modules.batchnorm._BatchNorm
+
+
+def training_mode(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """`model.train()`, and running statistics of the data in what is saved."""
+    if all(module.training for module in setup.model.modules()):
+        return []
+
+    def apply(setup: Setup) -> Setup:
+        setup.model.train()
+        return setup
+
+    says = "Trains in training mode: normalization by the statistics of each batch."
+    tracked = any(isinstance(module, _NORMS) and module.track_running_stats for module in setup.model.modules())
+    code = "model.train()  # before the training loop, and after every evaluation"
+    return [Cure("training mode", says, code, apply, weights=tracked, settle=calibrate)]
+
+
+@torch.no_grad()
+def calibrate(setup: Setup) -> None:
+    """Running statistics of normalizations: plain averages over the batches."""
+    norms = [module for module in setup.model.modules() if isinstance(module, _NORMS) and module.track_running_stats]
+    kept = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    try:
+        for batch in setup.data:
+            setup.objective(setup.model, batch)
+    finally:
+        for norm, momentum in zip(norms, kept, strict=True):
+            norm.momentum = momentum
+
+
+def less_dropout(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """A smaller probability of dropping."""
+    names = [
+        name
+        for name, module in setup.model.named_modules()
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.p > DROP
+    ]
+    if not names:
+        return []
+
+    def apply(setup: Setup) -> Setup:
+        for name in names:
+            setup.model.get_submodule(name).p = DROP  # type: ignore[assignment]
+        return setup
+
+    code = "for module in model.modules():\n    if isinstance(module, torch.nn.Dropout):\n"
+    code += f"        module.p = min(module.p, {DROP})"
+    return [Cure("less dropout", f"Drops {number(DROP)} of the units instead of more.", code, apply)]
+
+
+def unfrozen(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """Frozen parameters trained; a detached part is in the user's own code, and stays."""
+    names = [
+        name
+        for name, parameter in setup.model.named_parameters()
+        if not parameter.requires_grad and (cause.layer is None or name.rpartition(".")[0] == cause.layer)
+    ]
+    if not names:
+        return []
+
+    def apply(setup: Setup) -> Setup:
+        for name, parameter in setup.model.named_parameters():
+            if name in names:
+                parameter.requires_grad_(True)
+        return setup
+
+    where = "model" if cause.layer is None else f'model.get_submodule("{cause.layer}")'
+    says = f"Trains {cause.layer or 'all layers'}, which {'is' if cause.layer else 'were partly'} frozen."
+    return [Cure("unfrozen", says, f"{where}.requires_grad_(True)", apply)]
+
+
+def wider_numbers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """The next wider dtype."""
+    parameter = batches.real_parameter(setup.model)
+    if parameter is None or parameter.dtype == torch.float64:
+        return []
+    dtype = torch.float64 if parameter.dtype == torch.float32 else torch.float32
+
+    def apply(setup: Setup) -> Setup:
+        setup.model.to(dtype)
+
+        def wide(tensor: Tensor) -> Tensor:
+            return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
+        return replace(setup, data=tuple(batches.map_tensors(wide, batch) for batch in setup.data))
+
+    name = str(dtype).removeprefix("torch.")
+    says = f"Trains in {name}, whose range is wider than that of {str(parameter.dtype).removeprefix('torch.')}."
+    return [Cure(name, says, f"model.to(torch.{name})  # and x.to(torch.{name})", apply, weights=True)]
+
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def _optimizer(name: str, says: str, code: str, change: Change) -> Cure:
+    """Other settings of the optimizer's groups."""
+
+    def apply(setup: Setup) -> Setup:
+        def build(model: nn.Module) -> torch.optim.Optimizer:
+            made = setup.build(model)
+            for group in made.param_groups:
+                change(group)
+            return made
+
+        return replace(setup, build=build)
+
+    return Cure(name, says, code, apply)
+
+
+def _multiplied(key: str, factor: float) -> Change:
+    def change(group: dict[str, Any]) -> None:
+        if key in group:
+            group[key] = group[key] * factor
+
+    return change
+
+
+def _set(key: str, value: float) -> Change:
+    def change(group: dict[str, Any]) -> None:
+        if isinstance(group.get(key), tuple):  # Adafactor's epsilon: of the square, and of the weights' size
+            group[key] = (value, *group[key][1:])
+        elif key in group:
+            group[key] = value
+
+    return change
+
+
+def smaller_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """A learning rate at half of what the curvature allows; a tenth, a hundredth."""
+    step = found.step
+    if step is None or not step.lr:
+        return []
+    factors = [0.1, 0.01, 0.001]
+    sharp = step.lambda_max if step.lambda_max is not None else step.curvature
+    if step.lambda_threshold and sharp and sharp > 0 and step.lambda_threshold / sharp < 0.6:
+        factors.insert(0, 0.5 * step.lambda_threshold / sharp)
+    return [_learning_rate(step.lr, factor) for factor in factors[:3]]
+
+
+def larger_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """A learning rate at which a step changes the weights by a thousandth; less, where that is too much."""
+    step = found.step
+    if step is None or not step.lr or not step.update_ratio:
+        return []
+    factor = UPDATE / step.update_ratio
+    return [_learning_rate(step.lr, one) for one in (factor, 10 * factor, factor / 10) if one > 1]
+
+
+def _learning_rate(lr: float, factor: float) -> Cure:
+    new = float(f"{lr * factor:.2g}")
+    says = f"Trains with a learning rate of {number(new, 2)} instead of {number(lr, 2)}."
+    return _optimizer(f"learning rate {number(new, 2)}", says, f"lr={new:g}", _multiplied("lr", new / lr))
+
+
+def smaller_epsilon(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """An epsilon far below the gradients."""
+    settings = found.step.settings if found.step is not None else {}
+    now = settings.get("eps")
+    if not now:
+        return []
+    sizes = sorted(one.gradient_rms for one in found.layers if one.gradient_rms)
+    typical = sizes[len(sizes) // 2] if sizes else None
+    new = min(PLAIN_EPS, typical / BELOW_GRADIENTS) if typical else PLAIN_EPS
+    new = float(f"{new:.1g}")
+    if new >= now:
+        return []
+    says = f"Trains with an epsilon of {number(new, 2)} instead of {number(now, 2)}, far below the gradients."
+    return [_optimizer(f"epsilon {number(new, 2)}", says, f"eps={new:g}", _set("eps", new))]
+
+
+def less_decay(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """Weight decay that takes no more than a hundredth of a step."""
+    step = found.step
+    now = step.settings.get("weight_decay") if step is not None else None
+    if step is None or not now:
+        return []
+    balanced = now * DECAY_SHARE / step.decay_ratio if step.decay_ratio else PLAIN_DECAY
+    values = [float(f"{value:.1g}") for value in (balanced, PLAIN_DECAY, 0.0) if value < now]
+    return [
+        _optimizer(
+            f"weight decay {number(value, 1)}",
+            f"Trains with a weight decay of {number(value, 1)} instead of {number(now, 2)}.",
+            f"weight_decay={value:g}",
+            _set("weight_decay", value),
+        )
+        for value in dict.fromkeys(values)
+    ]

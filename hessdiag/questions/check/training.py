@@ -1,0 +1,151 @@
+"""Short training runs on copies: of a network as it is, and of one that was mended."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.errors import LoadError
+from hessdiag.problem.batches import batch as batches
+from hessdiag.questions.check.cures.cure import Setup
+from hessdiag.questions.check.result import Run
+
+STEPS = 300
+SECONDS = 20.0  # for one run
+FEWEST = 10  # steps, however long they take
+SAMPLES = 64  # in a step, at most
+JUDGED = 16  # batches whose loss is compared, at most
+SHOWN = 60  # losses of a run that are kept
+TIMED = 3  # steps, after which it is known how many there is time for
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of a run.
+
+    Attributes:
+        run: Its losses.
+        start: Loss on all batches before.
+        planned: How many steps there was time for; fewer were taken where the loss became no number.
+        setup: The setup, whose model is trained now.
+    """
+
+    run: Run
+    start: float
+    planned: int
+    setup: Setup
+
+
+def trained(
+    setup: Setup, weights: Sequence[float], *, seed: int, steps: int | None, tell: Callable[[int, int], None]
+) -> Trained:
+    """Train a setup's model in place.
+
+    Args:
+        setup: What is trained.
+        weights: Of the batches, in the mean loss.
+        seed: Of the order of samples, and of what the model draws.
+        steps: How many; `None` for as many as there is time for.
+        tell: Told how many steps of how many are done.
+    """
+    torch.manual_seed(seed)
+    optimizer = setup.build(setup.model)
+    source = _Minibatches(setup.data, seed)
+    planned = steps or STEPS
+    losses: list[float] = []
+    late: list[float] = []
+    start = mean_loss(setup, weights)
+    begun = time.monotonic()
+    step = 0
+    while step < planned:
+        if step == TIMED and steps is None:
+            planned = int(min(STEPS, max(FEWEST, SECONDS * step / (time.monotonic() - begun))))
+        batch = next(source)
+        losses.append(_step(setup, optimizer, batch))
+        step += 1
+        tell(step, planned)
+        if not math.isfinite(losses[-1]):
+            break  # no step leads back
+        if step in (planned - planned // 20, planned - planned // 10):
+            late.append(mean_loss(setup, weights))
+    final = mean_loss(setup, weights)
+    if math.isfinite(final):
+        final = sum([*late, final]) / (len(late) + 1)
+    return Trained(Run(losses=(*_thinned(losses), final), final=final), start, planned, setup)
+
+
+def _step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> float:
+    """One step; the loss before it, in the units by which setups are compared."""
+    before = setup.loss(batch) if setup.judge is not None else None
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = setup.objective(setup.model, batch)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss.detach()
+
+    if isinstance(optimizer, torch.optim.LBFGS):
+        loss = optimizer.step(closure)  # type: ignore[no-untyped-call]
+    else:
+        loss = closure()
+        optimizer.step()
+    return float(loss) if before is None else before
+
+
+def mean_loss(setup: Setup, weights: Sequence[float]) -> float:
+    """The loss on all batches."""
+    pairs = list(zip(weights, setup.data, strict=True))[:JUDGED]
+    whole = sum(weight for weight, _ in pairs)
+    return sum(weight * setup.loss(batch) for weight, batch in pairs) / whole
+
+
+def _thinned(losses: list[float]) -> list[float]:
+    if len(losses) < SHOWN:
+        return losses
+    return [losses[round(index * (len(losses) - 1) / (SHOWN - 2))] for index in range(SHOWN - 1)]
+
+
+class _Minibatches:
+    """At most `SAMPLES` samples at a time, of each batch in turn, in a new order each time; the same for one seed."""
+
+    def __init__(self, data: Sequence[Any], seed: int) -> None:
+        self.data, self.source = data, torch.Generator().manual_seed(seed)
+        self.ahead: list[Any] = []
+
+    def __next__(self) -> Any:
+        if not self.ahead:
+            self.ahead = [piece for batch in self.data for piece in self._pieces(batch)]
+        batch, order = self.ahead.pop(0)
+        if order is None:
+            return batch
+        return batches.map_tensors(lambda tensor: tensor[order.to(tensor.device)] if tensor.ndim else tensor, batch)
+
+    def _pieces(self, batch: Any) -> list[tuple[Any, Tensor | None]]:
+        count = batches.samples(batch)
+        lengths = {len(tensor) for tensor in batches.tensors(batch) if tensor.ndim}
+        if count <= SAMPLES or lengths != {count}:
+            return [(batch, None)]
+        order = torch.randperm(count, generator=self.source)
+        return [(batch, piece) for piece in torch.split(order, SAMPLES) if len(piece) == SAMPLES]
+
+
+def accuracy(setup: Setup) -> float | None:
+    """Share of class targets that the largest output, or its sign, tells; `None` where that means nothing."""
+    right = count = 0
+    for batch in setup.data[:JUDGED]:
+        try:
+            inputs, target = batches.split(batch)
+            output = batches.output_tensor(batches.forward(setup.model, inputs)).detach()
+        except LoadError:
+            return None
+        if not isinstance(target, Tensor) or target.is_floating_point() or output.ndim != target.ndim + 1:
+            return None
+        classes = 1 if output.shape[2:] == target.shape[1:] else output.ndim - 1
+        counted = target >= 0
+        right += int(((output.argmax(classes) == target) & counted).sum())
+        count += int(counted.sum())
+    return right / count if count else None
