@@ -17,6 +17,8 @@ from hessdiag.questions.bounds.measure import bounds as bounds
 from hessdiag.questions.bounds.result import Bounds as Bounds
 from hessdiag.questions.chain.measure import chain as chain
 from hessdiag.questions.chain.result import Chain as Chain
+from hessdiag.questions.check.measure import check as check
+from hessdiag.questions.check.result import Check as Check
 from hessdiag.questions.diag_share.measure import diag_share as diag_share
 from hessdiag.questions.diag_share.result import DiagShare as DiagShare
 from hessdiag.questions.diag_share.trajectory import diag_share_along as diag_share_along
@@ -38,6 +40,7 @@ __all__ = [
     "Blocks",
     "Bounds",
     "Chain",
+    "Check",
     "DiagShare",
     "Eigs",
     "FisherOperator",
@@ -53,6 +56,7 @@ __all__ = [
     "blocks",
     "bounds",
     "chain",
+    "check",
     "diag_share",
     "diag_share_along",
     "eigs",

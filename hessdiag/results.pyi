@@ -15,6 +15,10 @@ from hessdiag.questions.chain.result import Sample as Sample
 from hessdiag.questions.chain.result import Share as Share
 from hessdiag.questions.chain.result import SignShares as SignShares
 from hessdiag.questions.chain.result import StatisticAgreement as StatisticAgreement
+from hessdiag.questions.check.result import Cause as Cause
+from hessdiag.questions.check.result import Run as Run
+from hessdiag.questions.check.result import Symptom as Symptom
+from hessdiag.questions.check.result import Trial as Trial
 from hessdiag.questions.common.certificate import Certificate as Certificate
 from hessdiag.questions.common.inertia import Inertia as Inertia
 from hessdiag.questions.common.result import Arithmetic as Arithmetic
@@ -65,6 +69,7 @@ __all__ = [
     "AtLength",
     "AveragedOver",
     "Baselines",
+    "Cause",
     "Certificate",
     "ChainTheory",
     "Change",
@@ -105,6 +110,7 @@ __all__ = [
     "Rate",
     "RatioStatistics",
     "Result",
+    "Run",
     "Sample",
     "Semicircle",
     "Share",
@@ -113,5 +119,7 @@ __all__ = [
     "Solution",
     "StatisticAgreement",
     "Subject",
+    "Symptom",
     "Trend",
+    "Trial",
 ]

@@ -44,6 +44,19 @@ class Question(NamedTuple):
 
 QUESTIONS = (
     Question(
+        "check",
+        "Why will it not train? The true cause first; --try its cure.",
+        headlines=("confidence",),
+        public={"Check": "result", "check": "measure"},
+        asks="Why will it not train?",
+        shows=(
+            "Causes, ranked: which layer, which number, which threshold, and what to do; symptoms under their cause. "
+            "From the actual weights, data, mode, loss and optimizer, in a second. `--try` trains a copy with the "
+            "first cure beside the network as it is, and shows both losses."
+        ),
+        synonyms=("why", "diagnose", "doctor", "debug", "dead", "health"),
+    ),
+    Question(
         "diag-share",
         "How diagonal is the Hessian, overall and per layer?",
         headlines=("diag_share", "layer_block_share"),
