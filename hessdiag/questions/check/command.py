@@ -1,7 +1,6 @@
 """`hessdiag check MODEL`: why it will not train, and whether a cure helps."""
 
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,8 +64,7 @@ def command(
         if file is not None:
             _saved(found, file)
 
-    as_they_are = tuple(replace(target, request={**target.request, "sound": False}) for target in targets)
-    return answer_of_model(as_they_are, measure, out, write)
+    return answer_of_model(targets, measure, out, write)
 
 
 def _saved(found: "Check", to: output.Destination) -> None:
