@@ -52,6 +52,10 @@ class ComputeError(HessdiagError):
     """The computation itself failed: a non-finite loss, no memory."""
 
 
+class NotFiniteError(ComputeError):
+    """The loss is NaN or infinite."""
+
+
 class OutputError(HessdiagError):
     """An answer was computed, and could not be written where it was to go."""
 

@@ -89,16 +89,16 @@ def _load(session: Session, device: torch.device, dtype: torch.dtype | None) -> 
     with contextlib.nullcontext() if session.stranger is None else appetite.bounded(model, session.stranger):
         problem = _fitted(session, parts, model)
     if first != device and device_named(request.device, operations_of(problem.model, problem.data)) == device:
-        return _moved(problem, device)
+        return _moved(problem, device, request.broken_loss)
     return problem.like(notes=(*problem.notes, *device_notes(request.device, first)))
 
 
-def _moved(problem: Problem, device: torch.device) -> Problem:
+def _moved(problem: Problem, device: torch.device, broken_loss: bool = False) -> Problem:
     """The same problem on another device, evaluated once there."""
     model = _on(problem.model, device, None)
     loss = problem.loss.to(device) if isinstance(problem.loss, nn.Module) else problem.loss
     moved = problem.like(model=model, loss=loss, data=[batch_forms.to(batch, device) for batch in problem.data])
-    fit.check(moved)
+    fit.check(moved, broken_loss=broken_loss)
     return moved
 
 
@@ -122,7 +122,7 @@ def _fitted(session: Session, parts: Parts, model: nn.Module) -> Problem:
         source=_source(session, synthetic_data=parts.data is None),
         notes=tuple(session.notes),
     )
-    notes = fit.check(problem)
+    notes = fit.check(problem, broken_loss=request.broken_loss)
     return problem.like(notes=(*problem.notes, *notes)) if notes else problem
 
 

@@ -280,6 +280,14 @@ class TestData:
         assert said in str(error)
         assert error.exit_code == (2 if "nofunction" in model else 3)
 
+    def test_a_broken_loss_is_taken_where_it_is_asked_for(self, train):
+        more = "infinite = lambda o, y: (o.sum() * 0 + 1) / (o.sum() * 0)\n"
+        (train / "train.py").write_text(TRAIN + more)
+        for loss in ("detached", "infinite"):
+            refused("train.py:setup", loss=f"train.py:{loss}")
+            assert problem_of("train.py:setup", loss=f"train.py:{loss}", broken_loss=True).loss_name
+        assert "must return a scalar" in str(refused("train.py:setup", loss="train.py:vector", broken_loss=True))
+
 
 class TestLoss:
     def test_numbers_of_a_criterion_go_where_the_outputs_are(self, train):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessdiag.errors import ComputeError, LoadError, first_line
+from hessdiag.errors import ComputeError, LoadError, NotFiniteError, first_line
 from hessdiag.machine import arithmetic, lost_gpu
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem import finite
@@ -196,16 +196,16 @@ class Evaluator:
             raise self._not_finite(value.item(), batch)
         return value
 
-    def _not_finite(self, value: float, batch: Any) -> ComputeError:
+    def _not_finite(self, value: float, batch: Any) -> NotFiniteError:
         """That the loss is no number, and where that begins: in the weights, in a layer or in the loss."""
         if (wrong := finite.culprits(self.model)) is not None:
-            return ComputeError(
+            return NotFiniteError(
                 f"the loss is {value}, for {self.where} holds what is no number: {wrong}.",
                 finite.DIVERGED,
             )
         layer = finite.origin(self.model, lambda: self.objective(self.model, batch))
         begins = f"it begins in the output of {layer}" if layer else "no module puts out anything that is not finite"
-        return ComputeError(
+        return NotFiniteError(
             f"the loss is {value}, though parameters and data are finite: {begins}.",
             "--dtype float64, smaller inputs or weights, or a loss without logarithms of zero",
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from hessdiag.errors import HessdiagError, LoadError, said
+from hessdiag.errors import HessdiagError, LoadError, NotFiniteError, said
 from hessdiag.machine import lost_gpu
 from hessdiag.machine.shortage import fewer, ran_out, sentence
 from hessdiag.problem.batches import batch as forms
@@ -58,8 +58,12 @@ def flattened(model: nn.Module, batches: list[Any]) -> tuple[list[Any], tuple[st
     return [forms.map_tensors(flat, batch) for batch in batches], (note,)
 
 
-def check(problem: Problem) -> tuple[str, ...]:
+def check(problem: Problem, *, broken_loss: bool = False) -> tuple[str, ...]:
     """Find out now, on one batch, what would fail later: shapes that do not fit, no memory.
+
+    Args:
+        problem: What was put together.
+        broken_loss: Whether to let a loss pass that is not finite, or depends on no parameter.
 
     Returns:
         A note, if the model puts out several tensors and the loss takes one of them.
@@ -69,7 +73,7 @@ def check(problem: Problem) -> tuple[str, ...]:
         ComputeError: if the loss is not a finite scalar.
     """
     try:
-        check_fit(problem)
+        check_fit(problem, broken_loss=broken_loss)
         which = _which_output(problem)
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
@@ -91,12 +95,14 @@ def _which_output(problem: Problem) -> str | None:
         return forms.which_output(forms.forward(problem.model, forms.split(problem.data[0])[0]))
 
 
-def check_fit(problem: Problem) -> None:
+def check_fit(problem: Problem, *, broken_loss: bool = False) -> None:
     """One evaluation, so that what does not fit is said now and in terms of shapes."""
     batch = problem.data[0]
     try:
         value = problem.evaluate(batch)
     except HessdiagError as error:
+        if broken_loss and isinstance(error, NotFiniteError):
+            return
         if error.__cause__ is None:
             raise
         raise _misfit(problem, batch, error.__cause__) from error
@@ -104,7 +110,7 @@ def check_fit(problem: Problem) -> None:
         if ran_out(error):
             raise
         raise _misfit(problem, batch, error) from error
-    if not value.requires_grad:
+    if not (value.requires_grad or broken_loss):
         raise LoadError(
             "the loss does not depend on any trainable parameter through autograd.",
             "no torch.no_grad() or .detach() in the model",

@@ -46,6 +46,7 @@ class ProblemRequest:
         train_mode: Evaluate in training mode.
         trust_code: Let files run code of their own.
         strict: Refuse weights of other names or shapes than the model's; else leave out what does not fit, and say so.
+        broken_loss: Take a loss that is not finite or depends on no parameter: someone wants to know why.
         max_unpacked: Bytes that a file may unpack to; by default a multiple of its own size (`Allowance`).
     """
 
@@ -64,6 +65,7 @@ class ProblemRequest:
     train_mode: bool = False
     trust_code: bool = False
     strict: bool = True
+    broken_loss: bool = False
     max_unpacked: int | None = None
 
     def check(self) -> None:
