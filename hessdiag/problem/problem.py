@@ -228,9 +228,14 @@ class Problem:
     @cached_property
     def n_outputs(self) -> int | None:
         """Numbers that the loss receives of the model per target; `None` where only an objective is known."""
-        if self.criterion is None:
-            return None
-        numbers = self.criterion.numbers(self.output(self.data[0]))
+        return None if self.criterion is None else self._outputs_per_target(self.output(self.data[0]))
+
+    def remember(self, output: Any) -> None:
+        """Take what the model puts out for the first batch from someone who has computed it, for `n_outputs`."""
+        vars(self)["n_outputs"] = None if self.criterion is None else self._outputs_per_target(output)
+
+    def _outputs_per_target(self, output: Any) -> int | None:
+        numbers = self.criterion.numbers(output) if self.criterion is not None else 0
         return numbers // max(self._terms[0].positions, 1) if numbers else None
 
     @cached_property

@@ -55,6 +55,8 @@ def watched(problem: Problem, *, seed: int) -> Check:
             targets = incoming.targets(loss, received, samples, seed)
             modes = moded.readings(passing.drops)
             numbers = ranges.read(problem, model, batch, passing, gradients, outcome.value)
+    if outcome.output is not None:
+        problem.remember(outcome.output)
     trained = None
     if output.chance is not None and output.loss is not None:
         trained = output.loss < TRAINED * output.chance

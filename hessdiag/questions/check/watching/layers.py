@@ -12,9 +12,9 @@ from hessdiag.problem.order import Order
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.watching.owned import Owned
 from hessdiag.questions.check.watching.passing import Passing
-from hessdiag.questions.check.watching.rows import identical_fraction, incoming_rows
+from hessdiag.questions.check.watching.rows import copies
 from hessdiag.questions.check.watching.seen import Seen
-from hessdiag.questions.check.watching.signals import Signal, known, root_mean_square, signal
+from hessdiag.questions.check.watching.signals import Signal, even_part, known, root_mean_square, signal
 
 Gradients = Mapping[int, Tensor | None]  # by identity of the parameters that are trained; `None` where none arrived
 
@@ -44,7 +44,6 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
     fan_in = _fan_in(layer, seen, matrices)
     taken, put, left = (_signal(one) for one in (seen.input, seen.output, seen.signal))
     samples = passing.samples
-    rows = incoming_rows(layer.module, matrices, biases, seen.turned) if fan_in is not None else None
     return LayerReading(
         layer=layer.layer,
         kind=layer.kind,
@@ -67,7 +66,7 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
         cosine=known(left.cosine),
         dead_fraction=_number(seen.dead, 0.0 if seen.output is not None else None),
         saturated_fraction=_number(seen.saturated, 0.0 if seen.output is not None else None),
-        identical_fraction=None if rows is None else identical_fraction(rows),
+        identical_fraction=None if fan_in is None else copies(layer.module, matrices, biases, seen.turned),
         weight_rms=weight_rms,
         weight_gain=None if fan_in is None or weight_rms is None else weight_rms * fan_in**0.5,
         bias_mean=_mean(biases),
@@ -143,6 +142,7 @@ def _zero_fraction(arrived: Sequence[Tensor], entries: int) -> float | None:
     return 1 - sum(_nonzero(part) for part in arrived) / entries
 
 
-def _nonzero(part: Tensor) -> int:
+def _nonzero(part: Tensor) -> float:
     values = part if part.layout is torch.strided else part.coalesce().values()
-    return int(torch.count_nonzero(values))
+    looked = even_part(values)
+    return int(torch.count_nonzero(looked)) * values.numel() / max(len(looked), 1)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hessdiag.problem.layers import kind_of
 from hessdiag.questions.check.readings import ModeReading
+from hessdiag.questions.check.watching.signals import laid_out
 
 _KEEPING = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _DROPPING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
@@ -48,7 +49,8 @@ class Moded:
             if isinstance(module, nn.modules.instancenorm._InstanceNorm):
                 count //= max(len(value), 1)
             kept = module.running_mean is not None and module.running_var is not None and value.numel() > 0
-            self._found[module] = (mismatch(value, module) if kept else None, count)
+            laid = laid_out(value, len(value), axis=0, unit=1) if kept else None
+            self._found[module] = (None if laid is None else mismatch(laid, module), count)
 
     def readings(self, functional: Iterable[tuple[float, bool]]) -> tuple[ModeReading, ...]:
         """What was found.
@@ -93,17 +95,15 @@ def _drop(module: nn.Module) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def mismatch(value: Tensor, module: Any) -> Tensor:
-    """How far a normalization's running statistics are from those of what it is given: a factor, 1 for equal ones.
+def mismatch(laid: Tensor, module: Any) -> Tensor:
+    """How far running statistics are from those of what comes in, (samples, positions, channels): 1 for equal ones.
 
     The root mean square over channels of the difference of means in running standard deviations, plus 1; or of the
     logarithm of the ratio of standard deviations, as a factor; whichever is larger.
     """
-    dims = [axis for axis in range(value.ndim) if axis != 1]
-    wide = value.detach().to(torch.float32) if value.dtype in (torch.float16, torch.bfloat16) else value.detach()
-    variance, mean = torch.var_mean(wide, dims, correction=0)
+    variance, mean = torch.var_mean(laid, (0, 1), correction=0)
     kept = (module.running_var.double() + module.eps).sqrt()
-    now = (variance.double() + module.eps).sqrt()
-    means = ((mean.double() - module.running_mean.double()) / kept).square().mean().sqrt()
+    now = (variance + module.eps).sqrt()
+    means = ((mean - module.running_mean.double()) / kept).square().mean().sqrt()
     ratios = (now / kept).log().square().mean().sqrt().exp()
     return torch.maximum(1 + means, ratios)

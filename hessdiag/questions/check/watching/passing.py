@@ -18,7 +18,7 @@ from hessdiag.problem.batches.batch import tensors as tensors_of
 from hessdiag.questions.check.watching import functions
 from hessdiag.questions.check.watching.owned import Owned
 from hessdiag.questions.check.watching.seen import Call, Seen, Tag
-from hessdiag.questions.check.watching.signals import laid_out, measured, root_mean_square
+from hessdiag.questions.check.watching.signals import even_part, laid_out, measured, root_mean_square
 from hessdiag.questions.check.watching.units import (
     axis_of_function,
     axis_of_units,
@@ -318,6 +318,6 @@ def _when_it_comes(tensor: Any, seen: Seen, name: str) -> None:
     """Keep the root mean square of the gradient by a tensor, when it is computed."""
 
     def hook(gradient: Tensor) -> None:
-        setattr(seen, name, root_mean_square(gradient))
+        setattr(seen, name, root_mean_square(even_part(gradient)))
 
     tensor.register_hook(hook)

@@ -11,7 +11,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import RangeReading
 from hessdiag.questions.check.watching.layers import Gradients
 from hessdiag.questions.check.watching.passing import Passing
-from hessdiag.questions.check.watching.signals import known
+from hessdiag.questions.check.watching.signals import even_part, known
 
 
 def read(
@@ -35,9 +35,11 @@ def subnormal_share(gradients: Sequence[Tensor]) -> float | None:
     entries = sum(part.numel() for part in gradients)
     if not entries:
         return None
-    small = 0
+    small = 0.0
     for part in gradients:
         values = part if part.layout is torch.strided else part.coalesce().values()
-        normal = values.abs() >= torch.finfo(values.dtype).tiny
-        small += int(torch.count_nonzero(values)) - int(torch.count_nonzero(normal))
+        looked = even_part(values)
+        normal = looked.abs() >= torch.finfo(values.dtype).tiny
+        found = int(torch.count_nonzero(looked)) - int(torch.count_nonzero(normal))
+        small += found * values.numel() / max(len(looked), 1)
     return small / entries

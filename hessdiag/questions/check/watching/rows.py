@@ -11,13 +11,20 @@ MOST = 10_000_000  # entries of a matrix that are compared
 _FIRST = 8  # columns by which rows mostly differ already
 
 
-def incoming_rows(module: Any, matrices: Sequence[Tensor], biases: Sequence[Tensor], turned: bool) -> Tensor | None:
-    """What comes into each unit, its bias last, (units, inputs); `None` where that is too large or not known.
+def incoming_rows(
+    module: Any, matrices: Sequence[Tensor], biases: Sequence[Tensor], turned: bool, columns: int | None = None
+) -> Tensor | None:
+    """What comes into each unit, its bias last, (units, inputs); `None` where that is not known.
 
     Units that take other inputs, or are of other gates, differ.
+
+    Args:
+        module: Whose they are.
+        matrices: Its matrices.
+        biases: Its biases.
+        turned: Whether a matrix is one of (inputs, units).
+        columns: How many inputs to take; without it, all.
     """
-    if sum(matrix.numel() for matrix in matrices) > MOST:
-        return None
     with torch.no_grad():
         if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
             return _recurrent(module)
@@ -25,7 +32,7 @@ def incoming_rows(module: Any, matrices: Sequence[Tensor], biases: Sequence[Tens
         groups = int(getattr(module, "groups", 1)) if isinstance(module, nn.modules.conv._ConvNd) else 1
         if groups and isinstance(module, nn.modules.conv._ConvTransposeNd):
             weight = weight.reshape(groups, -1, *weight.shape[1:]).movedim(2, 1).flatten(0, 1)
-        rows = weight.T if turned and weight.ndim == 2 else weight.flatten(1)
+        rows = (weight.T if turned and weight.ndim == 2 else weight.flatten(1))[:, :columns]
         if isinstance(module, nn.MultiheadAttention):
             groups = len(rows) // module.embed_dim if module.in_proj_weight is not None else 1
         parts = [rows.double()]
@@ -46,19 +53,26 @@ def _recurrent(module: Any) -> Tensor | None:
     )
 
 
+def copies(module: Any, matrices: Sequence[Tensor], biases: Sequence[Tensor], turned: bool) -> float | None:
+    """Share of units whose incoming weights and bias equal those of an earlier one; `None` of what is too large."""
+    if sum(matrix.numel() for matrix in matrices) > MOST:
+        return None
+    for columns in (_FIRST, None):
+        rows = incoming_rows(module, matrices, biases, turned, columns)
+        if rows is None:
+            return None
+        if not (found := identical_fraction(rows)):
+            break
+    return found
+
+
 def identical_fraction(rows: Tensor) -> float:
     """Share of rows that equal an earlier one.
 
     >>> identical_fraction(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 2.0], [1.0, 2.0]]))
     0.5
     """
-    if not len(rows):
-        return 0.0
-    for part in (rows[:, :_FIRST], rows):
-        distinct = len(torch.unique(keys(part)))
-        if distinct == len(rows):
-            return 0.0
-    return 1 - distinct / len(rows)
+    return 1 - len(torch.unique(keys(rows))) / len(rows) if len(rows) else 0.0
 
 
 def keys(rows: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from hessdiag.problem.batches.batch import sample_axis
 
-MOST = 1 << 18  # entries that are looked at
+MOST = 1 << 17  # entries that are looked at
+_ROW = 1024  # entries whose squares are summed in the tensor's own precision
 
 
 @dataclass(frozen=True)
@@ -117,19 +118,31 @@ def signal(values: Sequence[float]) -> Signal:
     return Signal(*values)
 
 
+def even_part(tensor: Tensor, most: int = MOST) -> Tensor:
+    """Evenly spread entries of a tensor, in one row: all of them, or about `most`."""
+    values = tensor.detach().reshape(-1)
+    return values[:: _step(len(values), most, len(values), prod(tensor.shape[1:]))]
+
+
 def root_mean_square(tensor: Tensor) -> Tensor:
     """Of all entries, in float64; also of sparse ones, and where squares would underflow."""
     if tensor.layout is not torch.strided:
         values = tensor.coalesce().values() if tensor.layout is torch.sparse_coo else tensor.to_dense()
         share: float = (values.numel() / max(tensor.numel(), 1)) ** 0.5
         return root_mean_square(values) * share
-    values = tensor.detach()
-    if not values.numel():
+    flat = tensor.detach().reshape(-1)
+    if not len(flat):
         return torch.zeros((), dtype=torch.float64, device=tensor.device)
-    if values.dtype != torch.float64:  # no square underflows there, and nothing is copied
-        size: Tensor = torch.linalg.vector_norm(values, dtype=torch.float64)
-        return size.div(values.numel() ** 0.5)
-    largest = values.abs().amax()
+    entries = len(flat)
+    if flat.dtype == torch.float32 and entries >= _ROW:  # a pass without a copy, if no square leaves the range
+        whole = entries - entries % _ROW
+        rows = torch.linalg.vector_norm(flat[:whole].view(-1, _ROW), dim=1).double()
+        size = torch.hypot(torch.linalg.vector_norm(rows), torch.linalg.vector_norm(flat[whole:].double()))
+        mean: Tensor = size.div(entries**0.5)
+        if 1e-12 < float(mean) < 1e15:
+            return mean
+    wide = flat.double()
+    largest = wide.abs().amax()
     scale = torch.where((largest > 0) & largest.isfinite(), largest, 1.0)
-    size = torch.linalg.vector_norm(values / scale)
-    return size.div(values.numel() ** 0.5).mul(scale)
+    scaled: Tensor = torch.linalg.vector_norm(wide / scale)
+    return scaled.div(entries**0.5).mul(scale)
