@@ -9,6 +9,7 @@ from torch import Tensor
 from hessdiag.errors import LoadError
 from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.readings import InputReading, TargetReading
+from hessdiag.questions.check.watching.neighbours import likeness
 from hessdiag.questions.check.watching.outgoing import BINARY, CLASSES, Judged, counted
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.rows import keys
@@ -99,4 +100,10 @@ def targets(judged: Judged, inputs: list[Tensor], samples: int, seed: int) -> Ta
         reading["classes"] = 2 if kind == "binary" else None
         if kind == "classes" and output is not None and output.ndim > 1:
             reading["classes"] = output.shape[1]
+    per_sample = judged.target if kind == "real" and judged.target is not None and judged.target.ndim else values
+    if kind == "binary" and per_sample.is_floating_point():
+        per_sample = per_sample.round().long()
+    found = likeness(inputs, per_sample, samples, seed)
+    if found is not None:
+        reading |= {"neighbours_z": found[0], "neighbours_excess": found[1]}
     return TargetReading(kind=kind, count=len(values), **reading)

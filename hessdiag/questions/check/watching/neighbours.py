@@ -1,0 +1,69 @@
+"""Whether targets belong to inputs: do neighbours among the inputs have like targets, more often than by chance?"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from hessdiag.questions.check.watching.signals import laid_out
+
+FEWEST = 32  # samples
+_MOST = 256
+_FEATURES = 512
+_NEAREST = 3
+_PERMUTATIONS = 200
+
+
+def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) -> tuple[float, float] | None:
+    """How much more alike the targets of neighbours are than under random permutations of them.
+
+    Likeness is the share of nearest neighbours that are of the same class; of real targets, the mean product with the
+    neighbours', standardized: a correlation.
+
+    Args:
+        inputs: What the model receives.
+        target: One for each sample, (samples,) whole or (samples, outputs) real.
+        samples: How many.
+        seed: Of the permutations.
+
+    Returns:
+        How many standard deviations more, and how much; `None` for inputs that are not real, and too few samples.
+    """
+    if samples < FEWEST or len(target) != samples:
+        return None
+    laid = [laid_out(tensor, samples, most=_FEATURES * samples) for tensor in inputs]
+    real = [one.flatten(1)[:_MOST] for one in laid if one is not None and len(one) == samples]
+    if len(real) < len(inputs) or not real:
+        return None
+    features = torch.cat(real, 1)
+    features = features - features.mean(0)
+    spread = features.std(0)
+    features = features[:, spread > 0] / spread[spread > 0]
+    nearest = _nearest(features) if features.shape[1] and bool(features.isfinite().all()) else None
+    values = target.detach()[:_MOST].to(features.device)
+    if nearest is None or bool((values == values[0]).all()):
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    orders = torch.stack([torch.randperm(len(values), generator=generator) for _ in range(_PERMUTATIONS)])
+    found = _alike(values[None], nearest)
+    others = _alike(values[orders.to(features.device)], nearest)
+    deviation = float(others.std())
+    excess = float(found.mean() - others.mean())
+    return (excess / deviation, excess) if deviation > 0 else None
+
+
+def _nearest(features: Tensor) -> Tensor:
+    """The nearest neighbours of each sample, (samples, k)."""
+    apart = torch.cdist(features, features)
+    apart.fill_diagonal_(torch.inf)
+    return apart.topk(_NEAREST, largest=False).indices
+
+
+def _alike(values: Tensor, nearest: Tensor) -> Tensor:
+    """Likeness of neighbours for each order (orders, samples, ...) of targets."""
+    if not values.is_floating_point():
+        return (values[:, :, None] == values[:, nearest]).double().mean((1, 2))
+    flat = values.double().flatten(2) if values.ndim > 2 else values.double().unsqueeze(-1)
+    spread = flat[0].std(0, correction=0)
+    flat = (flat - flat[0].mean(0))[..., spread > 0] / spread[spread > 0]
+    return (flat[:, :, None] * flat[:, nearest]).mean((1, 2, 3))
