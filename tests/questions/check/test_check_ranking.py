@@ -5,9 +5,13 @@ from dataclasses import replace
 import pytest
 from check_by_hand import SGD, healthy, spoiled, with_input, with_output, with_targets
 
+from hessdiag.questions.check.causes.path import progress
 from hessdiag.questions.check.causes.ranking import EXPLAINS, causes
-from hessdiag.questions.check.readings import ModeReading
+from hessdiag.questions.check.readings import ModeReading, StepReading
 from hessdiag.questions.check.result import Check
+from hessdiag.questions.common.result import ModelSubject
+
+FOUR = {"batches": 4, "batch_weights": (0.25,) * 4}
 
 
 def killed(place: int = 1) -> Check:
@@ -81,13 +85,33 @@ def test_a_mode_comes_before_the_signal():
     assert [one.id for one in cause.symptoms] == ["signal_lost"]
 
 
-@pytest.mark.parametrize("known", [{"trains": True}, {"trained": True}])
-def test_a_low_or_falling_loss_refutes_scales_but_no_probabilities(known):
+def falling(end: float) -> StepReading:
+    """Steps in which the loss falls to a part of its start."""
+    return replace(SGD, losses=tuple(2.29 * (1 - (1 - end) * place / 59) for place in range(60)))
+
+
+def test_a_low_loss_refutes_scales_but_no_probabilities():
     check = with_input(healthy(step=SGD), rms=120.0, variation=0.74)
     assert causes(check)
-    assert causes(replace(check, **known)) == ()
+    assert causes(replace(check, trained=True)) == ()
     check = with_output(check, probabilities="softmax", last="softmax", high=0.3)
-    assert [one.id for one in causes(replace(check, **known))] == ["outputs_are_probabilities"]
+    assert [one.id for one in causes(replace(check, trained=True))] == ["outputs_are_probabilities"]
+
+
+@pytest.mark.parametrize(("end", "confidence"), [(0.9, 0.76), (0.8, 0.57), (0.4, 0.0)])
+def test_the_more_a_loss_falls_the_more_it_refutes(end, confidence):
+    check = with_input(healthy(step=falling(end)), rms=120.0, variation=0.74)
+    assert causes(replace(check, trains=None))[0].confidence == pytest.approx(0.9)
+    found = causes(replace(check, trains=True))
+    assert (found[0].confidence if found else 0.0) == pytest.approx(confidence, abs=0.02)
+
+
+def test_progress_compares_like_batches():
+    uneven = tuple(2.29 + (place % 4) for place in range(60))  # four batches of different difficulty, nothing learnt
+    check = healthy(step=replace(SGD, losses=uneven), problem=ModelSubject(loss="ce", loss_kind="ce", **FOUR))
+    assert progress(check) == pytest.approx((2.29 - (2.29 + 1.5)) / 2.29)
+    assert progress(healthy(step=falling(0.5))) == pytest.approx(0.5, abs=0.03)
+    assert progress(healthy(step=replace(SGD, losses=(2.3, 2.0, None)))) == 0.0
 
 
 def test_a_falling_loss_does_not_refute_dead_units_but_a_low_one_does():

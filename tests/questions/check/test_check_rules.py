@@ -13,7 +13,7 @@ from hessdiag.questions.check.causes.modes import modes
 from hessdiag.questions.check.causes.numbers import numbers
 from hessdiag.questions.check.causes.output import output
 from hessdiag.questions.check.causes.ranking import RULES
-from hessdiag.questions.check.causes.signal import signal
+from hessdiag.questions.check.causes.signal import lost, signal
 from hessdiag.questions.check.causes.targets import targets
 from hessdiag.questions.check.causes.units import units
 from hessdiag.questions.check.causes.weights import weights
@@ -169,6 +169,11 @@ class TestUnits:
         assert "31 of 32 units" in found.says
         assert "1 other layer" in found.says
 
+    def test_a_recurrent_layer_follows_itself(self):
+        found = only(units(spoiled(healthy(), 1, kind="LSTM", identical_fraction=31 / 32)))
+        assert found.layer == "2"
+        assert found.confidence > 0.7
+
     def test_one_matrix_of_zeros_is_no_cause(self):
         assert units(spoiled(healthy(), -1, identical_fraction=0.9, weight_rms=0.0)) == []
 
@@ -187,6 +192,13 @@ class TestWeights:
         assert only(weights(large)).confidence < 0.4
         assert weights(spoiled(large, 1, normalized=True)) == []
         assert weights(spoiled(healthy(), 1, weight_gain=1.414 * 7.9)) == []
+
+    def test_zeros_that_get_no_gradient(self):
+        zeros = spoiled(healthy(), 1, weight_gain=0.0, weight_rms=0.0)
+        assert weights(zeros) == []
+        found = only(weights(spoiled(zeros, 1, gradient_zero_fraction=1.0)))
+        assert (found.id, found.layer) == ("weight_scale", "2")
+        assert "all 0" in found.says
 
     def test_one_layer_too_small_where_the_signal_ends(self):
         check = spoiled(healthy(), 1, weight_gain=1e-6, signal_variation=1e-6)
@@ -230,6 +242,13 @@ class TestSignal:
         assert found.value == pytest.approx(1e-3)
         assert found.threshold == 0.02
 
+    def test_a_small_signal_of_few_layers_counts_where_nothing_can_enlarge_it(self):
+        check = spoiled(healthy(3, SGD), -1, input_rms=1e-9)
+        assert lost(check) < 0.4
+        for place in (0, 1):
+            check = spoiled(check, place, gradient_rms=1e-12)
+        assert lost(check) == 0.9
+
     def test_explodes_where_the_loss_suffers(self):
         check = spoiled(healthy(12, SGD), -1, input_rms=800.0)
         assert signal(check) == []
@@ -263,6 +282,13 @@ class TestGradients:
         found = only(gradients(check))
         assert (found.id, found.layer) == ("gradient_vanishes", "4")
         assert found.confidence > 0.7
+
+    def test_a_matrix_of_zeros_holds_them_back_for_one_step_only(self):
+        check = healthy()
+        for place in range(3):
+            check = spoiled(check, place, gradient_zero_fraction=1.0)
+        assert gradients(spoiled(check, 3, weight_rms=0.0)) == []
+        assert gradients(spoiled(check, 0, gradient_zero_fraction=0.5)) == []  # the first one learns
 
     def test_fade_and_grow(self):
         fades = only(gradients(spoiled(healthy(step=SGD), 0, output_gradient_rms=2e-6)))

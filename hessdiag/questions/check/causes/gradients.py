@@ -1,6 +1,7 @@
 """Rules on gradients: parts that none reaches, and those that fade or grow on the way back."""
 
 import math
+from itertools import takewhile
 
 from hessdiag.numbers import counted, number, percent
 from hessdiag.questions.check.causes.candidate import Candidate, grade
@@ -9,10 +10,10 @@ from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
 VANISHED = {False: (1e-3, 1e-5), True: (1e-7, 1e-10)}  # gradient by the first layer's output over that by the last's
-EXPLODED = (1e4, 1e7)
+EXPLODED = (200.0, 5e3)
 FRESH = (1 / math.sqrt(3), math.sqrt(2))  # gains of torch's own initialization and of He's
 FRESH_WITHIN = 0.02
-MOST = 0.5  # share of parameters
+MOST, NEARLY_ALL = 0.5, 0.9  # share of parameters
 
 
 def gradients(check: Check) -> list[Candidate]:
@@ -54,10 +55,14 @@ def _detached(check: Check) -> list[Candidate]:
 
 
 def _zero(check: Check) -> list[Candidate]:
-    """Layers of which every gradient is exactly zero, though they are reached."""
+    """The first layers, where every gradient of theirs is exactly zero though they are reached.
+
+    A matrix of zeros behind them, as of a residual branch or a head, holds gradients back for one step only.
+    """
     trainable = [layer for layer in main(check) if layer.trainable and layer.reached]
-    hit = [layer for layer in trainable if layer.gradient_zero_fraction == 1 and layer.parameters]
-    if not hit:
+    hit = list(takewhile(lambda layer: layer.gradient_zero_fraction == 1, trainable))
+    after = trainable[len(hit)] if len(hit) < len(trainable) else None
+    if not hit or (after is not None and after.weight_rms == 0):
         return []
     share = len(hit) / len(trainable)
     last = hit[-1]
@@ -72,17 +77,27 @@ def _frozen(check: Check) -> list[Candidate]:
     hit = [layer for layer in check.layers if not layer.trainable and layer.fan_in]
     total = sum(layer.parameters for layer in check.layers)
     share = sum(layer.parameters for layer in hit) / max(total, 1)
-    if share < MOST or not all(_fresh(layer) for layer in hit):
+    if check.trains or share < MOST or not all(_fresh(layer) for layer in hit):
         return []
     says = f"{percent(share)} of the parameters are frozen, and look freshly initialized: they were never trained."
     remedy = "Load trained weights for the frozen part, or set requires_grad_(True)."
     return [
-        _candidate("detached", hit[-1].layer, share, MOST, "share of parameters that are frozen", 0.6, says, remedy)
+        _candidate(
+            "detached",
+            hit[-1].layer,
+            share,
+            MOST,
+            "share of parameters that are frozen",
+            0.6 if share < NEARLY_ALL else 0.8,
+            says,
+            remedy,
+        )
     ]
 
 
 def _fresh(layer: LayerReading) -> bool:
-    return any(layer.weight_gain and abs(layer.weight_gain / gain - 1) < FRESH_WITHIN for gain in FRESH)
+    within = max(FRESH_WITHIN, 2 / math.sqrt(layer.parameters or 1))  # of weights drawn at random, in three deviations
+    return any(layer.weight_gain and abs(layer.weight_gain / gain - 1) < within for gain in FRESH)
 
 
 def _path(check: Check) -> list[Candidate]:

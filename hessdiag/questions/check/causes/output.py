@@ -10,8 +10,8 @@ from hessdiag.questions.check.result import Check
 # Under gradient descent, and under an optimizer whose steps do not shrink with the gradient.
 EXCESS = {False: (4.0, 15.0), True: (10.0, 300.0)}  # loss over that of an output that knows nothing
 SPREAD = {False: (8.0, 25.0), True: (20.0, 300.0)}  # standard deviation of logits
-FAR = {False: (10.0, 60.0), True: (10.0, 100.0)}  # targets' distance from the output, in units of their own spread
-WIDE = {False: (10.0, 60.0), True: (30.0, 300.0)}  # root mean square of targets
+FAR = {False: (12.0, 40.0), True: (8.0, 40.0)}  # distance of targets from the output, in units of their own spread
+WIDE = {False: (6.0, 40.0), True: (50.0, 1000.0)}  # root mean square of targets
 SQUASHED = {"softmax": "ce nll", "sigmoid": "bce ce", "log_softmax": ""}
 
 

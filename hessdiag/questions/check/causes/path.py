@@ -35,6 +35,25 @@ def head(check: Check) -> LayerReading | None:
     return layers[-1] if layers else None
 
 
+def entering(layers: Iterable[LayerReading]) -> float | None:
+    """Size of what enters the first layer that takes real numbers."""
+    return next((layer.input_rms for layer in layers if layer.input_rms), None)
+
+
+def progress(check: Check) -> float:
+    """By what part of chance the loss fell in the few steps taken, like batches against like."""
+    step, output = check.step, check.output
+    losses = () if step is None else step.losses
+    known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
+    if len(known) < max(len(losses), 4):
+        return 0.0
+    period = max(min(check.problem.batches, len(known) // 2), min(5, len(known) // 2))
+    first, last = (sum(part) / period for part in (known[:period], known[-period:]))
+    chance = None if output is None else output.chance
+    start = min(first, chance) if chance else first
+    return (start - last) / start if start > 0 else 0.0
+
+
 def order(check: Check) -> dict[str, int]:
     """The place of each layer in execution."""
     return {layer.layer: place for place, layer in enumerate(check.layers)}

@@ -9,7 +9,7 @@ from hessdiag.questions.check.causes.inputs import inputs
 from hessdiag.questions.check.causes.modes import modes
 from hessdiag.questions.check.causes.numbers import numbers
 from hessdiag.questions.check.causes.output import output
-from hessdiag.questions.check.causes.path import order
+from hessdiag.questions.check.causes.path import order, progress
 from hessdiag.questions.check.causes.signal import signal
 from hessdiag.questions.check.causes.targets import targets
 from hessdiag.questions.check.causes.units import units
@@ -23,6 +23,7 @@ RULES: tuple[Rule, ...] = (inputs, targets, modes, weights, units, signal, gradi
 MOST = 5  # causes that are listed
 LEAP = 0.35  # by how much surer a symptom may be than what explains it
 REFUTED = 0.3  # what is left of the confidence in a cause that the loss contradicts
+FAST = 0.35  # of chance, by which the loss of most healthy networks falls in the few steps: contradicts in full
 STUCK = 0.25  # of the remaining doubt, what goes where the loss did not fall
 
 _STEPS = {"learning_rate_too_high", "updates_too_small", "epsilon_floor"}
@@ -43,7 +44,7 @@ EXPLAINS: Mapping[str, set[str]] = {
     "output_broadcast": {*_LOSS, *_BACK, "targets"},
     "outputs_are_probabilities": {*_LOSS, *_BACK, "saturated_units"},
     "weight_scale": _ALL,
-    "identical_units": _ALL,
+    "identical_units": {*_ALL, "weight_scale"},
     "detached": _BACK - {"gradient_explodes"},
     "signal_explodes": {*_LOSS, *_BACK, "saturated_units", "numeric_range"},
     "dead_units": {"signal_lost", "dead_units", *_BACK, *_LOSS, "numeric_range"},
@@ -66,11 +67,11 @@ TRAINING_REFUTES = {
     *_BACK,
     "weight_scale",
     "input_scale",
-    "identical_units",
 }
 TRAINED_REFUTES = {
     *TRAINING_REFUTES - {"learning_rate_too_high"},
     "dead_units",
+    "identical_units",
     "normalization_untrained",
     "mode",
     "targets",
@@ -100,10 +101,11 @@ def _before(one: Candidate) -> tuple[float, int]:
 
 def _weighed(check: Check, one: Candidate) -> Candidate:
     """A candidate in the light of what the loss does."""
-    refuted = (check.trains and one.id in TRAINING_REFUTES) or (check.trained and one.id in TRAINED_REFUTES)
     confidence = one.confidence
-    if refuted:
+    if check.trained and one.id in TRAINED_REFUTES:
         confidence *= REFUTED
+    elif check.trains and one.id in TRAINING_REFUTES:
+        confidence *= 1 - (1 - REFUTED) * min(max(progress(check), 0.0) / FAST, 1.0)
     elif check.trains is False and one.id in TRAINING_REFUTES and confidence >= DOUBT:
         confidence += STUCK * (1 - confidence)
     return replace(one, confidence=confidence)

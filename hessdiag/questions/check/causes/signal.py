@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hessdiag.numbers import number, times
 from hessdiag.questions.check.causes.candidate import Candidate, grade
 from hessdiag.questions.check.causes.output import EXCESS
-from hessdiag.questions.check.causes.path import adaptive, excess, gains, head, main, named, needed, typical
+from hessdiag.questions.check.causes.path import adaptive, entering, excess, gains, head, main, named, needed, typical
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
@@ -14,6 +14,7 @@ from hessdiag.questions.check.result import Check
 VARIATION = {False: (0.03, 3e-3), True: (1e-3, 1e-5)}  # of what enters the head, over samples
 SHRUNK = {False: (0.02, 2e-3), True: (1e-5, 1e-8)}  # its size over the input's
 GROWN = 10.0  # size of what enters the head over that of the input
+STUCK = 1e-5  # gradient of the layers before the head over that of the head
 ONE = 0.6  # share of a loss, by its logarithm, from which it is one layer's
 DEEP = 3  # layers from which on a loss or a growth is the path's
 
@@ -38,15 +39,22 @@ def _by_size(check: Check) -> float:
     if size is None:
         return 0.0
     sure = grade(size, *SHRUNK[adaptive(check)])
-    return sure if size == 0 or len(main(check)) > DEEP else min(sure, 0.3)
+    return sure if len(main(check)) > DEEP or _stuck(check) else min(sure, 0.3)
+
+
+def _stuck(check: Check) -> bool:
+    """Whether layers before the head get next to no gradient; else a small one grows in a few steps."""
+    gradients = [layer.gradient_rms or 0.0 for layer in main(check)]
+    return bool(gradients) and max(gradients[:-1], default=0.0) <= STUCK * gradients[-1]
 
 
 def _growth(check: Check) -> float | None:
     """Size of what enters the head over that of what enters the first layer."""
     layers = main(check)
-    if len(layers) < 2 or not layers[0].input_rms or layers[-1].input_rms is None:
+    start = entering(layers)
+    if len(layers) < 2 or not start or layers[-1].input_rms is None:
         return None
-    return layers[-1].input_rms / layers[0].input_rms
+    return layers[-1].input_rms / start
 
 
 def culprit(check: Check) -> LayerReading | None:
@@ -103,7 +111,7 @@ def _lost(check: Check) -> list[Candidate]:
 
 
 def _first_below(layers: Sequence[LayerReading], by_size: bool, bound: float) -> LayerReading | None:
-    start = layers[0].input_rms or 1.0
+    start = entering(layers) or 1.0
     for layer in layers:
         left = layer.signal_rms if by_size else layer.signal_variation
         if left is not None and left < bound * (start if by_size else 1.0):
@@ -141,13 +149,14 @@ def _remedy(layers: Sequence[LayerReading], one: LayerReading | None) -> str:
 
 def _explodes(check: Check) -> list[Candidate]:
     layers, growth = main(check), _growth(check)
-    if len(layers) <= DEEP or growth is None or growth < GROWN:
+    if growth is None or growth < GROWN:
         return []
     sure = grade(excess(check), *EXCESS[adaptive(check)])
     if not sure:
         return []
     last = layers[-1]
-    where = next((layer for layer in layers if (layer.signal_rms or 0) > GROWN * (layers[0].input_rms or 1)), last)
+    start = entering(layers) or 1.0
+    where = next((layer for layer in layers if (layer.signal_rms or 0) > GROWN * start), last)
     return [
         Candidate(
             id="signal_explodes",

@@ -13,6 +13,7 @@ ALIVE, FEW_ALIVE = 0.2, 0.03  # share of units that are not dead: fewer train wo
 FREE, HARDLY_FREE = 0.1, 1e-3  # share of entries that are not saturated
 COPIES = 0.5  # share of units
 BYPASSED = 0.05  # variation at the head above which a dead layer must have a way around it
+RECURRENT = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")  # the next layer of which is itself
 BOUNDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "relu6")
 
 
@@ -116,12 +117,15 @@ def _identical(check: Check) -> list[Candidate]:
     copies = [layer for layer in layers if (layer.identical_fraction or 0) > COPIES]
     if not copies:
         return []
+    recurrent = [layer for layer in copies if layer.kind in RECURRENT]
     in_row = [one for one, next_ in pairwise(layers) if one in copies and next_ in copies]
-    first = (in_row or copies)[0]
+    first = (in_row or recurrent or copies)[0]
     if len(copies) == len(layers) and (len(layers) > 1 or first.weight_rms):
         sure = 0.95
     elif in_row:
         sure = 0.7 + 0.2 * (len(in_row) + 1) / len(layers)
+    elif recurrent:
+        sure = 0.75
     else:
         return []
     share = first.identical_fraction or 0.0

@@ -15,7 +15,7 @@ OUTLIER = 8.0  # times the other layers' gain, and what the nonlinearity needs
 def weights(check: Check) -> list[Candidate]:
     """Layers whose weights are out of scale with the others', where something follows from it."""
     layers = [layer for layer in check.layers if layer.weight_gain is not None and not layer.normalized]
-    found = []
+    found = [_zero(layer) for layer in layers if layer.weight_rms == 0 and layer.gradient_zero_fraction == 1]
     for layer in layers:
         others = typical(other.weight_gain for other in layers if other is not layer and other.weight_gain)
         if not layer.weight_gain or not (off := _off(layer, others)):
@@ -23,7 +23,21 @@ def weights(check: Check) -> list[Candidate]:
         harm = _harm(check, layer, too_large=off > 1)
         if harm:
             found.append(_candidate(layer, off, others, harm))
-    return sorted(found, key=lambda one: -abs(math.log(one.value or 1.0)))
+    return sorted(found, key=lambda one: -abs(math.log(one.value)) if one.value else -math.inf)
+
+
+def _zero(layer: LayerReading) -> Candidate:
+    """A matrix of zeros that gets no gradient either."""
+    return Candidate(
+        id="weight_scale",
+        layer=layer.layer,
+        value=0.0,
+        threshold=0.0,
+        quantity="gain of the weights",
+        confidence=0.9,
+        says=f"Weights of {named(layer)} are all 0, and so is their gradient: what follows sends nothing back.",
+        remedy=f"Initialize {layer.layer} at random; of two matrices in a row, at most one may start at 0.",
+    )
 
 
 def _off(layer: LayerReading, others: float | None) -> float | None:
