@@ -98,18 +98,19 @@ def test_a_low_loss_refutes_scales_but_no_probabilities():
     assert [one.id for one in causes(replace(check, trained=True))] == ["outputs_are_probabilities"]
 
 
-@pytest.mark.parametrize(("end", "confidence"), [(0.9, 0.76), (0.8, 0.57), (0.4, 0.0)])
+@pytest.mark.parametrize(("end", "confidence"), [(0.9, 0.73), (0.8, 0.56), (0.4, 0.0)])
 def test_the_more_a_loss_falls_the_more_it_refutes(end, confidence):
     check = with_input(healthy(step=falling(end)), rms=120.0, variation=0.74)
     assert causes(replace(check, trains=None))[0].confidence == pytest.approx(0.9)
     found = causes(replace(check, trains=True))
-    assert (found[0].confidence if found else 0.0) == pytest.approx(confidence, abs=0.02)
+    assert (found[0].confidence if found else 0.0) == pytest.approx(confidence, abs=0.006)
 
 
 def test_progress_compares_like_batches():
     uneven = tuple(2.29 + (place % 4) for place in range(60))  # four batches of different difficulty, nothing learnt
     check = healthy(step=replace(SGD, losses=uneven), problem=ModelSubject(loss="ce", loss_kind="ce", **FOUR))
     assert progress(check) == pytest.approx((2.29 - (2.29 + 1.5)) / 2.29)
+    assert progress(replace(check, output=None)) == pytest.approx(0.0, abs=1e-12)
     assert progress(healthy(step=falling(0.5))) == pytest.approx(0.5, abs=0.03)
     assert progress(healthy(step=replace(SGD, losses=(2.3, 2.0, None)))) == 0.0
 

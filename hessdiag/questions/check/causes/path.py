@@ -23,6 +23,8 @@ NEEDED = {
     "selu": 1.0,
 }
 
+FEW = 5  # losses that an average is of, at least
+
 
 def main(check: Check) -> list[LayerReading]:
     """Layers on the longest way from the data to the loss, the first one first."""
@@ -47,7 +49,8 @@ def progress(check: Check) -> float:
     known = [loss for loss in losses if loss is not None and math.isfinite(loss)]
     if len(known) < max(len(losses), 4):
         return 0.0
-    period = max(min(check.problem.batches, len(known) // 2), min(5, len(known) // 2))
+    batches = check.problem.batches
+    period = min(batches * math.ceil(FEW / batches), len(known) // 2)
     first, last = (sum(part) / period for part in (known[:period], known[-period:]))
     chance = None if output is None else output.chance
     start = min(first, chance) if chance else first
