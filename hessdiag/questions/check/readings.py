@@ -278,6 +278,7 @@ class StepReading:
         lambda_threshold: The largest that this optimizer is stable at; `None` for those whose metric is not known here.
         update_ratio: Root mean square of the step over that of the weights, median of the layers that are trained.
         decay_ratio: Root mean square of what weight decay takes in a step over that of the rest of the step.
+        decay_steps: Steps in which weight decay by itself takes the weights to an e-th.
         floor_leaves: Root mean square over gradient entries g of |g|/(|g| + floor): the part of a full step that is
             left below the floor; 1 far above it, `None` without a floor of entries.
         rounded_share: Share of weights with a gradient that the step leaves as they are to the bit: its change is
@@ -300,6 +301,7 @@ class StepReading:
     lambda_threshold: Number = None
     update_ratio: Number = None
     decay_ratio: Number = None
+    decay_steps: Number = None
     floor_leaves: Number = None
     rounded_share: Number = None
     losses: Numbers = ()

@@ -8,6 +8,7 @@ from hessdiag.questions.check.causes.gradients import gradients
 from hessdiag.questions.check.causes.inputs import inputs
 from hessdiag.questions.check.causes.modes import modes
 from hessdiag.questions.check.causes.numbers import numbers
+from hessdiag.questions.check.causes.optimizer import optimizer
 from hessdiag.questions.check.causes.output import output
 from hessdiag.questions.check.causes.path import order, progress
 from hessdiag.questions.check.causes.signal import signal
@@ -18,7 +19,7 @@ from hessdiag.questions.check.result import Cause, Check, Symptom
 
 Rule = Callable[[Check], list[Candidate]]
 
-RULES: tuple[Rule, ...] = (inputs, targets, modes, weights, units, signal, gradients, output, numbers)
+RULES: tuple[Rule, ...] = (inputs, targets, modes, weights, units, signal, gradients, output, numbers, optimizer)
 
 MOST = 5  # causes that are listed
 LEAP = 0.35  # by how much surer a symptom may be than what explains it
@@ -26,7 +27,7 @@ REFUTED = 0.3  # what is left of the confidence in a cause that the loss contrad
 FAST = 0.35  # of chance, by which the loss of most healthy networks falls in the few steps: contradicts in full
 STUCK = 0.25  # of the remaining doubt, what goes where the loss did not fall
 
-_STEPS = {"learning_rate_too_high", "updates_too_small", "epsilon_floor"}
+_STEPS = {"learning_rate_too_high", "updates_too_small", "epsilon_floor", "weight_decay"}
 _BACK = {"gradient_vanishes", "gradient_explodes", *_STEPS}
 _LOSS = {"loss_at_start", "logit_scale"}
 _SIGNAL = {"signal_lost", "signal_explodes", "dead_units", "saturated_units"}
@@ -64,7 +65,7 @@ _LATER = {("signal_lost", "dead_units"), ("signal_lost", "saturated_units")}  # 
 TRAINING_REFUTES = {
     *_SIGNAL - {"dead_units"},
     *_LOSS,
-    *_BACK,
+    *_BACK - {"weight_decay"},  # which wins later
     "weight_scale",
     "input_scale",
 }

@@ -1,5 +1,7 @@
 """Whether a short run trains."""
 
+import math
+
 from hessdiag.fields import Number, Numbers
 from hessdiag.questions.check.readings import StepReading
 
@@ -25,6 +27,19 @@ def fell(losses: Numbers, chance: Number) -> bool:
     start, end = _start(values, known), late(values)
     leapt = max(values) > LEAPS * abs(values[0])
     return end < start - enough and (not leapt or end < TAMED * start)
+
+
+def gain(losses: Numbers, chance: Number) -> float:
+    """By what part of chance, or of the first loss if that is lower, the last losses are below it.
+
+    >>> round(gain((2.4, 1.15), 2.3), 3), gain((2.4, None), 2.3)
+    (0.228, -inf)
+    """
+    values = [float(loss) for loss in losses if loss is not None]
+    if len(values) < max(len(losses), 2):
+        return -math.inf
+    start = _start(values, _known(chance))
+    return (start - late(values)) / abs(start) if start else 0.0
 
 
 def trains(step: StepReading, chance: Number) -> bool | None:

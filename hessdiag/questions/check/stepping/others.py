@@ -12,11 +12,12 @@ from hessdiag.questions.check.stepping.first import first_step, run
 from hessdiag.questions.check.stepping.judged import fell
 from hessdiag.theory.optimizer_floors import ENTRY_EPSILON
 
-SECONDS = 0.6  # for all of them
+SECONDS = 0.8  # for all of them, of which each takes at most half of what is left
 OVERSHOT, LEAPT = 1.05, 2.0  # loss over that at the start, from which a smaller step may help; though it fell
 COARSE = 100.0  # eps over the usual one
+LESS = (10.0, 100.0, 1e4)  # by which a learning rate is divided
 FINE = 2e-5  # update over weight below which a larger step may help
-USUAL_UPDATES = (1e-2, 1e-3)  # update over weight of networks that train
+USUAL_UPDATES = (3e-3, 3e-2)  # update over weight of networks that train
 DECAYS, DECAYS_ANYWAY = 0.3, 1.0  # weight decay over the rest of the step; though the loss fell
 
 
@@ -49,7 +50,7 @@ def suspects(step: StepReading, trains: bool | None) -> list[tuple[str, float]]:
     if (step.decay_ratio or 0.0) > (DECAYS_ANYWAY if trains else DECAYS):
         found.append(("weight_decay", 0.0))
     if _rises(step.losses, LEAPT if trains else OVERSHOT):
-        found += [("lr", step.lr / 10), ("lr", step.lr / 100)]
+        found += [("lr", step.lr / by) for by in LESS]
     elif step.update_ratio and step.update_ratio < FINE and not trains:
         found += [("lr", step.lr * 10.0 ** round(math.log10(size / step.update_ratio))) for size in USUAL_UPDATES]
     return found

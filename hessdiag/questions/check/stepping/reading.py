@@ -23,6 +23,7 @@ def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, 
     predicted = -sum(float((g.double() * d.double()).sum()) for g, d in pairs)
     size = sum(float(d.double().square().sum()) for d in first.changes)
     floor = _floor(optimizer, problem)
+    ratio, shrinks = _decay(optimizer, problem, first)
     divides = floor is not None and math.isfinite(floor.floor) and floor.floor > 0
     return StepReading(
         optimizer=type(optimizer).__name__,
@@ -35,7 +36,8 @@ def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, 
         after=finite(first.after),
         curvature=_curvature(first, predicted, size, problem.dtype),
         lambda_threshold=lambda_threshold(optimizer),
-        decay_ratio=_decay_ratio(optimizer, problem, first),
+        decay_ratio=ratio,
+        decay_steps=shrinks,
         floor_leaves=_floor_leaves(pairs, floor) if divides and floor is not None else None,
         rounded_share=_rounded_share(pairs),
     )
@@ -88,28 +90,40 @@ def _floor(optimizer: torch.optim.Optimizer, problem: Problem) -> Floor | None:
     return floor_of(type(optimizer).__name__, epsilon=settings_of(optimizer).get("eps"), dtype=dtype)
 
 
-def _decay_ratio(optimizer: torch.optim.Optimizer, problem: Problem, first: FirstStep) -> float | None:
-    """What weight decay takes in this step over what the gradient does, both by their root mean squares."""
+def _decay(optimizer: torch.optim.Optimizer, problem: Problem, first: FirstStep) -> tuple[float | None, float | None]:
+    """What weight decay takes in this step over what the gradient does; and in how many steps, an e-th of the weights.
+
+    Sizes are root mean squares. Where decay is part of the gradient, an optimizer that divides by the gradient's size
+    takes steps whose size does not depend on it.
+    """
     place = {id(parameter): index for index, parameter in enumerate(problem.parameters)}
-    decayed, rest = 0.0, 0.0
+    decayed = rest = moved = weights = 0.0
+    name = type(optimizer).__name__.lower()
     for group in optimizer.param_groups:
         strength = float(group.get("weight_decay") or 0.0)
         if not strength:
             continue
-        at_once = group.get("decoupled_weight_decay", type(optimizer).__name__.lower() in DECOUPLED)
+        at_once = group.get("decoupled_weight_decay", name in DECOUPLED)
         for index in [place[id(parameter)] for parameter in group["params"] if id(parameter) in place]:
-            weight, gradient = first.weights[index].double(), first.gradients[index]
+            weight, change, gradient = first.weights[index].double(), first.changes[index], first.gradients[index]
             if gradient is None:
                 continue
-            taken = strength * weight
+            taken, other = strength * weight, gradient.double()
             if at_once:
                 taken = float(group["lr"]) * taken
-                other = first.changes[index].double() + taken
-            else:
-                other = gradient.double()
+                other = change.double() + taken
             decayed += float(taken.square().sum())
             rest += float(other.square().sum())
-    return math.sqrt(decayed / rest) if decayed and rest else None
+            weights += float(weight.square().sum())
+            if at_once:
+                moved += float(taken.square().sum())
+            elif name in ("sgd", "asgd"):
+                moved += float((float(group["lr"]) * taken).square().sum())
+            else:
+                moved += float(change.double().square().sum())
+    if not decayed or not rest or not moved:
+        return None, None
+    return math.sqrt(decayed / rest), math.sqrt(weights / moved)
 
 
 def of_layers(
