@@ -26,12 +26,40 @@ def check(
     seed: int = 0,
     progress: Progress = silent,
 ) -> Check:
-    """Say why a network does not train: causes, ranked, each with its layer, its number and its threshold."""
+    """Say why a network does not train: causes, ranked, each with its layer, its number and its threshold.
+
+    One pass forward and back over the first batch, in the model's own mode and with its own weights, and the
+    optimizer's first step on a copy; on small models some more steps. What is handed over stays as it is.
+
+    Args:
+        problem: A model, its data and its loss.
+        optimizer: "adam", "sgd(momentum=0.9)", "train.py:make", a `torch.optim.Optimizer` that the model is trained
+            with, or a function of its parameters; `None` for `adam(lr=1e-3)`, which stands in.
+        lr: Its learning rate, instead of its own; alone, that of plain gradient descent.
+        attempt: Try the first cure: train a copy with it, beside one of the network as it is.
+        seed: Of random numbers that the model draws, and of the trial.
+        progress: Told of the steps of a trial.
+
+    Raises:
+        SpecError: if there is no such optimizer, or it does not take these settings.
+        ComputeError: if model, batch and loss do not fit.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
+    >>> model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3))
+    >>> _ = nn.init.constant_(model[0].bias, -9.0)
+    >>> data = [(torch.randn(64, 8), torch.randint(3, (64,)))]
+    >>> found = check(Problem(model, data=data, loss="ce"), optimizer="sgd", lr=0.1)
+    >>> [(cause.id, cause.layer, cause.value) for cause in found.causes]
+    [('dead_units', '0', 1.0)]
+    """
     problem = problem_of(problem)
     made = recipe(optimizer, lr, model=problem.model)
     found = watched(problem, seed=seed)
     found = stepped(found, problem, made, seed=seed)
-    found = replace(found, causes=causes(found))
+    ranked = causes(found)
+    found = replace(found, causes=ranked, confidence=ranked[0].confidence if ranked else 0.0)
     if attempt and found.causes:
         found = replace(found, trial=tried(found, problem, made, seed=seed, progress=progress))
     return replace(found, findings=tuple(findings(found)))

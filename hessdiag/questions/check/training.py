@@ -13,6 +13,7 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.result import Run
+from hessdiag.questions.check.stepping.update import forget_gradients, take_step
 
 STEPS = 300
 SECONDS = 20.0  # for one run
@@ -62,8 +63,10 @@ def trained(
     begun = time.monotonic()
     step = 0
     while step < planned:
+        if step == 1:
+            begun = time.monotonic()  # the first step makes what later ones use
         if step == TIMED and steps is None:
-            planned = int(min(STEPS, max(FEWEST, SECONDS * step / (time.monotonic() - begun))))
+            planned = int(min(STEPS, max(FEWEST, SECONDS * (step - 1) / (time.monotonic() - begun))))
         batch = next(source)
         losses.append(_step(setup, optimizer, batch))
         step += 1
@@ -83,16 +86,13 @@ def _step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> float:
     before = setup.loss(batch) if setup.judge is not None else None
 
     def closure() -> Tensor:
-        optimizer.zero_grad()
+        forget_gradients(optimizer)
         loss = setup.objective(setup.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
-    if isinstance(optimizer, torch.optim.LBFGS):
-        loss = optimizer.step(closure)  # type: ignore[no-untyped-call]
-    else:
-        loss = closure()
-        optimizer.step()
+    loss = closure()
+    take_step(optimizer, closure)
     return float(loss) if before is None else before
 
 

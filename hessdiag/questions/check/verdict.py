@@ -5,6 +5,8 @@ from hessdiag.questions.check.result import BROKEN, Cause, Check, Trial
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import data_findings
 
+EXPLAINED = 4  # symptoms that are named
+
 
 def findings(check: Check) -> list[Finding]:
     """The verdict: causes in their order, which is that of importance."""
@@ -16,20 +18,16 @@ def findings(check: Check) -> list[Finding]:
 
 def _of_cause(cause: Cause) -> Finding:
     level: Level = "bad" if cause.confidence >= BROKEN else "warn"
-    because = cause.quantity
+    because = f"{cause.quantity}: {number(cause.value)}, where {number(cause.threshold)} is the threshold"
     if cause.symptoms:
-        because += f"; it explains {_joined([symptom.says for symptom in cause.symptoms[:3]])}"
+        named = [f"{one.id} ({one.layer})" if one.layer else one.id for one in cause.symptoms]
+        because += f"; it explains {', '.join(dict.fromkeys(named[:EXPLAINED]))}"
     return Finding(level, cause.says, because, cause.remedy)
-
-
-def _joined(said: list[str]) -> str:
-    *most, last = said
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def _of_trial(trial: Trial) -> Finding:
     if trial.helped:
-        return Finding("ok", f"Tried, and it helped: {trial.says}", trial.because, trial.code)
+        return Finding("ok", f"Tried, and it helped: {trial.says}", trial.because, "the change under In your code")
     remedy = "the next cause; hessdiag check with more --batches, or with your own --optimizer and --lr"
     return Finding("note", f"Tried, and it did not help: {trial.says}", trial.because, remedy)
 

@@ -18,6 +18,7 @@ def view(result: Check) -> View:
     blocks = (
         _causes(result.causes),
         _trial(result.trial),
+        _code(result.trial),
         _layers(result),
         _signals(result),
         _steps(result),
@@ -64,7 +65,7 @@ def _facts(result: Check) -> tuple[Fact, ...]:
             )
         )
         facts.append(
-            Fact("output", number(output.spread), "standard deviation of what the model puts out, over classes")
+            Fact("spread of outputs", number(output.spread), "standard deviation over classes, or over samples of one")
         )
     if step is not None and step.losses:
         facts.append(
@@ -74,11 +75,9 @@ def _facts(result: Check) -> tuple[Fact, ...]:
                 f"loss after {counted(len(step.losses) - 1, 'step')} of {step.optimizer}, on a copy",
             )
         )
-    if step is not None:
+        slope = f"; stable up to {number(step.lambda_threshold)}" if step.lambda_threshold is not None else ""
+        facts.append(Fact("largest eigenvalue", number(step.lambda_max), f"of the Hessian{slope}"))
         facts.append(Fact("update", number(step.update_ratio), "of the weights' size in a step, median over layers"))
-        facts.append(
-            Fact("largest eigenvalue", number(step.lambda_max), f"stable up to {number(step.lambda_threshold)}")
-        )
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
@@ -120,7 +119,7 @@ def _trial(trial: Trial | None) -> Lines | None:
     return Lines(
         title=f"The cure, tried: {trial.cure}",
         caption=f"{trial.says} Both were trained {counted(trial.steps, 'step')} with {trial.optimizer}, from the same "
-        f"weights but for the cure. {trial.because} In your code:  {trial.code}",
+        f"weights but for the cure. {trial.because}",
         alt=f"Loss of the network as it is and with the cure over {trial.steps} steps.",
         table=Table("Loss", ("step", "as it is", "with the cure"), (*shown, *rows)),
         text="chart",
@@ -131,6 +130,16 @@ def _trial(trial: Trial | None) -> Lines | None:
         ),
         x_axis="step",
         y_axis="loss",
+    )
+
+
+def _code(trial: Trial | None) -> Table | None:
+    if trial is None:
+        return None
+    return Table(
+        "In your code",
+        ("the cure",),
+        tuple((line.replace(" ", "\N{NO-BREAK SPACE}"),) for line in trial.code.splitlines()),
     )
 
 
