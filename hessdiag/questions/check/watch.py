@@ -21,6 +21,7 @@ from hessdiag.questions.check.result import Check
 from hessdiag.questions.check.watching import incoming, outgoing, ranges
 from hessdiag.questions.check.watching.layers import Gradients, read
 from hessdiag.questions.check.watching.modes import Moded
+from hessdiag.questions.check.watching.outgoing import Judged
 from hessdiag.questions.check.watching.owned import owned
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.common.described import described
@@ -69,7 +70,7 @@ def watched(problem: Problem, *, seed: int) -> Check:
         output=output,
         modes=modes,
         numbers=numbers,
-        not_looked_at=tuple(_left_out(problem, samples, readings, failure, output, targets)),
+        not_looked_at=tuple(_left_out(problem, samples, readings, failure, loss, output, targets)),
     )
 
 
@@ -89,6 +90,7 @@ def _left_out(
     samples: int,
     layers: Sequence[LayerReading],
     failure: str,
+    loss: Judged,
     output: OutputReading,
     targets: TargetReading,
 ) -> Iterator[str]:
@@ -102,7 +104,7 @@ def _left_out(
     if unused := [layer.layer for layer in layers if not layer.calls]:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         yield f"layers that the forward pass does not use: {', '.join(unused[:3])}{more}"
-    if output.rms is None:
+    if loss.output is None:
         yield "the output: what the loss receives of the model is not known"
     if output.chance is None:
         yield "the loss against chance: the best constant output is not known of this loss"

@@ -24,9 +24,14 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
 def read(passing: Passing, gradients: Gradients, order: Order) -> tuple[LayerReading, ...]:
-    """A reading of each layer, in the order of execution, those that are never used last."""
+    """A reading of each layer, in the order of execution; last those never used whose parameters no other one uses."""
     joined = {other for seen in passing.seen for other in seen.joined}
-    rest = [index for index in range(len(passing.layers)) if index not in passing.order]
+    used = {id(item) for index in passing.order for item in passing.layers[index].parameters.values()}
+    rest = [
+        index
+        for index, layer in enumerate(passing.layers)
+        if index not in passing.order and not used >= {id(item) for item in layer.parameters.values()}
+    ]
     return tuple(_reading(passing, index, gradients, order) for index in (*passing.order, *rest) if index not in joined)
 
 

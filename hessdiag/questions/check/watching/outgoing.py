@@ -129,8 +129,8 @@ def read(judged: Judged, value: Tensor, samples: int, passing: Passing, slope: T
     targets = count_of_targets(judged, output)
     return OutputReading(
         loss=loss,
-        chance=None if judged.summed or judged.broadcast else chance(judged),
-        uniform=None if judged.summed or judged.broadcast else uniform(judged),
+        chance=None if judged.summed else chance(judged),
+        uniform=None if judged.summed else uniform(judged),
         rms=known(found.rms),
         mean=known(found.mean),
         variation=known(found.variation),

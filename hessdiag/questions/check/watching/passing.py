@@ -66,7 +66,8 @@ class Passing(TorchFunctionMode):
             for parameter in layer.parameters.values():
                 self._owners.setdefault(id(parameter), []).append(index)
         for buffer in self.buffers:
-            self._made_of[buffer] = _CONSTANT
+            if buffer.is_floating_point():  # whole numbers are places that are looked up
+                self._made_of[buffer] = _CONSTANT
         for place, tensor in enumerate(self.inputs):
             self._tags[tensor] = Tag(source=place)
 

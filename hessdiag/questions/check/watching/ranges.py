@@ -45,8 +45,8 @@ def subnormal_share(gradients: Sequence[Tensor]) -> float | None:
     for part in gradients:
         values = part if part.layout is torch.strided else part.coalesce().values()
         looked = even_part(values)
-        normal = looked.abs() >= torch.finfo(values.dtype).tiny
-        found = int(torch.count_nonzero(looked)) - int(torch.count_nonzero(normal))
+        below = looked.abs() < torch.finfo(values.dtype).tiny
+        found = int(torch.count_nonzero(below)) - int(torch.count_nonzero(looked == 0))
         small += found * values.numel() / max(len(looked), 1)
     return small / entries
 
