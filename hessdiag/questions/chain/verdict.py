@@ -4,6 +4,7 @@ import math
 
 from hessdiag.numbers import counted, number, of_log, percent, times_of_log
 from hessdiag.questions.chain.result import Chain, Plateau
+from hessdiag.questions.common.adaptive_verdict import smaller_epsilon, stuck
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import agreement_findings, most_severe_first
 
@@ -143,9 +144,17 @@ def _inertia(measured: Chain) -> list[Finding]:
             "note",
             f"{_all_but(shares.definite.theory)} have eigenvalues of both signs.",
             f"exact: positive definite {definite}, {kinds}; measured: positive definite {percent(shares.definite.measured)} (± {percent(shares.definite.stderr)})",
-            "an optimizer that leaves saddles: perturbed, adaptive, or one that follows negative curvature",
+            f"an optimizer that leaves saddles: perturbed, one that follows negative curvature, or {_adaptive(measured)}",
         )
     ]
+
+
+def _adaptive(measured: Chain) -> str:
+    """Which adaptive optimizer a typical entry of the gradient lets move."""
+    gradient = math.exp(min(measured.gradient.theory_log_median, 0.0))
+    return (
+        f"an adaptive one with {smaller_epsilon(gradient)}" if gradient > 0 and stuck(gradient) else "an adaptive one"
+    )
 
 
 def _plateau(plateau: Plateau | None) -> list[Finding]:
@@ -157,7 +166,8 @@ def _plateau(plateau: Plateau | None) -> list[Finding]:
             "note",
             f"From equal weights of typical size, gradient descent needs about {_count(plateau.gradient_descent_steps)} steps to the steepest point, RMSprop {steps}.",
             f"learning rate {plateau.learning_rate:g}, from {number(plateau.start, 4)} on; gradient flow takes {number(plateau.theory_time, 4)}, at least {number(plateau.theory_time_bound, 4)}, exponential in the length; RMSprop at most {plateau.theory_rmsprop_steps:,} steps, and below {1 / plateau.learning_rate:,.0f} at any length",
-            "an optimizer that divides by the gradient's own size",
+            "an optimizer that divides by the gradient's own size"
+            + (", with an epsilon far below it" if plateau.rmsprop_default_steps is None else ""),
         )
     ]
     if plateau.rmsprop_default_steps is None:
@@ -166,7 +176,7 @@ def _plateau(plateau: Plateau | None) -> list[Finding]:
                 "warn",
                 "RMSprop with its default epsilon does not leave this plateau.",
                 f"the gradient starts at {number(plateau.gradient, 2)}, far below epsilon = 1e-8, which then sets the step; stuck after 20,000 steps",
-                f"eps={min(plateau.gradient / 100, 1e-10):.0e} in the optimizer, float64 weights, or a larger scale",
+                f"{smaller_epsilon(plateau.gradient)} in the optimizer, or a larger scale",
             )
         )
     return found

@@ -184,12 +184,12 @@ def underflow_findings(typical: float, said: str, dtype: str) -> list[Finding]:
 
 
 def data_findings(problem: ModelSubject) -> list[Finding]:
-    """What to keep in mind of the data."""
+    """What to keep in mind of the data: no warning, for the head of the report says it already."""
     if not problem.synthetic:
         return []
     return [
         Finding(
-            "warn",
+            "note",
             "The batch is synthetic: these numbers are of the network on random data, not of your task.",
             "no --data was given",
             "--data batch.pt, a mapping with labels" if problem.loss == "output" else "--data batch.npz --loss ce",

@@ -11,6 +11,8 @@ from hessdiag.report.view import Dots, Lines, Series, Table
 
 NAMES = {
     "gradient": "gradient",
+    "first_layer_gradient": "first layer's gradient",
+    "last_layer_gradient": "last layer's gradient",
     "hessian": "Hessian",
     "hessian_diagonal_blocks": "Hessian's diagonal blocks",
     "hessian_offdiagonal_blocks": "Hessian's off-diagonal blocks",
@@ -20,13 +22,14 @@ BANDS = " Bands hold 90 % of the networks, where there are enough to know that."
 
 
 def whole(depths: Sequence[DepthNorms]) -> Lines:
-    """Norms of the gradient and the Hessian."""
+    """Norms of the gradient and the Hessian, and of what reaches the first layer where that is known apart."""
     caption = (
         "Bold lines are medians over networks, dashed lines are means. A "
         "straight line is exponential decay or growth. Where mean and median part, the mean is carried by a "
         "few networks, and the median is what one network will show."
     )
-    return _norms(depths, ("gradient", "hessian"), "Norms against depth", caption, text="chart")
+    first = ("first_layer_gradient",) if any(entry.first_layer_gradient_norm for entry in depths) else ()
+    return _norms(depths, ("gradient", "hessian", *first), "Norms against depth", caption, text="chart")
 
 
 def blocks(depths: Sequence[DepthNorms]) -> Lines:
@@ -41,18 +44,19 @@ def blocks(depths: Sequence[DepthNorms]) -> Lines:
 
 
 def _norms(
-    depths: Sequence[DepthNorms], pair: tuple[str, str], title: str, caption: str, *, text: Literal["chart", "none"]
+    depths: Sequence[DepthNorms], quantities: Sequence[str], title: str, caption: str, *, text: Literal["chart", "none"]
 ) -> Lines:
-    series = [one for group, quantity in enumerate(pair) for one in _series(depths, quantity, group)]
-    names = [NAMES[quantity] for quantity in pair]
+    series = [one for group, quantity in enumerate(quantities) for one in _series(depths, quantity, group)]
     banded = any(drawable(value, log=True) for one in series for value in one.low)
+    shown = "Median, mean and 90 % band" if banded else "Median and mean"
+    *names, other = (NAMES[quantity] for quantity in quantities)
     rows = tuple(
         (number(entry.depth), *(number(one.values[index]) for one in series)) for index, entry in enumerate(depths)
     )
     return Lines(
         title=title,
         caption=caption + BANDS * banded,
-        alt=f"{'Median, mean and 90 % band' if banded else 'Median and mean'} of the norms of {' and '.join(names)}.",
+        alt=f"{shown} of the norms of {', '.join(names)} and {other}.",
         table=Table("Norms against depth", ("depth", *(one.name for one in series)), rows, text_columns=0),
         text=text,
         x=tuple(float(entry.depth) for entry in depths),

@@ -24,6 +24,9 @@ def joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple[
     alive = gradient.sum(1) > 0
     curved = alive[: len(curvatures)]
     path, effective = _over_layers([network.widths for network in found])
+    first, last = (
+        None if end is None else norm_statistics(gradient[:, end], alive) for end in _ends_of_the_way(survey)
+    )
     entry = DepthNorms(
         depth=survey.depth,
         width=None,
@@ -33,6 +36,8 @@ def joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple[
         hessian_method="hvp" if errors else "exact",
         dead_fraction=float(1 - alive.mean()),
         gradient_norm=norm_statistics(gradient.sum(1), alive),
+        first_layer_gradient_norm=first,
+        last_layer_gradient_norm=last,
         hessian_norm=norm_statistics(total, curved),
         hessian_diagonal_blocks_norm=norm_statistics(diagonal.sum(1), curved),
         hessian_offdiagonal_blocks_norm=norm_statistics(np.maximum(total - diagonal.sum(1), 0), curved),
@@ -53,6 +58,14 @@ def joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple[
         _layer(number, layer, depth, gradients[number - 1], blocks[number - 1], found)
         for number, (layer, depth) in enumerate(zip(layers, survey.depths, strict=True), start=1)
     )
+
+
+def _ends_of_the_way(survey: Survey) -> tuple[int, ...]:
+    """Numbers of the first and the last layer on the way from the data to the loss; none where they are one."""
+    depths = {index: depth for index, depth in enumerate(survey.depths) if depth is not None}
+    if len(depths) < 2:
+        return ()
+    return min(depths, key=depths.__getitem__), max(depths, key=depths.__getitem__)
 
 
 def _layer(

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, TypeGuard, TypeVar
+from typing import Annotated, ClassVar, Literal, NamedTuple, TypeGuard, TypeVar
 
 from msgspec import Meta
 
@@ -15,8 +15,12 @@ from hessdiag.questions.common.result import OPTIONAL, Result
 
 T = TypeVar("T")
 
-QUANTITIES = ("gradient", "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp")
+QUANTITIES = (
+    "gradient", "first_layer_gradient", "last_layer_gradient",
+    "hessian", "hessian_diagonal_blocks", "hessian_offdiagonal_blocks", "vjp",
+)  # fmt: skip
 ByQuantity = Annotated[dict[str, T], Meta(extra={"keys": QUANTITIES})]
+UNEVEN = 100.0  # ratio of typical entries of gradients from which on layers are not reached alike
 DEEP = 1 / 8  # of the deepest network: what is shallower has not settled to a rate
 
 
@@ -63,6 +67,9 @@ class DepthNorms:
             norm, as a median over networks; `None` where that is exact, or not told apart from the spread.
         dead_fraction: Fraction of networks in which each sample meets a layer with all units off: no gradient at all.
         gradient_norm: Norm of the whole gradient.
+        first_layer_gradient_norm: Norm of what reaches the first layer on the way from the data to the loss; `None` for
+            the fully connected networks, in which all layers get alike.
+        last_layer_gradient_norm: Likewise of the last.
         hessian_norm: Frobenius norm of the whole Hessian.
         hessian_diagonal_blocks_norm: Of its layer-diagonal blocks.
         hessian_offdiagonal_blocks_norm: Of the rest.
@@ -93,6 +100,8 @@ class DepthNorms:
     hessian_method: Literal["exact", "hvp"] = "exact"
     dead_fraction: Real
     gradient_norm: NormStatistics
+    first_layer_gradient_norm: NormStatistics | None = None
+    last_layer_gradient_norm: NormStatistics | None = None
     hessian_norm: NormStatistics
     hessian_diagonal_blocks_norm: NormStatistics
     hessian_offdiagonal_blocks_norm: NormStatistics
@@ -141,6 +150,24 @@ class LayerNorms:
     effective_width: Number = None
     effective_width_stderr: Number = None
     depth: Count | None = None
+
+    @property
+    def typical_entry(self) -> float:
+        """Root mean square over the entries of its gradient, in a median network; 0 where it has no parameters."""
+        return self.gradient_norm.median / math.sqrt(self.parameters) if self.parameters else 0.0
+
+
+class Reached(NamedTuple):
+    """The first and the last layer with parameters on the way from the data to the loss."""
+
+    first: LayerNorms
+    last: LayerNorms
+
+    @property
+    def kept(self) -> float:
+        """The typical entry of the first layer's gradient over the last layer's."""
+        last = self.last.typical_entry
+        return self.first.typical_entry / last if last else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +256,19 @@ class Vanishing(Result):
     def ends(self) -> tuple[DepthNorms, DepthNorms] | None:
         """The depths between which all rates are taken: the deepest, and the first from an eighth of it on."""
         return ends(self.depths)
+
+    @property
+    def reached(self) -> Reached | None:
+        """Between which layers a gradient travels in the deepest network; `None` where fewer than two are known."""
+        way = [layer for layer in self.layers if layer.parameters and layer.depth]
+        if len(way) < 2 or not all(math.isfinite(layer.typical_entry) for layer in way):
+            return None
+        return Reached(min(way, key=lambda layer: layer.depth or 0), max(way, key=lambda layer: layer.depth or 0))
+
+    @property
+    def unevenly_reached(self) -> bool:
+        """Whether the first layer gets a gradient of another size than the last, so that the whole norm hides one."""
+        return self.reached is not None and not 1 / UNEVEN <= self.reached.kept <= UNEVEN
 
     @property
     def check_failed(self) -> bool:

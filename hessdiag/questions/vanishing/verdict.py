@@ -12,11 +12,13 @@ from hessdiag.questions.common.verdict import (
     interrupted_early,
     most_severe_first,
 )
+from hessdiag.questions.vanishing import cure_verdict as cures
 from hessdiag.questions.vanishing.result import DepthNorms, Vanishing
 from hessdiag.statistics.intervals import Z
 
 GONE = 1e-2  # relative to the shallowest network, a typical gradient below this has vanished
 SUBTLE = 0.5
+HARMLESS = 10.0  # networks whose gradient shrinks by no more train with any optimizer
 FLOAT32_FLOOR = 1.2e-38
 OVERSTATED = 1.5  # path count over effective width that is worth a word
 
@@ -128,9 +130,19 @@ def _gradient(measured: Vanishing, start: DepthNorms, last: DepthNorms, *, sound
     if not math.isfinite(last.gradient_norm.median):
         says = f"Gradients explode: a typical network's squared norm is beyond the range of float64 at depth {last.depth:,}."
         return Finding("bad", says, because, _cure(measured, last, theory, explodes=True))
+    if measured.unevenly_reached:
+        says = f"The norm of the whole gradient hides what single layers get: it is {times(max(falls, 1 / falls))} {'smaller' if falls > 1 else 'larger'} {between}."
+        return Finding("note", says, because, "judge by the gradients of the layers, not by the whole")
     if falls > 1 / SUBTLE:
         gone = falls * more > 1 / GONE  # of one parameter, whose share of the whole falls with their number
         says = f"Gradients {'vanish' if gone else 'shrink'} with depth: a typical network's norm is {times(falls)} smaller {between}."
+        if not gone and falls <= HARMLESS:
+            return Finding(
+                "note",
+                says,
+                because,
+                f"plain gradient descent may take a learning rate {times(falls)} larger at this depth",
+            )
         return Finding("bad" if gone else "warn", says, because, _cure(measured, last, theory, explodes=False))
     rises = 1 / falls if falls else math.inf
     if not rises <= more / GONE:
@@ -163,28 +175,16 @@ def _rate(measured: Vanishing, start: DepthNorms, last: DepthNorms) -> str:
 
 
 def _cure(measured: Vanishing, last: DepthNorms, theory: Theory | None, *, explodes: bool) -> str:
-    adaptive = "RMSprop or Adam, whose steps do not shrink with the gradient"
-    if last.width is None:
-        if explodes:
-            return "a smaller gain (hessdiag forward MODEL --solve median finds one); or normalization and residual connections together, for each alone explodes"
-        return f"more units or channels, a gain that keeps the forward norm (hessdiag forward MODEL --solve median), padding other than zeros where images are small, residual connections with normalization; or {adaptive}"
-    if theory is None:
-        found = (
-            f"the gain of hessdiag forward --depth {last.depth} --width {last.width} --activation {measured.activation} "
-            f"--init {measured.init.replace('_', '-') if measured.init else ''} --solve median"
-        )
-        return found if explodes else f"{found}; width near the depth (--width same); or {adaptive}"
-    if not theory.critical_width_per_depth > 0:  # so narrow that the closed form fails
-        return f"width near the depth (--width same), a gain that keeps the forward norm, residual connections with normalization; or {adaptive}"
-    gain = theory.mean_square_growth**-0.5
-    if not theory.keeps_mean_square:
-        step = f"scale the weights by {number(gain, 5)}, for a layer multiplies the mean square by {number(theory.mean_square_growth)}"
-        return step if explodes else f"{step}; then width {_width(last, theory)} or more at this depth"
-    return f"width {_width(last, theory)} or more at this depth keeps half of the typical norm; or weights scaled by {number(1 / theory.typical_growth, 5)}; or {adaptive}"
+    if explodes:
+        return cures.against_explosion(measured, last, theory)
+    return cures.against_decay(measured, last, theory, _typical_entry(measured, last))
 
 
-def _width(last: DepthNorms, theory: Theory) -> str:
-    return f"{math.ceil(theory.critical_width_per_depth * last.depth):,}"
+def _typical_entry(measured: Vanishing, last: DepthNorms) -> float:
+    """Root mean square over the entries of the gradient, in the first layer where layers differ."""
+    if measured.reached is not None:
+        return min(measured.reached.first.typical_entry, measured.reached.last.typical_entry)
+    return last.gradient_norm.median / math.sqrt(last.parameters)
 
 
 def _hessian(start: DepthNorms, last: DepthNorms) -> list[Finding]:
@@ -202,11 +202,10 @@ def _hessian(start: DepthNorms, last: DepthNorms) -> list[Finding]:
     because = f"median Frobenius norm {number(before.median)} at depth {start.depth:,}, {number(after.median)} at depth {last.depth:,}"
     between = f"at depth {last.depth:,} than at depth {start.depth:,}"
     if change < math.log(SUBTLE) and not abs(change) <= Z * error:
-        gone = change < math.log(GONE)
         return [
             Finding(
-                "bad" if gone else "warn",
-                f"Curvature {'vanishes' if gone else 'shrinks'} too: a typical Hessian is {times(math.exp(-change))} smaller {between}.",
+                "note",
+                f"Curvature {'vanishes' if change < math.log(GONE) else 'shrinks'} too: a typical Hessian is {times(math.exp(-change))} smaller {between}.",
                 f"{because}: Newton steps are no better conditioned than gradient steps",
                 "mend the gradient's decay first; curvature follows",
             )
@@ -233,7 +232,7 @@ def _indefinite(last: DepthNorms) -> list[Finding]:
             "note",
             f"{count:,} of {counted(last.hessian_seeds, 'Hessian')} {'is' if count == 1 else 'are'} certainly indefinite: diagonal blocks are too small for what couples the layers.",
             f"diagonal blocks {number(diagonal)}, off-diagonal {number(off)} at depth {last.depth:,} (medians); a semidefinite matrix has |H_lm|^2 <= |H_ll| |H_mm|",
-            "negative curvature is the way out of a plateau: perturbed or adaptive steps find it, layer-wise preconditioners do not see it",
+            "negative curvature is the way out of a plateau; preconditioners that look at each layer by itself do not see it",
         )
     ]
 
@@ -252,29 +251,19 @@ def _identical(measured: Vanishing, last: DepthNorms) -> list[Finding]:
 
 
 def _uneven(measured: Vanishing) -> list[Finding]:
-    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone.
-
-    Of layers on the way from the data to the loss: a scalar of the loss has a gradient of another kind.
-    """
-    typical = [
-        (layer.gradient_norm.median / math.sqrt(layer.parameters), layer)
-        for layer in measured.layers
-        if layer.parameters and layer.depth is not None and layer.gradient_norm.median > 0
-    ]
-    if not typical:
+    """Where layers differ, as biases make them do, the norm of the whole gradient speaks of the largest alone."""
+    if not measured.unevenly_reached or measured.reached is None:
         return []
-    low, weakest = min(typical, key=lambda pair: pair[0])
-    high, strongest = max(typical, key=lambda pair: pair[0])
-    if not high > low / GONE:
-        return []
-    return [
-        Finding(
-            "bad",
-            f"Layers are not reached alike: a typical parameter of {weakest.name} gets a gradient {times(high / low)} smaller than one of {strongest.name}.",
-            f"{number(low)} against {number(high)} in layers {weakest.layer} and {strongest.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {measured.depths[-1].depth:,}",
-            "an optimizer that scales each parameter by itself (RMSprop, Adam); the norm of the whole gradient hides this",
-        )
-    ]
+    (first, last), deepest = measured.reached, measured.depths[-1]
+    low, high = first.typical_entry, last.typical_entry
+    where = f"layers {first.layer} and {last.layer} of {len(measured.layers)}, root mean squares over their parameters in a median network of depth {deepest.depth:,}"
+    because = f"{number(low)} against {number(high)} in {where}"
+    if low > high:
+        says = f"Gradients explode on the way back: a typical parameter of {first.name}, the first layer, gets a gradient {times(low / high)} larger than one of {last.name}, the last."
+        return [Finding("bad", says, because, _cure(measured, deepest, measured.theory, explodes=True))]
+    fate = f"a gradient {times(high / low)} smaller than" if low else "none at all, against"
+    says = f"The gradient does not reach the first layers: a typical parameter of {first.name}, the first, gets {fate} one of {last.name}, the last."
+    return [Finding("bad", says, because, _cure(measured, deepest, measured.theory, explodes=False))]
 
 
 def _effective_width(last: DepthNorms) -> list[Finding]:

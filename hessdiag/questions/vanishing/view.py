@@ -2,12 +2,20 @@
 
 from collections.abc import Sequence
 
+from hessdiag.numbers import times
 from hessdiag.questions.common.ensembles.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.result import ModelSubject, Subject
 from hessdiag.questions.common.view import computed, subject
 from hessdiag.questions.vanishing import figures
 from hessdiag.questions.vanishing.figures import NAMES, between, limit, median, per_layer
-from hessdiag.questions.vanishing.result import DepthNorms, LayerNorms, NormStatistics, Vanishing, statistics_of
+from hessdiag.questions.vanishing.result import (
+    DepthNorms,
+    LayerNorms,
+    NormStatistics,
+    Reached,
+    Vanishing,
+    statistics_of,
+)
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import (
     MISSING,
@@ -28,7 +36,11 @@ def view(result: Vanishing) -> View:
     """Lay out a result of `vanishing`."""
     depths = result.depths
     shown = (figures.whole(depths), figures.rates(result), figures.layers(result.layers), figures.blocks(depths))
-    tables = tuple(_table(depths, quantity) for quantity in NAMES if quantity != "vjp")
+    tables = tuple(
+        _table(depths, quantity)
+        for quantity in NAMES
+        if quantity != "vjp" and any(statistics_of(entry, quantity) for entry in depths)
+    )
     vectors = (_table(depths, "vjp"),) if any(entry.vjp_norm for entry in depths) else ()
     agreement = agreement_table(
         result.agreement,
@@ -76,6 +88,8 @@ def _headline(result: Vanishing) -> tuple[str, str]:
         return MISSING, "no depth was finished"
     first, last = between(result)
     gradient, hessian = result.rates.get("gradient"), result.rates.get("hessian")
+    if result.unevenly_reached:
+        return _of_the_first_layer(result, first, last)
     if first is last:
         return number(median(last.gradient_norm)), f"is the median gradient norm at depth {number(last.depth)}"
     said = (
@@ -88,7 +102,36 @@ def _headline(result: Vanishing) -> tuple[str, str]:
         return ratio(median(last.gradient_norm), median(first.gradient_norm)), f"is what is left: {said}"
     if hessian is not None:
         said += f" ({per_layer(hessian)} per layer)"
+    reached = result.reached
+    if reached is not None:
+        kept = ratio(*_entries(reached))
+        said += f"; at depth {number(last.depth)} the first layer's gradient is {kept} the last layer's"
     return per_layer(gradient), f"per layer: {said}"
+
+
+def _of_the_first_layer(result: Vanishing, first: DepthNorms, last: DepthNorms) -> tuple[str, str]:
+    """Where layers are not reached alike, the norm of the whole gradient is that of the layers that get most."""
+    reached, rate = result.reached, result.rates.get("first_layer_gradient")
+    assert reached is not None
+    low, high = _entries(reached)
+    deepest = number(result.depths[-1].depth)
+    apart = "against that"
+    if low:
+        apart = f"{times(max(low / high, high / low))} {'smaller' if low < high else 'larger'} than"
+    said = f"a typical entry is {number(low)} there, {apart} in the last layer ({number(high)})"
+    start, end = first.first_layer_gradient_norm, last.first_layer_gradient_norm
+    if rate is None or start is None or end is None:
+        left = "of the last layer's gradient is what the first layer gets"
+        return ratio(low, high), f"{left} at depth {deepest}: {said}"
+    said = (
+        f"from depth {number(first.depth)} to {deepest} the median norm of the first layer's gradient goes from "
+        f"{_change(start, end)}; {said}"
+    )
+    return per_layer(rate), f"per layer: {said}"
+
+
+def _entries(reached: Reached) -> tuple[float, float]:
+    return reached.first.typical_entry, reached.last.typical_entry
 
 
 def _change(first: NormStatistics, last: NormStatistics) -> str:
@@ -152,7 +195,7 @@ def _table(depths: Sequence[DepthNorms], quantity: str) -> Table:
 
 
 def _row(entry: DepthNorms, quantity: str, norm: NormStatistics | None) -> tuple[str, ...]:
-    networks = number(entry.seeds if quantity == "gradient" else entry.hessian_seeds)
+    networks = number(entry.hessian_seeds if quantity.startswith("hessian") else entry.seeds)
     theory = number((entry.theory_rms or {}).get(quantity))
     if norm is None:
         return (number(entry.depth), *(MISSING,) * 5, networks, theory)

@@ -175,7 +175,11 @@ def test_a_large_epsilon_holds_rmsprop_on_the_plateau():
     found = plateau(100, 100 * math.log(0.6))
     assert found.rmsprop_steps is not None
     assert found.rmsprop_default_steps is None
-    assert any("default epsilon" in finding.says for finding in chain(length=100, scale=ROOT3, seeds=10).findings)
+    measured = chain(length=100, scale=ROOT3, seeds=10)
+    said = next(finding for finding in measured.findings if "default epsilon" in finding.says)
+    epsilon = float(said.remedy.removeprefix("eps=").split()[0])
+    assert epsilon == pytest.approx(measured.plateau.gradient / 100, rel=0.5)
+    assert count_rmsprop_steps(100, measured.plateau.start, peak(100), epsilon=epsilon) is not None
 
 
 def test_the_same_seed_gives_the_same_numbers():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from hessdiag.nets.activations import activation
 from hessdiag.nets.ensemble import Ensemble
 from hessdiag.nets.mlp import MLP
 from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.numbers import number, ratio, times
 from hessdiag.problem.describe import describe
 from hessdiag.questions.documents import document
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing.models import vanishing_of
+from hessdiag.questions.vanishing.view import view
 from tests import once
 
 WIDTH, SAMPLES = 8, 4
@@ -255,21 +258,67 @@ def test_differences_in_place_of_products_are_said():
     assert "products are central differences" in measured.findings[0].says
 
 
-def test_layers_that_little_comes_back_to_are_named():
-    """Biases keep the whole gradient up while nothing reaches the first layers."""
+def default_relu(depth, seed, norm=None):
+    """Torch's own initialization: biases keep the whole gradient up while nothing reaches the first layers."""
+    torch.manual_seed(seed)
+    parts = [part for _ in range(depth) for part in (nn.Linear(8, 8), *([norm(8)] if norm else []), nn.ReLU())]
+    x = torch.randn(32, 8)
+    return Problem(nn.Sequential(*parts[:-1]), [(x, x)], "mse", train_mode=True)
 
-    def biased(depth, seed):
-        torch.manual_seed(seed)
-        layers = [nn.Linear(8, 8) for _ in range(depth)]
-        x = torch.randn(4, 8)
-        return Problem(nn.Sequential(*[part for layer in layers for part in (layer, nn.ReLU())][:-1]), [(x, x)], "mse")
 
-    measured = vanishing_of(biased, depth=[4, 12], seeds=4, hessian_seeds=2)
-    uneven = next(finding for finding in measured.findings if "not reached alike" in finding.says)
-    assert "parameter of 0 " in uneven.says
-    assert not any(
-        "not reached alike" in finding.says for finding in vanishing_of(random_mlp, seeds=3, depth=4).findings
+def test_what_reaches_the_first_layer_is_in_headline_and_verdict():
+    measured = vanishing_of(default_relu, depth=[4, 24], seeds=4, hessian_seeds=2)
+    shallow, deep = measured.depths
+    whole = deep.gradient_norm.median / shallow.gradient_norm.median
+    assert 0.3 < whole < 3, "which would be a factor of one per layer"
+    first, last = measured.layers[0], measured.layers[-1]
+    low, high = (layer.gradient_norm.median / math.sqrt(72) for layer in (first, last))
+    assert deep.first_layer_gradient_norm == first.gradient_norm
+    assert deep.last_layer_gradient_norm == last.gradient_norm
+    per_layer = (deep.first_layer_gradient_norm.median / shallow.first_layer_gradient_norm.median) ** (1 / 20)
+    value, said = view(measured).headline
+    assert float(value.split()[0].lstrip("×")) == pytest.approx(per_layer, rel=1e-3)
+    assert per_layer < 0.5
+    assert f"a typical entry is {number(low)} there, {times(high / low)} smaller than in the last layer" in said
+    found = measured.findings[0]
+    assert found.level == "bad"
+    assert found.says == (
+        "The gradient does not reach the first layers: a typical parameter of 0, the first, gets a gradient "
+        f"{times(high / low)} smaller than one of 46, the last."
     )
+    assert found.because.startswith(f"{number(low)} against {number(high)} in layers 1 and 24 of 24")
+    assert (
+        f"not Adam or RMSprop as they are: their eps of 1e-8 makes steps {times(1 + 1e-8 / low)} smaller"
+        in found.remedy
+    )
+    hidden = next(finding for finding in measured.findings if "hides" in finding.says)
+    assert hidden.level == "note"
+    assert f"{times(max(whole, 1 / whole))} " in hidden.says
+
+
+def test_one_depth_alone_says_what_reaches_the_first_layer():
+    measured = vanishing_of(default_relu, depth=[24], seeds=2, hessian_seeds=2)
+    value, said = view(measured).headline
+    low, high = (layer.gradient_norm.median for layer in (measured.layers[0], measured.layers[-1]))
+    assert value == ratio(low, high)
+    assert said.startswith("of the last layer's gradient is what the first layer gets at depth 24")
+
+
+def test_gradients_that_explode_on_the_way_back_are_told_from_those_that_vanish():
+    measured = vanishing_of(partial(default_relu, norm=nn.BatchNorm1d), depth=[4, 48], seeds=3, hessian_seeds=2)
+    found = measured.findings[0]
+    assert found.says.startswith("Gradients explode on the way back: a typical parameter of 0, the first layer, gets")
+    assert "each alone explodes" in found.remedy
+    assert "times larger than in the last layer" in view(measured).headline[1]
+
+
+def test_layers_that_are_reached_alike_are_judged_by_the_whole():
+    measured = vanishing_of(random_mlp, seeds=3, depth=[2, 4])
+    assert not any("first layers" in finding.says or "hides" in finding.says for finding in measured.findings)
+    kept = measured.layers[0].gradient_norm.median / measured.layers[-1].gradient_norm.median
+    said = view(measured).headline[1]
+    assert "the median gradient norm goes from" in said
+    assert said.endswith(f"at depth 4 the first layer's gradient is {ratio(kept, 1.0)} the last layer's")
 
 
 def test_layers_are_counted_as_they_are_executed():
@@ -294,7 +343,7 @@ def test_layers_are_counted_as_they_are_executed():
     measured = vanishing_of(build, depth=[2, 3], seeds=3)
     assert [layer.name for layer in measured.layers] == ["layers.2", "layers.1", "layers.0", "scale"]
     assert [(layer.layer, layer.depth) for layer in measured.layers] == [(1, 1), (2, 2), (3, 3), (4, None)]
-    assert not any("not reached alike" in finding.says for finding in measured.findings)
+    assert not measured.unevenly_reached
     scale, first = measured.layers[3].gradient_norm.median, measured.layers[0].gradient_norm.median
     assert first / 4 > 100 * scale  # so that it would have been one
 
