@@ -10,6 +10,7 @@ from hessdiag.questions.common.verdict import agreement_findings, most_severe_fi
 
 GONE = math.log(1e-2)  # a typical entry of the gradient below this has vanished
 SUBTLE = math.log(0.5)
+HARMLESS = math.log(0.1)  # a factor that a learning rate makes up for
 FLOAT32_FLOOR = math.log(1.2e-38)
 KEPT = 1e-3  # relative distance of a scale from a critical one that counts as critical
 ATYPICAL = 0.25  # a mean that fewer chains reach is not typical
@@ -62,17 +63,23 @@ def _typical(measured: Chain) -> Finding:
     if measured.length == 1:
         return Finding("ok", "One weight: nothing can vanish.", because, "--length 10")
     if log_gradient < SUBTLE:
-        level: Level = "bad" if log_gradient < GONE else "warn"
+        level = _level(log_gradient)
         word = "vanishes" if level == "bad" else "shrinks"
         says = f"A typical chain {word}: half of all gradients are smaller than {of_log(log_gradient)}."
         return Finding(level, says, because, _cure(measured))
     if log_gradient > -SUBTLE:
-        level = "bad" if log_gradient > -GONE else "warn"
+        level = _level(-log_gradient)
         word = "explodes" if level == "bad" else "grows"
         says = f"A typical chain {word}: half of all gradients are larger than {of_log(log_gradient)}."
         return Finding(level, says, because, _cure(measured))
     says = f"A typical chain keeps its size: the median gradient entry is {of_log(log_gradient)}."
     return Finding("ok", says, because, "judge the averages apart: the other findings are about them")
+
+
+def _level(log_gradient: float) -> Level:
+    if log_gradient < GONE:
+        return "bad"
+    return "warn" if log_gradient < HARMLESS else "note"
 
 
 def _kept(measured: Chain) -> str:

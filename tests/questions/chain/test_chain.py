@@ -216,3 +216,10 @@ def test_errors_of_averages_cover_or_are_not_given(chains, spread):
                 hits[name].append(abs(getattr(found, name) - math.exp(order * spread**2 / 2)) <= 1.96 * error)
     assert all(np.mean(hit) >= 0.9 for hit in hits.values() if len(hit) > 100)
     assert len(hits["rms"]) < 20 if spread == 1.5 else len(hits["rms"]) > 380
+
+
+@pytest.mark.parametrize(("length", "level"), [(3, "note"), (7, "warn"), (20, "bad")])
+def test_a_chain_that_hardly_shrinks_is_no_warning(length, level):
+    measured = chain(length=length, scale=ROOT3, seeds=10)
+    said = next(finding for finding in measured.findings if finding.says.startswith("A typical chain"))
+    assert said.level == level, measured.gradient.theory_log_median
