@@ -28,6 +28,7 @@ def describe(problem: Problem) -> dict[str, Any]:
     (3, [2], 'mse')
     """
     model, source = problem.model, problem.source
+    modes = [module.training for module in model.modules() if not any(True for _ in module.children())]
     unique = dict(model.named_parameters())
     loss = problem.criterion
     return {
@@ -59,6 +60,8 @@ def describe(problem: Problem) -> dict[str, Any]:
         "device": str(problem.device),
         "dtype": str(problem.dtype).removeprefix("torch."),
         "train_mode": problem.train_mode,
+        "modules": len(modes),
+        "modules_in_training": sum(modes),
         "seed": problem.seed,
         "weights_sha256": batches.hash_tensors(
             item for item in model.state_dict().values() if isinstance(item, Tensor)

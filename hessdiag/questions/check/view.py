@@ -26,7 +26,7 @@ def view(result: Check) -> View:
     )
     return View(
         question="Why will it not train?",
-        subject=(*subject(result.problem), *_optimizer(result)),
+        subject=(*subject(result.problem, as_it_came=True), *_optimizer(result)),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(block for block in blocks if block is not None),

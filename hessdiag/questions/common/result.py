@@ -91,6 +91,9 @@ class ModelSubject(Subject):
         input_shape: Of one sample.
         synthetic: Whether the batch is made up.
         loss_definition: The loss in words.
+        train_mode: Whether it was measured in training mode, all of it; if not, in evaluation mode.
+        modules: How many modules without parts it has; `None` where that was not looked at.
+        modules_in_training: How many of them were in training mode when the model came.
         trusted_code: Whether a file ran code of its own.
     """
 
@@ -120,6 +123,8 @@ class ModelSubject(Subject):
     loss_definition: str | None = None
     reduction: str | None = None
     train_mode: bool = False
+    modules: Count | None = None
+    modules_in_training: Count | None = None
     weights_sha256: str | None = None
     data_sha256: str | None = None
     files: tuple[File, ...] | None = None

@@ -48,8 +48,13 @@ CHECKS = {
 OF_INIT = ("_median_z", "medians against theory", "the largest deviation from an exact median; in standard errors")
 
 
-def subject(problem: ModelSubject) -> tuple[tuple[str, str], ...]:
-    """Model, parameters, batch, loss and machine, as (name, value): the head of every report about one model."""
+def subject(problem: ModelSubject, *, as_it_came: bool = False) -> tuple[tuple[str, str], ...]:
+    """Model, parameters, mode, batch, loss and machine, as (name, value): the head of every report about one model.
+
+    Args:
+        problem: What was measured.
+        as_it_came: Whether it was evaluated in the mode that it came in, unless training mode was asked for.
+    """
     origin = [problem.spec] if problem.spec else []
     if problem.weights:
         origin.append(f"weights {problem.weights}")
@@ -65,11 +70,35 @@ def subject(problem: ModelSubject) -> tuple[tuple[str, str], ...]:
     loss = problem.loss or ""
     return (
         ("model", f"{problem.model} ({', '.join(origin)})" if origin else problem.model),
-        ("parameters", number(problem.parameters) + (", training mode" if problem.train_mode else "")),
+        *_mode(problem, as_it_came=as_it_came),
         ("batch", batch),
         ("loss", f"{loss} ({_average(problem, problem.reduction)})" if problem.reduction else loss),
         computed(problem),
     )
+
+
+def _mode(problem: ModelSubject, *, as_it_came: bool) -> tuple[tuple[str, str], ...]:
+    """Parameters, and the mode they were measured in, beside the one that the model came in where that is another.
+
+    >>> mixed = ModelSubject(parameters=9, modules=12, modules_in_training=3)
+    >>> _mode(mixed, as_it_came=False)[1]
+    ('mode', 'eval (it came with 3 of 12 modules in train mode)')
+    >>> _mode(mixed, as_it_came=True)[1]
+    ('mode', 'eval; 3 of 12 modules in train mode')
+    """
+    parameters, training = number(problem.parameters), problem.modules_in_training
+    if problem.modules is None or training is None:
+        return (("parameters", parameters + (", training mode" if problem.train_mode else "")),)
+    measured = "train" if problem.train_mode else "eval"
+    some = f"{training:,} of {counted(problem.modules, 'module')} in train mode"
+    came = {problem.modules: "train", 0: "eval"}.get(training)
+    if as_it_came and not problem.train_mode:
+        said = came or f"eval; {some}"
+    elif came == measured:
+        said = measured
+    else:
+        said = f"{measured} (it came {f'in {came} mode' if came else f'with {some}'})"
+    return ("parameters", parameters), ("mode", said)
 
 
 def computed(problem: Subject) -> tuple[str, str]:

@@ -102,9 +102,8 @@ def _headline(result: Vanishing) -> tuple[str, str]:
         return ratio(median(last.gradient_norm), median(first.gradient_norm)), f"is what is left: {said}"
     if hessian is not None:
         said += f" ({per_layer(hessian)} per layer)"
-    reached = result.reached
-    if reached is not None:
-        kept = ratio(*_entries(reached))
+    if result.reached is not None and last.first_layer_gradient_norm is not None:
+        kept = ratio(*_entries(result.reached))
         said += f"; at depth {number(last.depth)} the first layer's gradient is {kept} the last layer's"
     return per_layer(gradient), f"per layer: {said}"
 
