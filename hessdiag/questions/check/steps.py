@@ -9,6 +9,7 @@ from hessdiag.errors import HessdiagError, SpecError, said
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.as_it_trains import as_it_trains
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.effort import affordable, step_seconds
 from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.result import Check
 from hessdiag.questions.check.stepping.copies import copied
@@ -20,6 +21,7 @@ from hessdiag.questions.check.stepping.sharpness import lambda_max
 
 SECONDS = 0.6  # for the steps after the first
 SLOW = 0.05  # seconds of a step from which no more are taken
+STEPS = 60  # at most
 
 
 def stepped(found: Check, problem: Problem, recipe: Recipe, *, seed: int) -> Check:
@@ -63,20 +65,21 @@ def _stepped(found: Check, problem: Problem, recipe: Recipe, missing: list[str])
         first = first_step(problem, optimizer)
         if first is None:
             return _without(found, missing)
-        losses = run(problem, optimizer, first, SECONDS) if first.seconds < SLOW else ()
+        pace = step_seconds(found, problem)
+        losses = run(problem, optimizer, first, affordable(SECONDS, pace, STEPS)) if pace < SLOW else ()
     by_layer = of_layers(problem, optimizer, first)
     ratios = [ratio for ratio, _ in by_layer.values() if ratio is not None]
     step = replace(
         reading(problem, optimizer, recipe, first), update_ratio=median(ratios) if ratios else None, losses=losses
     )
     if step.lambda_threshold is not None:
-        step = replace(step, lambda_max=lambda_max(problem, first.seconds))
+        step = replace(step, lambda_max=lambda_max(problem, pace))
     chance = None if found.output is None else found.output.chance
     told = trains(step, chance)
     if losses:
-        step = replace(step, others=tuple(others(problem, recipe, step, told, chance)))
+        step = replace(step, others=tuple(others(problem, recipe, step, told, chance, pace)))
     else:
-        missing = [*missing, f"whether the loss falls: a step takes {first.seconds:.2g} s, too long to take several"]
+        missing = [*missing, f"whether the loss falls: a step takes about {pace:.2g} s, too long to take several"]
     layers = tuple(
         replace(layer, update_ratio=by_layer[layer.layer][0], epsilon_share=by_layer[layer.layer][1])
         if layer.layer in by_layer

@@ -1,7 +1,6 @@
 """Short training runs on copies: of a network as it is, and of one that was mended."""
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,6 @@ FEWEST = 10  # steps, however long they take
 SAMPLES = 64  # in a step, at most
 JUDGED = 16  # batches whose loss is compared, at most
 SHOWN = 60  # losses of a run that are kept
-TIMED = 3  # steps, after which it is known how many there is time for
 
 
 @dataclass(frozen=True)
@@ -31,18 +29,16 @@ class Trained:
     Attributes:
         run: Its losses.
         start: Loss on all batches before.
-        planned: How many steps there was time for; fewer were taken where the loss became no number.
         setup: The setup, whose model is trained now.
     """
 
     run: Run
     start: float
-    planned: int
     setup: Setup
 
 
 def trained(
-    setup: Setup, weights: Sequence[float], *, seed: int, steps: int | None, tell: Callable[[int, int], None]
+    setup: Setup, weights: Sequence[float], *, seed: int, steps: int, tell: Callable[[int, int], None]
 ) -> Trained:
     """Train a setup's model in place.
 
@@ -50,35 +46,27 @@ def trained(
         setup: What is trained.
         weights: Of the batches, in the mean loss.
         seed: Of the order of samples, and of what the model draws.
-        steps: How many; `None` for as many as there is time for.
+        steps: How many.
         tell: Told how many steps of how many are done.
     """
     torch.manual_seed(seed)
     optimizer = setup.build(setup.model)
     source = _Minibatches(setup.data, seed)
-    planned = steps or STEPS
     losses: list[float] = []
     late: list[float] = []
     start = mean_loss(setup, weights)
-    begun = time.monotonic()
-    step = 0
-    while step < planned:
-        if step == 1:
-            begun = time.monotonic()  # the first step makes what later ones use
-        if step == TIMED and steps is None:
-            planned = int(min(STEPS, max(FEWEST, SECONDS * (step - 1) / (time.monotonic() - begun))))
+    for step in range(1, steps + 1):
         batch = next(source)
         losses.append(_step(setup, optimizer, batch))
-        step += 1
-        tell(step, planned)
+        tell(step, steps)
         if not math.isfinite(losses[-1]):
             break  # no step leads back
-        if step in (planned - planned // 20, planned - planned // 10):
+        if step in (steps - steps // 20, steps - steps // 10):
             late.append(mean_loss(setup, weights))
     final = mean_loss(setup, weights)
     if math.isfinite(final):
         final = sum([*late, final]) / (len(late) + 1)
-    return Trained(Run(losses=(*_thinned(losses), final), final=final), start, planned, setup)
+    return Trained(Run(losses=(*_thinned(losses), final), final=final), start, setup)
 
 
 def _step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> float:

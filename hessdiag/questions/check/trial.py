@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,9 +17,10 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.comparison import Outcome, compared
 from hessdiag.questions.check.cures.choice import cures_of
 from hessdiag.questions.check.cures.cure import Cure, Setup
+from hessdiag.questions.check.effort import affordable, step_seconds
 from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.result import Check, Trial
-from hessdiag.questions.check.training import Trained, accuracy, trained
+from hessdiag.questions.check.training import FEWEST, SECONDS, STEPS, Trained, accuracy, trained
 from hessdiag.questions.common.runs.progress import Progress
 
 _FAILURES = (HessdiagError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError)
@@ -44,14 +46,19 @@ class _Race:
         kind = problem.criterion.kind if problem.criterion is not None else None
         return Setup(model, tuple(problem.data), problem.objective_function, self.recipe.build, kind=kind)
 
-    def run(self, setup: Setup, number: int, steps: int | None = None) -> Trained:
+    @cached_property
+    def steps(self) -> int:
+        """How many there is time for in each run."""
+        return max(FEWEST, affordable(SECONDS, step_seconds(self.found, self.problem), STEPS))
+
+    def run(self, setup: Setup, number: int) -> Trained:
         """Train a setup: run `number` of at least two."""
 
         def tell(done: int, planned: int) -> None:
             what = "training it with a cure" if number else "training it as it is"
             self.progress(number * planned + done, max(number + 1, 2) * planned, what)
 
-        return trained(setup, self.problem.batch_weights, seed=self.seed, steps=steps, tell=tell)
+        return trained(setup, self.problem.batch_weights, seed=self.seed, steps=self.steps, tell=tell)
 
 
 def tried(found: Check, problem: Problem, recipe: Recipe, *, seed: int, progress: Progress) -> Trial | None:
@@ -109,10 +116,10 @@ def _tried(race: _Race, cure: Cure, before: Trained, number: int) -> Trial:
     torch.manual_seed(race.seed)
     mended = cure.apply(race.setup())
     state = mended_state(cure, mended)
-    after = race.run(mended, number, before.planned)
+    after = race.run(mended, number)
     runs = [replace(one.run, accuracy=accuracy(one.setup)) for one in (before, after)]
     outcomes = [Outcome(run, one.start) for run, one in zip(runs, (before, after), strict=True)]
-    helped, because = compared(outcomes[0], outcomes[1], output.chance if output is not None else None, before.planned)
+    helped, because = compared(outcomes[0], outcomes[1], output.chance if output is not None else None, race.steps)
     return Trial(
         cure=cure.name,
         cause=cause.id,
@@ -120,7 +127,7 @@ def _tried(race: _Race, cure: Cure, before: Trained, number: int) -> Trial:
         says=cure.says,
         code=cure.code,
         optimizer=race.recipe.name,
-        steps=before.planned,
+        steps=race.steps,
         before=runs[0],
         after=runs[1],
         helped=helped,

@@ -209,7 +209,7 @@ def test_a_cause_without_a_cure_is_not_tried() -> None:
 
 
 def test_time_limits_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "SECONDS", 0.0)
+    monkeypatch.setattr(trial, "SECONDS", 0.0)
     model, batches, how = broken("dead_units")
     found = tried(model, batches, "dead_units", **how)
     assert found is not None

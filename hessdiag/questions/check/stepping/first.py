@@ -1,7 +1,6 @@
 """The optimizer's first step on a network, and some more after it."""
 
 import math
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,6 @@ from torch import Tensor
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.stepping.update import forget_gradients, take_step
-
-STEPS = 60  # at most
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,6 @@ class FirstStep:
         changes: What the step added.
         before: The loss before it.
         after: The loss after it, with the same random numbers.
-        seconds: What one step takes: forward, back, update.
     """
 
     weights: tuple[Tensor, ...]
@@ -32,7 +28,6 @@ class FirstStep:
     changes: tuple[Tensor, ...]
     before: float
     after: float
-    seconds: float
 
 
 def first_step(problem: Problem, optimizer: torch.optim.Optimizer) -> FirstStep | None:
@@ -41,42 +36,35 @@ def first_step(problem: Problem, optimizer: torch.optim.Optimizer) -> FirstStep 
     The parameters are left where the step takes them.
     """
     batch, parameters = problem.data[0], problem.parameters
-    start = time.perf_counter()
     value = _loss(problem, batch, draw=problem.seed)
     before = float(value.detach())
     if not value.requires_grad:
         return None
     forget_gradients(optimizer)
     torch.autograd.backward(value)
-    spent = time.perf_counter() - start
     gradients = tuple(None if p.grad is None else p.grad.detach().to_dense().clone() for p in parameters)
     if all(gradient is None for gradient in gradients):
         return None
     weights = tuple(parameter.detach().clone() for parameter in parameters)
-    start = time.perf_counter()
     _update(problem, optimizer, batch)
-    spent += time.perf_counter() - start
     changes = tuple(p.detach() - weight for p, weight in zip(parameters, weights, strict=True))
     after = float(_loss(problem, batch, draw=problem.seed).detach())
-    return FirstStep(weights, gradients, changes, before, after, spent)
+    return FirstStep(weights, gradients, changes, before, after)
 
 
-def run(
-    problem: Problem, optimizer: torch.optim.Optimizer, first: FirstStep, seconds: float
-) -> tuple[float | None, ...]:
+def run(problem: Problem, optimizer: torch.optim.Optimizer, first: FirstStep, steps: int) -> tuple[float | None, ...]:
     """Go on from the first step, on the batches in turn; the losses before each step and after the last.
 
-    A loss that is not finite ends it, as no number, and so does time.
+    A loss that is not finite ends it, as no number.
     """
-    ends = time.perf_counter() + seconds
     losses: list[float | None] = [finite(first.before)]
     if losses[0] is None:
         return tuple(losses)
-    for index in range(1, STEPS + 1):
+    for index in range(1, steps + 1):
         batch = problem.data[index % len(problem.data)]
         value = _loss(problem, batch)
         losses.append(finite(float(value.detach())))
-        if losses[-1] is None or index == STEPS or time.perf_counter() > ends:
+        if losses[-1] is None or index == steps:
             break
         forget_gradients(optimizer)
         torch.autograd.backward(value)

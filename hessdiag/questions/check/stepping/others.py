@@ -1,18 +1,19 @@
 """Short runs with one setting of the optimizer changed: whether that setting keeps a network from training."""
 
 import math
-import time
 
 from hessdiag.fields import Number, Numbers
 from hessdiag.problem.as_it_trains import as_it_trains
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.effort import affordable
 from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.readings import OtherSetting, StepReading
 from hessdiag.questions.check.stepping.first import first_step, run
 from hessdiag.questions.check.stepping.judged import fell
 from hessdiag.theory.optimizer_floors import ENTRY_EPSILON
 
-SECONDS = 0.8  # for all of them, of which each takes at most half of what is left
+SECONDS = 0.8  # for all of them
+STEPS = 60  # of each, at most
 OVERSHOT, LEAPT = 1.05, 2.0  # loss over that at the start, from which a smaller step may help; though it fell
 COARSE = 100.0  # eps over the usual one
 LESS = (10.0, 100.0, 1e4)  # by which a learning rate is divided
@@ -22,17 +23,16 @@ DECAYS, DECAYS_ANYWAY = 0.3, 1.0  # weight decay over the rest of the step; thou
 
 
 def others(
-    problem: Problem, recipe: Recipe, step: StepReading, trains: bool | None, chance: Number
+    problem: Problem, recipe: Recipe, step: StepReading, trains: bool | None, chance: Number, pace: float
 ) -> list[OtherSetting]:
-    """Runs with the settings that may be to blame, each changed by itself."""
+    """Runs with the settings that may be to blame, each changed by itself; a step takes `pace` seconds."""
     tried: list[OtherSetting] = []
     settings = suspects(step, trains)
-    ends = time.perf_counter() + SECONDS
-    for name, value in settings:
-        left = ends - time.perf_counter()
-        if left <= 0 or any(other.setting == name and other.fell for other in tried):
+    steps = affordable(SECONDS / max(len(settings), 1), pace, STEPS)
+    for name, value in settings if steps else ():
+        if any(other.setting == name and other.fell for other in tried):
             continue
-        losses = _losses(problem, recipe.with_settings(**{name: value}), left / 2)
+        losses = _losses(problem, recipe.with_settings(**{name: value}), steps)
         if losses:
             tried.append(OtherSetting(setting=name, value=value, losses=losses, fell=fell(losses, chance)))
     return tried
@@ -62,8 +62,8 @@ def _rises(losses: Numbers, by: float) -> bool:
     return first is None or any(loss is None or loss > by * abs(first) for loss in losses)
 
 
-def _losses(problem: Problem, recipe: Recipe, seconds: float) -> tuple[Number, ...]:
+def _losses(problem: Problem, recipe: Recipe, steps: int) -> tuple[Number, ...]:
     with as_it_trains(problem) as model:
         optimizer = recipe.build(model, [name for name, _ in problem.named_parameters])
         first = first_step(problem, optimizer)
-        return () if first is None else run(problem, optimizer, first, seconds)
+        return () if first is None else run(problem, optimizer, first, steps)

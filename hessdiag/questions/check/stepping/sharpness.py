@@ -11,7 +11,7 @@ PRODUCTS = 12
 SECONDS = 0.3  # for all of them; a product takes about as long as two gradients, one step as long as one
 
 
-def lambda_max(problem: Problem, step_seconds: float) -> float | None:
+def lambda_max(problem: Problem, pace: float) -> float | None:
     """A lower bound of the largest eigenvalue, of the first batch, usually within a few percent of it.
 
     `None` where products would take too long, the model has no second derivative, or some of its modules are in
@@ -19,10 +19,10 @@ def lambda_max(problem: Problem, step_seconds: float) -> float | None:
 
     Args:
         problem: Model, batches and loss.
-        step_seconds: What a step of an optimizer takes.
+        pace: Seconds of a step of an optimizer.
     """
     modes = {module.training for module in problem.model.modules()}
-    if 2 * PRODUCTS * step_seconds > SECONDS or (len(modes) > 1 and not problem.train_mode):
+    if 2 * PRODUCTS * pace > SECONDS or (len(modes) > 1 and not problem.train_mode):
         return None
     try:
         alike = problem.as_written(data=problem.data[:1], train_mode=problem.train_mode or modes == {True})

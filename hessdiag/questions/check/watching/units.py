@@ -13,6 +13,7 @@ SURE = (1 + math.sqrt(0.99)) / 2  # a probability p from which p (1 - p) is less
 def axis_of_function(name: str, tensor: Tensor) -> int:
     """The dimension of units in what a function of torch puts out.
 
+    >>> import torch
     >>> axis_of_function("conv_transpose2d", torch.zeros(8, 3, 5, 5)), axis_of_function("linear", torch.zeros(8, 3))
     (-3, -1)
     """
@@ -40,6 +41,7 @@ def flat_units(activation: str, laid: Tensor) -> Tensor | None:
 def dead_fraction(activation: str, laid: Tensor, flat: Tensor | None) -> Tensor | None:
     """Share of units of an output (samples, positions, units) that are zero, or were flat, for all.
 
+    >>> import torch
     >>> dead_fraction("relu", torch.tensor([[[0.0, 1.0]], [[0.0, 0.0]]]), None)
     tensor(0.5000, dtype=torch.float64)
     """
