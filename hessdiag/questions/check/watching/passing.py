@@ -130,7 +130,8 @@ class Passing(TorchFunctionMode):
             layer = self.layers[layers[0]].layer if layers else None
             self._takers.setdefault(tag.source, (layer, normalizes))
         if layers and data:
-            self._takes(call, taken[-1] is owners[-1][0])
+            matrix = next((tensor for tensor, _ in reversed(owners) if tensor.ndim > 1), None)
+            self._takes(call, matrix, matrix is taken[-1])
         return call
 
     def _drops(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -139,8 +140,8 @@ class Passing(TorchFunctionMode):
         if isinstance(drop, (int, float)) and drop > 0:
             self.drops.append((float(drop), bool(training)))
 
-    def _takes(self, call: Call, parameter_last: bool) -> None:
-        """A function takes data and the parameters of some layers, the last of them last or not."""
+    def _takes(self, call: Call, matrix: Tensor | None, last: bool) -> None:
+        """A function takes data and the parameters of some layers, the matrix among them last or not."""
         call.joins = self._joins(call)
         if call.joins:
             return
@@ -152,12 +153,20 @@ class Passing(TorchFunctionMode):
             return
         first = self.seen[call.layers[0]]
         first.looked_up = "embedding" in call.name
-        first.turned = call.name in functions.RIGHT_PRODUCTS and parameter_last
+        first.turned = matrix is not None and self._is_turned(call, matrix, last)
         real = next((tensor for tensor in call.data if tensor.is_floating_point()), None)
         first.input = None if real is None else self._measure(real, -1, self._sample_axis(call.name, real))
         first.input_gradient = None
         if real is not None and real.requires_grad and not real.is_leaf:
             _when_it_comes(real, first, "input_gradient")
+
+    def _is_turned(self, call: Call, matrix: Tensor, last: bool) -> bool:
+        """Whether a layer's matrix is one of (inputs, units): it is if it stands right of the data, as it is stored."""
+        own = [item for item in self.layers[call.layers[0]].parameters.values() if item.ndim == matrix.ndim == 2]
+        right = last and call.name in functions.RIGHT_PRODUCTS
+        stored = any(item.shape == matrix.shape and item.stride() == matrix.stride() for item in own)
+        turned = any(item.T.shape == matrix.shape and item.T.stride() == matrix.stride() for item in own)
+        return right if stored or not turned else not right
 
     def _joins(self, call: Call) -> bool:
         """Whether a parameter is added to what a layer puts out: its bias."""
@@ -307,7 +316,7 @@ class Passing(TorchFunctionMode):
             if data and put:
                 with torch._C.DisableTorchFunction():
                     call = Call("", (index,), tuple(data), len(data), self._tags.get(data[0], Tag()), None, None)
-                    self._takes(call, False)
+                    self._takes(call, None, False)
                     tag = self._put(call, put[0])
                     for tensor in put:
                         self._tags[tensor] = tag

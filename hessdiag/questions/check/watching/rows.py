@@ -72,7 +72,7 @@ def identical_fraction(rows: Tensor) -> float:
     >>> identical_fraction(torch.tensor([[1.0, 2.0], [1.0, 3.0], [1.0, 2.0], [1.0, 2.0]]))
     0.5
     """
-    return 1 - len(torch.unique(keys(rows))) / len(rows) if len(rows) else 0.0
+    return (len(rows) - len(torch.unique(keys(rows)))) / len(rows) if len(rows) else 0.0
 
 
 def keys(rows: Tensor) -> Tensor:
