@@ -18,6 +18,15 @@ def deep(depth):
     return build(depth).double()
 
 
+def dead():
+    """Two layers of ReLU units of which those of the second are zero for every sample, with the batch and the loss."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 3))
+    nn.init.constant_(model[2].bias, -9.0)
+    x = torch.randn(96, 4)
+    return model, [(x, x[:, :3].argmax(1))], "ce"
+
+
 def squares(model, batch):
     """An objective that is no loss of outputs and targets."""
     return model(batch[0]).square().mean()

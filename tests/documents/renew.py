@@ -18,6 +18,8 @@ ALWAYS = ("--json", "--no-progress")
 
 # Name of a document -> the command line that wrote it.
 COMMANDS = {
+    "check": "check networks.py:dead --optimizer sgd --lr 0.1 --try",
+    "check-healthy": "check model.pt",
     "diag-share": "diag-share model.pt",
     "diag-share-one": "diag-share one.pt",
     "diag-share-rows": "diag-share model.pt --rows 20",

@@ -1,6 +1,7 @@
 """`hessdiag check MODEL`: why it will not train, and whether a cure helps."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,7 +65,8 @@ def command(
         if file is not None:
             _saved(found, file)
 
-    return answer_of_model(targets, measure, out, write)
+    asked = tuple(replace(target, request={**target.request, "broken_loss": True}) for target in targets)
+    return answer_of_model(asked, measure, out, write)
 
 
 def _saved(found: "Check", to: output.Destination) -> None:

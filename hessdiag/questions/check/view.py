@@ -10,6 +10,7 @@ from hessdiag.report.numbers import MISSING, counted, drawable, number, percent
 from hessdiag.report.view import Block, Fact, Lines, Series, Table, View, without_empty
 
 KEPT = ("layer", "kind", "signal", "varies", "gradient")  # columns of the layers that stay whatever is known
+MOST = 24  # layers in the table; of more, the first, the last, those with a cause, and every so many between
 OPTIONAL = ("units", "fan-in", "saturated", "gain", "update/weight")
 
 
@@ -152,6 +153,7 @@ def _layers(result: Check) -> Table | None:
     if not result.layers:
         return None
     names = shortened([layer.layer for layer in result.layers])
+    shown = _shown(result)
     rows = tuple(
         (
             name,
@@ -167,7 +169,8 @@ def _layers(result: Check) -> Table | None:
             number(layer.gradient_rms) if layer.reached else "none",
             number(layer.update_ratio),
         )
-        for name, layer in zip(names, result.layers, strict=True)
+        for index, (name, layer) in enumerate(zip(names, result.layers, strict=True))
+        if index in shown
     )
     columns = (
         "layer",
@@ -183,12 +186,23 @@ def _layers(result: Check) -> Table | None:
         "gradient",
         "update/weight",
     )
-    table = Table("Layers, as they are executed", columns, rows, text_columns=3, optional=OPTIONAL)
+    some = "" if len(rows) == len(names) else f"; {len(rows)} of {len(names)} are shown"
+    table = Table(f"Layers, as they are executed{some}", columns, rows, text_columns=3, optional=OPTIONAL)
     return without_empty(table, kept=KEPT)
 
 
+def _shown(result: Check) -> set[int]:
+    """Which layers are in the table."""
+    count = len(result.layers)
+    if count <= MOST:
+        return set(range(count))
+    named = {cause.layer for cause in result.causes} | {one.layer for cause in result.causes for one in cause.symptoms}
+    spread = {round(index * (count - 1) / (MOST - 1)) for index in range(MOST)}
+    return spread | {index for index, layer in enumerate(result.layers) if layer.layer in named}
+
+
 def _share(value: float | None) -> str:
-    return MISSING if value is None else percent(value, 2)
+    return percent(value, 2) if value else MISSING
 
 
 def _signals(result: Check) -> Lines | None:
