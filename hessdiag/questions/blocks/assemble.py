@@ -11,6 +11,7 @@ from hessdiag.fields import Interval, Matrix, Numbers
 from hessdiag.linalg.blocks import norm_matrix
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import estimates
+from hessdiag.questions.blocks.outputs import outputs_bend
 from hessdiag.questions.blocks.proof import indefinite
 from hessdiag.questions.blocks.result import IndefinitePair
 from hessdiag.questions.common.block_squares import Squares
@@ -76,7 +77,10 @@ def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bo
 
     norms = [Norms(written(blocks), written(whole)) for blocks, whole in found]
     own, rows = parts.diagonal(axis1=2, axis2=3), parts.sum(3)  # (samples, kinds, L)
-    inside, vanishes = (None, None) if rest is None else _inside(hessian, rest, float(found[0][1].value), rounding)
+    inside, vanishes = None, None
+    if rest is not None:
+        whole = float(found[0][1].value)
+        inside, vanishes = _inside(rest, whole), None if stopped else _vanishes(problem, hessian, rest, whole, rounding)
     return Assembled(
         exact=exact,
         norms=norms[0],
@@ -86,7 +90,7 @@ def assembled(problem: Problem, squares: Squares, precision: float, *, exact: bo
         between_layers=share(rows[:, 0] - own[:, 0], rows[:, 0]),
         residual_share=Estimated(None) if rest is None else share(rows[:, 2], rows[:, 1] + rows[:, 2]),
         residual_diagonal=None if inside is None else known(inside),
-        residual_diagonal_vanishes=None if stopped else vanishes,
+        residual_diagonal_vanishes=vanishes,
         indefinite_pair=indefinite(problem.executed_layers, hessian, rounding) if exact else None,
         eigenvalue_bounds=None if stopped else _bounds(problem, hessian, rest),
     )
@@ -122,14 +126,25 @@ def _norms(squares: Squares, kind: int) -> tuple[Average, Average]:
     return estimates.norms(samples, own_variance), whole
 
 
-def _inside(hessian: Floats, rest: Floats, norm: float, rounding: float) -> tuple[float, bool]:
-    """The norm of the residual's layer-diagonal blocks over |H|, and whether they are zero to rounding.
+def _inside(rest: Floats, norm: float) -> float:
+    """The norm of the residual's layer-diagonal blocks over |H|."""
+    return float(np.linalg.norm(rest.diagonal())) / norm if norm else math.nan
 
-    Beside the layer's own block: in deep networks these may all be tiny beside the whole.
+
+def _vanishes(problem: Problem, hessian: Floats, rest: Floats, norm: float, rounding: float) -> bool | None:
+    """Whether the residual's layer-diagonal blocks are zero to rounding; `None` where nothing tells.
+
+    Beside the layer's own block, for in deep networks these may all be tiny beside the whole. What is larger than its
+    rounding may yet be that of larger numbers which cancelled in the block (logits that are all alike, a layer that is a
+    hundred times too large): whether there is any curvature to be seen, the outputs say by themselves.
     """
     inside = rest.diagonal()
-    share = float(np.linalg.norm(inside)) / norm if norm else math.nan
-    return share, bool((inside <= rounding * hessian.diagonal()).all())
+    if (inside <= rounding * hessian.diagonal()).all():
+        return True
+    bend = outputs_bend(problem)
+    if bend is not None:
+        return not bend
+    return None if (inside <= rounding * norm).all() else False
 
 
 def _bounds(problem: Problem, hessian: Floats, rest: Floats | None) -> Interval:

@@ -20,6 +20,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import exact as blocks_exact
 from hessdiag.questions.blocks.assemble import Assembled, assembled, convex, plain
 from hessdiag.questions.blocks.masses import diagonal_masses, most_rows
+from hessdiag.questions.blocks.outputs import weight_gains
 from hessdiag.questions.blocks.proof import witnesses
 from hessdiag.questions.blocks.result import Blocks
 from hessdiag.questions.blocks.verdict import findings
@@ -268,6 +269,7 @@ def _result(problem: Problem, found: _Computed, split: _Split, proof: Certificat
         kinds=tuple(layer.kind for layer in layers),
         sizes=tuple(layer.size for layer in layers),
         depths=tuple(problem.depths),
+        weight_gains=weight_gains(problem),
         parameters=problem.n_parameters,
         frobenius=norms.blocks.value,
         frobenius_stderr=norms.blocks.stderr,

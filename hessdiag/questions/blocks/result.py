@@ -32,6 +32,8 @@ class Blocks(Measured):
         sizes: Their numbers of parameters.
         depths: How many layers that multiply by a matrix the data has passed with this one; `None` for those that are
             not on the longest way from the data to the loss (norms, scalars of the loss, shortcuts).
+        weight_gains: Root mean square of each layer's weights times the root of the number of its inputs; `None` for
+            layers that multiply by no matrix, and as a whole in older documents.
         parameters: N.
         frobenius: |H_lm|, (L, L), symmetric; with `frobenius_stderr` and `frobenius_interval` (lower ends, upper ends).
             So also below.
@@ -51,7 +53,7 @@ class Blocks(Measured):
         residual_share: |R|^2 / (|G|^2 + |R|^2).
         residual_diagonal: Norm of R's layer-diagonal blocks over |H|; zero to rounding where the output is piecewise
             linear in each layer's parameters.
-        residual_diagonal_vanishes: Whether it is.
+        residual_diagonal_vanishes: Whether it is; `None` where that could not be told.
         indefinite_pair: The pair of layers that proves negative curvature most clearly; `None` where none does, or if
             norms are estimates.
         negative_certificate: Whether negative curvature is proven: by that pair, or by the trace of a block.
@@ -69,6 +71,7 @@ class Blocks(Measured):
     kinds: tuple[str, ...]
     sizes: tuple[Count, ...]
     depths: tuple[Count | None, ...] = ()
+    weight_gains: Numbers | None = None
     parameters: Count
     frobenius: Matrix
     frobenius_stderr: Matrix | None
@@ -119,6 +122,7 @@ class Blocks(Measured):
             trace=self.trace,
             trace_stderr=self.trace_stderr,
             diagonal_mass=self.diagonal_mass,
+            weight_gains=self.weight_gains,
             diagonal_mass_stderr=self.diagonal_mass_stderr,
         )
         square(
