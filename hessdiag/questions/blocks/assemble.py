@@ -134,9 +134,9 @@ def _inside(rest: Floats, norm: float) -> float:
 def _vanishes(problem: Problem, hessian: Floats, rest: Floats, norm: float, rounding: float) -> bool | None:
     """Whether the residual's layer-diagonal blocks are zero to rounding; `None` where nothing tells.
 
-    Beside the layer's own block, for in deep networks these may all be tiny beside the whole. What is larger than its
-    rounding may yet be that of larger numbers which cancelled in the block (logits that are all alike, a layer that is a
-    hundred times too large): whether there is any curvature to be seen, the outputs say by themselves.
+    Beside the layer's own block, for in deep networks these may all be tiny beside the whole. What is larger than that
+    may yet be the rounding of numbers that cancelled in the block, as where logits are all alike or one layer is far
+    too large: whether there is any curvature to be seen, the outputs say by themselves.
     """
     inside = rest.diagonal()
     if (inside <= rounding * hessian.diagonal()).all():

@@ -12,6 +12,7 @@ from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
     checks_findings,
     data_findings,
+    faint_findings,
     most_severe_first,
     nothing_there,
     underflow_findings,
@@ -20,7 +21,13 @@ from hessdiag.questions.common.verdict import (
 MUCH = 0.5  # share of |H|^2 that decides between "most" and "some"
 LITTLE = 0.05
 ROUGH = 0.1  # relative standard error of |H| beyond which more probes are advised
-STEEP = 100.0  # factor between the first and the last layer's block that is worth a warning
+STEEP = 100.0  # factor between the first and the last layer's block that is worth a word
+# One that needs something done: a step that the sharpest block allows moves the flattest by a factor e along its own
+# curvature in 50,000 steps.
+UNEVEN = 1e5
+# Common initializations differ by factors up to 2.5 in gain (torch's own 0.58, He's 1.41), trained layers by a few.
+OUT_OF_SCALE = 10.0
+NO_FAULT = "a large block is no fault of its layer: it grows with the weights of the layers before and after it"
 REGULAR = 0.6  # share of the variance of log norms that a rate per layer must explain
 LEAST_LAYERS = 4
 
@@ -40,6 +47,7 @@ def findings(blocks: Blocks) -> list[Finding]:
         says = "The Hessian is exactly zero: no layer curves, alone or with another."
         because = "every block vanishes; a layer whose units are all dead does this"
         return [*found, nothing_there(says, because, blocks.point)]
+    found += faint_findings(blocks.norm, "its norm")
     found += _between(blocks)
     if blocks.residual_share is None:
         found.append(_no_split(blocks))
@@ -49,6 +57,7 @@ def findings(blocks: Blocks) -> list[Finding]:
         found += [_residual(blocks), *_within(blocks)]
     found += output_verdict.elsewhere_findings(blocks.loss_uses_parameters)
     found += _indefinite(blocks)
+    found += _out_of_scale(blocks)
     found += _dominant(blocks)
     found += _depth(blocks)
     found += _unreached(blocks)
@@ -88,7 +97,7 @@ def _between(blocks: Blocks) -> list[Finding]:
     if blocks.between_layers < MUCH:
         return [
             Finding(
-                "ok",
+                "note",
                 f"Layers curve mostly by themselves: {share} of the Hessian's squared norm lies between layers.",
                 because,
                 "layer-wise curvature methods have the larger part to work with",
@@ -111,14 +120,14 @@ def _residual(blocks: Blocks) -> Finding:
     if blocks.residual_share >= MUCH:
         nothing_negative = ", and no negative curvature" if blocks.loss_in_output == "convex" else ""
         return Finding(
-            "warn",
+            "note",
             f"Gauss-Newton is not the Hessian here: the residual holds {share} of the squared norms.",
             because,
             f"methods that use the whole Hessian; Gauss-Newton, Fisher and K-FAC see only the smaller part{nothing_negative}",
         )
     if blocks.residual_share < LITTLE:
         return Finding(
-            "ok",
+            "note",
             f"The Gauss-Newton matrix is nearly the Hessian: the residual holds {share} of the squared norms.",
             because,
             "Gauss-Newton, Fisher and K-FAC approximations start from the right matrix",
@@ -141,7 +150,7 @@ def _no_split(blocks: Blocks) -> Finding:
 
 
 def _within(blocks: Blocks) -> list[Finding]:
-    if blocks.residual_diagonal is None:
+    if blocks.residual_diagonal is None or blocks.residual_diagonal_vanishes is None:
         return []
     if blocks.residual_diagonal_vanishes and blocks.negative_certificate.bound is None:
         return []  # a self-check failed
@@ -152,7 +161,7 @@ def _within(blocks: Blocks) -> list[Finding]:
             if alone
             else "negative curvature can only come from between layers"
         )
-        vanish = f"the residual's layer-diagonal blocks are {number(blocks.residual_diagonal, 1)} of |H|, zero to rounding: the output is piecewise linear in each layer's parameters"
+        vanish = f"the residual's layer-diagonal blocks are {number(blocks.residual_diagonal, 1)} of |H|, zero to rounding, as where the output is piecewise linear in each layer's parameters"
         if blocks.loss_in_output != "convex":
             return [
                 Finding(
@@ -233,7 +242,34 @@ def _dominant(blocks: Blocks) -> list[Finding]:
             "note",
             f"Layer {blocks.names[top]} takes part in most: {percent(min(float(touched[top]) / blocks.norm**2, 1.0))} of the Hessian's squared norm.",
             f"it has {percent(blocks.sizes[top] / blocks.parameters)} of the parameters; the largest part is the {what}, with {percent(min(float(held[row, column]) / blocks.norm**2, 1.0))}",
-            "start there: a step size or preconditioner for that layer does most",
+            NO_FAULT,
+        )
+    ]
+
+
+def _out_of_scale(blocks: Blocks) -> list[Finding]:
+    """The one layer whose weights are much larger than all others', if its own block is the smallest.
+
+    A network of ReLUs is linear in the scale of each layer: what a layer multiplies by k enters the blocks of all others
+    squared, and its own not at all. So the layer at fault is the one that does not stand out by its block.
+    """
+    norms = np.diagonal(np.array(blocks.frobenius, dtype=float))
+    scaled = sorted(
+        (gain, place) for place, gain in enumerate(blocks.weight_gains or ()) if gain is not None and norms[place] > 0
+    )
+    if len(scaled) < 2:
+        return []
+    (next_gain, _), (gain, place) = scaled[-2:]
+    others = [float(norms[other]) for _, other in scaled[:-1]]
+    if not gain >= OUT_OF_SCALE * next_gain > 0 or norms[place] > min(others):
+        return []
+    span = number(others[0]) if len(others) == 1 else f"{number(min(others))} to {number(max(others))}"
+    return [
+        Finding(
+            "warn",
+            f"The weights of layer {blocks.names[place]} are {times(gain / next_gain)} as large as any other layer's: that is why the others' blocks are larger than its own.",
+            f"its gain (root mean square of the weights times the root of the inputs) is {number(gain)}, the next {number(next_gain)}; |H_ll| is {number(float(norms[place]))} there and {span} elsewhere",
+            f"divide its weights by {number(gain / next_gain, 2)}, or initialize it as the others; hessdiag check MODEL --try does so on a copy and trains both",
         )
     ]
 
@@ -262,12 +298,16 @@ def _depth(blocks: Blocks) -> list[Finding]:
         return []
     (_, first, early), (_, last, late) = norms[0], norms[-1]
     word = "grow" if rate > 0 else "shrink"
+    uneven = max(early, late) >= UNEVEN * min(early, late)
     return [
         Finding(
-            "warn",
+            "warn" if uneven else "note",
             f"Blocks within layers {word} with depth, by a factor of {number(math.exp(abs(rate)))} per layer.",
-            f"|H_ll| is {number(early)} at layer {first} and {number(late)} at layer {last}",
-            "step sizes per layer, or an optimizer that adapts them (Adam, trust region); hessdiag vanishing for what the initialization does with depth",
+            f"|H_ll| is {number(early)} at layer {first} and {number(late)} at layer {last}"
+            + ("; a step that the one allows hardly moves the other along its own curvature" if uneven else ""),
+            "an initialization or normalization that keeps signal and gradient alike in all layers; hessdiag check MODEL for which of them is lost, and where"
+            if uneven
+            else "step sizes per layer, or an optimizer that adapts them (Adam); hessdiag vanishing for what the initialization does with depth",
         )
     ]
 
@@ -278,10 +318,10 @@ def _unreached(blocks: Blocks) -> list[Finding]:
         return []
     return [
         Finding(
-            "note",
-            f"{len(silent)} of {counted(len(blocks.names), 'layer')} have no curvature at all: {', '.join(silent[:4])}{', ...' if len(silent) > 4 else ''}.",
+            "warn",
+            f"{len(silent)} of {counted(len(blocks.names), 'layer')} {'has' if len(silent) == 1 else 'have'} no curvature at all: {', '.join(silent[:4])}{', ...' if len(silent) > 4 else ''}.",
             "all their blocks vanish: the loss does not reach them, or every unit after them is dead",
-            "check that the model uses them; for dead units, wider layers or leaky ReLU",
+            "check that the model uses them; for dead units smaller biases or another initialization: hessdiag check MODEL names the layer that died",
         )
     ]
 

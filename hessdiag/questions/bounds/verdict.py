@@ -9,6 +9,7 @@ from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
     checks_findings,
     data_findings,
+    faint_findings,
     most_severe_first,
     zero_rows_findings,
 )
@@ -26,6 +27,7 @@ def findings(bounds: Bounds) -> list[Finding]:
         return [*found, *_stopped(bounds), *data_findings(bounds.problem)]
     found += _contradiction(bounds)
     found += _unconverged(bounds)
+    found += faint_findings(_reach(bounds), "the largest magnitude of a measured eigenvalue")
     found.append(_certificate(bounds))
     found += _tightness(bounds)
     found += _components(bounds)
@@ -33,6 +35,10 @@ def findings(bounds: Bounds) -> list[Finding]:
     found += zero_rows_findings(bounds.zero_rows, bounds.zero_rows, bounds.parameters)
     found += data_findings(bounds.problem)
     return found
+
+
+def _reach(bounds: Bounds) -> float | None:
+    return None if bounds.measured is None else max(map(abs, bounds.measured))
 
 
 def _stopped(bounds: Bounds) -> list[Finding]:
@@ -91,11 +97,12 @@ def _certificate(bounds: Bounds) -> Finding:
             CAN_USE_IT,
         )
     if "exclude" in proof.why:
+        definite = max(low for low, _ in bounds.intervals().values()) > 0
         return Finding(
-            "ok",
-            "The Hessian is certainly positive semidefinite here, up to rounding.",
+            "ok" if definite else "note",
+            f"The Hessian is certainly positive {'definite' if definite else 'semidefinite'} here, up to rounding.",
             proof.why,
-            "Newton steps are descent steps at this point",
+            f"Newton steps are descent steps at this point{'' if definite else '; flat directions need damping'}",
         )
     remedy = "see the failed self-check" if proof.bound is None else "hessdiag eigs --tol 1e-6"
     return Finding("note", "Negative curvature is neither proven nor excluded.", proof.why, remedy)
@@ -107,7 +114,12 @@ def _tightness(bounds: Bounds) -> list[Finding]:
     low, high = bounds.measured
     if low == high == 0:
         return [
-            Finding("bad", "The Hessian is zero, or as good as zero.", "both extremes vanish", "hessdiag vanishing")
+            Finding(
+                "bad",
+                "The Hessian is zero, or as good as zero.",
+                "both extremes vanish",
+                "hessdiag check MODEL, which says where signal or gradient ends, and why",
+            )
         ]
     span = high - low
     if span <= SLACK * max(abs(low), abs(high)):  # a multiple of the identity: no span to compare with
@@ -117,7 +129,7 @@ def _tightness(bounds: Bounds) -> list[Finding]:
     discs = widths["gershgorin"]
     most = "" if all(bounds.measured_converged or ()) else "at most "  # the eigenvalues may span more
     found = Finding(
-        "ok" if discs < LOOSE else "note",
+        "note",
         f"Gershgorin's discs span {most}{times(discs)} what the eigenvalues do.",
         f"the tightest bound is that of {NAMES[best]}: {most}{times(widths[best])} the measured span",
         "take Gershgorin's radii as they are: the matrix is near diagonal"

@@ -15,6 +15,9 @@ P = ParamSpec("P")
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
 CAN_USE_IT = "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG"
 REVIVAL = "drop constant inputs; for dead units, wider layers or leaky ReLU"
+FAINT = (
+    1e-10  # curvature along which gradient steps, even at a learning rate of 1,000, take 10 million to change anything
+)
 Z_ALLOWED = 4.0  # standard errors from exact theory
 # The smallest normal number over the relative rounding error: below, products lose digits to underflow.
 UNDERFLOW = {"float64": 2.0**-970, "float32": 2.0**-103, "bfloat16": 2.0**-119, "float16": 2.0**-4}
@@ -74,14 +77,32 @@ def checks_findings(
 def nothing_there(says: str, because: str, point: Point | None) -> Finding:
     """What a matrix that vanishes means; but at a kink it vanishes on one side only, for all that is known."""
     if point is None or point.beside is None:
-        remedy = "hessdiag vanishing at your depth and width; a wider layer, a larger gain or leaky ReLU"
-        return Finding("bad", says, because, remedy)
+        return Finding("bad", says, because, "hessdiag check MODEL, which says where signal or gradient ends, and why")
     return Finding(
         "warn",
         "On this piece beside the kink every product vanishes; on another side it need not.",
         "the parameters are at a kink, where curvature depends on the side",
         "measure at a point beside it: small random values instead of exact zeros",
     )
+
+
+def faint_findings(size: float | None, what: str) -> list[Finding]:
+    """Whether all curvature is so faint that nothing should be concluded from it.
+
+    Args:
+        size: Of the largest eigenvalue's magnitude, or something as large.
+        what: The name of that.
+    """
+    if size is None or not 0 < size < FAINT:
+        return []
+    return [
+        Finding(
+            "warn",
+            f"The Hessian is as good as zero: {what} is {number(size)}.",
+            "no learning rate meets such curvature, and no step follows from it; a network whose loss is gone looks like this, and so does one whose signal or gradient is lost",
+            "hessdiag check MODEL, which tells the two apart",
+        )
+    ]
 
 
 def _differences(apart: float, tolerance: float) -> Finding:

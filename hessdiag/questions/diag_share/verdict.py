@@ -4,12 +4,13 @@ import math
 from dataclasses import replace
 
 from hessdiag.numbers import counted, number, percent, times
-from hessdiag.questions.common.result import Finding, Level
+from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
     REVIVAL,
     checks_findings,
     data_findings,
+    faint_findings,
     most_severe_first,
     nothing_there,
     underflow_findings,
@@ -37,6 +38,7 @@ def findings(share: DiagShare) -> list[Finding]:
         says = "The Hessian is exactly zero: second-order information is gone, and so is the gradient's way out."
         because = "every computed row vanishes; a layer whose units are all dead does this"
         return [*found, nothing_there(says, because, share.point)]
+    found += faint_findings(share.abs_sum, "the sum of all |H_ij|")
     found += _still_layers(share)
     found.append(_headline(share, share.diag_share))
     found += _negative_curvature(share)
@@ -75,7 +77,7 @@ def _still_layers(share: DiagShare) -> list[Finding]:
             "bad",
             f"{len(still)} of {counted(len(share.layers), 'layer')} {have} no curvature at all: the share is that of the rest.",
             f"every Hessian row is zero in {which}; a layer whose units are all dead also stills those before it; or the loss does not use its output",
-            "a larger gain, smaller biases, leaky ReLU; hessdiag forward MODEL shows where the signal ends",
+            "hessdiag check MODEL, which names the layer where the signal ends, and why",
         )
     ]
 
@@ -90,7 +92,7 @@ def _headline(share: DiagShare, value: float) -> Finding:
     if high < base.wigner:
         has = "has" if share.negative_certificate.certain else "very likely has"  # rows may be a sample
         return Finding(
-            "warn",
+            "note",
             f"The Hessian is hollow: its diagonal holds {percent(value)} of its absolute mass, less than a random symmetric matrix.",
             f"1/d = {percent(base.wigner)}; no positive semidefinite matrix falls below it, so this Hessian {has} negative eigenvalues",
             "methods that use negative curvature (trust region, Newton-CG); diagonal preconditioners see almost nothing here",
@@ -99,7 +101,7 @@ def _headline(share: DiagShare, value: float) -> Finding:
     against_ols = f"{times(value / base.ols_gaussian)} a Gaussian least-squares Hessian's {percent(base.ols_gaussian)} (n = {base.n:,}, d = {base.d:,})"
     if low > (1 + ALIKE) * base.ols_gaussian:
         return Finding(
-            "ok",
+            "note",
             f"The Hessian is more diagonal than random baselines: {percent(value)} of its absolute mass is on the diagonal.",
             f"{against_wigner}; {against_ols}",
             "diagonal preconditioning (Adam, RMSprop, ellipsoidal trust regions) has something to work with here",
@@ -149,13 +151,12 @@ def _blocks(share: DiagShare) -> Finding:
     error = f" (95 %: {percent(bounds[0])} to {percent(bounds[1])})" if bounds else ""
     if len(share.layers) == 1:
         return Finding("note", "There is one layer only: layer blocks are the whole Hessian.", "", "")
-    level: Level = "ok" if inside >= 0.5 else "note"
     return Finding(
-        level,
+        "note",
         f"Blocks within layers hold {percent(inside)} of the absolute mass{error}.",
         f"the rest, {percent(1 - inside)}, couples different layers and is invisible to K-FAC, Shampoo and layer-wise methods",
         "layer-wise curvature methods are well founded here"
-        if level == "ok"
+        if inside >= 0.5
         else "methods that see across layers: Newton-CG, trust region, L-BFGS",
     )
 

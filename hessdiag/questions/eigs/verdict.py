@@ -6,6 +6,7 @@ from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
     checks_findings,
     data_findings,
+    faint_findings,
     most_severe_first,
     nothing_there,
     zero_rows_findings,
@@ -29,8 +30,10 @@ def findings(eigs: Eigs) -> list[Finding]:
         says = "The Hessian is zero: there is no curvature to follow or to fear."
         because = "every eigenvalue vanishes; a network whose units are all dead does this"
         return [*found, nothing_there(says, because, eigs.point), *data_findings(eigs.problem)]
+    faint = faint_findings(max(map(abs, eigs.ritz_range)), "the largest magnitude of an eigenvalue")
+    found += faint
     found += _negative_curvature(eigs)
-    found += _sharpness(eigs)
+    found += [] if faint else _sharpness(eigs)  # the limit would be beyond any learning rate
     found += _gradient(eigs)
     found += _localization(eigs)
     found += _inertia(eigs)
@@ -66,13 +69,19 @@ def _negative_curvature(eigs: Eigs) -> list[Finding]:
     if proof.certain:
         return [_proven(eigs)]
     if eigs.inertia is not None and eigs.inertia.negative == 0 and proof.bound is not None:
-        definite, low = eigs.inertia.zero == 0, (eigs.ritz_range or (0.0,))[0]
+        zero, low = eigs.inertia.zero, (eigs.ritz_range or (0.0,))[0]
+        because = (
+            f"the whole spectrum was computed; the lowest is {number(low, 4)}, rounding is {number(eigs.rounding, 2)}"
+        )
+        if not zero:
+            says = "The Hessian is positive definite here: the loss curves up in every direction."
+            return [Finding("ok", says, because, "")]
         return [
             Finding(
-                "ok",
-                f"The Hessian is positive {'definite' if definite else 'semidefinite'} here: the loss curves up in every direction it feels.",
-                f"the whole spectrum was computed; the lowest is {number(low, 4)}, rounding is {number(eigs.rounding, 2)}",
-                "" if definite else "damping or weight decay for Newton-like steps, which divide by the zeros",
+                "note",
+                f"The Hessian is positive semidefinite here: the loss curves down nowhere, and {zero:,} of {eigs.parameters:,} eigenvalues are zero.",
+                because,
+                "damping or weight decay for Newton-like steps, which divide by the zeros; hessdiag blocks, for layers that do not curve at all",
             )
         ]
     if not eigs.lowest:

@@ -6,8 +6,10 @@ from hessdiag.numbers import counted, number, percent, times
 from hessdiag.questions.common import output_verdict
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
+    FAINT,
     checks_findings,
     data_findings,
+    faint_findings,
     most_severe_first,
     nothing_there,
     zero_rows_findings,
@@ -39,6 +41,7 @@ def findings(spectrum: Spectrum) -> list[Finding]:
         because = "all its products vanish; a layer whose units are all dead does this"
         return [*found, nothing_there(says, because, spectrum.point)]
     found += _ends(spectrum)
+    found += faint_findings(spectrum.frobenius, "its norm") if spectrum.operator == "hessian" else []
     found.append(_signs(spectrum))
     found += _resolution(spectrum)
     found += _outliers(spectrum)
@@ -133,7 +136,7 @@ def _hessian_signs(spectrum: Spectrum) -> Finding:
     depth = -low / high
     if depth >= 0.5 and not (spectrum.lowest_is_bound or spectrum.highest_is_bound):
         return Finding(
-            "warn",
+            "note",
             f"The Hessian curves down about as much as up: {share} of the eigenvalues are negative, down to {times(depth)} the largest.",
             because,
             "methods that follow negative curvature: hessdiag eigs for the directions; trust region, Newton-CG",
@@ -176,12 +179,12 @@ def _no_negative(spectrum: Spectrum, ends: str) -> Finding:
     """Convexity is a matter of all eigenvalues: random vectors do not prove it."""
     inertia = spectrum.inertia
     if inertia is not None and inertia.negative == 0 and spectrum.negative_certificate.bound is not None:
-        return Finding(
-            "ok",
-            "No negative eigenvalue was found: the loss is convex to second order here.",
-            f"all were computed; the smallest is {ends}, rounding {number(inertia.tolerance, 2)}",
-            "any second-order step is a descent step here; damp it for the flat directions",
-        )
+        because = f"all were computed; the smallest is {ends}, rounding {number(inertia.tolerance, 2)}"
+        if inertia.zero:
+            says = f"No eigenvalue is negative, and {inertia.zero:,} of {spectrum.parameters:,} are zero: the loss curves down nowhere."
+            return Finding("note", says, because, "damping for second-order steps, which divide by the zeros")
+        says = "No eigenvalue is negative or zero: the loss is strictly convex to second order here."
+        return Finding("ok", says, because, "any second-order step is a descent step here")
     return Finding(
         "note",
         "No negative eigenvalue is proven.",
@@ -230,7 +233,7 @@ def _outliers(spectrum: Spectrum) -> list[Finding]:
             f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
             f"{counted(len(known), 'extreme eigenvalue')} {'holds' if len(known) == 1 else 'hold'} {percent(min(held, 1.0))} of the squared norm; that radius is {number(radius, 4)}, about {number(high - radius, 4)}",
             f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(highest, 4)} = {number(2 / highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
-            if highest > 0
+            if highest >= FAINT
             else "methods of low rank (L-BFGS, Lanczos) capture these directions",
         )
     ]

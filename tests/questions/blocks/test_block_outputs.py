@@ -1,6 +1,7 @@
 """Where outputs bend and how weights scale, apart from the loss."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def _net(*layers, activation=nn.ReLU):
 
 
 def _mlp(*widths, activation=nn.ReLU):
-    return _net(*(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False)), activation=activation)
+    return _net(*(nn.Linear(a, b) for a, b in pairwise(widths)), activation=activation)
 
 
 def _problem(model, dtype=torch.float64, **options):
@@ -148,7 +149,9 @@ def test_outputs_are_asked_only_where_numbers_do_not_tell(monkeypatch):
 
 def test_gains_are_those_of_matrices_in_order_of_execution():
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(16, 3))
+    model = nn.Sequential(
+        nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.Flatten(), nn.Linear(16, 3)
+    )
     problem = _problem(model)
     conv, norm, linear = weight_gains(problem)
     assert conv == pytest.approx(math.sqrt(float(model[1].weight.detach().square().mean()) * 3))

@@ -27,7 +27,7 @@ def test_the_verdict_says_what_it_should():
     assert "nearly the Hessian" in _said(Problem(nn.Linear(2, 1).double(), data=[(_x(3, 2), _x(3, 1))], loss="mse"))
     tied = nn.ModuleDict({"used": nn.Linear(2, 1), "idle": nn.Linear(2, 1)}).double()
     tied.forward = lambda x: tied["used"](x)
-    assert "1 of 2 layers have no curvature at all: idle" in _said(
+    assert "1 of 2 layers has no curvature at all: idle" in _said(
         Problem(tied, data=[(_x(3, 2), _x(3, 1))], loss="mse")
     )
 
@@ -115,3 +115,64 @@ def test_depth_is_the_order_of_execution(gain, noticed):
     said = [finding.says for finding in found.findings if "with depth" in finding.says]
     assert len(said) == (noticed is not None)
     assert noticed is None or noticed in said[0]
+
+
+def _relu_network(scaled=None, factor=1.0, norm=False):
+    generator = torch.Generator().manual_seed(0)
+    layers = []
+    for index, (fan_in, fan_out) in enumerate([(8, 12), (12, 12), (12, 12), (12, 4)]):
+        layer = nn.Linear(fan_in, fan_out)
+        gain = (2 / fan_in) ** 0.5 * (factor if index == scaled else 1.0)
+        layer.weight.data = gain * torch.randn(fan_out, fan_in, generator=generator)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.BatchNorm1d(fan_out), nn.ReLU()] if norm else [layer, nn.ReLU()]
+    x = torch.randn(32, 8, generator=generator).double()
+    return Problem(nn.Sequential(*layers[:-1]).double(), data=[(x, torch.arange(32) % 4)], loss="ce", train_mode=norm)
+
+
+def _levels(found, words):
+    return [finding.level for finding in found.findings if words in finding.says]
+
+
+@pytest.mark.parametrize("scaled", range(4))
+def test_the_layer_out_of_scale_is_named_and_not_those_whose_blocks_it_makes_large(scaled):
+    problem = _relu_network(scaled, 100.0)
+    name = problem.executed_layers[scaled].name
+    found = blocks(problem)
+    own = np.diagonal(found.frobenius)
+    assert own.argmin() == scaled, "it is the one whose own block stays as it was"
+    said = next(finding for finding in found.findings if "as large as any other layer's" in finding.says)
+    assert said.level == "warn"
+    assert f"The weights of layer {name} are " in said.says
+    gains = [gain for gain in found.weight_gains if gain is not None]
+    ratio = gains[scaled] / max(gains[:scaled] + gains[scaled + 1 :])
+    assert 60 < ratio < 160  # two random matrices of a dozen rows
+    assert f"divide its weights by {ratio:.0f}" in said.remedy
+    assert not any("start there" in finding.remedy for finding in found.findings)
+
+
+def test_after_the_cure_that_is_named_nothing_is_left_of_it():
+    problem = _relu_network(1, 100.0)
+    with torch.no_grad():
+        problem.model[2].weight.div_(100.0)
+    assert not _levels(blocks(Problem(problem.model, data=problem.data, loss="ce")), "as large as any other")
+    assert not _levels(blocks(_relu_network(1, 5.0)), "as large as any other"), "a factor of 5 is nothing unusual"
+    assert not _levels(blocks(_relu_network(1, 0.01)), "as large as any other")
+
+
+def test_facts_about_a_healthy_network_are_no_warnings():
+    found = blocks(_relu_network())
+    assert _levels(found, "Gauss-Newton is not the Hessian here") == ["note"]
+    assert not {"warn", "bad"} & {finding.level for finding in found.findings}
+
+
+@pytest.mark.parametrize(("gain", "level"), [(0.5, "note"), (0.3, "warn")])
+def test_only_blocks_that_no_step_size_serves_are_a_warning(gain, level):
+    """|H_ll| changes by gain^-2 a layer: by 1,024 in all, or by 169,000."""
+    layers = [nn.Linear(4, 4, bias=False) for _ in range(6)]
+    for index, layer in enumerate(layers):
+        layer.weight.data = gain**index * torch.eye(4)
+    found = blocks(Problem(nn.Sequential(*layers).double(), data=[(_x(8, 4), _x(8, 4))], loss="mse"))
+    assert _levels(found, "with depth") == [level]
+    remedy = next(finding.remedy for finding in found.findings if "with depth" in finding.says)
+    assert ("Adam" in remedy) is (level == "note")
