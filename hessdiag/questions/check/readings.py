@@ -29,6 +29,7 @@ class LayerReading:
         normalized: Whether a normalization takes its output before anything else does: its scale then has no effect.
         fan_in: Inputs of one unit; `None` for what multiplies by no matrix.
         units: Outputs of one position.
+        rows: Positions, of all samples, at which it is computed in a call.
         input_rms: Root mean square of what goes in.
         input_variation: As `signal_variation`, of what goes in.
         output_rms: Root mean square of what it puts out, before the nonlinearity.
@@ -66,6 +67,7 @@ class LayerReading:
     normalized: bool = False
     fan_in: Count | None = None
     units: Count | None = None
+    rows: Count = 0
     input_rms: Number = None
     input_variation: Number = None
     output_rms: Number = None

@@ -61,6 +61,7 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
         normalized=seen.normed and not seen.exposed,
         fan_in=fan_in,
         units=seen.units,
+        rows=seen.rows,
         input_rms=known(taken.rms),
         input_variation=known(taken.variation),
         output_rms=known(put.rms),

@@ -238,6 +238,7 @@ class Passing(TorchFunctionMode):
         seen = self.seen[index]
         seen.output = seen.signal = self._measure(output, unit, axis)
         seen.units = output.shape[unit] if output.ndim else 1
+        seen.rows = output.numel() // max(seen.units, 1)
         seen.activation = seen.dead = seen.saturated = seen.output_gradient = None
         if output.requires_grad:
             _when_it_comes(output, seen, "output_gradient")

@@ -21,6 +21,7 @@ class Seen:
         exposed: Whether something else does.
         turned: Whether its matrix stands right of its input, (inputs, units).
         units: How many it puts out.
+        rows: At how many positions of all samples.
         joined: Lone parameters that belong to it: the bias that is added to what it puts out.
         looked_up: Whether its matrix is one of rows that are looked up.
         output_gradient: Root mean square of the gradient of the loss by its output.
@@ -38,6 +39,7 @@ class Seen:
     exposed: bool = False
     turned: bool = False
     units: int | None = None
+    rows: int = 0
     joined: tuple[int, ...] = ()
     looked_up: bool = False
     output_gradient: Tensor | None = None
