@@ -35,4 +35,4 @@ def affordable(seconds: float, of_a_step: float, most: int) -> int:
     >>> affordable(0.6, 0.001, 60), affordable(0.6, 0.03, 60)
     (60, 20)
     """
-    return min(most, int(seconds / of_a_step + 1e-9))
+    return most if of_a_step * most <= seconds else int(seconds / of_a_step + 1e-9)
