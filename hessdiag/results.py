@@ -12,6 +12,8 @@ _BESIDE = {  # what results hold of rooms below
     "Component": "hessdiag.linalg.component",
     "Inertia": "hessdiag.questions.common.inertia",
     "Kink": "hessdiag.curvature.point.result",
+    "OwnLayer": "hessdiag.questions.forward.own_result",
+    "OwnSignal": "hessdiag.questions.forward.own_result",
     "Point": "hessdiag.curvature.point.result",
 }
 _MODULES = ("hessdiag.questions.common.result", *(f"{asked.package}.result" for asked in QUESTIONS))

@@ -40,6 +40,8 @@ from hessdiag.questions.diag_share.result import LayerShare as LayerShare
 from hessdiag.questions.diag_share.result import ShareTheory as ShareTheory
 from hessdiag.questions.diag_share.result import Trend as Trend
 from hessdiag.questions.eigs.result import Eigenpair as Eigenpair
+from hessdiag.questions.forward.own_result import OwnLayer as OwnLayer
+from hessdiag.questions.forward.own_result import OwnSignal as OwnSignal
 from hessdiag.questions.forward.result import Achieved as Achieved
 from hessdiag.questions.forward.result import ForwardTheory as ForwardTheory
 from hessdiag.questions.forward.result import InitRatios as InitRatios
@@ -104,6 +106,8 @@ __all__ = [
     "Moment",
     "NormStatistics",
     "Outlier",
+    "OwnLayer",
+    "OwnSignal",
     "Plateau",
     "Point",
     "Provenance",

@@ -12,6 +12,7 @@ from hessdiag.questions.common.result import Provenance, Status, Subject
 from hessdiag.questions.common.verdict import Z_ALLOWED
 from hessdiag.questions.forward.asked import Asked
 from hessdiag.questions.forward.norms import Floats, ratio_statistics
+from hessdiag.questions.forward.own_result import OwnSignal
 from hessdiag.questions.forward.result import (
     Forward,
     ForwardTheory,
@@ -35,6 +36,8 @@ def init_ratios(
     width: int | None = None,
     names: Sequence[str] | None = None,
     exact: ExactLayers = NOTHING_EXACT,
+    variations: Floats | None = None,
+    in_float64: int = 0,
 ) -> InitRatios:
     """One initialization.
 
@@ -47,10 +50,18 @@ def init_ratios(
         width: Likewise.
         names: Of the layers of a user's model.
         exact: What theory says of them.
+        variations: Between samples, of a user's model, (networks, layers).
+        in_float64: How many networks of a user's model their own dtype did not hold.
     """
     depth = logs.shape[1]
     layers = tuple(
-        _layer(index, ratio_statistics(logs[:, index]), exact, None if names is None else names[index])
+        _layer(
+            index,
+            ratio_statistics(logs[:, index]),
+            exact,
+            None if names is None else names[index],
+            None if variations is None else _middle(variations[:, index]),
+        )
         for index in range(depth)
     )
     last = layers[-1]
@@ -69,10 +80,19 @@ def init_ratios(
         log_median_per_layer_stderr=last.log_median_stderr / depth,
         layers=layers,
         solution=solution,
+        in_float64=in_float64 or None,
     )
 
 
-def _layer(index: int, ratio: RatioStatistics, exact: ExactLayers, name: str | None) -> LayerRatio:
+def _middle(variations: Floats) -> float | None:
+    """The median of those that are known."""
+    known = variations[np.isfinite(variations)]
+    return float(np.median(known)) if len(known) else None
+
+
+def _layer(
+    index: int, ratio: RatioStatistics, exact: ExactLayers, name: str | None, variation: float | None
+) -> LayerRatio:
     log_median, log_rms, kurtosis, dead = (
         None if values is None else float(values[index])
         for values in (exact.log_medians, exact.log_rms, exact.kurtosis, exact.dead)
@@ -102,6 +122,7 @@ def _layer(index: int, ratio: RatioStatistics, exact: ExactLayers, name: str | N
         theory_kurtosis=kurtosis,
         theory_dead_fraction=dead,
         z=_standard_errors(ratio, log_median),
+        variation=variation,
     )
 
 
@@ -127,6 +148,7 @@ def assembled(
     interrupted: bool,
     resumed_pieces: int,
     theory: ForwardTheory | None = None,
+    own: OwnSignal | None = None,
 ) -> Forward:
     """The result with its verdict.
 
@@ -137,6 +159,7 @@ def assembled(
         interrupted: Whether an interrupt left out networks, initializations or gains.
         resumed_pieces: How many finished pieces of an earlier run were taken up.
         theory: What closed forms predict.
+        own: The model as it is.
     """
     checks: dict[str, Number] = {
         f"{entry.init}_median_z": worst.z for entry in entries if (worst := entry.worst) is not None
@@ -151,6 +174,7 @@ def assembled(
             checks=checks,
             thresholds=dict.fromkeys(checks, Z_ALLOWED),
             provenance=Provenance(resumed_pieces=resumed_pieces),
+            own=own,
             inits=tuple(entries),
             agreement=tuple(row for entry in entries for row in _agreement(entry)),
             asked_seeds=asked.seeds if interrupted else None,

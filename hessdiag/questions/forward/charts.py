@@ -33,7 +33,9 @@ def norms(inits: Sequence[InitRatios]) -> Lines:
     return _lines(
         series,
         inits,
-        title="Norm of the activations against depth",
+        title="Norm of the activations against depth"
+        if inits[0].width is not None
+        else "Experiment, fresh weights: norm of the activations against depth",
         caption=(
             "Bold lines are medians over networks, bands hold 90 % of them, dashed lines are root mean squares, and "
             "dash-dotted lines their exact values. A straight line is exponential decay or growth. Where root mean "

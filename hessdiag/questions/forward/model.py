@@ -2,9 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
+import torch
+
+from hessdiag.curvature.differences import copied
 from hessdiag.curvature.measurement import measurement
+from hessdiag.errors import HessdiagError
 from hessdiag.machine import processes
 from hessdiag.machine.cost import refuse_many
 from hessdiag.nets.initializers import Distribution
@@ -26,9 +31,10 @@ from hessdiag.questions.forward.asked import INITS, Asked
 from hessdiag.questions.forward.assemble import assembled, init_ratios
 from hessdiag.questions.forward.gain import COARSE, FINE, FIRST_SHARE, search_gain
 from hessdiag.questions.forward.layers import iterated_layer_gains
-from hessdiag.questions.forward.model_norms import model_log_ratios
+from hessdiag.questions.forward.model_norms import ModelRatios, model_log_ratios
 from hessdiag.questions.forward.model_weights import Gains, scaled, scales_of, weight_layers
 from hessdiag.questions.forward.norms import Floats, Stopped
+from hessdiag.questions.forward.own import own_signal
 from hessdiag.questions.forward.result import Forward, InitRatios, Solution, Target
 from hessdiag.questions.forward.solution import solution
 from hessdiag.questions.forward.solve import FRESH
@@ -45,6 +51,19 @@ class _Asked(Asked):
     problem: Problem
     layers: Mapping[str, WeightLayer]
 
+    @cached_property
+    def wider(self) -> Problem | None:
+        """The problem in float64, where its own dtype is narrower and a copy can be evaluated in it."""
+        if self.problem.dtype == torch.float64:
+            return None
+        try:
+            wide = copied(self.problem, torch.float64).problem
+            with torch.no_grad():
+                wide.evaluate(wide.data[0])
+        except (HessdiagError, RuntimeError, TypeError, NotImplementedError, MemoryError):
+            return None
+        return wide
+
 
 @recorded
 @measurement(less="--seeds 10")
@@ -60,11 +79,13 @@ def forward_model(
     resume: str | Path | None = None,
     progress: Progress | None = None,
 ) -> Forward:
-    """Measure the signal in every Linear and Conv layer of a network that is re-initialized over seeds.
+    """Measure the signal in every layer of a network as it is, and then re-initialized over seeds, as an experiment.
 
-    The ratio is that of root mean squares, over samples and entries: a layer's output (before its activation) over the
-    input of the layer that is called first. Biases of these layers are zero; all other parameters stay as they are.
-    There is no theory for a network of unknown form.
+    Of the network's own weights (`own`) it is measured how much of the signal differs between samples, and where that
+    ends. Of the fresh ones, the ratio of root mean squares, over samples and entries: a layer's output (before its
+    activation) over the input of the layer that is called first. Biases of these layers are zero; all other parameters
+    stay as they are. There is no theory for a network of unknown form. Fresh networks whose numbers the model's dtype
+    does not hold are computed in float64.
 
     Args:
         problem: Model and batches; the model itself is not changed.
@@ -102,7 +123,13 @@ def forward_model(
         per_layer=per_layer,
     )
     run = _plan(asked, resumable=resume is not None).begin(resume, progress)
-    entries, interrupted = until_interrupted(_entries(asked, run))
+    own = own_signal(problem)
+    try:
+        entries, interrupted = until_interrupted(_entries(asked, run))
+    except KeyboardInterrupt:
+        if processes.together():
+            raise
+        entries, interrupted = [], True
     everything = solve is None and [entry.seeds for entry in entries] == [seeds] * len(asked.inits)
     return assembled(
         asked,
@@ -110,6 +137,7 @@ def forward_model(
         problem=described(problem),
         interrupted=interrupted and not everything,
         resumed_pieces=run.pieces.taken,
+        own=own,
     )
 
 
@@ -129,7 +157,7 @@ def _plan(asked: _Asked, *, resumable: bool) -> Plan:
     return Plan(
         what=f"{asked.seeds:,} networks of {len(asked.layers)} layers under {', '.join(asked.inits)}",
         steps=steps,
-        settings=same | {"command": "forward MODEL"} | asked.settings,
+        settings=same | {"command": "forward MODEL", "measures": ["size", "variation"]} | asked.settings,
         device=problem.device,
         kept=(steps * len(asked.layers) * (8 + text), steps),
     )
@@ -141,18 +169,26 @@ def _entries(asked: _Asked, run: Run) -> Iterator[InitRatios]:
         networks = _Networks(asked, run, init)
         stopped = False
         try:
-            called, logs = networks.log_ratios([1.0])
+            found = networks.log_ratios([1.0])
         except Stopped as some:
-            called, logs, stopped = some.names, some.logs, True
-        found = None
+            found, stopped = ModelRatios(some.names, some.logs, some.variations), True
+        gains = None
         if asked.solve is not None and not stopped:
             try:
-                found = _solved(networks, asked.solve, called, logs[0])
+                gains = _solved(networks, asked.solve, found.names, found.logs[0])
             except KeyboardInterrupt:
                 if processes.together():
                     raise
                 stopped = True
-        yield init_ratios(init, networks.distribution, logs[0], found, names=called)
+        yield init_ratios(
+            init,
+            networks.distribution,
+            found.logs[0],
+            gains,
+            names=found.names,
+            variations=found.variations[0],
+            in_float64=networks.in_float64,
+        )
         if stopped:
             raise KeyboardInterrupt
 
@@ -170,12 +206,13 @@ class _Networks:
         self.asked, self._run = asked, run
         self.distribution = drawn_from(init, asked.distribution)
         self._scales = scales_of(init, asked.layers, asked.distribution)
+        self.in_float64 = 0
 
     def log_ratios(
-        self, gains: Sequence[Gains], count: int | None = None, *, fresh: bool = False
-    ) -> tuple[tuple[str, ...], Floats]:
+        self, gains: Sequence[Gains], count: int | None = None, *, fresh: bool = False, endless: bool = False
+    ) -> ModelRatios:
         """Of all networks, of the first few, or of others that were never seen; see `model_log_ratios`."""
-        return model_log_ratios(
+        found = model_log_ratios(
             self.asked.problem,
             self.asked.layers,
             [scaled(self._scales, gain) for gain in gains],
@@ -184,7 +221,11 @@ class _Networks:
             seed=self.asked.seed + FRESH * fresh,
             advance=self._run.meter.advance,
             pieces=self._run.pieces,
+            wider=lambda: self.asked.wider,
+            endless=endless,
         )
+        self.in_float64 = max(self.in_float64, found.in_float64)
+        return found
 
 
 def _solved(networks: _Networks, target: Target, called: Sequence[str], logs: Floats) -> Solution:
@@ -195,14 +236,14 @@ def _solved(networks: _Networks, target: Target, called: Sequence[str], logs: Fl
         return dict(zip(called, gains, strict=True)) if per_layer else gains[0]
 
     gains = (
-        iterated_layer_gains(target, logs, lambda gains: networks.log_ratios([by_layer(gains.tolist())])[1][0])
+        iterated_layer_gains(target, logs, lambda gains: networks.log_ratios([by_layer(gains.tolist())]).logs[0])
         if per_layer
         else search_gain(
             target,
             depth=len(called),
             seeds=networks.asked.seeds,
-            simulate=lambda gains, count: networks.log_ratios(gains, count)[1][:, :, -1],
+            simulate=lambda gains, count: networks.log_ratios(gains, count, endless=True).logs[:, :, -1],
         )
     )
-    fresh = networks.log_ratios([by_layer(gains.factors)], fresh=True)[1][0]
+    fresh = networks.log_ratios([by_layer(gains.factors)], fresh=True).logs[0]
     return solution(target, gains, fresh, names=called)

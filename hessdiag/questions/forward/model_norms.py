@@ -1,8 +1,9 @@
 """The signal in every layer of the user's own network, with fresh weights, many times."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -18,8 +19,29 @@ from hessdiag.nets.reinitialize import WeightLayer
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.runs.pieces import Arrays, Pieces, digest
+from hessdiag.questions.forward.gain import BEYOND
 from hessdiag.questions.forward.model_weights import Scales, placed, unit_weights
-from hessdiag.questions.forward.norms import Floats, gathered, interrupt_after
+from hessdiag.questions.forward.norms import MODERATE, Floats, gathered, interrupt_after
+from hessdiag.questions.forward.signals import Signal, tensor_of
+
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class ModelRatios:
+    """What was measured of networks with K sets of weights each.
+
+    Attributes:
+        names: Of the layers, in the order in which they are called.
+        logs: Of the ratios, (K, networks, layers); -inf where a layer's output is zero.
+        variations: How much outputs differ between samples, over their size, likewise; NaN where that is not known.
+        in_float64: How many networks were computed in float64, for their own dtype did not hold their numbers.
+    """
+
+    names: tuple[str, ...]
+    logs: Floats
+    variations: Floats
+    in_float64: int = 0
 
 
 def model_log_ratios(
@@ -32,7 +54,9 @@ def model_log_ratios(
     seed: int,
     advance: Callable[[int], None],
     pieces: Pieces | None = None,
-) -> tuple[tuple[str, ...], Floats]:
+    wider: Callable[[], Problem | None] = lambda: None,
+    endless: bool = False,
+) -> ModelRatios:
     """Log of the root mean square of each layer's output over that of the first layer's input.
 
     Args:
@@ -44,10 +68,8 @@ def model_log_ratios(
         seed: Of the weights.
         advance: Called with the number of forward passes over all batches that were done.
         pieces: Where finished networks are kept.
-
-    Returns:
-        Names of the layers in the order in which they are called, and an array (K, seeds, layers); -inf where a
-        layer's output is zero.
+        wider: Gives the same problem in float64, for networks whose numbers its own dtype does not hold.
+        endless: Whether an output that is not finite counts as one that is larger than any number.
 
     Raises:
         ComputeError: if an output is not finite, or no layer is called.
@@ -56,22 +78,40 @@ def model_log_ratios(
     kept = pieces or Pieces(None, {})
     factors = digest(np.array([[factors[name] for name in layers] for factors in scales]))
 
-    def networks() -> Iterator[Arrays | None]:
-        for network in range(seeds):
-            compute = partial(_network, problem, layers, scales, kind, (seed, network), squares)
-            own = processes.is_own(network)
-            yield kept.get(f"{kind or 'orthogonal'}-{factors}-{seed}-{network}", compute) if own else None
-            advance(len(scales))
+    def measure(problem: Problem, numbers: Iterable[int], suffix: str = "") -> tuple[list[Arrays], bool]:
+        own = {name: problem.model.get_submodule(name) for name in layers}
 
-    with torch.no_grad(), problem.evaluation(), _measured(layers) as squares:
-        parts, stopped = gathered(networks(), problem.device)
-    names, logs = _joined(parts)
+        def networks() -> Iterator[Arrays | None]:
+            for network in numbers:
+                compute = partial(_network, problem, own, scales, kind, (seed, network), signals)
+                mine = processes.is_own(network)
+                name = f"{kind or 'orthogonal'}-{factors}-{seed}-{network}{suffix}"
+                yield kept.get(name, compute) if mine else None
+                advance(0 if suffix else len(scales))
+
+        with evaluation(problem), _measured(own) as signals:
+            return gathered(networks(), problem.device)
+
+    parts, stopped = measure(problem, range(seeds))
+    beyond = [] if stopped else [network for network, part in enumerate(parts) if _is_beyond(part)]
+    wide = wider() if beyond else None
+    if wide is not None:
+        again, stopped = measure(wide, beyond, "-float64")
+        done = dict(zip(beyond, again, strict=False))  # an interrupt leaves out the last ones
+        left = set(beyond) - set(done)
+        parts = [done.get(network, part) for network, part in enumerate(parts) if network not in left]
+    found = _joined(parts, len(beyond) if wide is not None else 0, endless=endless)
     if stopped:
-        raise interrupt_after(logs, names)
-    return names, logs
+        raise interrupt_after(found.logs, found.names, found.variations)
+    return found
 
 
-def _joined(found: Sequence[Arrays]) -> tuple[tuple[str, ...], Floats]:
+def _is_beyond(part: Arrays) -> bool:
+    """Whether a network has numbers that float32 holds badly or not at all."""
+    return not bool((np.abs(part["logs"]) < MODERATE).all())
+
+
+def _joined(found: Sequence[Arrays], in_float64: int, *, endless: bool) -> ModelRatios:
     """Names of the layers, and logs of all networks.
 
     Raises:
@@ -80,31 +120,52 @@ def _joined(found: Sequence[Arrays]) -> tuple[tuple[str, ...], Floats]:
     names = tuple(found[-1]["names"].tolist())
     if not names:
         raise ComputeError("none of the model's Linear and Conv layers is called.", "a model that calls its layers")
-    values = np.stack([network["logs"] for network in found], axis=1)
-    if np.isnan(values).any() or np.isposinf(values).any():
-        raise ComputeError("a layer's output is not finite with new weights.", "--dtype float64, or a smaller --init")
-    return names, values
+    logs, variations = (np.stack([network[what] for network in found], axis=1) for what in ("logs", "variations"))
+    if endless:
+        logs = np.nan_to_num(logs, nan=BEYOND, posinf=BEYOND, neginf=-math.inf)
+    elif np.isnan(logs).any() or np.isposinf(logs).any():
+        remedy = "a smaller --init" if in_float64 else "--dtype float64, or a smaller --init"
+        raise ComputeError("a layer's output is not finite with new weights.", remedy)
+    return ModelRatios(names, logs, variations, in_float64)
 
 
 def _network(
     problem: Problem,
-    layers: Mapping[str, WeightLayer],
+    layers: Mapping[str, Any],
     scales: Sequence[Scales],
     kind: Distribution | None,
     number: tuple[int, int],
-    squares: dict[str, tuple[float, int]],
+    seen: "_Seen",
 ) -> Arrays:
-    """One network, given by seed and number: names of the layers as they are called, and logs (K, layers)."""
+    """One network, given by seed and number: names of the layers as called, logs and variations (K, layers)."""
     unit = unit_weights(layers, kind, *number)
-    logs = []
+    logs, variations = [], []
     for factors in scales:
-        squares.clear()
+        seen.layers.clear()
+        seen.taken = Signal()
         weights = placed(layers, unit, factors)
         for batch in problem.data:
-            _call(problem, weights, batch)
-        names = [name for name in squares if name]
-        logs.append([_log_ratio(squares[name], squares[""]) for name in names])
-    return {"names": np.array(names, dtype=np.str_), "logs": np.array(logs)}
+            seen.begin(batches.samples(batch))
+            called(problem, weights, batch)
+        logs.append([_log_ratio(signal, seen.taken) for signal in seen.layers.values()])
+        known = [signal.variation for signal in seen.layers.values()]
+        variations.append([math.nan if value is None else value for value in known])
+    names = np.array(list(seen.layers), dtype=np.str_)
+    return {"names": names, "logs": np.array(logs), "variations": np.array(variations)}
+
+
+@contextmanager
+def evaluation(problem: Problem) -> Iterator[None]:
+    """An evaluation in which BatchNorm normalizes by the batch where the model came so: other statistics mean nothing.
+
+    A batch of one sample has no statistics, and keeps the running ones.
+    """
+    came = [module for module in problem.model.modules() if isinstance(module, BatchNorm) and module.training]
+    with torch.no_grad(), problem.evaluation():
+        if all(batches.samples(batch) > 1 for batch in problem.data):
+            for module in came:
+                module.training = True  # which the evaluation undoes
+        yield
 
 
 class _Objective(nn.Module):
@@ -118,7 +179,7 @@ class _Objective(nn.Module):
         return self._objective(self.model, batch)
 
 
-def _call(problem: Problem, weights: dict[str, Tensor], batch: Any) -> None:
+def called(problem: Problem, weights: dict[str, Tensor], batch: Any) -> None:
     """One forward pass with these weights."""
     inputs = batch
     if problem.loss != "output":  # a model that returns its own loss takes the targets, too
@@ -134,39 +195,46 @@ def _call(problem: Problem, weights: dict[str, Tensor], batch: Any) -> None:
     functional_call(problem.model, weights, *batches.arguments(problem.model, inputs))
 
 
-@contextmanager
-def _measured(layers: Mapping[str, WeightLayer]) -> Iterator[dict[str, tuple[float, int]]]:
-    """Sums of squares and counts of each layer's outputs, and under "" those of the input of the one called first."""
-    squares: dict[str, tuple[float, int]] = {}
+@dataclass
+class _Seen:
+    """Each layer's outputs, in the order of the calls, and the input of the layer that is called first."""
 
-    def add(name: str, signal: Tensor) -> None:
-        total, count = squares.get(name, (0.0, 0))
-        for part in signal.unbind() if signal.is_nested else (signal,):
-            total, count = total + float(part.double().square().sum()), count + part.numel()
-        squares[name] = (total, count)
+    layers: dict[str, Signal] = field(default_factory=dict)
+    taken: Signal = field(default_factory=Signal)
+    samples: int = 1
+    calls: dict[str, int] = field(default_factory=dict)
+
+    def begin(self, samples: int) -> None:
+        """The next batch."""
+        self.samples = samples
+        self.calls.clear()
+
+
+@contextmanager
+def _measured(layers: Mapping[str, nn.Module]) -> Iterator[_Seen]:
+    seen = _Seen()
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
         def measure(_: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-            if name == next((key for key in squares if key), name):
-                add("", inputs[0])
-            add(name, output)
+            call = seen.calls[name] = seen.calls.get(name, -1) + 1
+            if name == next(iter(seen.layers), name) and (taken := tensor_of(inputs[0])) is not None:
+                seen.taken.add(taken, seen.samples, call)
+            if (given := tensor_of(output)) is not None:
+                seen.layers.setdefault(name, Signal()).add(given, seen.samples, call)
 
         return measure
 
     handles = [layer.register_forward_hook(hook(name)) for name, layer in layers.items()]
     try:
-        yield squares
+        yield seen
     finally:
         for handle in handles:
             handle.remove()
 
 
-def _log_ratio(output: tuple[float, int], reference: tuple[float, int]) -> float:
-    (total, count), (input_total, input_count) = output, reference
-    if not input_total > 0:
+def _log_ratio(output: Signal, taken: Signal) -> float:
+    if not taken.total > 0:
         raise ComputeError(
             "the input of the first layer is zero: there is no signal to follow.", "--data with a signal"
         )
-    if not total > 0:
-        return -math.inf if total == 0 else math.nan
-    return 0.5 * (math.log(total / count) - math.log(input_total / input_count))
+    return output.log_rms - taken.log_rms

@@ -28,6 +28,8 @@ PACE_LAYERS = 3  # of the first networks, by which is measured how long they tak
 MODERATE = 69.0
 UNIT_INITS: dict[Distribution | None, str] = {"normal": "lecun_normal", "uniform": "lecun_variance", None: "orthogonal"}
 
+NO_VARIATIONS: Floats = np.empty((0, 0, 0))
+
 
 class Stopped(KeyboardInterrupt):
     """An interrupt after some networks, which are a sample as good as any of their size.
@@ -35,11 +37,12 @@ class Stopped(KeyboardInterrupt):
     Args:
         logs: Of those that were finished, two or more, (K, networks, layers).
         names: Of the layers, where these have names.
+        variations: Between samples, likewise, where these were measured.
     """
 
-    def __init__(self, logs: Floats, names: tuple[str, ...] = ()) -> None:
+    def __init__(self, logs: Floats, names: tuple[str, ...] = (), variations: Floats = NO_VARIATIONS) -> None:
         super().__init__()
-        self.logs, self.names = logs, names
+        self.logs, self.names, self.variations = logs, names, variations
 
 
 @dataclass(frozen=True)
@@ -183,9 +186,9 @@ def gathered(parts: Iterable[Arrays | None], device: torch.device) -> tuple[list
     return processes.merged(own, device), False
 
 
-def interrupt_after(logs: Floats, names: tuple[str, ...] = ()) -> KeyboardInterrupt:
+def interrupt_after(logs: Floats, names: tuple[str, ...] = (), variations: Floats = NO_VARIATIONS) -> KeyboardInterrupt:
     """What to raise: an interrupt with the networks that it left, (K, networks, layers), where there are two."""
-    return Stopped(logs, names) if logs.shape[1] > 1 else KeyboardInterrupt()
+    return Stopped(logs, names, variations) if logs.shape[1] > 1 else KeyboardInterrupt()
 
 
 def _finite(chunks: list[Floats]) -> Floats:

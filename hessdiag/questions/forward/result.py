@@ -10,6 +10,7 @@ from hessdiag.fields import Count, NonEmpty, Number, Real, ascending, same_lengt
 from hessdiag.questions.common.ensembles.agreement import LogMedianAgreement
 from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.result import OPTIONAL, Result
+from hessdiag.questions.forward.own_result import OwnSignal
 
 Target = Literal["median", "rms"]
 Place = Annotated[int, Meta(ge=1, le=2**31)]  # of a layer
@@ -84,6 +85,7 @@ class LayerRatio(RatioStatistics, Layer):
         theory_kurtosis: Exact `E r^4 / (E r^2)^2`; `None` likewise.
         theory_dead_fraction: Exact probability that a network is dead by this layer; `None` likewise.
         z: Standard errors between the measured log-median and the exact one; `None` where too few networks tell.
+        variation: Of a user's model: how much outputs differ between samples, over their size; median over networks.
     """
 
     theory_median: Number
@@ -93,6 +95,7 @@ class LayerRatio(RatioStatistics, Layer):
     theory_kurtosis: Number = None
     theory_dead_fraction: Number = None
     z: Number
+    variation: Number = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,6 +187,7 @@ class InitRatios:
         median: Of the last layer's ratio, and below its standard error, root mean square, and the rate of its log.
         solution: The gain that was solved for; `None` where none was.
         layers: All layers, the last one last.
+        in_float64: How many networks of a user's model were computed in float64, for their dtype did not hold them.
     """
 
     init: str
@@ -200,6 +204,7 @@ class InitRatios:
     log_median_per_layer_stderr: Real
     layers: NonEmpty[LayerRatio]
     solution: Solution | None = None
+    in_float64: Count | None = field(default=None, metadata=OPTIONAL)
 
     def __post_init__(self) -> None:
         """Layers ascend, gains are those of the layers, and a model's layers have names."""
@@ -252,12 +257,13 @@ class ForwardTheory:
 
 @dataclass(frozen=True, kw_only=True)
 class Forward(Result):
-    """Forward norms under several initializations.
+    """What becomes of a signal: in a user's model as it is, and in random networks under several initializations.
 
     The checks are, for each initialization, the largest deviation of a log-median from its exact value, in standard
     errors. A gain that was tried on too few networks makes it "inexact".
 
     Attributes:
+        own: The user's model with its own weights; `None` of networks that are made up.
         inits: What was measured of each, in the order asked for; after an interrupt, of those that it left.
         agreement: The medians that theory knows, beside it.
         asked_seeds: Networks that were asked for, where an interrupt left out some of them, or a gain.
@@ -268,6 +274,7 @@ class Forward(Result):
     command: ClassVar[str] = "forward"
 
     theory: ForwardTheory | None = None
+    own: OwnSignal | None = field(default=None, metadata=OPTIONAL)
     inits: tuple[InitRatios, ...]  # none after an interrupt before two networks
     agreement: tuple[LayerAgreement, ...]
     asked_seeds: Count | None = field(default=None, metadata=OPTIONAL)

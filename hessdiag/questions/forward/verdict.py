@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hessdiag.numbers import counted, deviation, factor, number, of_log, percent, times_of_log
 from hessdiag.questions.common.ensembles.prediction import Theory
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import Z_ALLOWED, agreement_findings, interrupted_early, most_severe_first
+from hessdiag.questions.forward.own_verdict import own_findings
 from hessdiag.questions.forward.result import Achieved, Forward, InitRatios, LayerGain, Solution
 
 GONE = math.log(1e2)  # a typical network's signal that changed by more is lost or exploded
@@ -18,7 +20,9 @@ KEPT = {"median": "a typical network keeps its norm", "rms": "the mean square is
 
 @most_severe_first
 def findings(measured: Forward) -> list[Finding]:
-    """The verdict, one sentence for each initialization first."""
+    """The verdict: on a model as it is; on networks that are made up, one sentence for each initialization first."""
+    if measured.own is not None:
+        return [*own_findings(measured), *_experiment(measured)]
     if not measured.inits:
         return [interrupted_early()]
     theory = measured.theory.inits if measured.theory else {}
@@ -29,6 +33,18 @@ def findings(measured: Forward) -> list[Finding]:
         found += [*_typical_against_mean(entry), *_dead(entry), *_underflow(entry)]
     found += _stopped(measured)
     return found + agreement_findings(measured.agreement, lambda row: f"{row.init}, layer {row.layer}")
+
+
+def _experiment(measured: Forward) -> list[Finding]:
+    """What fresh weights of a model say: gains that were asked for. The rest is in the tables, and no verdict on it."""
+    solved = [finding for entry in measured.inits for finding in _solution(entry)]
+    named = [
+        replace(finding, level="note" if finding.level == "ok" else finding.level, says=f"Experiment, {finding.says}")
+        for finding in solved
+    ]
+    early = "no fresh network was measured; the model as it is was"
+    left = _stopped(measured) if measured.inits else [replace(interrupted_early(), says=f"Interrupted: {early}.")]
+    return named + (left if measured.interrupted else [])
 
 
 def _stopped(measured: Forward) -> list[Finding]:

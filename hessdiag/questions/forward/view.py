@@ -6,7 +6,7 @@ from typing import TypeVar
 from hessdiag.questions.common.ensembles.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.common.view import computed, subject
-from hessdiag.questions.forward import charts
+from hessdiag.questions.forward import charts, own_view
 from hessdiag.questions.forward.result import Forward, InitRatios, LayerAgreement, LayerGain, LayerRatio
 from hessdiag.report.names import Name
 from hessdiag.report.numbers import MISSING, counted, deviation, interval, number, percent, ratio, with_error
@@ -22,14 +22,18 @@ RARE = 1e-6  # a share of networks below which no run is expected to meet one
 
 def view(result: Forward) -> View:
     """Lay out a result of `forward`."""
-    inits = result.inits
+    inits, own = result.inits, result.own
     groups = [inits[start : start + IN_ONE_CHART] for start in range(0, len(inits), IN_ONE_CHART)]
     return View(
         question=QUESTION,
         subject=_subject(result),
-        headline=_headline(inits),
-        facts=tuple(_facts(inits, result.agreement)),
+        headline=(None if own is None else own_view.headline(own)) or _headline(inits),
+        facts=(
+            *(() if own is None else own_view.facts(own)),
+            *_facts(inits, result.agreement, experiment=own is not None),
+        ),
         blocks=(
+            *(() if own is None else own_view.blocks(own)),
             *_solutions(inits),
             *(block for group in groups for block in _layer_gains(group)),
             *(charts.norms(group) for group in groups),
@@ -50,8 +54,11 @@ def _subject(result: Forward) -> tuple[tuple[str, str], ...]:
     if isinstance(problem, ModelSubject):
         return (
             *subject(problem),
-            ("inits", named),
-            ("averaged over", f"{counted(first.seeds, 'network')} for each; biases zero, all else as it was"),
+            (
+                "experiment",
+                f"{counted(first.seeds, 'network')} with fresh weights for each of {named}; "
+                f"biases zero, all else as it was{_in_float64(inits)}",
+            ),
             (
                 "norm",
                 "root mean square of a layer's output, before its activation, over that of the first layer's input",
@@ -63,6 +70,13 @@ def _subject(result: Forward) -> tuple[tuple[str, str], ...]:
         ("averaged over", f"{counted(first.seeds, 'network')} for each, inputs uniform on the unit sphere"),
         computed(problem),
     )
+
+
+def _in_float64(inits: Sequence[InitRatios]) -> str:
+    """Where the model's own numbers were too narrow."""
+    many = {init.init: init.in_float64 for init in inits if init.in_float64}
+    said = " and ".join(f"{count:,} under {init}" for init, count in many.items())
+    return f"; computed in float64, for the model's dtype does not hold their numbers: {said}" if many else ""
 
 
 def _headline(inits: Sequence[InitRatios]) -> tuple[str, str]:
@@ -82,7 +96,7 @@ def _headline(inits: Sequence[InitRatios]) -> tuple[str, str]:
     )
 
 
-def _facts(inits: Sequence[InitRatios], agreement: Sequence[LayerAgreement]) -> Iterator[Fact]:
+def _facts(inits: Sequence[InitRatios], agreement: Sequence[LayerAgreement], *, experiment: bool) -> Iterator[Fact]:
     for init in inits:
         last = init.last
         exact = f", {number(last.theory_median, 4)} in theory" if last.theory_median is not None else ""
@@ -91,7 +105,7 @@ def _facts(inits: Sequence[InitRatios], agreement: Sequence[LayerAgreement]) -> 
         where = last.name or f"layer {number(init.depth)}"
         meaning = f"median at {where}{exact}; root mean square over median {ratio(rms, median)}"
         value = with_error(init.median, init.median_stderr, 3) if last.live else "all dead"
-        yield Fact(init.init, value, meaning)
+        yield Fact(f"fresh {init.init}" if experiment else init.init, value, meaning)
     yield from agreement_fact(agreement, "of a log-median with its exact value")
     dead = max((init.last.dead_fraction or 0.0 for init in inits), default=0.0)
     if dead:
@@ -103,6 +117,11 @@ def _facts(inits: Sequence[InitRatios], agreement: Sequence[LayerAgreement]) -> 
 def _may_die(layer: LayerRatio) -> bool:
     """Whether dead networks are to be expected in some run."""
     return layer.theory_dead_fraction is not None and layer.theory_dead_fraction >= RARE
+
+
+def _of(init: InitRatios) -> str:
+    """Of which networks a table is: of a user's model they are an experiment."""
+    return init.init if init.width is not None else f"Experiment, {init.init}"
 
 
 def _table(init: InitRatios) -> Table:
@@ -117,18 +136,19 @@ def _table(init: InitRatios) -> Table:
             number(layer.theory_rms, 4),
             percent(layer.dead_fraction),
             percent(layer.theory_dead_fraction) if _may_die(layer) else MISSING,
+            number(layer.variation, 2),
         )
         for name, layer in _named(init, init.layers)
     )
-    columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead", "exact dead")
+    columns = ("layer", "median", "exact", "5 % to 95 %", "mean", "rms", "exact rms", "dead", "exact dead", "differs")
     table = Table(
-        f"{init.init}: norm over the input's",
+        f"{_of(init)}: norm over the input's",
         columns,
         rows,
         text_columns=_text_columns(init),
         optional=("exact dead", "dead", "5 % to 95 %", "mean"),
     )
-    return without_empty(table, set(columns) - {"exact", "exact rms", "exact dead"})
+    return without_empty(table, set(columns) - {"exact", "exact rms", "exact dead", "differs"})
 
 
 def _solutions(inits: Sequence[InitRatios]) -> Iterator[Table]:
@@ -174,7 +194,7 @@ def _layer_gains(inits: Sequence[InitRatios]) -> Iterator[Lines | Table]:
             for name, layer in _named(init, init.solution.layers)
         )
         columns = ("layer", "scale weights by", "on fresh networks", "z")
-        yield Table(f"{init.init}: gain of each layer", columns, rows, text_columns=_text_columns(init))
+        yield Table(f"{_of(init)}: gain of each layer", columns, rows, text_columns=_text_columns(init))
 
 
 def _named(init: InitRatios, layers: Sequence[L]) -> list[tuple[Name | None, L]]:

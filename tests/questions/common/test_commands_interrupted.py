@@ -56,7 +56,7 @@ def test_an_interrupted_command_says_how_it_goes_on(hessdiag, net, monkeypatch, 
         (["vanishing", "--depth", 4, "--width", 6, "--seeds", 9], "questions.vanishing.norms._gradients"),
         (["vanishing", "net.py:build(depth={depth})", "--depth", 2], "questions.vanishing.models.measure"),
         (["forward", "--depth", 4, "--width", 6, "--seeds", 9], "questions.forward.norms._chunk"),
-        (["forward", "net.py:build(depth=3)", "--seeds", 6], "questions.forward.model_norms._network"),
+        (["forward", "net.py:build(depth=3)", "--seeds", 6], "questions.forward.model.own_signal"),
         (["blocks", "net.py:build(depth=3)"], "questions.blocks.exact._squares"),
     ],
 )

@@ -34,7 +34,8 @@ def test_ratios_are_those_of_a_copy_with_these_weights(init):
     layers = weight_layers(model)
     kind = {"xavier_uniform": "uniform", "he_normal": "normal", "orthogonal": None}[init]
     scales = scales_of(init, layers, None)
-    names, logs = model_log_ratios(problem, layers, [scales], kind, seeds=2, seed=3, advance=lambda count: None)
+    found = model_log_ratios(problem, layers, [scales], kind, seeds=2, seed=3, advance=lambda count: None)
+    names, logs = found.names, found.logs
     assert names == ("conv1", "conv2", "fc1", "fc2", "fc3")
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     for network in range(2):
@@ -163,9 +164,10 @@ def test_an_encoder_with_padding_is_measured_layer_by_layer():
     tokens = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]])
     problem = Problem(model, data=[(tokens, torch.tensor([0, 1]))], loss="ce")
     layers = weight_layers(model)
-    names, logs = model_log_ratios(
+    found = model_log_ratios(
         problem, layers, [scales_of("he_normal", layers, None)], "normal", seeds=2, seed=0, advance=lambda count: None
     )
+    names, logs = found.names, found.logs
     assert torch.backends.mha.get_fastpath_enabled()
     twin, sizes = copy.deepcopy(model), {}
     for module in twin.modules():
