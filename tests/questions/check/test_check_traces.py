@@ -11,6 +11,8 @@ from torch.nn import functional as F  # noqa: N812
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watching.owned import owned
+from tests.architectures.table import CASES
 
 F64 = torch.float64
 
@@ -58,6 +60,29 @@ class TestTraces:
         model = network().train()
         dropped = check(model, BATCH).layers[-1].input_rms
         assert check(model.eval(), BATCH).layers[-1].input_rms != dropped
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", [name for name in CASES if "tiny" not in name])
+def test_no_architecture_is_refused_and_none_is_changed(name):
+    problem = CASES[name]().problem
+    model = problem.model
+    tensors = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
+    state = {key: value.clone() for key, value in tensors.items()}
+    random = torch.random.get_rng_state()
+    found = watched(problem, seed=0)
+    assert torch.equal(random, torch.random.get_rng_state())
+    assert all(torch.equal(value, state[key]) for key, value in tensors.items())
+    assert found.output.loss is not None
+    with problem.evaluation():
+        value = problem.objective_function(problem.model, problem.data[0])
+        slopes = torch.autograd.grad(value, problem.parameters, allow_unused=True)
+    reached = {name for (name, _), slope in zip(problem.named_parameters, slopes, strict=True) if slope is not None}
+    for layer in owned(problem.model):
+        own = {key for key, item in model.named_parameters() if any(item is one for one in layer.parameters.values())}
+        reading = next((one for one in found.layers if one.layer == layer.layer), None)
+        if reading is not None and own & {key for key, _ in problem.named_parameters}:
+            assert reading.reached is bool(own & reached), layer.layer
 
 
 class TestFailures:

@@ -84,6 +84,8 @@ def targets(judged: Judged, inputs: list[Tensor], samples: int, seed: int) -> Ta
     values = counted(judged)
     if values is None or not values.numel():
         return TargetReading(kind="none", count=0 if values is None else values.numel())
+    if values.is_complex():
+        return TargetReading(kind="real", count=len(values))
     whole = not values.is_floating_point()
     kind = "classes" if judged.kind in CLASSES and whole else "binary" if judged.kind in BINARY else "real"
     if judged.kind is None and whole:
