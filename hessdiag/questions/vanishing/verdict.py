@@ -20,6 +20,7 @@ GONE = 1e-2  # relative to the shallowest network, a typical gradient below this
 SUBTLE = 0.5
 HARMLESS = 10.0  # networks whose gradient shrinks by no more train with any optimizer
 FLOAT32_FLOOR = 1.2e-38
+HELD_BY_SOMETHING_ELSE = "the size of the gradient holds no optimizer back; hessdiag check MODEL looks at what else may"
 OVERSTATED = 1.5  # path count over effective width that is worth a word
 
 
@@ -156,7 +157,7 @@ def _gradient(measured: Vanishing, start: DepthNorms, last: DepthNorms, *, sound
         because += f"; {times(more**2)} as many parameters, with as much in each, would alone give {times(more)}"
     if not sound:
         return Finding("note", says, because, "mend the other findings first: a norm that holds is not enough")
-    return Finding("ok", says, because, "any optimizer can start here")
+    return Finding("ok", says, because, HELD_BY_SOMETHING_ELSE)
 
 
 def _median(entry: DepthNorms) -> str:
