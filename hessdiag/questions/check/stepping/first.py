@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.stepping.update import forget_gradients, take_step
+
+LARGE = 2**16  # numbers up to which arithmetic is cheap in float64
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,21 @@ class FirstStep:
     changes: tuple[Tensor, ...]
     before: float
     after: float
+
+    @cached_property
+    def weight_squares(self) -> tuple[float, ...]:
+        """Sums of squares of the weights, tensor by tensor."""
+        return tuple(map(squares, self.weights))
+
+    @cached_property
+    def change_squares(self) -> tuple[float, ...]:
+        """Sums of squares of the changes."""
+        return tuple(map(squares, self.changes))
+
+    @cached_property
+    def predicted(self) -> float:
+        """By how much the loss should fall by the gradient alone: minus its product with the change."""
+        return -sum(product(g, d) for g, d in zip(self.gradients, self.changes, strict=True) if g is not None)
 
 
 def first_step(problem: Problem, optimizer: torch.optim.Optimizer) -> FirstStep | None:
@@ -86,6 +104,17 @@ def _update(problem: Problem, optimizer: torch.optim.Optimizer, batch: Any) -> N
         return value
 
     take_step(optimizer, again)
+
+
+def squares(tensor: Tensor) -> float:
+    """The sum of squares."""
+    return product(tensor, tensor)
+
+
+def product(a: Tensor, b: Tensor) -> float:
+    """The inner product, in float64; of tensors that are large for that, in float32, whose sums are split up."""
+    dtype = torch.float64 if a.numel() <= LARGE or a.dtype == torch.float64 else torch.float32
+    return float(torch.dot(a.reshape(-1).to(dtype), b.reshape(-1).to(dtype)))
 
 
 def finite(value: float) -> float | None:

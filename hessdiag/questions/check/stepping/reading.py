@@ -1,7 +1,7 @@
 """What is read off an optimizer's first step: overall, and of each layer."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -9,19 +9,18 @@ from torch import Tensor, nn
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.optimizers import Recipe, settings_of
 from hessdiag.questions.check.readings import StepReading
-from hessdiag.questions.check.stepping.first import FirstStep, finite
+from hessdiag.questions.check.stepping.first import FirstStep, finite, squares
 from hessdiag.theory.optimizer_floors import Floor, floor_of
 
+PLAIN = ("sgd", "asgd")  # whose steps are the gradient
 DECOUPLED = ("adamw", "adafactor", "muon", "lion", "soap", "sophia", "sophiah", "adamwscheduler")
+SAMPLED = 2**16  # entries of a tensor that are counted
 ROUNDING = 16.0  # units of rounding of the loss within which a difference of two losses says nothing
 
 
 def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, first: FirstStep) -> StepReading:
     """All but what is of layers and of further steps."""
     settings = settings_of(optimizer)
-    pairs = [(g, d) for g, d in zip(first.gradients, first.changes, strict=True) if g is not None]
-    predicted = -sum(float((g.double() * d.double()).sum()) for g, d in pairs)
-    size = sum(float(d.double().square().sum()) for d in first.changes)
     floor = _floor(optimizer, problem)
     ratio, shrinks = _decay(optimizer, problem, first)
     divides = floor is not None and math.isfinite(floor.floor) and floor.floor > 0
@@ -31,37 +30,53 @@ def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, 
         lr=settings.pop("lr", None),
         settings=dict(settings),
         floor=floor.floor if divides and floor is not None else None,
-        predicted=finite(predicted),
+        predicted=finite(first.predicted),
         before=finite(first.before),
         after=finite(first.after),
-        curvature=_curvature(first, predicted, size, problem.dtype),
+        curvature=_curvature(first, problem.dtype),
         lambda_threshold=lambda_threshold(optimizer),
         decay_ratio=ratio,
         decay_steps=shrinks,
-        floor_leaves=_floor_leaves(pairs, floor) if divides and floor is not None else None,
-        rounded_share=_rounded_share(pairs),
+        floor_leaves=_floor_leaves(first, floor) if divides and floor is not None else None,
+        rounded_share=_rounded_share(first),
     )
 
 
-def _floor_leaves(pairs: Sequence[tuple[Tensor, Tensor]], floor: Floor) -> float | None:
-    """What a floor of single entries leaves of the step, entries without a gradient left out."""
+def _sampled(first: FirstStep, own: Iterable[int] | None = None) -> Iterator[tuple[Tensor, Tensor, float]]:
+    """Gradient entries that are not zero, and what the step changed there: of large tensors an even part.
+
+    Each with the number of entries that one of them stands for.
+    """
+    for index in range(len(first.weights)) if own is None else own:
+        gradient = first.gradients[index]
+        if gradient is None:
+            continue
+        stride = -(-gradient.numel() // SAMPLED)
+        part, change = gradient.reshape(-1)[::stride].double(), first.changes[index].reshape(-1)[::stride]
+        there = part != 0
+        yield part[there].abs(), change[there], gradient.numel() / max(part.numel(), 1)
+
+
+def _floor_leaves(first: FirstStep, floor: Floor) -> float | None:
+    """What a floor of single entries leaves of the step."""
     total = counted = 0.0
-    for gradient, _ in pairs:
-        sizes = gradient[gradient != 0].abs().double()
-        total += float((sizes / (sizes + floor.floor)).square().sum())
-        counted += sizes.numel()
+    for sizes, _, each in _sampled(first):
+        total += each * float((sizes / (sizes + floor.floor)).square().sum())
+        counted += each * sizes.numel()
     return math.sqrt(total / counted) if counted and floor.of == "entry" and math.isfinite(total) else None
 
 
-def _rounded_share(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    there = sum(int((gradient != 0).sum()) for gradient, _ in pairs)
-    lost = sum(int(((gradient != 0) & (change == 0)).sum()) for gradient, change in pairs)
+def _rounded_share(first: FirstStep) -> float | None:
+    there = lost = 0.0
+    for sizes, change, each in _sampled(first):
+        there += each * sizes.numel()
+        lost += each * int((change == 0).sum())
     return lost / there if there else None
 
 
-def _curvature(first: FirstStep, predicted: float, size: float, dtype: torch.dtype) -> float | None:
+def _curvature(first: FirstStep, dtype: torch.dtype) -> float | None:
     """d'Hd/d'd by Taylor's formula: the loss after the step is that before, minus the fall predicted, plus d'Hd/2."""
-    bend = first.after - first.before + predicted
+    bend, size = first.after - first.before + first.predicted, sum(first.change_squares)
     rounding = ROUNDING * torch.finfo(dtype).eps * max(abs(first.before), abs(first.after))
     if not math.isfinite(bend) or not size or abs(bend) <= rounding:
         return None
@@ -100,27 +115,19 @@ def _decay(optimizer: torch.optim.Optimizer, problem: Problem, first: FirstStep)
     decayed = rest = moved = weights = 0.0
     name = type(optimizer).__name__.lower()
     for group in optimizer.param_groups:
-        strength = float(group.get("weight_decay") or 0.0)
+        strength, lr = float(group.get("weight_decay") or 0.0), float(group["lr"])
         if not strength:
             continue
         at_once = group.get("decoupled_weight_decay", name in DECOUPLED)
         for index in [place[id(parameter)] for parameter in group["params"] if id(parameter) in place]:
-            weight, change, gradient = first.weights[index].double(), first.changes[index], first.gradients[index]
+            gradient, change, weight = first.gradients[index], first.changes[index], first.weights[index]
             if gradient is None:
                 continue
-            taken, other = strength * weight, gradient.double()
-            if at_once:
-                taken = float(group["lr"]) * taken
-                other = change.double() + taken
-            decayed += float(taken.square().sum())
-            rest += float(other.square().sum())
-            weights += float(weight.square().sum())
-            if at_once:
-                moved += float(taken.square().sum())
-            elif name in ("sgd", "asgd"):
-                moved += float((float(group["lr"]) * taken).square().sum())
-            else:
-                moved += float(change.double().square().sum())
+            taken = (strength * (lr if at_once else 1.0)) ** 2 * first.weight_squares[index]
+            decayed += taken
+            rest += squares(change + lr * strength * weight) if at_once else squares(gradient)
+            weights += first.weight_squares[index]
+            moved += taken if at_once else lr**2 * taken if name in PLAIN else first.change_squares[index]
     if not decayed or not rest or not moved:
         return None, None
     return math.sqrt(decayed / rest), math.sqrt(weights / moved)
@@ -145,8 +152,8 @@ def _owners(model: nn.Module, place: dict[int, int]) -> Iterator[tuple[str, list
 def _ratio(own: list[int], first: FirstStep) -> float | None:
     """Root mean squares of the step over the weights: of the matrix, where there is one."""
     matrices = [index for index in own if first.weights[index].ndim > 1] or own
-    moved = sum(float(first.changes[index].double().square().sum()) for index in matrices)
-    size = sum(float(first.weights[index].double().square().sum()) for index in matrices)
+    moved = sum(first.change_squares[index] for index in matrices)
+    size = sum(first.weight_squares[index] for index in matrices)
     return math.sqrt(moved / size) if size and math.isfinite(moved) else None
 
 
@@ -154,14 +161,12 @@ def _share_below(own: list[int], first: FirstStep, floor: Floor | None) -> float
     """Share of gradient entries below an optimizer's floor, exact zeros left out."""
     if floor is None or math.isinf(floor.floor):
         return None
-    below = counted = 0
-    for gradient in (first.gradients[index] for index in own):
-        if gradient is None:
-            continue
-        there = int((gradient != 0).sum())
-        counted += there
-        if floor.of == "matrix":
-            below += there if float(gradient.double().norm()) < floor.floor else 0
-        else:
-            below += int(((gradient.abs() < floor.floor) & (gradient != 0)).sum())
+    if floor.of == "matrix":
+        norms = [math.sqrt(squares(found)) for found in (first.gradients[index] for index in own) if found is not None]
+        there = [norm for norm in norms if norm]
+        return sum(norm < floor.floor for norm in there) / len(there) if there else None
+    below = counted = 0.0
+    for sizes, _, each in _sampled(first, own):
+        counted += each * sizes.numel()
+        below += each * int((sizes < floor.floor).sum())
     return below / counted if counted else None

@@ -1,0 +1,254 @@
+"""Optimizers by name: every spelling of one gives the one that torch makes, and what is wrong is said."""
+
+import copy
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from hessdiag.errors import LoadError, SpecError
+from hessdiag.questions.check.optimizers import recipe, settings_of
+from hessdiag.questions.check.stepping.update import forget_gradients, take_step
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+
+
+def group(spec, lr=None, **more):
+    return recipe(spec, lr, **more).build(model()).param_groups[0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "kind", "settings"),
+    [
+        ("adam", torch.optim.Adam, {"lr": 1e-3, "eps": 1e-8}),
+        ("Adam", torch.optim.Adam, {"lr": 1e-3}),
+        ("adam(lr=1e-4,eps=1e-2)", torch.optim.Adam, {"lr": 1e-4, "eps": 1e-2}),
+        ("sgd(momentum=0.9, lr=0.25)", torch.optim.SGD, {"lr": 0.25, "momentum": 0.9}),
+        ("torch.optim:AdamW(weight_decay=0.1)", torch.optim.AdamW, {"weight_decay": 0.1}),
+        ("torch.optim.AdamW(betas=(0.8, 0.99))", torch.optim.AdamW, {"betas": (0.8, 0.99)}),
+        ("builtin:rmsprop", torch.optim.RMSprop, {"lr": 1e-2}),
+        ("ada_grad", torch.optim.Adagrad, {"eps": 1e-10}),
+    ],
+)
+def test_spellings(spec, kind, settings):
+    made = recipe(spec, None)
+    optimizer = made.build(model())
+    assert type(optimizer) is kind
+    assert made.given
+    assert {key: optimizer.param_groups[0][key] for key in settings} == settings
+
+
+def test_lr_wins_over_the_specs_own():
+    assert group("adam(lr=1e-4)", 0.5)["lr"] == 0.5
+
+
+def test_lr_alone_is_plain_gradient_descent():
+    made = recipe(None, 0.5)
+    optimizer = made.build(model())
+    assert type(optimizer) is torch.optim.SGD
+    assert (optimizer.param_groups[0]["lr"], optimizer.param_groups[0]["momentum"]) == (0.5, 0)
+    assert made.given
+    assert made.name == "plain gradient descent, SGD(lr=0.5)"
+
+
+def test_without_one_the_usual_stands_in():
+    made = recipe(None, None)
+    assert not made.given
+    assert made.name == "Adam(lr=0.001, eps=1e-08)"
+
+
+def test_an_assumed_learning_rate_is_said():
+    assert group("sgd")["lr"] == 0.1
+    assert "0.1 was assumed" in recipe("sgd", None).assumed
+    assert recipe("sgd", 0.3).assumed == ""
+    assert recipe("adam", None).assumed == ""  # the same in every version of torch
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("rmprop", "Did you mean rmsprop?"),
+        ("lion", "train.py:make"),
+        ("adam(learning_rate=0.1)", "Did you mean lr?"),
+        ("adam(momentum=0.9)", "It takes lr, betas, eps"),
+        ("adam(eps=-1)", "Invalid epsilon"),
+        ("adam(0.1)", "positional"),
+        ("adam(lr=__import__('os').getcwd())", "not a literal"),
+        ("adam(lr=1e-3", "not NAME or NAME(key=LITERAL"),
+        ("net.pt", "is no optimizer"),
+        ("hf:adam", "is no optimizer"),
+    ],
+)
+def test_what_is_no_optimizer(spec, said):
+    with pytest.raises(SpecError) as error:
+        recipe(spec, None)
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize("lr", [0.0, -1.0, float("inf"), float("nan")])
+def test_a_learning_rate_is_positive(lr):
+    with pytest.raises(SpecError):
+        recipe("adam", lr)
+
+
+SCRIPT = """
+import torch
+
+def of_parameters(params, lr=0.5):
+    return torch.optim.Adagrad(params, lr=lr)
+
+def of_model(model):
+    return torch.optim.SGD([{"params": model[0].parameters(), "lr": 0.4}, {"params": model[2].parameters()}], lr=0.2)
+
+def named(named_parameters):
+    return torch.optim.SGD([p for n, p in named_parameters if n.endswith("weight")], lr=0.1)
+
+def with_schedule(params):
+    optimizer = torch.optim.SGD(params, lr=0.1)
+    return optimizer, torch.optim.lr_scheduler.StepLR(optimizer, 1)
+
+def fails(params):
+    return 1 / 0
+
+def other(params):
+    return 3
+
+class Sign(torch.optim.SGD):
+    pass
+
+number = 3
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(SCRIPT)
+    return path
+
+
+def test_a_function_of_the_parameters(script):
+    assert group(f"{script}:of_parameters")["lr"] == 0.5
+    assert group(f"{script}:of_parameters(lr=0.25)")["lr"] == 0.25
+    assert group(f"{script}:of_parameters", 0.125)["lr"] == 0.125
+
+
+def test_a_function_of_the_model_keeps_the_ratio_of_its_groups():
+    def of_model(model):
+        return torch.optim.SGD([{"params": model[0].parameters(), "lr": 0.2}, {"params": model[2].parameters()}], lr=0.4)
+
+    groups = recipe(of_model, 0.1).build(model()).param_groups
+    assert [one["lr"] for one in groups] == [0.1, 0.2]
+
+
+def test_what_a_function_takes_tells_what_it_is_given(script):
+    assert [one["lr"] for one in recipe(f"{script}:of_model", None).build(model()).param_groups] == [0.4, 0.2]
+    assert len(group(f"{script}:named")["params"]) == 2
+    assert group(f"{script}:with_schedule")["lr"] == 0.1
+    assert type(recipe(f"{script}:Sign", 0.1).build(model())).__name__ == "Sign"
+
+
+def test_a_script_runs_once(script):
+    scripts = {}
+    recipe(f"{script}:of_parameters", None, scripts)
+    script.write_text("raise SystemExit")
+    assert recipe(f"{script}:of_parameters", None, scripts).build(model()).param_groups[0]["lr"] == 0.5
+
+
+def test_functions_that_make_no_optimizer(script):
+    with pytest.raises(LoadError, match="ZeroDivisionError"):
+        recipe(f"{script}:fails", None).build(model())
+    with pytest.raises(SpecError, match="made a int"):
+        recipe(f"{script}:other", None).build(model())
+    with pytest.raises(SpecError, match="is a int"):
+        recipe(f"{script}:number", None)
+    with pytest.raises(SpecError, match="unexpected keyword"):
+        recipe(f"{script}:of_parameters(rate=1)", None).build(model())
+
+
+def test_only_the_named_parameters_are_given():
+    made = recipe("adam", None).build(model(), ["2.weight"])
+    assert [tuple(p.shape) for p in made.param_groups[0]["params"]] == [(2, 4)]
+
+
+def test_an_optimizer_that_is_there():
+    mine = model()
+    weights, biases = [p for p in mine.parameters() if p.ndim == 2], [p for p in mine.parameters() if p.ndim == 1]
+    own = torch.optim.AdamW([{"params": weights, "weight_decay": 0.5}, {"params": biases, "lr": 0.3}], lr=0.1)
+    mine(torch.ones(1, 3).double()).sum().backward()
+    own.step()
+    kept = copy.deepcopy(own.state_dict())
+    twin = copy.deepcopy(mine)
+    made = recipe(own, None, model=mine)
+    optimizer = made.build(twin)
+    assert made.name == "AdamW(lr=0.1, eps=1e-08, weight_decay=0.5)"
+    assert [(one["lr"], one["weight_decay"]) for one in optimizer.param_groups] == [(0.1, 0.5), (0.3, 1e-2)]
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(p) for p in twin.parameters() if p.ndim == 2]
+    assert not optimizer.state
+    assert str(own.state_dict()) == str(kept)
+
+
+def test_an_optimizer_of_another_model():
+    own = torch.optim.SGD(model().parameters(), lr=0.1)
+    with pytest.raises(SpecError, match="none of the model's parameters"):
+        recipe(own, None, model=model())
+
+
+def test_other_settings():
+    made = recipe("adam(eps=1e-2, weight_decay=0.5)", 0.1).with_settings(eps=1e-6, weight_decay=0.0)
+    optimizer = made.build(model())
+    assert [optimizer.param_groups[0][key] for key in ("lr", "eps", "weight_decay")] == [0.1, 1e-6, 0.0]
+    assert made.name == "Adam(lr=0.1, eps=1e-06, weight_decay=0)"
+    assert recipe("adafactor", 0.1).with_settings(eps=1e-9).build(model()).param_groups[0]["eps"] == (1e-9, 0.001)
+    with pytest.raises(SpecError, match="has no setting 'eps'"):
+        recipe("sgd", 0.1).with_settings(eps=1e-6).build(model())
+
+
+def test_muon_takes_matrices_only():
+    with pytest.raises(SpecError) as error:
+        recipe("muon", 0.1).build(model())
+    assert "AdamW for the rest" in str(error.value)
+
+
+def test_settings_that_matter():
+    weight = torch.zeros(1, requires_grad=True)
+    assert settings_of(torch.optim.Adam([weight], lr=0.1, betas=(0.5, 0.75))) == {
+        "lr": 0.1,
+        "eps": 1e-8,
+        "beta1": 0.5,
+        "beta2": 0.75,
+    }
+    assert settings_of(torch.optim.Adafactor([weight], lr=0.1)) == {"lr": 0.1}  # its eps hangs on the dtype
+
+
+OURS = ["adam", "adamw", "sgd", "rmsprop", "adagrad", "nadam", "adamax", "lbfgs", "adadelta"]
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_steps_are_those_of_torch_without_its_compiler(name, monkeypatch):
+    """Below what asks the compiler to keep out, a step is the same to the bit."""
+    mine, theirs = model(), model()
+    inputs, targets = torch.randn(8, 3).double(), torch.randn(8, 2).double()
+    kind = type(recipe(name, 0.1).build(mine))
+
+    def loss(net, optimizer):
+        forget_gradients(optimizer)
+        value = (net(inputs) - targets).square().mean()
+        value.backward()
+        return value
+
+    own = kind(theirs.parameters(), lr=0.1)
+    for _ in range(3):
+        loss(theirs, own)
+        own.step(lambda: loss(theirs, own))
+    monkeypatch.delitem(sys.modules, "torch._dynamo")
+    ours = recipe(name, 0.1).build(mine)
+    for _ in range(3):
+        loss(mine, ours)
+        take_step(ours, lambda: loss(mine, ours))
+    assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
+    assert name == "lbfgs" or "torch._dynamo" not in sys.modules
