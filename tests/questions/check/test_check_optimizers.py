@@ -139,7 +139,9 @@ def test_a_function_of_the_parameters(script):
 
 def test_a_function_of_the_model_keeps_the_ratio_of_its_groups():
     def of_model(model):
-        return torch.optim.SGD([{"params": model[0].parameters(), "lr": 0.2}, {"params": model[2].parameters()}], lr=0.4)
+        return torch.optim.SGD(
+            [{"params": model[0].parameters(), "lr": 0.2}, {"params": model[2].parameters()}], lr=0.4
+        )
 
     groups = recipe(of_model, 0.1).build(model()).param_groups
     assert [one["lr"] for one in groups] == [0.1, 0.2]
