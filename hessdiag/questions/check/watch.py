@@ -22,7 +22,7 @@ from hessdiag.questions.check.watching import incoming, outgoing, ranges
 from hessdiag.questions.check.watching.layers import Gradients, read
 from hessdiag.questions.check.watching.modes import Moded
 from hessdiag.questions.check.watching.outgoing import Judged
-from hessdiag.questions.check.watching.owned import owned
+from hessdiag.questions.check.watching.owned import owned, plain_modules
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.common.described import described
 
@@ -44,7 +44,7 @@ def watched(problem: Problem, *, seed: int) -> Check:
     received = [tensor for _, tensor in incoming.named_inputs(batch)]
     with as_it_trains(problem) as model, _settings(), torch.enable_grad():
         layers = owned(model)
-        passing = Passing(layers, list(model.buffers()), samples, received)
+        passing = Passing(layers, list(model.buffers()), samples, received, plain_modules(model))
         moded = Moded(model)
         outcome = _forward(problem, model, batch, passing, moded)
         loss = outgoing.judged(problem, batch, outcome.output, outcome.value)

@@ -96,6 +96,48 @@ def test_nonlinearities_by_modules(name):
     assert layers(model, (torch.randn(12, 8), Y))[0].activation == name
 
 
+class ByHand(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (lambda x: 0.5 * x * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))), "gelu"),
+        (lambda x: 0.5 * x * (1 + torch.erf(x / 2**0.5)), "gelu"),
+        (lambda x: x / (1 + (-x).exp()), "silu"),
+        (lambda x: torch.where(x > 0, x, torch.zeros_like(x)), "relu"),
+        (lambda x: x * x, None),
+        (lambda x: 1.5 * x, None),
+    ],
+)
+def test_nonlinearities_written_by_hand_in_a_module(function, name):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), ByHand(function), nn.Linear(16, 5)).double()
+    x = torch.randn(12, 8, dtype=F64)
+    first = layers(model, (x, Y))[0]
+    assert first.activation == name
+    if name is not None:
+        left = model[:2](x).detach()
+        assert first.signal_rms == pytest.approx(float(left.square().mean().sqrt()), rel=1e-9)
+
+
+def test_a_product_with_its_own_sigmoid_is_no_sigmoid():
+    own = Functional(lambda x: x * torch.sigmoid(x))
+    with torch.no_grad():
+        own.first.mul_(30)
+        own.shift[:4] = -1000.0
+    first, _ = layers(own, (torch.randn(12, 8), Y))
+    assert (first.activation, first.saturated_fraction, first.dead_fraction) == ("silu", 0.0, 4 / 16)
+    gated = Functional(lambda x: (x[:, :8] * torch.sigmoid(x[:, 8:])).repeat(1, 2))
+    assert layers(gated, (torch.randn(12, 8), Y))[0].activation == "sigmoid"
+
+
 def test_convolutions_of_all_kinds():
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, bias=False),

@@ -2,8 +2,12 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
 
 # Each nonlinearity of one entry, by every name that torch calls it by.
 ACTIVATIONS = {
@@ -95,3 +99,31 @@ def activation(
     if isinstance(low, (int, float)) and isinstance(high, (int, float)):
         return ("relu6" if low == 0 else "hardtanh"), (float(low), float(high))
     return ("relu" if isinstance(low, (int, float)) and low == 0 and high is None else None), None
+
+
+def recognised(taken: Tensor, put: Tensor) -> str | None:
+    """The nonlinearity that gives one row of numbers for another, within a hundredth of the largest; the closest one.
+
+    >>> x = torch.linspace(-4, 4, 50)
+    >>> recognised(x, 0.5 * x * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))))
+    'gelu'
+    """
+    x, y = taken.double(), put.double()
+    if not bool(x.isfinite().all() & y.isfinite().all()) or len(x) < _FEW:
+        return None
+    apart = {name: float((function(x) - y).abs().max()) for name, function in _BY_HAND.items()}
+    closest = min(apart, key=lambda name: apart[name])
+    return closest if apart[closest] <= _APART * float(y.abs().max()) else None
+
+
+_FEW = 16  # numbers, by which nothing is recognised
+_APART = 0.01
+_BY_HAND: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "relu": F.relu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "mish": F.mish,
+}

@@ -68,3 +68,13 @@ def _is_one(module: nn.Module, own: dict[str, nn.Parameter]) -> bool:
         return True
     inner = any(True for name, child in module.named_children() if name != _PARAMETRIZED for _ in child.parameters())
     return not inner and sum(item.ndim > 1 for item in own.values()) <= 1
+
+
+def plain_modules(model: nn.Module) -> list[nn.Module]:
+    """Modules of a user's own that hold no parameters, buffers or modules."""
+    return [
+        module
+        for module in model.modules()
+        if not (module._modules or module._parameters or module._buffers)
+        and not type(module).__module__.startswith("torch.")
+    ]

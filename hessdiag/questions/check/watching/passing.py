@@ -40,6 +40,7 @@ class Passing(TorchFunctionMode):
         samples: Of the batch.
         seen: What was seen of each layer.
         inputs: What the model receives.
+        plain: Modules that may be nonlinearities written by hand.
         order: Numbers of the layers as they were first used.
         drops: Probability and mode of each call of a function that drops.
     """
@@ -48,6 +49,7 @@ class Passing(TorchFunctionMode):
     buffers: Sequence[Tensor]
     samples: int
     inputs: Sequence[Tensor]
+    plain: Sequence[nn.Module] = ()
     seen: list[Seen] = field(default_factory=list)
     order: list[int] = field(default_factory=list)
     drops: list[tuple[float, bool]] = field(default_factory=list)
@@ -79,6 +81,7 @@ class Passing(TorchFunctionMode):
             if not layer.alone:
                 handles.append(layer.module.register_forward_pre_hook(self._entered(index)))
                 handles.append(layer.module.register_forward_hook(self._left(index)))
+        handles += [module.register_forward_hook(self._recognizes) for module in self.plain]
         with ExitStack() as stack:
             for handle in handles:
                 stack.callback(handle.remove)
@@ -200,7 +203,8 @@ class Passing(TorchFunctionMode):
         if call.layers:
             tag = self._put(call, put[0])
         elif call.activation is not None:
-            tag = Tag(made=call.activation)
+            of = (call.tag.layers[-1], id(call.data[0])) if call.tag.layers else None
+            tag = Tag(made=call.activation, of=of)
         elif functions.NORMS.search(call.name):
             self._taken(call.tag, by_norm=True)
             tag = replace(call.tag, past=True, made=None)
@@ -208,12 +212,32 @@ class Passing(TorchFunctionMode):
             tag = call.tag
         elif call.name in functions.SCALINGS and call.taken == 1:
             tag = replace(call.tag, made=None)
+        elif (gated := self._gated(call)) is not None:
+            tag = self._passes(gated, "silu", put[0])
         else:
             tag = Tag()
             for tensor in call.data:
                 self._taken(self._tags.get(tensor, tag))
         for tensor in put:
             self._tags[tensor] = tag
+
+    def _gated(self, call: Call) -> Tensor | None:
+        """What is multiplied by its own sigmoid."""
+        if call.name not in functions.SCALINGS or call.name in functions.ADDITIONS or len(call.data) != 2:
+            return None
+        for own, gate in (call.data, call.data[::-1]):
+            tag, by = self._tags.get(own, Tag()), self._tags.get(gate, Tag())
+            if tag.layers and by.made == "sigmoid" and by.of == (tag.layers[-1], id(own)):
+                return own
+        return None
+
+    def _passes(self, taken: Tensor, activation: str, output: Tensor) -> Tag:
+        """What was put out went through a nonlinearity that is not one function of torch."""
+        tag = self._tags.get(taken, Tag())
+        laid = self._laid(taken, self._axis(taken, tag))
+        flat = None if laid is None else flat_units(activation, laid)
+        self._activated(Call("", (), (taken,), 1, tag, activation, None, flat), output)
+        return Tag(made=activation)
 
     def _put(self, call: Call, output: Tensor) -> Tag:
         """A layer has put something out."""
@@ -305,6 +329,18 @@ class Passing(TorchFunctionMode):
             self._calls.append(self.seen[index].calls)
 
         return hook
+
+    def _recognizes(self, module: nn.Module, args: Any, output: Any) -> None:
+        """A module without parameters may be a nonlinearity that is written by hand."""
+        taken = args[0] if args else None
+        if not (isinstance(taken, Tensor) and isinstance(output, Tensor)) or taken.shape != output.shape:
+            return
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            tag, now = self._tags.get(taken, Tag()), self._tags.get(output, Tag())
+            if tag.layers and not now.layers and now.made is None and taken.is_floating_point():
+                found = functions.recognised(even_part(taken, 4096), even_part(output, 4096))
+                if found is not None:
+                    self._tags[output] = self._passes(taken, found, output)
 
     def _left(self, index: int) -> Any:
         """At the end of a module: read it off what it took and gave, where its functions were not seen."""

@@ -55,6 +55,7 @@ class Tag:
         unit: The dimension of the last one's units.
         past: Whether a normalization or a nonlinearity stands between, so that what takes it does not take the layer.
         made: The nonlinearity that made it, if nothing but its form was changed since.
+        of: Of which layer and tensor (by identity) that nonlinearity was.
         source: The number of the input that it is, if nothing but its form was changed.
     """
 
@@ -62,6 +63,7 @@ class Tag:
     unit: int = -1
     past: bool = False
     made: str | None = None
+    of: tuple[int, int] | None = None
     source: int | None = None
 
 
