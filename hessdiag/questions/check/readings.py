@@ -146,6 +146,8 @@ class TargetReading:
         neighbours_z: How many standard deviations more often than under random permutations neighbours among the inputs
             have like targets; `None` where it was not computed.
         neighbours_excess: How much more often, 0 to 1.
+        neighbours_closeness: Distance of nearest neighbours over that of any two samples, by medians: near 1 where
+            nothing is near anything, as in many independent features, and neighbours tell nothing.
     """
 
     kind: str
@@ -160,6 +162,7 @@ class TargetReading:
     constant: bool = False
     neighbours_z: Number = None
     neighbours_excess: Number = None
+    neighbours_closeness: Number = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,11 +93,14 @@ class TestTargets:
         assert targets(with_targets(healthy(), kind="binary", low=0.0, high=1.0)) == []
         assert only(targets(with_targets(healthy(), low=1.0, high=10.0))).threshold == 9.0
 
-    def test_shuffled_is_a_doubt_where_nothing_is_known_of_the_task(self):
-        assert 0.4 <= only(targets(with_targets(healthy(), neighbours_z=0.3))).confidence < 0.7
-        assert targets(with_targets(healthy(), neighbours_z=2.1)) == []
-        made_up = healthy(problem=ModelSubject(loss="ce", loss_kind="ce", synthetic=True))
-        assert targets(with_targets(made_up, neighbours_z=0.3)) == []
+    @pytest.mark.parametrize(("closeness", "confidence"), [(0.5, 0.75), (0.7, 0.45), (0.8, 0.0)])
+    def test_shuffled_where_neighbours_are_near(self, closeness, confidence):
+        check = with_targets(healthy(), neighbours_z=0.3, neighbours_closeness=closeness)
+        assert only(targets(check)).confidence == confidence
+        learns = replace(check, trains=True, problem=replace(check.problem, batches=2, batch_weights=(0.5, 0.5)))
+        assert only(targets(learns)).confidence == confidence / 2
+        assert targets(with_targets(check, neighbours_z=1.6)) == []
+        assert targets(replace(check, problem=replace(check.problem, synthetic=True))) == []
 
     def test_none(self):
         assert targets(healthy(targets=TargetReading(kind="none", count=0, constant=True))) == []
@@ -332,6 +335,14 @@ class TestOutput:
         assert "mean 1,000" in found.says
         assert output(replace(check, targets=replace(real, mean=2.0))) == []
 
+    @pytest.mark.parametrize(("last", "low", "id_"), [("tanh", -3.0, "output_range"), ("relu", -0.4, None)])
+    def test_targets_that_the_last_function_does_not_reach(self, last, low, id_):
+        real = TargetReading(kind="real", count=128, mean=0.0, stdev=1.0, low=low, high=0.9)
+        check = healthy(targets=real, problem=ModelSubject(loss="mse", loss_kind="mse"))
+        found = output(with_output(check, last=last))
+        assert [one.id for one in found] == ([id_] if id_ else [])
+        assert output(check) == []
+
     def test_large_logits(self):
         found = only(output(with_output(healthy(step=SGD), spread=25.0)))
         assert found.id == "logit_scale"
@@ -345,13 +356,21 @@ class TestOutput:
 
 class TestNumbers:
     def test_overflow_is_placed(self):
-        found = only(numbers(with_output(healthy(numbers=RangeReading(dtype="float16", not_finite="4")), loss=None)))
+        found = only(
+            numbers(with_output(healthy(step=SGD, numbers=RangeReading(dtype="float16", not_finite="4")), loss=None))
+        )
         assert found.layer == "4"
         assert found.confidence > 0.9
         assert "float16" in found.says
 
+    def test_an_epsilon_that_is_0_in_float16(self):
+        half = healthy(numbers=RangeReading(dtype="float16", zero_share=0.0))
+        assert only(numbers(half)).value == 1e-8
+        assert numbers(replace(half, trains=True)) == []
+        assert numbers(replace(half, step=replace(ADAM, settings={"eps": 3e-8}))) == []
+
     def test_underflow(self):
-        found = only(numbers(healthy(numbers=RangeReading(dtype="float16", zero_share=0.6))))
+        found = only(numbers(healthy(step=SGD, numbers=RangeReading(dtype="float16", zero_share=0.6))))
         assert found.value == 0.6
         assert found.confidence > 0.7
-        assert numbers(healthy(numbers=RangeReading(dtype="float16", zero_share=0.04))) == []
+        assert numbers(healthy(step=SGD, numbers=RangeReading(dtype="float16", zero_share=0.04))) == []

@@ -5,7 +5,7 @@ from itertools import takewhile
 
 from hessdiag.numbers import counted, number, percent
 from hessdiag.questions.check.causes.candidate import Candidate, grade
-from hessdiag.questions.check.causes.path import adaptive, main, named
+from hessdiag.questions.check.causes.path import adaptive, gain_words, main, named
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
@@ -113,7 +113,7 @@ def _path(check: Check) -> list[Candidate]:
     per_layer = ratio ** (1 / (len(layers) - 1))
     says = (
         f"Gradients {'vanish' if fades else 'explode'} on the way back: at {first.layer} they are {number(ratio)} "
-        f"times those at {last.layer}, {number(per_layer)} times a layer."
+        f"times those at {last.layer}, {number(per_layer)} times a layer{gain_words(layers, low=bool(fades))}."
     )
     remedy = (
         "Initialize with the gain that the nonlinearity needs, normalize between layers, or add residual connections."

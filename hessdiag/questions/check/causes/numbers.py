@@ -7,12 +7,13 @@ from hessdiag.questions.check.causes.candidate import Candidate
 from hessdiag.questions.check.result import Check
 
 UNDERFLOW = 0.05  # share of gradient entries
+SMALLEST_HALF = 2.0**-25  # what rounds to 0 in float16
 HALF = ("float16", "bfloat16")
 
 
 def numbers(check: Check) -> list[Candidate]:
     """Where numbers leave the range of their dtype."""
-    return [*_not_finite(check), *_underflow(check)]
+    return [*_not_finite(check), *_underflow(check), *_epsilon(check)]
 
 
 def _not_finite(check: Check) -> list[Candidate]:
@@ -50,6 +51,25 @@ def _underflow(check: Check) -> list[Candidate]:
             sure,
             f"{percent(found.zero_share)} of gradients are 0 only because they are too small for {found.dtype}.",
             "Train in float32 or bfloat16, or scale the loss (torch.amp.GradScaler).",
+        )
+    ]
+
+
+def _epsilon(check: Check) -> list[Candidate]:
+    """An epsilon that is 0 in the dtype of the parameters: where a gradient is 0, so is what it is divided by."""
+    found, step = check.numbers, check.step
+    epsilon = None if step is None else step.settings.get("eps")
+    if found is None or found.dtype != "float16" or not epsilon or epsilon >= SMALLEST_HALF or check.trains:
+        return []
+    return [
+        _candidate(
+            None,
+            epsilon,
+            SMALLEST_HALF,
+            "epsilon of the optimizer",
+            0.9,
+            f"The optimizer's eps = {epsilon:g} is 0 in float16: it divides 0 by 0 where a gradient is 0.",
+            "Keep the weights in float32 and let autocast compute in half precision, or set eps to 1e-4.",
         )
     ]
 

@@ -12,12 +12,20 @@ EXCESS = {False: (4.0, 15.0), True: (10.0, 300.0)}  # loss over that of an outpu
 SPREAD = {False: (8.0, 25.0), True: (20.0, 300.0)}  # standard deviation of logits
 FAR = {False: (12.0, 40.0), True: (8.0, 40.0)}  # distance of targets from the output, in units of their own spread
 WIDE = {False: (6.0, 40.0), True: (50.0, 1000.0)}  # root mean square of targets
+REACHES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, math.inf)}
 SQUASHED = {"softmax": "ce nll", "sigmoid": "bce ce", "log_softmax": ""}
 
 
 def output(check: Check) -> list[Candidate]:
     """What is wrong with the output, as the loss takes it."""
-    return [*ignored(check), *broadcast(check), *probabilities(check), *loss_at_start(check), *logit_scale(check)]
+    return [
+        *ignored(check),
+        *broadcast(check),
+        *probabilities(check),
+        *out_of_range(check),
+        *loss_at_start(check),
+        *logit_scale(check),
+    ]
 
 
 def ignored(check: Check) -> list[Candidate]:
@@ -56,6 +64,27 @@ def probabilities(check: Check) -> list[Candidate]:
     remedy = f"Remove the {last} at the end{' (or use log_softmax)' if kind == 'nll' else ''}."
     sure = 0.9 if found.last in (last, None) else 0.7
     return [_candidate("outputs_are_probabilities", found.high, "largest output", sure, says, remedy, threshold=1.0)]
+
+
+def out_of_range(check: Check) -> list[Candidate]:
+    """Real targets that the last function cannot reach."""
+    found, targets = check.output, check.targets
+    if found is None or targets is None or targets.kind != "real" or found.last not in REACHES:
+        return []
+    if targets.low is None or targets.high is None or not targets.stdev:
+        return []
+    low, high = REACHES[found.last]
+    beyond = max(low - targets.low, targets.high - high) / targets.stdev
+    sure = grade(beyond, 0.5, 2.0)
+    if not sure:
+        return []
+    says = (
+        f"The output ends in a {found.last}, which reaches {number(low)} to {number(high)}, "
+        f"and targets run from {number(targets.low)} to {number(targets.high)}."
+    )
+    remedy = f"Remove the {found.last} at the end, or scale the targets into its range."
+    quantity = "distance of the farthest target from what the output reaches, in standard deviations"
+    return [_candidate("output_range", beyond, quantity, sure, says, remedy, threshold=0.5)]
 
 
 def _floor(check: Check) -> float | None:

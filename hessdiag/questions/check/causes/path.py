@@ -1,10 +1,11 @@
 """Which layers data passes on its way to the loss, and how things are called in sentences."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import median
 
 from hessdiag.fields import Number
+from hessdiag.numbers import number
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
@@ -100,3 +101,17 @@ def excess(check: Check) -> float | None:
     if output is None or output.loss is None or not output.uniform or output.uniform <= 0:
         return None
     return math.inf if not math.isfinite(output.loss) else output.loss / output.uniform
+
+
+def gain_words(layers: Sequence[LayerReading], *, low: bool) -> str:
+    """The gain in words, where it is off in the way that explains it."""
+    relative = typical(gains(layers))
+    if relative is None or (low and relative > 0.85) or (not low and relative < 1.15):
+        return ""
+    middle = [layer for layer in layers if layer.weight_gain and not layer.normalized]
+    needs = typical(needed(layer) for layer in middle)
+    activation = next((layer.activation for layer in middle if layer.activation), None)
+    if activation is None:
+        return ""
+    gain = typical(layer.weight_gain for layer in middle)
+    return f" (weights' gain is {number(gain)} where {activation} needs {number(needs)})"

@@ -43,6 +43,7 @@ EXPLAINS: Mapping[str, set[str]] = {
     "dropout": _ALL,
     "targets": {*_LOSS, *_BACK},
     "output_broadcast": {*_LOSS, *_BACK, "targets"},
+    "output_range": {*_LOSS, *_BACK, "saturated_units"},
     "outputs_are_probabilities": {*_LOSS, *_BACK, "saturated_units"},
     "weight_scale": _ALL,
     "identical_units": {*_ALL, "weight_scale"},

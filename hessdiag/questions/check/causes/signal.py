@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from hessdiag.numbers import number, times
 from hessdiag.questions.check.causes.candidate import Candidate, grade
 from hessdiag.questions.check.causes.output import EXCESS
-from hessdiag.questions.check.causes.path import adaptive, entering, excess, gains, head, main, named, needed, typical
+from hessdiag.questions.check.causes.path import adaptive, entering, excess, gain_words, head, main, named
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
@@ -92,7 +92,7 @@ def _lost(check: Check) -> list[Candidate]:
     way = (
         f"{named(where)} takes most of it"
         if one
-        else f"it falls {_rate(layers, by_size)} a layer and is gone by {where.layer}"
+        else f"it falls {_rate(layers, by_size)} a layer and is gone by layer {where.layer}"
     )
     return [
         Candidate(
@@ -104,7 +104,7 @@ def _lost(check: Check) -> list[Candidate]:
             if by_size
             else "variation between samples at the last layer",
             confidence=sure,
-            says=f"The signal is lost: what enters {last.layer} {what}; {way}{_gain(layers, low=True)}.",
+            says=f"The signal is lost: what enters layer {last.layer} {what}; {way}{gain_words(layers, low=True)}.",
             remedy=_remedy(layers, one),
         )
     ]
@@ -120,21 +120,9 @@ def _first_below(layers: Sequence[LayerReading], by_size: bool, bound: float) ->
 
 
 def _rate(layers: Sequence[LayerReading], by_size: bool) -> str:
-    """What one layer makes of it, on the median."""
-    drops = [_drop(layer, by_size=by_size) for layer in layers[:-1]]
-    return f"{number(math.exp(-(typical(drops) or 0.0)), 2)}-fold"
-
-
-def _gain(layers: Sequence[LayerReading], *, low: bool) -> str:
-    """The gain in words, where it is off in the way that explains it."""
-    relative = typical(gains(layers))
-    if relative is None or (low and relative > 0.85) or (not low and relative < 1.15):
-        return ""
-    middle = [layer for layer in layers if layer.weight_gain and not layer.normalized]
-    needs = typical(needed(layer) for layer in middle)
-    activation = next((layer.activation for layer in middle if layer.activation), "its layers")
-    gain = typical(layer.weight_gain for layer in middle)
-    return f" (weights' gain is {number(gain)} where {activation} needs {number(needs)})"
+    """What one layer makes of it, on the geometric mean."""
+    drops = [min(_drop(layer, by_size=by_size), 10.0) for layer in layers[:-1]]
+    return f"{number(math.exp(-sum(drops) / max(len(drops), 1)), 2)}-fold"
 
 
 def _remedy(layers: Sequence[LayerReading], one: LayerReading | None) -> str:
@@ -165,8 +153,8 @@ def _explodes(check: Check) -> list[Candidate]:
             threshold=GROWN,
             quantity="size of the signal at the last layer over the input's",
             confidence=sure,
-            says=f"The signal explodes: what enters {last.layer} is {times(growth)} the input's size"
-            f"{_gain(layers, low=False)}.",
+            says=f"The signal explodes: what enters layer {last.layer} is {times(growth)} the input's size"
+            f"{gain_words(layers, low=False)}.",
             remedy="Initialize all layers anew with the gain that the nonlinearity needs, or normalize between layers.",
         )
     ]

@@ -5,8 +5,8 @@ from hessdiag.questions.check.causes.candidate import Candidate
 from hessdiag.questions.check.readings import TargetReading
 from hessdiag.questions.check.result import Check
 
-ENOUGH = 100  # targets, for neighbours to tell
-UNLIKE = 2.0  # standard deviations above chance by which neighbours' targets agree, below which they look shuffled
+NEAR, RATHER_NEAR = 0.6, 0.75  # distance of neighbours over that of any two samples, for neighbours to tell
+UNLIKE = 1.5  # standard deviations above chance by which neighbours' targets agree, below which they look shuffled
 
 
 def targets(check: Check) -> list[Candidate]:
@@ -55,15 +55,19 @@ def _range(found: TargetReading) -> list[Candidate]:
 
 
 def _shuffled(check: Check, found: TargetReading) -> list[Candidate]:
-    if found.neighbours_z is None or found.neighbours_z >= UNLIKE or found.count < ENOUGH or check.problem.synthetic:
+    closeness = found.neighbours_closeness
+    if found.neighbours_z is None or found.neighbours_z >= UNLIKE or closeness is None or check.problem.synthetic:
         return []
+    sure = 0.75 if closeness < NEAR else 0.45 if closeness < RATHER_NEAR else 0.0
+    if check.trains and check.problem.batches > 1:  # what is learnt is not by heart
+        sure *= 0.5
     return [
         _candidate(
             found.neighbours_z,
             UNLIKE,
             "agreement of neighbours' targets, in standard deviations above chance",
-            0.45,
-            f"Targets look shuffled: neighbours among {found.count:,} inputs agree no more than by chance "
+            sure,
+            f"Targets look shuffled: neighbours among the inputs agree no more than by chance "
             f"({found.neighbours_z:+.1f} standard deviations).",
             "Look at whether inputs and targets are shuffled together; some tasks look like this by nature.",
         )

@@ -39,7 +39,8 @@ def _dead(check: Check) -> list[Candidate]:
                 threshold=1 - ALIVE,
                 quantity="share of units that are zero for every sample",
                 confidence=sure,
-                says=f"{named(layer)} is dead: {_how_many(layer, share)} zero for every sample{_because(layer)}.",
+                says=f"{named(layer)} is {'' if share == 1 else 'mostly '}dead: {_how_many(layer, share)} zero "
+                f"for every sample{_because(layer)}.",
                 remedy=_revive(layer),
             )
         )

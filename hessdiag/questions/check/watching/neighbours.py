@@ -14,7 +14,7 @@ _NEAREST = 3
 _PERMUTATIONS = 200
 
 
-def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) -> tuple[float, float] | None:
+def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) -> tuple[float, float, float] | None:
     """How much more alike the targets of neighbours are than under random permutations of them.
 
     Likeness is the share of nearest neighbours that are of the same class; of real targets, the mean product with the
@@ -27,7 +27,8 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
         seed: Of the permutations.
 
     Returns:
-        How many standard deviations more, and how much; `None` for inputs that are not real, and too few samples.
+        How many standard deviations more, how much, and how far nearest neighbours are apart over what any two samples
+        are, by medians; `None` for inputs that are not real, and too few samples.
     """
     if samples < FEWEST or len(target) != samples:
         return None
@@ -39,9 +40,11 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
     features = features - features.mean(0)
     spread = features.std(0)
     features = features[:, spread > 0] / spread[spread > 0]
-    nearest = _nearest(features) if features.shape[1] and bool(features.isfinite().all()) else None
+    if not features.shape[1] or not bool(features.isfinite().all()):
+        return None
+    nearest, closeness = _nearest(features)
     values = target.detach()[:_MOST].to(features.device)
-    if nearest is None or bool((values == values[0]).all()):
+    if bool((values == values[0]).all()):
         return None
     generator = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.randperm(len(values), generator=generator) for _ in range(_PERMUTATIONS)])
@@ -49,14 +52,16 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
     others = _alike(values[orders.to(features.device)], nearest)
     deviation = float(others.std())
     excess = float(found.mean() - others.mean())
-    return (excess / deviation, excess) if deviation > 0 else None
+    return (excess / deviation, excess, closeness) if deviation > 0 else None
 
 
-def _nearest(features: Tensor) -> Tensor:
-    """The nearest neighbours of each sample, (samples, k)."""
+def _nearest(features: Tensor) -> tuple[Tensor, float]:
+    """The nearest neighbours of each sample, (samples, k); their distance over that of any two samples, by medians."""
     apart = torch.cdist(features, features)
+    usual = float(apart.median())
     apart.fill_diagonal_(torch.inf)
-    return apart.topk(_NEAREST, largest=False).indices
+    distances, nearest = apart.topk(_NEAREST, largest=False)
+    return nearest, float(distances[:, 0].median()) / usual if usual > 0 else 1.0
 
 
 def _alike(values: Tensor, nearest: Tensor) -> Tensor:
