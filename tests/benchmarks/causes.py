@@ -2,8 +2,8 @@
 
 Of each broken network of tests/questions/check/corpus: whether the first cause is a right one, whether one of the first
 three is, whether the layer is, and whether the first cure helped. Then precision and recall by identifier: of those
-that were named first, which were right; of the networks that an identifier is right for, in how many some right one
-was named first. Of each healthy network: what was found, if anything.
+that were named first, which were right; of the networks whose defect an identifier is most proper for, in how many a
+right one was named first. Of each healthy network: what was found, if anything.
 """
 
 import argparse
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import torch
 
-import hessdiag
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.measure import check
 from hessdiag.questions.check.result import BROKEN as BAD
 from tests.questions.check.corpus.case import Case
 from tests.questions.check.corpus.corpus import BROKEN, HEALTHY
@@ -63,11 +64,11 @@ def scored(case: Case, seed: int, attempt: bool) -> Score:
     model, batches, loss = case.make(seed)
     asked = {"optimizer": case.optimizer, "lr": case.lr}
     try:
-        problem = hessdiag.Problem(model, data=batches, loss=loss)
+        problem = Problem(model, data=batches, loss=loss)
         begun = time.perf_counter()
-        result = hessdiag.check(problem, **asked)
+        result = check(problem, **asked)
         seconds = time.perf_counter() - begun
-        trial = hessdiag.check(problem, **asked, attempt=True).trial if attempt and result.causes else None
+        trial = check(problem, **asked, attempt=True).trial if attempt and result.causes else None
     except Exception as error:  # of a benchmark that is to go on with the next case
         return Score(case, error=f"{type(error).__name__}: {error}")
     return Score(
@@ -107,9 +108,9 @@ def by_identifier(scores: list[Score]) -> list[str]:
     """Precision and recall of each identifier, of what was named first with a confidence of "bad", healthy ones included."""
     named, right, due, met = Counter(), Counter(), Counter(), Counter()
     for score in scores:
-        due.update(score.case.causes)
-        if score.first:
-            met.update(score.case.causes)
+        if score.case.is_broken:
+            due[score.case.causes[0]] += 1
+            met[score.case.causes[0]] += score.first
         if score.found and (score.case.is_broken or score.found[0][2] >= BAD):
             named[score.found[0][0]] += 1
             right[score.found[0][0]] += score.first
