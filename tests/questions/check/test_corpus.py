@@ -1,6 +1,6 @@
 """The networks that `check` is judged on are what they are said to be: broken ones do not train, healthy ones do.
 
-A dozen in each test run, all of them with HESSDIAG_FUZZ=long, in a minute.
+Each broken one has a twin without the defect, which trains. Some in each test run, all with HESSDIAG_FUZZ=long, in two minutes.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from hessdiag.problem.loading.request import ProblemRequest
 from tests.fuzz.length import LONG
 from tests.questions.check.corpus import data
 from tests.questions.check.corpus.corpus import BROKEN, HEALTHY
-from tests.questions.check.corpus.training import optimizer, skill, trained
+from tests.questions.check.corpus.training import optimizer, skill, trained, trains
 
 CASES = BROKEN | HEALTHY
 QUICK = (
@@ -37,6 +37,11 @@ QUICK = (
 def test_a_case_trains_where_it_is_healthy_and_not_where_it_is_broken(name):
     outcome = trained(CASES[name])
     assert outcome.is_as_stated(CASES[name]), outcome
+
+
+@pytest.mark.parametrize("name", BROKEN if LONG else [name for name in QUICK if name in BROKEN])
+def test_without_its_defect_a_broken_one_trains(name):
+    assert trains(BROKEN[name].mended)
 
 
 def test_there_are_as_many_as_the_figures_are_of():
@@ -67,6 +72,10 @@ def test_a_seed_makes_the_same_network_and_leaves_random_numbers_alone():
 def test_a_case_is_a_model_of_the_command_line():
     spec = "tests.questions.check.corpus.broken_units:tanh_pushed_by_bias"
     problem = load_problem(ProblemRequest(spec, device="cpu"))
+    twin = load_problem(ProblemRequest(f"{spec}(mended=True)", device="cpu"))
+    biases = [float(one.model[2].bias.abs().mean()) for one in (problem, twin)]
+    assert biases[0] == 12
+    assert biases[1] < 1
     assert problem.n_parameters == 64 * 32 + 32 + 32 * 32 + 32 + 32 * 10 + 10
     assert len(problem.data) == 16
 

@@ -107,12 +107,12 @@ def bottleneck_data_of_the_code(mended=False):
     return model, data.pixels(), "ce"
 
 
-@broken("detached", optimizer="adam", lr=1e-2, steps=300)
+@broken("detached", optimizer="adam", lr=0.005, steps=500)
 def conv_detached_before_the_head(mended=False):
     """Two random channels are all that the head has to learn from."""
     features = nn.Sequential(nn.Conv2d(1, 16, 3, stride=2), nn.ReLU(), nn.Conv2d(16, 2, 3), nn.Tanh())
     passed = Apply(lambda x: x.flatten(1) if mended else x.flatten(1).detach())
-    return nn.Sequential(features, passed, nn.Linear(2, 10)), data.images(), "ce"
+    return nn.Sequential(features, passed, mlp([2, 32, 10])), data.images(), "ce"
 
 
 class Frozen(nn.Module):

@@ -23,14 +23,14 @@ def tabular_norm_first_in_eval(mended=False):
     return nn.Sequential(nn.BatchNorm1d(30), *mlp([30, 24, 24, 1])).train(mended), data.tumours(raw=True), "bce"
 
 
-@broken("mode", "dropout", optimizer="adam", lr=1e-3)
+@broken("dropout", "mode", optimizer="adam", lr=1e-3)
 def dropout_of_nearly_all(mended=False):
     """Of 32 units 31 are dropped, three times over."""
     layers = [layer for _ in range(3) for layer in (nn.Linear(32, 32), nn.ReLU(), nn.Dropout(0.1 if mended else 0.96))]
     return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), *layers, nn.Linear(32, 10)), data.pixels(), "ce"
 
 
-@broken("mode", "dropout", optimizer="sgd(momentum=0.9)", lr=0.05)
+@broken("dropout", "mode", optimizer="sgd(momentum=0.9)", lr=0.05)
 def dropout_of_the_input(mended=False):
     """Somebody's 0.02 to keep became 0.98 to drop, on the words themselves."""
     model = networks.TextCNN()
