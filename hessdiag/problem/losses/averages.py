@@ -105,13 +105,19 @@ def of_labels(batch: Any, value: Callable[[Any], Tensor]) -> Terms:
 
 
 def _looks_at_first(batch: Any, key: Any, value: Callable[[Any], Tensor]) -> bool:
-    """Whether the loss changes when the first label of each sequence is ignored."""
-    without = batch[key].clone()
+    """Whether the loss changes when the first label of a sequence is ignored: of that with the most labels."""
+    labels = batch[key]
+    many = ((labels != IGNORED).flatten(1).sum(1) * (labels[:, 0] != IGNORED).reshape(len(labels), -1).any(1)).argmax()
+    own = slice(int(many), int(many) + 1)
+    one = {
+        name: batches.rows(own, len(labels), item) if isinstance(item, Tensor) else item for name, item in batch.items()
+    }
+    without = one[key].clone()
     without[:, 0] = IGNORED
-    if torch.equal(without, batch[key]):
+    if torch.equal(without, one[key]):
         return True
     try:
-        return not torch.equal(value(batch), value({**batch, key: without}))
+        return not torch.equal(value(one), value({**one, key: without}))
     except HessdiagError:  # nothing is left to average over
         return True
 

@@ -14,6 +14,7 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.errors import LoadError
 from hessdiag.problem.batches.batch import samples
 from hessdiag.problem.describe import describe
+from hessdiag.problem.losses.averages import of_labels
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.described import described
 from hessdiag.questions.common.view import subject
@@ -435,3 +436,20 @@ def test_every_token_is_a_target_of_the_baselines():
     model, data, loss, _, _ = _tokens()
     base = baselines(Problem(model, data=data, loss=loss))
     assert (base.n, base.n_outputs) == (29, 29 * 4)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_whether_first_labels_count_is_asked_of_one_sequence_that_has_others(shift):
+    asked = []
+
+    def value(batch):
+        asked.append(len(batch["labels"]))
+        labels = batch["labels"][:, 1:] if shift else batch["labels"]
+        if not bool((labels != -100).any()):
+            raise LoadError("a mean over nothing")
+        return labels[labels != -100].double().mean()
+
+    labels = torch.tensor([[4, -100, -100, -100], [-100, 1, 2, 3], [5, 6, -100, 7], [9, -100, 8, -100]])
+    found = of_labels({"input_ids": labels.clone(), "labels": labels}, value)
+    assert found.count == (6 if shift else 9)
+    assert asked == [1, 1]
