@@ -286,6 +286,8 @@ class TestData:
         for loss in ("detached", "infinite"):
             refused("train.py:setup", loss=f"train.py:{loss}")
             assert problem_of("train.py:setup", loss=f"train.py:{loss}", broken_loss=True).loss_name
+            cut = problem_of("train.py:setup", loss=f"train.py:{loss}", broken_loss=True, batch_size=4)
+            assert max(len(x) for x, _ in cut.data) <= 4
         assert "must return a scalar" in str(refused("train.py:setup", loss="train.py:vector", broken_loss=True))
 
 

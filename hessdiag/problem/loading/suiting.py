@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import HessdiagError, LoadError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem import finite
 from hessdiag.problem.batches import batch as batch_forms
@@ -40,7 +40,9 @@ def suited(session: Session, parts: Parts, model: nn.Module) -> tuple[list[Any],
             batches=request.batches,
             batch_size=request.batch_size or request.samples,
             free_form=free_form,
-            cut=_first_rows if request.samples else _Cutter(parts, model, request.seed, request.data or ""),
+            cut=_first_rows
+            if request.samples
+            else _Cutter(parts, model, request.seed, request.data or "", request.broken_loss),
         )
         taken, loss, more = _given(parts, model, taken, request.data or "")
         session.notes += [*notes, *more]
@@ -84,6 +86,7 @@ class _Cutter:
     model: nn.Module
     seed: int
     where: str
+    broken_loss: bool = False
     cut: cutting.Cut | None = None
 
     def __call__(self, batch: Any, size: int) -> Iterator[Any]:
@@ -108,8 +111,19 @@ class _Cutter:
         )
         if sum(tensor.numel() for tensor in batch_forms.tensors(batch)) <= cutting.WHOLE_NUMBERS:
             try:
-                fit.check_fit(problem)
+                fit.check_fit(problem, broken_loss=self.broken_loss)
+                if self.broken_loss and _is_broken(problem):  # nothing can be proven of it
+                    return cutting.CUTS[0]
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
         return cutting.proven(problem, size)
+
+
+def _is_broken(problem: Problem) -> bool:
+    """Whether the loss of a problem whose parts fit is not finite, or depends on no parameter."""
+    try:
+        fit.check_fit(problem)
+    except HessdiagError:
+        return True
+    return False
