@@ -9,7 +9,7 @@ from hessdiag.questions.check.result import Check
 
 # Under gradient descent, and under an optimizer whose steps do not shrink with the gradient.
 EXCESS = {False: (4.0, 15.0), True: (10.0, 300.0)}  # loss over that of an output that knows nothing
-SPREAD = {False: (8.0, 25.0), True: (20.0, 300.0)}  # standard deviation of logits
+SPREAD = {False: (8.0, 25.0), True: (30.0, 300.0)}  # standard deviation of logits
 FAR = {False: (12.0, 40.0), True: (8.0, 40.0)}  # distance of targets from the output, in units of their own spread
 WIDE = {False: (6.0, 40.0), True: (50.0, 1000.0)}  # root mean square of targets
 REACHES = {"sigmoid": (0.0, 1.0), "softmax": (0.0, 1.0), "tanh": (-1.0, 1.0), "relu": (0.0, math.inf)}
