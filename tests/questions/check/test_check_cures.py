@@ -356,9 +356,82 @@ def test_numbers_of_a_wider_dtype() -> None:
     assert mended.data[0][1].dtype == torch.int64
 
 
-def test_frozen_layers_are_trained_and_detached_ones_are_left() -> None:
+class Cut(nn.Module):
+    """A first layer that gets no gradient."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.first, self.last, self.how = nn.Linear(20, 16), nn.Linear(16, 5), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "no_grad":
+            with torch.no_grad():
+                h = self.first(x)
+        else:
+            h = self.first(x)
+        h = h.detach() if self.how == "detach" else h.data if self.how == "data" else h
+        out: Tensor = self.last(torch.tensor(h.tolist()) if self.how == "numbers" else h)
+        return out
+
+
+@pytest.mark.parametrize("how", ["detach", "data", "no_grad"])
+def test_what_is_detached_gets_a_gradient(how: str) -> None:
+    torch.manual_seed(0)
+    setup = classes(Cut(how))
+    mended = cures("detached", setup, "first")[0].apply(setup)
+    whole = copy.deepcopy(setup.model)
+    whole.how = ""  # type: ignore[assignment]
+    gradients = [
+        torch.autograd.grad(one(model, setup.data[0]), list(model.parameters()))
+        for one, model in ((mended.objective, mended.model), (setup.objective, whole))
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
+    assert torch.is_grad_enabled()
+
+
+def test_what_no_gradient_can_pass_is_not_tried() -> None:
+    assert cures("detached", classes(Cut("numbers")), "first") == []
+
+
+def test_gates_stay_open_as_long_as_sequences_are() -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.cell, self.head = nn.LSTM(3, 200, batch_first=True), nn.Linear(200, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.head(self.cell(x)[0][:, -1])
+            return out
+
+    setup = setup_of(Reader(), torch.randn(9, 50, 3), torch.arange(9) % 5, nn.functional.cross_entropy)
+    cell = cures("signal_lost", setup)[1].apply(setup).model.get_submodule("cell")
+    gates = cell.get_parameter("bias_ih_l0").detach().chunk(4)
+    assert torch.equal(gates[0], -gates[1])
+    assert 1 <= float(gates[1].exp().min()) < 3
+    assert 47 < float(gates[1].exp().max()) <= 49
+    assert not gates[2].any()
+
+
+def test_logits_that_a_temperature_makes_large_are_divided() -> None:
+    body = mlp([20, 16, 5])
+    setup = classes(Probabilities(body, lambda z: z * 200))
+    z = body(setup.data[0][0]).detach()
+    last = LayerReading(layer="body.2", kind="Linear", parameters=1, fan_in=16, output_rms=rms(z))
+    output = OutputReading(loss=9.0, spread=float(200 * z.std(1).mean()), rms=200 * rms(z))
+    mended = cures("logit_scale", setup, layers=(last,), output=output)[0].apply(setup)
+    wanted = nn.functional.cross_entropy(z / z.std(1).mean(), setup.data[0][1])
+    assert mended.loss(setup.data[0]) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_fresh_weights_come_with_smaller_steps_last() -> None:
     setup = classes(mlp([20, 16, 5]))
-    assert cures("detached", setup, "0") == []
+    found = cures("signal_explodes", setup, step=step(0.1))
+    assert setting(found[2], setup, "lr") == pytest.approx(0.01)
+    assert rms(outputs(found[2].apply(setup), ["0"])["0"]) == pytest.approx(1.0, rel=1e-4)
+
+
+def test_frozen_layers_are_trained() -> None:
+    setup = classes(mlp([20, 16, 5]))
     setup.model[0].requires_grad_(False)  # type: ignore[index]
     mended = cures("detached", setup, "0")[0].apply(setup)
     assert all(one.requires_grad for one in mended.model.parameters())

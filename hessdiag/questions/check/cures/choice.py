@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from hessdiag.questions.check.cures import data, outputs, settings, weights
+from hessdiag.questions.check.cures import attached, data, outputs, settings, weights
 from hessdiag.questions.check.cures.cure import Cure, Setup
 from hessdiag.questions.check.result import Cause, Check
 
@@ -24,7 +24,7 @@ CURES: dict[str, Callable[[Check, Cause, Setup], list[Cure]]] = {
     "normalization_untrained": settings.training_mode,
     "mode": settings.training_mode,
     "dropout": settings.less_dropout,
-    "detached": settings.unfrozen,
+    "detached": attached.trained,
     "learning_rate_too_high": settings.smaller_steps,
     "updates_too_small": settings.larger_steps,
     "epsilon_floor": settings.smaller_epsilon,

@@ -17,6 +17,7 @@ from hessdiag.questions.check.cures.cure import Setup
 
 HEAD = 0.5  # of the last layer: its loss is then near chance, and gradients still pass it
 LITTLE = 0.1  # share of a signal that differs between samples below which what they share is taken out by the bias
+STRETCHED = 3.0  # times, at most, that a head's weights grow because samples differ little in what it is given
 CENTRED = ("sigmoid", "hardsigmoid", "logsigmoid")  # not zero on average: the next layer would see little else
 
 _LARGE = 2**22  # entries from which on an orthogonal matrix is not worth its time
@@ -66,7 +67,8 @@ def initialize(
         for name in set(chosen) & set(order):
             wanted = HEAD if name == order[-1] else len(ends) ** -0.5 if name in ends else 1.0
             centre = activations.get(name) in CENTRED or name == order[-1]
-            hooks.append(layers[name].register_forward_hook(_Scale(wanted, centre=centre)))
+            most = STRETCHED if name == order[-1] else math.inf
+            hooks.append(layers[name].register_forward_hook(_Scale(wanted, centre=centre, most=most)))
         try:
             setup.objective(setup.model, batch)
         finally:
@@ -81,8 +83,8 @@ def initialize(
 class _Scale:
     """A hook that gives what a layer puts out a size, the first time that it is called."""
 
-    def __init__(self, wanted: float, *, centre: bool) -> None:
-        self.wanted, self.centre, self.done = wanted, centre, False
+    def __init__(self, wanted: float, *, centre: bool, most: float) -> None:
+        self.wanted, self.centre, self.most, self.done = wanted, centre, most, False
 
     def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
         if self.done or not isinstance(output, Tensor):
@@ -94,8 +96,9 @@ class _Scale:
             size = float(seen.square().mean().sqrt())
             varies = float((seen - seen.mean(0)).square().mean().sqrt())
             if isinstance(bias, Tensor) and len(seen) > 1 and (self.centre or varies < LITTLE * size) and varies > 0:
-                scale(module, self.wanted / varies)
-                bias.copy_(-seen.mean(0) * self.wanted / varies)
+                factor = self.wanted / max(varies, size / self.most)
+                scale(module, factor)
+                bias.copy_(-seen.mean(0) * factor)
             elif size > 0:
                 scale(module, self.wanted / size)
         return module(*inputs)  # this hook is done, others are not
@@ -183,3 +186,28 @@ def _start_recurrent(module: nn.Module) -> None:
                 nn.init.xavier_uniform_(part)
         if name.startswith("bias_ih") and gates == 4:
             parameter.chunk(gates)[1].fill_(1.0)
+
+
+def remember(setup: Setup) -> None:
+    """Open the gates of LSTMs and GRUs for as long as the sequences are (Tallec and Ollivier, arXiv 1804.11188)."""
+    lengths: dict[nn.RNNBase, int] = {}
+
+    def watch(module: nn.Module, inputs: Any) -> None:
+        if isinstance(module, nn.RNNBase) and isinstance(inputs[0], Tensor):
+            lengths[module] = inputs[0].shape[1 if module.batch_first else 0]
+
+    gated = [module for module in setup.model.modules() if isinstance(module, (nn.LSTM, nn.GRU))]
+    hooks = [module.register_forward_pre_hook(watch) for module in gated]
+    try:
+        setup.objective(setup.model, setup.data[0])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    for module, length in lengths.items():
+        for name, parameter in module.named_parameters(recurse=False):
+            if name.startswith("bias_ih") and length > 2:
+                parts = parameter.data.chunk(4 if isinstance(module, nn.LSTM) else 3)
+                spans = torch.empty_like(parts[1]).uniform_(1, length - 1).log()
+                parts[1].copy_(spans)  # the forget gate of an LSTM, the update gate of a GRU
+                if isinstance(module, nn.LSTM):
+                    parts[0].copy_(-spans)

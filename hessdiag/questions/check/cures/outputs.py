@@ -63,13 +63,13 @@ def _without_module(name: str, kind: str) -> Cure:
 
 
 def _logarithm() -> Cure:
-    apply = _received(_log)
+    apply = received(_log)
     says = "Gives the loss logarithms of the softmax's probabilities, which it takes."
     code = "torch.log_softmax(x, -1)  # instead of torch.softmax(x, -1)"
     return Cure("logarithms of the probabilities", says, code, apply, judged=_measured(_log))
 
 
-def _received(change: Change) -> Apply:
+def received(change: Change) -> Apply:
     """The loss receives a function of the output."""
     return lambda setup: replace(setup, objective=_of(setup, change))
 
@@ -85,7 +85,7 @@ def _of(setup: Setup, change: Change) -> Objective:
 
 
 def _inverted(kind: str) -> Cure:
-    apply = _received(_INVERSES[kind])
+    apply = received(_INVERSES[kind])
     inverse = "log(p)" if kind == "softmax" else "log(p / (1 - p))"
     code = {
         "softmax": "return x  # at the end of forward, instead of torch.softmax(x, -1)",

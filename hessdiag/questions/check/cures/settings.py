@@ -73,27 +73,6 @@ def less_dropout(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     return [Cure("less dropout", f"Drops {number(DROP)} of the units instead of more.", code, apply)]
 
 
-def unfrozen(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
-    """Frozen parameters trained; a detached part is in the user's own code, and stays."""
-    names = [
-        name
-        for name, parameter in setup.model.named_parameters()
-        if not parameter.requires_grad and (cause.layer is None or name.rpartition(".")[0] == cause.layer)
-    ]
-    if not names:
-        return []
-
-    def apply(setup: Setup) -> Setup:
-        for name, parameter in setup.model.named_parameters():
-            if name in names:
-                parameter.requires_grad_(True)
-        return setup
-
-    where = "model" if cause.layer is None else f'model.get_submodule("{cause.layer}")'
-    says = f"Trains {cause.layer or 'all layers'}, which {'is' if cause.layer else 'were partly'} frozen."
-    return [Cure("unfrozen", says, f"{where}.requires_grad_(True)", apply)]
-
-
 def wider_numbers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     """The next wider dtype."""
     parameter = batches.real_parameter(setup.model)
@@ -159,7 +138,7 @@ def smaller_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     sharp = step.lambda_max if step.lambda_max is not None else step.curvature
     if step.lambda_threshold and sharp and sharp > 0 and step.lambda_threshold / sharp < 0.6:
         factors.insert(0, 0.5 * step.lambda_threshold / sharp)
-    return [_learning_rate(step.lr, factor) for factor in factors[:3]]
+    return [learning_rate(step.lr, factor) for factor in factors[:3]]
 
 
 def larger_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
@@ -168,10 +147,11 @@ def larger_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     if step is None or not step.lr or not step.update_ratio:
         return []
     factor = UPDATE / step.update_ratio
-    return [_learning_rate(step.lr, one) for one in (factor, 10 * factor, factor / 10) if one > 1]
+    return [learning_rate(step.lr, one) for one in (factor, 10 * factor, factor / 10) if one > 1]
 
 
-def _learning_rate(lr: float, factor: float) -> Cure:
+def learning_rate(lr: float, factor: float) -> Cure:
+    """Another learning rate, of the same ratios between groups."""
     new = float(f"{lr * factor:.2g}")
     says = f"Trains with a learning rate of {number(new, 2)} instead of {number(lr, 2)}."
     return _optimizer(f"learning rate {number(new, 2)}", says, f"lr={new:g}", _multiplied("lr", new / lr))

@@ -9,11 +9,14 @@ from torch import Tensor, nn
 
 from hessdiag.numbers import number
 from hessdiag.questions.check.cures.cure import Cure, Setup
-from hessdiag.questions.check.cures.initialize import initialize, matrices, scale
+from hessdiag.questions.check.cures.initialize import initialize, matrices, remember, scale
+from hessdiag.questions.check.cures.outputs import received
+from hessdiag.questions.check.cures.settings import learning_rate
 from hessdiag.questions.check.result import Cause, Check
 
 GAINS = {"relu": 2**0.5, "leaky_relu": 2**0.5, "gelu": 2**0.5, "silu": 2**0.5, "elu": 2**0.5, "sigmoid": 4.0}
 SPREAD = 1.0  # of logits that say little yet
+BEHIND = 3.0  # times that logits are larger than what the last layer puts out where something else scales them
 DEAD = 0.1  # share of units
 
 _CODE = """\
@@ -30,6 +33,9 @@ hooks = [layer.register_forward_hook(unit_variance) for layer in {layers}]
 model(x)  # one batch
 for hook in hooks:
     hook.remove()"""
+_PAIRS = """
+# where unit_variance draws, of a layer behind ReLUs: w = layer.weight; n, m = w.shape[0] // 2, w.shape[1] // 2
+#   w[:, m:2 * m] = -w[:, :m] except in the first layer; w[n:2 * n] = -w[:n] except in the last"""
 _CENTRE = """
     if layer.bias is not None:  # a sigmoid's output is not zero on average
         output = layer.forward(*inputs).flatten(0, -2)
@@ -52,9 +58,34 @@ def fresh_weights(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     code = _code(_ALL.format(kinds=kinds), centred)
     says = _SAYS.format(which="all layers", how="orthogonal, biases zero")
     plain = _weights("fresh weights, scaled by the data", says, code, lambda s: initialize(s, acts))
-    says = _SAYS.format(which="all layers", how="orthogonal, in pairs of opposite signs, biases zero")
-    pairs = _weights("fresh weights in mirrored pairs", says, code, lambda s: initialize(s, acts, mirrored=True))
-    return [plain, pairs]
+    if any(isinstance(module, (nn.LSTM, nn.GRU)) for module in setup.model.modules()):
+        second = _remembering(plain)
+    else:
+        says = _SAYS.format(which="all layers", how="orthogonal, in pairs of opposite signs, biases zero")
+        name = "fresh weights in mirrored pairs"
+        second = _weights(name, says, code + _PAIRS, lambda s: initialize(s, acts, mirrored=True))
+    slower = [_and_slower(plain, found.step.lr)] if found.step is not None and found.step.lr else []
+    return [plain, second, *slower]
+
+
+def _remembering(plain: Cure) -> Cure:
+    """With gates that are open for as long as the sequences are."""
+
+    def apply(setup: Setup) -> Setup:
+        mended = plain.apply(setup)
+        remember(mended)
+        return mended
+
+    says = f"{plain.says} Gates of LSTMs and GRUs start open, for as long as the sequences are."
+    code = f"{plain.code}\n# and the bias of an LSTM's forget gate (a GRU's update gate): log(uniform(1, length - 1))"
+    return Cure(f"{plain.name}, gates open", says, code, apply, weights=True)
+
+
+def _and_slower(plain: Cure, lr: float) -> Cure:
+    slower = learning_rate(lr, 0.1)
+    says = f"{plain.says} {slower.says}"
+    name = f"{plain.name}, and {slower.name}"
+    return Cure(name, says, f"{plain.code}\n{slower.code}", lambda s: slower.apply(plain.apply(s)), weights=True)
 
 
 def fresh_layers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
@@ -96,13 +127,16 @@ def scaled_layer(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
 
 def smaller_logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     """The last layer scaled down until its logits say little."""
-    layers = [one.layer for one in found.layers if one.fan_in is not None]
-    name = cause.layer or (layers[-1] if layers else None)
+    last = next((one for one in reversed(found.layers) if one.fan_in is not None), None)
+    name = cause.layer or (last.layer if last is not None else None)
     spread = found.output.spread if found.output is not None else None
     module = _module(setup, name)
     if module is None or name not in matrices(setup.model) or not spread:
         return fresh_weights(found, cause, setup)
     factor = SPREAD / spread
+    rms = found.output.rms if found.output is not None else None
+    if cause.layer is None and last is not None and last.output_rms and rms and rms > BEHIND * last.output_rms:
+        return [_divided(factor)]
 
     def apply(other: Setup) -> None:
         layer = _module(other, name)
@@ -114,6 +148,13 @@ def smaller_logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     own = f'model.get_submodule("{name}")'
     code = f"with torch.no_grad():\n    for parameter in {own}.parameters():\n        parameter.mul_({factor:.4g})"
     return [_weights("smaller logits", says, code, apply), *fresh_weights(found, cause, setup)[:1]]
+
+
+def _divided(factor: float) -> Cure:
+    """Logits that something behind the last layer makes large, made small again."""
+    says = f"Multiplies the logits by {number(factor)}, so that they differ by about {number(SPREAD)} between classes."
+    code = f"logits = logits * {factor:.4g}  # or without what scales them behind the last layer"
+    return Cure("logits rescaled", says, code, received(lambda output: output * factor))
 
 
 def revived(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
