@@ -298,6 +298,21 @@ def test_probabilities_become_logits(kind: str) -> None:
             assert setup.loss(setup.data[0]) == pytest.approx(wanted, rel=1e-6)
 
 
+def test_an_output_that_is_bounded_loses_its_bound() -> None:
+    x = torch.randn(50, 20)
+    body = mlp([20, 16, 1])
+    setup = setup_of(nn.Sequential(body, nn.Sigmoid()), x, x[:, :1] * 20 + 500, nn.functional.mse_loss, kind="mse")
+    found = cures("output_range", setup, targets=TargetReading(kind="real", count=50))
+    assert [one.name for one in found] == ["Sigmoid removed", "targets standardized"]
+    mended = found[0].apply(copy.deepcopy(setup))
+    assert torch.equal(mended.model(x), body(x))
+    assert float(mended.data[0][1].std(correction=0)) == pytest.approx(1.0, rel=1e-5)
+    hidden = setup_of(body, x, x[:, :1], nn.functional.mse_loss)
+    assert [one.name for one in cures("output_range", hidden, targets=TargetReading(kind="real", count=50))] == [
+        "targets standardized"
+    ]
+
+
 def test_training_mode_with_statistics_of_the_data() -> None:
     body = nn.Sequential(nn.Linear(20, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5)).eval()
     setup = classes(body)
@@ -421,6 +436,28 @@ def test_logits_that_a_temperature_makes_large_are_divided() -> None:
     mended = cures("logit_scale", setup, layers=(last,), output=output)[0].apply(setup)
     wanted = nn.functional.cross_entropy(z / z.std(1).mean(), setup.data[0][1])
     assert mended.loss(setup.data[0]) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_logits_of_a_bias_are_cured_by_another_bias() -> None:
+    setup = classes(mlp([20, 16, 5]))
+    y = setup.data[0][1]
+    last = LayerReading(layer="2", kind="Linear", parameters=1, fan_in=16, output_rms=50.0, bias_rms=50.0)
+    more = {
+        "targets": TargetReading(kind="classes", count=96, classes=5),
+        "output": OutputReading(loss=9.0, spread=60.0),
+    }
+    mended = cures("logit_scale", setup, layers=(last,), **more)[0].apply(setup)
+    counts = torch.bincount(y, minlength=5) + 1.0
+    assert torch.allclose(mended.model.get_parameter("2.bias"), (counts / counts.sum()).log())
+
+
+def test_masks_up_to_255_are_brought_to_one() -> None:
+    y = torch.randint(2, (9, 1)) * 255.0
+    y[0] = 255.0
+    setup = setup_of(nn.Linear(3, 1), torch.randn(9, 3), y, nn.functional.binary_cross_entropy_with_logits)
+    masks = TargetReading(kind="binary", count=9, low=0.0, high=255.0)
+    assert torch.equal(cures("targets", setup, targets=masks)[0].apply(setup).data[0][1], (y > 0).float())
+    assert cures("targets", setup, targets=replace(masks, kind="classes")) == []
 
 
 def test_fresh_weights_come_with_smaller_steps_last() -> None:

@@ -19,6 +19,8 @@ CURES: dict[str, Callable[[Check, Cause, Setup], list[Cure]]] = {
     "dead_units": weights.revived,
     "identical_units": weights.fresh_layers,
     "loss_at_start": data.to_targets,
+    "output_range": outputs.unbounded,
+    "targets": data.targets_in_range,
     "input_scale": data.standard_inputs,
     "outputs_are_probabilities": outputs.logits,
     "normalization_untrained": settings.training_mode,

@@ -95,8 +95,8 @@ def to_targets(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     """Targets standardized where they are real; else the output's bias at what their frequencies ask."""
     kind = found.targets.kind if found.targets is not None else "none"
     if kind == "real":
-        return [*_standard_targets(setup), *_output_bias(found, setup, kind)]
-    return _output_bias(found, setup, kind)
+        return [*_standard_targets(setup), *output_bias(found, setup, kind)]
+    return output_bias(found, setup, kind)
 
 
 def _targets(setup: Setup) -> list[Tensor]:
@@ -149,7 +149,28 @@ class Mapped(nn.Module):
         return self.change(batches.output_tensor(self.model(*args, **keywords)))
 
 
-def _output_bias(found: Check, setup: Setup, kind: str) -> list[Cure]:
+def targets_in_range(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """Binary targets of another size, 0 and 255, divided by it; others are wrong in the user's own data."""
+    targets = found.targets
+    high, low = (targets.high, targets.low) if targets is not None else (None, None)
+    if targets is None or targets.kind != "binary" or high is None or low is None or low < 0 or high <= 1:
+        return []
+
+    def change(target: Tensor) -> Tensor:
+        return (target / high).to(target.dtype)
+
+    def apply(setup: Setup) -> Setup:
+        return replace(setup, data=tuple(_with_target(batch, change) for batch in setup.data))
+
+    def judged(setup: Setup) -> Setup:
+        original = setup.objective
+        return replace(setup, judge=lambda model, batch: original(model, _with_target(batch, change)))
+
+    says = f"Divides the targets by {number(high)}, so that they are from 0 to 1."
+    return [Cure("targets from 0 to 1", says, f"y = y / {high:g}", apply, judged=judged)]
+
+
+def output_bias(found: Check, setup: Setup, kind: str) -> list[Cure]:
     """The bias of the last layer at what the mean of the targets asks."""
     names = [one.layer for one in found.layers if one.fan_in is not None]
     modules = matrices(setup.model)

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.losses.loss import Objective
 from hessdiag.questions.check.cures.cure import Apply, Cure, Setup
-from hessdiag.questions.check.cures.data import Mapped
+from hessdiag.questions.check.cures.data import Mapped, to_targets
 from hessdiag.questions.check.result import Cause, Check
 
 Change = Callable[[Tensor], Tensor]
 
+_BOUNDED = (nn.Sigmoid, nn.Tanh, nn.Hardtanh, nn.Hardsigmoid, nn.Softsign, nn.ReLU, nn.ReLU6, nn.Softplus, nn.Softmax)
 _MODULES = {"softmax": (nn.Softmax, nn.Softmax2d), "sigmoid": (nn.Sigmoid,), "log_softmax": (nn.LogSoftmax,)}
 
 
@@ -27,6 +28,25 @@ def logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         return [_logarithm()] if kind == "softmax" else []
     name = _last(setup, _MODULES[kind])
     return [_without_module(name, kind) if name is not None else _inverted(kind)]
+
+
+def unbounded(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """The nonlinearity at the end taken out, with targets of size 1 where they are real; else those alone."""
+    real = found.targets is not None and found.targets.kind == "real"
+    targets = to_targets(found, cause, setup)[:1] if real else []
+    name = _last(setup, _BOUNDED)
+    if name is None:
+        return targets
+    kind = type(setup.model.get_submodule(name)).__name__
+
+    def apply(other: Setup) -> Setup:
+        _remove(other, name)
+        return targets[0].apply(other) if targets else other
+
+    says = f"Removes the {kind} at the end ({name}), which bounds what the network can put out."
+    parts = [(says, _removal(name)), *((one.says, one.code) for one in targets)]
+    both = Cure(f"{kind} removed", " ".join(one for one, _ in parts), "\n".join(code for _, code in parts), apply)
+    return [both, *targets]
 
 
 def _last(setup: Setup, kinds: tuple[type[nn.Module], ...]) -> str | None:
@@ -50,16 +70,24 @@ def _last(setup: Setup, kinds: tuple[type[nn.Module], ...]) -> str | None:
 
 def _without_module(name: str, kind: str) -> Cure:
     def apply(setup: Setup) -> Setup:
-        parent, _, own = name.rpartition(".")
-        setattr(setup.model.get_submodule(parent), own, nn.Identity())
+        _remove(setup, name)
         return setup
 
     says = f"Removes the {kind} at the end ({name}): the loss applies its own to logits."
-    parent, _, own = name.rpartition(".")
-    owner = f'model.get_submodule("{parent}")' if parent else "model"
-    code = f'setattr({owner}, "{own}", torch.nn.Identity())  # probabilities, where needed: torch.{kind}(model(x)'
+    code = f"{_removal(name)}  # probabilities, where needed: torch.{kind}(model(x)"
     code += ", -1)" if kind == "softmax" else ")"
     return Cure(f"{kind} removed", says, code, apply, judged=_measured(_INVERSES[kind]))
+
+
+def _remove(setup: Setup, name: str) -> None:
+    parent, _, own = name.rpartition(".")
+    setattr(setup.model.get_submodule(parent), own, nn.Identity())
+
+
+def _removal(name: str) -> str:
+    parent, _, own = name.rpartition(".")
+    owner = f'model.get_submodule("{parent}")' if parent else "model"
+    return f'setattr({owner}, "{own}", torch.nn.Identity())'
 
 
 def _logarithm() -> Cure:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from hessdiag.numbers import number
 from hessdiag.questions.check.cures.cure import Cure, Setup
+from hessdiag.questions.check.cures.data import output_bias
 from hessdiag.questions.check.cures.initialize import initialize, matrices, remember, scale
 from hessdiag.questions.check.cures.outputs import received
 from hessdiag.questions.check.cures.settings import learning_rate
@@ -131,6 +132,10 @@ def smaller_logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     name = cause.layer or (last.layer if last is not None else None)
     spread = found.output.spread if found.output is not None else None
     module = _module(setup, name)
+    if last is not None and last.bias_rms and last.output_rms and last.bias_rms > last.output_rms / 2:
+        biased = output_bias(found, setup, found.targets.kind if found.targets is not None else "none")
+    else:
+        biased = []
     if module is None or name not in matrices(setup.model) or not spread:
         return fresh_weights(found, cause, setup)
     factor = SPREAD / spread
@@ -147,7 +152,7 @@ def smaller_logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     says = f"Scales {name} by {number(factor)}, so that logits differ by about {number(SPREAD)} between classes."
     own = f'model.get_submodule("{name}")'
     code = f"with torch.no_grad():\n    for parameter in {own}.parameters():\n        parameter.mul_({factor:.4g})"
-    return [_weights("smaller logits", says, code, apply), *fresh_weights(found, cause, setup)[:1]]
+    return [*biased, _weights("smaller logits", says, code, apply), *fresh_weights(found, cause, setup)[:1]]
 
 
 def _divided(factor: float) -> Cure:
