@@ -16,7 +16,8 @@ class LayerReading:
     feature, position and pixel by itself.
 
     Attributes:
-        layer: Its path in the model, or its class where it is the model.
+        layer: Its path in the model, or its class where it is the model; the name of a parameter that a module of
+            several uses by itself. Weights that two modules share are read in both.
         kind: Its class.
         parameters: How many it owns.
         trainable: Whether any of them is differentiated.
@@ -35,14 +36,17 @@ class LayerReading:
         output_rms: Root mean square of what it puts out, before the nonlinearity.
         output_mean: Mean of that.
         output_variation: As `signal_variation`, before the nonlinearity.
-        signal_rms: Root mean square of what leaves it, after the nonlinearity.
+        signal_rms: Root mean square of what leaves it, after the nonlinearity. Where a normalization with weights of
+            its own stands before that, the nonlinearity's numbers (signal, dead, saturated) are with the normalization.
         signal_variation: Root mean square over features of the standard deviation over samples, over `signal_rms`:
-            1 where samples have nothing in common, 0 where they are all the same. After the nonlinearity.
+            1 where samples have nothing in common, 0 where they are all the same. Deviations are those of n - 1. After
+            the nonlinearity.
         cosine: Mean cosine between samples of what leaves it.
         dead_fraction: Share of units that are exactly zero, or flat, for every sample and position, after a
             nonlinearity that has a dead side (relu, gelu, silu, ...); 0 for others.
         saturated_fraction: Share of entries at which a bounded nonlinearity (tanh, sigmoid, softmax, hardtanh, ...) has
-            less than a hundredth of its greatest slope.
+            less than a hundredth of its greatest slope; of relu6 and its like, at the upper bound; of a softmax, share
+            of distributions that are sure of one class.
         identical_fraction: Share of units whose incoming weights and bias equal those of an earlier unit to the bit.
         weight_rms: Of its matrix; of all its parameters where it has none.
         weight_gain: `weight_rms` times the root of `fan_in`: how much a signal of independent entries grows.
@@ -214,8 +218,8 @@ class ModeReading:
         training: Its mode.
         tracked: Batches that a normalization has seen; `None` for others, and where it keeps no count.
         mismatch: How far running statistics are from those of this batch: root mean square over channels of the
-            difference of means in running standard deviations, or largest ratio of standard deviations, whichever is
-            larger as a factor; 1 for equal ones.
+            difference of means in running standard deviations, plus 1; or of the logarithm of the ratio of standard
+            deviations, as a factor: whichever is larger; 1 for equal ones.
         drop: Of dropout: its probability.
         samples: How many values one statistic of a normalization in training mode is of.
     """
