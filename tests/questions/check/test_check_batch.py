@@ -119,6 +119,12 @@ class TestTargets:
         assert check(nn.Linear(64, 10), (x, y * 0), "ce").targets.neighbours_z is None
 
 
+class ByHand(nn.Module):
+    def forward(self, x):
+        raised = x.exp()
+        return raised / raised.sum(-1, keepdim=True)
+
+
 class TestOutput:
     def test_numbers_of_the_output(self):
         torch.manual_seed(0)
@@ -170,21 +176,22 @@ class TestOutput:
         }.get(type(last).__name__)
 
     def test_probabilities_by_hand_and_by_accident(self):
-        class ByHand(nn.Module):
-            def __init__(self):
-                super().__init__()
-                self.linear = nn.Linear(6, 4)
-
-            def forward(self, x):
-                raised = self.linear(x).exp()
-                return raised / raised.sum(-1, keepdim=True)
-
         batch = torch.rand(9, 6), torch.randint(4, (9,))
-        assert check(ByHand(), batch, "ce").output.probabilities == "softmax"
+        assert check(nn.Sequential(nn.Linear(6, 4), ByHand()), batch, "ce").output.probabilities == "softmax"
         inside = nn.Linear(6, 4)
         nn.init.constant_(inside.weight, 0.01)
         nn.init.constant_(inside.bias, 0.3)
         assert check(inside, batch, "ce").output.probabilities is None
+        start = nn.Linear(6, 4)
+        nn.init.zeros_(start.weight)
+        start.bias.data = torch.tensor([0.1, 0.2, 0.3, 0.4]).log()
+        assert check(start, batch, "ce").output.probabilities is None
+
+    def test_probabilities_of_many_classes_are_seen_by_all_of_them(self):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(2, 70_000), ByHand())
+        batch = torch.randn(40, 2), torch.randint(70_000, (40,))
+        assert check(model, batch, "ce").output.probabilities == "softmax"
 
     def test_a_binary_loss(self):
         y = torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0])[:, None].double()

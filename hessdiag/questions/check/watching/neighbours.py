@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hessdiag.problem.batches.batch import sample_axis
 from hessdiag.questions.check.watching.signals import laid_out
 
 FEWEST = 32  # samples
@@ -32,8 +33,9 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
     """
     if samples < FEWEST or len(target) != samples:
         return None
-    laid = [laid_out(tensor, samples, most=_FEATURES * samples) for tensor in inputs]
-    real = [one.flatten(1)[:_MOST] for one in laid if one is not None and len(one) == samples]
+    few = min(samples, _MOST)
+    laid = [laid_out(_first(tensor, samples, few), few, most=_FEATURES * few) for tensor in inputs]
+    real = [one.flatten(1) for one in laid if one is not None and len(one) == few]
     if len(real) < len(inputs) or not real:
         return None
     features = torch.cat(real, 1)
@@ -53,6 +55,12 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
     deviation = float(others.std())
     excess = float(found.mean() - others.mean())
     return (excess / deviation, excess, closeness) if deviation > 0 else None
+
+
+def _first(tensor: Tensor, samples: int, few: int) -> Tensor:
+    """The first few samples of a tensor."""
+    axis = sample_axis(tensor, samples)
+    return tensor if axis is None else tensor.narrow(axis, 0, few)
 
 
 def _nearest(features: Tensor) -> tuple[Tensor, float]:

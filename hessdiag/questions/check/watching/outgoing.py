@@ -137,7 +137,7 @@ def read(judged: Judged, value: Tensor, samples: int, passing: Passing, slope: T
         spread=None if spread is None else known(float(spread)),
         low=known(float(laid.min())),
         high=known(float(laid.max())),
-        probabilities=probabilities(laid, made),
+        probabilities=probabilities(_rows(output, 1 if classes_second else -1), made),
         last=made,
         gradient_rms=None if slope is None else known(float(root_mean_square(slope)) * targets),
         depends_on_output=slope is not None and bool((slope != 0).any()),
@@ -212,16 +212,22 @@ def uniform(judged: Judged) -> float | None:
     return None
 
 
-def probabilities(laid: Tensor, last: str | None) -> str | None:
-    """Whether an output (samples, positions, classes) is one of probabilities, or of their logarithms."""
-    if not bool(laid.isfinite().all()):
-        return "log_softmax" if last == "log_softmax" else None
-    rounding = 1e-2 if laid.shape[2] > 1 else 0.0
-    if laid.shape[2] > 1:
-        tight = 1e-5 * max(1.0, laid.shape[2] ** 0.5)
-        for name, values in (("softmax", laid), ("log_softmax", laid.exp())):
-            inside = bool((values >= 0).all()) and bool((values <= 1 + rounding).all())
-            allowed = rounding if last == name else tight
-            if inside and bool(((values.sum(-1) - 1).abs() <= allowed).all()):
+def probabilities(rows: Tensor, last: str | None) -> str | None:
+    """Whether outputs (n, classes) are probabilities, or their logarithms.
+
+    What is the same in all rows may sum to 1 by accident, as the logarithms of frequencies that a head starts from do.
+    """
+    if rows.shape[1] > 1 and bool(rows.isfinite().all()):
+        differs = bool((rows != rows[:1]).any())
+        for name, values in (("softmax", rows), ("log_softmax", rows.exp())):
+            allowed = 1e-2 if last == name else 1e-5 * max(1.0, rows.shape[1] ** 0.5)
+            inside = bool((values >= 0).all()) and bool((values <= 1 + allowed).all())
+            if inside and (differs or last == name) and bool(((values.sum(-1) - 1).abs() <= allowed).all()):
                 return name
-    return "sigmoid" if last in ("sigmoid", "hardsigmoid") else None
+    return last if last in ("log_softmax", "sigmoid") else "sigmoid" if last == "hardsigmoid" else None
+
+
+def _rows(output: Tensor, classes: int) -> Tensor:
+    """All classes of some of the outputs, (n, classes), in float64."""
+    rows = output.detach().unsqueeze(0) if output.ndim < 2 else output.detach().movedim(classes, -1).flatten(0, -2)
+    return rows[:: max(1, rows.numel() // _MOST)].double()
