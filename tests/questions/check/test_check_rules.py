@@ -196,6 +196,17 @@ class TestWeights:
         assert weights(spoiled(large, 1, normalized=True)) == []
         assert weights(spoiled(healthy(), 1, weight_gain=1.414 * 7.9)) == []
 
+    def test_all_too_large_where_the_signal_is_bounded(self):
+        check = with_output(healthy(step=SGD), loss=46.0, spread=28.0)
+        for place in range(5):
+            check = spoiled(check, place, activation="tanh", weight_gain=30.0)
+        found = only(weights(check))
+        assert (found.id, found.layer) == ("weight_scale", None)
+        assert found.value == pytest.approx(30.0 / (5 / 3))
+        assert found.confidence == 0.9
+        assert only(weights(with_output(check, loss=2.4, spread=0.5))).confidence < 0.4
+        assert weights(spoiled(check, -1, input_rms=100.0)) == []  # it explodes
+
     def test_zeros_that_get_no_gradient(self):
         zeros = spoiled(healthy(), 1, weight_gain=0.0, weight_rms=0.0)
         assert weights(zeros) == []

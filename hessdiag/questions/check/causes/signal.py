@@ -21,7 +21,7 @@ DEEP = 3  # layers from which on a loss or a growth is the path's
 
 def signal(check: Check) -> list[Candidate]:
     """A signal that ends on its way, or grows without bound."""
-    return [*_lost(check), *_explodes(check)]
+    return [*_lost(check), *explodes(check)]
 
 
 def lost(check: Check) -> float:
@@ -135,7 +135,8 @@ def _remedy(layers: Sequence[LayerReading], one: LayerReading | None) -> str:
     return f"Initialize all layers anew ({name}, biases at 0), normalize between layers, or add residual connections."
 
 
-def _explodes(check: Check) -> list[Candidate]:
+def explodes(check: Check) -> list[Candidate]:
+    """A signal that grows on its way, where the loss suffers."""
     layers, growth = main(check), _growth(check)
     if growth is None or growth < GROWN:
         return []

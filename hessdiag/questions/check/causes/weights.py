@@ -1,15 +1,16 @@
-"""Rule on weights: one layer whose scale stands out, and does harm."""
+"""Rule on weights: one layer whose scale stands out and does harm, or that of all."""
 
 import math
 
 from hessdiag.numbers import number, times
 from hessdiag.questions.check.causes import output, signal, units
 from hessdiag.questions.check.causes.candidate import Candidate, grade
-from hessdiag.questions.check.causes.path import adaptive, excess, named, needed, typical
+from hessdiag.questions.check.causes.path import adaptive, excess, gains, named, needed, typical
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
 OUTLIER = 8.0  # times the other layers' gain, and what the nonlinearity needs
+MANY = 3  # layers from which on all may be off together
 
 
 def weights(check: Check) -> list[Candidate]:
@@ -23,7 +24,27 @@ def weights(check: Check) -> list[Candidate]:
         harm = _harm(check, layer, too_large=off > 1)
         if harm:
             found.append(_candidate(layer, off, others, harm))
+    found += [] if found else _all(check, layers)
     return sorted(found, key=lambda one: -abs(math.log(one.value)) if one.value else -math.inf)
+
+
+def _all(check: Check, layers: list[LayerReading]) -> list[Candidate]:
+    """Weights that are too large everywhere, where nonlinearities keep the signal from exploding."""
+    relative = typical(gains(layers))
+    if len(layers) < MANY or relative is None or relative < OUTLIER or signal.explodes(check):
+        return []
+    return [
+        Candidate(
+            id="weight_scale",
+            layer=None,
+            value=relative,
+            threshold=OUTLIER,
+            quantity="median gain of the weights over what the nonlinearity needs",
+            confidence=_suffering(check),
+            says=f"Weights of all layers are too large: their median gain is {times(relative)} what is usual.",
+            remedy="Initialize all layers anew (Xavier for tanh and sigmoid, He for ReLU).",
+        )
+    ]
 
 
 def _zero(layer: LayerReading) -> Candidate:
@@ -54,11 +75,13 @@ def _harm(check: Check, layer: LayerReading, *, too_large: bool) -> float:
     if not too_large:
         lost = signal.lost(check)
         return lost if signal.culprit(check) is layer else 0.0
-    suffering = [
-        one.confidence for one in [*units.units(check), *output.loss_at_start(check), *output.logit_scale(check)]
-    ]
-    suffering.append(grade(excess(check), *output.EXCESS[adaptive(check)]))
-    return max([0.3, *suffering])
+    return _suffering(check)
+
+
+def _suffering(check: Check) -> float:
+    """How sure it is that weights which are too large do harm: by what follows from them."""
+    follows = [*units.units(check), *output.loss_at_start(check), *output.logit_scale(check)]
+    return max(0.3, grade(excess(check), *output.EXCESS[adaptive(check)]), *(one.confidence for one in follows))
 
 
 def _candidate(layer: LayerReading, off: float, others: float | None, harm: float) -> Candidate:
