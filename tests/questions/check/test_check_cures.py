@@ -303,7 +303,7 @@ def test_an_output_that_is_bounded_loses_its_bound() -> None:
     body = mlp([20, 16, 1])
     setup = setup_of(nn.Sequential(body, nn.Sigmoid()), x, x[:, :1] * 20 + 500, nn.functional.mse_loss, kind="mse")
     found = cures("output_range", setup, targets=TargetReading(kind="real", count=50))
-    assert [one.name for one in found] == ["Sigmoid removed", "targets standardized"]
+    assert [one.name for one in found] == ["Sigmoid removed, and targets standardized", "targets standardized"]
     mended = found[0].apply(copy.deepcopy(setup))
     assert torch.equal(mended.model(x), body(x))
     assert float(mended.data[0][1].std(correction=0)) == pytest.approx(1.0, rel=1e-5)
@@ -356,6 +356,20 @@ def test_epsilon_lies_far_below_the_gradients() -> None:
         assert setting(cures("epsilon_floor", setup, step=known, layers=found)[0], setup, "eps") == pytest.approx(eps)
 
 
+def test_tiny_targets_are_standardized_where_numbers_or_gradients_are_too_small() -> None:
+    x = torch.randn(50, 20)
+    setup = setup_of(mlp([20, 16, 1]), x, x[:, :1] * 1e-4, nn.functional.mse_loss, kind="mse")
+    setup = replace(setup, build=recipe("adam(eps=1e-2)", 1e-3).build)
+    more: dict[str, Any] = {
+        "step": step(1e-3, settings={"eps": 1e-2}),
+        "targets": TargetReading(kind="real", count=50, stdev=1e-4),
+    }
+    for cause in ("epsilon_floor", "numeric_range"):
+        mended = cures(cause, setup, **more)[1].apply(copy.deepcopy(setup))
+        assert float(mended.data[0][1].std(correction=0)) == pytest.approx(1.0, rel=1e-5)
+        assert mended.data[0][1].dtype == (torch.float64 if cause == "numeric_range" else torch.float32)
+
+
 def test_weight_decay_is_a_hundredth_of_a_step() -> None:
     setup = replace(classes(mlp([20, 16, 5])), build=recipe("sgd(weight_decay=0.5)", 1e-2).build)
     known = step(1e-2, settings={"weight_decay": 0.5}, decay_ratio=10.0)
@@ -365,7 +379,11 @@ def test_weight_decay_is_a_hundredth_of_a_step() -> None:
 def test_numbers_of_a_wider_dtype() -> None:
     setup = classes(mlp([20, 16, 5]).half())
     setup = replace(setup, data=((setup.data[0][0].half(), setup.data[0][1]),))
-    mended = cures("numeric_range", setup)[0].apply(setup)
+    cure = cures("numeric_range", setup)[0]
+    assert cure.judged(setup).loss(setup.data[0]) == pytest.approx(
+        float(nn.functional.cross_entropy(setup.model(setup.data[0][0]).detach().float(), setup.data[0][1])), rel=1e-6
+    )
+    mended = cure.apply(setup)
     assert {one.dtype for one in mended.model.parameters()} == {torch.float32}
     assert mended.data[0][0].dtype == torch.float32
     assert mended.data[0][1].dtype == torch.int64

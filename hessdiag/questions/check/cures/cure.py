@@ -66,3 +66,15 @@ class Cure:
     weights: bool = False
     settle: Callable[[Setup], None] = field(default=lambda setup: None)
     judged: Apply = unchanged
+
+    def then(self, other: "Cure") -> "Cure":
+        """This one, and another after it."""
+        return Cure(
+            f"{self.name}, and {other.name}",
+            f"{self.says} {other.says}",
+            f"{self.code}\n{other.code}",
+            lambda setup: other.apply(self.apply(setup)),
+            weights=self.weights or other.weights,
+            settle=self.settle,
+            judged=self.judged,
+        )

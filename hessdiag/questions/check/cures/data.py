@@ -16,6 +16,7 @@ from hessdiag.questions.check.cures.initialize import matrices
 from hessdiag.questions.check.result import Cause, Check
 
 SPELLED = 10  # units of an output whose biases are written out; of more, they are zero
+SMALL = 0.01  # standard deviation of targets: their squared errors are below 1e-4
 STEEP = 10.0  # a feature varies so many times more than most: each is standardized by itself
 
 
@@ -99,6 +100,13 @@ def to_targets(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     return output_bias(found, setup, kind)
 
 
+def small_targets(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """Targets standardized where they are real and so small that losses and gradients are tiny."""
+    targets = found.targets
+    small = targets is not None and targets.kind == "real" and targets.stdev is not None and targets.stdev < SMALL
+    return _standard_targets(setup) if small else []
+
+
 def _targets(setup: Setup) -> list[Tensor]:
     try:
         found = [batches.split(batch)[1] for batch in setup.data]
@@ -117,12 +125,12 @@ def _standard_targets(setup: Setup) -> list[Cure]:
         return []
 
     def apply(setup: Setup) -> Setup:
-        data = tuple(_with_target(batch, lambda target: (target - mean) / std) for batch in setup.data)
+        data = tuple(with_target(batch, lambda target: (target - mean) / std) for batch in setup.data)
         original = setup.objective
 
         def judge(model: Any, batch: Any) -> Tensor:
             """The loss in the targets' own units."""
-            back = _with_target(batch, lambda target: target * std + mean)
+            back = with_target(batch, lambda target: target * std + mean)
             return original(Mapped(model, lambda output: output * std + mean), back)
 
         return replace(setup, data=data, judge=judge)
@@ -132,7 +140,8 @@ def _standard_targets(setup: Setup) -> list[Cure]:
     return [Cure("targets standardized", says, code, apply)]
 
 
-def _with_target(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def with_target(batch: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same batch with a function applied to its target."""
     own = batches.split(batch)[1]
     return batches.map_tensors(lambda tensor: change(tensor) if tensor is own else tensor, batch)
 
@@ -160,11 +169,11 @@ def targets_in_range(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         return (target / high).to(target.dtype)
 
     def apply(setup: Setup) -> Setup:
-        return replace(setup, data=tuple(_with_target(batch, change) for batch in setup.data))
+        return replace(setup, data=tuple(with_target(batch, change) for batch in setup.data))
 
     def judged(setup: Setup) -> Setup:
         original = setup.objective
-        return replace(setup, judge=lambda model, batch: original(model, _with_target(batch, change)))
+        return replace(setup, judge=lambda model, batch: original(model, with_target(batch, change)))
 
     says = f"Divides the targets by {number(high)}, so that they are from 0 to 1."
     return [Cure("targets from 0 to 1", says, f"y = y / {high:g}", apply, judged=judged)]

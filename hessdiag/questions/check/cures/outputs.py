@@ -41,12 +41,11 @@ def unbounded(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
 
     def apply(other: Setup) -> Setup:
         _remove(other, name)
-        return targets[0].apply(other) if targets else other
+        return other
 
     says = f"Removes the {kind} at the end ({name}), which bounds what the network can put out."
-    parts = [(says, _removal(name)), *((one.says, one.code) for one in targets)]
-    both = Cure(f"{kind} removed", " ".join(one for one, _ in parts), "\n".join(code for _, code in parts), apply)
-    return [both, *targets]
+    plain = Cure(f"{kind} removed", says, _removal(name), apply)
+    return [plain.then(targets[0]), *targets] if targets else [plain]
 
 
 def _last(setup: Setup, kinds: tuple[type[nn.Module], ...]) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hessdiag.numbers import number
 from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.cures.cure import Cure, Setup
+from hessdiag.questions.check.cures.data import Mapped, small_targets, with_target
 from hessdiag.questions.check.result import Cause, Check
 
 DROP = 0.1
@@ -80,17 +81,22 @@ def wider_numbers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         return []
     dtype = torch.float64 if parameter.dtype == torch.float32 else torch.float32
 
+    def wide(tensor: Tensor) -> Tensor:
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+
     def apply(setup: Setup) -> Setup:
         setup.model.to(dtype)
-
-        def wide(tensor: Tensor) -> Tensor:
-            return tensor.to(dtype) if tensor.is_floating_point() else tensor
-
         return replace(setup, data=tuple(batches.map_tensors(wide, batch) for batch in setup.data))
+
+    def judged(setup: Setup) -> Setup:
+        """In the narrow dtype a loss may be rounded to zero."""
+        original = setup.objective
+        return replace(setup, judge=lambda model, batch: original(Mapped(model, wide), with_target(batch, wide)))
 
     name = str(dtype).removeprefix("torch.")
     says = f"Trains in {name}, whose range is wider than that of {str(parameter.dtype).removeprefix('torch.')}."
-    return [Cure(name, says, f"model.to(torch.{name})  # and x.to(torch.{name})", apply, weights=True)]
+    wider = Cure(name, says, f"model.to(torch.{name})  # and x.to(torch.{name})", apply, weights=True, judged=judged)
+    return [wider, *(wider.then(one) for one in small_targets(found, cause, setup))]
 
 
 Change = Callable[[dict[str, Any]], None]
@@ -168,9 +174,12 @@ def smaller_epsilon(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     new = min(PLAIN_EPS, typical / BELOW_GRADIENTS) if typical else PLAIN_EPS
     new = float(f"{new:.1g}")
     if new >= now:
-        return []
+        return small_targets(found, cause, setup)
     says = f"Trains with an epsilon of {number(new, 2)} instead of {number(now, 2)}, far below the gradients."
-    return [_optimizer(f"epsilon {number(new, 2)}", says, f"eps={new:g}", _set("eps", new))]
+    return [
+        _optimizer(f"epsilon {number(new, 2)}", says, f"eps={new:g}", _set("eps", new)),
+        *small_targets(found, cause, setup),
+    ]
 
 
 def less_decay(found: Check, cause: Cause, setup: Setup) -> list[Cure]:

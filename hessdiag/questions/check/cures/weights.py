@@ -65,7 +65,7 @@ def fresh_weights(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         says = _SAYS.format(which="all layers", how="orthogonal, in pairs of opposite signs, biases zero")
         name = "fresh weights in mirrored pairs"
         second = _weights(name, says, code + _PAIRS, lambda s: initialize(s, acts, mirrored=True))
-    slower = [_and_slower(plain, found.step.lr)] if found.step is not None and found.step.lr else []
+    slower = [plain.then(learning_rate(found.step.lr, 0.1))] if found.step is not None and found.step.lr else []
     return [plain, second, *slower]
 
 
@@ -80,13 +80,6 @@ def _remembering(plain: Cure) -> Cure:
     says = f"{plain.says} Gates of LSTMs and GRUs start open, for as long as the sequences are."
     code = f"{plain.code}\n# and the bias of an LSTM's forget gate (a GRU's update gate): log(uniform(1, length - 1))"
     return Cure(f"{plain.name}, gates open", says, code, apply, weights=True)
-
-
-def _and_slower(plain: Cure, lr: float) -> Cure:
-    slower = learning_rate(lr, 0.1)
-    says = f"{plain.says} {slower.says}"
-    name = f"{plain.name}, and {slower.name}"
-    return Cure(name, says, f"{plain.code}\n{slower.code}", lambda s: slower.apply(plain.apply(s)), weights=True)
 
 
 def fresh_layers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
