@@ -75,7 +75,7 @@ def _stepped(found: Check, problem: Problem, recipe: Recipe, missing: list[str])
     if step.lambda_threshold is not None:
         step = replace(step, lambda_max=lambda_max(problem, pace))
     chance = None if found.output is None else found.output.chance
-    told = trains(step, chance)
+    told = trains(step, chance, len(problem.data))
     if losses:
         step = replace(step, others=tuple(others(problem, recipe, step, told, chance, pace)))
     else:

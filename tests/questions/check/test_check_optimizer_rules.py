@@ -114,7 +114,7 @@ def test_an_epsilon_above_the_gradients():
         (adam(floor_leaves=0.3, others=(other("eps", 1e-8),)), None),
         (adam(others=(other("eps", 1e-8, LEVEL),)), None),  # the gradient is to blame
         (adam(), None),
-        (adam(others=(other("eps", 1e-8),)), True),  # a large learning rate makes up for it
+        (adam(losses=FALLS, others=(other("eps", 1e-8),)), True),  # a large learning rate makes up for it
         (adam(losses=()), None),  # so it may here: steps are not small
         (adam(losses=(), update_ratio=1e-6, settings={"eps": 1e-8}), None),  # the gradient is to blame
     ],

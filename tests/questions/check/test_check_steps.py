@@ -291,6 +291,16 @@ def test_whether_it_trains(step, chance, expected):
     assert fell(step.losses, chance) is (expected is True)
 
 
+def test_batches_are_compared_with_themselves():
+    """Ten that differ, of which the last ones are easy: nothing falls. A tenth of chance less, and all fall."""
+    turn = [3.0, 3.0, 3.0, 3.0, 3.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    level, falling = taken(*turn * 3), taken(*turn, *turn, *[0.8 * loss for loss in turn])
+    assert trains(level, 2.0, 10) is False
+    assert trains(level, 2.0) is True  # as one batch
+    assert trains(falling, 2.0, 10) is True
+    assert gain(falling.losses, 2.0, 10) == pytest.approx(0.2)
+
+
 def test_what_a_run_gains():
     assert gain((2.5, *[1.15] * 5), 2.3) == pytest.approx(0.5)
     assert gain((2.0, *[1.5] * 5), 2.3) == pytest.approx(0.25)
@@ -307,6 +317,7 @@ def test_what_a_run_gains():
         ({"losses": (1.0, None)}, False, [("lr", 0.01), ("lr", 0.001), ("lr", 1e-5)]),
         ({"optimizer": "Adam", "settings": {"eps": 1e-3}}, None, [("eps", 1e-8)]),
         ({"optimizer": "Adam", "settings": {"eps": 1e-3}}, True, []),
+        ({"optimizer": "Adam", "settings": {"eps": 1e-3}, "floor_leaves": 0.04}, True, [("eps", 1e-8)]),
         ({"optimizer": "Adam", "settings": {"eps": 1e-7}}, None, []),
         ({"decay_ratio": 0.5}, None, [("weight_decay", 0.0)]),
         ({"decay_ratio": 0.5}, True, []),

@@ -45,10 +45,10 @@ def _better(
 ) -> OtherSetting | None:
     """The first run with another value of a setting that trains much better."""
     chance = _chance(check)
-    own = gain(step.losses, chance)
+    own = gain(step.losses, chance, check.problem.batches)
     for other in step.others:
         if other.setting == setting and allowed(other.value) and (other.fell or not fell):
-            gained = gain(other.losses, chance)
+            gained = gain(other.losses, chance, check.problem.batches)
             if gained > HELPS and own < LAGS * gained:
                 return other
     return None
@@ -114,7 +114,7 @@ def _stable(step: StepReading) -> float:
 def _epsilon(check: Check, step: StepReading) -> Candidate | None:
     """An epsilon above gradients of a usual size."""
     epsilon = step.settings.get("eps")
-    if check.trains or epsilon is None or step.floor_leaves is None:
+    if epsilon is None or step.floor_leaves is None:
         return None
     confidence = grade(step.floor_leaves, *LEAVES)
     smaller = _better(check, step, "eps", lambda value: value < epsilon)

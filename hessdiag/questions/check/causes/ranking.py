@@ -66,7 +66,7 @@ _LATER = {("signal_lost", "dead_units"), ("signal_lost", "saturated_units")}  # 
 TRAINING_REFUTES = {
     *_SIGNAL - {"dead_units"},
     *_LOSS,
-    *_BACK - {"weight_decay"},  # which wins later
+    *_BACK - {"weight_decay", "epsilon_floor"},  # shown by what the loss does without them
     "weight_scale",
     "input_scale",
 }

@@ -16,6 +16,7 @@ SECONDS = 0.8  # for all of them
 STEPS = 60  # of each, at most
 OVERSHOT, LEAPT = 1.05, 2.0  # loss over that at the start, from which a smaller step may help; though it fell
 COARSE = 100.0  # eps over the usual one
+FLOORED = 0.05  # what it leaves of a step, from which a smaller one may help though the loss fell
 LESS = (10.0, 100.0, 1e4)  # by which a learning rate is divided
 FINE = 2e-5  # update over weight below which a larger step may help
 USUAL_UPDATES = (3e-3, 3e-2)  # update over weight of networks that train
@@ -34,7 +35,9 @@ def others(
             continue
         losses = _losses(problem, recipe.with_settings(**{name: value}), steps)
         if losses:
-            tried.append(OtherSetting(setting=name, value=value, losses=losses, fell=fell(losses, chance)))
+            tried.append(
+                OtherSetting(setting=name, value=value, losses=losses, fell=fell(losses, chance, len(problem.data)))
+            )
     return tried
 
 
@@ -45,14 +48,16 @@ def suspects(step: StepReading, trains: bool | None) -> list[tuple[str, float]]:
     found: list[tuple[str, float]] = []
     usual = ENTRY_EPSILON.get(step.optimizer.lower())
     epsilon = step.settings.get("eps")
-    if usual is not None and epsilon is not None and epsilon > COARSE * usual and not trains:
+    floored = not trains or (step.floor_leaves is not None and step.floor_leaves < FLOORED)
+    if usual is not None and epsilon is not None and epsilon > COARSE * usual and floored:
         found.append(("eps", usual))
     if (step.decay_ratio or 0.0) > (DECAYS_ANYWAY if trains else DECAYS):
         found.append(("weight_decay", 0.0))
     if _rises(step.losses, LEAPT if trains else OVERSHOT):
-        found += [("lr", step.lr / by) for by in LESS]
+        found += [("lr", float(f"{step.lr / by:.12g}")) for by in LESS]
     elif step.update_ratio and step.update_ratio < FINE and not trains:
-        found += [("lr", step.lr * 10.0 ** round(math.log10(size / step.update_ratio))) for size in USUAL_UPDATES]
+        powers = [round(math.log10(size / step.update_ratio)) for size in USUAL_UPDATES]
+        found += [("lr", float(f"{step.lr * 10.0**power:.12g}")) for power in powers]
     return found
 
 
