@@ -130,9 +130,7 @@ def _identical(check: Check) -> list[Candidate]:
     else:
         return []
     share = first.identical_fraction or 0.0
-    where = (
-        f"{named(first)}, and in {counted(len(copies) - 1, 'other layer')}," if len(copies) > 1 else f"{named(first)}"
-    )
+    others = f", and in {counted(len(copies) - 1, 'other layer')}" if len(copies) > 1 else ""
     same = (
         "All weights are 0"
         if all(layer.weight_rms == 0 for layer in copies)
@@ -146,7 +144,7 @@ def _identical(check: Check) -> list[Candidate]:
             threshold=COPIES,
             quantity="share of units whose weights equal those of another",
             confidence=sure,
-            says=f"{same} in {where} so their gradients are the same and they stay copies.",
+            says=f"{same} in {named(first)}{others}: their gradients are the same, so they stay copies.",
             remedy="Initialize the weights at random; constants are for biases and scales of normalizations.",
         )
     ]
