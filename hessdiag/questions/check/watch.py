@@ -42,7 +42,7 @@ def watched(problem: Problem, *, seed: int) -> Check:
     batch = problem.data[0]
     samples = batches.samples(batch)
     received = [tensor for _, tensor in incoming.named_inputs(batch)]
-    with as_it_trains(problem) as model, _settings(), torch.enable_grad():
+    with as_it_trains(problem) as model, _settings(problem), torch.enable_grad():
         layers = owned(model)
         passing = Passing(layers, list(model.buffers()), samples, received, plain_modules(model))
         moded = Moded(model)
@@ -75,11 +75,14 @@ def watched(problem: Problem, *, seed: int) -> Check:
 
 
 @contextmanager
-def _settings() -> Iterator[None]:
+def _settings(problem: Problem) -> Iterator[None]:
     """What lets layers be seen and a gradient be taken: no way of an encoder around its modules, no compiled graph."""
     with ExitStack() as stack:
         stack.enter_context(kernels.plain_transformer())
         stack.enter_context(guard.plain_checkpoints())
+        recurrent = [module for module in problem.model.modules() if isinstance(module, nn.RNNBase)]
+        if kernels.uses_cudnn(recurrent, problem.device) and not all(module.training for module in recurrent):
+            stack.enter_context(kernels.no_cudnn())  # which goes back in training mode only
         if "torch._dynamo" in sys.modules:  # whoever compiles has loaded it
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
@@ -97,6 +100,8 @@ def _left_out(
     """What was not looked at, and why."""
     if failure:
         yield f"gradients: {failure}"
+    if any(isinstance(module, torch.jit.ScriptModule) for module in problem.model.modules()):
+        yield "what goes through layers of TorchScript: their functions are not seen"
     if len(problem.data) > 1:
         yield f"batches: only the first of {len(problem.data)} was passed through"
     if samples < 2:
@@ -136,7 +141,8 @@ def _forward(problem: Problem, model: nn.Module, batch: Any, passing: Passing, m
             pairs.setdefault(id(parameter), (index, parameter))
     trace = tracing(pairs.values(), passing.buffers, batches.tensors(batch))
     with ExitStack() as stack:
-        stack.callback(model.register_forward_hook(lambda _, args, output: outputs.append(output)).remove)
+        if not isinstance(model, torch.jit.ScriptModule):  # which takes no hooks
+            stack.callback(model.register_forward_hook(lambda _, args, output: outputs.append(output)).remove)
         stack.enter_context(moded.watching())
         stack.enter_context(trace)
         stack.enter_context(passing.watching())

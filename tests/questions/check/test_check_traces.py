@@ -155,6 +155,32 @@ class TestFailures:
         assert found.inputs[0].variation is None
         assert "differences between samples: the batch has only one" in found.not_looked_at
 
+    @pytest.mark.filterwarnings("ignore")
+    def test_layers_that_cannot_be_looked_into(self):
+        torch.manual_seed(0)
+        plain = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3))
+        batch = torch.randn(8, 4), torch.arange(8) % 3
+        whole, part = torch.jit.script(plain), nn.Sequential(torch.jit.script(plain[:2]), plain[2])
+        expected = sorted(layer.gradient_rms for layer in check(plain, batch).layers)
+        for model in (whole, part):
+            found = check(model, batch)
+            assert sorted(layer.gradient_rms for layer in found.layers) == pytest.approx(expected, rel=1e-6)
+            assert all(layer.reached and layer.calls for layer in found.layers)
+            assert any("TorchScript" in what for what in found.not_looked_at)
+
+    def test_a_layer_within_vmap(self):
+        class Mapped(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.linear = nn.Linear(4, 3)
+
+            def forward(self, x):
+                return torch.vmap(self.linear)(x)
+
+        found = check(Mapped(), (torch.randn(8, 4), torch.arange(8) % 3))
+        assert (found.layers[0].reached, found.layers[0].output_rms) == (True, None)
+        assert found.output.rms is not None
+
     def test_no_scalar(self):
         with pytest.raises(ComputeError, match="scalar"):
             check(nn.Linear(4, 3), (torch.randn(8, 4), torch.arange(8) % 3), lambda o, t: o)

@@ -6,6 +6,7 @@ from torch import nn
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.watch import watched
+from hessdiag.questions.common.described import described
 
 F64 = torch.float64
 CLOSE = {"rel": 1e-9, "abs": 1e-12}
@@ -30,7 +31,11 @@ def test_numbers_of_a_network_are_those_of_a_direct_computation():
         model[0].bias[:2] = -50.0
         model[2].weight.mul_(10)
     x, y = torch.randn(12, 6, dtype=F64), torch.randint(3, (12,))
-    first, second, third = watched(Problem(model, data=[(x, y)], loss="ce"), seed=0).layers
+    problem = Problem(model, data=[(x, y)], loss="ce")
+    found = watched(problem, seed=0)
+    assert found.problem == described(Problem(model, data=[(x, y)], loss="ce"))
+    assert found.problem.outputs == 3
+    first, second, third = found.layers
 
     a = model[0](x)
     b = a.relu()

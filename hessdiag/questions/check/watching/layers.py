@@ -55,7 +55,7 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
         parameters=sum(item.numel() for item in parameters),
         trainable=trainable,
         reached=bool(arrived) if trainable else seen.calls > 0,
-        calls=seen.calls,
+        calls=max(seen.calls, int(bool(arrived))),
         depth=order.depths[index] if index < len(order.depths) else None,
         activation=seen.activation,
         normalized=seen.normed and not seen.exposed,

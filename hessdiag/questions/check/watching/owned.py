@@ -49,8 +49,8 @@ def owned(model: nn.Module) -> tuple[Owned, ...]:
 def _of_module(path: str, module: nn.Module) -> Iterator[Owned]:
     if _PARAMETRIZED in path.split("."):
         return
-    own = {name: item for name, item in module._parameters.items() if item is not None and item.numel()}
-    made = module._modules.get(_PARAMETRIZED)
+    own = {name: item for name, item in module.named_parameters(recurse=False) if item.numel()}
+    made = dict(module.named_children()).get(_PARAMETRIZED)
     if made is not None:
         own |= {f"{_PARAMETRIZED}.{name}": item for name, item in made.named_parameters() if item.numel()}
     if not own:
@@ -75,6 +75,6 @@ def plain_modules(model: nn.Module) -> list[nn.Module]:
     return [
         module
         for module in model.modules()
-        if not (module._modules or module._parameters or module._buffers)
-        and not type(module).__module__.startswith("torch.")
+        if not type(module).__module__.startswith("torch.")
+        and not (module._modules or module._parameters or module._buffers)
     ]

@@ -78,7 +78,7 @@ class Passing(TorchFunctionMode):
         """Watch what is called within."""
         handles = []
         for index, layer in enumerate(self.layers):
-            if not layer.alone:
+            if not layer.alone and not isinstance(layer.module, torch.jit.ScriptModule):  # which takes no hooks
                 handles.append(layer.module.register_forward_pre_hook(self._entered(index)))
                 handles.append(layer.module.register_forward_hook(self._left(index)))
         handles += [module.register_forward_hook(self._recognizes) for module in self.plain]
@@ -367,4 +367,5 @@ def _when_it_comes(tensor: Any, seen: Seen, name: str) -> None:
     def hook(gradient: Tensor) -> None:
         setattr(seen, name, root_mean_square(even_part(gradient)))
 
-    tensor.register_hook(hook)
+    if not torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor.register_hook(hook)

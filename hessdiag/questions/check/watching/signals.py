@@ -57,6 +57,8 @@ def laid_out(
     """
     if not tensor.is_floating_point() or tensor.layout is not torch.strided or tensor.is_nested or not tensor.numel():
         return None
+    if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # within vmap there are no numbers to be seen
+        return None
     whole = tensor.detach()
     unit = unit % whole.ndim if whole.ndim else 0
     axis = sample_axis(whole, samples) if axis is None else axis
