@@ -14,7 +14,7 @@ from hessdiag.theory.optimizer_floors import Floor, floor_of
 
 PLAIN = ("sgd", "asgd")  # whose steps are the gradient
 DECOUPLED = ("adamw", "adafactor", "muon", "lion", "soap", "sophia", "sophiah", "adamwscheduler")
-SAMPLED = 2**16  # entries of a tensor that are counted
+SAMPLED = 2**13  # entries of a tensor that are counted: shares of it to half a percent
 ROUNDING = 16.0  # units of rounding of the loss within which a difference of two losses says nothing
 
 
