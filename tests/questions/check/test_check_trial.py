@@ -253,3 +253,30 @@ def test_the_sentence_has_both_numbers() -> None:
         "After 9 steps the loss is 0.500 with the cure, 2.30 and the accuracy 10 % without (chance: 2.30)."
     )
     assert compared(before, outcome(math.nan), 2.3, 9)[1].startswith("Training with the cure diverges: after 9 steps")
+
+
+class WithLoss(nn.Module):
+    """Computes its own loss of a mapping, as those of Hugging Face do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(4)
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> dict[str, Tensor]:
+        logits = self.body(x)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits} if labels is not None else logits
+
+
+def test_a_model_that_computes_its_loss_is_mended_too() -> None:
+    [(x, y)] = data(scale=200, shift=90)
+    problem = Problem(WithLoss(), data=[{"x": x, "labels": y}], loss="output")
+    found = Check(
+        causes=(cause("input_scale", "body.0"),),
+        inputs=(InputReading(name="x", kind="real", entries=24, mean=90.0, stdev=200.0, taken_by="body.0"),),
+    )
+    result = trial.tried(found, problem, recipe("sgd", 0.1), seed=0, progress=silent)
+    assert result is not None
+    assert result.helped, result.because
+    assert result.code.startswith("x = (x - ")
+    assert result.after.accuracy is not None
+    assert result.after.accuracy > 0.9
