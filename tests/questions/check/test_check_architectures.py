@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watching.signals import MOST
 
 F64 = torch.float64
 Y = torch.arange(12) % 5
@@ -170,6 +171,17 @@ def test_a_dead_channel_behind_a_normalization_is_that_of_the_normalization():
     model[1].bias.data[:3] = -20.0
     conv, norm, _ = layers(model, (torch.randn(12, 3, 8, 8), Y))
     assert (conv.dead_fraction, norm.dead_fraction) == (0.0, 3 / 8)
+
+
+def test_a_unit_that_lives_in_one_place_of_many_is_not_dead():
+    model = nn.Sequential(nn.Conv2d(1, 4, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+    nn.init.constant_(model[0].weight, 1.0)
+    nn.init.zeros_(model[0].bias)
+    model[0].bias.data[3] = -100.0
+    x = torch.full((12, 1, 101, 101), -1.0)
+    x[5, 0, 50, 33] = 2.0
+    assert x.numel() * 4 > 2 * MOST
+    assert layers(model, (x, Y))[0].dead_fraction == 1 / 4
 
 
 def test_a_normalization_counts_only_if_nothing_else_takes_the_output():

@@ -280,6 +280,11 @@ class Passing(TorchFunctionMode):
         seen.signal = self._measure(output, axis)
         if laid is not None:
             seen.dead = dead_fraction(call.activation, laid, call.flat)
+            if (
+                laid.numel() < output.numel() and seen.dead is not None and bool(seen.dead > 0)
+            ):  # of a part: look at all
+                whole = laid_out(output, self.samples, unit=axis, most=output.numel())
+                seen.dead = seen.dead if whole is None else dead_fraction(call.activation, whole, call.flat)
             seen.saturated = saturated_fraction(call.activation, laid, call.bounds)
 
     def _taken(self, tag: Tag, by_norm: bool = False) -> None:
