@@ -10,7 +10,7 @@ from hessdiag.questions.check.result import Check
 from hessdiag.questions.check.steps import stepped
 from hessdiag.questions.check.trial import tried
 from hessdiag.questions.check.verdict import findings
-from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watch import passed
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
@@ -56,8 +56,8 @@ def check(
     """
     problem = problem_of(problem)
     made = recipe(optimizer, lr, model=problem.model)
-    found = watched(problem, seed=seed)
-    found = stepped(found, problem, made, seed=seed)
+    found, slope = passed(problem, seed=seed)
+    found = stepped(found, problem, made, seed=seed, slope=slope)
     ranked = causes(found)
     found = replace(found, causes=ranked, confidence=ranked[0].confidence if ranked else 0.0)
     if attempt and found.causes:

@@ -13,7 +13,7 @@ from hessdiag.questions.check.effort import affordable, step_seconds
 from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.result import Check
 from hessdiag.questions.check.stepping.copies import copied
-from hessdiag.questions.check.stepping.first import first_step, run
+from hessdiag.questions.check.stepping.first import Slope, first_step, run
 from hessdiag.questions.check.stepping.judged import trains
 from hessdiag.questions.check.stepping.others import others
 from hessdiag.questions.check.stepping.reading import of_layers, reading
@@ -24,7 +24,7 @@ SLOW = 0.05  # seconds of a step from which no more are taken
 STEPS = 60  # at most
 
 
-def stepped(found: Check, problem: Problem, recipe: Recipe, *, seed: int) -> Check:
+def stepped(found: Check, problem: Problem, recipe: Recipe, *, seed: int, slope: Slope | None = None) -> Check:
     """The same with `step`, `trains`, and each layer's `update_ratio` and `epsilon_share`.
 
     All steps are of a copy: the user's model, optimizer and random numbers stay as they are.
@@ -34,6 +34,7 @@ def stepped(found: Check, problem: Problem, recipe: Recipe, *, seed: int) -> Che
         problem: Model, batches and loss.
         recipe: How the optimizer is made.
         seed: Of dropout and the like.
+        slope: The first batch's loss and gradient, where they are known, with random numbers from the problem's seed.
 
     Raises:
         SpecError: if the optimizer cannot be made for this model.
@@ -45,7 +46,9 @@ def stepped(found: Check, problem: Problem, recipe: Recipe, *, seed: int) -> Che
         return _without(found, [*missing, "the optimizer's steps: the model cannot be copied"])
     try:
         with torch.enable_grad():
-            return _stepped(found, problem.like(model=model, seed=seed), recipe, missing)
+            return _stepped(
+                found, problem.like(model=model, seed=seed), recipe, missing, slope if seed == problem.seed else None
+            )
     except SpecError:
         raise
     except Exception as error:
@@ -58,11 +61,11 @@ def _without(found: Check, missing: list[str]) -> Check:
     return replace(found, not_looked_at=(*found.not_looked_at, *missing))
 
 
-def _stepped(found: Check, problem: Problem, recipe: Recipe, missing: list[str]) -> Check:
+def _stepped(found: Check, problem: Problem, recipe: Recipe, missing: list[str], slope: Slope | None) -> Check:
     names = [name for name, _ in problem.named_parameters]
     with as_it_trains(problem) as model:
         optimizer = recipe.build(model, names)
-        first = first_step(problem, optimizer)
+        first = first_step(problem, optimizer, slope)
         if first is None:
             return _without(found, missing)
         pace = step_seconds(found, problem)

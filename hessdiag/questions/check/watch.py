@@ -18,6 +18,7 @@ from hessdiag.problem.order import Order, tracing
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import LayerReading, OutputReading, TargetReading
 from hessdiag.questions.check.result import Check
+from hessdiag.questions.check.stepping.first import Slope
 from hessdiag.questions.check.watching import incoming, outgoing, ranges
 from hessdiag.questions.check.watching.layers import Gradients, read
 from hessdiag.questions.check.watching.modes import Moded
@@ -30,11 +31,19 @@ TRAINED = 0.7  # of chance: a loss below was learnt
 
 
 def watched(problem: Problem, *, seed: int) -> Check:
+    """As `passed`, without its slope."""
+    return passed(problem, seed=seed)[0]
+
+
+def passed(problem: Problem, *, seed: int) -> tuple[Check, Slope | None]:
     """What one pass over the first batch shows, and the batch itself: all of `Check` but steps and causes.
 
     Args:
         problem: What is trained; its model is run in its own mode, and left as it was.
         seed: Of the permutations that targets are compared with.
+
+    Returns:
+        What was read, and the loss with its gradient; no slope where there is none.
 
     Raises:
         ComputeError: if model, batch and loss do not fit.
@@ -61,7 +70,7 @@ def watched(problem: Problem, *, seed: int) -> Check:
     trained = None
     if output.chance is not None and output.loss is not None:
         trained = output.loss < TRAINED * output.chance
-    return Check(
+    found = Check(
         problem=described(problem),
         trained=trained,
         layers=readings,
@@ -72,6 +81,14 @@ def watched(problem: Problem, *, seed: int) -> Check:
         numbers=numbers,
         not_looked_at=tuple(_left_out(problem, samples, readings, failure, loss, output, targets)),
     )
+    return found, None if failure else _slope(problem, outcome.value, gradients)
+
+
+def _slope(problem: Problem, value: Tensor, gradients: Gradients) -> Slope | None:
+    """The gradient by the problem's parameters, where all of them were among what was watched."""
+    if any(id(parameter) not in gradients for parameter in problem.parameters):
+        return None
+    return Slope(float(value.detach()), tuple(gradients[id(parameter)] for parameter in problem.parameters))
 
 
 @contextmanager

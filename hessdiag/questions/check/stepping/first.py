@@ -15,6 +15,14 @@ LARGE = 2**16  # numbers up to which arithmetic is cheap in float64
 
 
 @dataclass(frozen=True)
+class Slope:
+    """The first batch's loss, and its gradient by each of the problem's parameters."""
+
+    loss: float
+    gradients: tuple[Tensor | None, ...]
+
+
+@dataclass(frozen=True)
 class FirstStep:
     """The optimizer's first step, tensor by tensor, in the order of the parameters.
 
@@ -48,18 +56,28 @@ class FirstStep:
         return -sum(product(g, d) for g, d in zip(self.gradients, self.changes, strict=True) if g is not None)
 
 
-def first_step(problem: Problem, optimizer: torch.optim.Optimizer) -> FirstStep | None:
+def first_step(problem: Problem, optimizer: torch.optim.Optimizer, slope: Slope | None = None) -> FirstStep | None:
     """Take the optimizer's first step with the first batch's gradient; `None` where no gradient arrives.
 
     The parameters are left where the step takes them.
+
+    Args:
+        problem: Whose parameters step.
+        optimizer: Takes the step.
+        slope: The loss and its gradient, where they are known; with the same random numbers as here.
     """
     batch, parameters = problem.data[0], problem.parameters
-    value = _loss(problem, batch, draw=problem.seed)
-    before = float(value.detach())
-    if not value.requires_grad:
-        return None
     forget_gradients(optimizer)
-    torch.autograd.backward(value)
+    if slope is None:
+        value = _loss(problem, batch, draw=problem.seed)
+        before = float(value.detach())
+        if not value.requires_grad:
+            return None
+        torch.autograd.backward(value)
+    else:
+        before = slope.loss
+        for parameter, gradient in zip(parameters, slope.gradients, strict=True):
+            parameter.grad = None if gradient is None else gradient.detach().clone()
     gradients = tuple(None if p.grad is None else p.grad.detach().to_dense().clone() for p in parameters)
     if all(gradient is None for gradient in gradients):
         return None
