@@ -152,6 +152,7 @@ class TargetReading:
         neighbours_excess: How much more often, 0 to 1.
         neighbours_closeness: Distance of nearest neighbours over that of any two samples, by medians: near 1 where
             nothing is near anything, as in many independent features, and neighbours tell nothing.
+        inputs_are_noise: Whether the inputs' features are no more correlated than those of independent noise.
     """
 
     kind: str
@@ -167,6 +168,7 @@ class TargetReading:
     neighbours_z: Number = None
     neighbours_excess: Number = None
     neighbours_closeness: Number = None
+    inputs_are_noise: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,9 @@ def findings(check: Check) -> list[Finding]:
 
 def _of_cause(cause: Cause) -> Finding:
     level: Level = "bad" if cause.confidence >= BROKEN else "warn"
-    because = f"{cause.quantity}: {number(cause.value)}, where {number(cause.threshold)} is the threshold"
+    because = f"{cause.quantity}: {number(cause.value)}"
+    if cause.threshold is not None:
+        because += f", where {number(cause.threshold)} is the threshold"
     if cause.symptoms:
         named = [f"{one.id} ({one.layer})" if one.layer else one.id for one in cause.symptoms]
         because += f"; it explains {', '.join(dict.fromkeys(named[:EXPLAINED]))}"

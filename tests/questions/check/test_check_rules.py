@@ -95,7 +95,7 @@ class TestTargets:
 
     @pytest.mark.parametrize(("closeness", "confidence"), [(0.5, 0.75), (0.7, 0.45), (0.8, 0.0)])
     def test_shuffled_where_neighbours_are_near(self, closeness, confidence):
-        check = with_targets(healthy(), neighbours_z=0.3, neighbours_closeness=closeness)
+        check = with_targets(healthy(), neighbours_z=0.3, neighbours_closeness=closeness, inputs_are_noise=False)
         assert only(targets(check)).confidence == confidence
         learns = replace(check, trains=True, problem=replace(check.problem, batches=2, batch_weights=(0.5, 0.5)))
         assert only(targets(learns)).confidence == confidence / 2

@@ -6,6 +6,7 @@ from hessdiag.questions.check.readings import TargetReading
 from hessdiag.questions.check.result import Check
 
 NEAR, RATHER_NEAR = 0.6, 0.75  # distance of neighbours over that of any two samples, for neighbours to tell
+NOISE = 0.45  # how sure, where the inputs' features are independent of each other
 UNLIKE = 1.5  # standard deviations above chance by which neighbours' targets agree, below which they look shuffled
 
 
@@ -59,6 +60,8 @@ def _shuffled(check: Check, found: TargetReading) -> list[Candidate]:
     if found.neighbours_z is None or found.neighbours_z >= UNLIKE or closeness is None or check.problem.synthetic:
         return []
     sure = 0.75 if closeness < NEAR else 0.45 if closeness < RATHER_NEAR else 0.0
+    if found.inputs_are_noise:  # of noise any targets are as good as these: perhaps both are made up
+        sure = NOISE if check.trains is False else 0.0
     if check.trains and check.problem.batches > 1:  # what is learnt is not by heart
         sure *= 0.5
     return [

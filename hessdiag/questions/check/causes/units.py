@@ -12,6 +12,7 @@ from hessdiag.questions.check.result import Check
 ALIVE, FEW_ALIVE = 0.2, 0.03  # share of units that are not dead: fewer train worse, fewer still do not
 FREE, HARDLY_FREE = 0.1, 1e-3  # share of entries that are not saturated
 COPIES = 0.5  # share of units
+FEWEST_ROWS = 16  # of what a unit was computed: of fewer, all may be below zero by chance
 BYPASSED = 0.05  # variation at the head above which a dead layer must have a way around it
 RECURRENT = ("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell")  # the next layer of which is itself
 BOUNDED = ("tanh", "sigmoid", "hardtanh", "hardsigmoid", "softsign", "relu6")
@@ -27,7 +28,7 @@ def _dead(check: Check) -> list[Candidate]:
     found = []
     for layer in check.layers:
         share = layer.dead_fraction
-        if not share or not (sure := grade(1 - share, ALIVE, FEW_ALIVE)):
+        if not share or 0 < layer.rows < FEWEST_ROWS or not (sure := grade(1 - share, ALIVE, FEW_ALIVE)):
             continue
         if share == 1 and last is not None and (last.input_variation or 0) >= BYPASSED and last is not layer:
             sure = 0.3

@@ -107,5 +107,6 @@ def targets(judged: Judged, inputs: list[Tensor], samples: int, seed: int) -> Ta
         per_sample = per_sample.round().long()
     found = likeness(inputs, per_sample, samples, seed)
     if found is not None:
-        reading |= {"neighbours_z": found[0], "neighbours_excess": found[1], "neighbours_closeness": found[2]}
+        reading |= {"neighbours_z": found.z, "neighbours_excess": found.excess}
+        reading |= {"neighbours_closeness": found.closeness, "inputs_are_noise": found.noise}
     return TargetReading(kind=kind, count=len(values), **reading)

@@ -1,6 +1,7 @@
 """Whether targets belong to inputs: do neighbours among the inputs have like targets, more often than by chance?"""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +14,26 @@ _MOST = 256
 _FEATURES = 512
 _NEAREST = 3
 _PERMUTATIONS = 200
+ABOVE, SURE = 1.3, 4.0  # times the usual squared correlation, and standard errors above that, up to which it is noise
 
 
-def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) -> tuple[float, float, float] | None:
+class Likeness(NamedTuple):
+    """What neighbours tell.
+
+    Attributes:
+        z: How many standard deviations more alike their targets are than under permutations.
+        excess: How much more.
+        closeness: How far nearest neighbours are apart over what any two samples are, by medians.
+        noise: Whether the features are no more correlated than those of independent noise.
+    """
+
+    z: float
+    excess: float
+    closeness: float
+    noise: bool
+
+
+def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) -> Likeness | None:
     """How much more alike the targets of neighbours are than under random permutations of them.
 
     Likeness is the share of nearest neighbours that are of the same class; of real targets, the mean product with the
@@ -28,8 +46,7 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
         seed: Of the permutations.
 
     Returns:
-        How many standard deviations more, how much, and how far nearest neighbours are apart over what any two samples
-        are, by medians; `None` for inputs that are not real, and too few samples.
+        What neighbours tell; `None` for inputs that are not real, and too few samples.
     """
     if samples < FEWEST or len(target) != samples:
         return None
@@ -54,7 +71,25 @@ def likeness(inputs: Sequence[Tensor], target: Tensor, samples: int, seed: int) 
     others = _alike(values[orders.to(features.device)], nearest)
     deviation = float(others.std())
     excess = float(found.mean() - others.mean())
-    return (excess / deviation, excess, closeness) if deviation > 0 else None
+    return Likeness(excess / deviation, excess, closeness, independent(features)) if deviation > 0 else None
+
+
+def independent(features: Tensor) -> bool:
+    """Whether standardized features, (samples, features), are no more correlated than independent ones.
+
+    The squared correlation of two independent features has the mean 1 / (samples - 1), and about twice its square for
+    variance.
+
+    >>> noise = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    >>> independent(noise), independent(noise + noise[:, :1])
+    (True, False)
+    """
+    samples, count = features.shape
+    standard = (features - features.mean(0)) / features.std(0, correction=0)
+    correlations = (standard.T @ standard / samples).double()
+    pairs = count * (count - 1)
+    usual = max(float(correlations.square().sum()) - count, 0.0) * (samples - 1) / max(pairs, 1)
+    return bool(usual < ABOVE + SURE * (2 / max(pairs / 2, 1)) ** 0.5)
 
 
 def _first(tensor: Tensor, samples: int, few: int) -> Tensor:

@@ -140,9 +140,16 @@ def read(judged: Judged, value: Tensor, samples: int, passing: Passing, slope: T
         probabilities=probabilities(_rows(output, 1 if classes_second else -1), made),
         last=made,
         gradient_rms=None if slope is None else known(float(root_mean_square(slope)) * targets),
-        depends_on_output=slope is not None and bool((slope != 0).any()),
+        depends_on_output=_depends(judged, slope),
         broadcast=judged.broadcast,
     )
+
+
+def _depends(judged: Judged, slope: Tensor | None) -> bool:
+    """Whether the loss changes with the output: as it does for all that is known where the output has no graph."""
+    if slope is not None:
+        return bool((slope != 0).any())
+    return judged.received is None or not judged.received.requires_grad
 
 
 def _over_samples(laid: Tensor) -> Tensor | None:

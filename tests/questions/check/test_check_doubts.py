@@ -1,0 +1,60 @@
+"""What tells nothing is not held against a network: noise, a single sample, an output whose graph is cut."""
+
+import pytest
+import torch
+from torch import nn
+
+import hessdiag
+from hessdiag import Problem
+from tests.questions.check.corpus.data import pixels
+
+
+def network(inputs, outputs):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(inputs, 32), nn.ReLU(), nn.Linear(32, outputs))
+
+
+def ids(found):
+    return [cause.id for cause in found.causes]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_of_noise_are_no_cause(seed):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(96, 8, generator=generator), torch.randint(3, (96,), generator=generator)
+    found = hessdiag.check(Problem(network(8, 3), data=[(x, y)], loss="ce"), optimizer="adam")
+    assert found.targets.inputs_are_noise
+    assert found.causes == ()
+
+
+def test_shuffled_labels_of_images_are():
+    x, y = pixels().sized(128).batches[0]
+    assert not hessdiag.check(Problem(network(64, 10), data=[(x, y)], loss="ce")).targets.inputs_are_noise
+    shuffled = y[torch.randperm(len(y), generator=torch.Generator().manual_seed(3))]
+    found = hessdiag.check(Problem(network(64, 10), data=[(x, shuffled)], loss="ce"))
+    assert ids(found) == ["targets"]
+
+
+def test_a_single_sample_kills_no_unit():
+    model = network(8, 3)
+    nn.init.constant_(model[0].bias, -9.0)
+    x, y = torch.randn(64, 8), torch.arange(64) % 3
+    assert ids(hessdiag.check(Problem(model, data=[(x[:1], y[:1])], loss="ce"))) != ["dead_units"]
+    assert ids(hessdiag.check(Problem(model, data=[(x, y)], loss="ce"), optimizer="sgd", lr=0.1))[0] == "dead_units"
+
+
+class Cut(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 10)
+
+    def forward(self, x):
+        with torch.no_grad():
+            return self.layer(x)
+
+
+def test_an_output_without_a_graph_is_detached_and_not_ignored():
+    x, y = pixels().sized(128).batches[0]
+    found = hessdiag.check(Problem(Cut(), data=[(x, y)], loss="ce"))
+    assert ids(found) == ["detached"]
+    assert found.output.depends_on_output
