@@ -9,6 +9,7 @@ from tests.documents import document, of_layers
 
 GOLDEN = Path(__file__).parent / "golden"
 SHOWN = {
+    "check": lambda: document("check"),
     "diag-share": lambda: document("diag-share-trajectory"),
     "vanishing": lambda: document("vanishing"),
     "vanishing-model": lambda: document("vanishing-model"),
