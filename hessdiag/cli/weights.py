@@ -1,7 +1,7 @@
 """Files of weights that commands write."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,21 +13,24 @@ from hessdiag.errors import SpecError
 if TYPE_CHECKING:
     from torch import Tensor
 
-SUFFIXES = (".safetensors", ".pt", ".pth")
+USUAL = "weights.safetensors"
 
 
-def destination(path: Path) -> output.Destination:
+def destination(path: Path, suffixes: Sequence[str] = (".safetensors", ".pt", ".pth")) -> output.Destination:
     """Where weights may be written.
+
+    Args:
+        path: As it was asked for.
+        suffixes: Of the files that the command writes.
 
     Raises:
         SpecError: if they may not, or the suffix is of no such file.
     """
-    usual = "weights.safetensors"
-    if path.suffix.lower() not in SUFFIXES:
-        better = output.beside(path, usual)
-        raise SpecError(f"weights are saved as .safetensors or .pt, not as {path.name}.", f"--save {better}")
+    if path.suffix.lower() not in suffixes:
+        better = output.beside(path, USUAL)
+        raise SpecError(f"weights are saved as {' or '.join(suffixes[:2])}, not as {path.name}.", f"--save {better}")
     force = click.get_current_context().params["force"]
-    return output.writable(path, path.suffix[1:].lower(), force=force, option="--save", usual=usual)
+    return output.writable(path, path.suffix[1:].lower(), force=force, option="--save", usual=USUAL)
 
 
 def write(to: output.Destination, state: "Mapping[str, Tensor]") -> None:

@@ -1,14 +1,13 @@
 """`hessdiag forward`: what becomes of a signal in random networks, under several initializations."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from hessdiag.cli import output
+from hessdiag.cli import output, weights
 from hessdiag.cli.answer import answer, answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SWITCH, Names
@@ -81,8 +80,7 @@ def command(
     hessdiag forward --init he_normal --solve median --per-layer
     hessdiag forward train.py:build --data batch.npz --init he_uniform -o forward.html
     """  # noqa: D301
-    force: bool = click.get_current_context().params["force"]
-    file = None if save is None else _weights_file(Path(save), inits, solve, force=force)
+    file = None if save is None else _weights_file(Path(save), inits, solve)
     options = _Options(inits, seeds, distribution, solve, per_layer, resume, file)
     if _is_of_model(bool(targets)):
         return _of_model(targets, options, out)
@@ -150,7 +148,7 @@ def _of_model(targets: tuple[Target, ...], options: _Options, out: Output) -> in
         from hessdiag.questions.forward.model_weights import initialized
 
         if options.save is not None and not measured.interrupted:
-            _write(options.save, initialized(problem, measured.inits[0], targets[0].request["seed"]))
+            weights.write(options.save, initialized(problem, measured.inits[0], targets[0].request["seed"]))
 
     def unmeasured(problem: "Problem") -> "Forward":
         from hessdiag.questions.common.described import described
@@ -188,7 +186,7 @@ def _of_built_in(depth: int, width: int, activation: str, options: _Options, out
         from hessdiag.questions.forward.measure import initialized
 
         if options.save is not None and not measured.interrupted:
-            _write(options.save, initialized(measured.inits[0], seed))
+            weights.write(options.save, initialized(measured.inits[0], seed))
 
     def unmeasured() -> "Forward":
         from hessdiag.questions.common.ensembles.plan import built_in
@@ -199,20 +197,10 @@ def _of_built_in(depth: int, width: int, activation: str, options: _Options, out
     return answer(measure, out, save, unmeasured=unmeasured)
 
 
-def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None, *, force: bool) -> output.Destination:
+def _weights_file(path: Path, inits: tuple[str, ...], solve: str | None) -> output.Destination:
     if len(set(inits)) != 1 or solve is None:
         raise SpecError(
             "--save writes the weights of one initialization with the gain that was solved for.",
             f"--init he_normal --solve median --save {shlex.quote(str(path))}",
         )
-    if path.suffix.lower() != ".safetensors":
-        better = output.beside(path, "weights.safetensors")
-        raise SpecError(f"weights are saved as .safetensors, not as {path.name}.", f"--save {better}")
-    return output.writable(path, "safetensors", force=force, option="--save", usual="weights.safetensors")
-
-
-def _write(target: output.Destination, state: Mapping[str, Any]) -> None:
-    from safetensors.torch import save
-
-    content = save(dict(state))
-    output.save(target, lambda stream: stream.write(content), "--save")
+    return weights.destination(path, (".safetensors",))
