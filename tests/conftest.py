@@ -60,7 +60,7 @@ def fake(monkeypatch):
     state = SimpleNamespace(requests=[], calls=[], result=fake_share(), raises=None)
     problem = SimpleNamespace(device=torch.device("cpu"))
 
-    def load_problem(request):
+    def load_problem(request, shared):
         state.requests.append(request)
         return problem
 

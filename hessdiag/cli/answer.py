@@ -18,6 +18,9 @@ from hessdiag.questions.common.result import ModelSubject, Result
 from hessdiag.questions.common.runs.progress import Progress
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from hessdiag.problem.problem import Problem
 
 R = TypeVar("R", bound=Result)
@@ -30,6 +33,7 @@ def answer_of_model(
     save: "Callable[[Problem, R], None] | None" = None,
     *,
     unmeasured: "Callable[[Problem], R] | None" = None,
+    scripts: "dict[Path, ModuleType] | None" = None,
 ) -> int:
     """Load the one target, measure it, write the document, and give the exit code.
 
@@ -39,6 +43,7 @@ def answer_of_model(
         out: Where the answer goes.
         save: Given the problem and what was measured, writes the file of --save.
         unmeasured: What to answer after an interrupt that leaves nothing to be said.
+        scripts: Gets the scripts that ran, for a `measure` that looks up more in them.
 
     Raises:
         SpecError: if there are several targets.
@@ -54,7 +59,7 @@ def answer_of_model(
     loaded: list[Problem] = []
 
     def load_and_measure(progress: Progress) -> R:
-        loaded.append(load(target, before))
+        loaded.append(load(target, before, scripts))
         return measure(loaded[0], target.request["seed"], progress)
 
     return answer(
@@ -65,11 +70,13 @@ def answer_of_model(
     )
 
 
-def load(target: Target, before: crowding.Reading | None = None) -> "Problem":
+def load(
+    target: Target, before: crowding.Reading | None = None, scripts: "dict[Path, ModuleType] | None" = None
+) -> "Problem":
     """Load what was asked about; with a reading of the machine, warn where others crowd it."""
-    from hessdiag.problem.load import load_problem
+    from hessdiag.problem.load import Shared, load_problem
 
-    problem = load_problem(target.load_request())
+    problem = load_problem(target.load_request(), None if scripts is None else Shared(scripts))
     if problem.device.type == "cpu":
         crowding.warn(before)
     return problem

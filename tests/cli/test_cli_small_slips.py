@@ -33,7 +33,7 @@ def test_the_largest_seed_works(hessdiag):
 
 
 def test_every_spec_is_read_before_the_first_is_measured(hessdiag, monkeypatch):
-    monkeypatch.setattr(load, "load_problem", lambda request: pytest.fail("measured"))
+    monkeypatch.setattr(load, "load_problem", lambda request, shared: pytest.fail("measured"))
     outcome = hessdiag("diag-share", MODEL, "mlp")
     assert outcome.code == 2
     assert "'mlp' is a bare word" in outcome.err
@@ -54,7 +54,7 @@ def test_a_model_given_to_report_is_sent_to_diag_share(hessdiag, tmp_path):
 
 
 def test_without_torch_a_computation_says_so(hessdiag, monkeypatch):
-    def missing(request):
+    def missing(request, shared):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")
 
     monkeypatch.setattr(load, "load_problem", missing)

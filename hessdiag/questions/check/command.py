@@ -16,6 +16,8 @@ from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.check.result import Check
     from hessdiag.questions.common.runs.progress import Progress
@@ -56,17 +58,21 @@ def command(
         raise SpecError("--save writes the weights of a cure that was tried.", f"--try --save {shlex.quote(save)}")
     file = None if save is None else weights.destination(Path(save))
 
+    scripts: dict[Path, ModuleType] = {}
+
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Check":
         from hessdiag.questions.check.measure import check
+        from hessdiag.questions.check.optimizers import recipe
 
-        return check(problem, optimizer=optimizer, lr=lr, attempt=attempt, seed=seed, progress=progress)
+        made = recipe(optimizer, lr, scripts)
+        return check(problem, optimizer=made, attempt=attempt, seed=seed, progress=progress)
 
     def write(problem: "Problem", found: "Check") -> None:
         if file is not None:
             _saved(found, file)
 
     asked = tuple(replace(target, request={**target.request, "broken_loss": True}) for target in targets)
-    return answer_of_model(asked, measure, out, write)
+    return answer_of_model(asked, measure, out, write, scripts=scripts)
 
 
 def _saved(found: "Check", to: output.Destination) -> None:

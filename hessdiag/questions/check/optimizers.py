@@ -3,6 +3,8 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeAlias
 
 import torch
@@ -83,14 +85,14 @@ class Recipe:
 
 
 def recipe(
-    spec: Any, lr: float | None, scripts: dict[Any, Any] | None = None, model: nn.Module | None = None
+    spec: Any, lr: float | None, scripts: dict[Path, ModuleType] | None = None, model: nn.Module | None = None
 ) -> Recipe:
     """The optimizer that is meant.
 
     Args:
         spec: "adam", "adam(eps=1e-2)", "sgd(momentum=0.9)", "torch.optim.AdamW", "train.py:make_optimizer"; `None` for
             the usual one, or with `lr` for plain gradient descent at it. In Python also an optimizer, whose settings
-            are taken and whose state is not, or a function of the parameters or of the model.
+            are taken and whose state is not, a function of the parameters or of the model, or a recipe.
         lr: Learning rate, instead of the spec's own.
         scripts: Scripts of the user's that ran already.
         model: Whose parameters an optimizer holds that is given as it is.
@@ -107,7 +109,9 @@ def recipe(
     if spec is None:
         made = _of_torch(USUAL if lr is None else "sgd", lr)
         return replace(made, given=lr is not None, kind="plain gradient descent, SGD" if lr is not None else made.kind)
-    if isinstance(spec, torch.optim.Optimizer):
+    if isinstance(spec, Recipe):
+        made = spec
+    elif isinstance(spec, torch.optim.Optimizer):
         made = _of_instance(spec, model)
     elif isinstance(spec, str):
         if (call := _call_of_torch(spec)) is not None:
@@ -195,7 +199,7 @@ def _of_torch(text: str, lr: float | None) -> Recipe:
     return Recipe(kind.__name__, True, make, settings_of(sample), assumed=assumed)
 
 
-def _of_code(spec: Spec, scripts: dict[Any, Any]) -> Recipe:
+def _of_code(spec: Spec, scripts: dict[Path, ModuleType]) -> Recipe:
     """A function or class of the user's, or of an installed library."""
     if spec.kind not in ("script", "module"):
         raise SpecError(
