@@ -95,6 +95,7 @@ def trained(folder: Path) -> None:
 
 PREPARE: dict[str, Callable[[Path], None]] = {  # what a page's commands find in their folder
     "digits.md": checkpoints,
+    "does-not-train.md": examples,
     "adaptive-norms-figure-02.md": trained,
     "adaptive-norms-figure-06.md": examples,
 }
