@@ -9,11 +9,12 @@ from hessdiag.questions.pages import render
 from hessdiag.questions.registry import NAMES
 
 PREVIOUS = sorted((Path(__file__).parents[1] / "documents/previous").glob("*.json"))
+NEWER = {"check"}  # its results were typed from the first
 
 
 def test_every_command_has_some():
     commands = [load_document(path)["command"] for path in PREVIOUS]
-    assert {command for command in commands if commands.count(command) >= 2} == set(NAMES)
+    assert {command for command in commands if commands.count(command) >= 2} == set(NAMES) - NEWER
 
 
 @pytest.mark.parametrize("path", PREVIOUS, ids=lambda path: path.stem)

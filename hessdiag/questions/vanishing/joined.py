@@ -60,11 +60,11 @@ def joined(survey: Survey, found: Sequence[Network]) -> tuple[DepthNorms, tuple[
     )
 
 
-def _ends_of_the_way(survey: Survey) -> tuple[int, ...]:
-    """Numbers of the first and the last layer on the way from the data to the loss; none where they are one."""
+def _ends_of_the_way(survey: Survey) -> tuple[int, int] | tuple[None, None]:
+    """Numbers of the first and the last layer on the way from the data to the loss; `None` where they are one."""
     depths = {index: depth for index, depth in enumerate(survey.depths) if depth is not None}
     if len(depths) < 2:
-        return ()
+        return None, None
     return min(depths, key=depths.__getitem__), max(depths, key=depths.__getitem__)
 
 
