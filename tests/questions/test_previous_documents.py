@@ -1,4 +1,7 @@
-"""Documents that were written before results were typed are shown to the letter as they were shown then."""
+"""Documents that were written before results were typed are shown to the letter as they were shown then.
+
+But for `forward MODEL`, whose networks of fresh weights are called an experiment now.
+"""
 
 from pathlib import Path
 
