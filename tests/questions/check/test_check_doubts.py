@@ -58,3 +58,15 @@ def test_an_output_without_a_graph_is_detached_and_not_ignored():
     found = hessdiag.check(Problem(Cut(), data=[(x, y)], loss="ce"))
     assert ids(found) == ["detached"]
     assert found.output.depends_on_output
+
+
+def test_an_output_that_is_broadcast_against_its_targets_is_put_into_their_shape():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(128, 8, generator=generator)
+    y = x[:, 0] - x[:, 1]
+    with pytest.warns(UserWarning, match="target size"):
+        found = hessdiag.check(Problem(network(8, 1), data=[(x, y)], loss=nn.MSELoss()), lr=0.1, attempt=True)
+    assert ids(found) == ["output_broadcast"]
+    assert found.trial.helped
+    assert found.trial.code == "loss = criterion(model(x).squeeze(-1), y)"
+    assert found.trial.after.final < 0.1 < found.trial.before.final

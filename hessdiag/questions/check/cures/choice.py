@@ -23,6 +23,7 @@ CURES: dict[str, Callable[[Check, Cause, Setup], list[Cure]]] = {
     "targets": data.targets_in_range,
     "input_scale": data.standard_inputs,
     "outputs_are_probabilities": outputs.logits,
+    "output_broadcast": outputs.aligned,
     "normalization_untrained": settings.training_mode,
     "mode": settings.training_mode,
     "dropout": settings.less_dropout,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,6 +29,19 @@ def logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         return [_logarithm()] if kind == "softmax" else []
     name = _last(setup, _MODULES[kind])
     return [_without_module(name, kind) if name is not None else _inverted(kind)]
+
+
+def aligned(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
+    """The output in the targets' shape, where they differ by a last dimension of 1."""
+    inputs, target = batches.split(setup.data[0])
+    output = batches.output_tensor(batches.forward(setup.model, inputs))
+    for name, changed in (("squeeze", output[..., :1].squeeze(-1)), ("unsqueeze", output.unsqueeze(-1))):
+        if isinstance(target, Tensor) and changed.shape == target.shape:
+            change = partial(getattr(torch, name), dim=-1)
+            says = f"Gives the output the targets' shape, {tuple(target.shape)} instead of {tuple(output.shape)}."
+            code = f"loss = criterion(model(x).{name}(-1), y)"
+            return [Cure("output in the targets' shape", says, code, received(change), judged=_measured(change))]
+    return []
 
 
 def unbounded(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
