@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from hessdiag.fields import Number, Numbers, Share
+from hessdiag.fields import Count, Number, Numbers, Share
 from hessdiag.questions.check.readings import (
     InputReading,
     LayerReading,
@@ -29,12 +29,21 @@ BROKEN = 0.7  # confidence from which a network will not train as it is
 
 @dataclass(frozen=True, kw_only=True)
 class Symptom:
-    """What follows from a cause, and would be one by itself."""
+    """What follows from a cause, and would be one by itself; one of each identifier.
+
+    Attributes:
+        id: As those of causes.
+        layer: The first that shows it; `None` where it is of no single layer.
+        value: The number that shows it there.
+        says: One sentence, with the number.
+        more: How many other layers show it.
+    """
 
     id: str
     layer: str | None
     value: Number
     says: str
+    more: Count = 0
 
 
 @dataclass(frozen=True, kw_only=True)

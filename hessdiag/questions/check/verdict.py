@@ -1,7 +1,7 @@
 """What `check` says: the first cause, the others, whether the cure helped; or what speaks for a healthy network."""
 
 from hessdiag.numbers import counted, number
-from hessdiag.questions.check.result import BROKEN, Cause, Check, Trial
+from hessdiag.questions.check.result import BROKEN, Cause, Check, Symptom, Trial
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import data_findings
 
@@ -22,9 +22,15 @@ def _of_cause(cause: Cause) -> Finding:
     if cause.threshold is not None:
         because += f", where {number(cause.threshold)} is the threshold"
     if cause.symptoms:
-        named = [f"{one.id} ({one.layer})" if one.layer else one.id for one in cause.symptoms]
-        because += f"; it explains {', '.join(dict.fromkeys(named[:EXPLAINED]))}"
+        because += f"; it explains {', '.join(_named(one) for one in cause.symptoms[:EXPLAINED])}"
     return Finding(level, cause.says, because, cause.remedy)
+
+
+def _named(symptom: Symptom) -> str:
+    if symptom.layer is None:
+        return symptom.id
+    more = f" and {symptom.more:,} more" if symptom.more else ""
+    return f"{symptom.id} (layer {symptom.layer}{more})"
 
 
 def _of_trial(trial: Trial) -> Finding:

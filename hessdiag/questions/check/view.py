@@ -92,7 +92,7 @@ def _causes(causes: Sequence[Cause]) -> Table | None:
             number(cause.value),
             number(cause.threshold),
             percent(cause.confidence, 2),
-            ", ".join(dict.fromkeys(symptom.id for symptom in cause.symptoms)) or MISSING,
+            ", ".join(symptom.id for symptom in cause.symptoms) or MISSING,
         )
         for cause in causes
     )

@@ -9,6 +9,7 @@ from hessdiag.questions.check.causes.path import progress
 from hessdiag.questions.check.causes.ranking import EXPLAINS, causes
 from hessdiag.questions.check.readings import ModeReading, StepReading
 from hessdiag.questions.check.result import Check
+from hessdiag.questions.check.verdict import findings
 from hessdiag.questions.common.result import ModelSubject
 
 FOUR = {"batches": 4, "batch_weights": (0.25,) * 4}
@@ -44,12 +45,22 @@ def test_nothing_explains_itself_by_way_of_others():
 def test_a_dead_layer_gathers_what_follows_from_it():
     (cause,) = causes(killed())
     assert (cause.id, cause.layer) == ("dead_units", "2")
-    assert {(one.id, one.layer) for one in cause.symptoms} == {
-        ("dead_units", "4"),
-        ("dead_units", "6"),
-        ("signal_lost", "2"),
-        ("gradient_vanishes", "2"),
+    assert {(one.id, one.layer, one.more) for one in cause.symptoms} == {
+        ("dead_units", "4", 1),  # and 6
+        ("signal_lost", "2", 0),
+        ("gradient_vanishes", "2", 0),
     }
+
+
+def test_a_symptom_of_many_layers_is_that_of_the_first():
+    check = spoiled(killed(), 3, dead_fraction=0.99)  # the surest one is not the first
+    (cause,) = causes(spoiled(check, 2, dead_fraction=0.95))
+    (dead,) = [one for one in cause.symptoms if one.id == "dead_units"]
+    assert (dead.layer, dead.value, dead.more) == ("4", 0.95, 1)
+    (found,) = findings(replace(check, causes=(cause,)))
+    assert "it explains " in found.because
+    assert "dead_units (layer 4 and 1 more)" in found.because
+    assert "signal_lost (layer 2)" in found.because
 
 
 def test_inputs_come_before_the_units_they_saturate():

@@ -93,7 +93,7 @@ def causes(check: Check) -> tuple[Cause, ...]:
             root = parent
         if root is not one:
             roots[id(root)].append(one)
-    named = [_cause(one, roots[id(one)]) for one in found if id(one) in roots]
+    named = [_cause(one, roots[id(one)], places) for one in found if id(one) in roots]
     return tuple(sorted(named, key=lambda cause: -cause.confidence)[:MOST])
 
 
@@ -128,7 +128,7 @@ def _explains(cause: Candidate, one: Candidate, places: Mapping[str, int]) -> bo
     return first < second if later else first <= second
 
 
-def _cause(one: Candidate, explained: list[Candidate]) -> Cause:
+def _cause(one: Candidate, explained: list[Candidate], places: Mapping[str, int]) -> Cause:
     """A cause with its symptoms; what shows in a symptom is as sure as that."""
     return Cause(
         id=one.id,
@@ -140,6 +140,14 @@ def _cause(one: Candidate, explained: list[Candidate]) -> Cause:
         says=one.says,
         remedy=one.remedy,
         symptoms=tuple(
-            Symptom(id=symptom.id, layer=symptom.layer, value=symptom.value, says=symptom.says) for symptom in explained
+            _symptom(name, explained, places) for name in dict.fromkeys(symptom.id for symptom in explained)
         ),
     )
+
+
+def _symptom(name: str, explained: list[Candidate], places: Mapping[str, int]) -> Symptom:
+    """All symptoms of one identifier as the first of them: where a layer is dead, so are all after it."""
+    alike = [one for one in explained if one.id == name]
+    first = min(alike, key=lambda one: -1 if one.layer is None else places.get(one.layer, 0))
+    more = len({one.layer for one in alike}) - 1
+    return Symptom(id=name, layer=first.layer, value=first.value, says=first.says, more=more)
