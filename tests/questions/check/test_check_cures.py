@@ -175,13 +175,15 @@ def test_a_scaled_layer_has_the_gain_of_its_activation(activation: str, gain: fl
     with torch.no_grad():
         setup.model[2].weight.mul_(100)  # type: ignore[index]
     cure = cures("weight_scale", setup, "2", layers=layers(setup.model, activation))[0]
-    before, after = (one.model.get_submodule("2").weight for one in (setup, cure.apply(copy.deepcopy(setup))))
+    mended = cure.apply(copy.deepcopy(setup)).model
+    before, after = (model.get_submodule("2").weight for model in (setup.model, mended))
     assert isinstance(before, Tensor)
     assert isinstance(after, Tensor)
     assert rms(after) * 4 == pytest.approx(gain, rel=1e-5)  # 16 inputs
     assert torch.allclose(before / before.norm(), after / after.norm(), atol=1e-6)
     exec(cure.code, {"torch": torch, "model": setup.model})
-    assert torch.allclose(before, after, rtol=1e-3)
+    for name, value in setup.model.state_dict().items():
+        assert torch.allclose(value, mended.state_dict()[name], rtol=1e-3), name
 
 
 def test_logits_are_brought_to_a_spread_of_one() -> None:
@@ -201,7 +203,7 @@ def test_dead_units_are_revived() -> None:
     mended = found[0].apply(copy.deepcopy(setup))
     assert float((outputs(mended, ["3"])["3"].amax(0) > 0).float().mean()) > 0.9
     assert torch.equal(mended.model.get_submodule("2").weight, setup.model.get_submodule("2").weight)  # type: ignore[arg-type]
-    assert [one.name for one in found[1:]] == ["fresh weights of 2", "fresh weights, scaled by the data"]
+    assert [one.name for one in found[1:]] == ["fresh weights of layer 2", "fresh weights, scaled by the data"]
 
 
 def test_identical_units_differ_afterwards() -> None:

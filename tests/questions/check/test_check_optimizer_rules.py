@@ -57,7 +57,7 @@ def test_a_learning_rate_is_too_high_where_a_smaller_one_trains():
         "The learning rate 0.1 is too high: the loss goes from 2.30 up to 40.0, and ends at 2.30; "
         "with 0.01 it falls to 1.00."
     )
-    assert one.remedy.startswith("lr <= 0.01")
+    assert one.remedy.startswith("Set lr to 0.01 or less")
 
 
 @pytest.mark.parametrize(
@@ -103,8 +103,8 @@ def test_an_epsilon_above_the_gradients():
     one = found(adam(others=(other("eps", 1e-8),)))
     assert (one.id, one.value, one.confidence) == ("epsilon_floor", 0.01, pytest.approx(0.9))
     assert one.threshold == pytest.approx(1e-4)  # a tenth of the gradient of 1e-3
-    assert one.remedy == "eps <= 1e-4"
-    assert "leaves 2.00 % of each step" in one.says
+    assert one.remedy == "Set eps to 1e-4 or less."
+    assert "leaves 2.00 % of a step" in one.says
     assert found(adam(floor_leaves=0.19, others=(other("eps", 1e-8),))).confidence == pytest.approx(0.41, abs=0.01)
 
 
@@ -136,10 +136,10 @@ def test_weight_decay_that_wins():
     one = found(decays(others=(other("weight_decay", 0.0),)))
     assert (one.id, one.value, one.confidence) == ("weight_decay", 4.0, pytest.approx(0.9))
     assert one.says == (
-        "Weight decay 0.5 takes 4.00 times what the gradient adds: by itself it halves the weights in 69 steps."
+        "Weight decay 0.5 takes 4.00 times as much in a step as the gradient adds: by itself it halves the weights in 69 steps."
     )
     assert one.threshold == 1.2
-    assert one.remedy == "weight_decay <= 0.01"  # 0.1 of the gradient's part
+    assert one.remedy == "Set weight_decay to 0.01 or less."  # 0.1 of the gradient's part
     later = decays(losses=(2.3, *[2.1] * 29), others=(other("weight_decay", 0.0),))
     assert found(later, True).id == "weight_decay"
 
@@ -162,7 +162,7 @@ def test_steps_that_are_too_small():
     reading = step(optimizer="Adam", lr=1e-7, update_ratio=2e-6, others=(other("lr", 1e-4),))
     one = found(reading)
     assert (one.id, one.value, one.confidence) == ("updates_too_small", 2e-6, pytest.approx(0.9))
-    assert one.remedy.startswith("lr = 1e-4, with which the loss falls to 1.00")
+    assert one.remedy.startswith("Set lr to 1e-4, with which the loss falls to 1.00")
     assert found(replace(reading, update_ratio=2.1e-5)) is None
     assert found(replace(reading, others=())) is None
     assert found(replace(reading, lr=1e-4)) is None  # small steps of a usual learning rate: the gradient

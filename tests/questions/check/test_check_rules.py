@@ -134,7 +134,7 @@ class TestModes:
         found = only(modes(self.of(drop=0.95, **drop)))
         assert found.id == "dropout"
         assert found.confidence == pytest.approx(0.9)
-        assert "95%" in found.says
+        assert "95 %" in found.says
         assert modes(self.of(drop=0.7, **drop)) == []
         assert modes(self.of(drop=0.95, training=False, **drop)) == []
 
@@ -169,8 +169,8 @@ class TestUnits:
         assert units(one) == []
         found = only(units(spoiled(one, 2, identical_fraction=31 / 32)))
         assert found.says == (
-            "31 of 32 units are copies of others in Layer 2 (Linear), and in 1 other layer: their gradients are the "
-            "same, so they stay copies."
+            "In layer 2 (Linear) 31 of 32 units are copies of others (and 1 other layer likewise): units that are alike "
+            "get the same gradient, and stay alike."
         )
         assert (found.id, found.layer) == ("identical_units", "2")
 
@@ -190,7 +190,7 @@ class TestWeights:
         assert (found.id, found.layer, found.threshold) == ("weight_scale", "2", 8.0)
         assert found.value == pytest.approx(141.4 / sqrt(2))
         assert found.confidence > 0.7
-        assert "100 times above" in found.says
+        assert "100 times that of the other layers" in found.says
 
     def test_no_cause_where_nothing_suffers_or_a_normalization_follows(self):
         large = spoiled(healthy(), 1, weight_gain=141.4)
@@ -240,8 +240,11 @@ class TestSignal:
         assert (found.id, found.layer, found.threshold) == ("signal_lost", "2", 0.03)
         assert found.value == pytest.approx(0.3**11)
         assert found.confidence == 0.9
-        assert "0.30-fold a layer" in found.says
-        assert "gain is 0.577 where relu needs 1.41" in found.says
+        assert found.says == (
+            "The signal is lost: samples differ by only 1.77e-6 of the size of what enters the last layer (11); a layer "
+            "leaves 30 % of the difference on average, which is gone after layer 2; the gain of the weights is 0.577, "
+            "where relu needs 1.41."
+        )
 
     def test_adam_takes_less(self):
         assert only(signal(fading(0.7, step=SGD))).confidence > 0.4

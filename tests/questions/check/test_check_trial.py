@@ -200,7 +200,7 @@ def test_the_second_cure_is_tried_where_the_first_does_not_help() -> None:
     found = tried(model, batches, "dead_units", layer="2")
     assert found is not None
     assert found.helped
-    assert found.cure == "fresh weights of 2"
+    assert found.cure == "fresh weights of layer 2"
 
 
 def test_a_cause_without_a_cure_is_not_tried() -> None:

@@ -3,7 +3,7 @@
 import math
 from itertools import takewhile
 
-from hessdiag.numbers import counted, number, percent
+from hessdiag.numbers import number, percent
 from hessdiag.questions.check.causes.candidate import Candidate, grade
 from hessdiag.questions.check.causes.path import adaptive, gain_words, main, named
 from hessdiag.questions.check.readings import LayerReading
@@ -42,11 +42,12 @@ def _detached(check: Check) -> list[Candidate]:
     on_way = any(layer.depth is not None for layer in hit)
     sure = 0.9 if on_way else 0.65 if share > 0.05 else 0.3
     last = hit[-1]
+    whom = named(last) if len(hit) == 1 else f"{len(hit):,} layers, the last of them {named(last)}"
     says = (
-        f"No gradient reaches {counted(len(hit), 'layer')} up to {last.layer} ({last.kind}), "
-        f"{percent(share)} of the parameters: something after it detaches what it puts out."
+        f"No gradient reaches {whom}, with {percent(share)} of the parameters: "
+        "something after it cuts the way back from the loss."
     )
-    remedy = f"Remove .detach(), torch.no_grad() or a conversion to numbers after {last.layer}."
+    remedy = f"Remove .detach(), .data, torch.no_grad() or a conversion to numbers after layer {last.layer}."
     return [
         _candidate(
             "detached", last.layer, share, 0.05, "share of parameters that no gradient reaches", sure, says, remedy
@@ -66,8 +67,11 @@ def _zero(check: Check) -> list[Candidate]:
         return []
     share = len(hit) / len(trainable)
     last = hit[-1]
-    says = f"Gradients of {counted(len(hit), 'layer')} up to {named(last)} are exactly 0: nothing comes back to them."
-    remedy = f"Look at what follows {last.layer}: dead or saturated units, zero weights, rounding, a constant output."
+    whom = f"the first {len(hit):,} layers, up to {named(last)}," if len(hit) > 1 else named(last)
+    says = f"The gradients of {whom} are exactly 0: what follows sends nothing back."
+    remedy = (
+        f"Look at what follows layer {last.layer}: dead or saturated units, zero weights, rounding, a constant output."
+    )
     sure = 0.85 if share >= MOST else 0.5
     return [_candidate("gradient_vanishes", last.layer, 0.0, 0.0, "gradient of the layer", sure, says, remedy)]
 
@@ -79,8 +83,8 @@ def _frozen(check: Check) -> list[Candidate]:
     share = sum(layer.parameters for layer in hit) / max(total, 1)
     if check.trains or share < MOST or not all(_fresh(layer) for layer in hit):
         return []
-    says = f"{percent(share)} of the parameters are frozen, and look freshly initialized: they were never trained."
-    remedy = "Load trained weights for the frozen part, or set requires_grad_(True)."
+    says = f"{percent(share)} of the parameters are frozen, and look freshly initialized: nothing has trained them."
+    remedy = "Load trained weights for the frozen part, or let it be trained: requires_grad_(True)."
     return [
         _candidate(
             "detached",
@@ -112,11 +116,13 @@ def _path(check: Check) -> list[Candidate]:
         return []
     per_layer = ratio ** (1 / (len(layers) - 1))
     says = (
-        f"Gradients {'vanish' if fades else 'explode'} on the way back: at {first.layer} they are {number(ratio)} "
-        f"times those at {last.layer}, {number(per_layer)} times a layer{gain_words(layers, low=bool(fades))}."
+        f"Gradients {'vanish' if fades else 'explode'} on the way back: at layer {first.layer} they are "
+        f"{number(ratio)} times as large as at layer {last.layer}; each layer on the way makes them "
+        f"{number(per_layer)} times as large{gain_words(layers, low=bool(fades))}."
     )
     remedy = (
-        "Initialize with the gain that the nonlinearity needs, normalize between layers, or add residual connections."
+        "Initialize all layers anew with the gain that the nonlinearity needs, normalize between layers, "
+        "or add residual connections."
         if fades
         else "Clip gradients, lower the weights' gain, or add residual connections."
     )

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from hessdiag.numbers import counted, number
+from hessdiag.numbers import counted, number, percent
 from hessdiag.questions.check.causes.candidate import Candidate, grade
+from hessdiag.questions.check.causes.path import named, sentence
 from hessdiag.questions.check.readings import ModeReading
 from hessdiag.questions.check.result import Check
 
@@ -25,14 +26,22 @@ def _untrained(found: Sequence[ModeReading]) -> list[Candidate]:
     worst = max(hit, key=_mismatch, default=None)
     if worst is None or not (sure := grade(_mismatch(worst), UNTRAINED, FAR_UNTRAINED)):
         return []
+    where = "" if len(hit) == 1 else f" at layer {worst.layer}"
     says = (
-        f"{_some(hit, norms, 'normalization')} in eval mode and never saw a batch: running statistics "
-        f"are still 0 and 1, {number(_mismatch(worst))} times off those of this batch ({worst.layer})."
+        f"{_some(hit, norms)} in eval mode and never saw a batch: running means and variances are still 0 and 1, "
+        f"{number(_mismatch(worst))} times off those of this batch{where}."
     )
-    remedy = "Train in training mode: model.train() before the training loop."
+    remedy = "Train in training mode: call model.train() before the training loop."
     return [
         _candidate(
-            "normalization_untrained", hit[0], _mismatch(worst), UNTRAINED, "mismatch of statistics", sure, says, remedy
+            "normalization_untrained",
+            hit[0],
+            _mismatch(worst),
+            UNTRAINED,
+            "factor between running statistics and the batch's",
+            sure,
+            says,
+            remedy,
         )
     ]
 
@@ -44,13 +53,20 @@ def _stale(found: Sequence[ModeReading]) -> list[Candidate]:
     if worst is None or not (sure := grade(_mismatch(worst), STALE, FAR_STALE)):
         return []
     says = (
-        f"Running statistics of {worst.layer} ({worst.kind}, in eval mode) are {number(_mismatch(worst))} times off "
+        f"The running statistics of {named(worst)}, in eval mode, are {number(_mismatch(worst))} times off "
         "those of this batch: they belong to other data or other weights."
     )
-    remedy = "Train in training mode, or renew the statistics with a few forward passes in it."
+    remedy = "Train in training mode (model.train()), or renew the statistics with a few forward passes in it."
     return [
         _candidate(
-            "normalization_untrained", worst, _mismatch(worst), STALE, "mismatch of statistics", sure, says, remedy
+            "normalization_untrained",
+            worst,
+            _mismatch(worst),
+            STALE,
+            "factor between running statistics and the batch's",
+            sure,
+            says,
+            remedy,
         )
     ]
 
@@ -63,7 +79,7 @@ def _few(found: Sequence[ModeReading]) -> list[Candidate]:
     least = min(hit, key=lambda one: one.samples or 0)
     sure = {1: 0.9, 2: 0.8}.get(least.samples or 0, 0.45)
     says = (
-        f"{least.layer} ({least.kind}) normalizes over {counted(least.samples, 'value')}: "
+        f"{sentence(named(least))} normalizes each feature over {counted(least.samples, 'value')}: "
         f"{'only signs are left of its input' if sure > 0.7 else 'its statistics are mostly noise'}."
     )
     remedy = "Use larger batches, or a normalization over features: LayerNorm, GroupNorm."
@@ -79,8 +95,8 @@ def _dropout(found: Sequence[ModeReading]) -> list[Candidate]:
     sure = grade(1 - most.drop, 1 - DROPPED, 1 - MOST_DROPPED)
     if not sure:
         return []
-    says = f"{most.layer} ({most.kind}) drops {most.drop:.0%} of its input: too little is left to learn from."
-    remedy = "Set its probability to 0.5 or less; check that it is not meant as the share to keep."
+    says = f"{sentence(named(most))} drops {percent(most.drop, 2)} of its input: too little is left to learn from."
+    remedy = "Set its p to 0.5 or less; p is the share that is dropped, not the share that is kept."
     return [_candidate("dropout", most, most.drop, DROPPED, "share that dropout drops", sure, says, remedy)]
 
 
@@ -88,11 +104,11 @@ def _mismatch(one: ModeReading) -> float:
     return one.mismatch or 0.0
 
 
-def _some(hit: Sequence[ModeReading], of: Sequence[ModeReading], what: str) -> str:
+def _some(hit: Sequence[ModeReading], of: Sequence[ModeReading]) -> str:
     """How many of them."""
     if len(hit) == 1:
-        return f"{hit[0].layer} ({hit[0].kind}) is"
-    return f"{'All' if len(hit) == len(of) else f'{len(hit)} of'} {len(of)} {what}s are"
+        return f"{sentence(named(hit[0]))} is"
+    return f"{'All' if len(hit) == len(of) else f'{len(hit)} of'} {len(of)} normalizations are"
 
 
 def _candidate(

@@ -23,13 +23,13 @@ def _not_finite(check: Check) -> list[Candidate]:
     if where is None and loss is not None and math.isfinite(loss):
         return []
     dtype = found.dtype if found is not None else "the dtype"
-    place = f"the output of {where} is not finite though its input is" if where else "the loss is not finite"
+    place = f"the output of layer {where} is not finite though its input is" if where else "the loss is not finite"
     return [
         _candidate(
             where,
             math.inf,
             1.0,
-            "size of the output over the largest number",
+            "largest output over the largest number of the dtype",
             0.95,
             f"Numbers leave their range in {dtype}: {place}.",
             "Look for logarithms, roots and divisions at 0, exponentials, weights that are NaN; or compute in float32.",

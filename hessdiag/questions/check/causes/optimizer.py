@@ -95,10 +95,10 @@ def _too_high(lr: float, most: float, confidence: float, shown: str) -> Candidat
         layer=None,
         value=lr,
         threshold=most,
-        quantity=f"learning rate {lr:g}, where {most:g} is low enough",
+        quantity="learning rate",
         confidence=confidence,
         says=f"The learning rate {lr:g} is too high: {shown}.",
-        remedy=f"lr <= {number(most, 1)}",
+        remedy=f"Set lr to {number(most, 1)} or less.",
     )
 
 
@@ -124,7 +124,9 @@ def _epsilon(check: Check, step: StepReading) -> Candidate | None:
         confidence *= ALONE if (step.update_ratio or 0.0) < 10 * TINY[0] and epsilon > 1e-6 else 0.0
     gradients = [layer.gradient_rms for layer in check.layers if layer.gradient_rms]
     most = min(median(gradients) / 10, epsilon / 10) if gradients else epsilon / 10
-    shown = f"eps = {epsilon:g} is above the gradients, and leaves {percent(step.floor_leaves)} of each step"
+    shown = (
+        f"The optimizer's eps = {epsilon:g} is above the gradients, and leaves {percent(step.floor_leaves)} of a step"
+    )
     if smaller is not None:
         shown += f"; the loss ends at {_end(step.losses)}, with {smaller.value:g} at {_end(smaller.losses)}"
     return Candidate(
@@ -132,10 +134,10 @@ def _epsilon(check: Check, step: StepReading) -> Candidate | None:
         layer=None,
         value=epsilon,
         threshold=most,
-        quantity=f"eps {epsilon:g}, where a tenth of the median layer's gradient is {number(most)}",
+        quantity="eps, beside a tenth of the median layer's gradient",
         confidence=confidence,
         says=f"{shown}.",
-        remedy=f"eps <= {number(most, 1)}",
+        remedy=f"Set eps to {number(most, 1)} or less.",
     )
 
 
@@ -152,7 +154,7 @@ def _decay(check: Check, step: StepReading) -> Candidate | None:
         confidence *= ALONE
     most = decay * min(0.1, 0.1 / ratio)
     half = counted(max(round(math.log(2) * step.decay_steps), 1), "step")
-    shown = f"Weight decay {decay:g} takes {times(ratio)} what the gradient adds"
+    shown = f"Weight decay {decay:g} takes {times(ratio)} as much in a step as the gradient adds"
     return Candidate(
         id="weight_decay",
         layer=None,
@@ -161,7 +163,7 @@ def _decay(check: Check, step: StepReading) -> Candidate | None:
         quantity="what weight decay takes in a step over what the gradient adds",
         confidence=confidence,
         says=f"{shown}: by itself it halves the weights in {half}.",
-        remedy=f"weight_decay <= {number(most, 1)}",
+        remedy=f"Set weight_decay to {number(most, 1)} or less.",
     )
 
 
@@ -169,7 +171,7 @@ def _small(check: Check, step: StepReading) -> Candidate | None:
     """Steps too small to get anywhere, by a learning rate that is small itself."""
     lr, ratio = step.lr, step.update_ratio
     if lr == 0:
-        return _too_small(0.0, 1.0, "The learning rate is 0: nothing is trained.", "lr > 0")
+        return _too_small(0.0, 1.0, "The learning rate is 0: nothing is trained.", "Set lr above 0.")
     momentum = float(step.settings.get("momentum") or 0.0)
     if check.trains or check.trained or lr is None or not ratio or not 0 <= momentum < 1:
         return None
@@ -186,7 +188,8 @@ def _small(check: Check, step: StepReading) -> Candidate | None:
     target = larger.value if larger is not None else lr * 10.0 ** round(math.log10(1e-3 / ratio))
     shown = f"at the learning rate {lr:g} each changes the weights by {number(ratio)} of their size"
     falls = "" if larger is None else f", with which the loss falls to {_end(larger.losses)}"
-    return _too_small(ratio, confidence, f"Steps are too small: {shown}.", f"lr = {number(target, 1)}{falls}")
+    remedy = f"Set lr to {number(target, 1)}{falls}."
+    return _too_small(ratio, confidence, f"Steps are too small: {shown}.", remedy)
 
 
 def _too_small(ratio: float, confidence: float, says: str, remedy: str) -> Candidate:

@@ -35,7 +35,7 @@ def ignored(check: Check) -> list[Candidate]:
         return []
     if not found.depends_on_output:
         says = f"The loss does not depend on the model's output: it stays {number(found.loss)} whatever the output is."
-        remedy = "Look at what the loss is computed from."
+        remedy = "Look at what the loss is computed from: it must be what the model puts out, and not rounded (argmax)."
         return [_candidate("loss_ignores_output", 0.0, "change of the loss with the output", 0.97, says, remedy)]
     return []
 
@@ -45,7 +45,7 @@ def broadcast(check: Check) -> list[Candidate]:
     if check.output is None or not check.output.broadcast:
         return []
     says = (
-        "Output and target have different shapes and are broadcast: each output is compared with every sample's target."
+        "Output and target have different shapes, and are broadcast: each output is compared with all samples' targets."
     )
     remedy = "Give both the same shape: output.squeeze(-1), or target.unsqueeze(-1)."
     return [_candidate("output_broadcast", 1.0, "whether shapes are broadcast", 0.95, says, remedy)]
@@ -57,10 +57,10 @@ def probabilities(check: Check) -> list[Candidate]:
     kind = check.problem.loss_kind or check.problem.loss or ""
     if found is None or found.probabilities is None or kind not in SQUASHED.get(found.probabilities, "").split():
         return []
-    takes = {"ce": "logits", "nll": "logarithms of probabilities", "bce": "logits"}[kind]
+    takes = "logarithms of probabilities" if kind == "nll" else "logits, and makes probabilities of them itself"
     flat = f": the loss can only fall to {number(_floor(check))}" if _floor(check) is not None and kind == "ce" else ""
     last = found.probabilities
-    says = f"The model ends in a {last}, but the loss takes {takes}{flat}."
+    says = f"The model ends in a {last}, but the loss expects {takes}{flat}."
     remedy = f"Remove the {last} at the end{' (or use log_softmax)' if kind == 'nll' else ''}."
     sure = 0.9 if found.last in (last, None) else 0.7
     return [_candidate("outputs_are_probabilities", found.high, "largest output", sure, says, remedy, threshold=1.0)]
@@ -78,9 +78,10 @@ def out_of_range(check: Check) -> list[Candidate]:
     sure = grade(beyond, 0.5, 2.0)
     if not sure:
         return []
+    top = "up" if math.isinf(high) else f"to {high:g}"
     says = (
-        f"The output ends in a {found.last}, which reaches {number(low)} to {number(high)}, "
-        f"and targets run from {number(targets.low)} to {number(targets.high)}."
+        f"The output ends in a {found.last}, which gives numbers from {low:g} {top}, "
+        f"but targets run from {number(targets.low)} to {number(targets.high)}."
     )
     remedy = f"Remove the {found.last} at the end, or scale the targets into its range."
     quantity = "distance of the farthest target from what the output reaches, in standard deviations"
@@ -136,8 +137,8 @@ def _regression(check: Check) -> list[Candidate]:
     if not sure:
         return []
     says = (
-        f"Targets have mean {number(targets.mean)} and standard deviation {number(targets.stdev)}, where the output "
-        f"starts at mean {number(found.mean)} and size {number(found.rms)}: most steps go into reaching them."
+        f"The targets have mean {number(targets.mean)} and standard deviation {number(targets.stdev)}, where the "
+        f"output starts at mean {number(found.mean)} and size {number(found.rms)}: most steps go into getting there."
     )
     remedy = (
         "Standardize the targets (subtract their mean, divide by their standard deviation), and undo it on predictions."

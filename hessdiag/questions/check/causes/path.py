@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from statistics import median
+from statistics import median, mode
 
 from hessdiag.fields import Number
 from hessdiag.numbers import number
-from hessdiag.questions.check.readings import LayerReading
+from hessdiag.questions.check.readings import LayerReading, ModeReading
 from hessdiag.questions.check.result import Check
 
 # What the root mean square of weights times the root of their fan-in must be for a signal to keep its size, by the
@@ -63,15 +63,24 @@ def order(check: Check) -> dict[str, int]:
     return {layer.layer: place for place, layer in enumerate(check.layers)}
 
 
-def named(layer: LayerReading) -> str:
+def named(layer: LayerReading | ModeReading) -> str:
     """What a sentence calls a layer.
 
     >>> named(LayerReading(layer="body.2", kind="Linear", parameters=6))
-    'Layer body.2 (Linear)'
+    'layer body.2 (Linear)'
     >>> named(LayerReading(layer="Linear", kind="Linear", parameters=6))  # the model itself
-    'Layer Linear'
+    'layer Linear'
     """
-    return f"Layer {layer.layer}" if layer.layer == layer.kind else f"Layer {layer.layer} ({layer.kind})"
+    return f"layer {layer.layer}" if layer.layer == layer.kind else f"layer {layer.layer} ({layer.kind})"
+
+
+def sentence(text: str) -> str:
+    """With a capital letter.
+
+    >>> sentence("layer 2 is dead.")
+    'Layer 2 is dead.'
+    """
+    return text[:1].upper() + text[1:]
 
 
 def needed(layer: LayerReading) -> float:
@@ -104,14 +113,11 @@ def excess(check: Check) -> float | None:
 
 
 def gain_words(layers: Sequence[LayerReading], *, low: bool) -> str:
-    """The gain in words, where it is off in the way that explains it."""
-    relative = typical(gains(layers))
-    if relative is None or (low and relative > 0.85) or (not low and relative < 1.15):
+    """The gain before the commonest nonlinearity in words, where it is off in the way that explains it."""
+    before = [layer.activation for layer in layers if layer.weight_gain and not layer.normalized and layer.activation]
+    activation = mode(before) if before else ""
+    gain = typical(layer.weight_gain for layer in layers if layer.activation == activation and not layer.normalized)
+    needs = NEEDED.get(activation)
+    if gain is None or needs is None or (low and gain > 0.85 * needs) or (not low and gain < 1.15 * needs):
         return ""
-    middle = [layer for layer in layers if layer.weight_gain and not layer.normalized]
-    needs = typical(needed(layer) for layer in middle)
-    activation = next((layer.activation for layer in middle if layer.activation), None)
-    if activation is None:
-        return ""
-    gain = typical(layer.weight_gain for layer in middle)
-    return f" (weights' gain is {number(gain)} where {activation} needs {number(needs)})"
+    return f"; the gain of the weights is {number(gain)}, where {activation} needs {number(needs)}"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from hessdiag.numbers import number, times
+from hessdiag.numbers import number, percent, times
 from hessdiag.questions.check.causes.candidate import Candidate, grade
 from hessdiag.questions.check.causes.output import EXCESS
 from hessdiag.questions.check.causes.path import adaptive, entering, excess, gain_words, head, main, named
@@ -16,6 +16,7 @@ SHRUNK = {False: (0.02, 2e-3), True: (1e-5, 1e-8)}  # its size over the input's
 GROWN = 10.0  # size of what enters the head over that of the input
 STUCK = 1e-5  # gradient of the layers before the head over that of the head
 ONE = 0.6  # share of a loss, by its logarithm, from which it is one layer's
+SHRINKS = 0.95  # of the signal that each layer leaves, from which layers themselves lose nothing
 DEEP = 3  # layers from which on a loss or a growth is the path's
 
 
@@ -87,13 +88,7 @@ def _lost(check: Check) -> list[Candidate]:
     one = culprit(check)
     where = one or _first_below(layers, by_size, (SHRUNK if by_size else VARIATION)[free][0]) or last
     value = _growth(check) if by_size else last.input_variation
-    share = number(value)
-    what = f"has {share} of the input's size" if by_size else f"differs between samples by {share} of its size"
-    way = (
-        f"{named(where)} takes most of it"
-        if one
-        else f"it falls {_rate(layers, by_size)} a layer and is gone by layer {where.layer}"
-    )
+    way = f"most of the {_kind(by_size)} is lost in {named(one)}" if one else _way(layers, where, by_size)
     return [
         Candidate(
             id="signal_lost",
@@ -104,7 +99,7 @@ def _lost(check: Check) -> list[Candidate]:
             if by_size
             else "variation between samples at the last layer",
             confidence=sure,
-            says=f"The signal is lost: what enters layer {last.layer} {what}; {way}{gain_words(layers, low=True)}.",
+            says=f"The signal is lost: {_left(last, value, by_size)}; {way}{gain_words(layers, low=True)}.",
             remedy=_remedy(layers, one),
         )
     ]
@@ -119,15 +114,32 @@ def _first_below(layers: Sequence[LayerReading], by_size: bool, bound: float) ->
     return None
 
 
-def _rate(layers: Sequence[LayerReading], by_size: bool) -> str:
-    """What one layer makes of it, on the geometric mean."""
+def _left(last: LayerReading, value: float | None, by_size: bool) -> str:
+    """What is left at the last layer, in words."""
+    if by_size:
+        return f"what enters the last layer ({last.layer}) has {number(value)} of the input's size"
+    if value == 0:
+        return f"what enters the last layer ({last.layer}) is the same for every sample"
+    return f"samples differ by only {number(value)} of the size of what enters the last layer ({last.layer})"
+
+
+def _kind(by_size: bool) -> str:
+    return "size" if by_size else "difference"
+
+
+def _way(layers: Sequence[LayerReading], where: LayerReading, by_size: bool) -> str:
+    """How it is lost on the way: what a layer leaves of it, by the geometric mean, and where it is gone."""
     drops = [min(_drop(layer, by_size=by_size), 10.0) for layer in layers[:-1]]
-    return f"{number(math.exp(-sum(drops) / max(len(drops), 1)), 2)}-fold"
+    leaves = math.exp(-sum(drops) / max(len(drops), 1))
+    gone = f"is gone after layer {where.layer}"
+    if leaves > SHRINKS:
+        return f"the {_kind(by_size)} {gone}"
+    return f"a layer leaves {percent(leaves, 2)} of the {_kind(by_size)} on average, which {gone}"
 
 
 def _remedy(layers: Sequence[LayerReading], one: LayerReading | None) -> str:
     if one is not None:
-        return f"Look at {one.layer}: initialize it anew, and check what follows it."
+        return f"Look at layer {one.layer}: initialize it anew, and check what comes right after it."
     activation = next((layer.activation for layer in layers if layer.activation), None)
     if activation == "sigmoid":
         return "Use tanh or ReLU with an initialization made for it (Xavier, He), or normalize between layers."
@@ -154,7 +166,7 @@ def explodes(check: Check) -> list[Candidate]:
             threshold=GROWN,
             quantity="size of the signal at the last layer over the input's",
             confidence=sure,
-            says=f"The signal explodes: what enters layer {last.layer} is {times(growth)} the input's size"
+            says=f"The signal explodes: what enters the last layer ({last.layer}) has {times(growth)} the input's size"
             f"{gain_words(layers, low=False)}.",
             remedy="Initialize all layers anew with the gain that the nonlinearity needs, or normalize between layers.",
         )

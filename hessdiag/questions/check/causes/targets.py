@@ -21,16 +21,14 @@ def targets(check: Check) -> list[Candidate]:
 def _constant(found: TargetReading) -> list[Candidate]:
     if not found.constant or found.count < 8:
         return []
-    what = (
-        "of one class" if found.kind == "classes" else f"{number(found.mean if found.mean is not None else found.low)}"
-    )
+    what = " class" if found.kind == "classes" else f": {number(found.mean if found.mean is not None else found.low)}"
     return [
         _candidate(
             found.largest_share if found.largest_share is not None else 1.0,
             1.0,
             "share of the commonest target",
             0.95,
-            f"All {found.count:,} targets are the same, {what}: there is nothing to learn from the input.",
+            f"All {found.count:,} targets are the same{what}. There is nothing to learn from the input.",
             "Look at how the targets are loaded, and whether the data is sorted by class.",
         )
     ]
@@ -49,8 +47,8 @@ def _range(found: TargetReading) -> list[Candidate]:
             0.0 if found.low < 0 else top,
             "target farthest out of range",
             0.95,
-            f"Targets run from {number(found.low)} to {number(found.high)}; this loss takes 0 to {number(top)}.",
-            "Recode the targets, or use the loss that is made for them.",
+            f"Targets run from {number(found.low)} to {number(found.high)}; this loss takes 0 to {top:g}.",
+            f"Recode the targets to 0 to {top:g}, or use the loss that is made for them.",
         )
     ]
 
@@ -70,7 +68,7 @@ def _shuffled(check: Check, found: TargetReading) -> list[Candidate]:
             UNLIKE,
             "agreement of neighbours' targets, in standard deviations above chance",
             sure,
-            f"Targets look shuffled: neighbours among the inputs agree no more than by chance "
+            f"The targets look shuffled: samples with similar inputs agree in their targets no more than by chance "
             f"({found.neighbours_z:+.1f} standard deviations).",
             "Look at whether inputs and targets are shuffled together; some tasks look like this by nature.",
         )

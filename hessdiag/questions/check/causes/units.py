@@ -3,9 +3,9 @@
 import math
 from itertools import pairwise
 
-from hessdiag.numbers import counted, number
+from hessdiag.numbers import counted, number, percent
 from hessdiag.questions.check.causes.candidate import Candidate, grade
-from hessdiag.questions.check.causes.path import head, main, named
+from hessdiag.questions.check.causes.path import head, main, named, sentence
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
@@ -40,8 +40,8 @@ def _dead(check: Check) -> list[Candidate]:
                 threshold=1 - ALIVE,
                 quantity="share of units that are zero for every sample",
                 confidence=sure,
-                says=f"{named(layer)} is {'' if share == 1 else 'mostly '}dead: {_how_many(layer, share)} zero "
-                f"for every sample{_because(layer)}.",
+                says=f"{sentence(named(layer))} is {'' if share == 1 else 'mostly '}dead: "
+                f"{_how_many(layer, share)} zero for every sample{_because(layer)}.",
                 remedy=_revive(layer),
             )
         )
@@ -50,7 +50,7 @@ def _dead(check: Check) -> list[Candidate]:
 
 def _how_many(layer: LayerReading, share: float) -> str:
     if layer.units is None:
-        return f"{share:.0%} of its units are"
+        return f"{percent(share, 2)} of its units are"
     dead = round(share * layer.units)
     return f"all {layer.units:,} units are" if dead == layer.units else f"{dead:,} of {layer.units:,} units are"
 
@@ -78,8 +78,8 @@ def _spread(layer: LayerReading) -> float:
 
 def _revive(layer: LayerReading) -> str:
     if _by_bias(layer):
-        return f"Set the biases of {layer.layer} to 0."
-    return f"Initialize {layer.layer} anew (He), or use a nonlinearity with a slope on both sides, as LeakyReLU."
+        return f"Set the biases of layer {layer.layer} to 0."
+    return f"Initialize layer {layer.layer} anew (He), or use a nonlinearity with a slope on both sides, as LeakyReLU."
 
 
 def _saturated(check: Check) -> list[Candidate]:
@@ -97,9 +97,9 @@ def _saturated(check: Check) -> list[Candidate]:
                 threshold=1 - FREE,
                 quantity="share of entries where the nonlinearity is flat",
                 confidence=sure,
-                says=f"{named(layer)} is saturated: {share:.1%} of its output is where {layer.activation} is flat, "
-                f"because {_pushed(layer)}.",
-                remedy=f"Scale the weights of {layer.layer} down, set its biases to 0, or normalize what goes in.",
+                says=f"{sentence(named(layer))} is saturated: {percent(share)} of its output is where "
+                f"{layer.activation} is flat, because {_pushed(layer)}.",
+                remedy=f"Scale the weights of layer {layer.layer} down, set its biases to 0, or normalize its input.",
             )
         )
     return found
@@ -131,9 +131,9 @@ def _identical(check: Check) -> list[Candidate]:
     else:
         return []
     share = first.identical_fraction or 0.0
-    others = f", and in {counted(len(copies) - 1, 'other layer')}" if len(copies) > 1 else ""
+    others = f" (and {counted(len(copies) - 1, 'other layer')} likewise)" if len(copies) > 1 else ""
     same = (
-        "All weights are 0"
+        "all weights are 0"
         if all(layer.weight_rms == 0 for layer in copies)
         else f"{_copied(first, share)} are copies of others"
     )
@@ -145,7 +145,7 @@ def _identical(check: Check) -> list[Candidate]:
             threshold=COPIES,
             quantity="share of units whose weights equal those of another",
             confidence=sure,
-            says=f"{same} in {named(first)}{others}: their gradients are the same, so they stay copies.",
+            says=f"In {named(first)} {same}{others}: units that are alike get the same gradient, and stay alike.",
             remedy="Initialize the weights at random; constants are for biases and scales of normalizations.",
         )
     ]
@@ -153,7 +153,7 @@ def _identical(check: Check) -> list[Candidate]:
 
 def _copied(layer: LayerReading, share: float) -> str:
     return (
-        f"{share:.0%} of units"
+        f"{percent(share, 2)} of units"
         if layer.units is None
         else f"{math.ceil(share * layer.units):,} of {layer.units:,} units"
     )

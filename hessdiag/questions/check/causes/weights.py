@@ -41,7 +41,7 @@ def _all(check: Check, layers: list[LayerReading]) -> list[Candidate]:
             threshold=OUTLIER,
             quantity="median gain of the weights over what the nonlinearity needs",
             confidence=_suffering(check),
-            says=f"Weights of all layers are too large: their median gain is {times(relative)} what is usual.",
+            says=f"The weights of all layers are too large: their median gain is {times(relative)} what is usual.",
             remedy="Initialize all layers anew (Xavier for tanh and sigmoid, He for ReLU).",
         )
     ]
@@ -56,8 +56,8 @@ def _zero(layer: LayerReading) -> Candidate:
         threshold=0.0,
         quantity="gain of the weights",
         confidence=0.9,
-        says=f"Weights of {named(layer)} are all 0, and so is their gradient: what follows sends nothing back.",
-        remedy=f"Initialize {layer.layer} at random; of two matrices in a row, at most one may start at 0.",
+        says=f"The weights of {named(layer)} are all 0, and so is their gradient: what follows sends nothing back.",
+        remedy=f"Initialize layer {layer.layer} at random; of two matrices in a row, at most one may start at 0.",
     )
 
 
@@ -89,7 +89,7 @@ def _candidate(layer: LayerReading, off: float, others: float | None, harm: floa
     beside = ""
     if others and gain:
         by = gain / others if large else others / gain
-        beside = f", {times(by)} {'above' if large else 'below'} that of the other layers"
+        beside = f", which is {times(by)} {'' if large else 'smaller than '}that of the other layers"
     return Candidate(
         id="weight_scale",
         layer=layer.layer,
@@ -97,6 +97,8 @@ def _candidate(layer: LayerReading, off: float, others: float | None, harm: floa
         threshold=OUTLIER if large else 1 / OUTLIER,
         quantity="gain of the weights over what is usual",
         confidence=harm,
-        says=f"Weights of {named(layer)} are too {'large' if large else 'small'}: gain {number(gain)}{beside}.",
-        remedy=f"Initialize {layer.layer} anew, or scale its weights to a gain of {number(needed(layer))}.",
+        says=f"The weights of {named(layer)} are too {'large' if large else 'small'}: "
+        f"their gain is {number(gain)}{beside}.",
+        remedy=f"Multiply them by {number(needed(layer) / gain)}, to a gain of {number(needed(layer))}, "
+        f"or initialize layer {layer.layer} anew.",
     )

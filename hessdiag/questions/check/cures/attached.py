@@ -32,7 +32,7 @@ def _unfrozen(names: list[str], layer: str | None) -> Cure:
         return setup
 
     where = "model" if layer is None else f'model.get_submodule("{layer}")'
-    says = f"Trains {layer}, which is frozen." if layer else "Trains all layers, some of which are frozen."
+    says = f"Trains layer {layer}, which is frozen." if layer else "Trains all layers, some of which are frozen."
     return Cure("unfrozen", says, f"{where}.requires_grad_(True)  # before the optimizer is made", apply)
 
 
@@ -40,7 +40,7 @@ def _attached(layer: str | None) -> Cure:
     def apply(setup: Setup) -> Setup:
         return replace(setup, objective=_through(setup.objective))
 
-    whom = layer or "the layers that get no gradient"
+    whom = f"layer {layer}" if layer else "the layers that get no gradient"
     says = f"Lets the gradient through to {whom}: without .detach(), .data and torch.no_grad() in forward."
     code = f"# in forward, between {whom} and the loss: no .detach(), no .data, no torch.no_grad()"
     return Cure("nothing detached", says, code, apply)

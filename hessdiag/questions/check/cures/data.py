@@ -205,7 +205,7 @@ def output_bias(found: Check, setup: Setup, kind: str) -> list[Cure]:
     values = [float(f"{value:.4g}") for value in wanted[:SPELLED].tolist()]
     change = "zero_()" if bias.numel() > SPELLED else f"copy_(torch.tensor({values}))"
     code = f"with torch.no_grad():\n    {own}.{change}"
-    says = f"Sets the bias of {name} to {what.get(kind, 'the mean of the targets')}."
+    says = f"Sets the bias of layer {name} to {what.get(kind, 'the mean of the targets')}."
     return [Cure("output bias from the targets", says, code, apply, weights=True)]
 
 

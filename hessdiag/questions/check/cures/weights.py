@@ -113,10 +113,12 @@ def scaled_layer(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         scale(layer, gain / now)
         _scale_bias(layer, gain / now)
 
-    says = f"Scales the weights of {cause.layer} by {number(gain / now)} to a gain of {number(gain)}; directions stay."
-    code = f'with torch.no_grad():\n    model.get_submodule("{cause.layer}").weight.mul_({gain / now:.4g})'
-    own = _weights(f"weights of {cause.layer} rescaled", says, code, apply)
-    return [own, *fresh, *fresh_weights(found, cause, setup)[:1]]
+    says = f"Multiplies layer {cause.layer} by {number(gain / now)}, to a gain of {number(gain)}."
+    parts = ["weight", "bias"] if isinstance(getattr(module, "bias", None), Tensor) else ["weight"]
+    own = f'model.get_submodule("{cause.layer}")'
+    code = "\n".join(["with torch.no_grad():", *(f"    {own}.{part}.mul_({gain / now:.4g})" for part in parts)])
+    rescaled = _weights(f"layer {cause.layer} rescaled", says, code, apply)
+    return [rescaled, *fresh, *fresh_weights(found, cause, setup)[:1]]
 
 
 def smaller_logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
@@ -142,7 +144,9 @@ def smaller_logits(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         scale(layer, factor)
         _scale_bias(layer, factor)
 
-    says = f"Scales {name} by {number(factor)}, so that logits differ by about {number(SPREAD)} between classes."
+    says = (
+        f"Multiplies layer {name} by {number(factor)}, so that logits differ by about {number(SPREAD)} between classes."
+    )
     own = f'model.get_submodule("{name}")'
     code = f"with torch.no_grad():\n    for parameter in {own}.parameters():\n        parameter.mul_({factor:.4g})"
     return [*biased, _weights("smaller logits", says, code, apply), *fresh_weights(found, cause, setup)[:1]]
@@ -206,8 +210,8 @@ def _scaled_embedding(name: str, module: nn.Embedding) -> Cure:
         scale(layer, factor)
 
     code = f'with torch.no_grad():\n    model.get_submodule("{name}").weight.mul_({factor:.4g})'
-    says = f"Scales the vectors of {name} by {number(factor)}, to entries of size 1."
-    return _weights(f"vectors of {name} rescaled", says, code, apply)
+    says = f"Multiplies the vectors of layer {name} by {number(factor)}, to entries of size 1."
+    return _weights(f"vectors of layer {name} rescaled", says, code, apply)
 
 
 def _scale_bias(module: nn.Module, factor: float) -> None:
@@ -231,4 +235,6 @@ def _module(setup: Setup, name: str | None) -> nn.Module | None:
 
 def _listed(names: Collection[str]) -> str:
     shown = sorted(names)
-    return ", ".join(shown) if len(shown) <= 3 else f"{len(shown)} layers"
+    if len(shown) > 3:
+        return f"{len(shown)} layers"
+    return f"layer{'s' if len(shown) > 1 else ''} {', '.join(shown)}"
