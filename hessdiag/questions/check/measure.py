@@ -61,5 +61,8 @@ def check(
     ranked = causes(found)
     found = replace(found, causes=ranked, confidence=ranked[0].confidence if ranked else 0.0)
     if attempt and found.causes:
-        found = replace(found, trial=tried(found, problem, made, seed=seed, progress=progress))
+        try:
+            found = replace(found, trial=tried(found, problem, made, seed=seed, progress=progress))
+        except KeyboardInterrupt:  # the causes are known all the same
+            found = replace(found, status="interrupted")
     return replace(found, findings=tuple(findings(found)))

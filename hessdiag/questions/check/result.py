@@ -13,7 +13,7 @@ from hessdiag.questions.check.readings import (
     StepReading,
     TargetReading,
 )
-from hessdiag.questions.common.result import OPTIONAL, ModelSubject, Result
+from hessdiag.questions.common.result import ModelSubject, Result
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -151,4 +151,4 @@ class Check(Result):
     numbers: RangeReading | None = None
     step: StepReading | None = None
     not_looked_at: tuple[str, ...] = ()
-    trial: Trial | None = field(default=None, metadata=OPTIONAL)
+    trial: Trial | None = None

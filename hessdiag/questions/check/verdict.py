@@ -13,6 +13,10 @@ def findings(check: Check) -> list[Finding]:
     found = [_of_cause(cause) for cause in check.causes] or [_healthy(check)]
     if check.trial is not None:
         found.insert(1, _of_trial(check.trial))
+    elif check.interrupted:
+        found.insert(
+            1, Finding("note", "Interrupted before the cure was tried.", "", "the same command with more time")
+        )
     return [*found, *data_findings(check.problem)]
 
 

@@ -70,3 +70,16 @@ def test_an_output_that_is_broadcast_against_its_targets_is_put_into_their_shape
     assert found.trial.helped
     assert found.trial.code == "loss = criterion(model(x).squeeze(-1), y)"
     assert found.trial.after.final < 0.1 < found.trial.before.final
+
+
+def test_an_interrupted_trial_leaves_the_causes():
+    model = network(8, 3)
+    nn.init.constant_(model[0].bias, -9.0)
+    x, y = torch.randn(64, 8), torch.arange(64) % 3
+
+    def interrupt(done, total, what):
+        raise KeyboardInterrupt
+
+    found = hessdiag.check(Problem(model, data=[(x, y)], loss="ce"), lr=0.1, attempt=True, progress=interrupt)
+    assert (found.status, found.trial, ids(found)[0]) == ("interrupted", None, "dead_units")
+    assert [finding.level for finding in found.findings][:2] == ["bad", "note"]
