@@ -68,7 +68,17 @@ def _eigs(result: dict[str, Any], count: int) -> dict[str, Any]:
     return result | {"layers": _names(count)}
 
 
-_PER_LAYER = ("frobenius", "gauss_newton", "residual", "trace", "diagonal_mass", "kinds", "sizes", "depths")
+_PER_LAYER = (
+    "frobenius",
+    "gauss_newton",
+    "residual",
+    "trace",
+    "diagonal_mass",
+    "kinds",
+    "sizes",
+    "depths",
+    "weight_gains",
+)
 
 
 def _blocks(result: dict[str, Any], count: int) -> dict[str, Any]:
