@@ -92,7 +92,7 @@ def broken(name: str) -> tuple[nn.Sequential, Any, dict[str, Any]]:
         elif name == "input_scale":
             batches = data(scale=200, shift=90)
         elif name == "signal_lost":
-            model, how = mlp(40), {"spec": "adam", "lr": 1e-3}
+            model, how = mlp(24), {"spec": "adam", "lr": 1e-3}
         elif name == "gradient_vanishes":
             model = mlp(10, nn.Sigmoid)
         elif name == "epsilon_floor":

@@ -111,9 +111,16 @@ def test_a_model_answers_from_the_networks_that_are_done(solve):
             assert found.inits[0].layers == whole.inits[0].layers
         if found.status == "interrupted":
             assert any(finding.says.startswith("Interrupted") for finding in found.findings)
-    with pytest.raises(KeyboardInterrupt):
-        forward_model(_model(), seeds=12, progress=ends_after(1))
     _text(found)
+
+
+def test_before_two_networks_of_a_model_its_own_weights_answer():
+    whole = forward_model(_model(), seeds=12, init="lecun")
+    found = forward_model(_model(), seeds=12, init="lecun", progress=ends_after(1))
+    assert (found.status, found.inits, found.own) == ("interrupted", (), whole.own)
+    text = _text(found)
+    assert "no fresh network was measured; the model as it is was" in text
+    assert "The model as it is: its own weights" in text
 
 
 def test_an_interrupt_after_the_last_network_of_a_model_leaves_nothing_out():

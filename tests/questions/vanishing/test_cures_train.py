@@ -93,4 +93,4 @@ def test_an_epsilon_below_the_gradient_lets_adam_leave():
     model = network(40)
     said = smaller_epsilon(first_gradient(model))
     assert said.startswith("eps=")
-    assert trained(model, 600, eps=float(said.removeprefix("eps=").split()[0])) < 0.9
+    assert trained(model, 200, eps=float(said.removeprefix("eps=").split()[0])) < 0.9
