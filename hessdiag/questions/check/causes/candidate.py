@@ -8,7 +8,7 @@ from hessdiag.fields import Number
 DOUBT, SURE = 0.4, 0.9  # confidence where a threshold is met, and far beyond it
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Candidate:
     """A cause that a rule proposes.
 

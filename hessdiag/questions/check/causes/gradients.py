@@ -29,7 +29,7 @@ def _no_graph(check: Check) -> list[Candidate]:
         return []
     says = "No gradient leads from the loss to the model: something between them detaches its output."
     remedy = "Remove .detach(), .item(), .numpy(), argmax and torch.no_grad() between the model and the loss."
-    return [_candidate("detached", None, 0.0, None, "gradient by the output", 0.97, says, remedy)]
+    return [Candidate("detached", None, 0.0, None, "gradient by the output", 0.97, says, remedy)]
 
 
 def _detached(check: Check) -> list[Candidate]:
@@ -49,7 +49,7 @@ def _detached(check: Check) -> list[Candidate]:
     )
     remedy = f"Remove .detach(), .data, torch.no_grad() or a conversion to numbers after layer {last.layer}."
     return [
-        _candidate(
+        Candidate(
             "detached", last.layer, share, 0.05, "share of parameters that no gradient reaches", sure, says, remedy
         )
     ]
@@ -73,7 +73,7 @@ def _zero(check: Check) -> list[Candidate]:
         f"Look at what follows layer {last.layer}: dead or saturated units, zero weights, rounding, a constant output."
     )
     sure = 0.85 if share >= MOST else 0.5
-    return [_candidate("gradient_vanishes", last.layer, 0.0, 0.0, "gradient of the layer", sure, says, remedy)]
+    return [Candidate("gradient_vanishes", last.layer, 0.0, 0.0, "gradient of the layer", sure, says, remedy)]
 
 
 def _frozen(check: Check) -> list[Candidate]:
@@ -86,7 +86,7 @@ def _frozen(check: Check) -> list[Candidate]:
     says = f"{percent(share)} of the parameters are frozen, and look freshly initialized: nothing has trained them."
     remedy = "Load trained weights for the frozen part, or let it be trained: requires_grad_(True)."
     return [
-        _candidate(
+        Candidate(
             "detached",
             hit[-1].layer,
             share,
@@ -127,7 +127,7 @@ def _path(check: Check) -> list[Candidate]:
         else "Clip gradients, lower the weights' gain, or add residual connections."
     )
     return [
-        _candidate(
+        Candidate(
             "gradient_vanishes" if fades else "gradient_explodes",
             first.layer,
             ratio,
@@ -138,25 +138,3 @@ def _path(check: Check) -> list[Candidate]:
             remedy,
         )
     ]
-
-
-def _candidate(
-    id_: str,
-    layer: str | None,
-    value: float | None,
-    threshold: float | None,
-    quantity: str,
-    confidence: float,
-    says: str,
-    remedy: str,
-) -> Candidate:
-    return Candidate(
-        id=id_,
-        layer=layer,
-        value=value,
-        threshold=threshold,
-        quantity=quantity,
-        confidence=confidence,
-        says=says,
-        remedy=remedy,
-    )

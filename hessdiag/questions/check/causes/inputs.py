@@ -28,14 +28,25 @@ def _of(one: InputReading, several: bool, free: bool) -> list[Candidate]:
     if one.rms is None or not math.isfinite(one.rms):
         says = f"{name} is not finite: it holds NaN or infinite entries, which reach the loss."
         return [
-            _candidate(
-                "input_scale", one, one.rms, None, "size of the input", 0.98, says, "Remove them, or fill them in."
+            Candidate(
+                "input_scale",
+                one.taken_by,
+                one.rms,
+                None,
+                "size of the input",
+                0.98,
+                says,
+                "Remove them, or fill them in.",
             )
         ]
     if one.variation == 0:
         says = f"{name} is the same for every sample: nothing in it tells them apart."
         remedy = "Look at how the batch is loaded: every sample of it is equal."
-        return [_candidate("constant_inputs", one, 0.0, 0.0, "variation of the input over samples", 0.95, says, remedy)]
+        return [
+            Candidate(
+                "constant_inputs", one.taken_by, 0.0, 0.0, "variation of the input over samples", 0.95, says, remedy
+            )
+        ]
     if one.normalized:
         return []
     return sorted(
@@ -54,7 +65,7 @@ def _scale(one: InputReading, name: str, free: bool) -> list[Candidate]:
     says = f"{name} is too {'large' if large else 'small'}: {size}; layers are initialized for inputs near 1."
     threshold = (LARGE if large else SMALL)[free][0]
     quantity = "root mean square of the input"
-    return [_candidate("input_scale", one, rms, threshold, quantity, max(large, small), says, STANDARDIZE)]
+    return [Candidate("input_scale", one.taken_by, rms, threshold, quantity, max(large, small), says, STANDARDIZE)]
 
 
 def _offset(one: InputReading, name: str, free: bool) -> list[Candidate]:
@@ -67,7 +78,7 @@ def _offset(one: InputReading, name: str, free: bool) -> list[Candidate]:
         return []
     says = f"{name} lies far from zero: its mean is {number(one.mean)} where samples differ by {number(spread)}."
     quantity = "mean of the input over its standard deviation over samples"
-    return [_candidate("input_scale", one, far, OFFSET[free][0], quantity, sure, says, STANDARDIZE)]
+    return [Candidate("input_scale", one.taken_by, far, OFFSET[free][0], quantity, sure, says, STANDARDIZE)]
 
 
 def _uneven(one: InputReading, name: str) -> list[Candidate]:
@@ -78,26 +89,4 @@ def _uneven(one: InputReading, name: str) -> list[Candidate]:
     says = f"One feature of {name.lower()} is {number(one.steepest)} times as large as the typical one{same}."
     quantity = "largest standard deviation of a feature over the median"
     remedy = "Standardize each feature by itself."
-    return [_candidate("input_scale", one, one.steepest, UNEVEN, quantity, sure, says, remedy)]
-
-
-def _candidate(
-    id_: str,
-    one: InputReading,
-    value: float | None,
-    threshold: float | None,
-    quantity: str,
-    confidence: float,
-    says: str,
-    remedy: str,
-) -> Candidate:
-    return Candidate(
-        id=id_,
-        layer=one.taken_by,
-        value=value,
-        threshold=threshold,
-        quantity=quantity,
-        confidence=confidence,
-        says=says,
-        remedy=remedy,
-    )
+    return [Candidate("input_scale", one.taken_by, one.steepest, UNEVEN, quantity, sure, says, remedy)]

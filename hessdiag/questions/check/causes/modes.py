@@ -33,9 +33,9 @@ def _untrained(found: Sequence[ModeReading]) -> list[Candidate]:
     )
     remedy = "Train in training mode: call model.train() before the training loop."
     return [
-        _candidate(
+        Candidate(
             "normalization_untrained",
-            hit[0],
+            hit[0].layer,
             _mismatch(worst),
             UNTRAINED,
             "factor between running statistics and the batch's",
@@ -58,9 +58,9 @@ def _stale(found: Sequence[ModeReading]) -> list[Candidate]:
     )
     remedy = "Train in training mode (model.train()), or renew the statistics with a few forward passes in it."
     return [
-        _candidate(
+        Candidate(
             "normalization_untrained",
-            worst,
+            worst.layer,
             _mismatch(worst),
             STALE,
             "factor between running statistics and the batch's",
@@ -83,7 +83,7 @@ def _few(found: Sequence[ModeReading]) -> list[Candidate]:
         f"{'only signs are left of its input' if sure > 0.7 else 'its statistics are mostly noise'}."
     )
     remedy = "Use larger batches, or a normalization over features: LayerNorm, GroupNorm."
-    return [_candidate("mode", least, least.samples, FEW, "values that one statistic is of", sure, says, remedy)]
+    return [Candidate("mode", least.layer, least.samples, FEW, "values that one statistic is of", sure, says, remedy)]
 
 
 def _dropout(found: Sequence[ModeReading]) -> list[Candidate]:
@@ -97,7 +97,7 @@ def _dropout(found: Sequence[ModeReading]) -> list[Candidate]:
         return []
     says = f"{sentence(named(most))} drops {percent(most.drop, 2)} of its input: too little is left to learn from."
     remedy = "Set its p to 0.5 or less; p is the share that is dropped, not the share that is kept."
-    return [_candidate("dropout", most, most.drop, DROPPED, "share that dropout drops", sure, says, remedy)]
+    return [Candidate("dropout", most.layer, most.drop, DROPPED, "share that dropout drops", sure, says, remedy)]
 
 
 def _mismatch(one: ModeReading) -> float:
@@ -109,25 +109,3 @@ def _some(hit: Sequence[ModeReading], of: Sequence[ModeReading]) -> str:
     if len(hit) == 1:
         return f"{sentence(named(hit[0]))} is"
     return f"{'All' if len(hit) == len(of) else f'{len(hit)} of'} {len(of)} normalizations are"
-
-
-def _candidate(
-    id_: str,
-    one: ModeReading,
-    value: float | None,
-    threshold: float,
-    quantity: str,
-    confidence: float,
-    says: str,
-    remedy: str,
-) -> Candidate:
-    return Candidate(
-        id=id_,
-        layer=one.layer,
-        value=value,
-        threshold=threshold,
-        quantity=quantity,
-        confidence=confidence,
-        says=says,
-        remedy=remedy,
-    )

@@ -25,7 +25,8 @@ def _not_finite(check: Check) -> list[Candidate]:
     dtype = found.dtype if found is not None else "the dtype"
     place = f"the output of layer {where} is not finite though its input is" if where else "the loss is not finite"
     return [
-        _candidate(
+        Candidate(
+            "numeric_range",
             where,
             math.inf,
             1.0,
@@ -43,7 +44,8 @@ def _underflow(check: Check) -> list[Candidate]:
         return []
     sure = 0.85 if found.zero_share > 0.5 else 0.6 if found.dtype in HALF else 0.45
     return [
-        _candidate(
+        Candidate(
+            "numeric_range",
             None,
             found.zero_share,
             UNDERFLOW,
@@ -62,7 +64,8 @@ def _epsilon(check: Check) -> list[Candidate]:
     if found is None or found.dtype != "float16" or not epsilon or epsilon >= SMALLEST_HALF or check.trains:
         return []
     return [
-        _candidate(
+        Candidate(
+            "numeric_range",
             None,
             epsilon,
             SMALLEST_HALF,
@@ -72,18 +75,3 @@ def _epsilon(check: Check) -> list[Candidate]:
             "Keep the weights in float32 and let autocast compute in half precision, or set eps to 1e-4.",
         )
     ]
-
-
-def _candidate(
-    layer: str | None, value: float, threshold: float, quantity: str, confidence: float, says: str, remedy: str
-) -> Candidate:
-    return Candidate(
-        id="numeric_range",
-        layer=layer,
-        value=value,
-        threshold=threshold,
-        quantity=quantity,
-        confidence=confidence,
-        says=says,
-        remedy=remedy,
-    )

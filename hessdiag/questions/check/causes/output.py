@@ -36,7 +36,9 @@ def ignored(check: Check) -> list[Candidate]:
     if not found.depends_on_output:
         says = f"The loss does not depend on the model's output: it stays {number(found.loss)} whatever the output is."
         remedy = "Look at what the loss is computed from: it must be what the model puts out, and not rounded (argmax)."
-        return [_candidate("loss_ignores_output", 0.0, "change of the loss with the output", 0.97, says, remedy)]
+        return [
+            Candidate("loss_ignores_output", None, 0.0, None, "change of the loss with the output", 0.97, says, remedy)
+        ]
     return []
 
 
@@ -48,7 +50,7 @@ def broadcast(check: Check) -> list[Candidate]:
         "Output and target have different shapes, and are broadcast: each output is compared with all samples' targets."
     )
     remedy = "Give both the same shape: output.squeeze(-1), or target.unsqueeze(-1)."
-    return [_candidate("output_broadcast", 1.0, "whether shapes are broadcast", 0.95, says, remedy)]
+    return [Candidate("output_broadcast", None, 1.0, None, "whether shapes are broadcast", 0.95, says, remedy)]
 
 
 def probabilities(check: Check) -> list[Candidate]:
@@ -63,7 +65,7 @@ def probabilities(check: Check) -> list[Candidate]:
     says = f"The model ends in a {last}, but the loss expects {takes}{flat}."
     remedy = f"Remove the {last} at the end{' (or use log_softmax)' if kind == 'nll' else ''}."
     sure = 0.9 if found.last in (last, None) else 0.7
-    return [_candidate("outputs_are_probabilities", found.high, "largest output", sure, says, remedy, threshold=1.0)]
+    return [Candidate("outputs_are_probabilities", None, found.high, 1.0, "largest output", sure, says, remedy)]
 
 
 def out_of_range(check: Check) -> list[Candidate]:
@@ -85,7 +87,7 @@ def out_of_range(check: Check) -> list[Candidate]:
     )
     remedy = f"Remove the {found.last} at the end, or scale the targets into its range."
     quantity = "distance of the farthest target from what the output reaches, in standard deviations"
-    return [_candidate("output_range", beyond, quantity, sure, says, remedy, threshold=0.5)]
+    return [Candidate("output_range", None, beyond, 0.5, quantity, sure, says, remedy)]
 
 
 def _floor(check: Check) -> float | None:
@@ -111,14 +113,15 @@ def loss_at_start(check: Check) -> list[Candidate]:
     )
     remedy = "Scale the last layer down and set its biases to 0."
     return [
-        _candidate(
+        Candidate(
             "loss_at_start",
+            None,
             over,
+            EXCESS[adaptive(check)][0],
             "loss over that of an output that knows nothing",
             sure,
             says,
             remedy,
-            threshold=EXCESS[adaptive(check)][0],
         )
     ]
 
@@ -148,7 +151,7 @@ def _regression(check: Check) -> list[Candidate]:
     quantity = (
         "root mean square of the targets" if by_size else "distance of the targets from the output over their spread"
     )
-    return [_candidate("loss_at_start", value, quantity, sure, says, remedy, threshold=threshold)]
+    return [Candidate("loss_at_start", None, value, threshold, quantity, sure, says, remedy)]
 
 
 def logit_scale(check: Check) -> list[Candidate]:
@@ -166,35 +169,14 @@ def logit_scale(check: Check) -> list[Candidate]:
     )
     remedy = "Divide the logits, or the last layer's weights, until they spread by about 1."
     return [
-        _candidate(
+        Candidate(
             "logit_scale",
+            None,
             found.spread,
+            SPREAD[adaptive(check)][0],
             "standard deviation of the logits",
             sure,
             says,
             remedy,
-            threshold=SPREAD[adaptive(check)][0],
         )
     ]
-
-
-def _candidate(
-    id_: str,
-    value: float | None,
-    quantity: str,
-    confidence: float,
-    says: str,
-    remedy: str,
-    *,
-    threshold: float | None = None,
-) -> Candidate:
-    return Candidate(
-        id=id_,
-        layer=None,
-        value=value,
-        threshold=threshold,
-        quantity=quantity,
-        confidence=confidence,
-        says=says,
-        remedy=remedy,
-    )

@@ -23,7 +23,9 @@ def _constant(found: TargetReading) -> list[Candidate]:
         return []
     what = " class" if found.kind == "classes" else f": {number(found.mean if found.mean is not None else found.low)}"
     return [
-        _candidate(
+        Candidate(
+            "targets",
+            None,
             found.largest_share if found.largest_share is not None else 1.0,
             1.0,
             "share of the commonest target",
@@ -42,7 +44,9 @@ def _range(found: TargetReading) -> list[Candidate]:
         return []
     wrong = found.low if found.low < 0 else found.high
     return [
-        _candidate(
+        Candidate(
+            "targets",
+            None,
             wrong,
             0.0 if found.low < 0 else top,
             "target farthest out of range",
@@ -63,7 +67,9 @@ def _shuffled(check: Check, found: TargetReading) -> list[Candidate]:
     if check.trains and check.problem.batches > 1:  # what is learnt is not by heart
         sure *= 0.5
     return [
-        _candidate(
+        Candidate(
+            "targets",
+            None,
             found.neighbours_z,
             UNLIKE,
             "agreement of neighbours' targets, in standard deviations above chance",
@@ -73,18 +79,3 @@ def _shuffled(check: Check, found: TargetReading) -> list[Candidate]:
             "Look at whether inputs and targets are shuffled together; some tasks look like this by nature.",
         )
     ]
-
-
-def _candidate(
-    value: float | None, threshold: float, quantity: str, confidence: float, says: str, remedy: str
-) -> Candidate:
-    return Candidate(
-        id="targets",
-        layer=None,
-        value=value,
-        threshold=threshold,
-        quantity=quantity,
-        confidence=confidence,
-        says=says,
-        remedy=remedy,
-    )
