@@ -83,3 +83,11 @@ def test_an_interrupted_trial_leaves_the_causes():
     found = hessdiag.check(Problem(model, data=[(x, y)], loss="ce"), lr=0.1, attempt=True, progress=interrupt)
     assert (found.status, found.trial, ids(found)[0]) == ("interrupted", None, "dead_units")
     assert [finding.level for finding in found.findings][:2] == ["bad", "note"]
+
+
+@pytest.mark.parametrize(("optimizer", "sure"), [(None, 0.5), ("adam(lr=1e-3)", 0.0), ("sgd(lr=0.1)", 0.9)])
+def test_raw_pixels_are_a_cause_for_some_optimizers_and_a_warning_where_it_is_not_known(optimizer, sure):
+    x, y = pixels().sized(128).batches[0]
+    found = hessdiag.check(Problem(network(64, 10), data=[(x * 75 + 80, y)], loss="ce"), optimizer=optimizer)
+    assert found.confidence == pytest.approx(sure, abs=0.1 if sure == 0.9 else 0)
+    assert ids(found) == ["input_scale"][: bool(sure)]

@@ -4,7 +4,7 @@ import math
 
 from hessdiag.numbers import number, percent
 from hessdiag.questions.check.causes.candidate import Candidate, grade
-from hessdiag.questions.check.causes.path import adaptive
+from hessdiag.questions.check.causes.path import adaptive, stands_in
 from hessdiag.questions.check.readings import InputReading
 from hessdiag.questions.check.result import Check
 
@@ -19,7 +19,8 @@ STANDARDIZE = "Standardize it: subtract the mean of the training data and divide
 
 def inputs(check: Check) -> list[Candidate]:
     """What is wrong with the inputs; at most one thing of each."""
-    several, free = len(check.inputs) > 1, adaptive(check)
+    free = adaptive(check) and not stands_in(check)  # where the user's own is not known, for either kind
+    several = len(check.inputs) > 1
     return [found[0] for one in check.inputs if one.kind == "real" and (found := _of(one, several, free))]
 
 

@@ -104,6 +104,11 @@ def adaptive(check: Check) -> bool:
     return check.step is None or check.step.optimizer.lower() not in ("sgd", "asgd")
 
 
+def stands_in(check: Check) -> bool:
+    """Whether the steps are of an optimizer that the user did not name: theirs may do worse."""
+    return check.step is not None and not check.step.given
+
+
 def excess(check: Check) -> float | None:
     """The loss over that of an output which knows nothing; `None` where either is not known."""
     output = check.output

@@ -10,7 +10,7 @@ from hessdiag.questions.check.causes.modes import modes
 from hessdiag.questions.check.causes.numbers import numbers
 from hessdiag.questions.check.causes.optimizer import optimizer
 from hessdiag.questions.check.causes.output import output
-from hessdiag.questions.check.causes.path import order, progress
+from hessdiag.questions.check.causes.path import order, progress, stands_in
 from hessdiag.questions.check.causes.signal import signal
 from hessdiag.questions.check.causes.targets import targets
 from hessdiag.questions.check.causes.units import units
@@ -25,6 +25,7 @@ MOST = 5  # causes that are listed
 LEAP = 0.35  # by how much surer a symptom may be than what explains it
 REFUTED = 0.3  # what is left of the confidence in a cause that the loss contradicts
 FAST = 0.35  # of chance, by which the loss of most healthy networks falls in the few steps: contradicts in full
+UNKNOWN = 0.5  # how sure at most, where it trains with an optimizer that stands in, and may not with the user's
 STUCK = 0.25  # of the remaining doubt, what goes where the loss did not fall
 
 _STEPS = {"learning_rate_too_high", "updates_too_small", "epsilon_floor", "weight_decay"}
@@ -70,6 +71,7 @@ TRAINING_REFUTES = {
     "weight_scale",
     "input_scale",
 }
+SUITS_SOME = {"input_scale"}  # what an optimizer that stands in gets through, and others do not
 TRAINED_REFUTES = {
     *TRAINING_REFUTES - {"learning_rate_too_high"},
     "dead_units",
@@ -106,6 +108,8 @@ def _weighed(check: Check, one: Candidate) -> Candidate:
     confidence = one.confidence
     if check.trained and one.id in TRAINED_REFUTES:
         confidence *= REFUTED
+    elif check.trains and stands_in(check) and one.id in SUITS_SOME:
+        confidence = min(confidence, UNKNOWN)
     elif check.trains and one.id in TRAINING_REFUTES:
         confidence *= 1 - (1 - REFUTED) * min(max(progress(check), 0.0) / FAST, 1.0)
     elif check.trains is False and one.id in TRAINING_REFUTES and confidence >= DOUBT:
