@@ -194,9 +194,9 @@ def test_what_a_found_file_may_set_is_a_short_list():
         if isinstance(parameter, click.Option) and harmless(parameter.type, 1)
     }
     numbers = {"seed", "seeds", "hessian_seeds", "batches", "batch_size", "batch", "rows", "depth", "width", "length"}
-    numbers |= {"lowest", "highest", "tol", "max_basis", "max_products", "block", "probes", "steps", "scale"}
+    numbers |= {"lowest", "highest", "tol", "max_basis", "max_products", "block", "probes", "steps", "scale", "lr"}
     choices = {"dtype", "form", "color", "init", "inits", "distribution", "activation", "solve", "operator"}
-    switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer"}
+    switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt"}
     assert allowed <= numbers | choices | switches, allowed - numbers - choices - switches
     assert {"force", "trust_code", "file", "save", "resume", "data", "weights", "fail_if"}.isdisjoint(allowed)
 

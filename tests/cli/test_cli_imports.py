@@ -117,7 +117,7 @@ import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs, and so their children, ignore it
 from types import SimpleNamespace
 import hessdiag.questions.diag_share.measure as measuring, hessdiag.problem.load as load
-load.load_problem = lambda request: SimpleNamespace(device=SimpleNamespace(type="cpu"))
+load.load_problem = lambda request, shared: SimpleNamespace(device=SimpleNamespace(type="cpu"))
 def measure(problem, **options):
     options["progress"](0, 10, "started")
     time.sleep(60)
