@@ -111,19 +111,13 @@ class _Cutter:
         )
         if sum(tensor.numel() for tensor in batch_forms.tensors(batch)) <= cutting.WHOLE_NUMBERS:
             try:
-                fit.check_fit(problem, broken_loss=self.broken_loss)
-                if self.broken_loss and _is_broken(problem):  # nothing can be proven of it
-                    return cutting.CUTS[0]
+                fit.check_fit(problem)
             except (RuntimeError, MemoryError) as error:
                 if not ran_out(error):
                     raise
+            except HessdiagError:
+                if not self.broken_loss:
+                    raise
+                fit.check_fit(problem, broken_loss=True)
+                return cutting.CUTS[0]  # nothing can be proven of it
         return cutting.proven(problem, size)
-
-
-def _is_broken(problem: Problem) -> bool:
-    """Whether the loss of a problem whose parts fit is not finite, or depends on no parameter."""
-    try:
-        fit.check_fit(problem)
-    except HessdiagError:
-        return True
-    return False

@@ -14,7 +14,7 @@ RELATIVELY = 0.2  # of the other's loss, where chance is not known
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one network: its run, and the loss before it."""
+    """Of one network: its run, and the loss on all batches before it."""
 
     run: Run
     start: float

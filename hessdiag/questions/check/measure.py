@@ -60,7 +60,7 @@ def check(
     found = stepped(found, problem, made, seed=seed, slope=slope)
     ranked = causes(found)
     found = replace(found, causes=ranked, confidence=ranked[0].confidence if ranked else 0.0)
-    if attempt and found.causes:
+    if attempt:
         try:
             found = replace(found, trial=tried(found, problem, made, seed=seed, progress=progress))
         except KeyboardInterrupt:  # the causes are known all the same

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from hessdiag.errors import LoadError
 from hessdiag.problem.batches import batch as batches
+from hessdiag.questions.check.comparison import Outcome
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.result import Run
 from hessdiag.questions.check.stepping.update import forget_gradients, take_step
@@ -22,24 +22,9 @@ JUDGED = 16  # batches whose loss is compared, at most
 SHOWN = 60  # losses of a run that are kept
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What came of a run.
-
-    Attributes:
-        run: Its losses.
-        start: Loss on all batches before.
-        setup: The setup, whose model is trained now.
-    """
-
-    run: Run
-    start: float
-    setup: Setup
-
-
 def trained(
     setup: Setup, weights: Sequence[float], *, seed: int, steps: int, tell: Callable[[int, int], None]
-) -> Trained:
+) -> Outcome:
     """Train a setup's model in place.
 
     Args:
@@ -66,7 +51,7 @@ def trained(
     final = mean_loss(setup, weights)
     if math.isfinite(final):
         final = sum([*late, final]) / (len(late) + 1)
-    return Trained(Run(losses=(*_thinned(losses), final), final=final), start, setup)
+    return Outcome(Run(losses=(*_thinned(losses), final), final=final, accuracy=accuracy(setup)), start)
 
 
 def _step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> float:

@@ -1,15 +1,14 @@
 """A cure, tried: the network as it is and a mended copy, trained side by side for a short while."""
 
-import copy
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from hessdiag.errors import HessdiagError
+from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.measuring import measuring
@@ -20,7 +19,8 @@ from hessdiag.questions.check.cures.cure import Cure, Setup
 from hessdiag.questions.check.effort import affordable, step_seconds
 from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.result import Check, Trial
-from hessdiag.questions.check.training import FEWEST, SECONDS, STEPS, Trained, accuracy, trained
+from hessdiag.questions.check.stepping.copies import copied
+from hessdiag.questions.check.training import FEWEST, SECONDS, STEPS, trained
 from hessdiag.questions.common.runs.progress import Progress
 
 _FAILURES = (HessdiagError, RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError)
@@ -39,7 +39,9 @@ class _Race:
     def setup(self) -> Setup:
         """A copy of everything that training or a cure changes."""
         problem = self.problem
-        model = copy.deepcopy(problem.model)
+        model = copied(problem.model)
+        if model is None:
+            raise ComputeError("the model cannot be copied.")
         model.zero_grad(set_to_none=True)
         if problem.train_mode:
             model.train()
@@ -51,7 +53,7 @@ class _Race:
         """How many there is time for in each run."""
         return max(FEWEST, affordable(SECONDS, step_seconds(self.found, self.problem), STEPS))
 
-    def run(self, setup: Setup, number: int) -> Trained:
+    def run(self, setup: Setup, number: int) -> Outcome:
         """Train a setup: run `number` of at least two."""
 
         def tell(done: int, planned: int) -> None:
@@ -110,16 +112,14 @@ def _first_that_helps(race: _Race) -> Trial | None:
     return best
 
 
-def _tried(race: _Race, cure: Cure, before: Trained, number: int) -> Trial:
+def _tried(race: _Race, cure: Cure, before: Outcome, number: int) -> Trial:
     """Train with one cure, and compare."""
     cause, output = race.found.causes[0], race.found.output
     torch.manual_seed(race.seed)
     mended = cure.apply(race.setup())
     state = mended_state(cure, mended)
     after = race.run(mended, number)
-    runs = [replace(one.run, accuracy=accuracy(one.setup)) for one in (before, after)]
-    outcomes = [Outcome(run, one.start) for run, one in zip(runs, (before, after), strict=True)]
-    helped, because = compared(outcomes[0], outcomes[1], output.chance if output is not None else None, race.steps)
+    helped, because = compared(before, after, output.chance if output is not None else None, race.steps)
     return Trial(
         cure=cure.name,
         cause=cause.id,
@@ -128,8 +128,8 @@ def _tried(race: _Race, cure: Cure, before: Trained, number: int) -> Trial:
         code=cure.code,
         optimizer=race.recipe.name,
         steps=race.steps,
-        before=runs[0],
-        after=runs[1],
+        before=before.run,
+        after=after.run,
         helped=helped,
         because=because,
         mended=state,

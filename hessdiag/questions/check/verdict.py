@@ -49,10 +49,10 @@ def _healthy(check: Check) -> Finding:
     if check.trained and output is not None:
         known = f"its loss is {number(output.loss)}, where the best constant answer has {number(output.chance)}"
         return Finding("ok", "Nothing was found that would keep this network from training: it is trained.", known, "")
-    if check.trains and step is not None:
-        known = f"its loss went from {number(step.losses[0])} to {number(step.losses[-1])} in {counted(len(step.losses) - 1, 'step')} of {step.optimizer}"
-    elif step is not None and step.losses:
-        known = f"the loss moved from {number(step.losses[0])} to {number(step.losses[-1])} in {counted(len(step.losses) - 1, 'step')} of {step.optimizer}, which does not tell much"
+    if step is not None and step.losses:
+        ran = f"from {number(step.losses[0])} to {number(step.losses[-1])}"
+        steps = f"{counted(len(step.losses) - 1, 'step')} of {step.optimizer}"
+        known = f"its loss went {ran} in {steps}{'' if check.trains else ', which does not tell much'}"
     else:
         known = "signal, gradient, units, scales, modes, loss and first step are as training needs them"
     remedy = (

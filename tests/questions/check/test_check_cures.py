@@ -237,6 +237,17 @@ def test_inputs_are_standardized_and_the_code_says_by_what() -> None:
     assert torch.allclose(scope["x"], mended[0], atol=2e-3)
 
 
+def test_one_of_several_inputs_is_standardized_where_it_lies() -> None:
+    setup = classes(mlp([20, 16, 5]))
+    x, y = setup.data[0]
+    setup = replace(setup, data=(((x, [x * 96.1 + 78.4]), y),))
+    reading = InputReading(name="1.0", kind="real", entries=20, mean=78.4, stdev=96.1, taken_by="0")
+    mended = cures("input_scale", setup, "0", inputs=(reading,))[0].apply(setup).data[0]
+    assert float(mended[0][1][0].mean()) == pytest.approx(0.0, abs=1e-5)
+    assert mended[0][0] is x
+    assert mended[1] is y
+
+
 def test_steep_features_are_standardized_one_by_one() -> None:
     setup = classes(mlp([20, 16, 5]))
     x, y = setup.data[0]

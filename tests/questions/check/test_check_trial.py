@@ -280,3 +280,21 @@ def test_a_model_that_computes_its_loss_is_mended_too() -> None:
     assert result.code.startswith("x = (x - ")
     assert result.after.accuracy is not None
     assert result.after.accuracy > 0.9
+
+
+def test_a_model_that_keeps_what_it_computed_is_tried() -> None:
+    class Keeps(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp(3)
+            self.kept: Tensor | None = None
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.kept = self.body(x)
+            return self.kept
+
+    model, batches = Keeps(), data(scale=200.0)
+    model(batches[0][0])  # torch does not copy what has a graph
+    found = tried(model, batches, "input_scale")
+    assert found is not None
+    assert found.helped, found.because

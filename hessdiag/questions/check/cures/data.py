@@ -1,7 +1,7 @@
 """Cures of the data: inputs and targets brought to a mean of 0 and a standard deviation of 1, or the output to them."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.cures.cure import Cure, Setup
 from hessdiag.questions.check.cures.initialize import matrices
 from hessdiag.questions.check.result import Cause, Check
+from hessdiag.questions.check.watching.incoming import named_inputs
 
 SPELLED = 10  # units of an output whose biases are written out; of more, they are zero
 SMALL = 0.01  # standard deviation of targets: their squared errors are below 1e-4
@@ -75,16 +76,8 @@ def _standard(name: str, pieces: list[Tensor], by_feature: bool) -> Cure | None:
 
 def _input(batch: Any, name: str) -> Tensor | None:
     """The real tensor of this name among the inputs of a batch."""
-    try:
-        inputs, _ = batches.split(batch)
-    except LoadError:
-        return None
-    if isinstance(inputs, Mapping):
-        found = inputs.get(name)
-    else:
-        listed = inputs if isinstance(inputs, (tuple, list)) else (inputs,)
-        found = listed[int(name)] if name.isdigit() and int(name) < len(listed) else None
-    return found if isinstance(found, Tensor) and found.is_floating_point() and found.ndim else None
+    found = dict(named_inputs(batch)).get(name)
+    return found if found is not None and found.is_floating_point() and found.ndim else None
 
 
 def _with_input(batch: Any, name: str, change: Callable[[Tensor], Tensor]) -> Any:

@@ -1,4 +1,4 @@
-"""What the loss receives, what it is worth beside chance, and how all numbers lie in their range."""
+"""What the loss receives of the model, and what it is worth beside chance."""
 
 import math
 from dataclasses import dataclass

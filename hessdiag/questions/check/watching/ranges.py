@@ -1,6 +1,5 @@
 """How the numbers of one pass lie in what their dtype holds."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ from hessdiag.problem import finite
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import RangeReading
+from hessdiag.questions.check.stepping.copies import copied
 from hessdiag.questions.check.watching.layers import Gradients
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.signals import even_part, known
@@ -66,7 +66,9 @@ def _lost(
     if not subnormal and not (half and any(bool((part == 0).any()) for part in arrived if not part.is_sparse)):
         return 0.0
     try:
-        other = copy.deepcopy(model).to(wider)
+        if (other := copied(model)) is None:
+            return None
+        other.to(wider)
         with torch.enable_grad():
             value = problem.objective_function(other, batches.to(batch, dtype=wider))
             pairs = list(zip(model.parameters(), other.parameters(), strict=True))
