@@ -35,7 +35,7 @@ def trained(
         tell: Told how many steps of how many are done.
     """
     torch.manual_seed(seed)
-    optimizer = setup.build(setup.model)
+    optimizer = setup.recipe.build(setup.model)
     source = _Minibatches(setup.data, seed)
     losses: list[float] = []
     late: list[float] = []

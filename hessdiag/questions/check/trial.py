@@ -46,7 +46,7 @@ class _Race:
         if problem.train_mode:
             model.train()
         kind = problem.criterion.kind if problem.criterion is not None else None
-        return Setup(model, tuple(problem.data), problem.objective_function, self.recipe.build, kind=kind)
+        return Setup(model, tuple(problem.data), problem.objective_function, self.recipe, kind=kind)
 
     @cached_property
     def steps(self) -> int:

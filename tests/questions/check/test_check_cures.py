@@ -24,7 +24,7 @@ def setup_of(model: nn.Module, x: Tensor, y: Tensor, loss: Callable[..., Tensor]
     def objective(model: nn.Module, batch: Any) -> Tensor:
         return loss(model(batch[0]), batch[1])
 
-    return Setup(model, ((x, y),), objective, recipe("sgd", 0.1).build, **more)
+    return Setup(model, ((x, y),), objective, recipe("sgd", 0.1), **more)
 
 
 def classes(model: nn.Module, n: int = 96, features: int = 20) -> Setup:
@@ -346,7 +346,7 @@ def step(lr: float, **more: Any) -> StepReading:
 
 
 def setting(cure: Cure, setup: Setup, key: str) -> float:
-    return float(cure.apply(setup).build(setup.model).param_groups[0][key])
+    return float(cure.apply(setup).recipe.build(setup.model).param_groups[0][key])
 
 
 def test_learning_rates_follow_the_readings() -> None:
@@ -362,7 +362,7 @@ def test_learning_rates_follow_the_readings() -> None:
 
 
 def test_epsilon_lies_far_below_the_gradients() -> None:
-    setup = replace(classes(mlp([20, 16, 5])), build=recipe("adam(eps=1e-2)", 1e-3).build)
+    setup = replace(classes(mlp([20, 16, 5])), recipe=recipe("adam(eps=1e-2)", 1e-3))
     known = step(1e-3, settings={"eps": 1e-2})
     for gradient, eps in ((1e-3, 1e-8), (3e-8, 3e-10)):
         found = layers(setup.model, "relu", gradient_rms=gradient)
@@ -372,7 +372,7 @@ def test_epsilon_lies_far_below_the_gradients() -> None:
 def test_tiny_targets_are_standardized_where_numbers_or_gradients_are_too_small() -> None:
     x = torch.randn(50, 20)
     setup = setup_of(mlp([20, 16, 1]), x, x[:, :1] * 1e-4, nn.functional.mse_loss, kind="mse")
-    setup = replace(setup, build=recipe("adam(eps=1e-2)", 1e-3).build)
+    setup = replace(setup, recipe=recipe("adam(eps=1e-2)", 1e-3))
     more: dict[str, Any] = {
         "step": step(1e-3, settings={"eps": 1e-2}),
         "targets": TargetReading(kind="real", count=50, stdev=1e-4),
@@ -384,7 +384,7 @@ def test_tiny_targets_are_standardized_where_numbers_or_gradients_are_too_small(
 
 
 def test_weight_decay_is_a_hundredth_of_a_step() -> None:
-    setup = replace(classes(mlp([20, 16, 5])), build=recipe("sgd(weight_decay=0.5)", 1e-2).build)
+    setup = replace(classes(mlp([20, 16, 5])), recipe=recipe("sgd(weight_decay=0.5)", 1e-2))
     known = step(1e-2, settings={"weight_decay": 0.5}, decay_ratio=10.0)
     assert setting(cures("weight_decay", setup, step=known)[0], setup, "weight_decay") == pytest.approx(5e-4)
 

@@ -4,12 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import nn
 
 from hessdiag.problem.losses.loss import Objective
-
-Build = Callable[[nn.Module], torch.optim.Optimizer]
+from hessdiag.questions.check.optimizers import Recipe
 
 
 @dataclass(frozen=True)
@@ -20,7 +18,7 @@ class Setup:
         model: The network, in the modes that it is trained in.
         data: Batches.
         objective: The loss of a batch.
-        build: Makes the optimizer of a model.
+        recipe: Makes the optimizer of a model.
         judge: The loss that it is compared by, where `objective` is in other units; `None` for the same.
         kind: What the loss is ("ce", "nll", ...), where that is known.
     """
@@ -28,7 +26,7 @@ class Setup:
     model: nn.Module
     data: tuple[Any, ...]
     objective: Objective
-    build: Build
+    recipe: Recipe
     judge: Objective | None = None
     kind: str | None = None
 

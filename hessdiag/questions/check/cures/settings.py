@@ -1,8 +1,6 @@
 """Cures of how a network is trained: modes, dtype, what is trained, and the optimizer's settings."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,40 +97,10 @@ def wider_numbers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     return [wider, *(wider.then(one) for one in small_targets(found, cause, setup))]
 
 
-Change = Callable[[dict[str, Any]], None]
-
-
-def _optimizer(name: str, says: str, code: str, change: Change) -> Cure:
-    """Other settings of the optimizer's groups."""
-
-    def apply(setup: Setup) -> Setup:
-        def build(model: nn.Module) -> torch.optim.Optimizer:
-            made = setup.build(model)
-            for group in made.param_groups:
-                change(group)
-            return made
-
-        return replace(setup, build=build)
-
-    return Cure(name, says, code, apply)
-
-
-def _multiplied(key: str, factor: float) -> Change:
-    def change(group: dict[str, Any]) -> None:
-        if key in group:
-            group[key] = group[key] * factor
-
-    return change
-
-
-def _set(key: str, value: float) -> Change:
-    def change(group: dict[str, Any]) -> None:
-        if isinstance(group.get(key), tuple):  # Adafactor's epsilon: of the square, and of the weights' size
-            group[key] = (value, *group[key][1:])
-        elif key in group:
-            group[key] = value
-
-    return change
+def _optimizer(name: str, says: str, **settings: float) -> Cure:
+    """Other settings of the optimizer."""
+    code = ", ".join(f"{key}={value:g}" for key, value in settings.items())
+    return Cure(name, says, code, lambda setup: replace(setup, recipe=setup.recipe.with_settings(**settings)))
 
 
 def smaller_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
@@ -160,7 +128,7 @@ def learning_rate(lr: float, factor: float) -> Cure:
     """Another learning rate, of the same ratios between groups."""
     new = float(f"{lr * factor:.2g}")
     says = f"Trains with a learning rate of {number(new, 2)} instead of {number(lr, 2)}."
-    return _optimizer(f"learning rate {number(new, 2)}", says, f"lr={new:g}", _multiplied("lr", new / lr))
+    return _optimizer(f"learning rate {number(new, 2)}", says, lr=new)
 
 
 def smaller_epsilon(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
@@ -177,7 +145,7 @@ def smaller_epsilon(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         return small_targets(found, cause, setup)
     says = f"Trains with an epsilon of {number(new, 2)} instead of {number(now, 2)}, far below the gradients."
     return [
-        _optimizer(f"epsilon {number(new, 2)}", says, f"eps={new:g}", _set("eps", new)),
+        _optimizer(f"epsilon {number(new, 2)}", says, eps=new),
         *small_targets(found, cause, setup),
     ]
 
@@ -194,8 +162,7 @@ def less_decay(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
         _optimizer(
             f"weight decay {number(value, 1)}",
             f"Trains with a weight decay of {number(value, 1)} instead of {number(now, 2)}.",
-            f"weight_decay={value:g}",
-            _set("weight_decay", value),
+            weight_decay=value,
         )
         for value in dict.fromkeys(values)
     ]
