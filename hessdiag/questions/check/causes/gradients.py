@@ -18,7 +18,7 @@ MOST, NEARLY_ALL = 0.5, 0.9  # share of parameters
 
 def gradients(check: Check) -> list[Candidate]:
     """Where gradients end."""
-    return [*_no_graph(check), *_detached(check), *_zero(check), *_frozen(check), *_path(check)]
+    return [*_no_graph(check), *_detached(check), *_zero(check), *_frozen(check), *on_the_way(check)]
 
 
 def _no_graph(check: Check) -> list[Candidate]:
@@ -104,7 +104,7 @@ def _fresh(layer: LayerReading) -> bool:
     return any(layer.weight_gain and abs(layer.weight_gain / gain - 1) < within for gain in FRESH)
 
 
-def _path(check: Check) -> list[Candidate]:
+def on_the_way(check: Check) -> list[Candidate]:
     """Gradients that fade or grow from the last layer to the first."""
     layers = [layer for layer in main(check) if layer.output_gradient_rms]
     if len(layers) < 3:

@@ -15,6 +15,9 @@ SEEN = 0.9  # confidence where a run with another setting trains, and this one d
 DIVERGES = 0.6  # where it diverges, and does not train with a smaller learning rate, but diverges no more
 HELPS, LAGS = 0.03, 0.5  # of the loss that a run with another setting must gain; part of that which is not enough
 LEAPS = (2.5, 25.0)  # loss after one step over that before, or over chance: doubtful, and sure
+REPLACES = (0.5, 2.5)  # update over weight, beside a loss that rises: a step that puts other weights in their place
+RISES = 1.3  # loss over that before, or over chance, at which such a step does no good
+USUAL_UPDATE = 0.02  # update over weight in networks that train
 TINY = (2e-5, 2e-6)  # update over weight: 50,000 steps to change weights by their size, and half a million
 SMALL_LR = {"sgd": 1e-3, "asgd": 1e-3}  # from which a learning rate itself is small
 SMALL_ADAPTIVE_LR = 1e-5
@@ -72,10 +75,11 @@ def _learning_rate(check: Check, step: StepReading) -> Candidate | None:
         falls = f"with {smaller.value:g} it falls to {_end(smaller.losses)}"
         return _too_high(lr, smaller.value, SEEN, f"{ran}; {falls}")
     if step.losses:
-        return _diverges(step, lr)
+        return _diverges(step, lr) or _replaces(check, step, lr)
     usual = max(step.before, _chance(check) or 0.0)
     leap = math.inf if step.after is None else step.after / usual if usual > 0 else 0.0
-    confidence = ALONE * grade(leap, *LEAPS)
+    replaces = grade(step.update_ratio, *REPLACES) if leap > RISES else 0.0
+    confidence = ALONE * max(grade(leap, *LEAPS), replaces)
     after = "not finite" if step.after is None else number(step.after)
     return _too_high(lr, _stable(step), confidence, f"one step takes the loss from {number(step.before)} to {after}")
 
@@ -87,6 +91,27 @@ def _diverges(step: StepReading, lr: float) -> Candidate | None:
         return None
     ran = f"the loss goes from {number(step.before)} to infinity within {counted(len(step.losses) - 1, 'step')}"
     return _too_high(lr, tamed[0].value, DIVERGES, f"{ran}, and with {tamed[0].value:g} it does not")
+
+
+def _replaces(check: Check, step: StepReading, lr: float) -> Candidate | None:
+    """Steps as large as the weights, from which the loss rises and then stays above chance.
+
+    A smaller learning rate, with which it does not rise, may need more steps than there was time for.
+    """
+    chance, ratio = _chance(check), step.update_ratio
+    if not chance or not ratio or any(loss is None for loss in step.losses):
+        return None
+    usual = RISES * max(step.before or 0.0, chance)
+    own = [float(loss) for loss in step.losses if loss is not None]
+    tamed = any(
+        other.setting == "lr" and other.value < lr and all(loss is not None and loss < usual for loss in other.losses)
+        for other in step.others
+    )
+    if not tamed or max(own) < usual or late(own) < chance:
+        return None
+    shown = f"a step changes the weights by {number(ratio)} of their size, and the loss goes from {number(own[0])} "
+    shown += f"up to {number(max(own))}"
+    return _too_high(lr, lr * USUAL_UPDATE / ratio, grade(ratio, *REPLACES), shown)
 
 
 def _too_high(lr: float, most: float, confidence: float, shown: str) -> Candidate:

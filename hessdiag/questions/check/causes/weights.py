@@ -3,7 +3,7 @@
 import math
 
 from hessdiag.numbers import number, times
-from hessdiag.questions.check.causes import output, signal, units
+from hessdiag.questions.check.causes import gradients, output, signal, units
 from hessdiag.questions.check.causes.candidate import Candidate, grade
 from hessdiag.questions.check.causes.path import adaptive, excess, gains, named, needed, typical
 from hessdiag.questions.check.readings import LayerReading
@@ -33,6 +33,7 @@ def _all(check: Check, layers: list[LayerReading]) -> list[Candidate]:
     relative = typical(gains(layers))
     if len(layers) < MANY or relative is None or relative < OUTLIER or signal.explodes(check):
         return []
+    grows = [one.confidence for one in gradients.on_the_way(check) if one.id == "gradient_explodes"]
     return [
         Candidate(
             id="weight_scale",
@@ -40,7 +41,7 @@ def _all(check: Check, layers: list[LayerReading]) -> list[Candidate]:
             value=relative,
             threshold=OUTLIER,
             quantity="median gain of the weights over what the nonlinearity needs",
-            confidence=_suffering(check),
+            confidence=max([_suffering(check), *grows]),
             says=f"The weights of all layers are too large: their median gain is {times(relative)} what is usual.",
             remedy="Initialize all layers anew (Xavier for tanh and sigmoid, He for ReLU).",
         )

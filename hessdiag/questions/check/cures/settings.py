@@ -15,6 +15,7 @@ DROP = 0.1
 PLAIN_EPS = 1e-8
 BELOW_GRADIENTS = 100  # times that an epsilon is to be smaller than the median gradient
 UPDATE = 1e-3  # of the weights, in one step
+REPLACED, USUAL = 0.5, 0.02  # of the weights in one step: from the first on, the other is tried first
 PLAIN_DECAY = 1e-4
 DECAY_SHARE = 0.01  # of a step, that weight decay may take
 
@@ -104,7 +105,7 @@ def _optimizer(name: str, says: str, **settings: float) -> Cure:
 
 
 def smaller_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
-    """A learning rate at half of what the curvature allows; a tenth, a hundredth."""
+    """A learning rate at half of what the curvature allows, or of usual updates; a tenth, a hundredth."""
     step = found.step
     if step is None or not step.lr:
         return []
@@ -112,6 +113,8 @@ def smaller_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
     sharp = step.lambda_max if step.lambda_max is not None else step.curvature
     if step.lambda_threshold and sharp and sharp > 0 and step.lambda_threshold / sharp < 0.6:
         factors.insert(0, 0.5 * step.lambda_threshold / sharp)
+    if step.update_ratio and step.update_ratio > REPLACED:
+        factors.insert(0, USUAL / step.update_ratio)
     return [learning_rate(step.lr, factor) for factor in factors[:3]]
 
 

@@ -17,6 +17,7 @@ STEPS = 60  # of each, at most
 OVERSHOT, LEAPT = 1.05, 2.0  # loss over that at the start, from which a smaller step may help; though it fell
 COARSE = 100.0  # eps over the usual one
 FLOORED = 0.05  # what it leaves of a step, from which a smaller one may help though the loss fell
+GONE = 1e-3  # what it leaves of a step, from which even a usual one is above the gradients
 LESS = (10.0, 100.0, 1e4)  # by which a learning rate is divided
 FINE = 2e-5  # update over weight below which a larger step may help
 USUAL_UPDATES = (3e-3, 3e-2)  # update over weight of networks that train
@@ -51,6 +52,8 @@ def suspects(step: StepReading, trains: bool | None) -> list[tuple[str, float]]:
     floored = not trains or (step.floor_leaves is not None and step.floor_leaves < FLOORED)
     if usual is not None and epsilon is not None and epsilon > COARSE * usual and floored:
         found.append(("eps", usual))
+    elif epsilon and step.floor_leaves and step.floor_leaves < GONE and not trains:
+        found.append(("eps", float(f"{epsilon * step.floor_leaves / 10:.1g}")))
     if (step.decay_ratio or 0.0) > (DECAYS_ANYWAY if trains else DECAYS):
         found.append(("weight_decay", 0.0))
     if _rises(step.losses, LEAPT if trains else OVERSHOT):
