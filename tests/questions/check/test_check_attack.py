@@ -12,6 +12,7 @@ from torch import nn
 from hessdiag import check
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.causes.optimizer import optimizer
+from hessdiag.questions.check.causes.signal import culprit
 from hessdiag.questions.check.causes.weights import weights
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.cures.settings import smaller_steps
@@ -83,6 +84,61 @@ def test_gains_that_are_too_large_everywhere_explain_gradients_that_grow():
     assert (one.id, one.layer, one.confidence) == ("weight_scale", None, 0.9)
     even = [replace(own, output_gradient_rms=1.0) for own in grown]
     assert [own.confidence for own in weights(replace(found, layers=tuple(even)))] == [0.3]
+
+
+@pytest.mark.parametrize(("gain", "confidence"), [(0.0, 0.9), (1.0, 0.9)])
+def test_a_normalization_that_turns_all_units_off_is_named_and_not_the_layer_before(gain, confidence):
+    torch.manual_seed(0)
+    width = 8
+    blocks = [
+        nn.Sequential(nn.Conv2d(inputs, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU())
+        for inputs in (1, width, width)
+    ]
+    model = nn.Sequential(*blocks, nn.Flatten(), nn.Linear(width * 64, 10))
+    nn.init.constant_(blocks[1][1].weight, gain)
+    nn.init.constant_(blocks[1][1].bias, -12.0 * gain)
+    data = [(torch.randn(64, 1, 8, 8), torch.arange(64) % 10)]
+    found = check(Problem(model.train(), data=data, loss="ce"), optimizer="sgd", lr=0.01)
+    first = found.causes[0]
+    assert (first.id, first.layer) == ("dead_units", "1.1")
+    assert first.confidence >= confidence
+    assert ("signal_lost", "1.1") in [(symptom.id, symptom.layer) for symptom in first.symptoms]
+
+
+def test_what_a_branch_loses_is_not_lost_where_another_way_leads_around_it():
+    found = healthy(depth=5, step=SGD)
+    layers = [replace(own, signal_variation=0.0) if own.layer == "2" else own for own in found.layers]
+    layers[-1] = replace(layers[-1], input_variation=1e-6)
+    layers[-2] = replace(layers[-2], signal_variation=1e-6)
+    assert culprit(replace(found, layers=tuple(layers))).layer == "6"
+
+
+def test_a_signal_that_is_lost_where_nothing_is_read_is_no_layers():
+    found = healthy(depth=5, step=SGD)
+    layers = [*found.layers[:-1], replace(found.layers[-1], input_variation=1e-6)]
+    layers[0] = replace(layers[0], signal_variation=0.6)
+    assert culprit(replace(found, layers=tuple(layers))) is None
+
+
+def test_what_a_recurrent_layer_loses_on_its_way_is_its_own():
+    found = healthy(depth=2, step=SGD)
+    cell, last = (replace(found.layers[0], kind="LSTM"), replace(found.layers[1], input_variation=1e-6))
+    assert culprit(replace(found, layers=(cell, last))).layer == cell.layer
+
+
+def test_weights_that_are_far_too_large_are_suspected_where_a_network_trains_slowly():
+    step = replace(SGD, losses=LEVEL)
+    spoiled = healthy(step=step)
+    layers = list(spoiled.layers)
+    layers[1] = replace(layers[1], weight_gain=1.414 * 32)
+    found = replace(spoiled, layers=tuple(layers), trains=None)
+    (one,) = weights(found)
+    assert (one.layer, one.confidence) == (layers[1].layer, pytest.approx(0.55))
+    assert weights(replace(found, trains=True))[0].confidence == 0.3
+    assert weights(replace(found, trained=True))[0].confidence == 0.3
+    assert weights(replace(found, step=SGD))[0].confidence == 0.3  # no steps were taken
+    frozen = tuple(replace(own, trainable=False) for own in layers)
+    assert weights(replace(found, layers=frozen))[0].confidence == 0.3
 
 
 def test_a_smaller_epsilon_is_tried_where_gradients_are_far_below_a_usual_one():

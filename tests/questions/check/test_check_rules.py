@@ -218,7 +218,8 @@ class TestWeights:
 
     def test_one_layer_too_small_where_the_signal_ends(self):
         check = spoiled(healthy(), 1, weight_gain=1e-6, signal_variation=1e-6)
-        check = spoiled(check, -1, input_variation=1e-6)
+        for place in (2, 3, 4):
+            check = spoiled(check, place, input_variation=1e-6)
         assert only(weights(check)).confidence == 0.9
         assert weights(spoiled(healthy(), 1, weight_gain=1e-6)) == []
 

@@ -2,11 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from hessdiag.numbers import number, percent, times
 from hessdiag.questions.check.causes.candidate import Candidate, grade
 from hessdiag.questions.check.causes.output import EXCESS
 from hessdiag.questions.check.causes.path import adaptive, entering, excess, gain_words, head, main, named
+from hessdiag.questions.check.causes.units import RECURRENT
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
@@ -59,20 +61,43 @@ def _growth(check: Check) -> float | None:
 
 
 def culprit(check: Check) -> LayerReading | None:
-    """The one layer that takes most of the signal, if one does."""
-    layers = main(check)[:-1]
-    drops = [_drop(layer, by_size=_by_size(check) > _by_variation(check)) for layer in layers]
-    total = sum(drop for drop in drops if drop > 0)
-    if not drops or total <= 0:
+    """The one layer that takes most of the signal, if one does: of those on the way, or of what is between two."""
+    by_size = _by_size(check) > _by_variation(check)
+    layers = main(check)
+    drops = [drop for one, after in pairwise(layers) for drop in _drops(check, one, after, by_size=by_size)]
+    if not drops:
         return None
-    worst = max(range(len(drops)), key=drops.__getitem__)
-    return layers[worst] if drops[worst] >= ONE * total and len(layers) > 1 else None
+    total = sum(drop for _, drop in drops if drop > 0)
+    if not by_size:  # what is lost where nothing is read, as by a choice of positions, is no layer's
+        total = max(total, _fall(layers[0].input_variation, layers[-1].input_variation))
+    worst, most = max(drops, key=lambda found: found[1])
+    return worst if total > 0 and most >= ONE * total else None
+
+
+def _drops(check: Check, one: LayerReading, after: LayerReading, *, by_size: bool) -> list[tuple[LayerReading, float]]:
+    """By how many e-folds a layer, and each normalization up to the next, lessen the signal: at most what enters that.
+
+    What a branch loses is not lost where another way leads around it.
+    """
+    places = [place for place, layer in enumerate(check.layers) if layer is one or layer is after]
+    between = check.layers[places[0] + 1 : places[-1]] if check.layers[places[0]] is one else ()
+    found = [one, *(layer for layer in between if layer.depth is None and layer.fan_in is None)]
+    gap = _fall(one.input_rms, after.input_rms) if by_size else _fall(one.input_variation, after.input_variation)
+    drops = [min(_drop(layer, by_size=by_size), gap) for layer in found]
+    if one.kind in RECURRENT:  # of all its steps the head may take one
+        drops[0] = gap
+    return list(zip(found, drops, strict=True))
 
 
 def _drop(layer: LayerReading, *, by_size: bool) -> float:
     """By how many e-folds a layer lessens what tells samples apart."""
     before = layer.input_rms if by_size else layer.input_variation
     after = layer.signal_rms if by_size else layer.signal_variation
+    return _fall(before, after)
+
+
+def _fall(before: float | None, after: float | None) -> float:
+    """How many e-folds one number is above another."""
     if before is None or after is None or before <= 0:
         return 0.0
     return math.log(before / after) if after > 0 else 100.0

@@ -10,6 +10,7 @@ from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.result import Check
 
 OUTLIER = 8.0  # times the other layers' gain, and what the nonlinearity needs
+FAR, UNSEEN = (16.0, 64.0), 0.55  # such times, and how sure at most it is where only slow training speaks for harm
 MANY = 3  # layers from which on all may be off together
 
 
@@ -21,7 +22,7 @@ def weights(check: Check) -> list[Candidate]:
         others = typical(other.weight_gain for other in layers if other is not layer and other.weight_gain)
         if not layer.weight_gain or not (off := _off(layer, others)):
             continue
-        harm = _harm(check, layer, too_large=off > 1)
+        harm = _harm(check, layer, off)
         if harm:
             found.append(_candidate(layer, off, others, harm))
     found += [] if found else _all(check, layers)
@@ -71,12 +72,13 @@ def _off(layer: LayerReading, others: float | None) -> float | None:
     return max(marks) if all(mark <= 1 / OUTLIER for mark in marks) else None
 
 
-def _harm(check: Check, layer: LayerReading, *, too_large: bool) -> float:
+def _harm(check: Check, layer: LayerReading, off: float) -> float:
     """How sure it is that the network suffers from it."""
-    if not too_large:
+    if off < 1:
         lost = signal.lost(check)
         return lost if signal.culprit(check) is layer else 0.0
-    return _suffering(check)
+    slow = check.step is not None and check.step.losses and check.trains is None and not check.trained
+    return max(_suffering(check), min(grade(off, *FAR), UNSEEN) if slow and layer.trainable else 0.0)
 
 
 def _suffering(check: Check) -> float:
