@@ -103,9 +103,10 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, "--version", message="hessdiag %(version)s")
 @click.option("--traceback", is_flag=True, expose_value=False, help="Show the traceback of an error.")
 def cli() -> None:
-    """How is this network curved, and can an optimizer move from where it is initialized?
+    """Why will this network not train? How is it curved, and can an optimizer move from where it is initialized?
 
     \b
+    hessdiag check train.py:setup --optimizer adam --lr 1e-3 --try
     hessdiag vanishing --depth 128 --width 32
     hessdiag diag-share model.pt --data batch.npz --loss ce -o report.html
     """  # noqa: D301
