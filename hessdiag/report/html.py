@@ -13,7 +13,7 @@ from markupsafe import Markup, escape
 
 from hessdiag.report import columns, document, figures
 from hessdiag.report.names import Name
-from hessdiag.report.terminal import WORDS
+from hessdiag.report.terminal import CODE, WORDS
 from hessdiag.report.view import Dots, Heat, Lines, Table, View, checks_table
 from hessdiag.report.visible import is_hidden, visible
 
@@ -58,6 +58,7 @@ def render(doc: Mapping[str, Any], view: View) -> str:
         charts=charts,
         tables=[*tables, *view.extra, *([checks_table(view.checks)] if view.checks else [])],
         words=WORDS,
+        code_title=CODE,
         shell_line=_shell_line(view.argv),
         **_embedded(doc),
     )

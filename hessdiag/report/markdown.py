@@ -1,7 +1,7 @@
 """A report in Markdown: the headline, compact tables and the verdict, for an issue or a notebook."""
 
 from hessdiag.report.columns import folded
-from hessdiag.report.terminal import WORDS
+from hessdiag.report.terminal import CODE, WORDS
 from hessdiag.report.view import Heat, Table, View, checks_table
 
 # Tags, the ends of cells, quotations and, on GitHub, mathematics. The first is what entities themselves begin with.
@@ -28,6 +28,8 @@ def render(view: View) -> str:
             for name, text in (("because", finding.because), ("try", finding.remedy))
             if text
         ]
+    if view.code:
+        lines += ["", f"### {CODE}", "", "```python", *view.code, "```"]
     if view.checks:
         lines += ["", *_table(checks_table(view.checks))]
     return "\n".join(lines) + "\n"

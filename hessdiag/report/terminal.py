@@ -21,6 +21,7 @@ WORDS = {
     "bad": ("✗ bad", "bold red"),
 }
 OUTCOMES = {"passed": ("✓ passed", "green"), "FAILED": ("✗ FAILED", "bold red")}
+CODE = "In your code"
 MARGIN = 2
 WIDEST = 110
 BESIDE = 26  # columns that a value wants beside its name
@@ -52,6 +53,8 @@ def render(view: View, *, width: int = 100, color: bool = False) -> str:
     room = max(min(width, WIDEST) - MARGIN, NARROW)
     for part in _parts(view, room):
         console.print(Padding(part, (0, 0, 0, MARGIN)))
+    for number, line in enumerate((CODE, *view.code) if view.code else ()):  # copied from here: neither folded nor cut
+        console.print(Text(" " * MARGIN).append(line, "" if number else "bold underline"), soft_wrap=True)
     output: Any = console.file
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 

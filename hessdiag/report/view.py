@@ -148,6 +148,7 @@ class View:
         headline: The answer: a number, and the sentence around it.
         facts: Further key numbers.
         blocks: Charts and tables, in order.
+        code: Lines of code for the reader's own script.
         extra: Tables for the page only.
         command: The command's name.
         warnings: What must be seen before any number is believed.
@@ -163,6 +164,7 @@ class View:
     headline: tuple[str, str]
     facts: tuple[Fact, ...]
     blocks: tuple[Block, ...]
+    code: tuple[str, ...] = ()
     extra: tuple[Table, ...] = ()
     command: str = ""
     warnings: tuple[str, ...] = ()

@@ -19,7 +19,6 @@ def view(result: Check) -> View:
     blocks = (
         _causes(result.causes),
         _trial(result.trial),
-        _code(result.trial),
         _layers(result),
         _signals(result),
         _steps(result),
@@ -31,6 +30,7 @@ def view(result: Check) -> View:
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(block for block in blocks if block is not None),
+        code=() if result.trial is None else tuple(result.trial.code.splitlines()),
     )
 
 
@@ -131,16 +131,6 @@ def _trial(trial: Trial | None) -> Lines | None:
         ),
         x_axis="step",
         y_axis="loss",
-    )
-
-
-def _code(trial: Trial | None) -> Table | None:
-    if trial is None:
-        return None
-    return Table(
-        "In your code",
-        ("the cure",),
-        tuple((line.replace(" ", "\N{NO-BREAK SPACE}"),) for line in trial.code.splitlines()),
     )
 
 
