@@ -1,5 +1,7 @@
 """What `check` says: the first cause, the others, whether the cure helped; or what speaks for a healthy network."""
 
+from collections.abc import Sequence
+
 from hessdiag.numbers import counted, number
 from hessdiag.questions.check.result import BROKEN, Cause, Check, Symptom, Trial
 from hessdiag.questions.common.result import Finding, Level
@@ -12,7 +14,7 @@ def findings(check: Check) -> list[Finding]:
     """The verdict: causes in their order, which is that of importance."""
     found = [_of_cause(cause) for cause in check.causes] or [_healthy(check)]
     if check.trial is not None:
-        found.insert(1, _of_trial(check.trial))
+        found.insert(1, _of_trial(check.trial, check.causes[1:]))
     elif check.interrupted:
         found.insert(
             1, Finding("note", "Interrupted before the cure was tried.", "", "the same command with more time")
@@ -37,11 +39,14 @@ def _named(symptom: Symptom) -> str:
     return f"{symptom.id} (layer {symptom.layer}{more})"
 
 
-def _of_trial(trial: Trial) -> Finding:
+def _of_trial(trial: Trial, others: Sequence[Cause]) -> Finding:
+    does = trial.says[:1].lower() + trial.says[1:]
     if trial.helped:
-        return Finding("ok", f"Tried, and it helped: {trial.says}", trial.because, "the change under In your code")
-    remedy = "the next cause; hessdiag check with more --batches, or with your own --optimizer and --lr"
-    return Finding("note", f"Tried, and it did not help: {trial.says}", trial.because, remedy)
+        return Finding(
+            "ok", f"The cure was tried, and it helped. It {does}", trial.because, 'the change under "In your code"'
+        )
+    other = f"the next cause, {others[0].id}" if others else "your own --optimizer and --lr, and more --batches"
+    return Finding("note", f"The cure was tried, and it did not help. It {does}", trial.because, other)
 
 
 def _healthy(check: Check) -> Finding:

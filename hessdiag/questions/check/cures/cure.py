@@ -69,7 +69,7 @@ class Cure:
         """This one, and another after it."""
         return Cure(
             f"{self.name}, and {other.name}",
-            f"{self.says} {other.says}",
+            f"{self.says.removesuffix('.')}, and {other.says[:1].lower()}{other.says[1:]}",
             f"{self.code}\n{other.code}",
             lambda setup: other.apply(self.apply(setup)),
             weights=self.weights or other.weights,
