@@ -154,7 +154,10 @@ class LayerNorms:
     @property
     def typical_entry(self) -> float:
         """Root mean square over the entries of its gradient, in a median network; 0 where it has no parameters."""
-        return self.gradient_norm.median / math.sqrt(self.parameters) if self.parameters else 0.0
+        median: float | None = self.gradient_norm.median  # a document that was cut by hand has none
+        if median is None:
+            return math.nan
+        return median / math.sqrt(self.parameters) if self.parameters else 0.0
 
 
 class Reached(NamedTuple):
