@@ -135,7 +135,10 @@ class TestModes:
         assert found.id == "dropout"
         assert found.confidence == pytest.approx(0.9)
         assert "95 %" in found.says
+        assert found.says == "Layer 1 (Dropout) drops 95 % of its input: too little is left to learn from."
         assert modes(self.of(drop=0.7, **drop)) == []
+        function = only(modes(self.of(drop=0.95, **drop | {"layer": "dropout", "kind": "function"})))
+        assert (function.layer, function.says[:26]) == (None, "The function dropout drops")
         assert modes(self.of(drop=0.95, training=False, **drop)) == []
 
 

@@ -10,14 +10,14 @@ from torch.nn import functional as F  # noqa: N812
 
 from hessdiag.questions.check.watching import functions
 from hessdiag.questions.check.watching.rows import copies
-from hessdiag.questions.check.watching.signals import even_part, laid_out, measured, root_mean_square, signal
+from hessdiag.questions.check.watching.signals import Signal, even_part, laid_out, measured, root_mean_square
 from hessdiag.questions.check.watching.units import dead_fraction, flat_units, saturated_fraction
 
 F64 = torch.float64
 
 
 def read(tensor, samples=None, **options):
-    return signal(measured(laid_out(tensor, samples or len(tensor), **options)).tolist())
+    return Signal(*measured(laid_out(tensor, samples or len(tensor), **options)).tolist())
 
 
 @pytest.mark.parametrize("scale", [1e-320, 1e-300, 1e-30, 1.0, 1e30, 1e300])

@@ -97,7 +97,8 @@ def _dropout(found: Sequence[ModeReading]) -> list[Candidate]:
         return []
     says = f"{sentence(named(most))} drops {percent(most.drop, 2)} of its input: too little is left to learn from."
     remedy = "Set its p to 0.5 or less; p is the share that is dropped, not the share that is kept."
-    return [Candidate("dropout", most.layer, most.drop, DROPPED, "share that dropout drops", sure, says, remedy)]
+    where = None if most.kind == "function" else most.layer
+    return [Candidate("dropout", where, most.drop, DROPPED, "share that dropout drops", sure, says, remedy)]
 
 
 def _mismatch(one: ModeReading) -> float:

@@ -64,13 +64,15 @@ def order(check: Check) -> dict[str, int]:
 
 
 def named(layer: LayerReading | ModeReading) -> str:
-    """What a sentence calls a layer.
+    """What a sentence calls a layer, or a function that is called without one.
 
     >>> named(LayerReading(layer="body.2", kind="Linear", parameters=6))
     'layer body.2 (Linear)'
     >>> named(LayerReading(layer="Linear", kind="Linear", parameters=6))  # the model itself
     'layer Linear'
     """
+    if layer.kind == "function":
+        return f"the function {layer.layer}"
     return f"layer {layer.layer}" if layer.layer == layer.kind else f"layer {layer.layer} ({layer.kind})"
 
 

@@ -101,7 +101,12 @@ def wider_numbers(found: Check, cause: Cause, setup: Setup) -> list[Cure]:
 def _optimizer(name: str, says: str, **settings: float) -> Cure:
     """Other settings of the optimizer."""
     code = ", ".join(f"{key}={value:g}" for key, value in settings.items())
-    return Cure(name, says, code, lambda setup: replace(setup, recipe=setup.recipe.with_settings(**settings)))
+    return Cure(
+        name,
+        says,
+        f"{code}  # of the optimizer",
+        lambda setup: replace(setup, recipe=setup.recipe.with_settings(**settings)),
+    )
 
 
 def smaller_steps(found: Check, cause: Cause, setup: Setup) -> list[Cure]:

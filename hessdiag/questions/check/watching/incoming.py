@@ -13,7 +13,7 @@ from hessdiag.questions.check.watching.neighbours import likeness
 from hessdiag.questions.check.watching.outgoing import BINARY, CLASSES, Judged, counted
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.rows import keys
-from hessdiag.questions.check.watching.signals import known, laid_out, measured, signal
+from hessdiag.questions.check.watching.signals import Signal, known, laid_out, measured
 
 
 def named_inputs(batch: Any) -> list[tuple[str, Tensor]]:
@@ -55,7 +55,7 @@ def _input(name: str, tensor: Tensor, samples: int, taker: str | None, normalize
     laid = laid_out(tensor, samples)
     if laid is None:
         return InputReading(name=name, kind="real", entries=entries, **where)
-    found = signal(measured(laid).tolist())
+    found = Signal(*measured(laid).tolist())
     flat = laid.flatten(1)
     low, high = float(flat.min()), float(flat.max())
     several = len(flat) > 1

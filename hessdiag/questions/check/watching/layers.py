@@ -14,7 +14,7 @@ from hessdiag.questions.check.watching.owned import Owned
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.rows import copies
 from hessdiag.questions.check.watching.seen import Seen
-from hessdiag.questions.check.watching.signals import Signal, even_part, known, root_mean_square, signal
+from hessdiag.questions.check.watching.signals import Signal, even_part, known, root_mean_square
 
 Gradients = Mapping[int, Tensor | None]  # by identity of the parameters that are trained; `None` where none arrived
 
@@ -86,7 +86,7 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
 
 def _signal(values: Tensor | None) -> Signal:
     """The numbers of one tensor; none of one that was not seen."""
-    return Signal(*[math.nan] * 5) if values is None else signal(values.tolist())
+    return Signal(*[math.nan] * 5 if values is None else values.tolist())
 
 
 def _number(value: Tensor | None, otherwise: float | None, times: float = 1.0) -> float | None:

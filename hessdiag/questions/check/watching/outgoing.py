@@ -14,7 +14,7 @@ from hessdiag.problem.losses.recognised import FORMS
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import OutputReading
 from hessdiag.questions.check.watching.passing import Passing
-from hessdiag.questions.check.watching.signals import known, laid_out, measured, root_mean_square, signal
+from hessdiag.questions.check.watching.signals import Signal, known, laid_out, measured, root_mean_square
 
 CLASSES = ("ce", "nll")
 BINARY = ("bce", "bce_probabilities")
@@ -123,7 +123,7 @@ def read(judged: Judged, value: Tensor, samples: int, passing: Passing, slope: T
     laid = None if output is None else laid_out(output, samples, unit=1 if classes_second else -1, most=_MOST)
     if laid is None or output is None:
         return OutputReading(loss=loss)
-    found = signal(measured(laid).tolist())
+    found = Signal(*measured(laid).tolist())
     several = laid.shape[2] > 1 and judged.kind not in ("mse", *BINARY)
     spread = laid.std(-1, correction=0).mean() if several else _over_samples(laid)
     targets = count_of_targets(judged, output)

@@ -115,11 +115,6 @@ def measured(laid: Tensor) -> Tensor:
     return torch.stack([rms * scale, flat.mean() * scale, variation, cosine, largest])
 
 
-def signal(values: Sequence[float]) -> Signal:
-    """What `measured` gave, as numbers."""
-    return Signal(*values)
-
-
 def even_part(tensor: Tensor, most: int = MOST) -> Tensor:
     """Evenly spread entries of a tensor, in one row: all of them, or about `most`."""
     values = tensor.detach().reshape(-1)
