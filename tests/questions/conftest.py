@@ -4,6 +4,9 @@ import pytest
 
 from tests.questions.own_network import NET
 
+# No tests: collected for doctests, modules of the corpus would be imported twice, and enter their cases twice.
+collect_ignore_glob = ["check/corpus/*"]
+
 
 @pytest.fixture
 def net(tmp_path):
