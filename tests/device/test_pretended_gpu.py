@@ -38,7 +38,7 @@ LIMITS = {
     f"spectrum {MLP} --operator fisher --loss ce": (660, 65),
     f"bounds {MLP}": (6500, 240),
     f"blocks {MLP}": (1800, 150),
-    f"forward {MLP} --seeds 3": (230, 56),
+    f"forward {MLP} --seeds 3": (460, 112),  # with its own weights
     "forward --depth 4 --width 6 --seeds 50": (160, 5),
     "forward --depth 3 --width 6 --seeds 50 --activation tanh --solve median --init he_normal": (140, 7),
     "vanishing --depth 3 --width 4 --seeds 20 --hessian-seeds 5 --batch 3": (710, 18),

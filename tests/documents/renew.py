@@ -48,7 +48,7 @@ COMMANDS = {
 # Of these a part was done when they were ended, after so many seconds; how much differs from time to time.
 INTERRUPTED = {
     "forward-interrupted": (12, "forward --depth 4 --width 100 --seeds 200000 --init lecun --init he_normal"),
-    "vanishing-interrupted": (12, "vanishing --depth 32 --width 24 --seeds 3000 --hessian-seeds 20"),
+    "vanishing-interrupted": (12, "vanishing --depth 32 --width 24 --seeds 30000 --hessian-seeds 20"),
     "chain-interrupted": (12, "chain --length 400 --seeds 6000000"),
 }
 LINES = COMMANDS | {name: line for name, (_, line) in INTERRUPTED.items()}

@@ -37,22 +37,20 @@ class Signal:
     def add(self, signal: Tensor, samples: int, call: int = 0) -> None:
         """One more batch of so many samples, in the same place of the forward pass as others with this number."""
         rows = by_sample(signal, samples)
-        count, mean, squares = len(rows), torch.empty(rows.shape[1], dtype=torch.float64), 0.0
-        start = 0
-        if rows.numel() and not self.unit:
-            self.unit = float(rows.abs().max().double())
-        unit = self.unit if 0 < self.unit < math.inf else 1.0
-        for part in torch.split(rows, max(AT_ONCE // max(count, 1), 1), dim=1):
-            wide = part.double() / unit
-            middle = wide.mean(0)
-            squares += float((wide - middle).square().sum())
-            self.total += float(wide.square().sum())
-            mean[start : start + part.shape[1]] = middle.cpu()
-            start += part.shape[1]
-        self.count += rows.numel()
         if not rows.numel():
             return
-        self.highest = max(self.highest, float(rows.max()))
+        count, parts = len(rows), []
+        lowest, highest = map(float, torch.stack(torch.aminmax(rows)).cpu().double())  # a device is waited for twice
+        largest = max(abs(lowest), abs(highest))
+        self.highest = max(self.highest, highest)
+        self.unit = self.unit or largest
+        unit = self.unit if 0 < self.unit < math.inf else 1.0
+        for part in torch.split(rows, max(AT_ONCE // max(count, 1), 1), dim=1):
+            parts.append(torch.cat(torch.var_mean(part.double() / unit, 0, correction=0)).view(2, -1))
+        variance, mean = torch.cat(parts, 1).cpu()
+        squares = float(variance.sum()) * count
+        self.total += squares + float(mean.square().sum()) * count if math.isfinite(largest) else largest
+        self.count += rows.numel()
         key = call, rows.shape[1]
         if key in self._moments:  # Chan, Golub and LeVeque, 1983
             before, middle, kept = self._moments[key]
@@ -68,8 +66,10 @@ class Signal:
             return
         zero = (units == 0).all(1)
         self.zero = zero if self.zero is None or len(self.zero) != len(zero) else self.zero & zero
-        apart = (units - units[:1]).abs().amax()
-        self.alike = self.alike and len(units) > 1 and bool(apart <= SAME * units.abs().amax())
+        self.alike = self.alike and len(units) > 1
+        if self.alike:
+            apart = (units - units[:1]).abs().amax()
+            self.alike = bool(apart <= SAME * units.abs().amax())
 
     @property
     def rms(self) -> float:
