@@ -91,3 +91,17 @@ def test_raw_pixels_are_a_cause_for_some_optimizers_and_a_warning_where_it_is_no
     found = hessdiag.check(Problem(network(64, 10), data=[(x * 75 + 80, y)], loss="ce"), optimizer=optimizer)
     assert found.confidence == pytest.approx(sure, abs=0.1 if sure == 0.9 else 0)
     assert ids(found) == ["input_scale"][: bool(sure)]
+
+
+def test_a_layer_that_the_gradient_fades_in_is_named():
+    x, y = pixels().sized(128).batches[0]
+    torch.manual_seed(0)
+    convolutions = nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU()
+    model = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 10))
+    with torch.no_grad():
+        model[2].weight.mul_(1e-4)
+        model[2].bias.zero_()
+    data = [(x.reshape(-1, 1, 8, 8), y)]
+    found = hessdiag.check(Problem(model, data=data, loss="ce"), optimizer="sgd", lr=0.1)
+    assert [(cause.id, cause.layer) for cause in found.causes] == [("weight_scale", "2")]
+    assert "gradient_vanishes" in [symptom.id for symptom in found.causes[0].symptoms]

@@ -11,6 +11,7 @@ from hessdiag.questions.check.result import Check
 
 OUTLIER = 8.0  # times the other layers' gain, and what the nonlinearity needs
 FAR, UNSEEN = (16.0, 64.0), 0.55  # such times, and how sure at most it is where only slow training speaks for harm
+HALF = 0.5  # of the orders of magnitude that a gradient fades by: from there on one layer's doing
 MANY = 3  # layers from which on all may be off together
 
 
@@ -75,8 +76,9 @@ def _off(layer: LayerReading, others: float | None) -> float | None:
 def _harm(check: Check, layer: LayerReading, off: float) -> float:
     """How sure it is that the network suffers from it."""
     if off < 1:
-        lost = signal.lost(check)
-        return lost if signal.culprit(check) is layer else 0.0
+        faded = [one for one in gradients.on_the_way(check) if one.id == "gradient_vanishes" and one.value]
+        own = [one.confidence for one in faded if off < (one.value or 0.0) ** HALF]
+        return max(signal.lost(check) if signal.culprit(check) is layer else 0.0, *own, 0.0)
     slow = check.step is not None and check.step.losses and check.trains is None and not check.trained
     return max(_suffering(check), min(grade(off, *FAR), UNSEEN) if slow and layer.trainable else 0.0)
 
