@@ -7,6 +7,7 @@ from hessdiag.questions.check.result import BROKEN, Cause, Check, Symptom, Trial
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import data_findings
 
+TELLS = {True: "", False: ", which were large enough to tell", None: ", which does not tell much"}
 EXPLAINED = 4  # symptoms that are named
 
 
@@ -57,7 +58,7 @@ def _healthy(check: Check) -> Finding:
     if step is not None and step.losses:
         ran = f"from {number(step.losses[0])} to {number(step.losses[-1])}"
         steps = f"{counted(len(step.losses) - 1, 'step')} of {step.optimizer}"
-        known = f"its loss went {ran} in {steps}{'' if check.trains else ', which does not tell much'}"
+        known = f"its loss went {ran} in {steps}{TELLS[check.trains]}"
     else:
         known = "signal, gradient, units, scales, modes, loss and first step are as training needs them"
     remedy = (
@@ -65,4 +66,6 @@ def _healthy(check: Check) -> Finding:
         if step is None or not step.given
         else "if it still does not train: --batches for more data; hessdiag eigs for its sharpness"
     )
+    if check.trains is False:
+        return Finding("note", "Its loss does not fall, and no cause was found.", known, remedy)
     return Finding("ok", "Nothing was found that would keep this network from training.", known, remedy)

@@ -36,6 +36,8 @@ def view(result: Check) -> View:
 
 def _headline(result: Check) -> tuple[str, str]:
     if not result.causes:
+        if result.trains is False and not result.trained:
+            return "no cause found", "and yet its loss does not fall in the first steps"
         return "nothing found", "that would keep this network from training"
     first = result.causes[0]
     where = f" at layer {first.layer}" if first.layer else ""

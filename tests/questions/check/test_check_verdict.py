@@ -8,6 +8,7 @@ from check_by_hand import healthy
 from hessdiag.questions.check.cures.cure import Cure, unchanged
 from hessdiag.questions.check.result import Cause, Run, Symptom, Trial
 from hessdiag.questions.check.verdict import findings
+from hessdiag.questions.check.view import view
 
 CAUSE = Cause(
     id="dead_units",
@@ -71,3 +72,18 @@ def test_a_cure_that_did_not_help_leads_to_the_next_cause_if_there_is_one(others
 def test_two_cures_are_one_sentence():
     one, other = (Cure(name, says, "", unchanged) for name, says in (("a", "Does this."), ("b", "Trains so.")))
     assert (one.then(other).name, one.then(other).says) == ("a, and b", "Does this, and trains so.")
+
+
+@pytest.mark.parametrize(
+    ("trains", "level", "says"),
+    [(True, "ok", "Nothing was found"), (None, "ok", "Nothing was found"), (False, "note", "Its loss does not fall")],
+)
+def test_a_loss_that_does_not_fall_is_no_health(trains, level, says):
+    check = healthy(trains=trains, causes=())
+    assert check.step is not None
+    check = replace(check, step=replace(check.step, losses=(2.3,) * 31))
+    (found,) = findings(check)
+    assert found.level == level
+    assert found.says.startswith(says)
+    assert ("does not fall" in " ".join(view(check).headline)) == (trains is False)
+    assert ("does not tell much" in found.because, "large enough" in found.because) == (trains is None, trains is False)
