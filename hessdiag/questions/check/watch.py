@@ -30,11 +30,6 @@ from hessdiag.questions.common.described import described
 TRAINED = 0.7  # of chance: a loss below was learnt
 
 
-def watched(problem: Problem, *, seed: int) -> Check:
-    """As `passed`, without its slope."""
-    return passed(problem, seed=seed)[0]
-
-
 def passed(problem: Problem, *, seed: int) -> tuple[Check, Slope | None]:
     """What one pass over the first batch shows, and the batch itself: all of `Check` but steps and causes.
 

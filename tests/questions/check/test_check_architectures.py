@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F  # noqa: N812
 
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watch import passed
 from hessdiag.questions.check.watching.signals import MOST
 
 F64 = torch.float64
@@ -17,7 +17,7 @@ Y = torch.arange(12) % 5
 
 def layers(model, batch, loss="ce", **options):
     torch.manual_seed(0)
-    return watched(Problem(model, data=[batch], loss=loss, **options), seed=0).layers
+    return passed(Problem(model, data=[batch], loss=loss, **options), seed=0)[0].layers
 
 
 def seen(model, batch, *what, **options):
@@ -424,7 +424,7 @@ def test_models_that_return_several_tensors_or_their_own_loss():
     assert seen(Several(), (x, Y), *what) == expected
     batch = {"x": x, "labels": Y}
     assert seen(Several(), batch, *what, loss="output") == expected
-    found = watched(Problem(Several(), data=[batch], loss="output"), seed=0)
+    found = passed(Problem(Several(), data=[batch], loss="output"), seed=0)[0]
     assert found.output.chance == pytest.approx(math.log(12) - (6 * math.log(3) + 6 * math.log(2)) / 12)
     assert any("unused" in what for what in found.not_looked_at)
 

@@ -14,7 +14,7 @@ from hessdiag.questions.check.causes.optimizer import optimizer
 from hessdiag.questions.check.optimizers import recipe
 from hessdiag.questions.check.readings import OtherSetting, RangeReading, StepReading
 from hessdiag.questions.check.steps import stepped
-from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watch import passed
 
 LEVEL, FALLS = (2.3,) * 30, (2.3, *[1.0] * 29)
 
@@ -243,7 +243,7 @@ BAD = [
 
 def of(name, spec, lr, data):
     problem = Problem(NETWORKS[name](), data=[data], loss="ce")
-    return optimizer(stepped(watched(problem, seed=0), problem, recipe(spec, lr), seed=0))
+    return optimizer(stepped(passed(problem, seed=0)[0], problem, recipe(spec, lr), seed=0))
 
 
 DIVERGES = ("deep", "adam(eps=1.0)", 1.0)

@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: N812
 
 from hessdiag.errors import ComputeError
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watch import passed
 from hessdiag.questions.check.watching.owned import owned
 from tests.architectures.table import CASES
 
@@ -18,7 +18,7 @@ F64 = torch.float64
 
 
 def check(model, batch, loss="ce", **options):
-    return watched(Problem(model, data=[batch], loss=loss, **options), seed=0)
+    return passed(Problem(model, data=[batch], loss=loss, **options), seed=0)[0]
 
 
 def network():
@@ -70,7 +70,7 @@ def test_no_architecture_is_refused_and_none_is_changed(name):
     tensors = {key: value for key, value in model.state_dict().items() if isinstance(value, torch.Tensor)}
     state = {key: value.clone() for key, value in tensors.items()}
     random = torch.random.get_rng_state()
-    found = watched(problem, seed=0)
+    found = passed(problem, seed=0)[0]
     assert torch.equal(random, torch.random.get_rng_state())
     assert all(torch.equal(value, state[key]) for key, value in tensors.items())
     assert found.output.loss is not None

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.watch import watched
+from hessdiag.questions.check.watch import passed
 from hessdiag.questions.common.described import described
 
 F64 = torch.float64
@@ -32,7 +32,7 @@ def test_numbers_of_a_network_are_those_of_a_direct_computation():
         model[2].weight.mul_(10)
     x, y = torch.randn(12, 6, dtype=F64), torch.randint(3, (12,))
     problem = Problem(model, data=[(x, y)], loss="ce")
-    found = watched(problem, seed=0)
+    found = passed(problem, seed=0)[0]
     assert found.problem == described(Problem(model, data=[(x, y)], loss="ce"))
     assert found.problem.outputs == 3
     first, second, third = found.layers
