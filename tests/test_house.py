@@ -29,8 +29,19 @@ BELOW: Mapping[str, set[str]] = {
     "nets": {"machine"},
     "problem": {"machine", "nets"},
     "curvature": {"machine", "nets", "problem", "linalg"},
-    "questions": {"machine", "nets", "problem", "linalg", "curvature", "theory", "statistics", "report"},
-    "cli": {"machine", "nets", "problem", "curvature", "report", "questions"},
+    "optimizers": {"machine", "problem", "curvature", "linalg"},
+    "questions": {
+        "machine",
+        "nets",
+        "problem",
+        "linalg",
+        "curvature",
+        "optimizers",
+        "theory",
+        "statistics",
+        "report",
+    },
+    "cli": {"machine", "nets", "problem", "curvature", "optimizers", "report", "questions"},
 }
 PROBLEM = (  # within its room: each part may import those of the lines before
     {"measuring", "modes", "once", "replaced", "spec", "structure"},

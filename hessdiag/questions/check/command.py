@@ -61,8 +61,8 @@ def command(
     scripts: dict[Path, ModuleType] = {}
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Check":
+        from hessdiag.optimizers.recipe import recipe
         from hessdiag.questions.check.measure import check
-        from hessdiag.questions.check.optimizers import recipe
 
         made = recipe(optimizer, lr, scripts)
         return check(problem, optimizer=made, attempt=attempt, seed=seed, progress=progress)

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from hessdiag.optimizers.recipe import recipe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.causes.ranking import causes
-from hessdiag.questions.check.optimizers import recipe
 from hessdiag.questions.check.result import Check
 from hessdiag.questions.check.steps import stepped
 from hessdiag.questions.check.trial import tried

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import LoadError
+from hessdiag.optimizers.update import forget_gradients, take_step
 from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.comparison import Outcome
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.result import Run
-from hessdiag.questions.check.stepping.update import forget_gradients, take_step
 
 STEPS = 300
 SECONDS = 20.0  # for one run

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.machine.shortage import ran_out
+from hessdiag.optimizers.recipe import Recipe
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
@@ -17,7 +18,6 @@ from hessdiag.questions.check.comparison import Outcome, compared
 from hessdiag.questions.check.cures.choice import cures_of
 from hessdiag.questions.check.cures.cure import Cure, Setup
 from hessdiag.questions.check.effort import affordable, step_seconds
-from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.result import Check, Trial
 from hessdiag.questions.check.stepping.copies import copied
 from hessdiag.questions.check.training import FEWEST, SECONDS, STEPS, trained

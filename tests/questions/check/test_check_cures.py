@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hessdiag.optimizers.recipe import recipe
 from hessdiag.questions.check.cures import choice
 from hessdiag.questions.check.cures.branches import observed
 from hessdiag.questions.check.cures.cure import Cure, Setup
 from hessdiag.questions.check.cures.initialize import HEAD, matrices
-from hessdiag.questions.check.optimizers import recipe
 from hessdiag.questions.check.readings import InputReading, LayerReading, OutputReading, StepReading, TargetReading
 from hessdiag.questions.check.result import Cause, Check
 from hessdiag.questions.check.training import SAMPLES, trained

@@ -9,9 +9,9 @@ from check_by_hand import healthy
 from sklearn.datasets import load_digits
 from torch import nn
 
+from hessdiag.optimizers.recipe import recipe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.causes.optimizer import optimizer
-from hessdiag.questions.check.optimizers import recipe
 from hessdiag.questions.check.readings import OtherSetting, RangeReading, StepReading
 from hessdiag.questions.check.steps import stepped
 from hessdiag.questions.check.watch import passed

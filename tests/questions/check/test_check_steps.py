@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.optimizers.recipe import recipe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check import steps
-from hessdiag.questions.check.optimizers import recipe
 from hessdiag.questions.check.readings import LayerReading, OutputReading, StepReading
 from hessdiag.questions.check.result import Check
 from hessdiag.questions.check.stepping.copies import copied

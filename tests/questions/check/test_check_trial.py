@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hessdiag.optimizers.recipe import recipe
 from hessdiag.problem.batches.batch import hash_tensors
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check import training, trial
 from hessdiag.questions.check.comparison import Outcome, compared
 from hessdiag.questions.check.cures.cure import Cure
-from hessdiag.questions.check.optimizers import recipe
 from hessdiag.questions.check.readings import InputReading, LayerReading, OutputReading, StepReading, TargetReading
 from hessdiag.questions.check.result import Cause, Check, Run, Trial
 from hessdiag.questions.common.runs.progress import silent

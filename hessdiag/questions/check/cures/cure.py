@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from hessdiag.optimizers.recipe import Recipe
 from hessdiag.problem.losses.loss import Objective
-from hessdiag.questions.check.optimizers import Recipe
 
 
 @dataclass(frozen=True)

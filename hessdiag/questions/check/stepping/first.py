@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hessdiag.optimizers.update import forget_gradients, take_step
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.stepping.update import forget_gradients, take_step
 
 LARGE = 2**16  # numbers up to which arithmetic is cheap in float64
 

@@ -3,10 +3,10 @@
 import math
 
 from hessdiag.fields import Number, Numbers
+from hessdiag.optimizers.recipe import Recipe
 from hessdiag.problem.as_it_trains import as_it_trains
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.effort import affordable
-from hessdiag.questions.check.optimizers import Recipe
 from hessdiag.questions.check.readings import OtherSetting, StepReading
 from hessdiag.questions.check.stepping.first import first_step, run
 from hessdiag.questions.check.stepping.judged import fell

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from hessdiag.optimizers.recipe import Recipe, settings_of
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.check.optimizers import Recipe, settings_of
 from hessdiag.questions.check.readings import StepReading
 from hessdiag.questions.check.stepping.first import FirstStep, finite, squares
 from hessdiag.theory.optimizer_floors import Floor, floor_of

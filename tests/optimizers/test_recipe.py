@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.questions.check.optimizers import recipe, settings_of
-from hessdiag.questions.check.stepping.update import forget_gradients, take_step
+from hessdiag.optimizers.recipe import recipe, settings_of
+from hessdiag.optimizers.update import forget_gradients, take_step
 
 
 def model():

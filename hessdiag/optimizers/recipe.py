@@ -12,9 +12,9 @@ from torch import nn
 
 from hessdiag import suggest
 from hessdiag.errors import HessdiagError, LoadError, SpecError, first_line, said
+from hessdiag.optimizers.update import uncompiled
 from hessdiag.problem.loading.python import load_object
 from hessdiag.problem.spec import Spec, call_of, parse
-from hessdiag.questions.check.stepping.update import uncompiled
 
 USUAL = "adam(lr=1e-3)"  # what stands in where no optimizer is given
 USUAL_LR = {"sgd": 0.1}  # where no learning rate is given, and torch has none, or one that depends on its version

@@ -1,0 +1,72 @@
+"""What optimizers of this package have in common: parameters as one vector, and a closure that is differentiated.
+
+They are `torch.optim.Optimizer`s, but for the closure: it returns the loss (or the loss and the model's output) with
+its graph, and does not go backward, for products with curvature need the graph.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.local import flat, like
+from hessdiag.errors import SpecError
+from hessdiag.optimizers.step import Step
+from hessdiag.optimizers.update import uncompiled
+
+Closure = Callable[[], Any]
+
+
+class ClosureOptimizer(torch.optim.Optimizer):
+    """One group of parameters, moved as one vector (n,).
+
+    Attributes:
+        last: What the last step did; `None` before the first.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        with uncompiled():
+            super().__init__(params, defaults)
+        if len(self.param_groups) != 1:
+            raise SpecError(f"{type(self).__name__} takes one group of parameters, not {len(self.param_groups)}.")
+        self.last: Step | None = None
+        self._evaluations = 0
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Those that are moved."""
+        return [parameter for parameter in self.param_groups[0]["params"] if parameter.requires_grad]
+
+    def point(self) -> Tensor:
+        """A copy of the parameters, (n,)."""
+        return flat([parameter.detach() for parameter in self.parameters])
+
+    @torch.no_grad()
+    def place(self, point: Tensor) -> None:
+        """Set the parameters, from a vector (n,)."""
+        for parameter, value in zip(self.parameters, like(point, self.parameters), strict=True):
+            parameter.copy_(value)
+
+    def evaluate(self, closure: Closure) -> tuple[Tensor, Tensor | None]:
+        """The loss with its graph, and the model's output where the closure returns it, too."""
+        self._evaluations += 1
+        with torch.enable_grad():
+            found = closure()
+        if isinstance(found, (tuple, list)):
+            return found[0], found[1]
+        return found, None
+
+    def value(self, closure: Closure) -> float:
+        """The loss alone; infinite where it is no finite number."""
+        self._evaluations += 1
+        with torch.no_grad():
+            found = closure()
+        value = float(found[0] if isinstance(found, (tuple, list)) else found)
+        return value if math.isfinite(value) else math.inf
+
+    def counted(self) -> int:
+        """Evaluations since this was asked last."""
+        count, self._evaluations = self._evaluations, 0
+        return count

@@ -1,0 +1,1 @@
+"""Which optimizer leaves this plateau, when, and why?"""

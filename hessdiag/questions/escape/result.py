@@ -1,0 +1,248 @@
+"""What `escape` finds: which optimizers leave a plateau, when, at what cost, and what was predicted."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from hessdiag.fields import Count, Matrix, Number, Numbers, Real, same_length
+from hessdiag.questions.common.result import ModelSubject, Result
+
+Outcome = Literal["escaped", "stuck", "dead", "diverged", "stopped"]
+Settings = dict[str, float | int | str | bool | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What a run, a search or a part of a run cost.
+
+    Attributes:
+        steps: Of the optimizer.
+        gradients: Computed by autograd.
+        products: With curvature.
+        evaluations: Of the loss, without those that watch the run.
+        backprops: Gradients and products, each counted as one.
+        epochs: Samples that were drawn, over all samples: a batch counts once, however often it is used.
+        sample_passes: Samples that went back through the network, over all samples.
+        seconds: Of the process, without what watches the run.
+    """
+
+    steps: Count = 0
+    gradients: Count = 0
+    products: Count = 0
+    evaluations: Count = 0
+    backprops: Count = 0
+    epochs: Real = 0.0
+    sample_passes: Real = 0.0
+    seconds: Real = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Milestone:
+    """When a run first reached a share of the reference loss, and stayed below it."""
+
+    level: Real
+    spent: Spent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """How many steps an escape should take.
+
+    Attributes:
+        law: Which: "gradient descent", "floor", "width", "growth", "chain".
+        typical: Steps; infinite where it never happens.
+        low: Lower end of the band.
+        high: Upper end.
+        says: The law with its numbers, in a sentence.
+    """
+
+    law: str
+    typical: Number
+    low: Number
+    high: Number
+    says: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Region:
+    """How a trust region or a damping went, step by step.
+
+    Attributes:
+        backprops: At each step.
+        radius: After it; or the damping.
+        rho: Actual over predicted decrease.
+        exits: How often the subproblem ended in which way.
+        rejected: Steps that were not taken.
+        untrusted: Share of steps with rho below a quarter.
+    """
+
+    backprops: Numbers = ()
+    radius: Numbers = ()
+    rho: Numbers = ()
+    exits: dict[str, Count] | None = None
+    rejected: Count = 0
+    untrusted: Number = None
+
+    def __post_init__(self) -> None:
+        """One entry for each step."""
+        same_length(backprops=self.backprops, radius=self.radius, rho=self.rho)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One optimizer on one network with one order of samples.
+
+    Attributes:
+        optimizer: Its name in the race.
+        seed: Of the network, where that is drawn anew, and of the order of samples.
+        settings: With which it ran.
+        outcome: "escaped"; "stuck" on the plateau to the end of its budget; "dead" where the gradient became exactly
+            zero; "diverged"; "stopped" by an interrupt or the time that was granted.
+        escaped: Whether the loss fell below the threshold and stayed there.
+        steps: Until then; `None` where it did not.
+        backprops: The same in gradients and products.
+        epochs: The same in samples drawn, over all samples.
+        sample_passes: The same in samples that went back.
+        seconds: The same in seconds.
+        milestones: Other levels, with what they took.
+        spent: In all.
+        loss: On all samples, at each time that the run was watched; the first is before it.
+        at: What had been spent then.
+        final_loss: The last.
+        best_loss: The smallest.
+        score: Mean loss over a window of steps, where the task is compared by that.
+        predicted: How many steps the escape should take; `None` where there is no law.
+        region: Of a trust-region or damped method.
+        notes: What explains the outcome, each with its number.
+    """
+
+    optimizer: str
+    seed: Count
+    settings: Settings
+    outcome: Outcome
+    escaped: bool
+    steps: Count | None
+    backprops: Count | None
+    epochs: Number
+    sample_passes: Number
+    seconds: Number
+    milestones: tuple[Milestone, ...] = ()
+    spent: Spent = Spent()
+    loss: Numbers = ()
+    at: tuple[Spent, ...] = ()
+    final_loss: Number = None
+    best_loss: Number = None
+    score: Number = None
+    predicted: Prediction | None = None
+    region: Region | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """One loss at each time."""
+        same_length(loss=self.loss, at=self.at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contender:
+    """One optimizer, over all seeds.
+
+    Attributes:
+        optimizer: Its name.
+        kind: "first" order, or "second": with products.
+        settings: With which all its runs were made.
+        searched: Learning rates that were tried, in order.
+        search: What that cost.
+        escaped: How many runs.
+        runs: Of how many.
+        backprops: Median over all runs until escape, runs that did not escape as infinite; `None` where it is.
+        floor: Gradient below which its epsilon takes over; `None` where there is none.
+        notes: What explains how it does, each with its number.
+    """
+
+    optimizer: str
+    kind: Literal["first", "second"]
+    settings: Settings
+    searched: Numbers = ()
+    search: Spent = Spent()
+    escaped: Count = 0
+    runs: Count = 0
+    backprops: Number = None
+    floor: Number = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plateau:
+    """Where a race starts, on all samples.
+
+    Attributes:
+        seed: Of the network.
+        loss: There.
+        constant_loss: Of the best constant output; `None` where that is not known.
+        reference: The smaller of both: what an escape is measured against.
+        gradient_norm: Euclidean.
+        gradient_median: Of the sizes of its entries, zeros left out.
+        gradient_zeros: Share of entries that are exactly zero.
+        lowest: Smallest eigenvalue of the Hessian; `None` where it was not measured.
+        highest: Largest.
+        present: Whether this is a plateau: the loss is that of a constant output, and the gradient hardly moves it.
+        dead: Whether no gradient is left at all, which no optimizer mends.
+        says: In a sentence.
+    """
+
+    seed: Count
+    loss: Real
+    constant_loss: Number
+    reference: Real
+    gradient_norm: Real
+    gradient_median: Number
+    gradient_zeros: Real
+    lowest: Number = None
+    highest: Number = None
+    present: bool = False
+    dead: bool = False
+    says: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Landscape:
+    """The loss in the plane of the gradient and of the most negative eigenvector, through where the race starts.
+
+    Attributes:
+        along_gradient: Steps along the normalized negative gradient, in units of the weights' norm.
+        along_curvature: The same along the eigenvector of the smallest eigenvalue.
+        loss: At each pair, rows along the curvature; `None` where it is no number.
+    """
+
+    along_gradient: Numbers
+    along_curvature: Numbers
+    loss: Matrix
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escape(Result):
+    """A race of optimizers off a plateau.
+
+    Attributes:
+        threshold: Share of the reference loss below which a run has escaped.
+        budget: Backpropagations that each run may take.
+        score_window: Shares of a run's steps over which its score is the mean loss; `None` where that is not compared.
+        plateaus: Where the race starts, one for each network.
+        contenders: The optimizers, in the order of their escapes.
+        runs: All runs that were made, as far as they came.
+        landscape: Of the first network; `None` where it was not asked for.
+        frozen: What was kept from changing: running statistics, dropout masks.
+        too_slow: Optimizers that were left out for lack of time, with the reason.
+    """
+
+    command: ClassVar[str] = "escape"
+
+    problem: ModelSubject = ModelSubject()  # noqa: RUF009 - frozen
+    threshold: Real = 0.9
+    budget: Count = 0
+    score_window: tuple[Real, Real] | None = None
+    plateaus: tuple[Plateau, ...] = ()
+    contenders: tuple[Contender, ...] = ()
+    runs: tuple[Run, ...] = ()
+    landscape: Landscape | None = None
+    frozen: tuple[str, ...] = ()
+    too_slow: tuple[str, ...] = ()

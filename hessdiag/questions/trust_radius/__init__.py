@@ -1,0 +1,1 @@
+"""How far from here can the Hessian be believed?"""
