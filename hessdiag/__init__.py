@@ -18,6 +18,7 @@ _HOMES = {
     "linalg": "",
     "load": "hessdiag.questions.documents",
     "load_problem": "hessdiag.problem.load",
+    "optimizers": "",
     "results": "",
     **{entry.kind: entry.module for entry in OPERATORS},
     **{name: f"{asked.package}.{module}" for asked in QUESTIONS for name, module in asked.public.items()},

@@ -1,6 +1,7 @@
 """Written by docs/generate_reference.py from the registries: for type checkers and editors."""
 
 from hessdiag import linalg as linalg
+from hessdiag import optimizers as optimizers
 from hessdiag import results as results
 from hessdiag.curvature.dense import hessian as hessian
 from hessdiag.curvature.dense import hessian_block as hessian_block
@@ -67,6 +68,7 @@ __all__ = [
     "linalg",
     "load",
     "load_problem",
+    "optimizers",
     "results",
     "spectrum",
     "vanishing",

@@ -31,7 +31,7 @@ def like(vector: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     >>> like(torch.arange(3.0), [torch.ones(1, 2), torch.zeros(())])
     [tensor([[0., 1.]]), tensor(2.)]
     """
-    parts = vector.split([tensor.numel() for tensor in tensors])
+    parts = torch.split(vector, [tensor.numel() for tensor in tensors])
     return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
 
 

@@ -15,7 +15,8 @@ class Radius:
         radius: Root mean square of the step, in the metric of mean 1.
         norm: The metric: "uniform", "rmsprop", "adagrad".
         rho: Actual over predicted decrease; 1 where the model tells the truth.
-        exit: How the step ended: inside the region, on its boundary, along negative curvature, at the limit of products.
+        exit: How the step ended: inside the region, on its boundary, along negative curvature, or at its limit
+            of products.
         products: With the Hessian.
         quadratic_share: Of the predicted decrease, what the quadratic term takes or gives: |s'Hs/2| over |g's|.
         gates_flipped: Share of units of piecewise linear layers that change side; `None` where there are none.
