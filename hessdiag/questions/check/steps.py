@@ -9,10 +9,10 @@ from hessdiag.errors import HessdiagError, SpecError, said
 from hessdiag.machine.shortage import ran_out
 from hessdiag.optimizers.recipe import Recipe
 from hessdiag.problem.as_it_trains import as_it_trains
+from hessdiag.problem.copies import copied
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.effort import affordable, step_seconds
 from hessdiag.questions.check.result import Check
-from hessdiag.questions.check.stepping.copies import copied
 from hessdiag.questions.check.stepping.first import Slope, first_step, run
 from hessdiag.questions.check.stepping.judged import trains
 from hessdiag.questions.check.stepping.others import others

@@ -13,6 +13,7 @@ from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.comparison import Outcome
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.result import Run
+from hessdiag.questions.common.minibatches import Minibatches
 
 STEPS = 300
 SECONDS = 20.0  # for one run
@@ -36,7 +37,7 @@ def trained(
     """
     torch.manual_seed(seed)
     optimizer = setup.recipe.build(setup.model)
-    source = _Minibatches(setup.data, seed)
+    source = Minibatches(setup.data, seed, SAMPLES)
     losses: list[float] = []
     late: list[float] = []
     start = mean_loss(setup, weights)
@@ -80,30 +81,6 @@ def _thinned(losses: list[float]) -> list[float]:
     if len(losses) < SHOWN:
         return losses
     return [losses[round(index * (len(losses) - 1) / (SHOWN - 2))] for index in range(SHOWN - 1)]
-
-
-class _Minibatches:
-    """At most `SAMPLES` samples at a time, of each batch in turn, in a new order each time; the same for one seed."""
-
-    def __init__(self, data: Sequence[Any], seed: int) -> None:
-        self.data, self.source = data, torch.Generator().manual_seed(seed)
-        self.ahead: list[Any] = []
-
-    def __next__(self) -> Any:
-        if not self.ahead:
-            self.ahead = [piece for batch in self.data for piece in self._pieces(batch)]
-        batch, order = self.ahead.pop(0)
-        if order is None:
-            return batch
-        return batches.map_tensors(lambda tensor: tensor[order.to(tensor.device)] if tensor.ndim else tensor, batch)
-
-    def _pieces(self, batch: Any) -> list[tuple[Any, Tensor | None]]:
-        count = batches.samples(batch)
-        lengths = {len(tensor) for tensor in batches.tensors(batch) if tensor.ndim}
-        if count <= SAMPLES or lengths != {count}:
-            return [(batch, None)]
-        order = torch.randperm(count, generator=self.source)
-        return [(batch, piece) for piece in torch.split(order, SAMPLES) if len(piece) == SAMPLES]
 
 
 def accuracy(setup: Setup) -> float | None:

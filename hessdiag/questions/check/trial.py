@@ -11,6 +11,7 @@ from torch import Tensor
 from hessdiag.errors import ComputeError, HessdiagError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.optimizers.recipe import Recipe
+from hessdiag.problem.copies import copied
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
@@ -19,7 +20,6 @@ from hessdiag.questions.check.cures.choice import cures_of
 from hessdiag.questions.check.cures.cure import Cure, Setup
 from hessdiag.questions.check.effort import affordable, step_seconds
 from hessdiag.questions.check.result import Check, Trial
-from hessdiag.questions.check.stepping.copies import copied
 from hessdiag.questions.check.training import FEWEST, SECONDS, STEPS, trained
 from hessdiag.questions.common.runs.progress import Progress
 

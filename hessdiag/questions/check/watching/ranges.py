@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from hessdiag.problem import finite
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.copies import copied
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import RangeReading
-from hessdiag.questions.check.stepping.copies import copied
 from hessdiag.questions.check.watching.layers import Gradients
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.signals import even_part, known
