@@ -6,7 +6,7 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
 from hessdiag.cli.output import write
 from hessdiag.errors import SpecError
-from hessdiag.nets import ACTIVATIONS, BUILTINS, INITS
+from hessdiag.nets import ACTIVATIONS, BUILTINS, INITS, TASKS
 from hessdiag.questions.metrics import MEANINGS
 from hessdiag.questions.registry import NAMES, QUESTIONS
 
@@ -20,6 +20,7 @@ LOSSES = {
 
 SPECS = {
     "builtin:mlp(width=32, depth=4)": "a network of this package, with keyword arguments",
+    "builtin:deep_mlp(init='lecun')": "a training task of this package: a network with its data and loss",
     "train.py:build_model": "a function or object in a script; code that you name runs",
     "pkg.module:setup(width=32)": "the same in a module; it may return (model, batches, loss)",
     "model.pt": "a saved module of stock torch layers",
@@ -33,7 +34,7 @@ SPECS = {
 }
 
 TOPICS = {
-    "builtins": {f"builtin:{name}": text for name, (_, text) in BUILTINS.items()},
+    "builtins": {f"builtin:{name}": text for name, (_, text) in (BUILTINS | TASKS).items()},
     "losses": LOSSES,
     "inits": INITS,
     "activations": ACTIVATIONS,

@@ -1,4 +1,4 @@
-"""The papers' networks and initializations. This catalogue imports no torch: listing it is instant."""
+"""The papers' networks, training tasks and initializations. This catalogue imports no torch: listing it is instant."""
 
 BUILTINS: dict[str, tuple[str, str]] = {
     "mlp": (
@@ -19,6 +19,13 @@ BUILTINS: dict[str, tuple[str, str]] = {
         "stripped bottleneck ResNet: depth=50|101|152|500, channels, wide, big, batchnorm, residual",
     ),
     "chain": ("hessdiag.nets.chain:Chain", "the width-one linear network: a product of `length` scalars"),
+}
+
+TASKS: dict[str, tuple[str, str]] = {  # models with the data that they are trained on, and how optimizers are compared
+    "deep_mlp": (
+        "hessdiag.nets.tasks.deep_mlp:deep_mlp",
+        "task: a narrow deep ReLU MLP and a teacher's 512 samples: depth, width, init, samples, seed",
+    ),
 }
 
 INITS: dict[str, str] = {

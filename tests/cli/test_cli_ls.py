@@ -23,7 +23,7 @@ def test_losses_are_those_that_exist():
 
 
 def test_builtins_are_those_that_exist():
-    assert set(ls.TOPICS["builtins"]) == {f"builtin:{name}" for name in nets.BUILTINS}
+    assert set(ls.TOPICS["builtins"]) == {f"builtin:{name}" for name in nets.BUILTINS | nets.TASKS}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import importlib.util
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError, said
-from hessdiag.nets import BUILTINS
+from hessdiag.nets import BUILTINS, TASKS
 from hessdiag.packages import distribution
 from hessdiag.problem.batches.images import Images, digits
 from hessdiag.problem.files import foreign
@@ -29,18 +30,26 @@ from hessdiag.problem.spec import Spec
 DATA_SETS = {"digits": digits}
 
 
-def load_builtin(spec: Spec) -> nn.Module:
-    """A network of `hessdiag.nets`.
+def load_builtin(spec: Spec, seed: int = 0) -> Any:
+    """A network of `hessdiag.nets`; of a training task, also its data and loss.
+
+    Args:
+        spec: What follows `builtin:`.
+        seed: Of a task, unless the spec gives one.
 
     Raises:
         SpecError: if there is none of this name, or it does not take these arguments.
     """
-    if spec.source not in BUILTINS:
-        close = difflib.get_close_matches(spec.source, BUILTINS, n=1)
+    known = BUILTINS | TASKS
+    if spec.source not in known:
+        close = difflib.get_close_matches(spec.source, known, n=1)
         hint = f"builtin:{close[0]}" if close else "hessdiag ls builtins"
-        raise SpecError(f"there is no built-in network {spec.source!r}; there are {', '.join(BUILTINS)}.", hint)
-    home, _, name = BUILTINS[spec.source][0].partition(":")
-    return _module(spec, call(spec, getattr(importlib.import_module(home), name)))
+        raise SpecError(f"there is no built-in network {spec.source!r}; there are {', '.join(known)}.", hint)
+    home, _, name = known[spec.source][0].partition(":")
+    made = getattr(importlib.import_module(home), name)
+    if spec.source in TASKS:
+        return call(replace(spec, arguments=tuple(({"seed": seed} | spec.keywords).items())), made)
+    return _module(spec, call(spec, made))
 
 
 def load_builtin_data(spec: Spec) -> Images:

@@ -31,7 +31,9 @@ def named(session: Session, spec: Spec) -> Parts:
             spec, trust_code=trust, reachable=lambda: session.shared.hub_answers, most=session.request.max_unpacked
         )
         return Parts(model, notes=notes)
-    by_name = {"builtin": hub.load_builtin, "timm": hub.load_timm, "torchvision": hub.load_torchvision}
+    if spec.kind == "builtin":
+        return parts_of(hub.load_builtin(spec, session.request.seed), spec)
+    by_name = {"timm": hub.load_timm, "torchvision": hub.load_torchvision}
     model = by_name[spec.kind](spec)
     if hub.is_classifier(spec, model):
         session.usual_loss = "ce"
