@@ -12,6 +12,10 @@ from torch import nn
 
 from hessdiag import suggest
 from hessdiag.errors import HessdiagError, LoadError, SpecError, first_line, said
+from hessdiag.optimizers import classes
+from hessdiag.optimizers.closure import ClosureOptimizer
+from hessdiag.optimizers.joint import BESIDE_LR, main_of, muon
+from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.optimizers.update import uncompiled
 from hessdiag.problem.loading.python import load_object
 from hessdiag.problem.spec import Spec, call_of, parse
@@ -35,20 +39,22 @@ class Recipe:
         known: Its settings, as far as they are known before it is made.
         changed: Settings that differ from what `make` gives.
         assumed: What was assumed of it, in a sentence; empty where nothing was.
+        own: Its name in `OPTIMIZERS`, where it is one of this package's, which differentiate the loss themselves.
     """
 
     kind: str
     given: bool
     make: Make
-    known: Mapping[str, float] = field(default_factory=dict)
+    known: Mapping[str, Any] = field(default_factory=dict)
     changed: Mapping[str, float] = field(default_factory=dict)
     assumed: str = ""
+    own: str | None = None
 
     @property
     def name(self) -> str:
         """As people call it, with its settings: "Adam(lr=0.001, eps=1e-08)"."""
         settings = {**self.known, **self.changed}
-        return f"{self.kind}({', '.join(f'{key}={value:g}' for key, value in settings.items())})"
+        return f"{self.kind}({', '.join(f'{key}={_shown(value)}' for key, value in settings.items())})"
 
     def build(self, model: nn.Module, names: Sequence[str] | None = None) -> torch.optim.Optimizer:
         """Make it for a model.
@@ -72,7 +78,7 @@ class Recipe:
         ]
         optimizer = self.make(model, named)
         for key, value in self.changed.items():
-            _set(optimizer, key, value, self.kind)
+            _set(main_of(optimizer), key, value, self.kind)
         return optimizer
 
     def with_settings(self, **settings: float) -> "Recipe":
@@ -90,16 +96,17 @@ def recipe(
     """The optimizer that is meant.
 
     Args:
-        spec: "adam", "adam(eps=1e-2)", "sgd(momentum=0.9)", "torch.optim.AdamW", "train.py:make_optimizer"; `None` for
-            the usual one, or with `lr` for plain gradient descent at it. In Python also an optimizer, whose settings
-            are taken and whose state is not, a function of the parameters or of the model, or a recipe.
+        spec: "adam", "adam(eps=1e-2)", "sgd(momentum=0.9)", "torch.optim.AdamW", "soap" of `pytorch_optimizer`,
+            "tr-rmsprop(preset=paper)" of this package, "train.py:make_optimizer"; `None` for the usual one, or with
+            `lr` for plain gradient descent at it. In Python also an optimizer, whose settings are taken and whose
+            state is not, a function of the parameters or of the model, or a recipe.
         lr: Learning rate, instead of the spec's own.
         scripts: Scripts of the user's that ran already.
         model: Whose parameters an optimizer holds that is given as it is.
 
     Raises:
         SpecError: if there is no such optimizer, or it does not take these settings.
-        LoadError: if the user's code is not there, or fails.
+        LoadError: if the user's code is not there, or fails; or a package is not installed.
 
     >>> recipe("adam(eps=1e-2)", None).name, recipe(None, 0.5).name
     ('Adam(lr=0.001, eps=0.01)', 'plain gradient descent, SGD(lr=0.5)')
@@ -114,6 +121,8 @@ def recipe(
     elif isinstance(spec, torch.optim.Optimizer):
         made = _of_instance(spec, model)
     elif isinstance(spec, str):
+        if (name := classes.own(spec)) is not None:
+            return _of_this(spec, name, lr)
         if (call := _call_of_torch(spec)) is not None:
             return _of_torch(call, lr)
         made = _of_code(parse(spec), {} if scripts is None else scripts)
@@ -130,13 +139,26 @@ def recipe(
     return made if lr is None else made.with_settings(lr=lr)
 
 
+def of_gradients(made: Recipe, instead: str) -> Recipe:
+    """The same, if it steps along gradients that are there.
+
+    Raises:
+        SpecError: if it differentiates the loss itself, as trust regions do.
+    """
+    if made.own is not None:
+        raise SpecError(
+            f"{made.own} differentiates the loss itself, and is looked at where optimizers are raced.", instead
+        )
+    return made
+
+
 def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     """The settings of its first group that matter here, those that are off left out.
 
     >>> settings_of(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9))
     {'lr': 0.1, 'momentum': 0.9}
     """
-    group = optimizer.param_groups[0]
+    group = main_of(optimizer).param_groups[0]
     found = {}
     for key in SHOWN:
         value = group.get(key)
@@ -150,15 +172,6 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     return found
 
 
-def _classes() -> dict[str, type[torch.optim.Optimizer]]:
-    """Torch's own optimizers, by their names in small letters."""
-    return {
-        name.lower(): kind
-        for name, kind in vars(torch.optim).items()
-        if isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer) and kind is not torch.optim.Optimizer
-    }
-
-
 def _call_of_torch(text: str) -> str | None:
     """`NAME(...)` of one of torch's optimizers; `None` for a spec of other code."""
     text = text.strip()
@@ -170,33 +183,62 @@ def _call_of_torch(text: str) -> str | None:
 
 
 def _of_torch(text: str, lr: float | None) -> Recipe:
-    name, arguments = call_of(text)
-    classes = _classes()
-    kind = classes.get(name.lower().replace("_", ""))
+    """Of torch, or else of `pytorch_optimizer`."""
+    head, mark, rest = text.partition("(")
+    name, arguments = call_of(f"{head.strip().replace('-', '_')}{mark}{rest}")
+    plain, known = name.lower().replace("_", ""), classes.of_torch()
+    kind = known.get(plain) or classes.of_package(plain)
     if kind is None:
-        close = suggest.question(name, classes, {})
+        names = [*known, *classes.PACKAGED, *OPTIMIZERS]
+        close = suggest.question(name, names, {})
         raise SpecError(
-            f"torch.optim has no optimizer {name!r}.{close} There are {', '.join(classes)}.",
-            "train.py:make, a function of the parameters, for one that is not torch's",
+            f"there is no optimizer {head.strip()!r}.{close} There are {', '.join(names)}.",
+            "train.py:make, a function of the parameters, for one of your own",
         )
     keywords = dict(arguments or ())
-    takes = [key for key in inspect.signature(kind).parameters if key != "params"]
-    for key in keywords:
-        if key not in takes:
-            close = suggest.question(key, takes, {"learning_rate": "lr", "epsilon": "eps", "decay": "weight_decay"})
-            raise SpecError(f"{kind.__name__} takes no {key!r}.{close} It takes {', '.join(takes)}.")
+    _check_keywords(kind, keywords)
     usual, assumed = USUAL_LR.get(kind.__name__.lower()), ""
     if lr is not None:
         keywords["lr"] = lr
     elif "lr" not in keywords and usual is not None:
         keywords["lr"] = usual
         assumed = f"your learning rate: {kind.__name__} was given none, and {usual:g} was assumed; --lr says yours"
+    if plain == "muon" and plain in known:
+        assumed = f"what Muon does not take: biases, embeddings and convolutions are given to AdamW(lr={BESIDE_LR:g})"
 
-    def make(_: nn.Module, named: Named) -> torch.optim.Optimizer:
+    def make(model: nn.Module, named: Named) -> torch.optim.Optimizer:
+        if plain == "muon" and plain in known:
+            return _called(text, lambda given, **settings: muon(kind, model, given, settings), named, keywords)
         return _called(text, kind, [parameter for _, parameter in named], keywords)
 
     sample = make(nn.Module(), [("weight", nn.Parameter(torch.zeros(1, 1)))])  # refuses what is out of range
     return Recipe(kind.__name__, True, make, settings_of(sample), assumed=assumed)
+
+
+def _of_this(text: str, name: str, lr: float | None) -> Recipe:
+    """Of this package."""
+    kind, entry = classes.of_this(name)
+    given = dict(call_of(f"made{text.strip()[text.strip().find('(') :]}", words=True)[1] or ()) if "(" in text else {}
+    _check_keywords(kind, given, name)
+    if lr is not None:
+        _check_keywords(kind, {"lr": lr}, name)
+        given["lr"] = lr
+
+    def make(_: nn.Module, named: Named) -> torch.optim.Optimizer:
+        return _called(text, kind, [parameter for _, parameter in named], {**entry.settings, **given})
+
+    make(nn.Module(), [("weight", nn.Parameter(torch.zeros(1, 1)))])  # refuses what is out of range
+    return Recipe(name, True, make, given, own=name)
+
+
+def _check_keywords(kind: type, keywords: Mapping[str, Any], name: str = "") -> None:
+    """Refuse settings that a class does not take."""
+    taken = inspect.signature(kind).parameters
+    takes = [key for key, one in taken.items() if key != "params" and one.kind is not one.VAR_KEYWORD]
+    for key in keywords:
+        if key not in takes:
+            close = suggest.question(key, takes, {"learning_rate": "lr", "epsilon": "eps", "decay": "weight_decay"})
+            raise SpecError(f"{name or kind.__name__} takes no {key!r}.{close} It takes {', '.join(takes)}.")
 
 
 def _of_code(spec: Spec, scripts: dict[Path, ModuleType]) -> Recipe:
@@ -242,7 +284,7 @@ def _called(text: str, function: Callable[..., Any], first: Any, keywords: Mappi
     except HessdiagError:
         raise
     except (TypeError, ValueError) as error:  # of the settings, or of parameters that it does not take
-        raise SpecError(f"{text}: {first_line(error)}", _instead(text)) from error
+        raise SpecError(f"{text}: {first_line(error)}") from error
     except Exception as error:
         raise LoadError(f"{text} raised {said(error)}") from error
     if isinstance(found, (tuple, list)):  # with a schedule
@@ -253,12 +295,6 @@ def _called(text: str, function: Callable[..., Any], first: Any, keywords: Mappi
             "def make(params): return torch.optim.Adam(params, lr=1e-3)",
         )
     return found
-
-
-def _instead(text: str) -> str | None:
-    if text.lower().startswith("muon"):
-        return "train.py:make, a function that makes Muon for the matrices and AdamW for the rest"
-    return None
 
 
 def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> Recipe:
@@ -281,7 +317,14 @@ def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> R
         mapped = [{**group, "params": [at[name] for name in own if name in at]} for group, own in groups]
         return _called(kind.__name__, kind, [group for group in mapped if group["params"]], defaults)
 
+    if isinstance(optimizer, ClosureOptimizer):
+        entry = next((name for name, one in OPTIMIZERS.items() if one.kind == kind.__name__), kind.__name__)
+        return Recipe(kind.__name__, True, make, {}, own=entry)
     return Recipe(kind.__name__, True, make, settings_of(optimizer))
+
+
+def _shown(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) and not isinstance(value, bool) else str(value)
 
 
 def _set(optimizer: torch.optim.Optimizer, key: str, value: float, kind: str) -> None:

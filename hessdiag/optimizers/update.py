@@ -38,15 +38,29 @@ def take_step(optimizer: torch.optim.Optimizer, loss: Callable[[], Any]) -> None
     >>> weight.item()
     0.75
     """
+    stepper(optimizer, loss)()
+
+
+def stepper(optimizer: torch.optim.Optimizer, loss: Callable[[], Any]) -> Callable[[], Any]:
+    """What takes one step each time that it is called: as `take_step`, with nothing looked up again."""
     kind: Any = type(optimizer)
+    if searches(optimizer):
+        return lambda: optimizer.step(loss)
+    if kind.__module__.startswith("torch.optim.") and "torch._dynamo" not in sys.modules:
+        bare = inspect.unwrap(kind.step)  # as it is below what asks the compiler to keep out
+
+        def step() -> Any:
+            with torch.no_grad():
+                bare(optimizer)
+
+        return step
+    return optimizer.step
+
+
+def searches(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether it evaluates the loss by itself as often as it likes, as LBFGS does."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
-    if closure is not None and closure.default is closure.empty:
-        optimizer.step(loss)
-    elif kind.__module__.startswith("torch.optim.") and "torch._dynamo" not in sys.modules:
-        with torch.no_grad():
-            inspect.unwrap(kind.step)(optimizer)  # as it is below what asks the compiler to keep out
-    else:
-        optimizer.step()
+    return closure is not None and closure.default is closure.empty
 
 
 def forget_gradients(optimizer: torch.optim.Optimizer) -> None:

@@ -159,8 +159,12 @@ def _split_revision(text: str, name: str) -> tuple[str, str | None]:
     return source, revision
 
 
-def call_of(text: str) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
+def call_of(text: str, *, words: bool = False) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
     """Dotted name and keyword literals of a call by itself, `NAME` or `NAME(key=LITERAL, ...)`.
+
+    Args:
+        text: The call.
+        words: Whether a word without quotes is a literal, too, where nothing else could be meant.
 
     Raises:
         SpecError: if it is none.
@@ -168,10 +172,10 @@ def call_of(text: str) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
     >>> call_of("adam(lr=1e-3)"), call_of("sgd")
     (('adam', (('lr', 0.001),)), ('sgd', None))
     """
-    return _parse_call(text, text)
+    return _parse_call(text, text, words=words)
 
 
-def _parse_call(text: str, call: str) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
+def _parse_call(text: str, call: str, *, words: bool = False) -> tuple[str, tuple[tuple[str, Any], ...] | None]:
     """Dotted name and keyword literals of a call, through the syntax tree; only literals are evaluated."""
     wrong = SpecError(
         f"{call!r} in {text!r} is not NAME or NAME(key=LITERAL, ...).", "train.py:setup(width=32, act='tanh')"
@@ -191,6 +195,9 @@ def _parse_call(text: str, call: str) -> tuple[str, tuple[tuple[str, Any], ...] 
         assert keyword.arg is not None
         if keyword.arg in arguments:
             raise SpecError(f"{text!r} gives {keyword.arg!r} twice.")
+        if words and isinstance(keyword.value, ast.Name):
+            arguments[keyword.arg] = keyword.value.id
+            continue
         try:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, RecursionError, MemoryError):

@@ -7,9 +7,14 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag import optimizers
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.optimizers import classes, registry
+from hessdiag.optimizers.joint import main_of
 from hessdiag.optimizers.recipe import recipe, settings_of
 from hessdiag.optimizers.update import forget_gradients, take_step
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.check.measure import check
 
 
 def model():
@@ -72,7 +77,8 @@ def test_an_assumed_learning_rate_is_said():
     ("spec", "said"),
     [
         ("rmprop", "Did you mean rmsprop?"),
-        ("lion", "train.py:make"),
+        ("liyon", "train.py:make"),
+        ("tr-rmsprob", "Did you mean tr-rmsprop?"),
         ("adam(learning_rate=0.1)", "Did you mean lr?"),
         ("adam(momentum=0.9)", "It takes lr, betas, eps"),
         ("adam(eps=-1)", "Invalid epsilon"),
@@ -210,10 +216,99 @@ def test_other_settings():
         recipe("sgd", 0.1).with_settings(eps=1e-6).build(model())
 
 
-def test_muon_takes_matrices_only():
-    with pytest.raises(SpecError) as error:
-        recipe("muon", 0.1).build(model())
-    assert "AdamW for the rest" in str(error.value)
+def test_muon_takes_matrices_and_adamw_the_rest():
+    """The first step of each: 0.0975 g orthogonalized for matrices, lr sign(g) for the others."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(5, 3), nn.Conv2d(1, 2, 2), nn.Linear(3, 4), nn.Linear(4, 1, bias=False))
+    before = [parameter.detach().clone() for parameter in net.parameters()]
+    optimizer = recipe("muon(weight_decay=0.0)", 0.5).build(net)
+    for parameter in net.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    take_step(optimizer, lambda: None)
+    moved = {name: p.detach() - old for (name, p), old in zip(net.named_parameters(), before, strict=True)}
+    assert main_of(optimizer).param_groups[0]["lr"] == 0.5
+    for index, name in enumerate(("0.weight", "1.weight", "1.bias", None, "2.bias")):
+        if name is not None:
+            undecayed = moved[name] + 1e-3 * 0.01 * before[index]
+            assert undecayed.abs().max() == pytest.approx(1e-3, rel=1e-3)
+    assert torch.linalg.matrix_norm(moved["3.weight"], 2) == pytest.approx(0.5 * 0.69, abs=0.01)
+    assert "4 of 6 tensors" in optimizer.said
+    assert optimizer.param_groups[-1]["lr"] == 1e-3
+    assert recipe("muon", None).with_settings(lr=0.25).build(net).param_groups[-1]["lr"] == 1e-3
+    forget_gradients(optimizer)
+    assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_muon_alone_where_all_are_matrices():
+    net = nn.Linear(3, 3, bias=False)
+    assert type(recipe("muon", 0.1).build(net)) is torch.optim.Muon
+    with pytest.raises(SpecError, match="none are trained here"):
+        recipe("muon", 0.1).build(nn.Conv2d(1, 1, 1))
+
+
+def test_optimizers_of_the_package_when_it_is_there():
+    package = pytest.importorskip("pytorch_optimizer")
+    for spec, kind in (("soap(lr=0.25)", package.SOAP), ("Lion", package.Lion), ("schedule_free_adamw", None)):
+        made = recipe(spec, None).build(model())
+        assert type(made) is (kind or package.ScheduleFreeAdamW)
+    assert group("soap", 0.25)["lr"] == 0.25
+    assert type(recipe("adafactor", None).build(model())) is torch.optim.Adafactor
+    with pytest.raises(SpecError, match="takes no 'momentun'"):
+        recipe("shampoo(momentun=0.1)", None)
+
+
+def test_a_package_that_is_not_there(monkeypatch):
+    monkeypatch.setattr(classes, "PACKAGE", "no_such_package")
+    with pytest.raises(LoadError, match="SOAP is an optimizer of the package no_such_package") as error:
+        recipe("soap", None)
+    assert error.value.hint == "pip install no_such_package"
+    with pytest.raises(SpecError, match="no optimizer 'sopa'"):
+        recipe("sopa", None)
+
+
+OWN = """
+from hessdiag.optimizers.closure import ClosureOptimizer
+
+class Halving(ClosureOptimizer):
+    def __init__(self, params, metric="ball", preset="robust", factor=0.5):
+        if factor <= 0:
+            raise ValueError("factor must be positive")
+        super().__init__(params, {"metric": metric, "preset": preset, "factor": factor})
+"""
+
+
+@pytest.fixture
+def halving(monkeypatch, tmp_path):
+    """An optimizer of this package."""
+    (tmp_path / "halving.py").write_text(OWN)
+    monkeypatch.setattr(optimizers, "__path__", [*optimizers.__path__, str(tmp_path)])
+    entry = registry.Named("halving", "Halving", {"metric": "ellipsoid"}, "halves")
+    monkeypatch.setitem(registry.OPTIMIZERS, "halve-it", entry)
+
+
+@pytest.mark.usefixtures("halving")
+def test_optimizers_of_this_package():
+    made = recipe("Halve-It(preset=paper, factor=0.25)", None)
+    assert (made.own, made.name) == ("halve-it", "halve-it(preset=paper, factor=0.25)")
+    found = made.build(model()).param_groups[0]
+    assert (found["metric"], found["preset"], found["factor"]) == ("ellipsoid", "paper", 0.25)
+    assert group("halve_it(metric='ball')")["metric"] == "ball"
+    for spec, lr, said in (
+        ("halve-it(facto=1)", None, "Did you mean factor?"),
+        ("halve-it", 0.1, "takes no 'lr'"),
+        ("halve-it(factor=-1)", None, "must be positive"),
+        ("halve-it(factor=1 + 1)", None, "not a literal"),
+    ):
+        with pytest.raises(SpecError, match=said.replace("?", "[?]")):
+            recipe(spec, lr)
+
+
+@pytest.mark.usefixtures("halving")
+def test_check_refuses_what_differentiates_the_loss_itself():
+    problem = Problem(model(), data=[(torch.ones(4, 3).double(), torch.ones(4, 2).double())], loss="mse")
+    with pytest.raises(SpecError, match="halve-it differentiates the loss itself") as error:
+        check(problem, optimizer="halve-it")
+    assert error.value.hint == "hessdiag escape MODEL"
 
 
 def test_settings_that_matter():

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from hessdiag.optimizers.recipe import recipe
+from hessdiag.optimizers.recipe import of_gradients, recipe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.causes.ranking import causes
 from hessdiag.questions.check.result import Check
@@ -55,7 +55,7 @@ def check(
     [('dead_units', '0', 1.0)]
     """
     problem = problem_of(problem)
-    made = recipe(optimizer, lr, model=problem.model)
+    made = of_gradients(recipe(optimizer, lr, model=problem.model), "hessdiag escape MODEL")
     found, slope = passed(problem, seed=seed)
     found = stepped(found, problem, made, seed=seed, slope=slope)
     ranked = causes(found)

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from hessdiag.optimizers.recipe import recipe
+from hessdiag.problem.copies import copied
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check import steps
 from hessdiag.questions.check.readings import LayerReading, OutputReading, StepReading
 from hessdiag.questions.check.result import Check
-from hessdiag.problem.copies import copied
 from hessdiag.questions.check.stepping.judged import fell, gain, trains
 from hessdiag.questions.check.stepping.others import suspects
 from hessdiag.questions.check.stepping.reading import lambda_threshold

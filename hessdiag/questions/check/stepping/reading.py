@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
+from hessdiag.optimizers.joint import main_of
 from hessdiag.optimizers.recipe import Recipe, settings_of
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import StepReading
@@ -25,7 +26,7 @@ def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, 
     ratio, shrinks = _decay(optimizer, problem, first)
     divides = floor is not None and math.isfinite(floor.floor) and floor.floor > 0
     return StepReading(
-        optimizer=type(optimizer).__name__,
+        optimizer=type(main_of(optimizer)).__name__,
         given=recipe.given,
         lr=settings.pop("lr", None),
         settings=dict(settings),
@@ -102,7 +103,7 @@ def lambda_threshold(optimizer: torch.optim.Optimizer) -> float | None:
 
 def _floor(optimizer: torch.optim.Optimizer, problem: Problem) -> Floor | None:
     dtype = str(problem.dtype).removeprefix("torch.")
-    return floor_of(type(optimizer).__name__, epsilon=settings_of(optimizer).get("eps"), dtype=dtype)
+    return floor_of(type(main_of(optimizer)).__name__, epsilon=settings_of(optimizer).get("eps"), dtype=dtype)
 
 
 def _decay(optimizer: torch.optim.Optimizer, problem: Problem, first: FirstStep) -> tuple[float | None, float | None]:
