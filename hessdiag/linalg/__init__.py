@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from hessdiag.linalg.eigenpairs import Eigenpairs
     from hessdiag.linalg.estimators import Estimate
     from hessdiag.linalg.operator import SymmetricOperator
+    from hessdiag.linalg.quadratic.step import ModelStep
     from hessdiag.linalg.tridiagonal import Tridiagonal
+    from hessdiag.linalg.trust_region import cubic, gltr, steihaug
 
 _HOMES = {
     "Density": "hessdiag.linalg.densities",
@@ -25,15 +27,19 @@ _HOMES = {
     "Eigenpairs": "hessdiag.linalg.eigenpairs",
     "Estimate": "hessdiag.linalg.estimators",
     "LinearCombination": "hessdiag.linalg.algebra",
+    "ModelStep": "hessdiag.linalg.quadratic.step",
     "Operator": "hessdiag.linalg.algebra",
     "SymmetricOperator": "hessdiag.linalg.operator",
     "Tridiagonal": "hessdiag.linalg.tridiagonal",
+    "cubic": "hessdiag.linalg.trust_region",
     "diagonal": "hessdiag.linalg.api",
     "eigsh": "hessdiag.linalg.api",
     "frobenius": "hessdiag.linalg.api",
     "gershgorin": "hessdiag.linalg.api",
+    "gltr": "hessdiag.linalg.trust_region",
     "lanczos": "hessdiag.linalg.api",
     "slq": "hessdiag.linalg.api",
+    "steihaug": "hessdiag.linalg.trust_region",
     "trace": "hessdiag.linalg.api",
 }
 
@@ -44,15 +50,19 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "LinearCombination",
+    "ModelStep",
     "Operator",
     "SymmetricOperator",
     "Tridiagonal",
+    "cubic",
     "diagonal",
     "eigsh",
     "frobenius",
     "gershgorin",
+    "gltr",
     "lanczos",
     "slq",
+    "steihaug",
     "trace",
 ]
 

@@ -1,0 +1,85 @@
+"""The Krylov space of a matrix and a gradient in a metric, grown one product at a time."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.quadratic.metric import Metric
+from hessdiag.linalg.quadratic.step import ModelStep, size_of
+from hessdiag.linalg.tridiagonal import BREAKDOWN, orthogonalize, safe_norm
+
+Vector = NDArray[np.float64]
+
+
+class Lanczos:
+    """The Krylov space of L^-1 B L'^-1 and L^-1 g, one product at a time.
+
+    Attributes:
+        size: Of the gradient, in the norm of the inverse of M.
+        products: So far.
+        values: Of the tridiagonal matrix, ascending.
+        vectors: Its eigenvectors, as columns.
+        coupling: Of what was found last to what comes next; 0 where the space is exhausted.
+    """
+
+    values: Vector
+    vectors: Vector
+
+    def __init__(self, operator: SymmetricOperator, gradient: Tensor, scales: Metric, most: int, seed: int) -> None:
+        self._operator, self._scales = operator, scales
+        start = scales.forward(gradient)
+        self.size = size_of(start)
+        if self.size == 0:
+            generator = torch.Generator().manual_seed(seed)
+            start = torch.randn(len(gradient), generator=generator, dtype=torch.float64).to(gradient)
+        self._most = min(most, len(gradient))
+        self._basis = start.new_empty(self._most + 1, len(gradient))  # takes memory as it fills
+        torch.div(start, self.size or safe_norm(start), out=self._basis[0])
+        self._alphas: list[float] = []
+        self._betas: list[float] = []
+        self._norm = self.coupling = 0.0  # of B: the largest |B q|
+
+    @property
+    def products(self) -> int:
+        """So far."""
+        return len(self._alphas)
+
+    @property
+    def _rounding(self) -> float:
+        return BREAKDOWN * torch.finfo(self._basis.dtype).eps * self._norm
+
+    def grow(self) -> bool:
+        """Take one more product, and solve for the eigenpairs. Whether there is another one to take."""
+        done = self.products
+        image = self._scales.forward(self._operator @ self._scales.back(self._basis[done]))
+        self._norm = max(self._norm, size_of(image, "a product with the matrix"))
+        rest, found = orthogonalize(image[None], self._basis[: done + 1], near=2)
+        self._alphas.append(float(found[0, -1]))
+        left = safe_norm(rest)
+        self.coupling = left if left > self._rounding and done + 1 < len(image) else 0.0
+        T = np.diag(self._alphas) + np.diag(self._betas, 1) + np.diag(self._betas, -1)
+        self.values, self.vectors = np.linalg.eigh(T)
+        if not self.coupling:
+            return False
+        torch.div(rest[0], left, out=self._basis[done + 1])
+        self._betas.append(left)
+        return self.products < self._most
+
+    def lowest(self, tolerance: float) -> float:
+        """The lowest eigenvalue if it is negative beyond rounding, to a residual relative to it; 0 otherwise."""
+        while self.grow():
+            if self.values[0] < 0 and self.coupling * abs(self.vectors[-1, 0]) <= -tolerance * self.values[0]:
+                break
+        found = float(self.values[0])
+        return found if found < -self._rounding else 0.0
+
+    def downhill(self, length: float, decrease: float) -> ModelStep:
+        """A step along the lowest eigenvector, or none."""
+        step = self.combined(length * self.vectors[:, 0])
+        return ModelStep(step, decrease, "negative curvature" if length else "interior", self.products, length)
+
+    def combined(self, weights: Vector) -> Tensor:
+        """A combination of the basis, as a step."""
+        return self._scales.back(torch.from_numpy(weights).to(self._basis) @ self._basis[: len(weights)])
