@@ -25,6 +25,24 @@ def flat(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
     return torch.cat([tensor.reshape(-1).to(widest) for tensor in tensors])
 
 
+def gradient(value: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """The gradient (n,) of a scalar, where no products are wanted.
+
+    Raises:
+        ComputeError: if there is no graph, or none any more.
+
+    >>> w = torch.tensor([1.0, 2.0], requires_grad=True)
+    >>> gradient(w.square().sum(), [w])
+    tensor([2., 4.])
+    """
+    if not value.requires_grad:
+        raise _no_graph()
+    try:
+        return flat(torch.autograd.grad(value, tuple(parameters), materialize_grads=True), _widest(parameters))
+    except RuntimeError as error:
+        raise _in_words(error) from error
+
+
 def like(vector: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     """A vector (n,) as tensors of the shapes and dtypes of others: views of it, where the dtype is the same.
 
