@@ -107,7 +107,8 @@ class Mixing(_Permuted):
         size = (self.depth, self.wide // self.block, self.block, self.block)
         Q, R = torch.linalg.qr(torch.randn(size, generator=generator, dtype=torch.float64))
         signs = R.diagonal(dim1=-2, dim2=-1).sign()  # with which the law of Q is uniform
-        return (Q * signs.unsqueeze(-2)).to(like.device, like.dtype)
+        blocks: Tensor = Q * signs.unsqueeze(-2)
+        return blocks.to(like.device, like.dtype)
 
     def _forward(self, phi: Tensor, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """P E x, and what went into each layer, (wide / block, block, k)."""
