@@ -1,6 +1,6 @@
 """One forward pass watched for its piecewise operations, and later ones with the choices of that pass held fixed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +11,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from hessdiag.curvature.point.pieces import RULES, Margin, Piece
+from hessdiag.curvature.point.choices import RULES
+from hessdiag.curvature.point.pieces import Margin, Piece, Rule
 
 DIGITS = (torch.bfloat16, torch.float16, torch.float32, torch.float64)  # coarsest first
 
@@ -69,7 +70,7 @@ class _Recording(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name, rule = _rule(func, args)
+        name, rule = rule_of(func, args)
         if rule is not None:
             try:  # on copies: what is written over, here or later, and parameters that move, would change the margins
                 copies = [arg.clone() if isinstance(arg, Tensor) else arg for arg in args]
@@ -92,7 +93,7 @@ class _Holding(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name, rule = _rule(func, args)
+        name, rule = rule_of(func, args)
         if rule is None:
             return func(*args, **kwargs)
         if self._next >= len(self._calls) or self._calls[self._next].operation != name:
@@ -110,13 +111,15 @@ def _writes(func: Any, kwargs: Any) -> bool:
     return bool(kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
 
 
-def _rule(func: Any, args: Any) -> tuple[str, Callable[..., Piece] | None]:
-    """The rule of a call whose derivative is asked for."""
+def rule_of(func: Any, args: Any) -> tuple[str, Rule | None]:
+    """The name of a call, and its rule if it is piecewise and its derivative is asked for."""
     written = getattr(func, "__name__", "")
-    name = written.strip("_")
-    rule = RULES.get(written)
-    tracked = any(isinstance(arg, Tensor) and arg.is_floating_point() and arg.requires_grad for arg in args)
-    return name, rule if tracked else None
+    return written.strip("_"), RULES.get(written) if tracked(args) else None
+
+
+def tracked(args: Iterable[Any]) -> bool:
+    """Whether anything is differentiated."""
+    return any(isinstance(arg, Tensor) and arg.is_floating_point() and arg.requires_grad for arg in args)
 
 
 @contextmanager

@@ -1,0 +1,214 @@
+"""Gates: which side of its kink every unit is on, how many change side along a step, and the loss with all held.
+
+A network of ReLUs is one smooth function for every pattern of its gates, and autograd's Hessian is that of the pattern
+at hand. How much it leaves out shows in the loss beyond: as it is, and with every gate held to its side.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
+
+from hessdiag.curvature.differences import Moved
+from hessdiag.curvature.point.pieces import Piece
+from hessdiag.curvature.point.watch import Call, OtherPathError, holding, rule_of, tracked
+from hessdiag.errors import NotFiniteError
+
+BENT = frozenset({"elu", "celu", "huber_loss", "smooth_l1_loss"})  # whose slope does not jump: held, and no gates
+# Piecewise operations that there is no rule for.
+UNHELD = frozenset(
+    {
+        "cosine_embedding_loss",
+        "cummax",
+        "cummin",
+        "fractional_max_pool2d",
+        "fractional_max_pool3d",
+        "hinge_embedding_loss",
+        "margin_ranking_loss",
+        "multi_margin_loss",
+        "multilabel_margin_loss",
+        "nanmedian",
+        "nanquantile",
+        "quantile",
+        "rnn_relu",
+        "rnn_relu_cell",
+        "rrelu",
+        "rrelu_",
+        "triplet_margin_loss",
+        "triplet_margin_with_distance_loss",
+    }
+)
+OTHER_PATH = "beyond the step the forward pass calls other operations"
+
+
+@dataclass
+class _Seen:
+    """The gates of one batch at one point.
+
+    Attributes:
+        calls: Piecewise ones in their order, to be held.
+        sides: Of every call, on which side each unit is; `None` for one whose slope does not jump.
+        unheld: Names of piecewise operations that cannot be held.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    sides: list[Tensor | None] = field(default_factory=list)
+    unheld: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Gates, of all samples of the batch."""
+        return sum(side.numel() for side in self.sides if side is not None)
+
+    def flipped(self, other: "_Seen") -> int:
+        """How many gates are on another side there.
+
+        Raises:
+            OtherPathError: if other operations were called there.
+        """
+        if [call.operation for call in self.calls] != [call.operation for call in other.calls]:
+            raise OtherPathError
+        return sum(_differing(ours, theirs) for ours, theirs in zip(self.sides, other.sides, strict=True))
+
+
+def _differing(ours: Tensor | None, theirs: Tensor | None) -> int:
+    if ours is None or theirs is None:
+        return 0
+    if ours.shape != theirs.shape:
+        raise OtherPathError
+    return int((ours != theirs).sum())
+
+
+class _Looking(TorchFunctionMode):
+    """Notes the side of every unit of a forward pass, and keeps no activation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen = _Seen()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name, rule = rule_of(func, args)
+        if rule is not None:
+            try:
+                piece = rule(*(arg.detach() if isinstance(arg, Tensor) else arg for arg in args), **kwargs)
+            except (RuntimeError, TypeError, ValueError, IndexError):  # a form of the call that the rule does not know
+                self.seen.unheld[name] = None
+            else:
+                self.seen.calls.append(Call("", name, replace(piece, margins=())))
+                self.seen.sides.append(None if name in BENT else _side(piece))
+        elif getattr(func, "__name__", "") in UNHELD and tracked(tree_leaves((args, kwargs))):
+            self.seen.unheld[name] = None
+        return func(*args, **kwargs)
+
+
+def _side(piece: Piece) -> Tensor:
+    """A number for each unit that changes when its side does."""
+    if piece.choice is not None:
+        return piece.choice
+    on = [margin.values >= 0 if margin.side > 0 else margin.values > 0 for margin in piece.margins]
+    return reduce(lambda code, bit: 2 * code.to(torch.int8) + bit, on)
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """What the loss is after a step.
+
+    Attributes:
+        loss: As it is; infinite where it is not finite.
+        frozen: With every gate held to its side before the step; `None` where there is no gate, or it cannot be held.
+        flipped: Gates that are on another side; `None` where there are none, or they cannot be compared.
+    """
+
+    loss: float
+    frozen: float | None
+    flipped: int | None
+
+
+class Gates:
+    """The loss of a problem away from its parameters, with its gates free and with all of them held.
+
+    The choices of one batch are kept; of several they are taken anew for every step, one more forward pass for each.
+
+    Args:
+        moved: A copy of the problem, whose parameters move, and stand afterwards where they were moved last.
+
+    Attributes:
+        count: Gates, over all samples.
+        loss: Before any step.
+        why: Why gates cannot be held, or could not after some step; `None` otherwise.
+
+    Example: at w = 1 both gates of |w| = relu(w) + relu(-w) are held, so that beyond zero the loss falls on.
+
+    >>> from hessdiag.curvature.differences import movable
+    >>> from hessdiag.problem.problem import Problem
+    >>> model = torch.nn.Linear(1, 1, bias=False).double()
+    >>> _ = torch.nn.init.ones_(model.weight)
+    >>> bowl = lambda model, batch: model.weight.relu().sum() + (-model.weight).relu().sum()
+    >>> gates = Gates(movable(Problem(model, data=[None], objective=bowl)))
+    >>> gates.count, gates.at(torch.tensor([-3.0]).double())
+    (2, Ahead(loss=2.0, frozen=-2.0, flipped=2))
+    """
+
+    def __init__(self, moved: Moved) -> None:
+        self._moved = moved
+        self._kept: _Seen | None = None
+        self.count, self.loss = 0, 0.0
+        unheld: dict[str, None] = {}
+        moved.origin()
+        for weight, batch in self._batches():
+            value, seen = self._look(batch)
+            self.loss += weight * value
+            self.count += seen.count
+            unheld |= seen.unheld
+            self._kept = seen if len(moved.problem.data) == 1 else None
+        self._hold = bool(self.count) and not unheld
+        self.why = f"no rule holds {', '.join(unheld)} to a side" if unheld else None
+
+    def at(self, step: Tensor) -> Ahead:
+        """The loss after a step (N,) from the parameters."""
+        loss, frozen = 0.0, 0.0
+        flipped = 0 if self.count else None
+        for weight, batch in self._batches():
+            before = self._before(batch) if flipped is not None else None
+            self._moved.to(step, 1.0)
+            value, after = self._look(batch)
+            loss += weight * value
+            if before is None or flipped is None:
+                continue
+            try:
+                flipped += before.flipped(after)
+                frozen += weight * self._value(batch, holding(before.calls)) if self._hold else 0.0
+            except OtherPathError:
+                flipped, self.why = None, OTHER_PATH
+        return Ahead(loss, frozen if self._hold and flipped is not None else None, flipped)
+
+    def _batches(self) -> Iterator[tuple[float, Any]]:
+        problem = self._moved.problem
+        return zip(problem.batch_weights, problem.data, strict=True)
+
+    def _before(self, batch: Any) -> _Seen:
+        """The gates of a batch where no step was made."""
+        if self._kept is not None:
+            return self._kept
+        self._moved.origin()
+        return self._look(batch)[1]
+
+    def _look(self, batch: Any) -> tuple[float, _Seen]:
+        mode = _Looking()
+        return self._value(batch, mode), mode.seen
+
+    def _value(self, batch: Any, around: AbstractContextManager[Any]) -> float:
+        """The loss of a batch where the parameters stand."""
+        try:
+            with torch.enable_grad(), self._moved.problem.evaluation(), around:  # what is differentiated shows by that
+                return float(self._moved.problem.evaluate(batch).detach())
+        except NotFiniteError:
+            return math.inf
