@@ -178,7 +178,9 @@ class Plateau:
         seed: Of the network.
         loss: There.
         constant_loss: Of the best constant output; `None` where that is not known.
-        reference: The smaller of both: what an escape is measured against.
+        floor: Loss that no model is below, where the task knows it.
+        reference: The smaller of the first two: what an escape is measured against, as a share of the way from the
+            floor to it.
         gradient_norm: Euclidean.
         gradient_median: Of the sizes of its entries, zeros left out.
         gradient_zeros: Share of entries that are exactly zero.
@@ -193,6 +195,7 @@ class Plateau:
     loss: Real
     constant_loss: Number
     reference: Real
+    floor: Real = 0.0
     gradient_norm: Real
     gradient_median: Number
     gradient_zeros: Real
@@ -225,6 +228,8 @@ class Escape(Result):
     Attributes:
         threshold: Share of the reference loss below which a run has escaped.
         budget: Backpropagations that each run may take.
+        named: Whether the optimizers were named by who asked, and are not the usual ones.
+        escaped: Share of the runs that escaped; `None` where none was made.
         score_window: Shares of a run's steps over which its score is the mean loss; `None` where that is not compared.
         plateaus: Where the race starts, one for each network.
         contenders: The optimizers, in the order of their escapes.
@@ -239,6 +244,8 @@ class Escape(Result):
     problem: ModelSubject = ModelSubject()  # noqa: RUF009 - frozen
     threshold: Real = 0.9
     budget: Count = 0
+    named: bool = False
+    escaped: Number = None
     score_window: tuple[Real, Real] | None = None
     plateaus: tuple[Plateau, ...] = ()
     contenders: tuple[Contender, ...] = ()
