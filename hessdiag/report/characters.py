@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 from hessdiag.report.numbers import drawable, number
-from hessdiag.report.view import Dots, Lines, Series, Values
+from hessdiag.report.view import Curve, Curves, Dots, Lines, Series, Values
 
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 LEVELS = "▁▂▃▄▅▆▇█"
@@ -130,6 +130,45 @@ def sparkline(values: Values, width: int) -> str:
     # Less than a tenth of a decade is noise, not a shape.
     scale = max(span, 0.1)
     return "".join(" " if log is None else LEVELS[round((log - low) / scale * (len(LEVELS) - 1))] for log in logs)
+
+
+def races(chart: Curves, width: int) -> list[tuple[Curve, str]]:
+    """The curves that stand for their groups in the first panel, a line each, all on the same two scales.
+
+    The x axis is logarithmic from the first positive position on; what is before it has a column of its own.
+    """
+    curves = [curve for panel in chart.panels[:1] for curve in panel.curves if curve.main]
+    places = [x for curve in curves for x in curve.x if drawable(x, log=True)]
+    if not places:
+        return []
+    low, high = chart.panels[0].limits
+    logs = {id(curve): [_bounded_log(value, low, high) for value in curve.y] for curve in curves}
+    known = [log for found in logs.values() for log in found if log is not None]
+    first, last = math.log10(min(places)), math.log10(max(places))
+    bottom, span = min(known, default=0.0), max(max(known, default=0.0) - min(known, default=0.0), 0.1)
+
+    def column(x: float) -> int:
+        return 0 if x <= 0 else 1 + round((math.log10(x) - first) / max(last - first, 1e-9) * (width - 2))
+
+    drawn = []
+    for curve in curves:
+        cells, before = [" "] * width, -1
+        for x, log in zip(curve.x, logs[id(curve)], strict=True):
+            if x is None or log is None or not math.isfinite(x):
+                continue
+            at, level = column(x), LEVELS[round((log - bottom) / span * (len(LEVELS) - 1))]
+            cells[before + 1 : at + 1] = level * (at - before)  # as it was watched next: between, nobody looked
+            before = max(at, before)
+        drawn.append((curve, "".join(cells)))
+    return drawn
+
+
+def _bounded_log(value: float | None, low: float | None, high: float | None) -> float | None:
+    """Its decimal logarithm, within the limits of a panel."""
+    if not drawable(value, log=True):
+        return None
+    value = value if low is None else max(value, low)
+    return math.log10(value if high is None else min(value, high))
 
 
 def value_range(series: Series) -> str:

@@ -5,7 +5,6 @@ import math
 import re
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
@@ -15,44 +14,35 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FormatStrFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from hessdiag.report import curves
 from hessdiag.report.columns import wrap
+from hessdiag.report.drawing import (
+    COLOURS,
+    DARK,
+    INK,
+    LEGEND,
+    NARROW,
+    PAPER,
+    STYLE,
+    WIDE,
+    Page,
+    array,
+    axis_text,
+    decade,
+    legend_that_fits,
+    log_ticks,
+    plain,
+)
 from hessdiag.report.names import fitted
 from hessdiag.report.numbers import drawable
-from hessdiag.report.view import Dots, Heat, Lines, Role, Series, Values
+from hessdiag.report.view import Curves, Dots, Drawn, Heat, Lines, Role, Series
 
-# Okabe and Ito's palette, in an order whose lightness differs too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
-INK, GRID, PAPER = "#24292f", "#d8dee4", "#ffffff"
-DARK = {  # the same colours where the page is dark
-    **dict(zip(COLOURS, ("#56b4e9", "#f0904a", "#2bc49a", "#e3a0c4"), strict=True)),
-    INK: "#e6edf3", GRID: "#30363d", PAPER: "#0d1117",
-}  # fmt: skip
 MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D", "points": "v"}
 DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-.", "points": "none"}
-STYLE: Any = {
-    "svg.hashsalt": "hessdiag",  # element ids come from it: without it they are random
-    "svg.fonttype": "none",  # a tenth of the bytes of outlines
-    "font.family": "DejaVu Sans",  # comes with matplotlib: every machine lays out the same; few fonts are wider
-    "font.size": 12,
-    "path.simplify_threshold": 0.5,
-    "axes.edgecolor": INK,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "text.color": INK,
-    "grid.color": GRID,
-    "legend.frameon": False,
-    "legend.fontsize": 11,
-}
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_CELL = 9  # characters beside a heat map on a phone
-SMALLEST = 0.8  # of the usual type of a legend
-LEGEND = 0.22  # inches of a line
 FEW_MARKS = 10  # on a line of many points
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _COORDINATES = re.compile(r'(?<= )(d|x|y)="[^"]*"')
@@ -60,27 +50,9 @@ _NEEDLESS = re.compile(
     r" <metadata>.*?</metadata>\n| font-family: 'DejaVu Sans';| transform=\"rotate\(-?0 [^\"]*\"|(?<=\n) +", re.S
 )
 _LONG = re.compile(r"(\.\d\d)\d+")
-_SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-@dataclass(frozen=True)
-class Page:
-    """What a figure is drawn for. Widths are in inches, at 96 pixels each, and figures are shown in that size."""
-
-    width: float
-    row: float  # height of a labelled row
-    label: int  # characters
-    axis: int  # characters
-    decades: int
-    ticks: int
-    cells: int
-
-
-WIDE = Page(width=9.0, row=0.3, label=32, axis=90, decades=4, ticks=8, cells=16)
-NARROW = Page(width=3.5, row=0.42, label=20, axis=30, decades=2, ticks=3, cells=10)
-
-
-def svg(chart: Dots | Lines | Heat, page: Page = WIDE) -> str:
+def svg(chart: Drawn, page: Page = WIDE) -> str:
     """Draw a chart. The same chart gives the same bytes."""
     with mpl.rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # of a name in a script that the font has not
@@ -88,6 +60,8 @@ def svg(chart: Dots | Lines | Heat, page: Page = WIDE) -> str:
             figure = _dots(chart, page)
         elif isinstance(chart, Lines):
             figure = _lines(chart, page)
+        elif isinstance(chart, Curves):
+            figure = curves.figure(chart, page)
         else:
             figure = _heat(chart, page)
         FigureCanvasSVG(figure)
@@ -110,57 +84,15 @@ def _with_colours(text: str) -> str:
     return head + style + "\n" + defs + rest
 
 
-def _array(values: Values, *, log: bool) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Values as floats, with NaN wherever the axis has no place for them."""
-    return np.array(
-        [value if value is not None and drawable(value, log=log) else math.nan for value in values],
-        dtype=float,
-    )
-
-
 def _labels(names: Sequence[str], page: Page) -> list[str]:
     """Labels cut in their middle, no two alike. No dollar may start mathematics."""
-    return [_plain(name) for name in fitted(names, page.label)]
-
-
-def _axis(text: str, page: Page) -> str:
-    return "\n".join(map(_plain, wrap(text, page.axis)))
+    return [plain(name) for name in fitted(names, page.label)]
 
 
 def _height(chart: Lines, page: Page) -> float:
     """Of a figure whose legend has a column per group where that has room, else one column."""
     longest = max(sum(one.group == series.group for one in chart.series) for series in chart.series)
     return 3.6 + LEGEND * (longest if page is WIDE else len(chart.series))
-
-
-def _plain(text: str) -> str:
-    return text.replace("$", r"\$")
-
-
-def _decade(value: float, _: int | None = None) -> str:
-    """A power of ten.
-
-    >>> _decade(0.001), _decade(1.0), _decade(-100.0)
-    ('10⁻³', '1', '-10²')
-    """
-    if not value:
-        return "0"
-    power = round(math.log10(abs(value)))
-    return ("-" if value < 0 else "") + ("1" if power == 0 else "10" + str(power).translate(_SUPERSCRIPTS))
-
-
-def _log_ticks(axis: Axis, page: Page) -> None:
-    """Whole decades, as many as have room; plain numbers between them where hardly one would be labelled."""
-    low, high = axis.get_view_interval()
-    decades = math.floor(math.log10(high)) - math.ceil(math.log10(low)) + 1
-    if decades < 2:
-        between = (1.0, 2.0, 5.0) if page is WIDE else (1.0, 3.0)
-        axis.set_major_locator(LogLocator(subs=between) if high > 5 * low else MaxNLocator(page.ticks))
-        axis.set_major_formatter(FormatStrFormatter("%.4g"))
-    else:
-        axis.set_major_locator(LogLocator(numticks=2 * page.decades + 1))
-        axis.set_major_formatter(FuncFormatter(_decade))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _dots(chart: Dots, page: Page = WIDE) -> Figure:
@@ -171,22 +103,22 @@ def _dots(chart: Dots, page: Page = WIDE) -> Figure:
     axes = figure.add_subplot()
     rows = np.arange(count)
     for series in chart.series:
-        values = _array(series.values, log=chart.log)
+        values = array(series.values, log=chart.log)
         colour = COLOURS[series.group] if series.role != "reference" else INK
         if series.low:
-            low, high = _array(series.low, log=chart.log), _array(series.high, log=chart.log)
+            low, high = array(series.low, log=chart.log), array(series.high, log=chart.log)
             axes.hlines(rows, low, high, color=colour, linewidth=2.5, alpha=0.55, zorder=2)
         axes.plot(values, rows, **_mark(series, colour))
     _show_axis(axes.set_xscale, axes.xaxis, chart, page)
-    axes.set_yticks(rows, ["\n".join(map(_plain, wrap(label, page.label))) for label in chart.labels])
+    axes.set_yticks(rows, ["\n".join(map(plain, wrap(label, page.label))) for label in chart.labels])
     axes.set_ylim(count - 0.5, -0.5)
-    axes.set_xlabel(_axis(chart.axis, page))
+    axes.set_xlabel(axis_text(chart.axis, page))
     axes.grid(axis="both", linewidth=0.6)
     axes.tick_params(axis="y", length=0)
     if not chart.log:
         axes.axvline(0, color=INK, linewidth=0.8)
     handles, labels = axes.get_legend_handles_labels()
-    _legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
+    legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
     return figure
 
 
@@ -200,19 +132,19 @@ def _many_dots(chart: Dots, page: Page = WIDE) -> Figure:
         if series.low:
             axes.vlines(
                 rows,
-                _array(series.low, log=chart.log),
-                _array(series.high, log=chart.log),
+                array(series.low, log=chart.log),
+                array(series.high, log=chart.log),
                 color=colour,
                 alpha=0.55,
             )
         mark = _mark(series, colour) | ({"marker": "_"} if series.role == "reference" else {}) | {"markersize": 4}
-        axes.plot(rows, _array(series.values, log=chart.log), **mark)
+        axes.plot(rows, array(series.values, log=chart.log), **mark)
     _show_axis(axes.set_yscale, axes.yaxis, chart, page)
-    axes.set_xlabel(_axis("layer, in the order of the table", page))
-    axes.set_ylabel(_axis(chart.axis, page))
+    axes.set_xlabel(axis_text("layer, in the order of the table", page))
+    axes.set_ylabel(axis_text(chart.axis, page))
     axes.grid(axis="y", linewidth=0.6)
     handles, labels = axes.get_legend_handles_labels()
-    _legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
+    legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
     return figure
 
 
@@ -220,15 +152,15 @@ def _show_axis(set_scale: Any, axis: Axis, chart: Dots, page: Page) -> None:
     values = [value for series in chart.series for value in series.values]
     if chart.linear_below is not None:
         set_scale("symlog", linthresh=chart.linear_below)
-        known = np.abs(_array(tuple(value for value in values if drawable(value, log=False)), log=False))
+        known = np.abs(array(tuple(value for value in values if drawable(value, log=False)), log=False))
         # The smallest decade would run into the zero.
         decades = np.arange(math.floor(math.log10(chart.linear_below)) + 2, math.floor(math.log10(known.max())) + 1)
         powers = 10.0 ** decades[:: max(1, math.ceil(len(decades) / page.decades))]
         axis.set_ticks([*-powers[::-1], 0, *powers])
-        axis.set_major_formatter(FuncFormatter(_decade))
+        axis.set_major_formatter(FuncFormatter(decade))
     elif chart.log and any(drawable(value, log=True) for value in values):
         set_scale("log")
-        _log_ticks(axis, page)
+        log_ticks(axis, page)
     elif not chart.log:
         axis.set_major_locator(MaxNLocator(page.ticks))
 
@@ -242,7 +174,7 @@ def _mark(series: Series, colour: str) -> dict[str, Any]:
         "markerfacecolor": PAPER if hollow else colour,
         "color": colour,
         "linestyle": "none",
-        "label": _plain(series.name),
+        "label": plain(series.name),
         "zorder": 3,
     }
 
@@ -253,7 +185,7 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
     x = np.asarray(chart.x)
     drawn: list[tuple[int, Line2D]] = []
     for series in chart.series:
-        values = _array(series.values, log=True)
+        values = array(series.values, log=True)
         if np.isnan(values).all():
             continue
         colour = COLOURS[series.group] if series.role != "reference" else INK
@@ -261,8 +193,8 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         if series.low:
             axes.fill_between(
                 x,
-                _array(series.low, log=True),
-                _array(series.high, log=True),
+                array(series.low, log=True),
+                array(series.high, log=True),
                 color=colour,
                 alpha=0.16,
                 linewidth=0,
@@ -270,7 +202,7 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         (line,) = axes.plot(
             x,
             values,
-            label=_plain(series.name),
+            label=plain(series.name),
             color=colour,
             linestyle=DASHES[series.role],
             linewidth=2.2 if bold else 1.4,
@@ -283,7 +215,7 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         drawn.append((series.group, line))
     if drawn:
         axes.set_yscale("log")
-        _log_ticks(axes.yaxis, page)
+        log_ticks(axes.yaxis, page)
     if chart.names:
         axes.set_xticks(x, _labels(chart.names, page), **_turned(chart.names, page))
         axes.margins(x=0.08)
@@ -291,11 +223,11 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(page.ticks, integer=True))
     else:
         axes.xaxis.set_major_locator(MaxNLocator(page.ticks))
-    axes.set_xlabel(_axis(chart.x_axis, page))
-    axes.set_ylabel(_axis(chart.y_axis, page))
+    axes.set_xlabel(axis_text(chart.x_axis, page))
+    axes.set_ylabel(axis_text(chart.y_axis, page))
     axes.grid(linewidth=0.6)
     if drawn:
-        _legend_that_fits(figure, _legend(drawn))
+        legend_that_fits(figure, _legend(drawn))
     return figure
 
 
@@ -314,23 +246,6 @@ def _turned(names: Sequence[str], page: Page) -> dict[str, Any]:
     if sum(min(len(name), page.label) + 2 for name in names) <= room:
         return {}
     return {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
-
-
-def _legend_that_fits(figure: Figure, entries: dict[str, Any]) -> None:
-    """Above the axes; one that is too wide gets fewer columns, and at last smaller type rather than be cut off."""
-    size = STYLE["legend.fontsize"]
-    while True:
-        legend = figure.legend(**entries, loc="outside upper left", fontsize=size)
-        room = 0.95 * figure.bbox.width / legend.get_window_extent().width
-        if room >= 1:
-            return
-        legend.remove()
-        if entries["ncols"] > 1 and room < SMALLEST:
-            drawn = [pair for pair in zip(entries["handles"], entries["labels"], strict=True) if pair[1].strip()]
-            handles, labels = zip(*drawn, strict=True)  # without what filled up the columns
-            entries = {"handles": handles, "labels": labels, "ncols": entries["ncols"] - 1}
-        else:
-            size *= 0.98 * room
 
 
 def _line_mark(series: Series) -> str:
@@ -354,7 +269,7 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     scale = min((page.width - 0.1) / (width + 1.4), 1.0)
     figure = Figure(figsize=((width + 1.4) * scale, max(height * scale, 2.5)), layout="constrained")
     axes = figure.add_subplot()
-    matrix = np.array([_array(row, log=True) for row in chart.matrix])
+    matrix = np.array([array(row, log=True) for row in chart.matrix])
     known = matrix[~np.isnan(matrix)]
     if known.size:
         # Six decades: what is fainter is nothing beside the whole.
@@ -363,7 +278,7 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
         # One pixel for each cell, which the reader's program enlarges.
         image = axes.imshow(matrix, cmap="cividis", norm=norm, interpolation="none", resample=False, aspect="equal")
         bar = figure.colorbar(image, ax=axes, label=chart.axis, shrink=0.8)
-        _log_ticks(bar.ax.yaxis, page)
+        log_ticks(bar.ax.yaxis, page)
     else:
         axes.set_aspect("equal")
     axes.set_xlim(-0.5, len(names[1]) - 0.5)
@@ -373,6 +288,11 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     axes.set_xticks(places, labels, rotation=90 if sum(map(len, labels)) > 4.5 * page.width else 0)
     if page is NARROW and max(map(len, names[0])) > LONGEST_CELL:
         axes.set_ylabel("layer, by its number")
+    if chart.x_axis or chart.y_axis:
+        axes.set_xlabel(axis_text(chart.x_axis, page))
+        axes.set_ylabel(axis_text(chart.y_axis, page))
+    if chart.marked is not None:
+        axes.plot(chart.marked[1], chart.marked[0], "P", color=INK, markeredgecolor=PAPER, markersize=9)
     axes.tick_params(length=0, labelsize=9)
     if max(map(len, names)) > 1:
         axes.spines[:].set_visible(False)

@@ -12,9 +12,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from hessdiag.report import columns, document, figures
+from hessdiag.report.drawing import NARROW, WIDE, Page
 from hessdiag.report.names import Name
 from hessdiag.report.terminal import CODE, WORDS
-from hessdiag.report.view import Dots, Heat, Lines, Table, View, checks_table
+from hessdiag.report.view import Drawn, Table, View, checks_table
 from hessdiag.report.visible import is_hidden, visible
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
@@ -85,13 +86,13 @@ def _size(table: Table) -> str:
     return width + (" long" if columns.folded(len(table.rows))[1] else "")
 
 
-def _image(chart: Dots | Lines | Heat, page: figures.Page = figures.WIDE) -> str:
+def _image(chart: Drawn, page: Page = WIDE) -> str:
     """A chart as a data URI: within <img>, its ids stay its own and nothing in it can run."""
     return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(chart, page).encode()).decode()
 
 
-def _narrow_image(chart: Dots | Lines | Heat) -> str:
-    return _image(chart, figures.NARROW)
+def _narrow_image(chart: Drawn) -> str:
+    return _image(chart, NARROW)
 
 
 def _embedded(doc: Mapping[str, Any]) -> dict[str, Any]:

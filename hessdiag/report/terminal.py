@@ -10,8 +10,8 @@ from rich.text import Text
 
 from hessdiag.report import characters, columns
 from hessdiag.report.columns import GAP, wrap
-from hessdiag.report.numbers import MISSING
-from hessdiag.report.view import Block, Dots, Finding, Lines, SelfCheck, Table, View
+from hessdiag.report.numbers import MISSING, number
+from hessdiag.report.view import Block, Curves, Dots, Finding, Lines, SelfCheck, Table, View
 
 COLOURS = ("bright_blue", "yellow", "magenta", "green")
 WORDS = {
@@ -53,8 +53,8 @@ def render(view: View, *, width: int = 100, color: bool = False) -> str:
     room = max(min(width, WIDEST) - MARGIN, NARROW)
     for part in _parts(view, room):
         console.print(Padding(part, (0, 0, 0, MARGIN)))
-    for number, line in enumerate((CODE, *view.code) if view.code else ()):  # copied from here: neither folded nor cut
-        console.print(Text(" " * MARGIN).append(line, "" if number else "bold underline"), soft_wrap=True)
+    for index, line in enumerate((CODE, *view.code) if view.code else ()):  # copied from here: neither folded nor cut
+        console.print(Text(" " * MARGIN).append(line, "" if index else "bold underline"), soft_wrap=True)
     output: Any = console.file
     return "\n".join(line.rstrip() for line in output.getvalue().splitlines()) + "\n"
 
@@ -140,6 +140,8 @@ def _block(block: Block, room: int) -> RenderableType | None:
         return _line_plot(block, room)
     if isinstance(block, Lines) and block.text == "spark":
         return _sparklines(block, room)
+    if isinstance(block, Curves) and block.text == "spark":
+        return _races(block, room)
     return None
 
 
@@ -206,3 +208,20 @@ def _sparklines(chart: Lines, room: int) -> Text:
         text.append(("  " if left >= SHORTEST else f"\n{' ' * GAP}") + values + "\n")
     ends = f"{chart.x_axis}: {int(chart.x[0])} to {int(chart.x[-1])}"
     return text.append_text(_wrapped(f"({ends}; logarithmic, each line on its own scale)", room, "dim"))
+
+
+def _races(chart: Curves, room: int) -> Text:
+    names = {curve.name for panel in chart.panels[:1] for curve in panel.curves if curve.main}
+    beside = max(map(len, names), default=0)
+    drawn = characters.races(chart, max(room - beside - GAP, SHORTEST))
+    text = Text()
+    for curve, spark in drawn:
+        text.append(f"{curve.name:<{beside}}  ").append(spark.rstrip(), COLOURS[curve.group % len(COLOURS)]).append(
+            "\n"
+        )
+    if not drawn:
+        return text.append("nothing to draw", "dim")
+    last = max(x for panel in chart.panels[:1] for curve in panel.curves for x in curve.x if x is not None)
+    across = f"{chart.x_axis}: 0 to {number(last)}, logarithmic"
+    said = f"({chart.panels[0].y_axis}, one logarithmic scale for all; across, {across})"
+    return text.append_text(_wrapped(said, room, "dim"))

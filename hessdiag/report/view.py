@@ -93,7 +93,8 @@ class Lines(Chart):
 class Heat(Chart):
     """A matrix of shares, on a logarithmic colour scale. Its columns are named like its rows unless told otherwise.
 
-    The colours run over six decades up to the largest entry, or over `scale`.
+    The colours run over six decades up to the largest entry, or over `scale`. One entry may be `marked`, by its row
+    and column.
     """
 
     labels: tuple[str, ...]
@@ -101,9 +102,84 @@ class Heat(Chart):
     axis: str
     columns: tuple[str, ...] = ()
     scale: tuple[float, float] | None = None
+    x_axis: str = ""
+    y_axis: str = ""
+    marked: tuple[int, int] | None = None
 
 
-Block = Table | Dots | Lines | Heat
+@dataclass(frozen=True)
+class Curve:
+    """A curve with positions of its own.
+
+    Attributes:
+        name: Label in the legend.
+        x: Positions, which ascend.
+        y: One value at each.
+        group: Which quantity it belongs to: sets colour, dash and mark.
+        main: Whether it stands for its group: drawn in full, with its mark, and named in the legend.
+        mark: A point on it that is marked.
+    """
+
+    name: str
+    x: Values
+    y: Values
+    group: int = 0
+    main: bool = True
+    mark: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where something was predicted to happen along x, and where it did.
+
+    Attributes:
+        name: Beside it.
+        low: Where the band begins.
+        typical: The prediction itself.
+        high: Where the band ends; infinite where it never happens.
+        seen: Where it did happen.
+        group: As of the curves.
+    """
+
+    name: str
+    low: float
+    typical: float
+    high: float
+    seen: Values
+    group: int = 0
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One of several pictures beneath each other.
+
+    Attributes:
+        y_axis: What its curves show; unused where spans are shown.
+        curves: What is drawn in it.
+        log: Whether its y axis is logarithmic.
+        levels: Heights at which a line runs across.
+        limits: Of the y axis, where the curves' own are not wanted.
+        spans: Bands, a row each, in the place of curves.
+    """
+
+    y_axis: str
+    curves: tuple[Curve, ...] = ()
+    log: bool = True
+    levels: tuple[float, ...] = ()
+    limits: tuple[float | None, float | None] = (None, None)
+    spans: tuple[Span, ...] = ()
+
+
+@dataclass(frozen=True)
+class Curves(Chart):
+    """Curves with positions of their own, in panels over one x axis: logarithmic, but linear up to the first number."""
+
+    panels: tuple[Panel, ...]
+    x_axis: str
+
+
+Drawn = Dots | Lines | Heat | Curves
+Block = Table | Drawn
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from hessdiag.questions.pages import render, view_of
 from hessdiag.report import figures
 from hessdiag.report import html as page_module
 from hessdiag.report.document import dumps
+from hessdiag.report.drawing import NARROW, STYLE, WIDE
 from hessdiag.report.html import _in_script
 from hessdiag.report.view import Lines, Table
 from hessdiag.report.visible import visible
@@ -198,7 +199,7 @@ def test_on_paper_a_long_table_says_what_is_between():
 
 def test_a_figure_follows_the_scheme_and_is_drawn_for_the_width_of_a_phone():
     chart = next(block for block in view_of(document("diag-share")).blocks if not isinstance(block, Table))
-    wide, narrow = figures.svg(chart), figures.svg(chart, figures.NARROW)
+    wide, narrow = figures.svg(chart), figures.svg(chart, NARROW)
     for text in (wide, narrow):
         assert "prefers-color-scheme:dark" in text
         painted = set(re.findall(r"(?:fill|stroke): (#[0-9a-f]{6})", text))
@@ -207,14 +208,14 @@ def test_a_figure_follows_the_scheme_and_is_drawn_for_the_width_of_a_phone():
 
 
 @pytest.mark.parametrize(("low", "high"), [(1e-6, 1e3), (1e-40, 1e5), (0.01, 3.0)])
-@pytest.mark.parametrize("page", [figures.WIDE, figures.NARROW])
+@pytest.mark.parametrize("page", [WIDE, NARROW])
 def test_log_axes_are_labelled_at_decades(low, high, page):
     said = [text for text in labels_of(low, high, page) if re.fullmatch("1|10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+", text)]
     assert 2 <= len(said) == len(set(said)) <= 2 * page.decades + 1
 
 
 def test_within_a_decade_plain_numbers_label_the_axis():
-    assert {"0.2", "0.5"} <= set(labels_of(0.2, 0.9, figures.WIDE))
+    assert {"0.2", "0.5"} <= set(labels_of(0.2, 0.9, WIDE))
 
 
 def labels_of(low, high, page):
@@ -263,6 +264,6 @@ def test_no_legend_is_wider_than_its_figure():
         replace(series, name=f"quite a long name of an initialization: {series.name}", group=index % 3)
         for index, series in enumerate(chart.series)
     )
-    with mpl.rc_context(figures.STYLE):
+    with mpl.rc_context(STYLE):
         (legend,) = figures._lines(replace(chart, series=long)).legends
     assert legend.get_window_extent().width <= legend.get_figure().bbox.width

@@ -1,0 +1,363 @@
+"""What a race off a plateau means: who leaves, who does not and why, and whether it went as predicted."""
+
+from collections.abc import Iterable, Sequence
+
+from hessdiag.numbers import counted, number, percent
+from hessdiag.questions.common.adaptive_verdict import smaller_epsilon
+from hessdiag.questions.common.result import Finding, Level
+from hessdiag.questions.common.verdict import data_findings, most_severe_first
+from hessdiag.questions.escape.result import Contender, Escape, Run
+from hessdiag.questions.escape.summary import (
+    best_scores,
+    compared_by_score,
+    held,
+    plateau_of,
+    predicted_later,
+    prediction_of,
+    ratio,
+    runs_of,
+)
+from hessdiag.questions.escape.tables import band, lr_of
+
+WRONG = 0.5  # share of steps with rho below a quarter from which on a model of second order is not to be trusted
+NAMED = 3  # of stuck optimizers without a reason of their own that are named in one sentence
+
+
+@most_severe_first
+def findings(result: Escape) -> list[Finding]:
+    """The verdict on a race, the most important sentence first."""
+    found = _stopped(result)
+    if not result.runs:
+        return found
+    if compared_by_score(result):
+        return [*_by_score(result), *found, *_killed(result), *data_findings(result.problem)]
+    dead = _dead(result)
+    if result.plateaus and all(plateau.dead for plateau in result.plateaus):
+        return [*dead, *found, *data_findings(result.problem)]
+    return [
+        *dead,
+        *_first(result),
+        *_no_plateau(result),
+        *_stuck(result),
+        *_killed(result),
+        *_diverged(result),
+        *_law(result),
+        *_later(result),
+        *_untrusted(result),
+        *found,
+        *data_findings(result.problem),
+    ]
+
+
+def _stopped(result: Escape) -> list[Finding]:
+    """What an interrupt or the time that was granted left out."""
+    found = []
+    if result.interrupted:
+        made = counted(len(result.runs), "run")
+        found.append(
+            Finding(
+                "note",
+                f"Interrupted: {made} stand here as far as they came; nothing is said of others.",
+                "runs that were finished are whole",
+                "the same command with more time, or fewer --seeds",
+            )
+        )
+    cut = [run for run in result.runs if run.outcome == "stopped"]
+    if result.too_slow or (cut and not result.interrupted):
+        names = ", ".join(dict.fromkeys(run.optimizer for run in cut))
+        because = "; ".join((*([f"stopped while it ran: {names}"] if names else []), *result.too_slow))
+        found.append(
+            Finding("note", "The time that was granted was too short for all of it.", because, "--time-budget 600")
+        )
+    return found
+
+
+def _dead(result: Escape) -> list[Finding]:
+    dead = [plateau for plateau in result.plateaus if plateau.dead]
+    if not dead:
+        return []
+    many = len(result.plateaus)
+    whole = len(dead) == many
+    which = "This network is dead" if many == 1 else f"{len(dead)} of {many} networks are dead"
+    return [
+        Finding(
+            "bad" if whole else "warn",
+            f"{which}: no gradient is left, and no optimizer mends that.",
+            dead[0].says or "every entry of the gradient is exactly zero, on all samples",
+            "hessdiag check MODEL --try, which says where the signal ends and mends it",
+        )
+    ]
+
+
+def _no_plateau(result: Escape) -> list[Finding]:
+    alive = [plateau for plateau in result.plateaus if not plateau.dead]
+    absent = [plateau for plateau in alive if not plateau.present]
+    if not absent:
+        return []
+    which = "This is no plateau" if len(alive) == 1 else f"{len(absent)} of {len(alive)} networks start on no plateau"
+    because = absent[0].says or f"the gradient's norm is {number(absent[0].gradient_norm)}"
+    return [
+        Finding(
+            "note",
+            f"{which}: the loss can fall at once, and the race says how fast, not who escapes.",
+            because,
+            "hessdiag check MODEL, if it does not train; --init lecun, for a plateau",
+        )
+    ]
+
+
+def _first(result: Escape) -> list[Finding]:
+    """Who leaves, and which of them is worth training with; or that nobody does."""
+    through = [one for one in result.contenders if one.backprops is not None]
+    if not through:
+        return [_nobody(result)]
+    first = through[0]
+    says = (
+        f"{first.optimizer} gets through first, in {counted(int(first.backprops or 0), 'backpropagation')}{_of(first)}."
+    )
+    plain = min((one for one in through if one.kind == "first"), key=lambda one: _seconds(result, one), default=None)
+    others = ", ".join(f"{one.optimizer} {number(int(one.backprops or 0))}" for one in through[1:])
+    because = f"then {others}" if others else "no other did" if len(result.contenders) > 1 else _best(result, first)
+    if plain is None:
+        return [Finding("ok", says, because, "with it past the plateau, then with an optimizer of first order")]
+    seconds = number(_seconds(result, plain), 2)
+    return [Finding("ok", says, because, f"in training {_call(plain)}, which takes {seconds} s to get there")]
+
+
+def _of(contender: Contender) -> str:
+    return f" ({contender.escaped} of {contender.runs} runs)" if contender.runs > 1 else ""
+
+
+def _seconds(result: Escape, contender: Contender) -> float:
+    known = [run.seconds for run in runs_of(result, contender) if run.seconds is not None]
+    return sum(known) / len(known) if known else float("inf")
+
+
+def _call(contender: Contender) -> str:
+    """An optimizer as it is named on the command line, with its learning rate."""
+    lr = lr_of(contender)
+    if "(" in contender.optimizer or not isinstance(contender.settings.get("lr"), (int, float)):
+        return contender.optimizer
+    return f"{contender.optimizer}(lr={lr})"
+
+
+def _nobody(result: Escape) -> Finding:
+    best = min(
+        (share for run in result.runs if (share := ratio(run.best_loss, plateau_of(result, run))) is not None),
+        default=None,
+    )
+    one = len(result.contenders) == 1
+    who = f"{result.contenders[0].optimizer} does" if one else f"None of {len(result.contenders)} optimizers does"
+    verb = who.replace(" does", " does not leave") if one else who.replace(" does", " leaves")
+    runs = "" if not any(run.escaped for run in result.runs) else " in more than half of the runs"
+    return Finding(
+        "warn",
+        f"{verb} the plateau within {counted(result.budget, 'backpropagation')}{runs}.",
+        f"the loss came down to {number(best)} of the reference, and {result.threshold:g} is out",
+        "hessdiag check MODEL --try: another initialization takes the plateau away; or a larger --budget",
+    )
+
+
+def _stuck(result: Escape) -> list[Finding]:
+    """Who stays, and why: those for which something explains it, each; the others in one sentence."""
+    stuck = [one for one in result.contenders if any(run.outcome == "stuck" for run in runs_of(result, one))]
+    explained = [one for one in stuck if _reasons(result, one)]
+    plain = [one for one in stuck if one not in explained]
+    if all(one.backprops is None for one in result.contenders):
+        plain = []  # said already
+    level: Level = "bad" if result.named else "note"
+    found = [
+        Finding(
+            level,
+            f"{_call(one)} stays on the plateau{_in_some(result, one)}.",
+            "; ".join(_reasons(result, one)),
+            _way_out(result, one),
+        )
+        for one in explained
+    ]
+    if plain:
+        names = ", ".join(map(_call, plain[:NAMED])) + (f" and {len(plain) - NAMED} more" if len(plain) > NAMED else "")
+        verb = "stays" if len(plain) == 1 else "stay"
+        lowest = min(
+            (share for one in plain for run in runs_of(result, one) if (share := _share(result, run)) is not None),
+            default=None,
+        )
+        some = _in_some(result, plain[0]) if len(plain) == 1 else ""
+        because = f"the lowest loss of theirs is {number(lowest)} of the reference"
+        found.append(
+            Finding(level, f"{names} {verb} on the plateau{some}.", because, _instead(result) or "a larger --budget")
+        )
+    return found
+
+
+def _share(result: Escape, run: Run) -> float | None:
+    return ratio(run.best_loss, plateau_of(result, run))
+
+
+def _in_some(result: Escape, contender: Contender) -> str:
+    """In how many runs, where not in all."""
+    runs = runs_of(result, contender)
+    stuck = sum(run.outcome == "stuck" for run in runs)
+    return "" if stuck == len(runs) else f" in {stuck} of {len(runs)} runs"
+
+
+def _reasons(result: Escape, contender: Contender) -> list[str]:
+    """Why it stays: its notes, and what was predicted where that is beyond its budget."""
+    runs = [run for run in runs_of(result, contender) if run.outcome == "stuck"]
+    said = list(dict.fromkeys((*contender.notes, *(note for run in runs for note in run.notes))))
+    late = [run for run in runs if held(run)]
+    if late and (found := prediction_of(late)) is not None:
+        said.append(f"predicted after {band(found)} steps")
+    return said
+
+
+def _way_out(result: Escape, contender: Contender) -> str:
+    """What to do instead: an epsilon that leaves the gradient alone, or another optimizer."""
+    gradients = [plateau.gradient_median for plateau in result.plateaus if plateau.gradient_median]
+    instead = _instead(result)
+    if contender.floor is not None and gradients and min(gradients) < contender.floor:
+        epsilon = f"{smaller_epsilon(min(gradients))} in the optimizer"
+        return f"{epsilon}, or {instead}" if instead else epsilon
+    return instead or "hessdiag check MODEL --try: another initialization takes the plateau away"
+
+
+def _instead(result: Escape) -> str:
+    """The first optimizer that gets through, one of first order if there is any."""
+    through = [one for one in result.contenders if one.backprops is not None]
+    through.sort(key=lambda one: one.kind != "first")
+    return _call(through[0]) if through else ""
+
+
+def _killed(result: Escape) -> list[Finding]:
+    """Whom the network did not survive."""
+    alive = [run for run in result.runs if not getattr(plateau_of(result, run), "dead", False)]
+    return [
+        Finding(
+            "bad" if result.named else "warn",
+            f"{name} kills the network: its gradient becomes exactly zero in {some} of {counted(many, 'run')}.",
+            "large steps of equal size push units below zero on all samples, and nothing brings them back",
+            "a smaller learning rate, leaky ReLU, or wider layers",
+        )
+        for name, some, many in _counts(alive, "dead")
+    ]
+
+
+def _diverged(result: Escape) -> list[Finding]:
+    return [
+        Finding(
+            "bad" if result.named else "note",
+            f"{name} diverges in {some} of {counted(many, 'run')}.",
+            "its loss grew beyond all bounds, or was no number any more",
+            "a smaller learning rate",
+        )
+        for name, some, many in _counts(result.runs, "diverged")
+    ]
+
+
+def _counts(runs: Sequence[Run], outcome: str) -> Iterable[tuple[str, int, int]]:
+    """Optimizers with runs that ended so: how many, and of how many."""
+    for name in dict.fromkeys(run.optimizer for run in runs if run.outcome == outcome):
+        own = [run for run in runs if run.optimizer == name]
+        yield name, sum(run.outcome == outcome for run in own), len(own)
+
+
+def _law(result: Escape) -> list[Finding]:
+    """Whether escapes came as predicted."""
+    judged = [(run, found) for run in result.runs if (found := held(run)) is not None]
+    if not judged:
+        return []
+    right = sum(found for _, found in judged)
+    wrong = [run for run, found in judged if not found]
+    if not wrong:
+        example = next((run for run, _ in judged if run.escaped), judged[0][0])
+        return [
+            Finding(
+                "ok",
+                f"All {counted(right, 'prediction')} held." if right > 1 else "The prediction held.",
+                _beside(example),
+                "",
+            )
+        ]
+    return [
+        Finding(
+            "note",
+            f"{right} of {counted(len(judged), 'prediction')} held.",
+            "; ".join(_beside(run) for run in {one.optimizer: one for one in wrong}.values()),
+            "go by what was measured: the laws are of gradient descent and of steps of equal size on deep ReLU networks",
+        )
+    ]
+
+
+def _beside(run: Run) -> str:
+    """What was measured beside what was predicted."""
+    measured = f"in {run.steps:,} steps" if run.steps is not None else f"not in {run.spent.steps:,} steps"
+    return f"{run.optimizer} escaped {measured}, predicted were {band(run.predicted)}"
+
+
+def _later(result: Escape) -> list[Finding]:
+    """Who would leave with a larger budget that can be paid."""
+    later = [run for run in result.runs if predicted_later(run) and run.predicted and not held(run)]
+    if not later:
+        return []
+    ends = [run.predicted.high for run in later if run.predicted is not None and run.predicted.high is not None]
+    most = max(ends, default=0.0)
+    names = ", ".join(dict.fromkeys(run.optimizer for run in later))
+    return [
+        Finding(
+            "note",
+            f"{names} may still leave: the budget ends within the band of the prediction.",
+            f"predicted after {band(later[0].predicted)} steps, and {later[0].spent.steps:,} were made",
+            f"--budget {_round(most)}" if 0 < most < 1e7 else "a larger --budget",
+        )
+    ]
+
+
+def _round(value: float) -> int:
+    """Up to two digits."""
+    digits = max(len(str(int(value))) - 2, 0)
+    return int(-(-value // 10**digits) * 10**digits)
+
+
+def _untrusted(result: Escape) -> list[Finding]:
+    found = []
+    for contender in result.contenders:
+        shares = [
+            run.region.untrusted
+            for run in runs_of(result, contender)
+            if run.region is not None and run.region.untrusted is not None
+        ]
+        share = sum(shares) / len(shares) if shares else 0.0
+        if share > WRONG:
+            found.append((contender.optimizer, share))
+    if not found:
+        return []
+    worst = max(found, key=lambda pair: pair[1])
+    return [
+        Finding(
+            "note",
+            f"The quadratic model is wrong for {', '.join(name for name, _ in found)}: no step is much larger than it.",
+            f"rho, the actual over the predicted decrease, is below 1/4 in {percent(worst[1], 2)} of the steps of {worst[0]}",
+            "hessdiag trust-radius MODEL, which says how far from here the Hessian tells the truth",
+        )
+    ]
+
+
+def _by_score(result: Escape) -> list[Finding]:
+    known = [(one, score) for one, score in best_scores(result) if score is not None]
+    if not known:
+        return []
+    (first, best), *others = known
+    behind = ", ".join(f"{one.optimizer} {number(score, 4)}" for one, score in others)
+    return [
+        Finding(
+            "ok",
+            f"{first.optimizer} has the smallest mean loss, {number(best, 4)}.",
+            f"then {behind}" if behind else "it ran alone",
+            "",
+        )
+    ]
+
+
+def _best(result: Escape, contender: Contender) -> str:
+    shares = [share for run in runs_of(result, contender) if (share := _share(result, run)) is not None]
+    return f"its loss comes down to {number(min(shares, default=None))} of the reference"
