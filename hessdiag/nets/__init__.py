@@ -24,7 +24,35 @@ BUILTINS: dict[str, tuple[str, str]] = {
 TASKS: dict[str, tuple[str, str]] = {  # models with the data that they are trained on, and how optimizers are compared
     "deep_mlp": (
         "hessdiag.nets.tasks.deep_mlp:deep_mlp",
-        "task: a narrow deep ReLU MLP and a teacher's 512 samples: depth, width, init, samples, seed",
+        "task: a narrow deep ReLU MLP and a teacher's 512 samples: depth, width, init",
+    ),
+    "neural_chain": (
+        "hessdiag.nets.tasks.neural_chain:neural_chain",
+        "task: half of (1 - product of scalars)^2: length, start, spread",
+    ),
+    "noisy_chain": (
+        "hessdiag.nets.tasks.neural_chain:noisy_chain",
+        "task: the same with a random slope for each sample: length, start, noise",
+    ),
+    "quadratic": (
+        "hessdiag.nets.tasks.quadratic:quadratic",
+        "task: a quadratic of two weights: kind='well'|'ill'|'rotated'",
+    ),
+    "autoencoder": (
+        "hessdiag.nets.tasks.autoencoder:autoencoder",
+        "task: sigmoids 64-48-24-8-4-8-24-48-64 on images of four latent numbers",
+    ),
+    "pixel_cnn": (
+        "hessdiag.nets.tasks.pixel_cnn:pixel_cnn",
+        "task: draws digits pixel by pixel, 94,696 parameters: size, samples",
+    ),
+    "stripped_resnet": (
+        "hessdiag.nets.tasks.resnets:stripped_resnet",
+        "task: 500 layers without skips and normalization, on digits: depth, channels, resolution, init",
+    ),
+    "resnet18": (
+        "hessdiag.nets.tasks.resnets:resnet18",
+        "task: ResNet-18 for small images, on digits; 11,173,962 parameters: width, resolution, samples",
     ),
 }
 

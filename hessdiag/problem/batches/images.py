@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.nets.tasks.grey_digits import WHITE, grey_digits
 from hessdiag.problem.files.checkpoint import read
 
 IMAGES = "images"  # name of the pixels, where a key says what is input and what is target
@@ -129,17 +129,8 @@ def digits(size: int = 8, channels: int = 1) -> Images:
     """
     if min(size, channels) < 1:
         raise SpecError("size and channels of the digits must be at least 1.", "builtin:digits(size=32, channels=3)")
-    try:
-        from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise LoadError(
-            "builtin:digits needs scikit-learn, which is not installed.", "pip install scikit-learn"
-        ) from error
-    pixels, labels = load_digits(return_X_y=True)
-    grey = torch.from_numpy(pixels).reshape(-1, 1, 8, 8)
-    if size != 8:
-        grey = F.interpolate(grey, (size, size), mode="bilinear", antialias=True)
-    return Images(grey.expand(-1, channels, -1, -1), {"labels": torch.from_numpy(labels)}, white=16, target="labels")
+    grey, labels = grey_digits(size)
+    return Images(grey.expand(-1, channels, -1, -1), {"labels": labels}, white=WHITE, target="labels")
 
 
 def paired(images: Images, key: str | None, where: str, *, reconstructs: bool, free_form: bool) -> Images:
