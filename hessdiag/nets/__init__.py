@@ -54,6 +54,14 @@ TASKS: dict[str, tuple[str, str]] = {  # models with the data that they are trai
         "hessdiag.nets.tasks.resnets:resnet18",
         "task: ResNet-18 for small images, on digits; 11,173,962 parameters: width, resolution, samples",
     ),
+    "bowl": (
+        "hessdiag.nets.tasks.bowl:bowl",
+        "task: a quadratic whose centre wanders: dim, steps, noise, covariance='isotropic'|'hessian'|'inverse', seed",
+    ),
+    "rosenbrock": (
+        "hessdiag.nets.tasks.rosenbrock:rosenbrock",
+        "task: Rosenbrock's valley from (-0.5, 2), two parameters, 200 steps",
+    ),
 }
 
 INITS: dict[str, str] = {
