@@ -56,7 +56,7 @@ TASKS: dict[str, tuple[str, str]] = {  # models with the data that they are trai
     ),
     "bowl": (
         "hessdiag.nets.tasks.bowl:bowl",
-        "task: a quadratic whose centre wanders: dim, steps, noise, covariance='isotropic'|'hessian'|'inverse', seed",
+        "task: a quadratic whose centre wanders: dim, steps, noise, covariance='isotropic'|'hessian'|'inverse'",
     ),
     "rosenbrock": (
         "hessdiag.nets.tasks.rosenbrock:rosenbrock",
