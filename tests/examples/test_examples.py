@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from matplotlib.image import imread
 
 import hessdiag
 from hessdiag.questions import documents
@@ -132,3 +133,11 @@ def test_networks_of_adaptive_norms_learn_and_load(tmp_path, run):
         problem = hessdiag.load_problem(hessdiag.ProblemRequest(spec, weights=weights, data=data, device="cpu"))
         assert (problem.n_parameters, problem.n_samples, problem.loss) == (parameters, 32, "ce")
         assert float(problem.evaluate(problem.data[0]).detach()) < 1.5
+
+
+def test_digits_are_drawn_pixel_by_pixel(tmp_path, run):
+    lodo = "lodo(alpha=0.01, meta_lr=1e-5, beta=0.9, depth=2)"
+    small = ("--size", "4", "--steps", "2", "--batch", "4", "--pictures", "9", "--optimizer", lodo)
+    printed = run("draw_digits.py", "--out", str(tmp_path / "digits.png"), *small)
+    assert 2 < numbers(r"\nloss ([\d.]+)", printed)[0] < 10  # log 256 is 5.5
+    assert imread(tmp_path / "digits.png").shape == (2 * 5, 8 * 5, 4)

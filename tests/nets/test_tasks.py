@@ -1,5 +1,8 @@
 """Training tasks: losses at the start, data and sizes by hand, one seed, and how they are named."""
 
+import importlib
+import inspect
+
 import pytest
 import torch
 
@@ -8,6 +11,8 @@ from hessdiag.nets import BUILTINS, TASKS
 from hessdiag.nets.tasks.deep_mlp import deep_mlp, teacher
 from hessdiag.nets.tasks.losses import HalfMSE
 from hessdiag.nets.tasks.task import Task
+from hessdiag.optimizers.recipe import recipe
+from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.problem.load import ProblemRequest, load_problem
 
 
@@ -21,6 +26,18 @@ def weights(problem):
 
 def test_no_task_has_the_name_of_a_network():
     assert not TASKS.keys() & BUILTINS.keys()
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_contenders_of_a_task_are_optimizers_with_settings_that_they_take(name):
+    home, _, attribute = TASKS[name][0].partition(":")
+    small = {"depth": 14, "resolution": 8, "width": 4, "samples": 4}
+    function = getattr(importlib.import_module(home), attribute)
+    taken = inspect.signature(function).parameters
+    model = function(**{key: value for key, value in small.items() if key in taken})["model"]
+    for spec in model.task.contenders:
+        head = spec.partition("(")[0]
+        assert head in OPTIMIZERS or recipe(spec, None).build(model)
 
 
 def test_deep_mlp_is_relu_layers_and_half_the_squared_error():

@@ -21,7 +21,12 @@ POOLS, BLOCKS = 5, 4
 SHADES = 256
 LARGEST = 2**POOLS
 BATCH = 256
-CONTENDERS = ("adam(lr=9.554e-4, betas=(0.9323, 0.99505))", "sgd(lr=3.411e-3, momentum=0.964)", "rmsprop", "lodo")
+CONTENDERS = (
+    "adam(lr=9.554e-4, betas=(0.9323, 0.99505))",
+    "sgd(lr=3.411e-3, momentum=0.964)",
+    "rmsprop",
+    "lodo(alpha=0.08459, meta_lr=7.946e-6, beta=0.9343)",
+)
 
 
 class Arctangent(nn.Module):
