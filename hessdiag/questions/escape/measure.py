@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -23,6 +23,7 @@ from hessdiag.questions.escape.race import Race
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Spent
 from hessdiag.questions.escape.running import Rules
 from hessdiag.questions.escape.start import Start
+from hessdiag.questions.escape.verdict import findings
 
 SEEDS, SECONDS, THRESHOLD = 3, 60.0, 0.9
 
@@ -208,11 +209,13 @@ def _escape(
         race.interrupted = True
     if not race.runs:
         raise KeyboardInterrupt
-    return Escape(
+    measured = Escape(
         status="interrupted" if race.interrupted else "ok",
         problem=described(subject),
         threshold=limits.threshold,
         budget=plan.budget,
+        named=asked[0] is not None,
+        escaped=sum(run.escaped for run in race.runs) / len(race.runs),
         score_window=task.score,
         plateaus=tuple(plateaus),
         contenders=_contenders(race),
@@ -220,6 +223,7 @@ def _escape(
         frozen=frozen,
         too_slow=(*plan.too_slow, *race.late),
     )
+    return replace(measured, findings=tuple(findings(measured)))
 
 
 def _start(problem: Problem, seed: int, task: Task, limits: _Limits) -> Start:
@@ -230,6 +234,7 @@ def _start(problem: Problem, seed: int, task: Task, limits: _Limits) -> Start:
         loss=loss,
         constant_loss=None,
         reference=loss,
+        floor=task.floor,
         gradient_norm=0.0,
         gradient_median=None,
         gradient_zeros=0.0,
