@@ -32,11 +32,12 @@ DASHES = ("-", (0, (5, 1.6)), (0, (1.4, 1.4)))
 COLUMNS = 4  # of the legend
 FIRST, OTHERS, ROW = 3.0, 1.5, 0.26  # inches: the first panel, those beneath it, a row of a panel of spans
 FAINT = 0.3
+BOUNDS = 1e-100, 1e100  # of a logarithmic axis, whose margins and ticks are numbers, too
 
 
 def figure(chart: Curves, page: Page = WIDE) -> Figure:
     """Draw all panels of a chart over one x axis."""
-    panels = [panel for panel in chart.panels if panel.curves or panel.spans]
+    panels = [panel for panel in chart.panels if panel.curves or panel.spans] or [Panel("")]
     heights = [_height(panel, first=index == 0) for index, panel in enumerate(panels)]
     named = _named(panels)
     columns = min(COLUMNS if page is WIDE else 2, max(len(named), 1))
@@ -50,8 +51,7 @@ def figure(chart: Curves, page: Page = WIDE) -> Figure:
             _spans(axes, panel.spans, page)
         else:
             _panel(axes, panel, page)
-    if len(all_axes):
-        all_axes[-1].set_xlabel(axis_text(chart.x_axis, page))
+    all_axes[-1].set_xlabel(axis_text(chart.x_axis, page))
     if named:
         handles = [_handle(curve) for curve in named]
         names = [str(handle.get_label()) for handle in handles]
@@ -139,6 +139,7 @@ def _curve(axes: Axes, curve: Curve, *, log: bool) -> None:
     style = _style(curve.group)
     mark = style | {"linestyle": "none", "markeredgecolor": PAPER, "markeredgewidth": 0.8, "zorder": 4}
     x, y = array(curve.x, log=False), array(curve.y, log=log)
+    y = y.clip(*BOUNDS) if log else y
     main = curve.main
     axes.plot(
         x,
@@ -161,7 +162,8 @@ def _limits(panel: Panel, known: Sequence[float]) -> tuple[float, float]:
     largest = max(known) if high is None else min(max(known), high)
     smallest, largest = min(smallest, *panel.levels, largest), max(largest, *panel.levels, smallest)
     if panel.log:
-        room = max((largest / smallest) ** 0.06, 1.02)
+        smallest, largest = (min(max(end, BOUNDS[0]), BOUNDS[1]) for end in (smallest, largest))
+        room = max(10 ** (0.06 * (math.log10(largest) - math.log10(smallest))), 1.02)
         return smallest / room, largest * room
     room = max(0.06 * (largest - smallest), 1e-3 * max(abs(largest), abs(smallest), 1e-300))
     return smallest - room, largest + room
