@@ -47,7 +47,8 @@ class LODO(ClosureOptimizer):
             permutations, each added to the identity, and a diagonal in the middle. Of these only "lodo" is positive
             semidefinite by construction, whatever it learns.
         meta: "adam" or "sgd", what moves the numbers of G.
-        seed: Of the random permutations and blocks.
+        seed: Of the random permutations and blocks; `None` for the one that torch's random numbers started from, so
+            that runs under different `torch.manual_seed` differ. None of those numbers is drawn.
         at_most: Parameters for which G may be made.
 
     Raises:
@@ -75,9 +76,10 @@ class LODO(ClosureOptimizer):
         max_step: float | None = None,
         variant: Variant = "lodo",
         meta: Meta = "adam",
-        seed: int = 0,
+        seed: int | None = None,
         at_most: int = MOST,
     ) -> None:
+        seed = torch.initial_seed() if seed is None else seed
         settings: dict[str, Any] = {
             "alpha": alpha,
             "meta_lr": meta_lr,

@@ -144,7 +144,7 @@ def test_steps_are_those_of_the_algorithm(variant, meta, lr, beta):
     start = double(3, seed=5)
     expected = algorithm_1(valley, start, 0.1, lr, beta, 12, variant, meta)
     w = nn.Parameter(start.clone())
-    optimizer = LODO([w], 0.1, lr, beta, depth=3, variant=variant, meta=meta)
+    optimizer = LODO([w], 0.1, lr, beta, depth=3, variant=variant, meta=meta, seed=0)
     found = [optimizer.step(lambda: valley(w)) for _ in range(12)]
     assert found == pytest.approx(expected, rel=1e-10)
     plain = algorithm_1(valley, start, 0.1, 0.0, beta, 12, variant, meta)
@@ -317,6 +317,10 @@ def test_the_same_seed_gives_the_same_numbers():
         return found
 
     assert losses(1) == losses(1) != losses(2)
+    torch.manual_seed(2)
+    assert losses(None) == losses(2)
+    torch.randn(3)
+    assert losses(None) == losses(2)
 
 
 @pytest.mark.parametrize(
