@@ -171,6 +171,34 @@ class Contender:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Flow:
+    """The way of gradient flow off a plateau, along the network itself in steps that grow where it is straight.
+
+    Gradient descent with the learning rate lr is at `time` after `time / lr` steps, whatever lr is.
+
+    Attributes:
+        time: Since the start.
+        loss: Then.
+        gradient: Median size of the gradient's entries then, zeros left out.
+        travelled: Length of the way so far, over the norm of the weights at its start.
+        ended: "out" where the plateau was left; "dead" where the gradient became exactly zero; "unfinished" where the
+            gradients that it may take did not do, and the plateau lasts longer than the last time.
+        gradients: What it took.
+    """
+
+    time: Numbers
+    loss: Numbers
+    gradient: Numbers
+    travelled: Numbers
+    ended: Literal["out", "dead", "unfinished"]
+    gradients: Count
+
+    def __post_init__(self) -> None:
+        """One entry for each time."""
+        same_length(time=self.time, loss=self.loss, gradient=self.gradient, travelled=self.travelled)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Plateau:
     """Where a race starts, on all samples.
 
@@ -184,8 +212,12 @@ class Plateau:
         gradient_norm: Euclidean.
         gradient_median: Of the sizes of its entries, zeros left out.
         gradient_zeros: Share of entries that are exactly zero.
+        matrix_median: Median Frobenius norm of the gradients of single weight matrices, zeros left out.
+        weight_norm: Euclidean, of all parameters.
+        floor: The loss that no model is below; 0 where it is not known.
         lowest: Smallest eigenvalue of the Hessian; `None` where it was not measured.
         highest: Largest.
+        flow: How gradient flow leaves it; `None` where that was not followed.
         present: Whether this is a plateau: the loss is that of a constant output, and the gradient hardly moves it.
         dead: Whether no gradient is left at all, which no optimizer mends.
         says: In a sentence.
@@ -199,8 +231,12 @@ class Plateau:
     gradient_norm: Real
     gradient_median: Number
     gradient_zeros: Real
+    matrix_median: Number = None
+    weight_norm: Real = 0.0
+    floor: Real = 0.0
     lowest: Number = None
     highest: Number = None
+    flow: Flow | None = None
     present: bool = False
     dead: bool = False
     says: str = ""

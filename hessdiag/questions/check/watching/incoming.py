@@ -10,7 +10,7 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.readings import InputReading, TargetReading
 from hessdiag.questions.check.watching.neighbours import likeness
-from hessdiag.questions.check.watching.outgoing import BINARY, CLASSES, Judged, counted
+from hessdiag.questions.check.watching.outgoing import Judged, counted
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.rows import keys
 from hessdiag.questions.check.watching.signals import Signal, known, laid_out, measured

@@ -15,9 +15,8 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.readings import OutputReading
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.signals import Signal, known, laid_out, measured, root_mean_square
+from hessdiag.questions.common.constant import BINARY, CLASSES, constant_loss, counted_targets
 
-CLASSES = ("ce", "nll")
-BINARY = ("bce", "bce_probabilities")
 _MOST = 1 << 20  # numbers of an output that are looked at
 
 
@@ -174,36 +173,14 @@ def counted(judged: Judged) -> Tensor | None:
     """Targets that count, in one row; of classes, whole numbers."""
     if judged.target is None:
         return None
-    flat = judged.target.detach().reshape(-1)
-    return flat[flat != judged.ignored] if judged.kind in CLASSES and not flat.is_floating_point() else flat
-
-
-def frequencies(judged: Judged) -> Tensor | None:
-    """How often each class that occurs does, as shares in float64."""
-    target = counted(judged)
-    if target is None or target.is_floating_point() or not target.numel():
-        return None
-    counts: Tensor = torch.unique(target, return_counts=True)[1].double()
-    return counts / counts.sum()
+    return counted_targets(judged.target, judged.ignored) if judged.kind in CLASSES else judged.target.detach().reshape(-1)
 
 
 def chance(judged: Judged) -> float | None:
     """The loss of the best constant output; `None` where it is not known."""
-    if judged.target is None or judged.weighted:
+    if judged.weighted or judged.kind is None or judged.target is None:
         return None
-    if judged.kind in CLASSES:
-        shares = frequencies(judged)
-        return None if shares is None else float(-(shares * shares.log()).sum())
-    target = judged.target.detach().double()
-    if not target.numel():
-        return None
-    rows = target.reshape(len(target), -1) if target.ndim else target.reshape(1, 1)
-    if judged.kind == "mse":
-        return float((rows - rows.mean(0)).square().mean())
-    if judged.kind in BINARY and bool(((rows >= 0) & (rows <= 1)).all()):
-        share = rows.mean(0)
-        return float(-(torch.xlogy(share, share) + torch.xlogy(1 - share, 1 - share)).mean())
-    return None
+    return constant_loss(judged.kind, judged.target, judged.ignored)
 
 
 def uniform(judged: Judged) -> float | None:
