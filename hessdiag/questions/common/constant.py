@@ -95,7 +95,9 @@ def _plain(loss: Loss, parts: list[tuple[Any, Any]]) -> bool:
     if loss.kind in CLASSES:
         return all(not target.is_floating_point() for _, target in parts)
     shapes = {target.shape[1:] for _, target in parts}
-    return loss.kind in ("mse", *BINARY) and len(shapes) == 1 and all(out.shape == target.shape for out, target in parts)
+    return (
+        loss.kind in ("mse", *BINARY) and len(shapes) == 1 and all(out.shape == target.shape for out, target in parts)
+    )
 
 
 def _closed(loss: Loss, parts: list[tuple[Any, Any]]) -> float | None:
@@ -122,7 +124,12 @@ def _searched(problem: Problem, loss: Loss, parts: list[tuple[Any, Any]]) -> flo
 
     try:
         return _smallest(value, constant)
-    except (HessdiagError, RuntimeError, TypeError, ValueError):  # of the user's loss, which wants its own dtype or shape
+    except (
+        HessdiagError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ):  # of the user's loss, which wants its own dtype or shape
         return None
 
 
@@ -136,6 +143,6 @@ def _smallest(value: Callable[[], Tensor], constant: Tensor) -> float | None:
         return now
 
     with torch.enable_grad():
-        search.step(closure)  # type: ignore[arg-type]
+        search.step(closure)  # type: ignore[no-untyped-call]
         found = float(value().detach())
     return found if math.isfinite(found) else None

@@ -213,6 +213,7 @@ class Plateau:
         gradient_median: Of the sizes of its entries, zeros left out.
         gradient_zeros: Share of entries that are exactly zero.
         matrix_median: Median Frobenius norm of the gradients of single weight matrices, zeros left out.
+        matrices: How many weight matrices there are.
         weight_norm: Euclidean, of all parameters.
         floor: The loss that no model is below; 0 where it is not known.
         lowest: Smallest eigenvalue of the Hessian; `None` where it was not measured.
@@ -232,6 +233,7 @@ class Plateau:
     gradient_median: Number
     gradient_zeros: Real
     matrix_median: Number = None
+    matrices: Count = 0
     weight_norm: Real = 0.0
     floor: Real = 0.0
     lowest: Number = None

@@ -14,6 +14,7 @@ from hessdiag.questions.check.watching.outgoing import Judged, counted
 from hessdiag.questions.check.watching.passing import Passing
 from hessdiag.questions.check.watching.rows import keys
 from hessdiag.questions.check.watching.signals import Signal, known, laid_out, measured
+from hessdiag.questions.common.constant import BINARY, CLASSES
 
 
 def named_inputs(batch: Any) -> list[tuple[str, Tensor]]:

@@ -173,7 +173,9 @@ def counted(judged: Judged) -> Tensor | None:
     """Targets that count, in one row; of classes, whole numbers."""
     if judged.target is None:
         return None
-    return counted_targets(judged.target, judged.ignored) if judged.kind in CLASSES else judged.target.detach().reshape(-1)
+    return (
+        counted_targets(judged.target, judged.ignored) if judged.kind in CLASSES else judged.target.detach().reshape(-1)
+    )
 
 
 def chance(judged: Judged) -> float | None:
