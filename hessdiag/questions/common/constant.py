@@ -1,10 +1,12 @@
 """What a constant output is worth: the loss that a network has to get below before it has learnt anything."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 from hessdiag.errors import HessdiagError
@@ -112,18 +114,25 @@ def _searched(problem: Problem, loss: Loss, parts: list[tuple[Any, Any]]) -> flo
     if len(shapes) != 1 or not parts[0][0].ndim or not parts[0][0].is_floating_point():
         return None
     wide = [(out.double(), target.double() if target.is_floating_point() else target) for out, target in parts]
-    constant = torch.cat([out for out, _ in wide]).mean(0).requires_grad_()
-    if constant.numel() > MOST_OUTPUTS:
+    start = torch.cat([out for out, _ in wide]).mean(0)
+    if start.numel() > MOST_OUTPUTS:
         return None
     weights = problem.batch_weights
 
-    def value() -> Tensor:
-        pairs = zip(weights, wide, strict=True)
-        terms = [weight * loss.function(constant.expand_as(out), target) for weight, (out, target) in pairs]
-        return torch.stack(terms).sum()
+    def value(numbers: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        constant = torch.from_numpy(numbers).to(start).view_as(start).requires_grad_()
+        with torch.enable_grad():
+            pairs = zip(weights, wide, strict=True)
+            terms = [weight * loss.function(constant.expand_as(out), target) for weight, (out, target) in pairs]
+            total = torch.stack(terms).sum()
+            (slope,) = torch.autograd.grad(total, constant)
+        return float(total.detach()), slope.reshape(-1).cpu().numpy()
 
+    options = {"maxiter": ITERATIONS, "ftol": 1e-15, "gtol": 1e-12}
     try:
-        return _smallest(value, constant)
+        found = float(
+            minimize(value, start.reshape(-1).cpu().numpy(), jac=True, method="L-BFGS-B", options=options).fun
+        )
     except (
         HessdiagError,
         RuntimeError,
@@ -131,18 +140,4 @@ def _searched(problem: Problem, loss: Loss, parts: list[tuple[Any, Any]]) -> flo
         ValueError,
     ):  # of the user's loss, which wants its own dtype or shape
         return None
-
-
-def _smallest(value: Callable[[], Tensor], constant: Tensor) -> float | None:
-    search = torch.optim.LBFGS([constant], max_iter=ITERATIONS, tolerance_grad=1e-12, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        search.zero_grad()
-        now = value()
-        now.backward()  # type: ignore[no-untyped-call]
-        return now
-
-    with torch.enable_grad():
-        search.step(closure)  # type: ignore[no-untyped-call]
-        found = float(value().detach())
     return found if math.isfinite(found) else None

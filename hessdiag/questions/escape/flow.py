@@ -1,7 +1,7 @@
 """Gradient flow off a plateau, followed along the network itself.
 
-On a plateau gradient descent takes many tiny steps, and all that they add up to is the time of the flow w' = -g(w). That
-depends on no learning rate, and a method with an error estimate follows it in few gradients however flat it is:
+On a plateau gradient descent takes many tiny steps, and all that they add up to is the time of the flow w' = -g(w).
+That depends on no learning rate, and a method with an error estimate follows it in few gradients however flat it is:
 its steps grow as gradients vanish. On piecewise-linear networks the flow crosses kinks, at which no step is small
 enough for the estimate; there it takes steps that would keep gradient descent stable, as that would.
 """

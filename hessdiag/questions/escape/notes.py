@@ -1,4 +1,4 @@
-"""What explains how an optimizer does on a plateau: each sentence with its number and, where there is one, a way out."""
+"""What explains how an optimizer does on a plateau: sentences with their numbers and, where there is one, a way out."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -99,8 +99,8 @@ def _floors(name: str, optimizer: str, settings: Mapping[str, Any], plateau: Pla
     )
     if name in HIDING:
         yield (
-            f"pytorch_optimizer adds 1e-15 to the squares of {_title(optimizer)}'s gradients, a floor of 3.2e-8 that no "
-            f"option lowers, above {what}: {acts}. Take another, as adam(eps={ROOM * size:.0e})."
+            f"pytorch_optimizer adds 1e-15 to the squares of {_title(optimizer)}'s gradients, a floor of 3.2e-8 that "
+            f"no option lowers, above {what}: {acts}. Take another, as adam(eps={ROOM * size:.0e})."
         )
         return
     key = EPSILON.get(name, "eps")
@@ -153,8 +153,8 @@ def _underflow(name: str, plateau: Plateau, dtype: str) -> Iterator[str]:
     squares = name in ("adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "soap", "adafactor", *HIDING)
     if squares and size and dtype == "float32" and size < squares_underflow(dtype):
         yield (
-            f"squares of gradients below {number(squares_underflow(dtype))} underflow in float32, and the median |g_i| is "
-            f"{number(size)}: no eps helps. Use --dtype float64."
+            f"squares of gradients below {number(squares_underflow(dtype))} underflow in float32, and the median |g_i| "
+            f"is {number(size)}: no eps helps. Use --dtype float64."
         )
 
 
@@ -220,14 +220,14 @@ def _trusted(run: Run) -> Iterator[str]:
         return
     if region.untrusted is not None and region.untrusted >= UNTRUSTED:
         yield (
-            f"rho was below 0.25 in {percent(region.untrusted, 2)} of the steps: the quadratic model cannot be trusted so "
-            "far from the weights, as at the kinks of ReLU; `hessdiag trust-radius` says how far it can."
+            f"rho was below 0.25 in {percent(region.untrusted, 2)} of the steps: the quadratic model cannot be trusted "
+            "so far from the weights, as at the kinks of ReLU; `hessdiag trust-radius` says how far it can."
         )
     radii = [radius for radius in region.radius if radius is not None and radius > 0]
     if "damping" not in run.settings and radii and radii[-1] < COLLAPSED * max(radii):
         yield (
-            f"its radius collapsed from {number(max(radii))} to {number(radii[-1])}, after {region.rejected:,} steps that "
-            "were not taken."
+            f"its radius collapsed from {number(max(radii))} to {number(radii[-1])}, after {region.rejected:,} steps "
+            "that were not taken."
         )
 
 

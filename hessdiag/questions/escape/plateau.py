@@ -22,11 +22,17 @@ TOLERANCE, ACCEPTED = 1e-2, 0.1  # residuals of eigenvalues, relative to them: a
 PRODUCTS = 400  # with the Hessian, at most
 HELD = 2**28  # numbers of a Krylov basis: 2 GiB in float64
 GRADIENTS = 600  # along gradient flow, at most
-OUT = 0.1  # of the reference loss: how far down gradient flow is followed
+TRIVIAL = 1e-9  # of the loss: where a constant output fits as well as that, its loss is no reference
 
 
 def plateau_of(
-    problem: Problem, *, seed: int, floor: float = 0.0, spectrum: bool = True, gradients: int = GRADIENTS
+    problem: Problem,
+    *,
+    seed: int,
+    floor: float = 0.0,
+    spectrum: bool = True,
+    gradients: int = GRADIENTS,
+    threshold: float = 0.9,
 ) -> Plateau:
     """Look at where the race starts.
 
@@ -36,6 +42,7 @@ def plateau_of(
         floor: The loss that no model is below.
         spectrum: Whether to measure both ends of the Hessian's spectrum, which costs up to 400 products.
         gradients: How many it may cost to follow gradient flow off the plateau; 0 does not follow it.
+        threshold: Share of the way from `floor` to the reference loss down to which it is followed.
 
     Raises:
         ComputeError: if loss or gradient cannot be computed.
@@ -49,17 +56,18 @@ def plateau_of(
     """
     loss, gradient = slope(problem)
     constant = best_constant_loss(problem)
+    known = constant if constant is not None and constant - floor > TRIVIAL * abs(loss - floor) else None
     size = float(gradient.norm())
     lowest, highest = _ends(problem, seed) if spectrum else (None, None)
     weights = math.sqrt(sum(float(parameter.detach().double().square().sum()) for parameter in problem.parameters))
-    reference = loss if constant is None else min(loss, constant)
+    reference = loss if known is None else min(loss, known)
     sharpest = max(abs(value) for value in (lowest, highest)) if lowest is not None and highest is not None else None
     dead = not size and not sharpest
     takes = _taken(size, sharpest, weights) / (abs(reference - floor) or 1.0)
-    present = not dead and _constant(loss, constant, floor) and takes <= HARDLY and not _minimum(lowest, highest)
+    present = not dead and _constant(loss, known, floor) and takes <= HARDLY and not _minimum(lowest, highest)
     flow: Flow | None = None
     if present and size and sharpest and gradients:
-        flow = followed(problem, sharpest, floor + (1 - OUT) * (reference - floor), gradients)
+        flow = followed(problem, sharpest, floor + threshold * (reference - floor), gradients)
     entry = typical(gradient)
     return Plateau(
         seed=seed,
@@ -78,7 +86,7 @@ def plateau_of(
         flow=flow,
         present=present,
         dead=dead,
-        says=_sentence(loss, constant, size, lowest, highest, takes, present=present, dead=dead),
+        says=_sentence(loss, known, size, lowest, highest, takes, present=present, dead=dead),
     )
 
 

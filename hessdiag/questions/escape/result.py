@@ -215,7 +215,6 @@ class Plateau:
         matrix_median: Median Frobenius norm of the gradients of single weight matrices, zeros left out.
         matrices: How many weight matrices there are.
         weight_norm: Euclidean, of all parameters.
-        floor: The loss that no model is below; 0 where it is not known.
         lowest: Smallest eigenvalue of the Hessian; `None` where it was not measured.
         highest: Largest.
         flow: How gradient flow leaves it; `None` where that was not followed.
@@ -235,7 +234,6 @@ class Plateau:
     matrix_median: Number = None
     matrices: Count = 0
     weight_norm: Real = 0.0
-    floor: Real = 0.0
     lowest: Number = None
     highest: Number = None
     flow: Flow | None = None

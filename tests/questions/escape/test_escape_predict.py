@@ -1,0 +1,136 @@
+"""Predicted escapes against steps that were made."""
+
+import math
+from dataclasses import replace
+from functools import cache
+
+import pytest
+import torch
+
+from hessdiag.questions.escape.plateau import plateau_of
+from hessdiag.questions.escape.predict import predicted
+from tests.questions.escape.flat import chain, deep, left
+
+
+def _said(problem, optimizer, threshold=0.9, plateau=None, **settings):
+    found = plateau or plateau_of(problem, seed=0, threshold=threshold)
+    return predicted(found, optimizer, settings, model=problem.model, threshold=threshold)
+
+
+@cache
+def _of_chain(length):
+    return plateau_of(chain(length), seed=0, threshold=0.5, spectrum=False)
+
+
+@pytest.mark.parametrize(("length", "steps"), [(5, 23), (10, 322), (20, 145_643)])
+def test_gradient_descent_on_the_chain(length, steps):
+    found = _said(chain(length), "sgd", threshold=0.5, plateau=_of_chain(length), lr=0.1)
+    assert found.law == "chain"
+    assert found.low <= steps <= found.high
+    assert found.typical == pytest.approx(steps, rel=0.035 if length == 5 else 0.02)
+    assert found.high / found.low < (1.5 if length == 5 else 1.06)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings", "counts"),
+    [
+        ("lion", {"lr": 1e-3}, (294, 385, 441, 470, 485)),
+        ("muon", {"lr": 0.02, "eps": 1e-30, "weight_decay": 0.0}, (22, 28, 33, 35, 36)),
+        ("sophiah", {"lr": 0.06, "eps": 1e-40}, (490, 642, 735, 783, 808)),
+        ("adamw(eps=1e-30)", {"lr": 1e-3, "eps": 1e-30, "weight_decay": 0.01}, (225, 218, 210, 214, 231)),
+        ("rmsprop", {"lr": 1e-3, "eps": 0.0}, (129, 122, 89, 63, 53)),
+        ("adagrad", {"lr": 1e-2, "eps": 1e-30}, (151, 134, 91, 64, 53)),
+    ],
+)
+def test_counts_on_chains_are_exact(optimizer, settings, counts):
+    for length, steps in zip((5, 10, 20, 40, 80), counts, strict=True):
+        found = _said(chain(length), optimizer, threshold=0.5, plateau=_of_chain(length), **settings)
+        assert (found.law, found.typical) == ("chain", steps)
+        assert found.low <= steps <= found.high <= steps + 1
+
+
+def test_floors_on_the_chain():
+    assert _said(chain(40), "adagrad", threshold=0.5, plateau=_of_chain(40), lr=1e-2, eps=1e-10).typical == 151
+    slow = _said(chain(40), "adamw", threshold=0.5, plateau=_of_chain(40), lr=1e-3, eps=1e-8)
+    assert slow.typical == pytest.approx(72_000, rel=0.02)
+    shampoo = _said(chain(20), "shampoo", threshold=0.5, plateau=_of_chain(20), lr=0.1, matrix_eps=1e-6)
+    assert shampoo.typical == pytest.approx(146, rel=0.1)
+    assert shampoo.low <= 152 <= shampoo.high
+    assert _said(chain(80), "muon", threshold=0.5, plateau=_of_chain(80), lr=0.02, eps=1e-7).typical > 1e12
+
+
+@pytest.mark.parametrize("init", ["lecun_variance", "lecun"])
+def test_gradient_descent_leaves_a_deep_plateau_within_its_band(init):
+    problem = deep(depth=16, width=8, init=init, samples=512, seed=1)
+    plateau = plateau_of(problem, seed=0)
+    rate = 0.05 / max(-plateau.lowest, plateau.highest)
+    found = _said(problem, "sgd", plateau=plateau, lr=rate)
+    steps = left(problem, rate)
+    assert found.law == "gradient descent"
+    assert found.low <= steps <= found.high
+    assert found.high / found.low < 2.2
+    half = _said(problem, "sgd", plateau=plateau, lr=rate / 2)
+    assert half.typical == pytest.approx(2 * found.typical, rel=1e-9)
+    heavy = _said(problem, "momentum", plateau=plateau, lr=rate / 10, momentum=0.9)
+    assert heavy.typical == pytest.approx(found.typical + 9, rel=1e-9)
+
+
+def test_without_flow_curvature_tells():
+    problem = deep()
+    plateau = replace(plateau_of(problem, seed=0, gradients=0), lowest=-1e-3, highest=2e-3)
+    found = _said(problem, "sgd", plateau=plateau, lr=0.1)
+    assert [found.low, found.typical, found.high] == pytest.approx([14_000, 26_000, 160_000])
+    floored = replace(plateau, gradient_median=1e-14, lowest=-1e-10)
+    adam = _said(problem, "adam", plateau=floored, lr=1e-3, eps=1e-8)
+    assert adam.law == "floor"
+    assert adam.typical == pytest.approx(2.6 / (1e-3 * 1e8 * 1e-10), rel=0.01)
+    assert _said(problem, "sgd", plateau=replace(plateau, lowest=None), lr=0.1) is None
+
+
+def test_above_their_floors_methods_take_steps_of_their_own():
+    problem = deep(depth=32, width=16, init="lecun_variance")
+    plateau = replace(plateau_of(problem, seed=0, spectrum=False), present=True, gradient_median=1e-6)
+    muon = _said(problem, "muon", plateau=replace(plateau, matrix_median=1e-4), lr=0.01, eps=1e-7)
+    assert muon.law == "growth"
+    assert muon.typical == pytest.approx(42, abs=2)
+    lion = _said(problem, "lion", plateau=plateau, lr=1e-3)
+    assert lion.typical == pytest.approx(61, abs=3)
+    rmsprop = _said(problem, "rmsprop", plateau=plateau, lr=1e-3, eps=1e-30)
+    assert rmsprop.law == "width"
+    for product, steps in ((0.2, rmsprop.low), (0.5, rmsprop.typical), (2.2, rmsprop.high)):
+        gone = [16 * 1e-3 * sum((1 - 0.99**i) ** -0.5 for i in range(1, int(t) + 1)) for t in (steps - 1, steps)]
+        assert gone[0] < product <= gone[1]
+
+
+def test_no_law_no_number():
+    problem = deep()
+    plateau = plateau_of(problem, seed=0)
+    for name in ("gn-cg", "lodo", "train.py:make"):
+        assert _said(problem, name, plateau=plateau, lr=0.1) is None
+    assert _said(problem, "sgd", plateau=replace(plateau, present=False), lr=0.1) is None
+    assert _said(problem, "sgd", plateau=replace(plateau, dead=True), lr=0.1) is None
+    assert _said(problem, "sgd", plateau=plateau) is None
+    assert _said(problem, "sgd", plateau=plateau, lr=2.1 / plateau.highest) is None
+
+
+def test_trust_regions_do_not_care_how_flat_it_is():
+    flat, flatter = (_said(deep(init=init), "tr-rmsprop") for init in ("lecun_variance", "lecun"))
+    assert flat.law == flatter.law == "growth"
+    assert flat.typical == pytest.approx(flatter.typical, abs=2)
+    small = _said(deep(), "tr-rmsprop", radius=1e-6)
+    assert small.typical - flat.typical == pytest.approx(math.log(1e5) / math.log(1.5), abs=8)
+
+
+def test_flow_that_dies_never_leaves():
+    problem = deep()
+    plateau = plateau_of(problem, seed=0)
+    dying = replace(plateau, flow=replace(plateau.flow, ended="dead", loss=(plateau.loss,) * len(plateau.flow.time)))
+    assert _said(problem, "sgd", plateau=dying, lr=0.1).low == math.inf
+
+
+def test_other_thresholds_are_read_off_the_same_way():
+    problem = deep(dtype=torch.float64)
+    plateau = plateau_of(problem, seed=0, threshold=0.8)
+    steps = [_said(problem, "sgd", plateau=plateau, threshold=share, lr=1.0).typical for share in (0.99, 0.9, 0.8)]
+    assert steps == sorted(steps)
+    assert steps[2] == pytest.approx(plateau.flow.time[-1], rel=0.1)
