@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from hessdiag.questions.escape.notes import contender_notes, run_notes
+from hessdiag.questions.escape.foretold.notes import contender_notes, run_notes
 from hessdiag.questions.escape.result import Plateau, Prediction, Region, Run, Spent
 
 FLAT = Plateau(

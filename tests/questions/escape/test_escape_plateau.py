@@ -9,7 +9,7 @@ from torch import nn
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.constant import best_constant_loss
-from hessdiag.questions.escape.plateau import plateau_of
+from hessdiag.questions.escape.foretold.plateau import plateau_of
 from hessdiag.theory.chain_plateau import flow_time
 from hessdiag.theory.escape_laws import chain_end
 from tests.questions.escape.flat import chain, deep

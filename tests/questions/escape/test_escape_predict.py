@@ -7,8 +7,8 @@ from functools import cache
 import pytest
 import torch
 
-from hessdiag.questions.escape.plateau import plateau_of
-from hessdiag.questions.escape.predict import predicted
+from hessdiag.questions.escape.foretold.plateau import plateau_of
+from hessdiag.questions.escape.foretold.predict import predicted
 from tests.questions.escape.flat import chain, deep, left
 
 

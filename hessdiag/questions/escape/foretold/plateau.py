@@ -11,7 +11,7 @@ from hessdiag.linalg.eigensolver import extreme_eigenpairs, smallest_basis
 from hessdiag.numbers import number, percent
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.constant import best_constant_loss
-from hessdiag.questions.escape.flow import followed, slope, typical
+from hessdiag.questions.escape.foretold.flow import followed, slope, typical
 from hessdiag.questions.escape.result import Flow, Plateau
 
 LIKE_A_CONSTANT = (0.95, 1.3)  # loss over that of the best constant output

@@ -1,0 +1,1 @@
+"""What is known before a race: where it starts, how many steps each optimizer should take, and what stands in its way."""
