@@ -1,1 +1,1 @@
-"""What is known before a race: where it starts, how many steps each optimizer should take, and what stands in its way."""
+"""What is known before a race: where it starts, how many steps each optimizer should take, what stands in its way."""
