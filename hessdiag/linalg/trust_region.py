@@ -106,8 +106,8 @@ def gltr(
 
     Args:
         operator: B, symmetric, (n, n). It is taken as it is, without a look at its symmetry: each product counts.
-        gradient: g, (n,). Where it is zero, Lanczos starts from a random vector, and the step is along the lowest
-            eigenvector that it finds of B, relative to M, if its eigenvalue is negative.
+        gradient: g, (n,). Where it is zero, Lanczos starts from the image of a random vector, and the step is along the
+            lowest eigenvector that it finds of B, relative to M, if its eigenvalue is negative.
         radius: Of the region, ||s||_M <= radius.
         metric: M, the positive diagonal of a matrix (n,), or the whole positive definite matrix (n, n). Default: 1.
         tolerance: Of the residual (B + lambda M)s + g, relative to the gradient, both in the norm of the inverse of M.

@@ -33,6 +33,7 @@ class ClosureOptimizer(torch.optim.Optimizer):
             raise SpecError(f"{type(self).__name__} takes one group of parameters, not {len(self.param_groups)}.")
         self.last: Step | None = None
         self._evaluations = 0
+        self._drawn: list[tuple[torch.device | None, Tensor]] = []  # states of generators before the last graph
 
     @property
     def parameters(self) -> list[Tensor]:
@@ -52,6 +53,7 @@ class ClosureOptimizer(torch.optim.Optimizer):
     def evaluate(self, closure: Closure) -> tuple[Tensor, Tensor | None]:
         """The loss with its graph, and the model's output where the closure returns it, too."""
         self._evaluations += 1
+        self._drawn = _generators(self.parameters)
         with torch.enable_grad():
             found = closure()
         if isinstance(found, (tuple, list)):
@@ -59,8 +61,10 @@ class ClosureOptimizer(torch.optim.Optimizer):
         return found, None
 
     def value(self, closure: Closure) -> float:
-        """The loss alone; infinite where it is no finite number."""
+        """The loss alone, with the same random numbers as the last with its graph; infinite where it is not finite."""
         self._evaluations += 1
+        for kind, state in self._drawn:
+            torch.set_rng_state(state) if kind is None else torch.cuda.set_rng_state(state, kind)
         with torch.no_grad():
             found = closure()
         value = float(found[0] if isinstance(found, (tuple, list)) else found)
@@ -70,3 +74,9 @@ class ClosureOptimizer(torch.optim.Optimizer):
         """Evaluations since this was asked last."""
         count, self._evaluations = self._evaluations, 0
         return count
+
+
+def _generators(parameters: Iterable[Tensor]) -> list[tuple[torch.device | None, Tensor]]:
+    """States of the generators that a closure may draw from: two losses of one mask can be compared."""
+    gpus = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
+    return [(None, torch.get_rng_state()), *((gpu, torch.cuda.get_rng_state(gpu)) for gpu in gpus)]

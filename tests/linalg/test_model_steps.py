@@ -183,6 +183,12 @@ def test_without_a_gradient_only_lanczos_finds_its_way_down():
     assert length(s, M) == pytest.approx(0.5, rel=1e-10)
     assert -model(B, zero, s) == pytest.approx(found.decrease, rel=1e-9)
     assert found.decrease == pytest.approx(-lowest * 0.5**2 / 2, rel=1e-6)
+    assert s[5] != 0
+    B[5], B[:, 5] = 0, 0
+    s, _ = solved(gltr, B, zero, M, 0.5, most=5)
+    assert s[5] == 0  # what the matrix does not know of stays
+    B, _, M = case("indefinite", seed=7)
+    s, _ = solved(gltr, B, zero, M, 0.5, tolerance=1e-9)
     again, _ = solved(gltr, B, zero, M, 0.5, tolerance=1e-9)
     assert np.array_equal(s, again)
     B, _, M = case("definite")

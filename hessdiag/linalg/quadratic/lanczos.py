@@ -31,20 +31,25 @@ class Lanczos:
         self._operator, self._scales = operator, scales
         start = scales.forward(gradient)
         self.size = size_of(start)
-        if self.size == 0:
-            generator = torch.Generator().manual_seed(seed)
-            start = torch.randn(len(gradient), generator=generator, dtype=torch.float64).to(gradient)
-        self._most = min(most, len(gradient))
-        self._basis = start.new_empty(self._most + 1, len(gradient))  # takes memory as it fills
-        torch.div(start, self.size or safe_norm(start), out=self._basis[0])
         self._alphas: list[float] = []
         self._betas: list[float] = []
         self._norm = self.coupling = 0.0  # of B: the largest |B q|
+        self._before = 0  # products that are no step of Lanczos
+        if self.size == 0:  # an image of B has no part where B is zero
+            generator = torch.Generator().manual_seed(seed)
+            random = torch.randn(len(gradient), generator=generator, dtype=torch.float64).to(gradient)
+            start, self._before = self._image(random), 1
+        self._most = min(max(most - self._before, 1), len(gradient))
+        self._basis = start.new_empty(self._most + 1, len(gradient))  # takes memory as it fills
+        torch.div(start, self.size or safe_norm(start) or 1.0, out=self._basis[0])
 
     @property
     def products(self) -> int:
         """So far."""
-        return len(self._alphas)
+        return self._before + len(self._alphas)
+
+    def _image(self, vector: Tensor) -> Tensor:
+        return self._scales.forward(self._operator @ self._scales.back(vector))
 
     @property
     def _rounding(self) -> float:
@@ -52,8 +57,8 @@ class Lanczos:
 
     def grow(self) -> bool:
         """Take one more product, and solve for the eigenpairs. Whether there is another one to take."""
-        done = self.products
-        image = self._scales.forward(self._operator @ self._scales.back(self._basis[done]))
+        done = len(self._alphas)
+        image = self._image(self._basis[done])
         self._norm = max(self._norm, size_of(image, "a product with the matrix"))
         rest, found = orthogonalize(image[None], self._basis[: done + 1], near=2)
         self._alphas.append(float(found[0, -1]))
@@ -65,7 +70,7 @@ class Lanczos:
             return False
         torch.div(rest[0], left, out=self._basis[done + 1])
         self._betas.append(left)
-        return self.products < self._most
+        return len(self._alphas) < self._most
 
     def lowest(self, tolerance: float) -> float:
         """The lowest eigenvalue if it is negative beyond rounding, to a residual relative to it; 0 otherwise."""

@@ -1,0 +1,51 @@
+"""Constants of the trust-region method, as sets with names."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Metric = Literal["uniform", "rmsprop", "adagrad", "diagonal", "full"]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What the trust-region method is told.
+
+    Attributes:
+        radius: At the start, in the metric; `None` for a tenth of the parameters' length.
+        max_radius: At most; `None` for ten times the parameters' length.
+        eta: Ratios of actual to predicted decrease: from the first on a step is taken, from the second on the radius
+            grows, and below the first it shrinks.
+        gamma: By which factor it grows, and by which it shrinks.
+        tolerance: Of the subproblem's solver, relative to the gradient.
+        theta: That tolerance is at most the gradient's norm to this power.
+        most: Products a step.
+        beta: Decay of the metric's average.
+        eps: Floor of the metric.
+        relative: Whether `eps` is relative to the root mean square of the gradient, and the metric has mean 1.
+    """
+
+    radius: float | None = None
+    max_radius: float | None = None
+    eta: tuple[float, float] = (1e-4, 0.75)
+    gamma: tuple[float, float] = (1.5, 2.0)
+    tolerance: float = 0.1
+    theta: float = 0.0
+    most: int = 50
+    beta: float = 0.8
+    eps: float = 1e-3
+    relative: bool = True
+
+
+_PAPER = Preset(0.05, 10.0, (0.01, 0.95), (1.1, 1.5), theta=0.5, eps=1e-10, relative=False)
+PRESETS = {
+    "robust": Preset(),
+    "paper": _PAPER,
+    "classic": Preset(gamma=(2.0, 4.0), theta=0.5),
+}
+
+
+def preset(name: str, metric: str) -> Preset:
+    """The constants of a preset for a metric."""
+    if name == "paper" and metric == "rmsprop":
+        return replace(_PAPER, radius=1e-4, gamma=(1.1, 1.75))
+    return PRESETS[name]
