@@ -3,11 +3,14 @@
 `HessianOperator` answers for a `Problem`, looks at the point and keeps within memory. These know a loss and tensors.
 """
 
+from abc import abstractmethod
 from collections.abc import Sequence
+from functools import reduce
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import Node, get_gradient_edge
 
 from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.errors import ComputeError
@@ -16,7 +19,7 @@ from hessdiag.machine.shortage import ran_out
 
 
 def flat(tensors: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
-    """Tensors as one vector (n,), in the widest of their dtypes unless told otherwise.
+    """Tensors as one vector (n,), unless told otherwise in the widest of their dtypes, and float32 at least.
 
     >>> flat([torch.ones(1, 2), torch.zeros(())])
     tensor([1., 1., 0.])
@@ -53,10 +56,52 @@ def like(vector: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [part.view(tensor.shape).to(tensor.dtype) for part, tensor in zip(parts, tensors, strict=True)]
 
 
-class LocalHessian(Operator):
+class _Local(Operator):
+    """What both have in common: parameters as one vector, and products with several vectors at once."""
+
+    gradient: Tensor
+    products: int
+
+    def __init__(self, parameters: Sequence[Tensor]) -> None:
+        self._parameters = tuple(parameters)
+        self._dtype = _widest(self._parameters)
+        self.products = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, n)."""
+        return (len(self.gradient), len(self.gradient))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of vectors: the widest of the parameters', float32 at least."""
+        return self._dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of vectors."""
+        return self.gradient.device
+
+    def __matmul__(self, vectors: Tensor, /) -> Tensor:
+        """The matrix times v of shape (n,), or V of shape (n, k)."""
+        rows = (vectors.T if vectors.ndim > 1 else vectors[None]).to(self.device, self.dtype)
+        self.products += len(rows)
+        try:
+            found = _joined(self._rows(rows), self._parameters, self.dtype, len(rows))
+        except RuntimeError as error:
+            raise _in_words(error) from error
+        return found.T if vectors.ndim > 1 else found[0]
+
+    @abstractmethod
+    def _rows(self, rows: Tensor) -> Sequence[Tensor | None]:
+        """Products with rows (k, n), for each parameter; `None` for zero."""
+
+
+class LocalHessian(_Local):
     """The Hessian (n, n) of a scalar in some tensors, from the graph that computed it.
 
-    The gradient's graph is built once and serves all products (Pearlmutter 1994).
+    The gradient's graph is built once and serves all products (Pearlmutter 1994): one call of autograd for it, and one
+    for each product.
 
     Args:
         value: The scalar, with its graph; nothing may have gone backward through that.
@@ -64,6 +109,7 @@ class LocalHessian(Operator):
 
     Attributes:
         gradient: (n,), detached.
+        gradients: How many times autograd went back to the parameters for it: once.
         products: With single vectors, so far.
 
     Raises:
@@ -75,10 +121,10 @@ class LocalHessian(Operator):
     (tensor([ 3., 12.]), tensor([ 6., 12.]), 1)
     """
 
+    gradients = 1
+
     def __init__(self, value: Tensor, parameters: Sequence[Tensor]) -> None:
-        self._parameters = tuple(parameters)
-        self._places = _places(self._parameters)
-        self._dtype = _widest(self._parameters)
+        super().__init__(parameters)
         if not value.requires_grad:
             raise _no_graph()
         try:
@@ -87,43 +133,19 @@ class LocalHessian(Operator):
             raise _in_words(error) from error
         self._slope = flat(parts, self._dtype)
         self.gradient = self._slope.detach()
-        self.products = 0
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, n)."""
-        return (len(self.gradient), len(self.gradient))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of vectors: the widest of the parameters'."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of vectors."""
-        return self.gradient.device
-
-    def __matmul__(self, vectors: Tensor, /) -> Tensor:
-        """H times v of shape (n,), or V of shape (n, k)."""
-        rows = (vectors.T if vectors.ndim > 1 else vectors[None]).to(self.device, self.dtype)
-        self.products += len(rows)
+    def _rows(self, rows: Tensor) -> Sequence[Tensor | None]:
         if not self._slope.requires_grad:  # the scalar is linear
-            return torch.zeros_like(vectors, dtype=self.dtype)
-        try:
-            parts = batched_grad([self._slope], self._parameters, [rows])
-        except RuntimeError as error:
-            raise _in_words(error) from error
-        found = _joined(parts, self._parameters, len(rows), self.dtype)
-        return found.T if vectors.ndim > 1 else found[0]
+            return [None] * len(self._parameters)
+        return batched_grad([self._slope], self._parameters, [rows])
 
 
-class LocalGaussNewton(Operator):
+class LocalGaussNewton(_Local):
     """The Gauss-Newton matrix J' B J (n, n) of a loss, from the graphs that computed it (Schraudolph 2002).
 
     J is the Jacobian of the output in the parameters, B the Hessian of the loss in the output. It is positive
     semidefinite where the loss is convex in the output. What the loss owes to the parameters beside the output (a
-    penalty) is part of the gradient and not of this matrix.
+    penalty) is part of the gradient and not of this matrix. A product is three calls of autograd, one for each factor.
 
     Args:
         value: The loss, a scalar, computed from `output`.
@@ -132,10 +154,12 @@ class LocalGaussNewton(Operator):
 
     Attributes:
         gradient: Of the loss, (n,), detached.
+        gradients: How many times autograd went back to the parameters to set this up: once, and a second time where the
+            loss depends on them beside the output.
         products: With single vectors, so far.
 
     Raises:
-        ComputeError: if there is no graph, or none any more.
+        ComputeError: if there is no graph, or none any more, or the loss was not computed from the output.
 
     >>> w, x = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0, 1.0])
     >>> z = (w * x).sum()
@@ -144,62 +168,59 @@ class LocalGaussNewton(Operator):
     """
 
     def __init__(self, value: Tensor, output: Tensor, parameters: Sequence[Tensor]) -> None:
-        self._parameters, self._output = tuple(parameters), output
-        self._places = _places(self._parameters)
-        self._dtype = _widest(self._parameters)
+        super().__init__(parameters)
         if not (value.requires_grad and output.requires_grad):
             raise _no_graph()
         try:
-            parts = torch.autograd.grad(value, self._parameters, retain_graph=True, materialize_grads=True)
-            (slope,) = torch.autograd.grad(value, output, create_graph=True, materialize_grads=True)
-            dual = torch.zeros_like(output, requires_grad=True)
+            (slope,) = torch.autograd.grad(value, output, create_graph=True, allow_unused=True)
+            if slope is None:
+                raise _another_output()
+            # The output's slope pulled back is the gradient, and as a function of that slope it is J', for products.
+            dual = slope.detach().requires_grad_()
             back = pullback([output], self._parameters, [dual], create_graph=True)
+            parts: Sequence[Tensor | None] = back
+            if beside := _beside(value, output, self._parameters):
+                parts = torch.autograd.grad(value, self._parameters, retain_graph=True, allow_unused=True)
         except RuntimeError as error:
             raise _in_words(error) from error
-        self.gradient = flat(parts, self._dtype)
-        self._slope, self._dual = slope, dual
-        self._back = [(part, place) for part, place in zip(back, self._places, strict=True) if part is not None]
-        self.products = 0
+        self.gradient = _joined(parts, self._parameters, self._dtype, 1)[0].detach()
+        self.gradients = 1 + beside
+        self._output, self._slope, self._dual = output, slope, dual
+        places = zip(back, _places(self._parameters), strict=True)
+        self._back = [(part, place) for part, place in places if part is not None]
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(n, n)."""
-        return (len(self.gradient), len(self.gradient))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Dtype of vectors: the widest of the parameters'."""
-        return self._dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Device of vectors."""
-        return self.gradient.device
-
-    def __matmul__(self, vectors: Tensor, /) -> Tensor:
-        """G times v of shape (n,), or V of shape (n, k)."""
-        rows = (vectors.T if vectors.ndim > 1 else vectors[None]).to(self.device, self.dtype)
-        self.products += len(rows)
+    def _rows(self, rows: Tensor) -> Sequence[Tensor | None]:
+        nothing = [None] * len(self._parameters)
         if not self._slope.requires_grad or not self._back:  # the loss is linear in the output
-            return torch.zeros_like(vectors, dtype=self.dtype)
-        try:
-            cotangents = [rows[:, place].view(-1, *part.shape).to(part.dtype) for part, place in self._back]
-            (slopes,) = batched_grad([part for part, _ in self._back], [self._dual], cotangents)
-            (bent,) = batched_grad([self._slope], [self._output], [slopes]) if slopes is not None else (None,)
-            if bent is None:
-                return torch.zeros_like(vectors, dtype=self.dtype)
-            parts = batched_grad([self._output], self._parameters, [bent])
-        except RuntimeError as error:
-            raise _in_words(error) from error
-        found = _joined(parts, self._parameters, len(rows), self.dtype)
-        return found.T if vectors.ndim > 1 else found[0]
+            return nothing
+        cotangents = [rows[:, place].view(-1, *part.shape).to(part.dtype) for part, place in self._back]
+        (slopes,) = batched_grad([part for part, _ in self._back], [self._dual], cotangents)
+        (bent,) = batched_grad([self._slope], [self._output], [slopes]) if slopes is not None else (None,)
+        return nothing if bent is None else batched_grad([self._output], self._parameters, [bent])
+
+
+def _beside(value: Tensor, output: Tensor, parameters: Sequence[Tensor]) -> bool:
+    """Whether a value depends on parameters by another way than through its output: a walk through its graph."""
+    ends = {_edge(parameter) for parameter in parameters}
+    seen, ahead = {_edge(output)}, [_edge(value)]
+    while ahead:
+        edge = ahead.pop()
+        if edge in seen:
+            continue
+        if edge in ends:
+            return True
+        seen.add(edge)
+        ahead += [(node, number) for node, number in edge[0].next_functions if node is not None]
+    return False
+
+
+def _edge(tensor: Tensor) -> tuple[Node, int]:
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
 
 
 def _widest(tensors: Sequence[Tensor]) -> torch.dtype:
-    widest = tensors[0].dtype
-    for tensor in tensors[1:]:
-        widest = torch.promote_types(widest, tensor.dtype)
-    return widest
+    return reduce(torch.promote_types, (tensor.dtype for tensor in tensors), torch.float32)
 
 
 def _places(tensors: Sequence[Tensor]) -> list[slice]:
@@ -207,7 +228,7 @@ def _places(tensors: Sequence[Tensor]) -> list[slice]:
     return [slice(start, stop) for start, stop in zip([0, *stops[:-1]], stops, strict=True)]
 
 
-def _joined(parts: Sequence[Tensor | None], shapes: Sequence[Tensor], rows: int, dtype: torch.dtype) -> Tensor:
+def _joined(parts: Sequence[Tensor | None], shapes: Sequence[Tensor], dtype: torch.dtype, rows: int) -> Tensor:
     return torch.cat(
         [
             shape.new_zeros(rows, shape.numel(), dtype=dtype) if part is None else part.reshape(rows, -1).to(dtype)
@@ -220,6 +241,13 @@ def _joined(parts: Sequence[Tensor | None], shapes: Sequence[Tensor], rows: int,
 def _no_graph() -> ComputeError:
     return ComputeError(
         "the loss does not depend on any of the parameters.", "a closure that returns the loss and detaches nothing"
+    )
+
+
+def _another_output() -> ComputeError:
+    return ComputeError(
+        "the loss is not computed from the output that the closure returned beside it.",
+        "return the very tensor that the loss function was given",
     )
 
 

@@ -5,7 +5,8 @@ its graph, and does not go backward, for products with curvature need the graph.
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,15 +51,34 @@ class ClosureOptimizer(torch.optim.Optimizer):
         for parameter, value in zip(self.parameters, like(point, self.parameters), strict=True):
             parameter.copy_(value)
 
-    def evaluate(self, closure: Closure) -> tuple[Tensor, Tensor | None]:
-        """The loss with its graph, and the model's output where the closure returns it, too."""
+    @contextmanager
+    def unless_interrupted(self, point: Tensor) -> Iterator[None]:
+        """What ends the block early, an error of the closure or Ctrl-C, leaves the parameters at this point."""
+        try:
+            yield
+        except BaseException:
+            self.place(point)
+            raise
+
+    def evaluate(self, closure: Closure) -> tuple[Tensor, Any]:
+        """The loss with its graph, and the model's output where the closure returns it, too, else `None`.
+
+        Raises:
+            SpecError: if the closure returns no loss.
+        """
         self._evaluations += 1
         self._drawn = _generators(self.parameters)
         with torch.enable_grad():
             found = closure()
-        if isinstance(found, (tuple, list)):
-            return found[0], found[1]
-        return found, None
+        loss, output = _parts(found)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            kind = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"a {type(loss).__name__}"
+            raise SpecError(
+                f"the closure of {type(self).__name__} returned {kind} and no loss.",
+                "return loss, a tensor of one number that still has its graph, without .backward(), .item() or float()",
+            )
+        with torch.enable_grad():
+            return loss.reshape(()), output
 
     def value(self, closure: Closure) -> float:
         """The loss alone, with the same random numbers as the last with its graph; infinite where it is not finite."""
@@ -67,7 +87,7 @@ class ClosureOptimizer(torch.optim.Optimizer):
             torch.set_rng_state(state) if kind is None else torch.cuda.set_rng_state(state, kind)
         with torch.no_grad():
             found = closure()
-        value = float(found[0] if isinstance(found, (tuple, list)) else found)
+        value = float(_parts(found)[0])
         return value if math.isfinite(value) else math.inf
 
     def counted(self) -> int:
@@ -80,3 +100,8 @@ def _generators(parameters: Iterable[Tensor]) -> list[tuple[torch.device | None,
     """States of the generators that a closure may draw from: two losses of one mask can be compared."""
     gpus = {parameter.device for parameter in parameters if parameter.device.type == "cuda"}
     return [(None, torch.get_rng_state()), *((gpu, torch.cuda.get_rng_state(gpu)) for gpu in gpus)]
+
+
+def _parts(found: Any) -> tuple[Any, Any]:
+    """Loss and output of what a closure returned."""
+    return (found[0], found[1]) if isinstance(found, (tuple, list)) and len(found) == 2 else (found, None)
