@@ -1,0 +1,190 @@
+"""Steps of a model of the loss, tried and judged: what methods have in common whose metric follows the gradients."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag import suggest
+from hessdiag.curvature.local import LocalHessian
+from hessdiag.errors import SpecError
+from hessdiag.linalg.quadratic.step import ModelStep, size_of
+from hessdiag.optimizers.closure import Closure, ClosureOptimizer
+from hessdiag.optimizers.metric import metric_of, remembered, remembered_whole, whole_metric_of
+from hessdiag.optimizers.step import Step
+
+METRICS = ("uniform", "rmsprop", "adagrad", "diagonal", "full")
+WHOLE = 2000  # parameters up to which a whole matrix is a metric
+EXACT = 64  # parameters up to which the Hessian's diagonal is computed, and not estimated
+LEAST_SCALE = 0.01  # root mean square that parameters are taken to have where theirs is less, or zero
+NOISE = 10.0  # units of rounding of the loss that a difference of two says nothing below
+
+
+class ModelOptimizer(ClosureOptimizer):
+    """Gradient, products with the Hessian and both losses of a step are of one batch."""
+
+    def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        super().__init__(params, defaults)
+        if defaults["metric"] == "full" and sum(parameter.numel() for parameter in self.parameters) > WHOLE:
+            raise SpecError(
+                f"metric='full' holds a matrix of all pairs of parameters, and is for {WHOLE:,} of them at most.",
+                "metric='rmsprop', which holds its diagonal",
+            )
+
+    def propose(self, state: dict[str, Any], hessian: LocalHessian) -> ModelStep:
+        """The step that the model recommends."""
+        raise NotImplementedError
+
+    def adapt(self, state: dict[str, Any], found: ModelStep, rho: float, actual: float) -> None:
+        """Trust the model more or less from here on.
+
+        Args:
+            state: What goes on from step to step.
+            found: The step.
+            rho: Actual over predicted decrease.
+            actual: Decrease of the loss.
+        """
+        raise NotImplementedError
+
+    def trust(self, state: dict[str, Any]) -> dict[str, Any]:
+        """How much it does, as the report of a step says it."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, closure: Closure) -> float:  # type: ignore[override]
+        """Try one step, and take it if the loss falls as the model says, nearly.
+
+        Args:
+            closure: Returns the loss of one batch with its graph, or the loss and the output.
+
+        Returns:
+            The loss before the step. `last` says the rest.
+
+        Raises:
+            ComputeError: if the loss has no graph any more, or its gradient or curvature is not finite where it is.
+        """
+        state = self._held()
+        loss, _ = self.evaluate(closure)
+        before = float(loss)
+        if not math.isfinite(before):
+            self.last = Step(
+                loss=before,
+                accepted=False,
+                gradients=0,
+                products=0,
+                evaluations=self.counted(),
+                length=0.0,
+                **self.trust(state),
+            )
+            return before
+        with torch.enable_grad():
+            hessian = LocalHessian(loss, self.parameters)
+        size_of(hessian.gradient)  # refuses what is not finite, before it spoils the metric
+        self._learn(state, hessian)
+        found = self.propose(state, hessian)
+        noise = NOISE * torch.finfo(loss.dtype).eps
+        products = hessian.products
+        del hessian, loss  # the graph is not needed any more, and the next evaluation makes none
+        rho = None
+        if found.decrease > 0:
+            start = self.point()
+            self.place(start + found.step)
+            after = self.value(closure)
+            rho = _ratio(before, after, found.decrease, noise)
+            state["accepted"] = rho >= self.param_groups[0]["eta"][0]
+            if not state["accepted"]:
+                self.place(start)
+            self.adapt(state, found, rho, before - after)
+        self.last = Step(
+            loss=before,
+            accepted=rho is not None and state["accepted"],
+            gradients=1,
+            products=products,
+            evaluations=self.counted(),
+            length=float(found.step.double().norm()),
+            rho=rho,
+            **self.trust(state),
+            exit=found.exit,
+        )
+        return before
+
+    def _held(self) -> dict[str, Any]:
+        """What goes on from step to step, beside the parameters; in the state of the first of the widest."""
+        parameters = self.parameters
+        widest = max(parameters, key=lambda parameter: torch.finfo(parameter.dtype).bits)
+        state: dict[str, Any] = self.state[widest]
+        if "accepted" not in state:
+            state["step"], state["accepted"] = 0, True
+        return state
+
+    def size(self) -> float:
+        """Of the parameters, Euclidean, or what is taken for it where they are next to nothing."""
+        point = self.point()
+        return max(float(point.double().norm()), LEAST_SCALE * math.sqrt(len(point)))
+
+    def _learn(self, state: dict[str, Any], hessian: LocalHessian) -> None:
+        """Adapt the metric to the gradient; after a step that was not taken, it stays as it is."""
+        group, kind = self.param_groups[0], self.param_groups[0]["metric"]
+        if kind == "uniform" or not state["accepted"]:
+            return
+        beta = None if kind == "adagrad" else group["beta"]
+        if kind == "full":
+            state["moments"] = remembered_whole(state.get("moments"), hessian.gradient, beta)
+            state["metric"] = whole_metric_of(state["moments"], group["eps"], relative=group["relative"])
+        else:
+            sample = _diagonal(hessian, state["step"]) if kind == "diagonal" else hessian.gradient
+            state["moments"] = remembered(state.get("moments"), sample, beta)
+            state["metric"] = metric_of(state["moments"], group["eps"], relative=group["relative"])
+        state["step"] += 1
+
+
+def known(what: str, given: str, possible: Iterable[str]) -> None:
+    """Refuse a name that is none of these.
+
+    Raises:
+        SpecError: with what may have been meant.
+    """
+    if given not in possible:
+        close = suggest.question(given, list(possible))
+        raise SpecError(f"there is no {what} {given!r}.{close} One of {', '.join(possible)}.")
+
+
+def refuse(settings: dict[str, Any]) -> None:
+    """Refuse settings that are out of range; those that are `None` or not there are fine.
+
+    Raises:
+        SpecError: with the range.
+    """
+    right: dict[str, tuple[Callable[[Any], bool], str]] = {
+        "eta": (lambda eta: 0 < eta[0] <= eta[1] < 1, "two ratios, 0 < eta[0] <= eta[1] < 1"),
+        "gamma": (lambda gamma: gamma[0] >= 1 < gamma[1], "two factors, gamma[0] >= 1 and gamma[1] > 1"),
+        **dict.fromkeys(("radius", "max_radius", "sigma", "tolerance"), (lambda number: number > 0, "above 0")),
+        **dict.fromkeys(("theta", "eps"), (lambda number: number >= 0, "0 or more")),
+        "most": (lambda most: most >= 1, "1 or more"),
+        "beta": (lambda beta: 0 <= beta < 1, "0 <= beta < 1"),
+    }
+    for key, (fine, says) in right.items():
+        if settings.get(key) is not None and not fine(settings[key]):
+            raise SpecError(f"{key} is {settings[key]}, and has to be {says}.")
+
+
+def _diagonal(hessian: LocalHessian, step: int) -> Tensor:
+    """The Hessian's diagonal: exact where there are few parameters, else estimated by one product (Hutchinson)."""
+    gradient = hessian.gradient
+    n = len(gradient)
+    if n <= EXACT:
+        exact: Tensor = torch.diagonal(hessian @ torch.eye(n, dtype=gradient.dtype, device=gradient.device))
+        return exact
+    generator = torch.Generator().manual_seed(step)
+    signs = torch.randint(2, (n,), generator=generator).mul_(2).sub_(1).to(gradient)
+    return signs * (hessian @ signs)
+
+
+def _ratio(before: float, after: float, predicted: float, noise: float) -> float:
+    """Actual over predicted decrease; where both drown in the rounding of the loss, 1."""
+    if not math.isfinite(after):
+        return -math.inf
+    slack = noise * max(abs(before), abs(after))
+    return float((before - after + slack) / (predicted + slack))
