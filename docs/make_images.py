@@ -4,7 +4,8 @@
 
 A page holds the command in a ```sh block, and behind it the images of that command's HTML report, each with the start
 of its chart's heading as the image's title: `![what it shows](../images/gallery/NAME.svg "Norms against depth")`. A
-command that no image follows is not run.
+command that no image follows is not run. What no report shows is drawn by a script of the examples, one image each:
+`python examples/NAME.py -o NAME.svg`.
 """
 
 import re
@@ -27,24 +28,37 @@ from hessdiag.report.view import Table
 ROOT = Path(__file__).parent.parent
 GALLERY = ROOT / "docs" / "gallery"
 
-_COMMAND = r"```sh\n(?P<command>hessdiag .*?)\n```"
+_COMMAND = r"```sh\n(?P<command>(?:hessdiag|python examples/\w+\.py) .*?)\n```"
 _IMAGE = r'!\[[^]]*\]\((?P<path>\S+\.svg) "(?P<title>[^"]+)"\)'
 _PART = re.compile(f"{_COMMAND}|{_IMAGE}", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One command of a page, in words, and its images: the start of a chart's title, and a path."""
+    """One command of a page, in words, and its images: the start of a chart's title, and a path.
+
+    Attributes:
+        arguments: Behind `hessdiag` or the script.
+        images: That follow.
+        script: In the place of `hessdiag`, an example.
+    """
 
     arguments: tuple[str, ...]
     images: tuple[tuple[str, str], ...]
+    script: str = ""
+
+
+def _run(command: str, images: list[tuple[str, str]]) -> Run:
+    program, *words = shlex.split(command)
+    script = words.pop(0) if program == "python" else ""
+    return Run(tuple(words), tuple(images), script)
 
 
 def runs(text: str) -> Iterator[Run]:
     r"""The commands of a page with the images behind each.
 
     >>> list(runs('```sh\nhessdiag chain -o a.html\n```\n![b](c.svg "The output")'))
-    [Run(arguments=('chain', '-o', 'a.html'), images=(('The output', 'c.svg'),))]
+    [Run(arguments=('chain', '-o', 'a.html'), images=(('The output', 'c.svg'),), script='')]
     """
     command, images = "", list[tuple[str, str]]()
     for part in _PART.finditer(text):
@@ -52,10 +66,10 @@ def runs(text: str) -> Iterator[Run]:
             images.append((part["title"], part["path"]))
             continue
         if command:
-            yield Run(tuple(shlex.split(command)[1:]), tuple(images))
+            yield _run(command, images)
         command, images = part["command"].replace("\\\n", " "), []
     if command:
-        yield Run(tuple(shlex.split(command)[1:]), tuple(images))
+        yield _run(command, images)
 
 
 def measured(folder: Path, arguments: tuple[str, ...]) -> Document:
@@ -74,6 +88,13 @@ def draw(page: Path, doc: Document, images: tuple[tuple[str, str], ...]) -> None
         path.parent.mkdir(exist_ok=True)
         path.write_text(figures.svg(chart), "utf-8")
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1000:.0f} kB")
+
+
+def drawn(folder: Path, page: Path, run: Run) -> None:
+    """Run a script that draws the one image behind it, and put that where the page shows it."""
+    ((_, place),) = run.images
+    subprocess.run([sys.executable, ROOT / run.script, *run.arguments], cwd=folder, check=True)
+    shutil.copy(folder / run.arguments[run.arguments.index("-o") + 1], (page.parent / place).resolve())
 
 
 def checkpoints(folder: Path) -> None:
@@ -108,6 +129,9 @@ def remake(page: Path) -> None:
         PREPARE.get(page.name, lambda _: None)(folder)
         for run in runs(page.read_text("utf-8")):
             if not run.images:
+                continue
+            if run.script:
+                drawn(folder, page, run)
                 continue
             doc = measured(folder, run.arguments)
             draw(page, doc, run.images)

@@ -56,7 +56,7 @@ class LODO(ClosureOptimizer):
 
     >>> from hessdiag.optimizers import LODO
     >>> w = torch.nn.Parameter(torch.tensor([3.0, 1.0], dtype=torch.float64))
-    >>> optimizer = LODO([w], alpha=0.1, meta_lr=1e-2, beta=0.5)
+    >>> optimizer = LODO([w], alpha=0.1, meta_lr=1e-2, beta=0.5, seed=0)
     >>> optimizer.matrix().diagonal()
     tensor([0.1000, 0.1000], dtype=torch.float64)
     >>> losses = [optimizer.step(lambda: (w[0] ** 2 + 10 * w[1] ** 2) / 2) for _ in range(50)]

@@ -141,3 +141,32 @@ def test_digits_are_drawn_pixel_by_pixel(tmp_path, run):
     printed = run("draw_digits.py", "--out", str(tmp_path / "digits.png"), *small)
     assert 2 < numbers(r"\nloss ([\d.]+)", printed)[0] < 10  # log 256 is 5.5
     assert imread(tmp_path / "digits.png").shape == (2 * 5, 8 * 5, 4)
+
+
+def test_lodo_measures_what_its_paper_claims(run):
+    printed = run("lodo.py", "error", "--steps", "100")
+    rows = [line.split() for line in printed.splitlines() if re.match(r"\s+\d+ ", line)]
+    assert [row[0] for row in rows] == ["0", "20", "40", "60", "80", "100"]
+    assert float(rows[0][2]) == 0.962
+    assert float(rows[-1][2]) < 0.9
+    assert all(
+        abs(1 - 0.27 * value - float(left)) < 0.003 for value, left in zip((1, 0.25, 0.1), rows[0][3:], strict=False)
+    )
+    assert "Newton's method: 7.41" in printed
+
+
+@pytest.mark.parametrize(("part", "steps"), [("frozen", "20"), ("momentum", "5"), ("ablations", "5")])
+def test_parts_of_lodo_end(run, part, steps):
+    printed = run("lodo.py", part, "--steps", steps)
+    assert len(printed.splitlines()) > 4
+    assert "nan" not in printed
+
+
+def test_rosenbrock_path_is_drawn(run, tmp_path):
+    printed = run("rosenbrock_path.py", "-o", str(tmp_path / "path.svg"))
+    lodo, adam, averaged, summed = numbers(r"180 to 200 (\S+),", printed)
+    assert abs(lodo - 1.05e-3) < 1e-4
+    assert abs(adam - 5.3e-5) < 1e-5
+    assert abs(averaged - 0.01397) < 1e-3  # as the paper's momentum
+    assert summed < 2e-4
+    assert "<svg" in (tmp_path / "path.svg").read_text()
