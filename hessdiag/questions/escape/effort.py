@@ -20,9 +20,9 @@ from hessdiag.questions.escape.running import taking
 from hessdiag.questions.escape.start import Start
 from hessdiag.questions.escape.stepping import NeedsGraphError
 
-CALL = {"cpu": 4e-6, "cuda": 1.2e-5}  # seconds of a kernel, with what autograd and Python do around it
-FLOPS = {"cpu": 1.5e10, "cuda": 5e12}  # a second, sustained
-NUMBERS = {"cpu": 8e8, "cuda": 1e11}  # that kernels put out in a second, matrix products aside
+CALL = {"cpu": 2.5e-6, "cuda": 1.2e-5}  # seconds of a kernel, with what autograd and Python do around it
+FLOPS = {"cpu": 6e10, "cuda": 5e12}  # a second, sustained
+NUMBERS = {"cpu": 3e9, "cuda": 1e11}  # that kernels put out in a second, matrix products aside
 
 
 class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
