@@ -34,6 +34,7 @@ class Entrant:
         output: Whether it wants the model's output beside the loss.
         draws: Whether it may draw random numbers, so that two runs on the same samples differ.
         usual: Whether nobody asked for it by name.
+        title: What is known of optimizers is known by this: the name of its class, or its own in this package.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entrant:
     output: bool = False
     draws: bool = False
     usual: bool = False
+    title: str = ""
 
     def at(self, rate: float | None) -> "Entrant":
         """The same with a learning rate."""
@@ -79,7 +81,7 @@ def entrants(
     if isinstance(lr, Mapping):
         unknown = [name for name in lr if not any(_is(name, entrant.name) for entrant in found)]
         if unknown:
-            raise SpecError(f"--lr is given for {unknown[0]}, which does not take part.", f"--optimizers {unknown[0]}")
+            raise SpecError(f"--lr is given for {unknown[0]}, which does not take part.", f"--optimizer {unknown[0]}")
     names = [entrant.name for entrant in found]
     return tuple(replace(one, usual=usual) for index, one in enumerate(found) if one.name not in names[:index])
 
@@ -106,7 +108,16 @@ def _entrant(
         kind = type(main_of(made.build(problem.model, [name for name, _ in problem.named_parameters])))
     draws = not kind.__module__.startswith("torch.optim") and (made.own is None or made.own in FIRST_HERE)
     default = (task.curvature_samples or CURVATURE_SAMPLES) if second else (task.samples or SAMPLES)
-    return Entrant(name, "second" if second else "first", made, tried, batch_size or default, output, draws)
+    return Entrant(
+        name=name,
+        kind="second" if second else "first",
+        recipe=made,
+        rates=tried,
+        samples=batch_size or default,
+        output=output,
+        draws=draws,
+        title=made.own or kind.__name__,
+    )
 
 
 class _in_words:  # noqa: N801 - a context
@@ -157,5 +168,5 @@ def split(text: str) -> list[str]:
             parts[-1] += character
     found = [part.strip() for part in parts if part.strip()]
     if not found:
-        raise SpecError("no optimizer is named.", "--optimizers sgd,adam,tr-rmsprop")
+        raise SpecError("no optimizer is named.", "--optimizer sgd --optimizer tr-rmsprop")
     return found

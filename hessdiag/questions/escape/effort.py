@@ -13,12 +13,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hessdiag.machine.shortage import ran_out
 from hessdiag.questions.escape.contenders import Entrant
-from hessdiag.questions.escape.counting import Tally
-from hessdiag.questions.escape.draws import Order, draws
 from hessdiag.questions.escape.frozen import training
-from hessdiag.questions.escape.running import taking
+from hessdiag.questions.escape.runs.counting import Tally
+from hessdiag.questions.escape.runs.draws import Order, draws
+from hessdiag.questions.escape.runs.run import taking
+from hessdiag.questions.escape.runs.stepping import NeedsGraphError
 from hessdiag.questions.escape.start import Start
-from hessdiag.questions.escape.stepping import NeedsGraphError
 
 CALL = {"cpu": 2.5e-6, "cuda": 1.2e-5}  # seconds of a kernel, with what autograd and Python do around it
 FLOPS = {"cpu": 6e10, "cuda": 5e12}  # a second, sustained

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
@@ -18,18 +18,34 @@ from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.escape import frozen as freezing
 from hessdiag.questions.escape.contenders import Entrant, entrants, task_of
+from hessdiag.questions.escape.effort import look_seconds
+from hessdiag.questions.escape.foretold.notes import contender_notes
+from hessdiag.questions.escape.foretold.plateau import GRADIENTS, plateau_of
 from hessdiag.questions.escape.plan import planned
 from hessdiag.questions.escape.race import Race
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Spent
-from hessdiag.questions.escape.running import Rules
+from hessdiag.questions.escape.runs.run import Rules
 from hessdiag.questions.escape.start import Start
 from hessdiag.questions.escape.verdict import findings
+from hessdiag.theory.optimizer_floors import floor_of
 
 SEEDS, SECONDS, THRESHOLD = 3, 60.0, 0.9
+FORESIGHT = 0.2  # of the time, for a look at where the runs start
+ENDS = 60  # products that the ends of a spectrum take, about
+GRADIENT, PRODUCT = 3.0, 7.0  # what they take, over an evaluation
+NOTHING = Plateau(
+    seed=0,
+    loss=0.0,
+    constant_loss=None,
+    reference=0.0,
+    gradient_norm=0.0,
+    gradient_median=None,
+    gradient_zeros=0.0,
+)
 
 
 @recorded
-@measurement(less="--optimizers sgd,adam")
+@measurement(less="--optimizer sgd --optimizer adam")
 def escape(
     problem: Problem,
     *,
@@ -99,7 +115,7 @@ def escape(
 
 
 @recorded
-@ensemble(less="--optimizers sgd,adam")
+@ensemble(less="--optimizer sgd --optimizer adam")
 def escape_of(
     build: Callable[[int], Problem],
     *,
@@ -218,7 +234,7 @@ def _escape(
         escaped=sum(run.escaped for run in race.runs) / len(race.runs),
         score_window=task.score,
         plateaus=tuple(plateaus),
-        contenders=_contenders(race),
+        contenders=_contenders(race, plateaus, str(subject.dtype).removeprefix("torch.")),
         runs=tuple(race.runs),
         frozen=frozen,
         too_slow=(*plan.too_slow, *race.late),
@@ -227,19 +243,19 @@ def _escape(
 
 
 def _start(problem: Problem, seed: int, task: Task, limits: _Limits) -> Start:
-    """A network with its plateau."""
-    loss = problem.value()
-    plateau = Plateau(
+    """A network with its plateau, as far as there is time to look at that."""
+    bare = Start(problem, seed, NOTHING, task.floor, limits.threshold)
+    look = look_seconds(bare) * problem.n_samples / bare.watched.samples
+    granted = FORESIGHT * limits.seconds / limits.seeds
+    plateau = plateau_of(
+        problem,
         seed=seed,
-        loss=loss,
-        constant_loss=None,
-        reference=loss,
         floor=task.floor,
-        gradient_norm=0.0,
-        gradient_median=None,
-        gradient_zeros=0.0,
+        spectrum=ENDS * PRODUCT * look <= granted,
+        gradients=min(GRADIENTS, int(granted / (GRADIENT * look))),
+        threshold=limits.threshold,
     )
-    return Start(problem, seed, plateau, task.floor, limits.threshold)
+    return replace(bare, plateau=plateau)
 
 
 def _steps(problem: Problem, task: Task) -> int | None:
@@ -249,9 +265,10 @@ def _steps(problem: Problem, task: Task) -> int | None:
     return task.steps
 
 
-def _contenders(race: Race) -> tuple[Contender, ...]:
+def _contenders(race: Race, plateaus: Sequence[Plateau], dtype: str) -> tuple[Contender, ...]:
     """The optimizers in the order of their escapes; by their score, where that is compared."""
-    found = [_contender(race, entrant) for entrant in race.plan.entrants if entrant.name in race.chosen]
+    ran = [entrant for entrant in race.plan.entrants if entrant.name in race.chosen]
+    found = [_contender(race, entrant, plateaus, dtype) for entrant in ran]
 
     def key(one: Contender) -> tuple[float, float, float]:
         own = [run for run in race.runs if run.optimizer == one.optimizer]
@@ -263,17 +280,23 @@ def _contenders(race: Race) -> tuple[Contender, ...]:
     return tuple(sorted(found, key=key))
 
 
-def _contender(race: Race, entrant: Entrant) -> Contender:
+def _contender(race: Race, entrant: Entrant, plateaus: Sequence[Plateau], dtype: str) -> Contender:
     own = [run for run in race.runs if run.optimizer == entrant.name]
     taken = [math.inf if run.backprops is None else float(run.backprops) for run in own]
     middle = median(taken) if taken else math.inf
+    settings = own[0].settings if own else {}
+    epsilon = settings.get("eps")
+    floor = floor_of(entrant.title, epsilon=epsilon if isinstance(epsilon, float) else None, dtype=dtype)
+    named = entrant.title if ":" in entrant.name else entrant.name
     return Contender(
         optimizer=entrant.name,
         kind=entrant.kind,
-        settings=own[0].settings if own else {},
+        settings=settings,
         searched=entrant.rates,
         search=race.search.get(entrant.name, Spent()),
         escaped=sum(run.escaped for run in own),
         runs=len(own),
         backprops=middle if math.isfinite(middle) else None,
+        floor=floor.floor if floor is not None and 0 < floor.floor < math.inf else None,
+        notes=contender_notes(named, settings, plateaus, dtype),
     )

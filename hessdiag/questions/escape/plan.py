@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from hessdiag.numbers import number
 from hessdiag.questions.escape.contenders import CURVATURE_SAMPLES, Entrant
-from hessdiag.questions.escape.draws import Order, is_whole
 from hessdiag.questions.escape.effort import effort, gradient_seconds, look_seconds
+from hessdiag.questions.escape.runs.draws import Order, is_whole
 from hessdiag.questions.escape.start import Start
 
 BUDGET = 1000  # backpropagations of a run

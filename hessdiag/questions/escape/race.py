@@ -5,10 +5,12 @@ from dataclasses import dataclass, field, replace
 
 from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.escape.contenders import Entrant
-from hessdiag.questions.escape.counting import total
+from hessdiag.questions.escape.foretold.notes import run_notes
+from hessdiag.questions.escape.foretold.predict import predicted
 from hessdiag.questions.escape.plan import Plan
 from hessdiag.questions.escape.result import Run, Spent
-from hessdiag.questions.escape.running import Rules, run
+from hessdiag.questions.escape.runs.counting import total
+from hessdiag.questions.escape.runs.run import Rules, run
 from hessdiag.questions.escape.search import winner
 from hessdiag.questions.escape.start import Start
 
@@ -53,7 +55,7 @@ class Race:
                 found = self._run(start, self.chosen.setdefault(entrant.name, entrant), number)
             else:
                 found = self._searched(start, entrant, number)
-            self.runs.append(found)
+            self.runs.append(_explained(found, start, entrant))
 
     def _run(self, start: Start, entrant: Entrant, number: int, most: int | None = None) -> Run:
         rules = self.rules if most is None else replace(self.rules, budget=most)
@@ -93,3 +95,12 @@ class Race:
             finished = self._run(start, chosen, number)
         self.search[entrant.name] = total(others)
         return finished
+
+
+def _explained(found: Run, start: Start, entrant: Entrant) -> Run:
+    """A run beside what was predicted of it, and why it ended as it did."""
+    foretold = predicted(
+        start.plateau, entrant.title, found.settings, model=start.problem.model, threshold=start.threshold
+    )
+    found = replace(found, predicted=foretold)
+    return replace(found, notes=(*run_notes(found, start.plateau), *found.notes))

@@ -46,12 +46,12 @@ def rates(spec: str, made: Recipe) -> tuple[float, ...]:
 
 
 def rank(run: Run) -> tuple[float, float]:
-    """Earliest escape first, then the lowest loss; runs whose loss is no number last."""
+    """Earliest escape first, then the lowest loss to three digits; runs whose loss is no number last."""
     steps = math.inf if run.backprops is None else float(run.backprops)
-    ended = math.inf if run.final_loss is None or math.isnan(run.final_loss) else run.final_loss
+    ended = math.inf if run.final_loss is None or math.isnan(run.final_loss) else float(f"{run.final_loss:.3g}")
     return (steps, ended)
 
 
 def winner(runs: Sequence[Run]) -> int:
-    """Index of the run whose learning rate is taken."""
+    """Index of the run whose learning rate is taken: of equals the first."""
     return min(range(len(runs)), key=lambda index: rank(runs[index]))

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.escape.draws import Draw, whole
 from hessdiag.questions.escape.result import Plateau
-from hessdiag.questions.escape.watch import Level
+from hessdiag.questions.escape.runs.draws import Draw, whole
+from hessdiag.questions.escape.runs.watch import Level
 
 WATCHED = 4096  # samples on which the loss is watched, at most
 LEVELS = (0.5, 0.1)  # that are noted, beside the one that counts as out

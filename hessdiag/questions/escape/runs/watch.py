@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
-from hessdiag.questions.escape.counting import Tally
 from hessdiag.questions.escape.result import Milestone, Spent
+from hessdiag.questions.escape.runs.counting import Tally
 
 HELD = 3  # looks for which the loss must stay below a level
 FAR = 1e4  # times the start: diverged

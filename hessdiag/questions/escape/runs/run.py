@@ -17,14 +17,14 @@ from hessdiag.optimizers.joint import Jointly
 from hessdiag.optimizers.recipe import settings_of
 from hessdiag.optimizers.step import Step
 from hessdiag.questions.escape.contenders import Entrant
-from hessdiag.questions.escape.counting import Tally
-from hessdiag.questions.escape.draws import Order, draws
 from hessdiag.questions.escape.frozen import training
-from hessdiag.questions.escape.looks import Looks, way
 from hessdiag.questions.escape.result import Outcome, Region, Run, Settings
+from hessdiag.questions.escape.runs.counting import Tally
+from hessdiag.questions.escape.runs.draws import Order, draws
+from hessdiag.questions.escape.runs.looks import Looks, way
+from hessdiag.questions.escape.runs.stepping import NeedsGraphError, Take, along_gradients, by_itself
+from hessdiag.questions.escape.runs.watch import SHOWN, Watch
 from hessdiag.questions.escape.start import Start
-from hessdiag.questions.escape.stepping import NeedsGraphError, Take, along_gradients, by_itself
-from hessdiag.questions.escape.watch import SHOWN, Watch
 
 AFTERWARDS, SHORTEST = 4, 200  # a run that is out goes on to 4 times what that took, and to 200 backpropagations
 UNTRUSTED = 0.25  # of rho, below which the quadratic model told less than a quarter of the truth

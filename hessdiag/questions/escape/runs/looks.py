@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.questions.escape.contenders import Entrant
-from hessdiag.questions.escape.counting import Clock, Tally
-from hessdiag.questions.escape.draws import Order, is_whole
+from hessdiag.questions.escape.runs.counting import Clock, Tally
+from hessdiag.questions.escape.runs.draws import Order, is_whole
+from hessdiag.questions.escape.runs.watch import Watch
 from hessdiag.questions.escape.start import Start
-from hessdiag.questions.escape.watch import Watch
 
 Way = Literal["exact", "sampled", "stream"]
 

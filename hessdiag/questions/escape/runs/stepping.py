@@ -12,8 +12,8 @@ from hessdiag.optimizers.step import Step
 from hessdiag.optimizers.update import forget_gradients, stepper
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.escape.counting import Calls, Tally
-from hessdiag.questions.escape.draws import Draw
+from hessdiag.questions.escape.runs.counting import Calls, Tally
+from hessdiag.questions.escape.runs.draws import Draw
 
 Take = Callable[[Draw], Tensor | float]  # takes a step; the loss of its draw before it
 

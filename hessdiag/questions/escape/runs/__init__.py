@@ -1,0 +1,1 @@
+"""One run of one optimizer: its steps, what they cost, and what is seen of the loss."""
