@@ -63,7 +63,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="where to write the PNG")
     parser.add_argument("--size", type=int, default=8, help="pixels on each side, at most 32")
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--pictures", type=int, default=32)
     parser.add_argument("--optimizer", default=ADAM, help="as in hessdiag escape --optimizer")
