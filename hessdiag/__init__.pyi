@@ -26,6 +26,9 @@ from hessdiag.questions.diag_share.trajectory import diag_share_along as diag_sh
 from hessdiag.questions.documents import load as load
 from hessdiag.questions.eigs.measure import eigs as eigs
 from hessdiag.questions.eigs.result import Eigs as Eigs
+from hessdiag.questions.escape.measure import escape as escape
+from hessdiag.questions.escape.measure import escape_of as escape_of
+from hessdiag.questions.escape.result import Escape as Escape
 from hessdiag.questions.forward.measure import forward as forward
 from hessdiag.questions.forward.model import forward_model as forward_model
 from hessdiag.questions.forward.result import Forward as Forward
@@ -44,6 +47,7 @@ __all__ = [
     "Check",
     "DiagShare",
     "Eigs",
+    "Escape",
     "FisherOperator",
     "Forward",
     "GaussNewtonOperator",
@@ -61,6 +65,8 @@ __all__ = [
     "diag_share",
     "diag_share_along",
     "eigs",
+    "escape",
+    "escape_of",
     "forward",
     "forward_model",
     "hessian",

@@ -10,13 +10,11 @@ from hessdiag.questions.chain.result import AtLength as AtLength
 from hessdiag.questions.chain.result import ChainTheory as ChainTheory
 from hessdiag.questions.chain.result import CriticalScale as CriticalScale
 from hessdiag.questions.chain.result import Magnitude as Magnitude
-from hessdiag.questions.chain.result import Plateau as Plateau
 from hessdiag.questions.chain.result import Sample as Sample
 from hessdiag.questions.chain.result import Share as Share
 from hessdiag.questions.chain.result import SignShares as SignShares
 from hessdiag.questions.chain.result import StatisticAgreement as StatisticAgreement
 from hessdiag.questions.check.result import Cause as Cause
-from hessdiag.questions.check.result import Run as Run
 from hessdiag.questions.check.result import Symptom as Symptom
 from hessdiag.questions.check.result import Trial as Trial
 from hessdiag.questions.common.certificate import Certificate as Certificate
@@ -40,6 +38,14 @@ from hessdiag.questions.diag_share.result import LayerShare as LayerShare
 from hessdiag.questions.diag_share.result import ShareTheory as ShareTheory
 from hessdiag.questions.diag_share.result import Trend as Trend
 from hessdiag.questions.eigs.result import Eigenpair as Eigenpair
+from hessdiag.questions.escape.result import Contender as Contender
+from hessdiag.questions.escape.result import Landscape as Landscape
+from hessdiag.questions.escape.result import Milestone as Milestone
+from hessdiag.questions.escape.result import Plateau as Plateau
+from hessdiag.questions.escape.result import Prediction as Prediction
+from hessdiag.questions.escape.result import Region as Region
+from hessdiag.questions.escape.result import Run as Run
+from hessdiag.questions.escape.result import Spent as Spent
 from hessdiag.questions.forward.own_result import OwnLayer as OwnLayer
 from hessdiag.questions.forward.own_result import OwnSignal as OwnSignal
 from hessdiag.questions.forward.result import Achieved as Achieved
@@ -78,6 +84,7 @@ __all__ = [
     "Checkpoint",
     "CheckpointLayer",
     "Component",
+    "Contender",
     "CriticalScale",
     "Curve",
     "DepthAgreement",
@@ -92,6 +99,7 @@ __all__ = [
     "Inertia",
     "InitRatios",
     "Kink",
+    "Landscape",
     "Layer",
     "LayerAgreement",
     "LayerGain",
@@ -102,6 +110,7 @@ __all__ = [
     "LogCurve",
     "Magnitude",
     "Measured",
+    "Milestone",
     "ModelSubject",
     "Moment",
     "NormStatistics",
@@ -110,9 +119,11 @@ __all__ = [
     "OwnSignal",
     "Plateau",
     "Point",
+    "Prediction",
     "Provenance",
     "Rate",
     "RatioStatistics",
+    "Region",
     "Result",
     "Run",
     "Sample",
@@ -121,6 +132,7 @@ __all__ = [
     "ShareTheory",
     "SignShares",
     "Solution",
+    "Spent",
     "StatisticAgreement",
     "Subject",
     "Symptom",

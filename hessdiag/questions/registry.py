@@ -150,6 +150,20 @@ QUESTIONS = (
             "plateau takes."
         ),
     ),
+    Question(
+        "escape",
+        "Which optimizer leaves this plateau, when, and why?",
+        headlines=("contenders.0.backprops", "plateaus.0.loss"),
+        public={"Escape": "result", "escape": "measure", "escape_of": "measure"},
+        takes="[MODEL]",
+        asks="Which optimizer leaves this plateau, when, and why?",
+        shows=(
+            "First-order methods, trust regions and others raced from the same start: backpropagations, samples and "
+            "seconds until the loss falls, the prediction beside each, and what explains who stays, such as an epsilon "
+            "above the gradient."
+        ),
+        synonyms=("race", "plateau", "optimizers", "stuck"),
+    ),
 )
 
 NAMES = tuple(question.name for question in QUESTIONS)

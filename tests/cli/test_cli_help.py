@@ -13,7 +13,7 @@ from hessdiag.questions.metrics import ALIASES, MEANINGS, check
 from hessdiag.questions.registry import question
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
-MEASURING = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain")
+MEASURING = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain", "escape")
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])
@@ -56,6 +56,7 @@ def test_groups_hold_options_that_exist():
     [
         ("forward", "[MODEL]"),
         ("vanishing", "[MODEL]"),
+        ("escape", "[MODEL]"),
         ("eigs", "MODEL"),
         ("diag-share", "MODEL..."),
         ("ls", "[TOPIC] [COMMAND]"),

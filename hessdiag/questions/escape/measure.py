@@ -21,6 +21,7 @@ from hessdiag.questions.escape.contenders import Entrant, entrants, task_of
 from hessdiag.questions.escape.effort import look_seconds
 from hessdiag.questions.escape.foretold.notes import contender_notes
 from hessdiag.questions.escape.foretold.plateau import GRADIENTS, plateau_of
+from hessdiag.questions.escape.landscape import landscape as around
 from hessdiag.questions.escape.plan import planned
 from hessdiag.questions.escape.race import Race
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Spent
@@ -210,6 +211,7 @@ def _escape(
     rules = Rules(plan.budget, task.order, _steps(subject, task), task.score, deadline, seed)
     race = Race(plan, rules, progress)
     plateaus = [start.plateau]
+    seen = around(start.problem, seed=seed) if landscape else None
     try:
         race.on(start, 0)
         for number in range(1, limits.seeds):
@@ -236,6 +238,7 @@ def _escape(
         plateaus=tuple(plateaus),
         contenders=_contenders(race, plateaus, str(subject.dtype).removeprefix("torch.")),
         runs=tuple(race.runs),
+        landscape=seen,
         frozen=frozen,
         too_slow=(*plan.too_slow, *race.late),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from hessdiag.numbers import counted, number, percent
+from hessdiag.numbers import MISSING, counted, number, percent
 from hessdiag.questions.common.adaptive_verdict import smaller_epsilon
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import data_findings, most_severe_first
@@ -134,11 +134,16 @@ def _seconds(result: Escape, contender: Contender) -> float:
 
 
 def _call(contender: Contender) -> str:
-    """An optimizer as it is named on the command line, with its learning rate."""
+    """An optimizer as it is named on the command line, with its learning rate.
+
+    >>> _call(Contender(optimizer="rmsprop(eps=1e-30)", kind="first", settings={"lr": 0.001}))
+    'rmsprop(lr=0.001, eps=1e-30)'
+    """
+    name, _, rest = contender.optimizer.partition("(")
     lr = lr_of(contender)
-    if "(" in contender.optimizer or not isinstance(contender.settings.get("lr"), (int, float)):
+    if lr == MISSING or "lr=" in rest or any(mark in name for mark in ":."):
         return contender.optimizer
-    return f"{contender.optimizer}(lr={lr})"
+    return f"{name}(lr={lr}, {rest}" if rest else f"{name}(lr={lr})"
 
 
 def _nobody(result: Escape) -> Finding:
