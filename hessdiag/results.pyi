@@ -7,6 +7,7 @@ from hessdiag.curvature.point.result import Point as Point
 from hessdiag.linalg.component import Component as Component
 from hessdiag.questions.blocks.result import IndefinitePair as IndefinitePair
 from hessdiag.questions.chain.result import AtLength as AtLength
+from hessdiag.questions.chain.result import ChainPlateau as ChainPlateau
 from hessdiag.questions.chain.result import ChainTheory as ChainTheory
 from hessdiag.questions.chain.result import CriticalScale as CriticalScale
 from hessdiag.questions.chain.result import Magnitude as Magnitude
@@ -17,6 +18,7 @@ from hessdiag.questions.chain.result import StatisticAgreement as StatisticAgree
 from hessdiag.questions.check.result import Cause as Cause
 from hessdiag.questions.check.result import Symptom as Symptom
 from hessdiag.questions.check.result import Trial as Trial
+from hessdiag.questions.check.result import TrialRun as TrialRun
 from hessdiag.questions.common.certificate import Certificate as Certificate
 from hessdiag.questions.common.inertia import Inertia as Inertia
 from hessdiag.questions.common.result import Arithmetic as Arithmetic
@@ -39,6 +41,7 @@ from hessdiag.questions.diag_share.result import ShareTheory as ShareTheory
 from hessdiag.questions.diag_share.result import Trend as Trend
 from hessdiag.questions.eigs.result import Eigenpair as Eigenpair
 from hessdiag.questions.escape.result import Contender as Contender
+from hessdiag.questions.escape.result import Flow as Flow
 from hessdiag.questions.escape.result import Landscape as Landscape
 from hessdiag.questions.escape.result import Milestone as Milestone
 from hessdiag.questions.escape.result import Plateau as Plateau
@@ -79,6 +82,7 @@ __all__ = [
     "Baselines",
     "Cause",
     "Certificate",
+    "ChainPlateau",
     "ChainTheory",
     "Change",
     "Checkpoint",
@@ -94,6 +98,7 @@ __all__ = [
     "Failure",
     "File",
     "Finding",
+    "Flow",
     "ForwardTheory",
     "IndefinitePair",
     "Inertia",
@@ -138,4 +143,5 @@ __all__ = [
     "Symptom",
     "Trend",
     "Trial",
+    "TrialRun",
 ]

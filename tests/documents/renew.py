@@ -44,6 +44,9 @@ COMMANDS = {
     "vanishing-model": "vanishing 'builtin:fcn(depth={depth}, channels=3)' --depth 4 --seeds 3 --hessian-seeds 2",
     "chain": "chain --seeds 2000",
     "chain-one": "chain --length 1 --distribution normal --seeds 200",
+    "escape": "escape 'builtin:deep_mlp(depth=12, width=8, samples=64)' --init lecun --seeds 2 --optimizer 'sgd(lr=0.1)'"
+    " --optimizer 'rmsprop(lr=1e-3)' --optimizer tr-rmsprop --budget 90 --landscape",
+    "escape-score": "escape builtin:rosenbrock --seeds 1",
 }
 # Of these a part was done when they were ended, after so many seconds; how much differs from time to time.
 INTERRUPTED = {

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import solve_ivp
 
-from hessdiag.questions.chain.result import Plateau
+from hessdiag.questions.chain.result import ChainPlateau
 from hessdiag.theory.chain import peak
 from hessdiag.theory.chain_plateau import blow_up_time, flow_time, flow_time_bound, rmsprop_time_bound
 
@@ -16,7 +16,7 @@ PATIENCE = 20_000  # steps after which an optimizer counts as stuck
 SIMULATED_BELOW = 1e100  # times beyond are of no interest, and strain the integrator
 
 
-def plateau(length: int, log_median: float) -> Plateau | None:
+def plateau(length: int, log_median: float) -> ChainPlateau | None:
     """Cross the plateau from L weights of the typical size; `None` where there is none, or its time is beyond float64.
 
     Args:
@@ -34,7 +34,7 @@ def plateau(length: int, log_median: float) -> Plateau | None:
     time = flow_time(length, start, end)
     if not math.isfinite(time):
         return None
-    return Plateau(
+    return ChainPlateau(
         start=start,
         gradient=start ** (length - 1) * (1 - start**length),
         output=end,

@@ -113,7 +113,7 @@ class SignShares:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plateau:
+class ChainPlateau:
     """The way from equal weights up to the output `peak(length)`, where the gradient is largest.
 
     Attributes:
@@ -203,7 +203,7 @@ class Chain(Magnitude, Result):
     critical_scale: CriticalScale
     stabilized_order: Number
     inertia: SignShares
-    plateau: Plateau | None
+    plateau: ChainPlateau | None
     lengths: NonEmpty[AtLength]
     agreement: tuple[StatisticAgreement, ...]
     asked_length: Count | None = field(default=None, metadata=OPTIONAL)

@@ -3,7 +3,7 @@
 import math
 
 from hessdiag.numbers import counted, number, of_log, percent, times_of_log
-from hessdiag.questions.chain.result import Chain, Plateau
+from hessdiag.questions.chain.result import Chain, ChainPlateau
 from hessdiag.questions.common.adaptive_verdict import smaller_epsilon, stuck
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import agreement_findings, most_severe_first
@@ -164,7 +164,7 @@ def _adaptive(measured: Chain) -> str:
     )
 
 
-def _plateau(plateau: Plateau | None) -> list[Finding]:
+def _plateau(plateau: ChainPlateau | None) -> list[Finding]:
     if plateau is None:
         return []
     steps = "more than can be counted" if plateau.rmsprop_steps is None else f"{plateau.rmsprop_steps:,}"

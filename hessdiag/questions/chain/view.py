@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from hessdiag.questions.chain.result import AtLength, Chain, Magnitude, Plateau, Sample, SignShares
+from hessdiag.questions.chain.result import AtLength, Chain, ChainPlateau, Magnitude, Sample, SignShares
 from hessdiag.questions.common.ensembles.agreement_view import agreement_fact, agreement_table
 from hessdiag.questions.common.view import computed
 from hessdiag.report.numbers import MISSING, counted, number, percent, ratio, with_error
@@ -247,7 +247,7 @@ def _inertia(inertia: SignShares) -> Dots:
     )
 
 
-def _plateau(plateau: Plateau | None) -> Table | None:
+def _plateau(plateau: ChainPlateau | None) -> Table | None:
     if plateau is None:
         return None
     rows = (

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from hessdiag.numbers import number, percent
-from hessdiag.questions.check.result import Run
+from hessdiag.questions.check.result import TrialRun
 
 LEARNT = 0.9  # of chance: a network below it has learnt something
 CLEARLY = 0.1  # of chance, by which the mended network's loss must be below the other's
@@ -16,7 +16,7 @@ RELATIVELY = 0.2  # of the other's loss, where chance is not known
 class Outcome:
     """Of one network: its run, and the loss on all batches before it."""
 
-    run: Run
+    run: TrialRun
     start: float
 
 
@@ -32,7 +32,7 @@ def compared(before: Outcome, after: Outcome, chance: float | None, steps: int) 
         chance: Loss of the best constant output.
         steps: How many each was trained.
 
-    >>> runs = [Outcome(Run(losses=(), final=final), start=2.4) for final in (2.3, 0.1)]
+    >>> runs = [Outcome(TrialRun(losses=(), final=final), start=2.4) for final in (2.3, 0.1)]
     >>> compared(*runs, chance=2.3, steps=300)[0], compared(*runs[::-1], chance=2.3, steps=300)[0]
     (True, False)
     """
@@ -58,7 +58,7 @@ def compared(before: Outcome, after: Outcome, chance: float | None, steps: int) 
     return helped, text[:1].upper() + text[1:]
 
 
-def _tells_more(before: Run, after: Run) -> bool:
+def _tells_more(before: TrialRun, after: TrialRun) -> bool:
     return (
         before.accuracy is not None
         and after.accuracy is not None
@@ -67,11 +67,11 @@ def _tells_more(before: Run, after: Run) -> bool:
     )
 
 
-def _final(run: Run) -> float:
+def _final(run: TrialRun) -> float:
     return run.final if run.final is not None and math.isfinite(run.final) else math.inf
 
 
-def _said(run: Run) -> str:
+def _said(run: TrialRun) -> str:
     if math.isinf(_final(run)):
         return "no number"
     right = "" if run.accuracy is None else f" and the accuracy {percent(run.accuracy, 2)}"

@@ -74,7 +74,7 @@ class Cause:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class TrialRun:
     """A short training run: the loss before each step and after the last, on the batches in turn."""
 
     losses: Numbers
@@ -108,8 +108,8 @@ class Trial:
     code: str
     optimizer: str
     steps: int
-    before: Run
-    after: Run
+    before: TrialRun
+    after: TrialRun
     helped: bool
     because: str
     mended: Weights = field(default=None, repr=False, compare=False, metadata={"apart": True})

@@ -12,7 +12,7 @@ from hessdiag.optimizers.update import forget_gradients, take_step
 from hessdiag.problem.batches import batch as batches
 from hessdiag.questions.check.comparison import Outcome
 from hessdiag.questions.check.cures.cure import Setup
-from hessdiag.questions.check.result import Run
+from hessdiag.questions.check.result import TrialRun
 from hessdiag.questions.common.minibatches import Minibatches
 
 STEPS = 300
@@ -52,7 +52,7 @@ def trained(
     final = mean_loss(setup, weights)
     if math.isfinite(final):
         final = sum([*late, final]) / (len(late) + 1)
-    return Outcome(Run(losses=(*_thinned(losses), final), final=final, accuracy=accuracy(setup)), start)
+    return Outcome(TrialRun(losses=(*_thinned(losses), final), final=final, accuracy=accuracy(setup)), start)
 
 
 def _step(setup: Setup, optimizer: torch.optim.Optimizer, batch: Any) -> float:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from hessdiag.fields import Number, Numbers
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Prediction, Run
 
+SOLVED = 1e-6  # of the first loss
+
 
 def runs_of(result: Escape, contender: Contender) -> tuple[Run, ...]:
     """The runs that one optimizer made."""
@@ -94,6 +96,12 @@ def predicted_later(run: Run) -> bool:
     if run.outcome != "stuck" or said is None or said.typical is None or not math.isfinite(said.typical):
         return False
     return said.typical > run.spent.steps
+
+
+def solved(run: Run) -> bool:
+    """Whether a gradient of exactly zero is that of a minimum: the loss is next to nothing of what it was."""
+    first, last = next((loss for loss in run.loss if loss is not None), None), run.final_loss
+    return first is not None and last is not None and abs(last) <= SOLVED * abs(first)
 
 
 def compared_by_score(result: Escape) -> bool:

@@ -16,6 +16,7 @@ from hessdiag.questions.escape.summary import (
     prediction_of,
     ratio,
     runs_of,
+    solved,
 )
 from hessdiag.questions.escape.tables import band, lr_of
 
@@ -235,7 +236,8 @@ def _instead(result: Escape) -> str:
 
 def _killed(result: Escape) -> list[Finding]:
     """Whom the network did not survive."""
-    alive = [run for run in result.runs if not getattr(plateau_of(result, run), "dead", False)]
+    starts = [(run, plateau_of(result, run)) for run in result.runs if not solved(run)]
+    alive = [run for run, start in starts if start is None or not start.dead]
     return [
         Finding(
             "bad" if result.named else "warn",

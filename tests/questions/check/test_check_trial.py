@@ -16,7 +16,7 @@ from hessdiag.questions.check import training, trial
 from hessdiag.questions.check.comparison import Outcome, compared
 from hessdiag.questions.check.cures.cure import Cure
 from hessdiag.questions.check.readings import InputReading, LayerReading, OutputReading, StepReading, TargetReading
-from hessdiag.questions.check.result import Cause, Check, Run, Trial
+from hessdiag.questions.check.result import Cause, Check, Trial, TrialRun
 from hessdiag.questions.common.runs.progress import silent
 
 CLASSES = 6
@@ -229,7 +229,7 @@ def test_an_interrupt_passes() -> None:
 
 
 def outcome(final: float, start: float = 2.5) -> Outcome:
-    return Outcome(Run(losses=(start, final), final=final), start)
+    return Outcome(TrialRun(losses=(start, final), final=final), start)
 
 
 def test_what_counts_as_help() -> None:
@@ -240,15 +240,15 @@ def test_what_counts_as_help() -> None:
     assert compared(outcome(0.30), outcome(0.05), 2.3, 9)[0]
     assert compared(outcome(math.nan), outcome(0.5), 2.3, 9)[0]
     assert not compared(outcome(2.3), outcome(math.nan), 2.3, 9)[0]
-    sharp = replace(outcome(2.2), run=Run(losses=(), final=2.2, accuracy=0.5))
-    assert compared(replace(outcome(2.3), run=Run(losses=(), final=2.3, accuracy=0.29)), sharp, 2.3, 9)[0]
-    assert not compared(replace(outcome(2.3), run=Run(losses=(), final=2.3, accuracy=0.31)), sharp, 2.3, 9)[0]
+    sharp = replace(outcome(2.2), run=TrialRun(losses=(), final=2.2, accuracy=0.5))
+    assert compared(replace(outcome(2.3), run=TrialRun(losses=(), final=2.3, accuracy=0.29)), sharp, 2.3, 9)[0]
+    assert not compared(replace(outcome(2.3), run=TrialRun(losses=(), final=2.3, accuracy=0.31)), sharp, 2.3, 9)[0]
     assert compared(outcome(2.0), outcome(1.5), None, 9)[0]  # by a fifth of the other's
     assert not compared(outcome(2.0), outcome(1.7), None, 9)[0]
 
 
 def test_the_sentence_has_both_numbers() -> None:
-    before = replace(outcome(2.3), run=Run(losses=(), final=2.3, accuracy=0.1))
+    before = replace(outcome(2.3), run=TrialRun(losses=(), final=2.3, accuracy=0.1))
     assert compared(before, outcome(0.5), 2.3, 9)[1] == (
         "After 9 steps the loss is 0.500 with the cure, 2.30 and the accuracy 10 % without (chance: 2.30)."
     )

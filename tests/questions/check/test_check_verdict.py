@@ -6,7 +6,7 @@ import pytest
 from check_by_hand import healthy
 
 from hessdiag.questions.check.cures.cure import Cure, unchanged
-from hessdiag.questions.check.result import Cause, Run, Symptom, Trial
+from hessdiag.questions.check.result import Cause, Symptom, Trial, TrialRun
 from hessdiag.questions.check.verdict import findings
 from hessdiag.questions.check.view import view
 
@@ -32,8 +32,8 @@ TRIAL = Trial(
     code="",
     optimizer="SGD",
     steps=9,
-    before=Run(losses=(), final=2.3),
-    after=Run(losses=(), final=0.1),
+    before=TrialRun(losses=(), final=2.3),
+    after=TrialRun(losses=(), final=0.1),
     helped=True,
     because="By these losses.",
 )

@@ -119,6 +119,13 @@ def test_who_kills_the_network_or_diverges():
     assert not [one for one in findings(result) if "stays" in one.says]
 
 
+def test_a_gradient_that_is_zero_at_the_minimum_kills_nobody():
+    losses, at = (0.499, 0.1, 1e-9), tuple(by_hand.spent(step) for step in (0, 10, 20))
+    done = by_hand.run("tr-rmsprop", 0, 9, outcome="dead", loss=losses, at=at, final_loss=1e-9)
+    assert not [one for one in findings(race(done)) if "kills" in one.says]
+    assert the(race(replace(done, final_loss=1e-3)), "kills the network")
+
+
 def test_a_model_that_is_wrong_is_named():
     finding = the(by_hand.result(), "quadratic model is wrong for tr-uniform")
     assert "below 1/4 in 81 %" in finding.because
