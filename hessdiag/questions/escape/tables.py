@@ -7,9 +7,18 @@ from collections.abc import Sequence
 from hessdiag.fields import Number
 from hessdiag.numbers import MISSING, number, percent
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Prediction, Run
-from hessdiag.questions.escape.summary import best_scores, median, plateau_of, prediction_of, ratio, runs_of
+from hessdiag.questions.escape.summary import (
+    best_scores,
+    median,
+    plateau_of,
+    prediction_of,
+    ratio,
+    runs_of,
+    typical_run,
+)
 from hessdiag.report.view import Table, without_empty
 
+LARGE = 1e5  # steps, from which on they are written with an exponent
 EXITS = ("interior", "boundary", "negative curvature", "limit")
 KEPT = ("optimizer", "outcome", "lr", "steps", "backprops", "epochs", "seconds")
 OPTIONAL = ("epochs", "best loss", "seconds")
@@ -74,9 +83,19 @@ def band(said: Prediction | None) -> str:
 
 
 def _steps(value: Number) -> str:
-    """Two digits, as a law gives no more; small counts in full."""
-    if value is None or not math.isfinite(value) or value >= 1e6:
-        return number(value, 2)
+    """Two digits, as a law gives no more; small counts in full.
+
+    >>> _steps(22.4), _steps(2612.0), _steps(145637.0)
+    ('22', '2,600', '1.5e5')
+    """
+    if value is None or not 0 <= value < LARGE:
+        return (
+            MISSING
+            if value is None
+            else "∞"
+            if math.isinf(value)
+            else f"{value:.1e}".replace("e+0", "e").replace("e+", "e")
+        )
     scale = 10 ** max(math.floor(math.log10(max(value, 1.0))) - 1, 0)
     return number(round(value / scale) * scale)
 
@@ -164,10 +183,11 @@ def search(result: Escape) -> Table | None:
 
 
 def notes(result: Escape) -> Table | None:
-    """What explains how each did."""
+    """What explains how each did: of the runs, the one in the middle speaks for all."""
     rows = []
     for contender in result.contenders:
-        said = dict.fromkeys((*contender.notes, *(note for run in runs_of(result, contender) for note in run.notes)))
+        run = typical_run(result, contender)
+        said = dict.fromkeys((*contender.notes, *(run.notes if run is not None else ())))
         rows += [(contender.optimizer, note) for note in said]
     return Table("Why", ("optimizer", "note"), tuple(rows), text_columns=2) if rows else None
 

@@ -208,11 +208,12 @@ def _in_some(result: Escape, contender: Contender) -> str:
 
 
 def _reasons(result: Escape, contender: Contender) -> list[str]:
-    """Why it stays: its notes, and what was predicted where that is beyond its budget."""
+    """Why it stays: its notes, those of one of its runs, and else what was predicted where that is beyond its budget."""
     runs = [run for run in runs_of(result, contender) if run.outcome == "stuck"]
-    said = list(dict.fromkeys((*contender.notes, *(note for run in runs for note in run.notes))))
+    noted = next((run.notes for run in runs if run.notes), ())
+    said = [note.rstrip(".") for note in dict.fromkeys((*contender.notes, *noted))]
     late = [run for run in runs if held(run)]
-    if late and (found := prediction_of(late)) is not None:
+    if late and not noted and (found := prediction_of(late)) is not None:
         said.append(f"predicted after {band(found)} steps")
     return said
 

@@ -51,7 +51,7 @@ def test_adam_below_its_floor_is_gradient_descent():
     assert said.startswith(
         "Adam's eps 1e-08 is above the median |g_i|, 3.00e-15: acts as SGD with step 1.00e8 lr = 100,000."
     )
-    assert '--optimizers "adam(eps=1e-30)"' in said
+    assert '--optimizer "adam(eps=1e-30)"' in said
     assert _about("adam(eps=1e-30)", lr=1e-3, eps=1e-30) == ""
     assert _about("adam", replace(FLAT, gradient_median=1e-3), lr=1e-3, eps=1e-8) == ""
 

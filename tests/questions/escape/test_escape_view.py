@@ -199,8 +199,7 @@ def test_what_is_not_there_breaks_nothing(result, form):
 
 def test_numbers_of_laws_have_two_digits():
     assert (
-        tables.band(Prediction(law="", typical=145637.0, low=78000.0, high=1.2e6, says=""))
-        == "150,000 [78,000 to 1.2e6]"
+        tables.band(Prediction(law="", typical=145637.0, low=78000.0, high=1.2e6, says="")) == "1.5e5 [78,000 to 1.2e6]"
     )
     assert tables.band(Prediction(law="", typical=22.4, low=8.2, high=97.0, says="")) == "22 [8 to 97]"
     assert tables.band(Prediction(law="", typical=math.inf, low=math.inf, high=math.inf, says="")) == "never"

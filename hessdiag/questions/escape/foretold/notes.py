@@ -137,11 +137,11 @@ def _times(floor: Floor, name: str) -> str:
 
 def _instead(name: str, optimizer: str, size: float) -> str:
     if name == "shampoo":
-        return f'Try --optimizers "{_spec(optimizer)}(matrix_eps={(ROOM * size) ** 2:.0e})" in float64, or adam.'
+        return f'Try --optimizer "{_spec(optimizer)}(matrix_eps={(ROOM * size) ** 2:.0e})" in float64, or adam.'
     if name == "soap":
         return "Smaller ones of SOAP end in NaN, where its basis turns: take adam with a small eps instead."
     small = 1e-30 if size > 1e-27 else ROOM * size
-    return f'Try --optimizers "{_spec(optimizer)}(eps={small:.0e})".'
+    return f'Try --optimizer "{_spec(optimizer)}(eps={small:.0e})".'
 
 
 def _spec(optimizer: str) -> str:
