@@ -169,3 +169,14 @@ def test_rosenbrock_has_the_losses_of_the_paper():
     task = rosenbrock()
     averaged = raced(task, LODO(task["model"].parameters(), alpha=0.0987, meta_lr=0.0, beta=0.9359))
     assert statistics.mean(averaged[180:]) == pytest.approx(0.01397, rel=0.05)  # the paper's momentum
+
+
+@pytest.mark.parametrize("kind", ["tr-uniform", "tr-rmsprop", "tr-adagrad"])
+def test_trust_regions_follow_the_valley_to_its_end(kind):
+    task = rosenbrock()
+    model, (x, y) = task["model"], task["data"]
+    optimizer, spent = recipe(kind, None).build(model), 0
+    while optimizer.step(lambda: mse_loss(model(x), y)) >= 1e-8:
+        spent += optimizer.last.backpropagations
+        assert spent <= 180
+    assert spent > 20

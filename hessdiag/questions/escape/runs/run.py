@@ -27,6 +27,7 @@ from hessdiag.questions.escape.runs.watch import SHOWN, Watch
 from hessdiag.questions.escape.start import Start
 
 AFTERWARDS, SHORTEST = 4, 200  # a run that is out goes on to 4 times what that took, and to 200 backpropagations
+SOLVED = 1e-12  # of the level that counts as out: nothing is left of the loss
 UNTRUSTED = 0.25  # of rho, below which the quadratic model told less than a quarter of the truth
 Tell = Callable[[int], None]  # how many backpropagations are done
 
@@ -96,7 +97,8 @@ class Course:
             self.outcome = "diverged"
             self.notes.append(f"the loss was {self.watch.last:.3g} after {self.tally.steps} steps")
         elif self.watch.unchanged and not self.watch.unchanged & (self.watch.unchanged - 1):  # 1, 2, 4, 8 looks
-            self.zero = 0 if self.start.moves(model) else self.zero + 1
+            at_rest = self.watch.last <= SOLVED * self.watch.levels[0].loss  # a minimum has no gradient either
+            self.zero = 0 if at_rest or self.start.moves(model) else self.zero + 1
             if self.zero >= 2:
                 self.outcome = "dead"
                 self.notes.append(f"every entry of the gradient is exactly 0 after {self.tally.steps} steps")
