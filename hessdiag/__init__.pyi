@@ -34,6 +34,8 @@ from hessdiag.questions.forward.model import forward_model as forward_model
 from hessdiag.questions.forward.result import Forward as Forward
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
 from hessdiag.questions.spectrum.result import Spectrum as Spectrum
+from hessdiag.questions.trust_radius.measure import trust_radius as trust_radius
+from hessdiag.questions.trust_radius.result import TrustRadius as TrustRadius
 from hessdiag.questions.vanishing.measure import vanishing as vanishing
 from hessdiag.questions.vanishing.models import vanishing_of as vanishing_of
 from hessdiag.questions.vanishing.result import Vanishing as Vanishing
@@ -56,6 +58,7 @@ __all__ = [
     "Problem",
     "ProblemRequest",
     "Spectrum",
+    "TrustRadius",
     "Vanishing",
     "__version__",
     "blocks",
@@ -77,6 +80,7 @@ __all__ = [
     "optimizers",
     "results",
     "spectrum",
+    "trust_radius",
     "vanishing",
     "vanishing_of",
 ]

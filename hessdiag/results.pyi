@@ -65,6 +65,7 @@ from hessdiag.questions.spectrum.result import LogCurve as LogCurve
 from hessdiag.questions.spectrum.result import Moment as Moment
 from hessdiag.questions.spectrum.result import Outlier as Outlier
 from hessdiag.questions.spectrum.result import Semicircle as Semicircle
+from hessdiag.questions.trust_radius.result import Radius as Radius
 from hessdiag.questions.vanishing.result import DepthAgreement as DepthAgreement
 from hessdiag.questions.vanishing.result import DepthNorms as DepthNorms
 from hessdiag.questions.vanishing.result import Failure as Failure
@@ -126,6 +127,7 @@ __all__ = [
     "Point",
     "Prediction",
     "Provenance",
+    "Radius",
     "Rate",
     "RatioStatistics",
     "Region",

@@ -112,6 +112,19 @@ QUESTIONS = (
         synonyms=("norms", "layers"),
     ),
     Question(
+        "trust-radius",
+        "How far from here can the Hessian be believed? What kinks hide.",
+        headlines=("trusted_radius.uniform", "missing_share"),
+        public={"TrustRadius": "result", "trust_radius": "measure"},
+        asks="How far from here can the Hessian be believed?",
+        shows=(
+            "Steps of the quadratic model at radii over four decades, in a ball and in the ellipsoids of RMSprop and "
+            "Adagrad: the loss's decrease over the predicted one, and the same with every ReLU held to its side. The "
+            "gap is the curvature that autograd's Hessian leaves out."
+        ),
+        synonyms=("trust", "rho", "trust_region", "kinks", "gates"),
+    ),
+    Question(
         "forward",
         "Median against mean of forward norms, for several initializations.",
         headlines=("inits.0.log_median_per_layer",),

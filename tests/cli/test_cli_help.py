@@ -13,7 +13,8 @@ from hessdiag.questions.metrics import ALIASES, MEANINGS, check
 from hessdiag.questions.registry import question
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
-MEASURING = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "forward", "vanishing", "chain", "escape")
+MODELS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "trust-radius")
+MEASURING = (*MODELS, "forward", "vanishing", "chain", "escape")
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])

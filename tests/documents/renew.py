@@ -35,6 +35,8 @@ COMMANDS = {
     "blocks-exact": "blocks model.pt",
     "blocks-objective": "blocks model.pt --objective networks.py:squares",
     "blocks-one": "blocks one.pt",
+    "trust-radius": "trust-radius model.pt",
+    "trust-radius-kinks": "trust-radius 'builtin:mlp(depth=24, width=12)' --norm uniform",
     "forward": "forward --depth 8 --width 6 --seeds 200",
     "forward-solve": "forward --depth 3 --width 6 --seeds 60 --init lecun --init he_normal --init orthogonal --solve median",
     "forward-layers": "forward --depth 6 --width 6 --seeds 60 --init xavier_normal --init he_normal --solve median --per-layer",

@@ -20,6 +20,7 @@ SHOWN = {
     "blocks": lambda: document("blocks"),
     "spectrum": lambda: document("spectrum"),
     "bounds": lambda: document("bounds"),
+    "trust-radius": lambda: document("trust-radius-kinks"),
 }
 
 
