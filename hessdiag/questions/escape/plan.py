@@ -24,14 +24,24 @@ class Plan:
     Attributes:
         entrants: Those that take part.
         budget: Backpropagations of each run.
-        runs: Of each entrant, the search for its learning rate included.
+        seeds: Runs of each entrant, beside the search for its learning rate.
         too_slow: Those that stay out, and why.
     """
 
     entrants: tuple[Entrant, ...]
     budget: int
-    runs: dict[str, int]
+    seeds: dict[str, int]
     too_slow: tuple[str, ...]
+
+    @property
+    def runs(self) -> int:
+        """All of them, the search included."""
+        return sum(self.seeds[one.name] + searching(one) for one in self.entrants)
+
+
+def searching(entrant: Entrant) -> int:
+    """Runs that the search for a learning rate takes, beside the first network's own."""
+    return max(len(entrant.rates) - 1, 0)
 
 
 def planned(
@@ -55,7 +65,7 @@ def planned(
         budget: That was asked for; `None` for the usual, or what there is time for.
         seconds: That are granted for all of it.
     """
-    runs = {one.name: _seeds(start, one, order, seeds, fresh) + max(len(one.rates) - 1, 0) for one in entrants}
+    runs = {one.name: _seeds(start, one, order, seeds, fresh) + searching(one) for one in entrants}
     within, too_slow, paces = [], [], {}
     look = LOOKS * look_seconds(start)
     for one in entrants:
@@ -77,12 +87,14 @@ def planned(
         within.remove(dearest)
         too_slow.append(_left_out(dearest, paces[dearest.name], runs[dearest.name]))
     granted = budget if budget is not None else max(LEAST, min(BUDGET, _round(affordable)))
-    return Plan(tuple(within), granted, {one.name: runs[one.name] for one in within}, tuple(too_slow))
+    alone = {one.name: _seeds(start, one, order, seeds, fresh) for one in within}
+    return Plan(tuple(within), granted, alone, tuple(too_slow))
 
 
 def _seeds(start: Start, entrant: Entrant, order: Order, seeds: int, fresh: bool) -> int:
     """Runs of one entrant: a single one where all would be the same."""
-    return seeds if fresh or entrant.draws or not is_whole(start.problem, entrant.samples, order) else 1
+    same = order == "stream" or is_whole(start.problem, entrant.samples, order)
+    return 1 if same and not fresh and not entrant.draws else seeds
 
 
 def _round(count: int) -> int:

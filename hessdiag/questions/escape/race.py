@@ -45,9 +45,8 @@ class Race:
         for entrant in self.plan.entrants:
             if self.interrupted:
                 return
-            alone = sum(one.optimizer == entrant.name for one in self.runs)
-            if alone and number and self.plan.runs[entrant.name] <= max(len(entrant.rates), 1):
-                continue  # all its runs would be the same
+            if number >= self.plan.seeds[entrant.name]:
+                continue
             if time.monotonic() > self.rules.deadline:
                 self.late.append(f"{entrant.name}, run {number + 1}: the time that was granted was over before it")
                 continue
@@ -60,7 +59,7 @@ class Race:
     def _run(self, start: Start, entrant: Entrant, number: int, most: int | None = None) -> Run:
         rules = self.rules if most is None else replace(self.rules, budget=most)
         what = f"{entrant.recipe.name if entrant.rates else entrant.name}, run {number + 1}"
-        planned = sum(self.plan.runs.values()) * self.rules.budget
+        planned = self.plan.runs * self.rules.budget
 
         def tell(backprops: int) -> None:
             self.progress(min(self._done + backprops, planned), planned, what)

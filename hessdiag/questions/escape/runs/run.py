@@ -157,7 +157,11 @@ def _go(course: Course, entrant: Entrant, model: nn.Module, number: int, tell: T
     if isinstance(optimizer, Jointly):
         course.notes.append(optimizer.said)
     take = taking(start, entrant, model, optimizer, tally, course.told, graph=graph)
-    looks = Looks(start, model, optimizer, watch, tally, way(start, entrant, optimizer, rules.order))
+    how = way(start, entrant, optimizer, rules.order)
+    if how == "exact":
+        for level in watch.levels:
+            level.held = 1  # nothing is drawn: what is below is out
+    looks = Looks(start, model, optimizer, watch, tally, how)
     for draw in draws(start.problem, entrant.samples, rules.order, rules.seed + number):
         loss, looked = looks.step(take, draw)
         if rules.score is not None:
@@ -202,6 +206,9 @@ def _result(course: Course, entrant: Entrant, rules: Rules, number: int) -> Run:
     watch, tally = course.watch, course.tally
     out = watch.escaped if watch.levels else None
     since = out.since if out is not None else None
+    if out is not None and since is not None and course.outcome in ("dead", "diverged") and not watch.last <= out.loss:
+        course.notes.append(f"it was out after {since.steps} steps, and did not stay there")
+        since = None
     losses, at = watch.thinned()
     last = float(watch.last)
     return Run(

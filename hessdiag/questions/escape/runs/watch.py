@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hessdiag.questions.escape.result import Milestone, Spent
 from hessdiag.questions.escape.runs.counting import Tally
 
-HELD = 3  # looks for which the loss must stay below a level
+HELD = 3  # looks for which the loss must stay below a level, where they are of a run on minibatches
 FAR = 1e4  # times the start: diverged
 FINE, COARSE = 20, 10  # a look at every 20th part of what was spent, and at least every 10 backpropagations
 SHOWN = 300  # losses of a run that are kept
@@ -19,19 +19,21 @@ class Level:
     Attributes:
         share: Of the reference loss.
         loss: The level itself.
-        below: Looks in a row, up to `HELD`.
+        held: Looks for which it must stay there.
+        below: Looks in a row, up to `held`.
         since: What had been spent at the first of them.
     """
 
     share: float
     loss: float
+    held: int = HELD
     below: int = 0
     since: Spent | None = None
 
     @property
     def reached(self) -> bool:
         """Whether it was reached and held."""
-        return self.below >= HELD
+        return self.below >= self.held
 
     def see(self, loss: float, tally: Tally, samples: int) -> None:
         """One look at the loss."""
