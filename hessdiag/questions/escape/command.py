@@ -35,7 +35,10 @@ OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "layers")
     help="Who runs: adam(lr=1e-3), tr-rmsprop, train.py:make, pkg.mod:Class(lr=1). Repeatable. Default: the usual.",
 )
 @click.option(
-    "--lr", type=float, metavar="X", help="Its learning rate; alone, that of plain gradient descent. Default: searched."
+    "--lr",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="Its learning rate; alone, that of plain gradient descent. Default: searched.",
 )
 @click.option("--init", type=Names(list(INITS)), help="Draw the weights anew for each seed. Default: as they are.")
 @click.option("--seeds", type=click.IntRange(min=1), metavar="N", default=3, show_default=True, help="Runs of each.")

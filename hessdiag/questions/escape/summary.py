@@ -22,6 +22,11 @@ def plateau_of(result: Escape, run: Run) -> Plateau | None:
     return next((plateau for plateau in result.plateaus if plateau.seed == run.seed), None)
 
 
+def on_plateau(result: Escape) -> bool:
+    """Whether any of the networks starts on a plateau; where that was not looked at, as one asked for an escape."""
+    return not result.plateaus or any(plateau.present for plateau in result.plateaus)
+
+
 def ratio(loss: Number, plateau: Plateau | None) -> Number:
     """A loss as a share of the way from the floor to the reference: what is compared with the threshold.
 

@@ -11,6 +11,7 @@ from hessdiag.questions.escape.summary import (
     best_scores,
     compared_by_score,
     held,
+    on_plateau,
     plateau_of,
     predicted_later,
     prediction_of,
@@ -66,9 +67,17 @@ def _stopped(result: Escape) -> list[Finding]:
     cut = [run for run in result.runs if run.outcome == "stopped"]
     if result.too_slow or (cut and not result.interrupted):
         names = ", ".join(dict.fromkeys(run.optimizer for run in cut))
-        because = "; ".join((*([f"stopped while it ran: {names}"] if names else []), *result.too_slow))
+        left = counted(len(result.too_slow), "entry", "entries")
+        said = [f"stopped while it ran: {names}"] * bool(names) + [f"left out: {left}, see the table"] * bool(
+            result.too_slow
+        )
         found.append(
-            Finding("note", "The time that was granted was too short for all of it.", because, "--time-budget 600")
+            Finding(
+                "note",
+                "The time that was granted was too short for all of it.",
+                "; ".join(said),
+                "--time-budget 600, or fewer --seeds; --optimizer names who runs",
+            )
         )
     return found
 
@@ -152,13 +161,14 @@ def _nobody(result: Escape) -> Finding:
         (share for run in result.runs if (share := ratio(run.best_loss, plateau_of(result, run))) is not None),
         default=None,
     )
-    one = len(result.contenders) == 1
-    who = f"{result.contenders[0].optimizer} does" if one else f"None of {len(result.contenders)} optimizers does"
-    verb = who.replace(" does", " does not leave") if one else who.replace(" does", " leaves")
+    one, out = len(result.contenders) == 1, on_plateau(result)
+    who = f"{_call(result.contenders[0])} does not" if one else f"None of {len(result.contenders)} optimizers"
+    verb = ("leave" if out else "get") + "s" * (not one)
+    where = "the plateau" if out else f"below {result.threshold:g} of the loss"
     runs = "" if not any(run.escaped for run in result.runs) else " in more than half of the runs"
     return Finding(
-        "warn",
-        f"{verb} the plateau within {counted(result.budget, 'backpropagation')}{runs}.",
+        "bad" if result.named else "warn",
+        f"{who} {verb} {where} within {counted(result.budget, 'backpropagation')}{runs}.",
         f"the loss came down to {number(best)} of the reference, and {result.threshold:g} is out",
         "hessdiag check MODEL --try: another initialization takes the plateau away; or a larger --budget",
     )
@@ -169,13 +179,14 @@ def _stuck(result: Escape) -> list[Finding]:
     stuck = [one for one in result.contenders if any(run.outcome == "stuck" for run in runs_of(result, one))]
     explained = [one for one in stuck if _reasons(result, one)]
     plain = [one for one in stuck if one not in explained]
-    if all(one.backprops is None for one in result.contenders):
-        plain = []  # said already
+    if all(one.backprops is None for one in result.contenders):  # which is said already
+        explained, plain = [one for one in explained if one.notes], []
     level: Level = "bad" if result.named else "note"
+    there = "on the plateau" if on_plateau(result) else "where it started"
     found = [
         Finding(
             level,
-            f"{_call(one)} stays on the plateau{_in_some(result, one)}.",
+            f"{_call(one)} stays {there}{_in_some(result, one)}.",
             "; ".join(_reasons(result, one)),
             _way_out(result, one),
         )
@@ -190,9 +201,7 @@ def _stuck(result: Escape) -> list[Finding]:
         )
         some = _in_some(result, plain[0]) if len(plain) == 1 else ""
         because = f"the lowest loss of theirs is {number(lowest)} of the reference"
-        found.append(
-            Finding(level, f"{names} {verb} on the plateau{some}.", because, _instead(result) or "a larger --budget")
-        )
+        found.append(Finding(level, f"{names} {verb} {there}{some}.", because, _instead(result) or "a larger --budget"))
     return found
 
 

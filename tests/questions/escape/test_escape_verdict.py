@@ -48,8 +48,9 @@ def test_some_runs_of_several_are_counted():
 
 
 def test_a_floor_above_the_gradient_names_an_epsilon():
-    runs = (by_hand.run("adam", 0, None, lr=1e-3, notes=("eps 1e-8 is above the median |g_i| 4e-9: acts as SGD",)),)
-    floored = by_hand.contender("adam", runs, lr=1e-3, floor=1e-8)
+    runs = (by_hand.run("adam", 0, None, lr=1e-3),)
+    note = "eps 1e-8 is above the median |g_i| 4e-9: acts as SGD"
+    floored = by_hand.contender("adam", runs, lr=1e-3, floor=1e-8, notes=(note,))
     result = by_hand.result(seeds=1, runs=runs, contenders=(floored,), named=True)
     assert the(result, "adam(lr=0.001)", "stays").remedy.startswith("eps=4e-11 in the optimizer")
     free = by_hand.result(seeds=1, runs=runs, contenders=(replace(floored, floor=1e-12),))
@@ -79,8 +80,10 @@ def test_nobody_gets_out():
     assert nobody.level == "warn"
     assert "came down to 1.00 of the reference, and 0.9 is out" in nobody.because
     assert not [one for one in findings(result) if "stay" in one.says], "said already"
+    slope = race(by_hand.run("sgd", 0, None), plateaus=(by_hand.plateau(present=False),))
+    assert the(slope, "sgd does not get below 0.9 of the loss within 400 backpropagations")
     alone = race(by_hand.run("sgd", 0, None), named=True)
-    assert the(alone, "sgd does not leave the plateau")
+    assert the(alone, "sgd does not leave the plateau").level == "bad", "it is his own"
 
 
 def test_a_budget_that_ends_within_the_band():
@@ -147,7 +150,10 @@ def test_time_and_interrupts(status):
 
 
 def test_left_out_for_time():
-    assert the(by_hand.result(too_slow=("tr-adagrad: 12 s a step",)), "too short").because == "tr-adagrad: 12 s a step"
+    assert (
+        the(by_hand.result(too_slow=("tr-adagrad: 12 s a step",)), "too short").because
+        == "left out: 1 entry, see the table"
+    )
 
 
 def test_scores_and_synthetic_data():
