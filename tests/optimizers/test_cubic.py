@@ -9,7 +9,7 @@ import torch
 from hessdiag.errors import SpecError
 from hessdiag.nets.tasks.deep_mlp import deep_mlp
 from hessdiag.optimizers import AdaptiveCubic
-from tests.optimizers.test_trust_region import ALL, loaded, net, point, quadratic, rosenbrock, spent_until
+from tests.optimizers.test_trust_region import ALL, loaded, net, point, quadratic, rosenbrock, saved, spent_until
 
 
 def test_one_step_by_hand():
@@ -125,7 +125,7 @@ def test_the_state_goes_on_where_it_was_saved():
     optimizer = AdaptiveCubic(model.parameters(), "rmsprop")
     for _ in range(3):
         optimizer.step(closure)
-    kept, weights = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model.state_dict())
+    kept, weights = saved(optimizer), copy.deepcopy(model.state_dict())
     for _ in range(3):
         optimizer.step(closure)
     after = [parameter.detach().clone() for parameter in model.parameters()]

@@ -37,8 +37,13 @@ def net(dtype=torch.float64, seed=0):
     return model, lambda: ((model(x) - y) ** 2).mean()
 
 
+def saved(optimizer):
+    """Its `state_dict`, below what imports torch's compiler: seconds."""
+    return copy.deepcopy(inspect.unwrap(torch.optim.Optimizer.state_dict)(optimizer))
+
+
 def loaded(optimizer, state):
-    """Its `load_state_dict`, below what imports torch's compiler: seconds."""
+    """The same of `load_state_dict`."""
     inspect.unwrap(torch.optim.Optimizer.load_state_dict)(optimizer, state)
 
 
@@ -265,7 +270,7 @@ def test_the_state_goes_on_where_it_was_saved():
     optimizer = EllipsoidalTrustRegion(model.parameters())
     for _ in range(3):
         optimizer.step(closure)
-    kept, weights = copy.deepcopy(optimizer.state_dict()), copy.deepcopy(model.state_dict())
+    kept, weights = saved(optimizer), copy.deepcopy(model.state_dict())
     for _ in range(3):
         optimizer.step(closure)
     after, radius = [parameter.detach().clone() for parameter in model.parameters()], optimizer.last.radius
@@ -294,7 +299,7 @@ def test_parameters_of_several_dtypes():
     closure = lambda: (0.01 * (w.double() - 1) ** 2 + (v - w.double() ** 2) ** 2).sum()  # noqa: E731
     optimizer = EllipsoidalTrustRegion([w, v])
     assert spent_until(optimizer, closure, 1e-6, 300) <= 180
-    loaded(optimizer, optimizer.state_dict())
+    loaded(optimizer, saved(optimizer))
     assert optimizer.state[v]["metric"].dtype == torch.float64
 
 
