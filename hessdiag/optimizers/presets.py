@@ -21,7 +21,9 @@ class Preset:
         most: Products a step.
         beta: Decay of the metric's average.
         eps: Floor of the metric.
-        relative: Whether `eps` is relative to the root mean square of the gradient, and the metric has mean 1.
+        relative: Whether `eps` is relative to the median of the averaged gradient, and the metric has mean 1.
+        inside: Whether the radius grows after steps that end inside the region, too. Where minibatches are noisy, such
+            steps say nothing of how far the model holds.
     """
 
     radius: float | None = None
@@ -32,11 +34,12 @@ class Preset:
     theta: float = 0.0
     most: int = 50
     beta: float = 0.8
-    eps: float = 1e-3
+    eps: float = 1e-2
     relative: bool = True
+    inside: bool = False
 
 
-_PAPER = Preset(0.05, 10.0, (0.01, 0.95), (1.1, 1.5), theta=0.5, eps=1e-10, relative=False)
+_PAPER = Preset(0.05, 10.0, (0.01, 0.95), (1.1, 1.5), theta=0.5, eps=1e-10, relative=False, inside=True)
 PRESETS = {
     "robust": Preset(),
     "paper": _PAPER,

@@ -36,14 +36,14 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         radius: At the start, in the metric. Robust: a tenth of the length of the parameters.
         max_radius: At most. Robust: ten times the length of the parameters.
         eta: Ratios of actual to predicted decrease: from the first on a step is taken, from the second on the radius
-            grows, and below the first it shrinks.
+            grows, and below the first it shrinks. After a step that ends inside, it grows in the paper's preset only.
         gamma: By which factor it grows, and by which it shrinks.
         tolerance: Of the solver, relative to the gradient.
         theta: That tolerance is at most the gradient's norm to this power; 0 leaves it as it is.
         most: Products a step.
         beta: Decay of the metric's average.
-        eps: Floor of the metric, added to the averaged squares. Robust: the root of it, relative to the root mean
-            square of the gradient.
+        eps: Floor of the metric, added to the averaged squares. Robust: the root of it, relative to the median
+            of the averaged gradient.
 
     Raises:
         SpecError: if there is no such metric, solver or preset, or a setting is out of range.
@@ -101,12 +101,12 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         )
 
     def adapt(self, state: dict[str, Any], found: ModelStep, rho: float, actual: float) -> None:
-        """Shrink the radius after a step that was not taken, and let it grow after one that went as foreseen."""
+        """Shrink the radius after a step that was not taken, and let it grow after one to the edge as foreseen."""
         group, radius = self.param_groups[0], self._radius(state)
         (low, high), (grow, shrink) = group["eta"], group["gamma"]
         if rho < low:
             state["radius"] = radius / shrink
-        elif rho >= high:
+        elif rho >= high and (group["inside"] or found.exit != "interior"):
             most = group["max_radius"] or 10 * self.size()
             state["radius"] = max(radius, min(grow * radius, most))
 

@@ -94,7 +94,7 @@ def test_the_robust_metric_has_mean_one_and_a_relative_floor():
     g, w = torch.tensor([3e-14, 4e-14, 0.0, 0.0], dtype=torch.float64), point([1.0, 1.0, 1.0, 1.0])
     optimizer = EllipsoidalTrustRegion([w])
     optimizer.step(lambda: (g * w).sum())
-    roots = torch.sqrt((g / g.norm() * 2) ** 2 + 1e-6)
+    roots = torch.sqrt((g / 3e-14) ** 2 + 1e-4)  # relative to the median of what is not zero, the lower one
     assert torch.allclose(optimizer.state[w]["metric"], roots / roots.mean(), rtol=1e-12)
 
 
@@ -109,7 +109,7 @@ def test_the_whole_matrix_is_the_root_of_averaged_products():
     M = optimizer.state[w]["metric"]
     assert torch.trace(M) == pytest.approx(4)
     squared = M @ M
-    expected = V + 1e-6 * V.diagonal().mean() * torch.eye(4)
+    expected = V + 1e-4 * V.diagonal().median() * torch.eye(4)
     assert torch.allclose(squared / torch.trace(squared), expected / torch.trace(expected), atol=1e-12)
 
 
@@ -338,6 +338,15 @@ def test_the_radius_is_bounded():
     assert optimizer.last.length == pytest.approx(0.3)
 
 
+def test_after_a_step_that_ends_inside_only_the_papers_radius_grows():
+    for preset, grows in (("robust", 1.0), ("classic", 1.0), ("paper", 1.1)):
+        w = point([1.0, 1.0])
+        optimizer = EllipsoidalTrustRegion([w], "uniform", preset=preset, radius=5.0)
+        optimizer.step(quadratic([[1.0, 0.0], [0.0, 4.0]], w))
+        assert optimizer.last.exit == "interior"
+        assert optimizer.last.radius == pytest.approx(5.0 * grows)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
@@ -385,4 +394,4 @@ def test_presets():
     assert groups["paper", "uniform"]["eta"] == (0.01, 0.95)
     assert groups["classic", "uniform"]["gamma"] == (2.0, 4.0)
     assert groups["robust", "uniform"]["eta"] == (1e-4, 0.75)
-    assert (groups["paper", "rmsprop"]["eps"], groups["robust", "rmsprop"]["eps"]) == (1e-10, 1e-3)
+    assert (groups["paper", "rmsprop"]["eps"], groups["robust", "rmsprop"]["eps"]) == (1e-10, 1e-2)
