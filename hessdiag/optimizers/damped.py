@@ -16,6 +16,8 @@ from hessdiag.optimizers.closure import Closure, ClosureOptimizer
 from hessdiag.optimizers.step import Exit, Step
 
 Matrix = LocalHessian | LocalGaussNewton
+FIRST = 1e-2  # damping of the first step, relative to the curvature that was seen
+LEAST, MOST = 1e-12, 1e3  # bounds of any step's, relative to the same
 NOISE = 10.0  # units of rounding of the loss below which its differences say nothing
 TRUSTED, DOUBTED = 0.75, 0.25  # rho from which damping is dropped, and below which it is boosted
 _ALLOWED: Mapping[str, Callable[[float], bool]] = {
@@ -40,8 +42,7 @@ class Direction:
         slope: g'd.
         curvature: d'Bd, of the undamped model.
         exit: How the solver ended.
-        damping: With which it was found, in the units in which the optimizer keeps it; 0 for none.
-        unit: What one of these units is worth.
+        damping: With which it was found; 0 for none.
         least: Of the damping of the next step.
         most: Of the same.
     """
@@ -51,7 +52,6 @@ class Direction:
     curvature: float
     exit: Exit
     damping: float
-    unit: float
     least: float
     most: float
 
@@ -118,6 +118,13 @@ class DampedNewton(ClosureOptimizer):
         )
         return loss
 
+    def damping_at(self, scale: float) -> tuple[float, float, float]:
+        """Damping of a step on which curvature of this size was seen, and the bounds of the next."""
+        damping = self.param_groups[0]["damping"]
+        least, most = (LEAST * scale, MOST * scale) if scale else (0.0, math.inf)
+        damping = FIRST * scale if damping is None else damping
+        return min(max(damping, least), most) if damping else 0.0, least, most
+
     @abstractmethod
     def direction(self, operator: Matrix, slope: Tensor) -> Direction | None:
         """Where to go from a gradient (n,) that is not zero; `None` where products are not finite."""
@@ -162,7 +169,7 @@ class DampedNewton(ClosureOptimizer):
         if not found.damping:
             return damping
         if trial.share <= CUT:
-            stiffness = -found.slope / (trial.length * safe_norm(found.vector) * found.unit)
+            stiffness = -found.slope / (trial.length * safe_norm(found.vector))
             damping = max(found.damping * group["boost"], CAUGHT_UP * stiffness)
         else:
             factor = group["boost"] if trial.rho < DOUBTED else group["drop"] if trial.rho >= TRUSTED else 1.0

@@ -12,9 +12,6 @@ from hessdiag.linalg.cg import conjugate_gradients
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.optimizers.damped import DampedNewton, Direction, Matrix
 
-FIRST = 1e-2  # damping of the first step, relative to the curvature |Bg| / |g| along the gradient
-LEAST, MOST = 1e-12, 1e3  # bounds of any step's, relative to the same
-
 
 class NewtonCG(DampedNewton):
     """Newton's method with damping and line search; systems are solved by truncated conjugate gradients.
@@ -81,15 +78,13 @@ class NewtonCG(DampedNewton):
         scale = safe_norm(image)
         if not math.isfinite(scale):
             return None
-        least, most = (LEAST * scale, MOST * scale) if scale else (0.0, math.inf)
-        damping = FIRST * scale if group["damping"] is None else group["damping"]
-        damping = min(max(damping, least), most) if damping else 0.0
+        damping, least, most = self.damping_at(scale)
         found = conjugate_gradients(
             operator, slope, damping=damping, tolerance=group["tolerance"], limit=group["products"] - 1, image=image
         )
         if found.exit == "none":
             return None
-        return Direction(found.step, found.slope, found.curvature, found.exit, damping, 1.0, least, most)
+        return Direction(found.step, found.slope, found.curvature, found.exit, damping, least, most)
 
 
 class GaussNewtonCG(NewtonCG):
