@@ -23,19 +23,20 @@ def deep(depth=12, width=8, init="lecun_variance", seed=0, samples=64, **setting
     return posed(deep_mlp(depth=depth, width=width, init=init, seed=seed, samples=samples, **settings))
 
 
-def left(problem, rate, most=10_000, share=0.9):
-    """Steps of gradient descent until the loss is another than on the plateau; `None` if it is not.
+def left(problem, rate, level, most=10_000):
+    """Steps of gradient descent until the loss is another than on the plateau, and whether it is lower then.
 
-    Down to a share of the first loss, or above it: where curvature has grown, one step may leap over the valley.
+    Lower is below a level. Where curvature has grown, one step may leap over the valley, and the loss is then higher by
+    a tenth than at the start. `None` for a plateau that is not left.
     """
     weights = [parameter.detach().clone() for parameter in problem.parameters]
-    first, found = None, None
+    first, found = None, (None, False)
     for steps in range(most + 1):
         value = problem.evaluate(problem.data[0])
         loss = float(value.detach())
         first = loss if first is None else first
-        if loss <= share * first or loss > (2 - share) * first:
-            found = steps
+        if loss <= level or loss > 1.1 * first:
+            found = steps, loss <= level
             break
         slopes = torch.autograd.grad(value, problem.parameters)
         with torch.no_grad():

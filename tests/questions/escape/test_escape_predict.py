@@ -65,7 +65,7 @@ def test_gradient_descent_leaves_a_deep_plateau_within_its_band(init):
     plateau = plateau_of(problem, seed=0)
     rate = 0.05 / max(-plateau.lowest, plateau.highest)
     found = _said(problem, "sgd", plateau=plateau, lr=rate)
-    steps = left(problem, rate)
+    steps, _ = left(problem, rate, 0.9 * plateau.reference)
     assert found.law == "gradient descent"
     assert found.low <= steps <= found.high
     assert found.high / found.low < 2.2
