@@ -74,13 +74,17 @@ def measured(one):
 def main():
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else time.time_ns() % 10**6
     for name, cases in (("fixed", FIXED), (f"drawn with seed {seed}", drawn(seed))):
-        print(f"{name}: depth, width, init, seed | lambda_min | measured | how | low, typical, high | held | by curvature alone")
+        print(
+            f"{name}: depth, width, init, seed | lambda_min | measured | how | low, typical, high | held | by curvature alone"
+        )
         held = []
         for one in cases:
             inside, row = measured(one)
             print(row, flush=True)
             held += [inside] if inside is not None else []
-        print(f"{sum(a for a, _ in held)} of {len(held)} held; by curvature alone {sum(b for _, b in held)}", flush=True)
+        print(
+            f"{sum(a for a, _ in held)} of {len(held)} held; by curvature alone {sum(b for _, b in held)}", flush=True
+        )
 
 
 if __name__ == "__main__":

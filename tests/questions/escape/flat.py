@@ -2,6 +2,7 @@
 
 import torch
 
+from hessdiag.errors import NotFiniteError
 from hessdiag.nets.tasks.deep_mlp import deep_mlp
 from hessdiag.nets.tasks.neural_chain import neural_chain
 from hessdiag.problem.problem import Problem
@@ -32,7 +33,11 @@ def left(problem, rate, level, most=10_000):
     weights = [parameter.detach().clone() for parameter in problem.parameters]
     first, found = None, (None, False)
     for steps in range(most + 1):
-        value = problem.evaluate(problem.data[0])
+        try:
+            value = problem.evaluate(problem.data[0])
+        except NotFiniteError:
+            found = steps, False
+            break
         loss = float(value.detach())
         first = loss if first is None else first
         if loss <= level or loss > 1.1 * first:

@@ -7,6 +7,8 @@ from functools import cache
 import pytest
 import torch
 
+from hessdiag.optimizers.recipe import recipe
+from hessdiag.optimizers.update import take_step
 from hessdiag.questions.escape.foretold.plateau import plateau_of
 from hessdiag.questions.escape.foretold.predict import predicted
 from tests.questions.escape.flat import chain, deep, left
@@ -102,6 +104,33 @@ def test_above_their_floors_methods_take_steps_of_their_own():
         assert gone[0] < product <= gone[1]
 
 
+def test_steps_that_leap_have_no_law():
+    problem = deep(depth=32, width=16, init="lecun_variance")
+    plateau = replace(plateau_of(problem, seed=0, spectrum=False), present=True, gradient_median=1e-6)
+    assert _said(problem, "rmsprop", plateau=plateau, lr=2.6e-3, eps=1e-30) is None
+    assert _said(problem, "rmsprop", plateau=plateau, lr=2.4e-3, eps=1e-30) is not None
+    assert _said(problem, "lion", plateau=plateau, lr=8e-3) is None
+    assert _said(problem, "lion", plateau=plateau, lr=7e-3) is not None
+
+
+def test_below_its_floor_adam_takes_the_time_of_the_flow():
+    problem = deep()
+    plateau = plateau_of(problem, seed=0)
+    rate = 0.05 / max(-plateau.lowest, plateau.highest)
+    found = _said(problem, "adam", plateau=plateau, lr=rate, eps=1.0)
+    descent = _said(problem, "sgd", plateau=plateau, lr=rate)
+    optimizer = recipe(f"adam(lr={rate}, eps=1.0)", None).build(problem.model)
+    steps, loss = 0, problem.evaluate(problem.data[0])
+    while 0.9 * plateau.loss < float(loss.detach()) < 1.1 * plateau.loss:
+        problem.model.zero_grad()
+        loss.backward()
+        take_step(optimizer, lambda: None)
+        steps, loss = steps + 1, problem.evaluate(problem.data[0])
+    assert found.law == "floor"
+    assert found.low == descent.low
+    assert found.low <= steps <= descent.high
+
+
 def test_no_law_no_number():
     problem = deep()
     plateau = plateau_of(problem, seed=0)
@@ -117,8 +146,13 @@ def test_trust_regions_do_not_care_how_flat_it_is():
     flat, flatter = (_said(deep(init=init), "tr-rmsprop") for init in ("lecun_variance", "lecun"))
     assert flat.law == flatter.law == "growth"
     assert flat.typical == pytest.approx(flatter.typical, abs=2)
-    small = _said(deep(), "tr-rmsprop", radius=1e-6)
+    plateau = plateau_of(deep(), seed=0, spectrum=False)
+    small = _said(deep(), "tr-rmsprop", plateau=plateau, radius=1e-6)
     assert small.typical - flat.typical == pytest.approx(math.log(1e5) / math.log(1.5), abs=8)
+    assert (
+        _said(deep(), "tr-rmsprop", plateau=plateau, preset="paper") is None
+    )  # its radius is in a metric that changes
+    assert _said(deep(), "tr-uniform", plateau=plateau, preset="paper").typical > flat.typical
 
 
 def test_flow_that_dies_never_leaves():

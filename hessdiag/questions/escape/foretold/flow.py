@@ -95,21 +95,19 @@ def _way(at: Slope, weights: Tensor, curvature: float, until: float, most: int) 
         there, other = _tried(at, ahead)
         taken += 1
         turn = float((other - gradient).norm()) / (2 * norm) if math.isfinite(there) else math.inf
-        if turn <= TURN or step <= least * (1 + 1e-9):
-            before = weights
+        if math.isfinite(there) and (turn <= TURN or step <= least * (1 + 1e-9)):
             if turn <= 2 * TURN:
-                weights = weights - step / 2 * (gradient + other)
-                there, other = at(weights)
+                ahead = weights - step / 2 * (gradient + other)
+                there, other = at(ahead)
                 taken += 1
-            else:
-                weights = ahead
-            time, length, loss, gradient = time + step, length + float((weights - before).norm()), there, other
+            time, length = time + step, length + float((ahead - weights).norm())
+            weights, loss, gradient = ahead, there, other
             rows.append((time, loss, typical(gradient), length / size if size else 0.0))
             if loss <= until:
                 ended = "out"
                 break
-            if not math.isfinite(loss):
-                break
+        elif step <= least * (1 + 1e-9):
+            break  # no number even there
         step *= min(GROW, max(SHRINK, 0.8 * TURN / max(turn, 1e-9)))
     times, losses, entries, lengths = zip(*rows, strict=True)
     return Flow(time=times, loss=losses, gradient=entries, travelled=lengths, ended=ended, gradients=taken)

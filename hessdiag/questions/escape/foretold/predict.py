@@ -11,6 +11,7 @@ from torch import nn
 from hessdiag.errors import SpecError
 from hessdiag.nets.chain import Chain
 from hessdiag.numbers import number
+from hessdiag.optimizers.presets import preset
 from hessdiag.questions.escape.result import Plateau, Prediction
 from hessdiag.theory import escape_laws as laws
 from hessdiag.theory.chain_plateau import flow_time
@@ -19,8 +20,10 @@ from hessdiag.theory.optimizer_floors import ESCAPE, Escape, Floor, floor_of, fl
 BAND = (0.7, 1.5)  # of what gradient flow takes: how much sooner and later gradient descent came
 EXACT = (0.98, 1.02)  # of the closed form
 ABOVE = 0.1  # of a floor over the gradient, up to which steps do not depend on the gradient's size
+REST = 200.0  # steps below the floor, beside which those above do not count where they have no law
 TRUST = Escape(3, 12, 60)  # steps of a trust region, whatever the flatness
-TRUST_RADIUS, TRUST_GROWTH = 0.1, 1.5  # of the weights' norm; from one step to the next
+TRUST_RADIUS = 0.1  # of the weights' norm, where the preset has none
+LEAP_OF_RMSPROP, LEAP_OF_SIGNS = 0.4, 0.12  # width times the first step, above which it leaps and laws fail
 DECAYS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99), "adagrad": (0.0, 0.0)}
 DECAY = {"adamw": 0.01, "muon": 0.1}  # of the weights, by default
 SIGNS = ("lion", "signsgd", "adam", "adamw", "sophiah")
@@ -189,13 +192,15 @@ def _below(asked: _Asked, floor: Floor, above: Prediction | None) -> Prediction 
     if crossing is not None and crossing / rate < steps.typical:
         low, high = BAND
         steps = Escape(low * crossing / rate, crossing / rate, high * crossing / rate)
+        if above is None and steps.typical < REST:
+            return None
     rest = (above.low or 0.0, above.typical or 0.0, above.high or 0.0) if above is not None else (0.0, 0.0, 0.0)
     return Prediction(
         law="floor",
         low=max(1.0, steps.low),
         typical=max(1.0, steps.typical + rest[1]),
         high=max(1.0, steps.high + rest[2]),
-        says=f"below its floor {number(floor.floor)} it is SGD with the step {number(rate)}: {how} and then above it",
+        says=f"below its floor {number(floor.floor)} it is SGD with the step {number(rate)}: {how}",
     )
 
 
@@ -217,6 +222,8 @@ def _above(asked: _Asked) -> Prediction | None:
     gain, width = shape
     name, rate = asked.name, asked.setting("lr", math.nan)
     if name == "rmsprop":
+        if width * asked.lr / math.sqrt(1 - asked.setting("alpha", 0.99)) > LEAP_OF_RMSPROP:
+            return None
         steps = laws.width_steps(width, asked.lr, asked.setting("alpha", 0.99))
         return _law("width", steps, f"width {width} times the sum of step sizes comes to {laws.WIDTH.typical:g}")
     if name == "muon":
@@ -224,6 +231,8 @@ def _above(asked: _Asked) -> Prediction | None:
         return _law("growth", steps, f"each layer's gain grows from {number(gain)} to 1 by 0.7 lr a step")
     if name in SIGNS:
         size = rate * (asked.floor.cap if asked.floor is not None else 1.0)
+        if width * size > LEAP_OF_SIGNS:
+            return None
         steps = laws.growth_steps(gain, laws.SIGN_GROWTH * width * size)
         return _law(
             "growth", steps, f"each layer's gain grows from {number(gain)} to 1 by 0.3 width lr a step, width {width}"
@@ -248,17 +257,17 @@ def _shape(model: nn.Module) -> tuple[float, int] | None:
 
 
 def _trust_region(asked: _Asked) -> Prediction | None:
-    """A trust region goes as far as it takes, in steps that grow."""
-    plateau = asked.plateau
-    if not plateau.weight_norm:
+    """A trust region goes as far as it takes, in steps that grow; those of a raw metric have no such length."""
+    size, flow, metric = asked.plateau.weight_norm, asked.plateau.flow, asked.name.removeprefix("tr-")
+    constants = preset(str(asked.settings.get("preset", "robust")), metric)
+    if not size or not (constants.relative or metric == "uniform"):
         return None
-    way = plateau.flow.travelled[-1] if plateau.flow is not None and plateau.flow.ended == "out" else None
-    growth = asked.settings.get("gamma")
-    factor = float(growth[0]) if isinstance(growth, tuple | list) else TRUST_GROWTH
-    radius = asked.setting("radius", TRUST_RADIUS * plateau.weight_norm) / plateau.weight_norm
-    grown = laws.growing_radii(float(way or TRUST_RADIUS), radius, factor)
+    way = flow.travelled[-1] if flow is not None and flow.ended == "out" else None
+    usual = TRUST_RADIUS if constants.radius is None else constants.radius / size
+    radius = asked.setting("radius", usual * size) / size
+    grown = laws.growing_radii(float(way or TRUST_RADIUS), radius, constants.gamma[0])
     more = max(grown - 1, 0)
-    says = f"its steps do not depend on flatness: from {number(radius)} of the weights' norm they grow by {factor:g}"
+    says = f"whatever the flatness: steps from {number(radius)} |w| on, which grow by {constants.gamma[0]:g} each"
     return _law("growth", Escape(TRUST.low + more / 2, TRUST.typical + more, TRUST.high + 2 * more), says)
 
 
