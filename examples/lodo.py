@@ -144,7 +144,7 @@ def momentum(steps: int) -> None:
 def ablations(steps: int) -> None:
     """Each variant with its own best setting of a small grid, searched on a fifth of the steps and on another bowl."""
     print(f"mean loss of the last half of {steps:,} steps; Newton's method: {NEWTON:.2f}")
-    adam, plain = (3e-4, 1e-3, 3e-3, 1e-2), (1e-6, 1e-5, 1e-4, 1e-3)
+    adam, plain = (1e-3, 3e-3, 1e-2), (1e-6, 1e-5, 1e-4)
     for name, change, rates in (
         ("LODO", {}, adam),
         ("diagonal", {"variant": "diagonal"}, adam),
@@ -154,7 +154,7 @@ def ablations(steps: int) -> None:
         ("meta-optimizer SGD", {"meta": "sgd"}, plain),
     ):
         tried = {}
-        for alpha, meta_lr in itertools.product((0.1, 0.27, 0.8), rates):
+        for alpha, meta_lr in itertools.product((0.27, 0.8, 1.6), rates):
             settings = {**TUNED, **change, "alpha": alpha, "meta_lr": meta_lr}
             tried[alpha, meta_lr] = late(bowl(steps // 5, seed=1), lambda p, s=settings: LODO(p, **s))
         alpha, meta_lr = min(tried, key=tried.__getitem__)
