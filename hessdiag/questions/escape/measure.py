@@ -229,7 +229,7 @@ def _escape(
         raise KeyboardInterrupt
     measured = Escape(
         status="interrupted" if race.interrupted else "ok",
-        problem=described(subject),
+        problem=described(subject.like(notes=(*subject.notes, *task.said))),
         threshold=limits.threshold,
         budget=plan.budget,
         named=asked[0] is not None,

@@ -151,7 +151,8 @@ def _go(course: Course, entrant: Entrant, model: nn.Module, number: int, tell: T
     start, rules, watch, tally = course.start, course.rules, course.watch, course.tally
     first = start.loss(model)
     watch.levels[:] = start.levels(first)
-    watch.see(first, tally)
+    if rules.order != "stream":  # all of a stream at once is no loss that a step sees
+        watch.see(first, tally)
     optimizer = entrant.recipe.build(model, [name for name, _ in start.problem.named_parameters])
     course.settings = _settings(entrant, optimizer)
     if isinstance(optimizer, Jointly):
