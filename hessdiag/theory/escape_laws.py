@@ -71,6 +71,27 @@ def width_steps(width: int, learning_rate: float, decay: float) -> Escape:
     return Escape(*(accumulated_steps(product / width, learning_rate, decay) for product in WIDTH))
 
 
+def decayed_steps(steps: float, shrinking: float) -> float:
+    """Steps of gradient descent off a plateau whose gradient decay of the weights shrinks meanwhile.
+
+    Decay by `lr lambda` a step of L layers at once makes curvature fall like `exp(-(L - 2) lr lambda t)`, and the time
+    of the flow that t steps add up to is `(1 - exp(-k t)) / k` of it: no more than `1 / k` for ever.
+
+    Args:
+        steps: Without decay.
+        shrinking: k, the rate per step at which curvature falls.
+
+    Returns:
+        Their number; infinite where decay wins.
+
+    >>> round(decayed_steps(10.0, 0.01), 2), decayed_steps(1600.0, 0.062), decayed_steps(10.0, 0.0)
+    (10.54, inf, 10.0)
+    """
+    if not shrinking:
+        return steps
+    return -math.log1p(-steps * shrinking) / shrinking if steps * shrinking < 1 else math.inf
+
+
 def sign_chain_steps(start: float, end: float, step: float) -> int:
     """Steps of one size along the chain of equal weights: the distance, exactly.
 

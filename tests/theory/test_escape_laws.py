@@ -47,6 +47,16 @@ def test_muon_of_torch_takes_as_many_steps():
     assert found == laws.sign_chain_steps(0.5, HALF[10], 0.6875 * 0.02) == 28
 
 
+def test_decay_lengthens_the_way_or_ends_it():
+    rate, shrinking = 0.01, 0.002
+    weights = [1.0]  # of a direction that grows as exp(rate t), while the rate falls
+    while weights[-1] < math.e:
+        weights.append(weights[-1] * math.exp(rate * math.exp(-shrinking * len(weights))))
+    assert laws.decayed_steps(1 / rate, shrinking) == pytest.approx(len(weights), rel=0.02)
+    assert laws.decayed_steps(500.0, shrinking) == math.inf
+    assert laws.decayed_steps(499.0, shrinking) < math.inf
+
+
 @pytest.mark.parametrize(
     ("make", "step", "decay"),
     [

@@ -24,7 +24,7 @@ def deep(depth=12, width=8, init="lecun_variance", seed=0, samples=64, **setting
     return posed(deep_mlp(depth=depth, width=width, init=init, seed=seed, samples=samples, **settings))
 
 
-def left(problem, rate, level, most=10_000):
+def left(problem, rate, level, most=10_000, decay=0.0):
     """Steps of gradient descent until the loss is another than on the plateau, and whether it is lower then.
 
     Lower is below a level. Where curvature has grown, one step may leap over the valley, and the loss is then higher by
@@ -46,7 +46,7 @@ def left(problem, rate, level, most=10_000):
         slopes = torch.autograd.grad(value, problem.parameters)
         with torch.no_grad():
             for parameter, slope in zip(problem.parameters, slopes, strict=True):
-                parameter -= rate * slope
+                parameter -= rate * (slope + decay * parameter)
     with torch.no_grad():
         for parameter, weight in zip(problem.parameters, weights, strict=True):
             parameter.copy_(weight)

@@ -51,14 +51,26 @@ def test_counts_on_chains_are_exact(optimizer, settings, counts):
         assert found.low <= steps <= found.high <= steps + 1
 
 
+@pytest.mark.parametrize(("length", "steps"), [(5, 24), (10, 32), (20, 36)])
+def test_decay_takes_a_part_of_steps_of_one_size(length, steps):
+    assert _said(chain(length), "muon", 0.5, _of_chain(length), lr=0.02, eps=1e-30).typical == steps
+
+
 def test_floors_on_the_chain():
     assert _said(chain(40), "adagrad", threshold=0.5, plateau=_of_chain(40), lr=1e-2, eps=1e-10).typical == 151
-    slow = _said(chain(40), "adamw", threshold=0.5, plateau=_of_chain(40), lr=1e-3, eps=1e-8)
+    adamw = {"threshold": 0.5, "plateau": _of_chain(40), "lr": 1e-3, "eps": 1e-8}
+    assert _said(chain(40), "adamw", **adamw).typical == math.inf  # its decay of 0.01 is faster
+    slow = _said(chain(40), "adamw", weight_decay=0.0, **adamw)
     assert slow.typical == pytest.approx(72_000, rel=0.02)
     shampoo = _said(chain(20), "shampoo", threshold=0.5, plateau=_of_chain(20), lr=0.1, matrix_eps=1e-6)
     assert shampoo.typical == pytest.approx(146, rel=0.1)
     assert shampoo.low <= 152 <= shampoo.high
-    assert _said(chain(80), "muon", threshold=0.5, plateau=_of_chain(80), lr=0.02, eps=1e-7).typical > 1e12
+    floored = {"threshold": 0.5, "lr": 0.02, "eps": 1e-7}
+    assert _said(chain(80), "muon", plateau=_of_chain(80), weight_decay=0.0, **floored).typical > 1e12
+    assert _said(chain(40), "muon", plateau=_of_chain(40), weight_decay=0.0, **floored).typical == pytest.approx(
+        75 + 35, rel=0.03
+    )
+    assert _said(chain(40), "muon", plateau=_of_chain(40), **floored).typical == math.inf  # its decay of 0.1 is faster
 
 
 @pytest.mark.parametrize("init", ["lecun_variance", "lecun"])
@@ -129,6 +141,22 @@ def test_below_its_floor_adam_takes_the_time_of_the_flow():
     assert found.law == "floor"
     assert found.low == descent.low
     assert found.low <= steps <= descent.high
+
+
+def test_decay_may_win():
+    problem = deep()
+    plateau = plateau_of(problem, seed=0)
+    rate = 0.05 / max(-plateau.lowest, plateau.highest)
+    plain = _said(problem, "sgd", plateau=plateau, lr=rate)
+    decay = 0.5 / (plateau.matrices - 2) / (plain.typical * rate)  # shrinks curvature by e^{-1/2} in as many steps
+    slower = _said(problem, "sgd", plateau=plateau, lr=rate, weight_decay=decay)
+    assert slower.typical == pytest.approx(plain.typical * math.log(2) * 2)
+    assert _said(problem, "sgd", plateau=plateau, lr=rate, weight_decay=4 * decay).typical == math.inf
+    flat = replace(plateau, gradient_median=1e-15, matrix_median=1e-14)
+    assert _said(problem, "muon", plateau=flat, lr=1e-12, eps=1e-7, weight_decay=0.0).typical < math.inf
+    weights = [parameter.detach().clone() for parameter in problem.parameters]
+    assert left(problem, rate, 0.9 * plateau.reference, decay=decay)[0] == pytest.approx(slower.typical, rel=0.3)
+    assert all(map(torch.equal, weights, problem.parameters))
 
 
 def test_no_law_no_number():

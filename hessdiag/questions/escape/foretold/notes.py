@@ -206,7 +206,21 @@ def _ended(run: Run, plateau: Plateau) -> Iterator[str]:
         took = (plateau.reference - run.best_loss) / (plateau.reference - plateau.floor)
         if took < HARDLY:
             least = percent(max(took, 0.0), 2)
-            yield f"{steps:,} steps took {least} of the loss: it is still on the plateau."
+            yield f"{steps:,} steps took {least} of the loss{_expected(run)}: it is still on the plateau."
+
+
+def _expected(run: Run) -> str:
+    """What a law says of it, where it has not come so far."""
+    found = run.predicted
+    if found is None or found.low is None or found.low <= run.spent.steps:
+        return ""
+    if math.isinf(found.low):
+        return ", as its law says that it never leaves"
+    return f", where its law ({found.law}) lets it out after {_two_digits(found.low)} at the earliest"
+
+
+def _two_digits(steps: float) -> str:
+    return number(round(steps, 1 - math.floor(math.log10(steps))), 2)
 
 
 def _rate(run: Run, before: str = "") -> str:
@@ -232,14 +246,8 @@ def _trusted(run: Run) -> Iterator[str]:
 
 
 def _against_prediction(run: Run) -> Iterator[str]:
-    """Where the run says otherwise than its law, or has not come so far."""
+    """Where the run took longer than its law says."""
     found = run.predicted
-    if found is None or found.low is None or found.high is None:
+    if found is None or found.high is None or run.steps is None or run.steps <= found.high:
         return
-    if run.escaped and run.steps is not None:
-        if run.steps > found.high:
-            yield f"it took {run.steps:,} steps, more than the {number(round(found.high))} that were predicted at most."
-        return
-    if run.outcome == "stuck" and found.low > run.spent.steps:
-        least = "never" if math.isinf(found.low) else f"after {number(found.low, 2)} steps at the earliest"
-        yield f"its law ({found.law}) lets it out {least}, and it took {run.spent.steps:,}."
+    yield f"it took {run.steps:,} steps, more than the {number(round(found.high))} that were predicted at most."

@@ -25,7 +25,7 @@ TRUST = Escape(3, 12, 60)  # steps of a trust region, whatever the flatness
 TRUST_RADIUS = 0.1  # of the weights' norm, where the preset has none
 LEAP_OF_RMSPROP, LEAP_OF_SIGNS = 0.4, 0.12  # width times the first step, above which it leaps and laws fail
 DECAYS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99), "adagrad": (0.0, 0.0)}
-DECAY = {"adamw": 0.01, "muon": 0.1}  # of the weights, by default
+DECAY = {"sgd": 0.0, "adamw": 0.01, "muon": 0.1}  # of the weights, by default, beside the gradient's step
 SIGNS = ("lion", "signsgd", "adam", "adamw", "sophiah")
 BESIDE = {"momentum": "sgd", "gd": "sgd"}
 PLAIN = (nn.Linear, nn.ReLU, nn.Flatten, nn.Identity)
@@ -143,7 +143,25 @@ def _descent(asked: _Asked) -> Prediction | None:
 
 
 def _flow_steps(asked: _Asked, rate: float) -> tuple[Escape, str] | None:
-    """Steps of gradient descent, and how they are known: from gradient flow, or else from curvature."""
+    """Steps of gradient descent, and how they are known; with decay of the weights, which may win."""
+    found = _undecayed(asked, rate)
+    shrinking = max(asked.plateau.matrices - 2, 0) * _weight_decay(asked)
+    if found is None or not shrinking:
+        return found
+    steps, how = found
+    return _slowed(
+        asked, steps
+    ), f"{how} while weight decay shrinks curvature e-fold in {number(1 / shrinking, 2)} steps,"
+
+
+def _slowed(asked: _Asked, steps: Escape) -> Escape:
+    """The same steps with decay of the weights."""
+    shrinking = max(asked.plateau.matrices - 2, 0) * _weight_decay(asked)
+    return Escape(*(laws.decayed_steps(one, shrinking) for one in steps))
+
+
+def _undecayed(asked: _Asked, rate: float) -> tuple[Escape, str] | None:
+    """From gradient flow, or else from curvature."""
     plateau = asked.plateau
     bound, ended = 0.0, ""
     if plateau.flow is not None and len(plateau.flow.time) > 1:
@@ -189,9 +207,9 @@ def _below(asked: _Asked, floor: Floor, above: Prediction | None) -> Prediction 
         return None
     steps, how = found
     crossing = _crossing(asked, floor)
-    if crossing is not None and crossing / rate < steps.typical:
+    if crossing is not None and crossing < math.inf:
         low, high = BAND
-        steps = Escape(low * crossing / rate, crossing / rate, high * crossing / rate)
+        steps = _slowed(asked, Escape(low * crossing / rate, crossing / rate, high * crossing / rate))
         if above is None and steps.typical < REST:
             return None
     rest = (above.low or 0.0, above.typical or 0.0, above.high or 0.0) if above is not None else (0.0, 0.0, 0.0)
@@ -300,6 +318,9 @@ def _on_chain(asked: _Asked, length: int, start: float, scale: float, end: float
             return None
         low, high = EXACT
         says = f"gradient flow along {length} equal weights is out after the time {number(steps * asked.lr)}, exactly"
+        steps = _slowed(asked, Escape(steps, steps, steps)).typical
+        if math.isinf(steps):
+            return Prediction(law="chain", typical=steps, low=steps, high=steps, says=f"{says}; weight decay is faster")
         return Prediction(
             law="chain", typical=steps, low=math.floor(low * steps) - 1, high=math.ceil(high * steps) + 2, says=says
         )
@@ -308,7 +329,7 @@ def _on_chain(asked: _Asked, length: int, start: float, scale: float, end: float
         return None
     typical = asked.plateau.gradient_norm / math.sqrt(length)
     if name in signs and typical > ABOVE * floor.floor:
-        count = laws.sign_chain_steps(start, end, signs[name] * rate)
+        count = _signs(length, start, end, signs[name] * rate, _weight_decay(asked))
         says = f"{number(end - start)} to go in steps of {number(signs[name] * rate)}"
         return Prediction(law="chain", typical=count, low=count, high=count, says=says)
     if name in DECAYS:
@@ -322,7 +343,17 @@ def _on_chain(asked: _Asked, length: int, start: float, scale: float, end: float
         length, start, end, learning_rate=2 * scale * rate, kappa=floor.kappa, floor=floor.floor, step=floor.cap * rate
     )
     says = f"SGD with the step {number(rate * floor.kappa)} up to the floor {number(floor.floor)}, then in steps of lr"
-    return Prediction(law="chain", typical=steps, low=0.7 * steps, high=1.5 * steps, says=says)
+    low, high = BAND
+    slowed = _slowed(asked, Escape(low * steps, steps, high * steps))
+    return Prediction(law="chain", typical=slowed.typical, low=slowed.low, high=slowed.high, says=says)
+
+
+def _signs(length: int, start: float, end: float, step: float, decay: float) -> float:
+    """Steps of one size; with decay, which takes a part of each."""
+    if not decay:
+        return laws.sign_chain_steps(start, end, step)
+    taken = laws.chain_steps(length, start, end, 0.5, lambda gradient: math.copysign(step, gradient), decay=decay)
+    return math.inf if taken is None else taken
 
 
 def _divided(asked: _Asked) -> Callable[[float], float]:
@@ -338,7 +369,8 @@ def _divided(asked: _Asked) -> Callable[[float], float]:
 def _weight_decay(asked: _Asked) -> float:
     """What decoupled weight decay takes of a weight per step."""
     usual = DECAY.get(asked.name)
-    return 0.0 if usual is None else asked.setting("lr", 0.0) * asked.setting("weight_decay", usual)
+    rate = asked.lr if asked.name == "sgd" else asked.setting("lr", 0.0)
+    return 0.0 if usual is None else rate * asked.setting("weight_decay", usual)
 
 
 def _dtype(model: nn.Module) -> str:
