@@ -30,7 +30,8 @@ SIGNS = ("lion", "signsgd", "adam", "adamw", "sophiah")
 BESIDE = {"momentum": "sgd", "gd": "sgd"}
 PLAIN = (nn.Linear, nn.ReLU, nn.Flatten, nn.Identity)
 SPREAD = 1e-9  # of the weights of a chain that are taken for equal
-MUON_SIGN = 0.6875  # what torch's five steps make of a one in bfloat16
+SIZES = {"lion": 1.0, "signsgd": 1.0, "muon": 0.6875, "sophiah": 0.01}  # of steps on one weight, over lr; in bfloat16
+LAGS = {"muon": 19.0, "adam": 9.0, "adamw": 9.0}  # steps by which averages of gradients are behind
 
 
 @dataclass(frozen=True)
@@ -324,13 +325,12 @@ def _on_chain(asked: _Asked, length: int, start: float, scale: float, end: float
         return Prediction(
             law="chain", typical=steps, low=math.floor(low * steps) - 1, high=math.ceil(high * steps) + 2, says=says
         )
-    signs = {"lion": 1.0, "signsgd": 1.0, "muon": MUON_SIGN, "sophiah": 0.01}
     if floor is None:
         return None
     typical = asked.plateau.gradient_norm / math.sqrt(length)
-    if name in signs and typical > ABOVE * floor.floor:
-        count = _signs(length, start, end, signs[name] * rate, _weight_decay(asked))
-        says = f"{number(end - start)} to go in steps of {number(signs[name] * rate)}"
+    if name in SIZES and typical > ABOVE * floor.floor:
+        count = _signs(length, start, end, SIZES[name] * rate, _weight_decay(asked))
+        says = f"{number(end - start)} to go in steps of {number(SIZES[name] * rate)}"
         return Prediction(law="chain", typical=count, low=count, high=count, says=says)
     if name in DECAYS:
         taken = laws.chain_steps(length, start, end, scale, _divided(asked), decay=_weight_decay(asked))
@@ -340,9 +340,16 @@ def _on_chain(asked: _Asked, length: int, start: float, scale: float, end: float
     if not floor.kappa < math.inf:
         return None
     steps = laws.floored_chain_steps(
-        length, start, end, learning_rate=2 * scale * rate, kappa=floor.kappa, floor=floor.floor, step=floor.cap * rate
+        length,
+        start,
+        end,
+        learning_rate=2 * scale * rate,
+        kappa=floor.kappa,
+        floor=floor.floor,
+        step=SIZES.get(name, floor.cap) * rate,
     )
     says = f"SGD with the step {number(rate * floor.kappa)} up to the floor {number(floor.floor)}, then in steps of lr"
+    steps += LAGS.get(name, 0.0)
     low, high = BAND
     slowed = _slowed(asked, Escape(low * steps, steps, high * steps))
     return Prediction(law="chain", typical=slowed.typical, low=slowed.low, high=slowed.high, says=says)
