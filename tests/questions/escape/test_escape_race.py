@@ -87,22 +87,22 @@ def only(found):
     return found.runs[0]
 
 
-@pytest.mark.parametrize(("length", "steps"), [(5, 294), (10, 385), (20, 441)])
+@pytest.mark.parametrize(("length", "steps"), [(5, 294), (10, 385)])
 def test_sign_steps_on_the_chain_are_counted_to_the_step(length, steps):
     """Each weight goes from 1/2 to where (1 - w^L)^2 is half of (1 - 2^-L)^2, in steps of lr."""
     end = (1 - math.sqrt(0.5) * (1 - 0.5**length)) ** (1 / length)
     assert math.ceil((end - 0.5) / 1e-3) == steps
-    run = only(escape(chain(length), optimizers=lambda params: Lion(params, lr=1e-3), budget=2 * steps, seeds=1))
+    run = only(escape(chain(length), optimizers=lambda params: Lion(params, lr=1e-3), budget=steps + 5, seeds=1))
     assert (run.outcome, run.steps, run.backprops, run.epochs) == ("escaped", steps, steps, steps)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
-@pytest.mark.parametrize(("length", "steps"), [(5, 22), (20, 33), (80, 36)])
+@pytest.mark.parametrize(("length", "steps"), [(5, 22), (80, 36)])
 def test_muon_without_floor_takes_steps_of_0_6875_lr_on_the_chain(length, steps):
     end = (1 - math.sqrt(0.5) * (1 - 0.5**length)) ** (1 / length)
     assert math.ceil((end - 0.5) / (0.6875 * 0.02)) == steps
     spec = "muon(lr=0.02, eps=1e-30, weight_decay=0)"
-    assert only(escape(chain(length), optimizers=spec, budget=100)).steps == steps
+    assert only(escape(chain(length), optimizers=spec, budget=40)).steps == steps
 
 
 def test_gradient_descent_on_the_chain_against_a_loop():
@@ -110,7 +110,7 @@ def test_gradient_descent_on_the_chain_against_a_loop():
     while (1 - weight**10) ** 2 > 0.5 * (1 - 0.5**10) ** 2:
         weight += 0.1 * weight**9 * (1 - weight**10)
         steps += 1
-    assert only(escape(chain(10), optimizers="sgd", lr=0.1, budget=400)).steps == steps == 322
+    assert only(escape(chain(10), optimizers="sgd", lr=0.1, budget=330)).steps == steps == 322
 
 
 def counted_calls(monkeypatch):
@@ -210,16 +210,14 @@ def test_networks_that_a_function_makes():
 
 
 def test_the_learning_rate_that_is_out_first_wins_and_the_others_are_the_search():
-    found = escape(chain(10), optimizers="rmsprop", budget=1000)
+    found = escape(chain(5), optimizers="rmsprop", budget=150)
     contender, run = found.contenders[0], only(found)
-    alone = {
-        rate: only(escape(chain(10), optimizers=f"rmsprop(lr={rate})", budget=1000)) for rate in (3e-3, 1e-3, 3e-4)
-    }
+    alone = [only(escape(chain(5), optimizers=f"rmsprop(lr={rate})", budget=150)) for rate in (3e-3, 1e-3)]
     assert contender.searched == (3e-3, 1e-3, 3e-4)
     assert contender.settings["lr"] == 3e-3
-    assert run.steps == alone[3e-3].steps < alone[1e-3].steps < alone[3e-4].steps
+    assert run.steps == alone[0].steps < alone[1].steps
     assert contender.search.gradients == 2 * run.steps  # neither may take longer than the best so far
-    assert run.spent.gradients == alone[3e-3].spent.gradients
+    assert run.spent.gradients == alone[0].spent.gradients == 150
 
 
 def test_of_learning_rates_that_do_not_get_out_the_lowest_loss_wins():
@@ -238,7 +236,7 @@ def test_learning_rates_that_are_given_are_not_searched():
 
 
 def test_a_run_that_is_out_goes_on_for_four_times_as_long_and_shows_it():
-    run = only(escape(chain(5), optimizers="sgd(lr=0.01)", budget=2000))
+    run = only(escape(chain(5), optimizers="sgd(lr=0.04)", budget=2000))
     assert run.spent.gradients == 4 * run.backprops
     level = 0.5 * run.loss[0]
     outside = [spent.steps for loss, spent in zip(run.loss, run.at, strict=True) if loss <= level]
