@@ -38,11 +38,16 @@ def whole(problem: Problem, most: int | None = None) -> Draw:
             break
         count = batches.samples(batch)
         if most is not None and divisible(batch, most - held):
-            count = most - held
+            weight, count = _share(problem, weight, (most - held) / count), most - held
             batch = _first(batch, count)
         chosen.append((weight, batch))
         held += count
     return Draw(_weighted(problem, chosen), held)
+
+
+def _share(problem: Problem, weight: float, part: float) -> float:
+    """The weight of a part of a batch."""
+    return weight if problem.loss_reduction == "sum" else weight * part
 
 
 def _first(batch: Any, count: int) -> Any:
