@@ -87,7 +87,7 @@ class ClosureOptimizer(torch.optim.Optimizer):
             torch.set_rng_state(state) if kind is None else torch.cuda.set_rng_state(state, kind)
         with torch.no_grad():
             found = closure()
-        value = float(_parts(found)[0])
+        value = float(_parts(found)[0].detach())
         return value if math.isfinite(value) else math.inf
 
     def counted(self) -> int:

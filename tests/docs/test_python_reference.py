@@ -13,8 +13,8 @@ import hessdiag
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 LISTED = {page: re.findall(r"^::: (\S+)$", (REFERENCE / page).read_text("utf-8"), re.MULTILINE)
-          for page in ("python.md", "linalg.md")}  # fmt: skip
-PACKAGES = ("hessdiag", "hessdiag.results", "hessdiag.linalg")
+          for page in ("python.md", "linalg.md", "optimizers.md")}  # fmt: skip
+PACKAGES = ("hessdiag", "hessdiag.results", "hessdiag.linalg", "hessdiag.optimizers")
 
 
 @pytest.mark.parametrize("path", [path for page in LISTED.values() for path in page])

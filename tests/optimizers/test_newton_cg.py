@@ -342,3 +342,36 @@ def test_gauss_newton_leaves_the_plateau_of_the_deep_network(init, bar):
 def test_in_float32_differences_of_rounding_neither_stop_it_nor_kill_the_network():
     model, x, y = plateau(1, "xavier", dtype=torch.float32)
     assert backpropagations_to(0.9, GaussNewtonCG(model.parameters()), half_squares(model, x, y), 120) <= 120
+
+
+def test_dropout_draws_one_mask_in_a_step_whatever_the_second_closure_draws():
+    w, masks = nn.Parameter(torch.ones(40).double()), []
+
+    def closure():
+        masks.append(torch.rand(40) < 0.5)
+        return (w[masks[-1]] ** 2).sum()
+
+    def part():
+        torch.rand(3)
+        return (w**2).sum()
+
+    optimizer = NewtonCG([w])
+    optimizer.step(closure, part)
+    assert len(masks) == 2
+    assert torch.equal(masks[0], masks[1])
+    optimizer.step(closure, part)
+    assert not torch.equal(masks[0], masks[2]), "the next step draws anew"
+
+
+def test_a_loss_that_differentiates_inside_needs_only_say_so():
+    w = nn.Parameter(torch.tensor([2.0, 1.0]).double())
+    x = torch.linspace(0, 1, 9, dtype=torch.float64, requires_grad=True)
+
+    def closure():  # u' = 1 for u = w0 x + w1 x^2: solved by w = (1, 0)
+        with torch.enable_grad():
+            (slope,) = torch.autograd.grad((w[0] * x + w[1] * x**2).sum(), x, create_graph=True)
+            return (slope - 1).square().mean(), slope
+
+    optimizer = GaussNewtonCG([w], damping=0.0, tolerance=1e-9)
+    optimizer.step(closure)
+    torch.testing.assert_close(w.detach(), torch.tensor([1.0, 0.0]).double(), atol=1e-6, rtol=0)
