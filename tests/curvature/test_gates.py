@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional
 
 from hessdiag.curvature.differences import movable
-from hessdiag.curvature.point.gates import OTHER_PATH, Gates
+from hessdiag.curvature.point.gates import OTHER_PATH, Gates, beside
 from hessdiag.problem.problem import Problem
 
 D = torch.float64
@@ -188,3 +188,20 @@ def test_one_layer_under_a_squared_loss_is_its_own_quadratic_model(activation):
     assert ahead.frozen == pytest.approx(model_says, rel=1e-12)
     assert abs(ahead.loss - model_says) > 1e-2
     assert ahead.flipped > 10
+
+
+def test_a_step_beside_the_point_by_hand():
+    """Of (relu(w) + 2)^2 / 2 at w = 1e-5, with another weight of 1: the step of 1e-3 crosses zero, and the loss stops at 2."""
+    model = Weights(lambda w: w)
+    model.w = nn.Parameter(torch.tensor([1.0, 1e-5], dtype=D))
+    objective = lambda model, batch: (model.w[1].relu() + 2).square() / 2  # noqa: E731
+    gradient = torch.tensor([0.0, 2 + 1e-5], dtype=D)
+    found = beside(movable(Problem(model, data=[None], objective=objective)), gradient, 1e-16)
+    step = 1e-3 * (1 + 1e-10) ** 0.5
+    held = (2 + 1e-5 - step) ** 2 / 2
+    assert (found.gates, found.step, found.flipped) == (1, 1e-3, 1.0)
+    assert found.missing == pytest.approx((2 - held) / (2 - held + step**2 / 2), rel=1e-6)
+    coarse = beside(movable(Problem(model, data=[None], objective=objective)), gradient, 1e-6)
+    assert (coarse.flipped, coarse.missing) == (1.0, None)  # rounding of the loss covers it
+    still = beside(movable(Problem(model, data=[None], objective=objective)), torch.zeros(2, dtype=D), 1e-16)
+    assert (still.gates, still.flipped, still.missing) == (1, None, None)

@@ -121,7 +121,7 @@ def _pooled(name: str, dims: int, pair: bool) -> Rule:
         settings = {key: value for key, value in named.items() if key != "return_indices"}
         index = getattr(functional, name)(x.detach(), *rest, **settings, return_indices=True)[1]
         margins: tuple[Margin, ...] = ()
-        if dims == 2 and name == "max_pool2d" and x.ndim == 4:
+        if dims == 2 and name == "max_pool2d" and x.ndim == 4 and x.requires_grad:  # else nobody asks how far
             margins = (Margin(_window_gaps(x, *rest, **settings), 1),)
 
         def held(x: Tensor, *rest: Any, **named: Any) -> Any:

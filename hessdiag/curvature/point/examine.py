@@ -10,10 +10,11 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason
 from hessdiag.curvature.point import words
+from hessdiag.curvature.point.gates import beside
 from hessdiag.curvature.point.held import coarsest
 from hessdiag.curvature.point.line import Place, finite
 from hessdiag.curvature.point.resolve import Found, Scene, resolve
-from hessdiag.curvature.point.result import Kind, Point
+from hessdiag.curvature.point.result import Kind, Pieces, Point
 from hessdiag.errors import ComputeError, ExitCode, HessdiagError
 from hessdiag.linalg.tridiagonal import LONG, safe_norm
 from hessdiag.machine import memory
@@ -221,6 +222,8 @@ def _examine(operator: Matrix, seed: int) -> Examination:
     if point.kind not in ("smooth", "random", "rewritten") and moved is not None and _elsewhere(problem, places[0]):
         point = Point("unchecked" if operator.missing is None else "unresolved", why=_CLOSURE)
     point = replace(point, draw=draw)
+    if moved is not None and operator.second and point.kind in ("smooth", "kink"):
+        point = replace(point, pieces=_pieces(moved, places[0], point))
     engine = operator.moved
     if point.engine != "autograd" and operator.missing is None and moved is not None:
         moved.holding = held.held
@@ -256,6 +259,15 @@ def _copy(problem: Problem) -> tuple[Moved | None, list[Place], str | None]:
         except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError) as error:
             why = f"a copy of the model cannot be evaluated: {reason(error)}"
     return None, [], why
+
+
+def _pieces(moved: Moved, here: Place, point: Point) -> Pieces | None:
+    """What a step beside the point says of kinks; `None` where there are none, or it cannot be taken."""
+    inside = moved.problem.dtype if point.computes_in is None else getattr(torch, point.computes_in)
+    try:
+        return beside(moved, here.gradient, float(torch.finfo(inside).eps))
+    except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError):
+        return None
 
 
 def _elsewhere(problem: Problem, copy: Place) -> bool:

@@ -17,9 +17,12 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from hessdiag.curvature.differences import Moved
+from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.curvature.point.pieces import Piece
+from hessdiag.curvature.point.result import Pieces
 from hessdiag.curvature.point.watch import Call, OtherPathError, holding, rule_of, tracked
 from hessdiag.errors import NotFiniteError
+from hessdiag.linalg.tridiagonal import inner
 
 BENT = frozenset({"elu", "celu", "huber_loss", "smooth_l1_loss"})  # whose slope does not jump: held, and no gates
 # Piecewise operations that there is no rule for.
@@ -45,6 +48,8 @@ UNHELD = frozenset(
         "triplet_margin_with_distance_loss",
     }
 )
+BESIDE = 1e-3  # of the parameters' length: a step as a first learning rate makes it
+RESOLVED = 0.05  # of a difference of losses, that rounding may do to it
 OTHER_PATH = "beyond the step the forward pass calls other operations"
 
 
@@ -172,13 +177,13 @@ class Gates:
         self._hold = bool(self.count) and not unheld
         self.why = f"no rule holds {', '.join(unheld)} to a side" if unheld else None
 
-    def at(self, step: Tensor) -> Ahead:
-        """The loss after a step (N,) from the parameters."""
+    def at(self, step: Tensor, scale: float = 1.0) -> Ahead:
+        """The loss after `scale` times a step (N,) from the parameters."""
         loss, frozen = 0.0, 0.0
         flipped = 0 if self.count else None
         for weight, batch in self._batches():
             before = self._before(batch) if flipped is not None else None
-            self._moved.to(step, 1.0)
+            self._moved.to(step, scale)
             value, after = self._look(batch)
             loss += weight * value
             if before is None or flipped is None:
@@ -212,3 +217,35 @@ class Gates:
                 return float(self._moved.problem.evaluate(batch).detach())
         except NotFiniteError:
             return math.inf
+
+
+def beside(moved: Moved, gradient: Tensor, eps: float) -> Pieces | None:
+    """What a step down the gradient says of a network whose units have kinks, from three forward passes.
+
+    Args:
+        moved: A copy of the problem, whose parameters move.
+        gradient: At the parameters, (N,).
+        eps: Rounding of the loss.
+
+    Returns:
+        `None` for a network without kinks.
+    """
+    gates = Gates(moved)
+    if not gates.count:
+        return None
+    length = math.sqrt(inner(gradient, gradient))
+    if not 0 < length < math.inf:
+        return Pieces(gates.count, BESIDE)
+    h = moved.step(gradient, BESIDE)
+    ahead = gates.at(gradient, -h)
+    flipped = None if ahead.flipped is None else ahead.flipped / gates.count
+    return Pieces(gates.count, BESIDE, flipped, _missing(gates.loss, ahead, h * length**2, eps))
+
+
+def _missing(loss: float, ahead: Ahead, slope: float, eps: float) -> float | None:
+    """What kinks do to the loss, over that and what the piece's own curvature does."""
+    if ahead.frozen is None or not math.isfinite(ahead.loss) or not math.isfinite(ahead.frozen):
+        return None
+    kinks, bend = abs(ahead.loss - ahead.frozen), abs(ahead.frozen - loss + slope)
+    noise = LOSS_ROUNDING * eps * max(abs(loss), abs(ahead.loss))
+    return kinks / (kinks + bend) if kinks + bend > noise / RESOLVED else None

@@ -48,6 +48,23 @@ class Kink:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """What a step beside the point says of a network whose units have kinks: its Hessian is that of one piece.
+
+    Attributes:
+        gates: Units with a kink, over all samples.
+        step: Length of a step down the gradient, relative to that of the parameters.
+        flipped: Share of the gates that change side along it; `None` where no step was taken.
+        missing: What kinks do to the loss along it, over that and the quadratic term; `None` where rounding covers it.
+    """
+
+    gates: int
+    step: float
+    flipped: Number = None
+    missing: Number = None
+
+
+@dataclass(frozen=True)
 class Point:
     """What kind of point a problem's parameters are at.
 
@@ -69,6 +86,7 @@ class Point:
         computes_in: The coarser dtype that the model computes in inside; `None` where there is none.
         rounds: Modules in which values are rounded or cut off from the graph, with the operation.
         why: What hindered the check, or what lacks a second derivative.
+        pieces: Of a network whose units have kinks, what a step beside the point says.
     """
 
     kind: Kind = "smooth"
@@ -85,6 +103,7 @@ class Point:
     computes_in: str | None = None
     rounds: tuple[tuple[str, str], ...] = ()
     why: str | None = None
+    pieces: Pieces | None = field(default=None, metadata={"optional": True})
 
     @property
     def trusted(self) -> bool:

@@ -15,6 +15,7 @@ from hessdiag.questions.common.verdict import (
     faint_findings,
     most_severe_first,
     nothing_there,
+    piece_findings,
     underflow_findings,
 )
 
@@ -62,6 +63,7 @@ def findings(blocks: Blocks) -> list[Finding]:
     found += _depth(blocks)
     found += _unreached(blocks)
     found += _precision(blocks)
+    found += piece_findings(blocks.point)
     found += data_findings(blocks.problem)
     return found
 

@@ -11,6 +11,7 @@ from hessdiag.questions.common.verdict import (
     data_findings,
     faint_findings,
     most_severe_first,
+    piece_findings,
     zero_rows_findings,
 )
 
@@ -33,6 +34,7 @@ def findings(bounds: Bounds) -> list[Finding]:
     found += _components(bounds)
     found += _sketch(bounds)
     found += zero_rows_findings(bounds.zero_rows, bounds.zero_rows, bounds.parameters)
+    found += piece_findings(bounds.point)
     found += data_findings(bounds.problem)
     return found
 

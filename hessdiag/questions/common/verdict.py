@@ -6,7 +6,7 @@ from typing import ParamSpec
 
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.result import Point
-from hessdiag.numbers import counted, deviation, number
+from hessdiag.numbers import counted, deviation, number, percent
 from hessdiag.questions.common.ensembles.agreement import A, farthest
 from hessdiag.questions.common.result import Finding, Level, ModelSubject
 
@@ -200,6 +200,29 @@ def underflow_findings(typical: float, said: str, dtype: str) -> list[Finding]:
             f"Entries of the Hessian are near the underflow floor of {dtype}.",
             f"{said} is {number(typical, 2)}; below {number(floor, 2)} digits are lost",
             "--dtype float64",
+        )
+    ]
+
+
+def piece_findings(point: Point | None) -> list[Finding]:
+    """That a Hessian by autograd is that of one piece, where units have kinks: no warning, for most networks have."""
+    pieces = None if point is None else point.pieces
+    if pieces is None:
+        return []
+    because = (
+        "ReLU, max-pooling and their kin bend the loss where they change side, and no second derivative there knows"
+    )
+    if pieces.flipped is not None:
+        kinks = (
+            "" if pieces.missing is None else f", and kinks are {percent(pieces.missing, 2)} of the curvature along it"
+        )
+        because = f"a step of {percent(pieces.step, 1)} of the weights down the gradient changes the side of {percent(pieces.flipped, 2)} of them{kinks}"
+    return [
+        Finding(
+            "note",
+            f"This is the Hessian of one piece: {counted(pieces.gates, 'unit has a kink', 'units have kinks')}, which it does not see.",
+            because,
+            "hessdiag trust-radius MODEL, for how far from here it tells the truth",
         )
     ]
 

@@ -13,6 +13,7 @@ from hessdiag.questions.common.verdict import (
     faint_findings,
     most_severe_first,
     nothing_there,
+    piece_findings,
     underflow_findings,
     zero_rows_findings,
 )
@@ -46,6 +47,7 @@ def findings(share: DiagShare) -> list[Finding]:
     found += _precision(share)
     found += _zero_rows(share)
     found += _inputs(share)
+    found += piece_findings(share.point)
     found += data_findings(share.problem)
     return found
 

@@ -9,6 +9,7 @@ from hessdiag.questions.common.verdict import (
     faint_findings,
     most_severe_first,
     nothing_there,
+    piece_findings,
     zero_rows_findings,
 )
 from hessdiag.questions.eigs.result import Eigs
@@ -38,6 +39,7 @@ def findings(eigs: Eigs) -> list[Finding]:
     found += _localization(eigs)
     found += _inertia(eigs)
     found += zero_rows_findings(eigs.zero_rows, eigs.untouched, eigs.parameters)
+    found += piece_findings(eigs.point)
     found += data_findings(eigs.problem)
     return found
 

@@ -12,6 +12,7 @@ from hessdiag.questions.common.verdict import (
     faint_findings,
     most_severe_first,
     nothing_there,
+    piece_findings,
     zero_rows_findings,
 )
 from hessdiag.questions.spectrum.result import Spectrum
@@ -48,6 +49,7 @@ def findings(spectrum: Spectrum) -> list[Finding]:
     found += _flat(spectrum)
     found += zero_rows_findings(spectrum.zero_rows, spectrum.untouched, spectrum.parameters)
     found += _precision(spectrum)
+    found += piece_findings(spectrum.point)
     found += data_findings(spectrum.problem)
     return found
 

@@ -8,7 +8,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.point.gates import Gates
+from hessdiag.curvature.point.gates import RESOLVED, Gates
+from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.quadratic.step import ModelStep
 from hessdiag.linalg.tridiagonal import inner
@@ -17,8 +18,6 @@ from hessdiag.questions.trust_radius.result import Radius
 
 MOST = 50  # products of a step
 EXACT = 1e-2  # relative residual of what is taken for the model's minimum
-ROUNDING = 100.0  # units of the last digit that a loss may be off
-RESOLVED = 0.05  # of a decrease, that rounding may do to it
 
 
 class Remembering:
@@ -112,7 +111,7 @@ class Stepper:
 
     def _noise(self, loss: float) -> float:
         largest = max(abs(self.gates.loss), abs(loss))
-        return ROUNDING * self.eps * largest if math.isfinite(largest) else 0.0
+        return LOSS_ROUNDING * self.eps * largest if math.isfinite(largest) else 0.0
 
     def _missing(self, kinks: float, quadratic: float, loss: float) -> float | None:
         """What kinks do to the loss, over that and the quadratic term."""

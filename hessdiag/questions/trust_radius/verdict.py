@@ -110,7 +110,7 @@ def _kinks(found: TrustRadius, level: Level) -> list[Finding]:
             Finding(
                 level,
                 f"Kinks are not what limits it: with all {counted(found.gates, 'gate')} held it is true up to rms {number(frozen, 2)}.",
-                "the loss on one piece leaves its quadratic model on its own",
+                f"the loss on one piece leaves its quadratic model on its own{_left_out(true)}",
                 "",
             )
         ]
@@ -123,6 +123,12 @@ def _kinks(found: TrustRadius, level: Level) -> list[Finding]:
             "a smooth activation for second-order methods (nn.GELU(), nn.Softplus(beta=10)); with this one, trust eigenvalues only as those of one piece, and steps only as short as above",
         )
     ]
+
+
+def _left_out(true: list[Radius]) -> str:
+    """What kinks are all the same, along the longest step at which the model of the held gates is true."""
+    share = true[-1].missing_share if true else None
+    return f"; kinks are {percent(share, 2)} of the curvature along the longest step of it" if share else ""
 
 
 def _metrics(found: TrustRadius) -> list[Finding]:
