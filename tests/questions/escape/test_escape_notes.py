@@ -137,6 +137,11 @@ def test_what_explains_a_run(run, part):
     assert part in " ".join(run_notes(run, FLAT))
 
 
+def test_at_the_minimum_rounding_rules():
+    collapsed = Region(backprops=(1, 2), radius=(1.0, 1e-27), rho=(1.0, 0.0), untrusted=0.9)
+    assert run_notes(_run(outcome="escaped", escaped=True, steps=4, best_loss=1e-30, region=collapsed), FLAT) == ()
+
+
 def test_a_dead_start_is_said_first():
     assert "dead where it starts" in run_notes(_run(), replace(FLAT, dead=True, present=False))[0]
 

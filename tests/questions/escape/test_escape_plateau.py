@@ -149,6 +149,18 @@ def test_a_large_gradient_is_no_plateau():
     assert "No plateau" in found.says
 
 
+def test_biases_that_have_not_learnt_the_constant_are_no_way_out():
+    problem = deep()
+    x, y = problem.data[0]
+    biased = nn.Sequential(problem.model, nn.Linear(1, 1).double())
+    with torch.no_grad():
+        biased[1].weight.fill_(1.0)
+        biased[1].bias.fill_(0.4)
+    found = plateau_of(Problem(biased, data=[(x, y)], loss="mse"), seed=0)
+    assert found.loss - found.constant_loss == pytest.approx(0.16, rel=0.05)  # a sixth of all, and gone in one step
+    assert found.present
+
+
 def test_what_it_costs_can_be_left_out():
     found = plateau_of(deep(), seed=0, spectrum=False)
     assert (found.lowest, found.highest, found.flow) == (None, None, None)

@@ -19,6 +19,7 @@ UNTRUSTED = 0.5  # of all steps with rho below a quarter, from which on it is sa
 COLLAPSED = 1e-3  # of the largest radius that there was
 SHRUNK = 0.5  # of the gradient, that decay takes within a run of so many steps
 A_RUN = 1000
+LEARNT = 1e-6  # of the reference loss: what is below is at the end of its way, where rounding rules rho
 HARDLY = 0.01  # of the reference loss, that a stuck run took
 EPSILON = {"adafactor": "eps1", "shampoo": "matrix_eps"}
 
@@ -60,7 +61,8 @@ def run_notes(run: Run, plateau: Plateau) -> tuple[str, ...]:
     Returns:
         Sentences, the most telling first.
     """
-    return (*_ended(run, plateau), *_trusted(run), *_against_prediction(run))
+    learnt = run.best_loss is not None and run.best_loss - plateau.floor < LEARNT * (plateau.reference - plateau.floor)
+    return (*_ended(run, plateau), *(() if learnt else _trusted(run)), *_against_prediction(run))
 
 
 def _name(optimizer: str) -> str:

@@ -63,7 +63,8 @@ def plateau_of(
     reference = loss if known is None else min(loss, known)
     sharpest = max(abs(value) for value in (lowest, highest)) if lowest is not None and highest is not None else None
     dead = not size and not sharpest
-    takes = _taken(size, sharpest, weights) / (abs(reference - floor) or 1.0)
+    beyond = max(_taken(size, sharpest, weights) - (loss - reference), 0.0)  # a constant is learnt within a few steps
+    takes = beyond / (abs(reference - floor) or 1.0)
     present = not dead and _constant(loss, known, floor) and takes <= HARDLY and not _minimum(lowest, highest)
     flow: Flow | None = None
     if present and size and sharpest and gradients:
