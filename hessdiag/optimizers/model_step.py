@@ -171,7 +171,7 @@ def refuse(settings: dict[str, Any]) -> None:
 
 
 def _diagonal(hessian: LocalHessian, step: int) -> Tensor:
-    """The Hessian's diagonal: exact where there are few parameters, else estimated by one product (Hutchinson)."""
+    """The Hessian's diagonal, but for its signs: exact where there are few parameters, else estimated by one product (Hutchinson)."""
     gradient = hessian.gradient
     n = len(gradient)
     if n <= EXACT:
@@ -179,7 +179,7 @@ def _diagonal(hessian: LocalHessian, step: int) -> Tensor:
         return exact
     generator = torch.Generator().manual_seed(step)
     signs = torch.randint(2, (n,), generator=generator).mul_(2).sub_(1).to(gradient)
-    return signs * (hessian @ signs)
+    return hessian @ signs  # but for the signs, which a root of squares does not know
 
 
 def _ratio(before: float, after: float, predicted: float, noise: float) -> float:
