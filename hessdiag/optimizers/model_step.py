@@ -171,7 +171,7 @@ def refuse(settings: dict[str, Any]) -> None:
 
 
 def _diagonal(hessian: LocalHessian, step: int) -> Tensor:
-    """The Hessian's diagonal, but for its signs: of few parameters exact, else estimated by one product (Hutchinson)."""
+    """The Hessian's diagonal, but for its signs: of few parameters exact, else estimated by a product (Hutchinson)."""
     gradient = hessian.gradient
     n = len(gradient)
     if n <= EXACT:
