@@ -147,7 +147,7 @@ def _metrics(found: TrustRadius) -> list[Finding]:
             "note",
             f"Measured as {NAMES[best]} scales steps, the Hessian is true {times(gain)} as far: up to rms {number(others[best], 2)}.",
             f"in the metric of the batches' gradients, of mean 1{one}",
-            "an adaptive method, or a trust region in its metric, rather than plain gradient or Newton steps",
+            f"an adaptive method, or a trust region in its metric (hessdiag escape MODEL --optimizer tr-{best}), rather than plain gradient or Newton steps",
         )
     ]
 
