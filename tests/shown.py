@@ -24,6 +24,8 @@ DOCUMENTS = {
     "forward-model": lambda: document("forward-model"),
     "forward-layers": lambda: document("forward-layers"),
     "shallow": lambda: document("vanishing-shallow"),
+    "escape": lambda: document("escape"),
+    "escape-score": lambda: document("escape-score"),
 }
 
 

@@ -21,7 +21,8 @@ HOSTILE = (
 # What documents hold as one of a few words: another one is refused where it is read.
 CHOICES = {
     "schema", "command", "status", "level", "method", "operator", "init", "distribution", "activation", "kind",
-    "what", "scope", "quantity", "id", "target", "bound", "loss_in_output", "hessian_method",
+    "what", "scope", "quantity", "id", "target", "bound", "loss_in_output", "hessian_method", "outcome",
+    "ended",
 }  # fmt: skip
 
 

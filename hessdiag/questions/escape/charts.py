@@ -7,6 +7,7 @@ from hessdiag.fields import Number
 from hessdiag.questions.escape.result import Escape, Landscape, Run, Spent
 from hessdiag.questions.escape.summary import (
     compared_by_score,
+    plain,
     plateau_of,
     prediction_of,
     ratio,
@@ -36,7 +37,7 @@ def _by_backprops(result: Escape) -> Curves:
     beneath = [panel for panel in (_predicted(spans), *_regions(result)) if panel is not None]
     said = [f"{_loss(result).capitalize()} against gradients and products with curvature, each counted as one."]
     if not compared_by_score(result):
-        level = f"{result.threshold:g}"
+        level = plain(result.threshold)
         said.append(f"Marks show where a run fell below {level} and stayed there; faint lines are other seeds.")
     if spans:
         said.append("Bars are the bands in which the escape was predicted, the line in them the typical value.")

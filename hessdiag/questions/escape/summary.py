@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from hessdiag.fields import Number, Numbers
+from hessdiag.numbers import MISSING
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Prediction, Run
 
 SOLVED = 1e-6  # of the first loss
@@ -55,6 +56,24 @@ def median(values: Iterable[Number]) -> Number:
     known = [math.inf if value is None else float(value) for value in values]
     found = statistics.median(known) if known else math.inf
     return found if math.isfinite(found) else None
+
+
+def rounded(value: Number) -> Number:
+    """The same, as a whole number where it is one.
+
+    >>> rounded(18.0), rounded(17.5), rounded(math.inf)
+    (18, 17.5, inf)
+    """
+    return int(value) if value is not None and math.isfinite(value) and value == int(value) else value
+
+
+def plain(value: Number) -> str:
+    """A share as people write it.
+
+    >>> plain(0.9), plain(None)
+    ('0.9', '–')
+    """
+    return MISSING if value is None else f"{value:g}"
 
 
 def typical_run(result: Escape, contender: Contender) -> Run | None:

@@ -10,9 +10,11 @@ from hessdiag.questions.escape.result import Contender, Escape, Plateau, Predict
 from hessdiag.questions.escape.summary import (
     best_scores,
     median,
+    plain,
     plateau_of,
     prediction_of,
     ratio,
+    rounded,
     runs_of,
     typical_run,
 )
@@ -30,7 +32,7 @@ def race(result: Escape) -> Table:
     several = any(contender.runs > 1 for contender in result.contenders)
     middle = "; medians" if several else ""
     table = Table(
-        f"Until the loss is below {result.threshold:g} of the reference{middle}",
+        f"Until the loss is below {plain(result.threshold)} of the reference{middle}",
         ("optimizer", "lr", "escaped", "steps", "backprops", "epochs", "seconds", "predicted steps", "best loss"),
         rows,
         optional=OPTIONAL,
@@ -66,7 +68,7 @@ def whole(value: Number) -> str:
     >>> whole(18.0), whole(17.5), whole(None)
     ('18', '17.5', '–')
     """
-    return number(int(value)) if value is not None and value == int(value) else number(value)
+    return number(rounded(value))
 
 
 def band(said: Prediction | None) -> str:
@@ -158,7 +160,7 @@ def further(result: Escape) -> Table | None:
     )
     if all(cell == MISSING for row in rows for cell in row[1:]):
         return None
-    columns = ("optimizer", *(f"below {level:g}" for level in levels))
+    columns = ("optimizer", *(f"below {plain(level)}" for level in levels))
     return Table("Further down: backpropagations until the loss is", columns, rows)
 
 

@@ -12,10 +12,12 @@ from hessdiag.questions.escape.summary import (
     compared_by_score,
     held,
     on_plateau,
+    plain,
     plateau_of,
     predicted_later,
     prediction_of,
     ratio,
+    rounded,
     runs_of,
     solved,
 )
@@ -123,10 +125,10 @@ def _first(result: Escape) -> list[Finding]:
         return [_nobody(result)]
     first = through[0]
     says = (
-        f"{first.optimizer} gets through first, in {counted(int(first.backprops or 0), 'backpropagation')}{_of(first)}."
+        f"{first.optimizer} gets through first, in {counted(rounded(first.backprops), 'backpropagation')}{_of(first)}."
     )
     plain = min((one for one in through if one.kind == "first"), key=lambda one: _seconds(result, one), default=None)
-    others = ", ".join(f"{one.optimizer} {number(int(one.backprops or 0))}" for one in through[1:])
+    others = ", ".join(f"{one.optimizer} {number(rounded(one.backprops))}" for one in through[1:])
     because = f"then {others}" if others else "no other did" if len(result.contenders) > 1 else _best(result, first)
     if plain is None:
         return [Finding("ok", says, because, "with it past the plateau, then with an optimizer of first order")]
@@ -164,12 +166,12 @@ def _nobody(result: Escape) -> Finding:
     one, out = len(result.contenders) == 1, on_plateau(result)
     who = f"{_call(result.contenders[0])} does not" if one else f"None of {len(result.contenders)} optimizers"
     verb = ("leave" if out else "get") + "s" * (not one)
-    where = "the plateau" if out else f"below {result.threshold:g} of the loss"
+    where = "the plateau" if out else f"below {plain(result.threshold)} of the loss"
     runs = "" if not any(run.escaped for run in result.runs) else " in more than half of the runs"
     return Finding(
         "bad" if result.named else "warn",
         f"{who} {verb} {where} within {counted(result.budget, 'backpropagation')}{runs}.",
-        f"the loss came down to {number(best)} of the reference, and {result.threshold:g} is out",
+        f"the loss came down to {number(best)} of the reference, and {plain(result.threshold)} is out",
         "hessdiag check MODEL --try: another initialization takes the plateau away; or a larger --budget",
     )
 
@@ -370,7 +372,7 @@ def _by_score(result: Escape) -> list[Finding]:
             "ok",
             f"{first.optimizer} has the smallest mean loss, {number(best, 4)}.",
             f"then {behind}" if behind else "it ran alone",
-            "",
+            "more --seeds, for how much of it is chance" if first.runs < 2 else "",
         )
     ]
 

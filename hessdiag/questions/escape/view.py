@@ -6,7 +6,7 @@ from hessdiag.fields import Number
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.escape import charts, tables
 from hessdiag.questions.escape.result import Contender, Escape, Plateau
-from hessdiag.questions.escape.summary import best_scores, compared_by_score, on_plateau
+from hessdiag.questions.escape.summary import best_scores, compared_by_score, on_plateau, plain, rounded
 from hessdiag.report.numbers import MISSING, counted, number, percent
 from hessdiag.report.view import Block, Fact, Table, View
 
@@ -51,13 +51,13 @@ def _headline(result: Escape) -> tuple[str, str]:
         return _by_score(result)
     if result.plateaus and all(one.dead for one in result.plateaus):
         return "dead", "is this network: no gradient is left, and no optimizer mends that"
-    first, level = result.contenders[0], f"{result.threshold:g}"
+    first, level = result.contenders[0], plain(result.threshold)
     if first.backprops is None:
         some = max((one.escaped for one in result.contenders), default=0)
         how = "not one run" if not some else "no optimizer on more than half of them"
         what = "leaves the plateau" if on_plateau(result) else f"gets below {level} of the loss"
         return "none", f"{what} within {counted(result.budget, 'backpropagation')}: {how}"
-    cost = counted(int(first.backprops), "backprop")
+    cost = counted(rounded(first.backprops), "backprop")
     if not on_plateau(result):
         return first.optimizer, f"is first below {level} of the loss: {cost}{_of(result, first)}"
     return first.optimizer, f"leaves the plateau first: {cost}{_of(result, first)}"
