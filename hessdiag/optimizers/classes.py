@@ -50,17 +50,9 @@ def of_package(name: str) -> Kind | None:
 
 
 def of_this(name: str) -> tuple[Kind, Named]:
-    """The class of an optimizer of this package, with its entry.
-
-    Raises:
-        LoadError: if this version has it not.
-    """
+    """The class of an optimizer of this package, with its entry."""
     entry = OPTIMIZERS[name]
-    try:
-        module = importlib.import_module(f"hessdiag.optimizers.{entry.beside}")
-    except ModuleNotFoundError as error:
-        raise LoadError(f"this version has no {entry.kind} ({name}).", "pip install -U hessdiag") from error
-    return getattr(module, entry.kind), entry
+    return getattr(importlib.import_module(f"hessdiag.optimizers.{entry.beside}"), entry.kind), entry
 
 
 def own(text: str) -> str | None:

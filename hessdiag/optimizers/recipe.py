@@ -14,7 +14,7 @@ from hessdiag import suggest
 from hessdiag.errors import HessdiagError, LoadError, SpecError, first_line, said
 from hessdiag.optimizers import classes
 from hessdiag.optimizers.closure import ClosureOptimizer
-from hessdiag.optimizers.joint import BESIDE_LR, main_of, muon
+from hessdiag.optimizers.joint import main_of, muon
 from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.optimizers.update import uncompiled
 from hessdiag.problem.loading.python import load_object
@@ -139,7 +139,7 @@ def recipe(
     return made if lr is None else made.with_settings(lr=lr)
 
 
-def of_gradients(made: Recipe, instead: str) -> Recipe:
+def of_gradients(made: Recipe) -> Recipe:
     """The same, if it steps along gradients that are there.
 
     Raises:
@@ -147,7 +147,8 @@ def of_gradients(made: Recipe, instead: str) -> Recipe:
     """
     if made.own is not None:
         raise SpecError(
-            f"{made.own} differentiates the loss itself, and is looked at where optimizers are raced.", instead
+            f"{made.own} differentiates the loss itself, and is looked at where optimizers are raced.",
+            f"hessdiag escape MODEL --optimizer {made.own}",
         )
     return made
 
@@ -203,8 +204,6 @@ def _of_torch(text: str, lr: float | None) -> Recipe:
     elif "lr" not in keywords and usual is not None:
         keywords["lr"] = usual
         assumed = f"your learning rate: {kind.__name__} was given none, and {usual:g} was assumed; --lr says yours"
-    if plain == "muon" and plain in known:
-        assumed = f"what Muon does not take: biases, embeddings and convolutions are given to AdamW(lr={BESIDE_LR:g})"
 
     def make(model: nn.Module, named: Named) -> torch.optim.Optimizer:
         if plain == "muon" and plain in known:

@@ -239,6 +239,11 @@ def test_muon_takes_matrices_and_adamw_the_rest():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
+def test_check_says_what_muon_does_not_step():
+    problem = Problem(model(), data=[(torch.ones(4, 3).double(), torch.ones(4, 2).double())], loss="mse")
+    assert any("AdamW(lr=0.001) steps 2 of 4" in said for said in check(problem, optimizer="muon").not_looked_at)
+
+
 def test_muon_alone_where_all_are_matrices():
     net = nn.Linear(3, 3, bias=False)
     assert type(recipe("muon", 0.1).build(net)) is torch.optim.Muon
@@ -308,7 +313,7 @@ def test_check_refuses_what_differentiates_the_loss_itself():
     problem = Problem(model(), data=[(torch.ones(4, 3).double(), torch.ones(4, 2).double())], loss="mse")
     with pytest.raises(SpecError, match="halve-it differentiates the loss itself") as error:
         check(problem, optimizer="halve-it")
-    assert error.value.hint == "hessdiag escape MODEL"
+    assert error.value.hint == "hessdiag escape MODEL --optimizer halve-it"
 
 
 def test_settings_that_matter():

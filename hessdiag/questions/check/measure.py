@@ -55,7 +55,7 @@ def check(
     [('dead_units', '0', 1.0)]
     """
     problem = problem_of(problem)
-    made = of_gradients(recipe(optimizer, lr, model=problem.model), "hessdiag escape MODEL")
+    made = of_gradients(recipe(optimizer, lr, model=problem.model))
     found, slope = passed(problem, seed=seed)
     found = stepped(found, problem, made, seed=seed, slope=slope)
     ranked = causes(found)

@@ -7,6 +7,7 @@ import torch
 
 from hessdiag.errors import HessdiagError, SpecError, said
 from hessdiag.machine.shortage import ran_out
+from hessdiag.optimizers.joint import Jointly
 from hessdiag.optimizers.recipe import Recipe
 from hessdiag.problem.as_it_trains import as_it_trains
 from hessdiag.problem.copies import copied
@@ -65,6 +66,8 @@ def _stepped(found: Check, problem: Problem, recipe: Recipe, missing: list[str],
     names = [name for name, _ in problem.named_parameters]
     with as_it_trains(problem) as model:
         optimizer = recipe.build(model, names)
+        if isinstance(optimizer, Jointly):
+            missing = [*missing, f"{recipe.kind} alone: {optimizer.said}"]
         first = first_step(problem, optimizer, slope)
         if first is None:
             return _without(found, missing)

@@ -100,7 +100,9 @@ def _entrant(
             f"{name} needs a loss of the model's output, and {problem.why_no_loss_of_output}.",
             "newton-cg or tr-rmsprop",
         )
-    given = _given(name, lr) if made.own is None else None
+    given = _given(name, lr) if made.own is None or isinstance(lr, Mapping) else None
+    if given is not None and made.own is not None:
+        raise SpecError(f"{name} has no learning rate that --lr could set.", f"--optimizer '{made.own}(...)'")
     tried = () if given is not None or made.own is not None or not isinstance(spec, str) else rates(spec, made)
     if given is not None:
         made = made.with_settings(lr=given)

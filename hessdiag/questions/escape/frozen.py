@@ -8,6 +8,7 @@ from torch import nn
 
 from hessdiag.errors import ComputeError
 from hessdiag.nets.reinitialize import reinitialize
+from hessdiag.numbers import counted
 from hessdiag.problem.copies import copied
 from hessdiag.problem.evaluation.privately import own_draws
 from hessdiag.problem.problem import Problem
@@ -91,10 +92,10 @@ def said(before: nn.Module, init: str | None) -> tuple[str, ...]:
     dropouts = [one for one in before.modules() if isinstance(one, nn.modules.dropout._DropoutNd) and one.p > 0]
     found = []
     if norms:
-        set_now = f"; {fresh} had never been updated, and were set from the data" if fresh else ""
-        found.append(f"running statistics of {len(norms)} BatchNorm layers{set_now}")
+        now = f" ({fresh} had never been updated, and were set from the data)" if fresh else ""
+        found.append(f"running statistics of {counted(len(norms), 'BatchNorm layer')}{now}")
     if dropouts:
-        found.append(f"{len(dropouts)} dropout layers are off")
+        found.append(f"dropout of {counted(len(dropouts), 'layer')} (off)")
     return tuple(found)
 
 

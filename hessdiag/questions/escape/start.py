@@ -12,7 +12,7 @@ from hessdiag.questions.escape.result import Plateau
 from hessdiag.questions.escape.runs.draws import Draw, whole
 from hessdiag.questions.escape.runs.watch import Level
 
-WATCHED = 4096  # samples on which the loss is watched, at most
+WATCHED = 2048  # samples on which the loss is watched, at most
 LEVELS = (0.5, 0.1)  # that are noted, beside the one that counts as out
 
 

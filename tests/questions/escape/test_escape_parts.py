@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.errors import SpecError
 from hessdiag.nets.tasks.task import Task, setup
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.minibatches import Minibatches
@@ -48,7 +49,7 @@ def test_statistics_of_batch_norm_that_were_never_updated_are_those_of_the_data(
     assert not net[1].running_mean.any()
     words = said(net, None)
     assert "1 had never been updated" in words[0]
-    assert words[1] == "1 dropout layers are off"
+    assert words[1] == "dropout of 1 layer (off)"
     net[1].running_mean += 1.0  # trained
     assert torch.equal(frozen(problem).model[1].running_mean, net[1].running_mean)
     assert "never" not in said(net, None)[0]
@@ -109,6 +110,11 @@ def test_samples_of_each_contender():
     assert [name for name, one in found.items() if one.output] == ["gn-cg"]
     assert [name for name, one in found.items() if one.draws] == ["lodo"]
     assert {one.samples for one in entrants(problem, "sgd,tr-rmsprop", None, 3)} == {3}
+
+
+def test_a_learning_rate_for_what_takes_none():
+    with pytest.raises(SpecError, match="tr-rmsprop has no learning rate"):
+        entrants(deep(depth=3), "tr-rmsprop", {"tr-rmsprop": 0.1}, None)
 
 
 def test_muon_takes_part_where_there_are_matrices():
