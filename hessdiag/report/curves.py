@@ -179,7 +179,7 @@ def _spans(axes: Axes, spans: Sequence[Span], page: Page) -> None:
         if span.typical < right:
             axes.plot([span.typical] * 2, [row - 0.31, row + 0.31], color=colour, linewidth=2)
         else:  # beyond the axis
-            said = "never" if math.isinf(span.typical) else f"{number(span.typical, 2)} →"
+            said = "never" if math.isinf(span.typical) else f"{number(float(f'{span.typical:.1e}'), 2)} →"
             beside: Any = {"ha": "right", "va": "center", "fontsize": 10, "color": INK}
             axes.text(0.99, row, said, transform=axes.get_yaxis_transform(), **beside)
         for seen in span.seen:

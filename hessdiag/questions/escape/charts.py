@@ -21,6 +21,7 @@ from hessdiag.report.view import Curve, Curves, Heat, Panel, Span, Table
 POINTS = 160  # of a curve; of longer ones, an even part
 HIGHEST = 3.0  # ratio above which a diverging loss leaves the picture
 DEEPEST = 1e-6
+ABOVE = 2.0  # times the loss at the start: what is higher has one colour in a landscape
 RHO = (-1.0, 2.0)  # what is shown of it
 QUARTER = 0.25  # below, a trust region shrinks
 
@@ -50,7 +51,7 @@ def _by_backprops(result: Escape) -> Curves:
         table=_watched(result),
         text="spark",
         panels=(_losses(result, lambda spent: spent.backprops, lambda run: run.backprops), *beneath),
-        x_axis="backpropagations (gradients and products)",
+        x_axis="backpropagations",
     )
 
 
@@ -84,20 +85,22 @@ def _loss(result: Escape) -> str:
 
 
 def _losses(result: Escape, spent: Callable[[Spent], Number], until: Callable[[Run], Number]) -> Panel:
-    """The loss of all runs; in its own units where the task compares it so."""
-    plain = compared_by_score(result)
+    """The loss of all runs; in its own units, and without marks, where the task compares it so."""
+    own = compared_by_score(result)
     curves = []
     for group, contender in enumerate(result.contenders):
         typical = typical_run(result, contender)
         for run in runs_of(result, contender):
             places = tuple(map(spent, run.at))
-            values = run.loss if plain else ratios(result, run)
-            curves.append(_curve(contender.optimizer, places, values, group, main=run is typical, at=until(run)))
+            values, at = (run.loss, None) if own else (ratios(result, run), until(run))
+            curves.append(_curve(contender.optimizer, places, values, group, main=run is typical, at=at))
+    firsts = [run.loss[0] for run in result.runs if run.loss and drawable(run.loss[0], log=True)]
+    deepest = DEEPEST**2 * max((loss for loss in firsts if loss is not None), default=1.0)
     return Panel(
         y_axis=_loss(result),
         curves=tuple(curves),
-        levels=() if plain else (result.threshold,),
-        limits=(None, None) if plain else (DEEPEST, HIGHEST),
+        levels=() if own else (result.threshold,),
+        limits=(deepest, None) if own else (DEEPEST, HIGHEST),
     )
 
 
@@ -128,9 +131,11 @@ def _spans(result: Escape) -> tuple[Span, ...]:
 
 
 def _each(runs: Sequence[Run]) -> float:
-    """Backpropagations of one step."""
-    steps = sum(run.spent.steps for run in runs)
-    return sum(run.spent.backprops for run in runs) / steps if steps else 1.0
+    """Backpropagations of one step: until the escape, where there was one."""
+    out = [(run.steps, run.backprops) for run in runs if run.steps and run.backprops is not None]
+    taken = out or [(run.spent.steps, run.spent.backprops) for run in runs]
+    steps = sum(count for count, _ in taken)
+    return sum(backprops for _, backprops in taken) / steps if steps else 1.0
 
 
 def _predicted(spans: tuple[Span, ...]) -> Panel | None:
@@ -176,6 +181,7 @@ def landscape(found: Landscape | None) -> Heat | None:
     across, up = ([_signed(value) for value in axis] for axis in (found.along_gradient, found.along_curvature))
     middle = (len(up) // 2, len(across) // 2)
     here = found.loss[middle[0]][middle[1]]
+    top = None if not known else max(known) if not drawable(here, log=True) else min(max(known), ABOVE * here)
     rows = tuple(
         (name, *(number(value) for value in row[:: max(1, len(row) // 6)]))
         for name, row in zip(up[::-1], found.loss[::-1], strict=True)
@@ -184,7 +190,8 @@ def landscape(found: Landscape | None) -> Heat | None:
         title="Landscape around the start",
         caption="The loss in the plane of the negative gradient (across) and of the eigenvector of the smallest "
         f"eigenvalue (up), in units of the weights' norm; the cross marks the start, where it is {number(here)}. "
-        "White is where it is no number. On a plateau the colours around the cross are all alike.",
+        f"White is where it is no number; the brightest colour stands for all losses from {number(top)} on. On a "
+        "plateau the colours around the cross are all alike.",
         alt=f"Loss between {number(min(known, default=None))} and {number(max(known, default=None))} around the start.",
         table=Table("Loss around the start", ("up", *across[:: max(1, len(across) // 6)]), rows),
         text="none",
@@ -192,7 +199,7 @@ def landscape(found: Landscape | None) -> Heat | None:
         matrix=found.loss[::-1],
         axis="loss",
         columns=tuple(across),
-        scale=(min(known), max(known)) if known else None,
+        scale=None if top is None else (min(known), top),
         x_axis="along the negative gradient",
         y_axis="along the most negative curvature",
         marked=(len(up) - 1 - middle[0], middle[1]),

@@ -68,7 +68,8 @@ def whole(value: Number) -> str:
     >>> whole(18.0), whole(17.5), whole(None)
     ('18', '17.5', '–')
     """
-    return number(rounded(value))
+    known = rounded(value)
+    return f"{known:,g}" if isinstance(known, float) and abs(known) < LARGE else number(known)
 
 
 def band(said: Prediction | None) -> str:
