@@ -101,3 +101,24 @@ def test_the_landscape_comes_when_asked_for(hessdiag):
     middle = len(found["loss"]) // 2
     result = json.loads(outcome.out)["result"]
     assert found["loss"][middle][middle] == pytest.approx(result["plateaus"][0]["loss"], rel=1e-12)
+
+
+def test_an_interrupt_keeps_the_runs_that_were_made(hessdiag, monkeypatch):
+    """As Ctrl-C does while the second optimizer runs: the document is whole, and the exit code says what happened."""
+    from hessdiag.questions.escape import race
+
+    on, heard = race.Race.on, []
+
+    def interrupted(self, start, number):
+        if number == 1:
+            heard.append(number)
+            raise KeyboardInterrupt
+        return on(self, start, number)
+
+    monkeypatch.setattr(race.Race, "on", interrupted)
+    outcome = hessdiag("escape", TASK, *QUICK, "--seeds", 2, "--optimizer", "sgd(lr=0.1)", "--json")
+    doc = json.loads(outcome.out)
+    assert heard == [1]
+    assert (outcome.code, doc["status"]) == (130, "interrupted")
+    assert [run["seed"] for run in doc["result"]["runs"]] == [0]
+    assert any(finding["says"].startswith("Interrupted: 1 run") for finding in doc["verdict"])
