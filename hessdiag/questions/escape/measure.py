@@ -257,6 +257,7 @@ def _start(problem: Problem, seed: int, task: Task, limits: _Limits) -> Start:
         spectrum=ENDS * PRODUCT * look <= granted,
         gradients=min(GRADIENTS, int(granted / (GRADIENT * look))),
         threshold=limits.threshold,
+        deadline=time.monotonic() + granted,
     )
     return replace(bare, plateau=plateau)
 

@@ -169,6 +169,8 @@ def test_what_it_costs_can_be_left_out():
     stopped = plateau_of(deep(), seed=0, gradients=7).flow
     assert stopped.ended == "unfinished"
     assert stopped.gradients in (7, 8)
+    late = plateau_of(deep(), seed=0, deadline=0.0).flow
+    assert (late.ended, late.gradients) == ("unfinished", 1)
 
 
 def test_the_model_is_left_alone():

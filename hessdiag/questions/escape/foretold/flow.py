@@ -7,6 +7,7 @@ enough for the estimate; there it takes steps that would keep gradient descent s
 """
 
 import math
+import time as clock
 from collections.abc import Callable
 from typing import Literal
 
@@ -26,7 +27,9 @@ GROW, SHRINK = 3.0, 0.3  # a step's length from one to the next
 Slope = Callable[[Tensor], tuple[float, Tensor]]
 
 
-def followed(problem: Problem, curvature: float, until: float, gradients: int) -> Flow | None:
+def followed(
+    problem: Problem, curvature: float, until: float, gradients: int, deadline: float = math.inf
+) -> Flow | None:
     """Follow gradient flow from where the problem is, on a copy of its model.
 
     Heun's method; where the gradient turns by more than twice `TURN`, as at kinks, Euler's.
@@ -36,6 +39,7 @@ def followed(problem: Problem, curvature: float, until: float, gradients: int) -
         curvature: Largest size of an eigenvalue of the Hessian here.
         until: The loss at which the plateau is left.
         gradients: How many it may take.
+        deadline: When to end at the latest, by `time.monotonic`.
 
     Returns:
         The way; `None` for a model that cannot be copied, or without curvature.
@@ -46,7 +50,7 @@ def followed(problem: Problem, curvature: float, until: float, gradients: int) -
     own = problem.like(model=model)
     start = torch.cat([parameter.detach().reshape(-1).double() for parameter in own.parameters])
     try:
-        return _way(lambda weights: slope(own, weights), start, curvature, until, gradients)
+        return _way(lambda weights: slope(own, weights), start, curvature, until, gradients, deadline)
     except (HessdiagError, RuntimeError):
         return None
 
@@ -78,13 +82,13 @@ def typical(gradient: Tensor) -> float:
     return float(sizes.median()) if sizes.numel() else 0.0
 
 
-def _way(at: Slope, weights: Tensor, curvature: float, until: float, most: int) -> Flow:
+def _way(at: Slope, weights: Tensor, curvature: float, until: float, most: int, deadline: float) -> Flow:
     loss, gradient = at(weights)
     size, taken, time, length = float(weights.norm()), 1, 0.0, 0.0
     rows = [(time, loss, typical(gradient), length)]
     step = 2 * STABLE / curvature
     ended: Literal["out", "dead", "unfinished"] = "unfinished"
-    while taken < most:
+    while taken < most and clock.monotonic() < deadline:
         norm = float(gradient.norm())
         if not norm:
             ended = "dead"

@@ -33,6 +33,7 @@ def plateau_of(
     spectrum: bool = True,
     gradients: int = GRADIENTS,
     threshold: float = 0.9,
+    deadline: float = math.inf,
 ) -> Plateau:
     """Look at where the race starts.
 
@@ -43,6 +44,7 @@ def plateau_of(
         spectrum: Whether to measure both ends of the Hessian's spectrum, which costs up to 400 products.
         gradients: How many it may cost to follow gradient flow off the plateau; 0 does not follow it.
         threshold: Share of the way from `floor` to the reference loss down to which it is followed.
+        deadline: When that ends at the latest, by `time.monotonic`.
 
     Raises:
         ComputeError: if loss or gradient cannot be computed.
@@ -68,7 +70,7 @@ def plateau_of(
     present = not dead and _constant(loss, known, floor) and takes <= HARDLY and not _minimum(lowest, highest)
     flow: Flow | None = None
     if present and size and sharpest and gradients:
-        flow = followed(problem, sharpest, floor + threshold * (reference - floor), gradients)
+        flow = followed(problem, sharpest, floor + threshold * (reference - floor), gradients, deadline)
     entry = typical(gradient)
     return Plateau(
         seed=seed,
