@@ -131,18 +131,23 @@ class Moved:
 
     def step(self, v: Tensor, relative: float | None = None) -> float:
         """The multiple of v to go: `relative`, or by default `STEP` cube roots of rounding, times |theta| / |v|."""
-        return self._step(float(v.norm()), relative)
+        return self.multiple(float(v.norm()), relative)
 
-    def _step(self, length: float, relative: float | None = None) -> float:
+    def multiple(self, length: float, relative: float | None = None) -> float:
+        """The same, for a v of this length."""
         best = self.relative * self.factor
         return (best if relative is None else relative) * self._size / length
 
     def to(self, v: Tensor, h: float) -> None:
         """Move to theta + h v."""
+        parameters, places = self.problem.parameters, self.problem.places()
+        alike = len({tensor.dtype for tensor in (v, *parameters, *self._theta)}) == 1
         with torch.no_grad():
-            for parameter, value, place in zip(
-                self.problem.parameters, self._theta, self.problem.places(), strict=True
-            ):
+            if alike and len(v) <= LONG:  # all at once, for on a GPU each would be some launches of its own
+                parts = [v[place].view(value.shape) for value, place in zip(self._theta, places, strict=True)]
+                torch._foreach_copy_(list(parameters), torch._foreach_add(self._theta, torch._foreach_mul(parts, h)))
+                return
+            for parameter, value, place in zip(parameters, self._theta, places, strict=True):
                 moved = value.to(parameter)
                 parameter.copy_(moved + h * v[place].view(value.shape).to(moved))
 
@@ -199,7 +204,7 @@ class Moved:
         else:  # which is waited for once
             lengths = vectors.norm(dim=1).cpu().tolist()
         found = [
-            self.difference(v, self._step(length), function) if length else zero
+            self.difference(v, self.multiple(length), function) if length else zero
             for v, length in zip(vectors, lengths, strict=True)
         ]
         return [

@@ -22,7 +22,6 @@ from hessdiag.curvature.point.pieces import Piece
 from hessdiag.curvature.point.result import Pieces
 from hessdiag.curvature.point.watch import Call, OtherPathError, holding, rule_of, tracked
 from hessdiag.errors import NotFiniteError
-from hessdiag.linalg.tridiagonal import inner
 
 BENT = frozenset({"elu", "celu", "huber_loss", "smooth_l1_loss"})  # whose slope does not jump: held, and no gates
 # Piecewise operations that there is no rule for.
@@ -80,15 +79,15 @@ class _Seen:
         """
         if [call.operation for call in self.calls] != [call.operation for call in other.calls]:
             raise OtherPathError
-        return sum(_differing(ours, theirs) for ours, theirs in zip(self.sides, other.sides, strict=True))
+        pairs = zip(self.sides, other.sides, strict=True)
+        counts = [_differing(ours, theirs) for ours, theirs in pairs if ours is not None and theirs is not None]
+        return int(torch.stack(counts).sum()) if counts else 0  # a GPU is waited for once
 
 
-def _differing(ours: Tensor | None, theirs: Tensor | None) -> int:
-    if ours is None or theirs is None:
-        return 0
+def _differing(ours: Tensor, theirs: Tensor) -> Tensor:
     if ours.shape != theirs.shape:
         raise OtherPathError
-    return int((ours != theirs).sum())
+    return (ours != theirs).sum()
 
 
 class _Looking(TorchFunctionMode):
@@ -233,10 +232,10 @@ def beside(moved: Moved, gradient: Tensor, eps: float) -> Pieces | None:
     gates = Gates(moved)
     if not gates.count:
         return None
-    length = math.sqrt(inner(gradient, gradient))
+    length = float(gradient.norm())
     if not 0 < length < math.inf:
         return Pieces(gates.count, BESIDE)
-    h = moved.step(gradient, BESIDE)
+    h = moved.multiple(length, BESIDE)
     ahead = gates.at(gradient, -h)
     flipped = None if ahead.flipped is None else ahead.flipped / gates.count
     return Pieces(gates.count, BESIDE, flipped, _missing(gates.loss, ahead, h * length**2, eps))
