@@ -24,11 +24,7 @@ COMMANDS = {  # page: arguments, and the most pages on paper
     "forward": (["forward", "--depth", "16", "--width", "8", "--seeds", "50"], 7),
     "vanishing": (["vanishing", "--depth", "16", "--width", "4", "--seeds", "8"], 6),
     "chain": (["chain", "--seeds", "200"], 6),
-    "escape": (
-        ["escape", "builtin:deep_mlp(depth=12, width=8, samples=64)", "--init", "lecun", "--seeds", "2"]
-        + "--budget 60 --optimizer sgd(lr=0.1) --optimizer rmsprop(lr=1e-2) --optimizer tr-rmsprop --landscape".split(),
-        7,
-    ),
+    "escape": (["escape", f"{NETWORKS}:mlp", "--lr", "0.1", "--seeds", "2", "--budget", "60", "--landscape"], 7),
     "diag-share-deep": (["diag-share", f"{NETWORKS}:deep"], 6),
     "blocks-deep": (["blocks", f"{NETWORKS}:deep"], 7),
     "diag-share-hf": (["diag-share", "hf:{folder}/bert", "--batch-size", "4", "--rows", "100"], 6),

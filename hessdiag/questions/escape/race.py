@@ -3,6 +3,7 @@
 import time
 from dataclasses import dataclass, field, replace
 
+from hessdiag.numbers import counted
 from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.escape.contenders import Entrant
 from hessdiag.questions.escape.foretold.notes import run_notes
@@ -42,6 +43,8 @@ class Race:
 
     def on(self, start: Start, number: int) -> None:
         """Let all run that do so on network or order `number`."""
+        if number == 0:
+            self._announce()
         for entrant in self.plan.entrants:
             if self.interrupted:
                 return
@@ -55,6 +58,13 @@ class Race:
             else:
                 found = self._searched(start, entrant, number)
             self.runs.append(_explained(found, start, entrant))
+
+    def _announce(self) -> None:
+        """Say what it may cost before it is paid."""
+        runs, each = counted(self.plan.runs, "run"), counted(self.rules.budget, "backpropagation")
+        left = max(self.rules.deadline - time.monotonic(), 0.0)
+        cost = f"cost: {runs} of up to {each}, searches for learning rates included; stopped after {left:.0f} s"
+        self.progress(0, self.plan.runs * self.rules.budget, cost)
 
     def _run(self, start: Start, entrant: Entrant, number: int, most: int | None = None) -> Run:
         rules = self.rules if most is None else replace(self.rules, budget=most)

@@ -122,3 +122,11 @@ def test_an_interrupt_keeps_the_runs_that_were_made(hessdiag, monkeypatch):
     assert (outcome.code, doc["status"]) == (130, "interrupted")
     assert [run["seed"] for run in doc["result"]["runs"]] == [0]
     assert any(finding["says"].startswith("Interrupted: 1 run") for finding in doc["verdict"])
+
+
+def test_the_cost_is_said_before_it_is_paid(hessdiag):
+    named = ("--optimizer", "sgd(lr=0.1)", "--optimizer", "rmsprop(lr=1e-2)")
+    said = hessdiag("escape", TASK, "--seeds", 1, "--budget", 60, *named).err.splitlines()
+    cost = next(index for index, line in enumerate(said) if "cost: 2 runs of up to 60 backpropagations" in line)
+    assert "stopped after" in said[cost]
+    assert said[cost + 1].strip() == "sgd(lr=0.1), run 1"
