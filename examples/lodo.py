@@ -144,7 +144,7 @@ def momentum(steps: int) -> None:
 def ablations(steps: int) -> None:
     """Each variant with its own best setting of a small grid, searched on a fifth of the steps and on another bowl."""
     print(f"mean loss of the last half of {steps:,} steps; Newton's method: {NEWTON:.2f}")
-    adam, plain = (1e-3, 3e-3, 1e-2), (1e-6, 1e-5, 1e-4)
+    adam, plain = (1e-3, 3e-3, 1e-2), (1e-4, 1e-3, 1e-2)
     for name, change, rates in (
         ("LODO", {}, adam),
         ("diagonal", {"variant": "diagonal"}, adam),
