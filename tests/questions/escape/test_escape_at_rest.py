@@ -29,3 +29,5 @@ def test_a_stream_is_seen_by_its_steps():
         x = x - 0.5 * g
     assert run.score == pytest.approx(sum(losses[36:]) / 4, rel=1e-9)
     assert any("mean loss of Newton's method" in note for note in found.problem.notes)
+    (start,) = found.plateaus
+    assert start.lowest is None  # 40 batches a product, for what nobody asks here
