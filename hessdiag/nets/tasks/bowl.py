@@ -105,8 +105,8 @@ def bowl(
         said=(
             f"no step foresees the centre's next move: the mean loss of Newton's method, {least:.4g}, is the least "
             "there is",
-            "settings of the contenders are those that the paper tuned for isotropic noise of variance 1, of 100 "
-            "dimensions and 100,000 steps",
+            "those that run unless others are named have the settings that the paper tuned, for isotropic noise of "
+            "variance 1 in 100 dimensions",
         ),
     )
 

@@ -67,7 +67,7 @@ def rosenbrock(seed: int = 0, dtype: torch.dtype = torch.float64) -> Mapping[str
         steps=STEPS,
         score=(0.9, 1.0),
         said=(
-            "settings of the first-order contenders are those that the paper tuned for this function; its momentum "
+            "first-order methods that run unless others are named have the settings that the paper tuned; its momentum "
             "averages gradients, as lodo(alpha=0.0987, meta_lr=0, beta=0.9359), and torch's sums them",
         ),
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from hessdiag.machine.shortage import ran_out
 from hessdiag.questions.escape.contenders import Entrant
@@ -26,15 +26,23 @@ NUMBERS = {"cpu": 3e9, "cuda": 1e11}  # that kernels put out in a second, matrix
 
 
 class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts kernels, and the numbers that they put out."""
+    """Counts kernels, the numbers that they put out, and multiplications by torch's formulas."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.calls, self.numbers = 0, 0
+        self.calls, self.numbers, self.multiplications = 0, 0, 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not to be kept from the compiler, which would be imported for that: a second. torch's own counter is."""
+        return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         self.calls += 1
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.multiplications += int(formula(*args, **(kwargs or {}), out_val=found))
         if isinstance(found, torch.Tensor):
             self.numbers += found.numel()
         return found
@@ -82,8 +90,7 @@ def look_seconds(start: Start) -> float:
 def counted(device: torch.device, work: Callable[[], Any]) -> float:
     """Seconds that some work takes on a usual machine, about."""
     kernels = _Kernels()
-    with FlopCounterMode(display=False) as flops, kernels:
+    with kernels:
         work()
     kind = device.type if device.type in CALL else "cpu"
-    multiplications = float(flops.get_total_flops())
-    return kernels.calls * CALL[kind] + multiplications / FLOPS[kind] + kernels.numbers / NUMBERS[kind]
+    return kernels.calls * CALL[kind] + kernels.multiplications / FLOPS[kind] + kernels.numbers / NUMBERS[kind]
