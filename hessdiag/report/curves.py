@@ -55,7 +55,7 @@ def figure(chart: Curves, page: Page = WIDE) -> Figure:
     if named:
         handles = [_handle(curve) for curve in named]
         names = [str(handle.get_label()) for handle in handles]
-        legend_that_fits(drawn, {"handles": handles, "labels": names, "ncols": columns})
+        legend_that_fits(drawn, {"handles": handles, "labels": names, "ncols": columns, "handlelength": 3.5})
     return drawn
 
 
