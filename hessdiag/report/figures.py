@@ -43,6 +43,7 @@ MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory
 DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-.", "points": "none"}
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_CELL = 9  # characters beside a heat map on a phone
+LABEL_PAD = 0.15  # inches beside what is written at an edge: the reader's font is not the one that it is laid out with
 FEW_MARKS = 10  # on a line of many points
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 _COORDINATES = re.compile(r'(?<= )(d|x|y)="[^"]*"')
@@ -289,6 +290,7 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     if page is NARROW and max(map(len, names[0])) > LONGEST_CELL:
         axes.set_ylabel("layer, by its number")
     if chart.x_axis or chart.y_axis:
+        figure.set_layout_engine("constrained", w_pad=LABEL_PAD)
         axes.set_xlabel(axis_text(chart.x_axis, page))
         axes.set_ylabel(axis_text(chart.y_axis, page))
     if chart.marked is not None:
