@@ -26,12 +26,13 @@ from hessdiag.questions.escape.plan import planned
 from hessdiag.questions.escape.race import Race
 from hessdiag.questions.escape.result import Contender, Escape, Plateau, Spent
 from hessdiag.questions.escape.runs.run import Rules
-from hessdiag.questions.escape.start import Start
+from hessdiag.questions.escape.start import FEW, WATCHED, Start
 from hessdiag.questions.escape.verdict import findings
 from hessdiag.theory.optimizer_floors import floor_of
 
 SEEDS, SECONDS, THRESHOLD = 3, 60.0, 0.9
 FORESIGHT = 0.2  # of the time, for a look at where the runs start
+LOOK = 0.01  # seconds that a look at the loss may take, by counting
 ENDS = 60  # products that the ends of a spectrum take, about
 GRADIENT, PRODUCT = 3.0, 7.0  # what they take, over an evaluation
 NOTHING = Plateau(
@@ -248,7 +249,9 @@ def _escape(
 def _start(problem: Problem, seed: int, task: Task, limits: _Limits) -> Start:
     """A network with its plateau, as far as there is time to look at that."""
     bare = Start(problem, seed, NOTHING, task.floor, limits.threshold)
-    look = look_seconds(bare) * problem.n_samples / bare.watched.samples
+    look = look_seconds(bare)
+    most = WATCHED if look <= LOOK else max(FEW, int(bare.watched.samples * LOOK / look))
+    look *= problem.n_samples / bare.watched.samples
     foreseen = task.score is None  # what is compared by its losses leaves no plateau, and nothing is foretold of it
     granted = FORESIGHT * limits.seconds / limits.seeds if foreseen else 0.0
     plateau = plateau_of(
@@ -260,7 +263,7 @@ def _start(problem: Problem, seed: int, task: Task, limits: _Limits) -> Start:
         threshold=limits.threshold,
         deadline=time.monotonic() + granted,
     )
-    return replace(bare, plateau=plateau)
+    return replace(bare, plateau=plateau, most=most)
 
 
 def _steps(problem: Problem, task: Task) -> int | None:

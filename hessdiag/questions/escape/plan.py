@@ -4,17 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hessdiag.numbers import number
-from hessdiag.questions.escape.contenders import CURVATURE_SAMPLES, Entrant
+from hessdiag.questions.escape.contenders import Entrant
 from hessdiag.questions.escape.effort import effort, gradient_seconds, look_seconds
 from hessdiag.questions.escape.runs.draws import Order, is_whole
 from hessdiag.questions.escape.start import Start
 
 BUDGET = 1000  # backpropagations of a run
-FEWEST = 100  # below, a contender that nobody asked for stays out
+FEWEST = 50  # below, runs of one contender become fewer, and one that nobody asked for stays out
 LEAST = 20  # however slow it is
 PART = 0.5  # of the time that is granted: what is planned with
 LOOKS = 0.2  # looks per backpropagation, about
-CURVED = 3.0  # gradients that a product with curvature costs, with its part of the gradient
+CURVED = 2.0  # gradients that a backpropagation with curvature costs, on average
 
 
 @dataclass(frozen=True)
@@ -65,29 +65,35 @@ def planned(
         budget: That was asked for; `None` for the usual, or what there is time for.
         seconds: That are granted for all of it.
     """
-    runs = {one.name: _seeds(start, one, order, seeds, fresh) + searching(one) for one in entrants}
-    within, too_slow, paces = [], [], {}
     look = LOOKS * look_seconds(start)
+    paces = {}
     for one in entrants:
-        rough = 0.0
-        if one.usual and one.kind == "second":
-            rough = CURVED * gradient_seconds(start, CURVATURE_SAMPLES, order)
-        if rough * FEWEST * runs[one.name] > seconds:
-            too_slow.append(_left_out(one, rough, runs[one.name]))
-            continue
-        within.append(one)
-        paces[one.name] = look * (not is_whole(start.problem, one.samples, order)) + effort(start, one, order)
-    while True:
-        cost = sum(paces[one.name] * runs[one.name] for one in within)
-        affordable = int(PART * seconds / cost) if cost else BUDGET
-        usual = [one for one in within if one.usual]
-        if affordable >= FEWEST or budget is not None or len(usual) < 2:
-            break
-        dearest = max(usual, key=lambda one: (one.kind == "second", paces[one.name] * runs[one.name]))
+        if one.usual and one.kind == "second":  # whose steps may take long
+            own = CURVED * gradient_seconds(start, one.samples, order)
+        else:
+            own = effort(start, one, order)
+        paces[one.name] = own + look * (not is_whole(start.problem, one.samples, order))
+    within, too_slow = list(entrants), []
+
+    def affordable(seeds: int) -> int:
+        runs = ((paces[one.name], _seeds(start, one, order, seeds, fresh) + searching(one)) for one in within)
+        cost = sum(pace * count for pace, count in runs)
+        return int(PART * seconds / cost) if cost else BUDGET
+
+    fewer = seeds
+    while fewer > 1 and budget is None and affordable(fewer) < FEWEST:
+        fewer -= 1
+    while budget is None and affordable(fewer) < FEWEST and sum(one.usual for one in within) > 1:
+        dearest = max((one for one in within if one.usual), key=lambda one: (one.kind == "second", paces[one.name]))
         within.remove(dearest)
-        too_slow.append(_left_out(dearest, paces[dearest.name], runs[dearest.name]))
-    granted = budget if budget is not None else max(LEAST, min(BUDGET, _round(affordable)))
-    alone = {one.name: _seeds(start, one, order, seeds, fresh) for one in within}
+        pace = number(paces[dearest.name] * FEWEST, 2)
+        too_slow.append(
+            f"{dearest.name}: {FEWEST} backpropagations take about {pace} s; --optimizer {dearest.name} runs it"
+        )
+    if fewer < seeds:
+        too_slow.append(f"runs {fewer + 1} to {seeds} of each: --time-budget {3 * seconds:g} has time for more")
+    granted = budget if budget is not None else max(LEAST, min(BUDGET, _round(affordable(fewer))))
+    alone = {one.name: _seeds(start, one, order, fewer, fresh) for one in within}
     return Plan(tuple(within), granted, alone, tuple(too_slow))
 
 
@@ -101,10 +107,3 @@ def _round(count: int) -> int:
     """Two digits, downwards."""
     size: int = 10 ** max(len(str(count)) - 2, 0)
     return count // size * size
-
-
-def _left_out(one: Entrant, pace: float, runs: int) -> str:
-    seconds = number(pace * FEWEST * runs, 2)
-    return (
-        f"{one.name}: {FEWEST} backpropagations in each of {runs} runs would take about {seconds} s; name it to run it"
-    )

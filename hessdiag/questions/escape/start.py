@@ -12,7 +12,7 @@ from hessdiag.questions.escape.result import Plateau
 from hessdiag.questions.escape.runs.draws import Draw, whole
 from hessdiag.questions.escape.runs.watch import Level
 
-WATCHED = 2048  # samples on which the loss is watched, at most
+WATCHED, FEW = 2048, 256  # samples on which the loss is watched, at most; and where that takes long
 LEVELS = (0.5, 0.1)  # that are noted, beside the one that counts as out
 
 
@@ -26,6 +26,7 @@ class Start:
         plateau: What is known of it.
         floor: The loss that no model is below.
         threshold: Share of the way from the floor to the reference loss that counts as out.
+        most: Samples on which the loss is watched.
     """
 
     problem: Problem
@@ -33,11 +34,12 @@ class Start:
     plateau: Plateau
     floor: float
     threshold: float
+    most: int = WATCHED
 
     @cached_property
     def watched(self) -> Draw:
         """On what the loss is watched: all samples, if they are not too many."""
-        return whole(self.problem, WATCHED)
+        return whole(self.problem, self.most)
 
     @property
     def watches_all(self) -> bool:
