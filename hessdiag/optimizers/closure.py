@@ -36,6 +36,10 @@ class ClosureOptimizer(torch.optim.Optimizer):
         self._evaluations = 0
         self._drawn: list[tuple[torch.device | None, Tensor]] = []  # states of generators before the last graph
 
+    def __getstate__(self) -> dict[str, Any]:
+        """All but hooks: torch keeps what it knows of, and a copy would lack what this class adds."""
+        return {name: value for name, value in vars(self).items() if not name.endswith("_hooks")}
+
     @property
     def parameters(self) -> list[Tensor]:
         """Those that are moved."""
