@@ -90,8 +90,9 @@ class ModelOptimizer(ClosureOptimizer):
         rho = None
         if found.decrease > 0:
             start = self.point()
-            self.place(start + found.step)
-            after = self.value(closure)
+            with self.unless_interrupted(start):
+                self.place(start + found.step)
+                after = self.value(closure)
             rho = _ratio(before, after, found.decrease, noise)
             state["accepted"] = rho >= self.param_groups[0]["eta"][0]
             if not state["accepted"]:
