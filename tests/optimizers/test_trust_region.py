@@ -11,7 +11,7 @@ from hessdiag.curvature import pullback
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.linalg import gltr, steihaug
 from hessdiag.nets.tasks.deep_mlp import deep_mlp
-from hessdiag.optimizers import EllipsoidalTrustRegion
+from hessdiag.optimizers import AdaptiveCubic, EllipsoidalTrustRegion
 
 METRICS = ("uniform", "rmsprop", "adagrad")
 ALL = (*METRICS, "diagonal", "full")
@@ -227,6 +227,22 @@ def test_a_point_without_a_loss_is_not_gone_to():
         assert optimizer.last.radius == 0.5
 
 
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+@pytest.mark.parametrize("kind", [EllipsoidalTrustRegion, AdaptiveCubic])
+def test_an_error_or_an_interrupt_where_a_step_is_tried_leaves_the_weights(kind, error):
+    w, calls = point([2.0, 1.0]), []
+
+    def closure():
+        calls.append(1)
+        if len(calls) > 1:
+            raise error
+        return w.square().sum()
+
+    with pytest.raises(error):
+        kind([w]).step(closure)
+    assert (len(calls), w.tolist()) == (2, [2.0, 1.0])
+
+
 def test_a_step_that_does_not_pay_is_not_taken_and_leaves_the_metric():
     w = point([1.0, -1.0])
     optimizer = EllipsoidalTrustRegion([w], radius=1.0)
@@ -294,6 +310,15 @@ def test_rounding_of_the_loss_does_not_shrink_the_radius(dtype):
         assert losses[-1] <= min(losses) * (1 + 1e-6)
 
 
+def test_what_rounding_of_the_loss_cannot_explain_is_seen():
+    w = point([0.0])
+    optimizer = EllipsoidalTrustRegion([w], "uniform", radius=1.0)
+    optimizer.step(lambda: (1 + 1e-13 * (2 * w**3 - w)).sum())
+    slack = 10 * 2.0**-52
+    assert optimizer.last.rho == pytest.approx((slack - 1e-13) / (slack + 1e-13), abs=5e-3)
+    assert not optimizer.last.accepted
+
+
 def test_parameters_of_several_dtypes():
     w, v = point([-0.5], torch.float32), point([2.0])
     closure = lambda: (0.01 * (w.double() - 1) ** 2 + (v - w.double() ** 2) ** 2).sum()  # noqa: E731
@@ -336,6 +361,18 @@ def test_the_radius_is_bounded():
         optimizer.step(lambda: -w.sum())
     assert optimizer.last.radius == 0.3
     assert optimizer.last.length == pytest.approx(0.3)
+
+
+def test_radii_that_are_not_given_go_by_the_length_of_the_parameters():
+    for values, radius in (([3.0, 4.0], 0.5), ([0.0] * 4, 0.1 * 0.02)):  # of zeros: as if they were 0.01 each
+        w = point(values)
+        optimizer = EllipsoidalTrustRegion([w], "uniform")
+        optimizer.step(w.sum)
+        assert optimizer.last.length == pytest.approx(radius)
+    w = point([11.2])
+    optimizer = EllipsoidalTrustRegion([w], "uniform", radius=10.0)
+    optimizer.step(w.sum)  # a step of 10 towards 1.2
+    assert optimizer.last.radius == pytest.approx(12.0)
 
 
 def test_after_a_step_that_ends_inside_only_the_papers_radius_grows():

@@ -60,7 +60,7 @@ def test_decay_lengthens_the_way_or_ends_it():
 @pytest.mark.parametrize(
     ("make", "step", "decay"),
     [
-        (lambda w: torch.optim.AdamW(w, lr=1e-3), laws.divided(1e-3, 0.9, 0.999, 1e-8), 1e-5),
+        (lambda w: torch.optim.AdamW(w, lr=1e-3, weight_decay=0.5), laws.divided(1e-3, 0.9, 0.999, 1e-8), 5e-4),
         (lambda w: torch.optim.Adam(w, lr=3e-3, eps=1e-30), laws.divided(3e-3, 0.9, 0.999, 1e-30), 0.0),
         (
             lambda w: torch.optim.RMSprop(w, lr=1e-3),
