@@ -194,6 +194,27 @@ class Gates:
                 flipped, self.why = None, OTHER_PATH
         return Ahead(loss, frozen if self._hold and flipped is not None else None, flipped)
 
+    def share(self, ahead: Ahead) -> float | None:
+        """Of the gates, those that are on another side after a step; `None` where they cannot be compared."""
+        return None if ahead.flipped is None else ahead.flipped / self.count
+
+    def missing(self, ahead: Ahead, bend: float | None, eps: float) -> float | None:
+        """What kinks do to the loss along a step, over that and what the piece's own curvature does.
+
+        Args:
+            ahead: After the step.
+            bend: What the curvature of the piece does; `None` where it is not known.
+            eps: Rounding of the loss.
+
+        Returns:
+            The share; `None` where gates cannot be held, or rounding covers it.
+        """
+        if bend is None or ahead.frozen is None or not math.isfinite(ahead.loss) or not math.isfinite(ahead.frozen):
+            return None
+        kinks = abs(ahead.loss - ahead.frozen)
+        noise = LOSS_ROUNDING * eps * max(abs(self.loss), abs(ahead.loss))
+        return kinks / (kinks + abs(bend)) if kinks + abs(bend) > noise / RESOLVED else None
+
     def _batches(self) -> Iterator[tuple[float, Any]]:
         problem = self._moved.problem
         return zip(problem.batch_weights, problem.data, strict=True)
@@ -237,14 +258,5 @@ def beside(moved: Moved, gradient: Tensor, eps: float) -> Pieces | None:
         return Pieces(gates.count, BESIDE)
     h = moved.multiple(length, BESIDE)
     ahead = gates.at(gradient, -h)
-    flipped = None if ahead.flipped is None else ahead.flipped / gates.count
-    return Pieces(gates.count, BESIDE, flipped, _missing(gates.loss, ahead, h * length**2, eps))
-
-
-def _missing(loss: float, ahead: Ahead, slope: float, eps: float) -> float | None:
-    """What kinks do to the loss, over that and what the piece's own curvature does."""
-    if ahead.frozen is None or not math.isfinite(ahead.loss) or not math.isfinite(ahead.frozen):
-        return None
-    kinks, bend = abs(ahead.loss - ahead.frozen), abs(ahead.frozen - loss + slope)
-    noise = LOSS_ROUNDING * eps * max(abs(loss), abs(ahead.loss))
-    return kinks / (kinks + bend) if kinks + bend > noise / RESOLVED else None
+    bend = None if ahead.frozen is None else ahead.frozen - gates.loss + h * length**2
+    return Pieces(gates.count, BESIDE, gates.share(ahead), gates.missing(ahead, bend, eps))

@@ -77,7 +77,6 @@ class Stepper:
         taken = self._step(steihaug, radius * unit, MOST)
         slope = -inner(self.gradient, taken.step)
         ahead = self.gates.at(taken.step.double())
-        kinks = None if ahead.frozen is None else ahead.loss - ahead.frozen
         return Radius(
             radius=radius,
             norm=self.norm,
@@ -86,9 +85,9 @@ class Stepper:
             products=taken.products,
             reach=taken.length / unit,
             quadratic_share=abs(taken.decrease - slope) / slope if slope > 0 else None,
-            gates_flipped=None if ahead.flipped is None else ahead.flipped / self.gates.count,
+            gates_flipped=self.gates.share(ahead),
             rho_frozen_gates=None if ahead.frozen is None else self._rho(taken.decrease, ahead.frozen),
-            missing_share=None if kinks is None else self._missing(kinks, slope - taken.decrease, ahead.loss),
+            missing_share=self.gates.missing(ahead, slope - taken.decrease, self.eps),
             cauchy=self._beside(taken, steihaug, radius * unit, 1),
             gltr=self._beside(taken, partial(gltr, tolerance=EXACT), radius * unit, self.lanczos),
             decrease=taken.decrease,
@@ -112,10 +111,3 @@ class Stepper:
     def _noise(self, loss: float) -> float:
         largest = max(abs(self.gates.loss), abs(loss))
         return LOSS_ROUNDING * self.eps * largest if math.isfinite(largest) else 0.0
-
-    def _missing(self, kinks: float, quadratic: float, loss: float) -> float | None:
-        """What kinks do to the loss, over that and the quadratic term."""
-        whole = abs(kinks) + abs(quadratic)
-        if not math.isfinite(kinks) or self._noise(loss) > RESOLVED * whole or not whole:
-            return None
-        return abs(kinks) / whole
