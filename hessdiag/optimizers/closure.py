@@ -18,6 +18,7 @@ from hessdiag.optimizers.step import Step
 from hessdiag.optimizers.update import uncompiled
 
 Closure = Callable[[], Any]
+NOISE = 10.0  # units of rounding of the loss below which a difference of two says nothing
 
 
 class ClosureOptimizer(torch.optim.Optimizer):
@@ -44,6 +45,11 @@ class ClosureOptimizer(torch.optim.Optimizer):
     def parameters(self) -> list[Tensor]:
         """Those that are moved."""
         return [parameter for parameter in self.param_groups[0]["params"] if parameter.requires_grad]
+
+    @property
+    def anchor(self) -> Tensor:
+        """The widest of them, under which state is kept: what is loaded takes its dtype."""
+        return max(self.parameters, key=lambda parameter: parameter.dtype.itemsize)
 
     def point(self) -> Tensor:
         """A copy of the parameters, (n,)."""

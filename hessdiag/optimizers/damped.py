@@ -12,13 +12,12 @@ from torch import Tensor
 from hessdiag.curvature.local import LocalGaussNewton, LocalHessian, gradient
 from hessdiag.errors import SpecError
 from hessdiag.linalg.tridiagonal import safe_norm
-from hessdiag.optimizers.closure import Closure, ClosureOptimizer
+from hessdiag.optimizers.closure import NOISE, Closure, ClosureOptimizer
 from hessdiag.optimizers.step import Exit, Step
 
 Matrix = LocalHessian | LocalGaussNewton
 FIRST = 1e-2  # damping of the first step, relative to the curvature that was seen
 LEAST, MOST = 1e-12, 1e3  # bounds of any step's, relative to the same
-NOISE = 10.0  # units of rounding of the loss below which its differences say nothing
 TRUSTED, DOUBTED = 0.75, 0.25  # rho from which damping is dropped, and below which it is boosted
 _ALLOWED: Mapping[str, Callable[[float], bool]] = {
     "damping": lambda value: 0 <= value < math.inf,

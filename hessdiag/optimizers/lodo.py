@@ -97,21 +97,16 @@ class LODO(ClosureOptimizer):
         self._made: tuple[Any, Shape] | None = None
         point = self.point()
         phi = self._shape().initial(torch.Generator().manual_seed(seed), point)
-        self.state[self._anchor] = {"step": 0, "phi": phi, "momentum": torch.zeros_like(point)}
+        self.state[self.anchor] = {"step": 0, "phi": phi, "momentum": torch.zeros_like(point)}
         if meta == "adam":
-            self.state[self._anchor] |= {"first": torch.zeros_like(phi), "second": torch.zeros_like(phi)}
-
-    @property
-    def _anchor(self) -> Tensor:
-        """The parameter under which state is kept: a loaded one takes its dtype."""
-        return max(self.parameters, key=lambda parameter: parameter.dtype.itemsize)
+            self.state[self.anchor] |= {"first": torch.zeros_like(phi), "second": torch.zeros_like(phi)}
 
     @property
     def _n(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters)
 
     def _check_size(self, at_most: int) -> None:
-        group, n, dtype = self.param_groups[0], self._n, self._anchor.dtype
+        group, n, dtype = self.param_groups[0], self._n, self.anchor.dtype
         if not dtype.is_floating_point or dtype.itemsize < 4:
             name = str(dtype).removeprefix("torch.")
             raise SpecError(f"LODO learns in steps that {name} rounds away.", "parameters in float32")
@@ -128,7 +123,7 @@ class LODO(ClosureOptimizer):
         group = self.param_groups[0]
         key = (group["variant"], self._n, group["depth"], group["block"], group["seed"])
         if self._made is None or self._made[0] != key:
-            self._made = (key, shape_of(*key, device=self._anchor.device))
+            self._made = (key, shape_of(*key, device=self.anchor.device))
         return self._made[1]
 
     def matrix(self) -> LearnedMatrix:
@@ -141,7 +136,7 @@ class LODO(ClosureOptimizer):
         >>> G @ torch.ones(10), G.shape
         (tensor([0.5000, 0.5000, ...]), (10, 10))
         """
-        phi = self.state[self._anchor]["phi"].clone()
+        phi = self.state[self.anchor]["phi"].clone()
         return LearnedMatrix(self._shape(), phi, self.param_groups[0]["alpha"], self._n)
 
     def step(self, closure: Closure) -> float:  # type: ignore[override]
@@ -166,7 +161,7 @@ class LODO(ClosureOptimizer):
     @torch.no_grad()
     def _move(self, slope: Tensor) -> float:
         """Learn from a gradient, and step; the length of the step."""
-        group, state, shape = self.param_groups[0], self.state[self._anchor], self._shape()
+        group, state, shape = self.param_groups[0], self.state[self.anchor], self._shape()
         momentum = state["momentum"]
         if len(momentum) != len(slope):
             raise SpecError(f"LODO was made for {len(momentum):,} parameters, and now there are {len(slope):,}.")

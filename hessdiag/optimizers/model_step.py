@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -11,15 +11,15 @@ from hessdiag import suggest
 from hessdiag.curvature.local import LocalHessian
 from hessdiag.errors import SpecError
 from hessdiag.linalg.quadratic.step import ModelStep, size_of
-from hessdiag.optimizers.closure import Closure, ClosureOptimizer
+from hessdiag.optimizers.closure import NOISE, Closure, ClosureOptimizer
 from hessdiag.optimizers.metric import metric_of, remembered, remembered_whole, whole_metric_of
+from hessdiag.optimizers.presets import Metric
 from hessdiag.optimizers.step import Step
 
-METRICS = ("uniform", "rmsprop", "adagrad", "diagonal", "full")
+METRICS = get_args(Metric)
 WHOLE = 2000  # parameters up to which a whole matrix is a metric
 EXACT = 64  # parameters up to which the Hessian's diagonal is computed, and not estimated
 LEAST_SCALE = 0.01  # root mean square that parameters are taken to have where theirs is less, or zero
-NOISE = 10.0  # units of rounding of the loss that a difference of two says nothing below
 
 
 class ModelOptimizer(ClosureOptimizer):
@@ -112,10 +112,8 @@ class ModelOptimizer(ClosureOptimizer):
         return before
 
     def _held(self) -> dict[str, Any]:
-        """What goes on from step to step, beside the parameters; in the state of the first of the widest."""
-        parameters = self.parameters
-        widest = max(parameters, key=lambda parameter: torch.finfo(parameter.dtype).bits)
-        state: dict[str, Any] = self.state[widest]
+        """What goes on from step to step, beside the parameters."""
+        state: dict[str, Any] = self.state[self.anchor]
         if "accepted" not in state:
             state["step"], state["accepted"] = 0, True
         return state

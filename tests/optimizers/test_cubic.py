@@ -43,9 +43,7 @@ def test_after_a_step_that_is_not_taken_the_cubic_term_is_what_was_missing():
     optimizer.step(lambda: (-w + w**3).sum())  # a cubic model of weight 3 would be exact
     assert not optimizer.last.accepted
     assert w.item() == 0
-    length = (
-        1e3**0.5
-    )  # of the step, where sigma s^2 = 1; the model foresees s without the cubic term, which is s^3 here
+    length = 1e3**0.5  # where sigma s^2 = 1; the model foresees s without the cubic term, which is s^3 here
     assert optimizer.last.length == pytest.approx(length, rel=1e-9)
     assert optimizer.last.damping == pytest.approx(10 * 2 * length / length**3, rel=1e-9)  # not at once to 3
     while not optimizer.last.accepted:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import source
-from hessdiag.nets.network import Network
+from hessdiag.nets.network import Network, seeded
 from hessdiag.nets.reinitialize import reinitialize
 from hessdiag.nets.residual import Residual
 from hessdiag.nets.tasks.grey_digits import WHITE, grey_digits
@@ -73,7 +73,7 @@ class PixelCNN(Network):
             size = (size + 1) // 2
         super().__init__(*layers, nn.Conv2d(BETWEEN, SHADES, 1), nn.Flatten())
         self.to(dtype)
-        reinitialize(self, "lecun_normal", None if seed is None else torch.Generator().manual_seed(seed))
+        reinitialize(self, "lecun_normal", seeded(seed))
 
 
 def _block() -> Residual:
