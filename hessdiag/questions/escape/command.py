@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hessdiag.questions.common.runs.progress import Progress
     from hessdiag.questions.escape.result import Escape
 
+SECONDS, SECONDS_OF_PAPER = 60.0, 180.0  # the paper's network is deeper than most
 PAPER = "builtin:deep_mlp(depth=128, width=32)"
 OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "layers")
 
@@ -52,9 +53,7 @@ OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "layers")
     "--time-budget",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    default=60.0,
-    show_default=True,
-    help="For all of it.",
+    help="For all of it. Default: 60, and 180 without MODEL.",
 )
 @click.option(
     "--threshold",
@@ -77,7 +76,7 @@ def command(
     init: str | None,
     seeds: int,
     budget: int | None,
-    time_budget: float,
+    time_budget: float | None,
     threshold: float | None,
     landscape: bool,
     check: int | None,
@@ -103,7 +102,7 @@ def command(
         "lr": lr,
         "seeds": seeds,
         "budget": budget or check,
-        "time_budget": time_budget,
+        "time_budget": time_budget or (SECONDS if targets else SECONDS_OF_PAPER),
         "threshold": threshold,
         "landscape": landscape,
     }

@@ -67,7 +67,7 @@ def escape(
 
     The network is frozen but for its weights: running statistics of BatchNorm and no dropout. Each run ends at its
     budget, or when it has been out for three times as long as that took. Learning rates are searched on the first
-    network, and that cost is told apart.
+    network for a third of the budget each, and that cost is told apart.
 
     Args:
         problem: The network, its data and its loss.
@@ -300,7 +300,7 @@ def _contender(race: Race, entrant: Entrant, plateaus: Sequence[Plateau], dtype:
         optimizer=entrant.name,
         kind=entrant.kind,
         settings=settings,
-        searched=entrant.rates,
+        searched=race.tried.get(entrant.name, ()),
         search=race.search.get(entrant.name, Spent()),
         escaped=sum(run.escaped for run in own),
         runs=len(own),

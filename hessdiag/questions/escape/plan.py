@@ -13,6 +13,7 @@ BUDGET = 1000  # backpropagations of a run
 FEWEST = 50  # below, runs of one contender become fewer, and one that nobody asked for stays out
 LEAST = 20  # however slow it is
 PART = 0.5  # of the time that is granted: what is planned with
+SEARCH = 1 / 3  # of the budget: what each learning rate gets that is tried
 LOOKS = 0.2  # looks per backpropagation, about
 CURVED = 2.0  # gradients that a backpropagation with curvature costs, on average
 
@@ -34,14 +35,14 @@ class Plan:
     too_slow: tuple[str, ...]
 
     @property
-    def runs(self) -> int:
-        """All of them, the search included."""
+    def runs(self) -> float:
+        """All of them in full ones, the search included."""
         return sum(self.seeds[one.name] + searching(one) for one in self.entrants)
 
 
-def searching(entrant: Entrant) -> int:
-    """Runs that the search for a learning rate takes, beside the first network's own."""
-    return max(len(entrant.rates) - 1, 0)
+def searching(entrant: Entrant) -> float:
+    """What the search for a learning rate takes, in full runs."""
+    return SEARCH * len(entrant.rates)
 
 
 def planned(

@@ -8,12 +8,14 @@ from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.questions.escape.contenders import Entrant
 from hessdiag.questions.escape.foretold.notes import run_notes
 from hessdiag.questions.escape.foretold.predict import predicted
-from hessdiag.questions.escape.plan import Plan
-from hessdiag.questions.escape.result import Run, Spent
+from hessdiag.questions.escape.plan import SEARCH, Plan
+from hessdiag.questions.escape.result import Prediction, Run, Spent
 from hessdiag.questions.escape.runs.counting import total
 from hessdiag.questions.escape.runs.run import Rules, run
 from hessdiag.questions.escape.search import winner
 from hessdiag.questions.escape.start import Start
+
+FAR = 3  # budgets: where a law lets a learning rate out later than that, smaller ones are not tried
 
 
 @dataclass
@@ -26,6 +28,7 @@ class Race:
         progress: Told how far it is.
         runs: Finished ones, and one that was stopped.
         chosen: Each entrant with the learning rate that was found.
+        tried: Learning rates, by entrant.
         search: What that cost, beside the first run.
         late: Runs for which there was no time.
         interrupted: Whether somebody interrupted it.
@@ -36,6 +39,7 @@ class Race:
     progress: Progress
     runs: list[Run] = field(default_factory=list)
     chosen: dict[str, Entrant] = field(default_factory=dict)
+    tried: dict[str, tuple[float, ...]] = field(default_factory=dict)
     search: dict[str, Spent] = field(default_factory=dict)
     late: list[str] = field(default_factory=list)
     interrupted: bool = False
@@ -50,7 +54,7 @@ class Race:
                 return
             if number >= self.plan.seeds[entrant.name]:
                 continue
-            if time.monotonic() > self.rules.deadline:
+            if self.runs and time.monotonic() > self.rules.deadline:  # one is made however late it is
                 self.late.append(f"{entrant.name}, run {number + 1}: the time that was granted was over before it")
                 continue
             if entrant.name in self.chosen or not entrant.rates:
@@ -61,55 +65,68 @@ class Race:
 
     def _announce(self) -> None:
         """Say what it may cost before it is paid."""
-        runs, each = counted(self.plan.runs, "run"), counted(self.rules.budget, "backpropagation")
+        runs = counted(sum(self.plan.seeds[one.name] for one in self.plan.entrants), "run")
+        each, rates = counted(self.rules.budget, "backpropagation"), sum(len(one.rates) for one in self.plan.entrants)
+        search = f", and a search over {counted(rates, 'learning rate')}" if rates else ""
         left = max(self.rules.deadline - time.monotonic(), 0.0)
-        cost = f"cost: {runs} of up to {each}, searches for learning rates included; stopped after {left:.0f} s"
-        self.progress(0, self.plan.runs * self.rules.budget, cost)
+        self.progress(0, self._planned, f"cost: {runs} of up to {each}{search}; stopped after {left:.0f} s")
+
+    @property
+    def _planned(self) -> int:
+        """Backpropagations, at most."""
+        return round(self.plan.runs * self.rules.budget)
 
     def _run(self, start: Start, entrant: Entrant, number: int, most: int | None = None) -> Run:
         rules = self.rules if most is None else replace(self.rules, budget=most)
         what = f"{entrant.recipe.name if entrant.rates else entrant.name}, run {number + 1}"
-        planned = self.plan.runs * self.rules.budget
 
         def tell(backprops: int) -> None:
-            self.progress(min(self._done + backprops, planned), planned, what)
+            self.progress(min(self._done + backprops, self._planned), self._planned, what)
 
         tell(0)
         found, self.interrupted = run(start, entrant, rules, number, tell)
-        self._done = min(self._done + self.rules.budget, planned)
+        self._done = min(self._done + rules.budget, self._planned)
         return found
 
     def _searched(self, start: Start, entrant: Entrant, number: int) -> Run:
-        """Try all learning rates, and give the best one's run.
+        """Try all learning rates for a part of the budget, and give the best one's run in full.
 
-        Once one is out, the others may take no longer than that.
+        Once one is out, the others may take no longer than that. Where the largest stays in, and its law lets it out
+        far beyond the budget, smaller ones are slower still.
         """
-        tried: list[tuple[Entrant, Run, bool]] = []
-        most = self.rules.budget
+        tried: list[tuple[Entrant, Run]] = []
+        most = max(int(SEARCH * self.rules.budget), 1)
         for rate in entrant.rates:
             if tried and time.monotonic() > self.rules.deadline:
                 break
-            one, capped = entrant.at(rate), most < self.rules.budget
-            tried.append((one, self._run(start, one, number, most), capped))
-            if self.interrupted:
+            one = entrant.at(rate)
+            found = self._run(start, one, number, most)
+            tried.append((one, found))
+            if self.interrupted or (len(tried) == 1 and self._hopeless(start, one, found)):
                 break
-            if tried[-1][1].backprops is not None and self.rules.steps is None:
-                most = min(most, tried[-1][1].backprops)
-        best = winner([found for _, found, _ in tried])
-        chosen, finished, capped = tried[best]
-        self.chosen[entrant.name] = chosen
-        others = [other.spent for _, other, _ in tried if other is not finished]
-        if capped and not self.interrupted:  # it was the best of those that were cut short: in full, once more
-            others.append(finished.spent)
+            if found.backprops is not None and self.rules.steps is None:
+                most = min(most, found.backprops)
+        best = winner([found for _, found in tried])
+        chosen, finished = tried[best]
+        self.chosen[entrant.name], self.tried[entrant.name] = chosen, entrant.rates[: len(tried)]
+        spent = [found.spent for _, found in tried]
+        if self.interrupted:
+            spent.remove(finished.spent)
+        else:
             finished = self._run(start, chosen, number)
-        self.search[entrant.name] = total(others)
+        self.search[entrant.name] = total(spent)
         return finished
+
+    def _hopeless(self, start: Start, entrant: Entrant, found: Run) -> bool:
+        law = _foretold(start, entrant, found)
+        return found.backprops is None and law is not None and law.low is not None and law.low > FAR * self.rules.budget
 
 
 def _explained(found: Run, start: Start, entrant: Entrant) -> Run:
     """A run beside what was predicted of it, and why it ended as it did."""
-    foretold = predicted(
-        start.plateau, entrant.title, found.settings, model=start.problem.model, threshold=start.threshold
-    )
-    found = replace(found, predicted=foretold)
+    found = replace(found, predicted=_foretold(start, entrant, found))
     return replace(found, notes=(*run_notes(found, start.plateau), *found.notes))
+
+
+def _foretold(start: Start, entrant: Entrant, found: Run) -> Prediction | None:
+    return predicted(start.plateau, entrant.title, found.settings, model=start.problem.model, threshold=start.threshold)

@@ -216,16 +216,24 @@ def test_the_learning_rate_that_is_out_first_wins_and_the_others_are_the_search(
     assert contender.searched == (3e-3, 1e-3, 3e-4)
     assert contender.settings["lr"] == 3e-3
     assert run.steps == alone[0].steps < alone[1].steps
-    assert contender.search.gradients == 2 * run.steps  # neither may take longer than the best so far
+    # A third of the budget for the first; then neither may take longer than the best so far.
+    assert contender.search.gradients == 50 + 2 * run.steps
     assert run.spent.gradients == alone[0].spent.gradients == 150
 
 
 def test_of_learning_rates_that_do_not_get_out_the_lowest_loss_wins():
-    found = escape(chain(10), optimizers="sgd", budget=20)
+    found = escape(chain(10), optimizers="sgd", budget=60)
     assert found.contenders[0].settings["lr"] == 0.3
-    assert found.contenders[0].search.gradients == 60
-    assert (found.contenders[0].escaped, found.contenders[0].runs, found.contenders[0].backprops) == (0, 1, None)
+    assert found.contenders[0].searched == (0.3, 0.1, 0.03, 0.01)
+    assert found.contenders[0].search.gradients == 4 * 20
     assert only(found).outcome == "stuck"
+
+
+def test_smaller_learning_rates_are_not_tried_where_the_law_of_the_largest_is_far_away():
+    found = escape(chain(10), optimizers="sgd", budget=30)  # 107 steps at 0.3
+    assert found.contenders[0].searched == (0.3,)
+    assert found.contenders[0].search.gradients == 10
+    assert only(found).spent.gradients == 30
 
 
 def test_learning_rates_that_are_given_are_not_searched():
