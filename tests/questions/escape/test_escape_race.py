@@ -226,6 +226,7 @@ def test_of_learning_rates_that_do_not_get_out_the_lowest_loss_wins():
     assert found.contenders[0].settings["lr"] == 0.3
     assert found.contenders[0].searched == (0.3, 0.1, 0.03, 0.01)
     assert found.contenders[0].search.gradients == 4 * 20
+    assert (found.contenders[0].escaped, found.contenders[0].runs, found.contenders[0].backprops) == (0, 1, None)
     assert only(found).outcome == "stuck"
 
 
