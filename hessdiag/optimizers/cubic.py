@@ -7,7 +7,7 @@ from hessdiag.curvature.local import LocalHessian
 from hessdiag.linalg.quadratic.step import ModelStep
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.linalg.trust_region import cubic
-from hessdiag.optimizers.model_step import METRICS, ModelOptimizer, known, refuse
+from hessdiag.optimizers.model_step import ModelOptimizer
 from hessdiag.optimizers.presets import Metric
 
 
@@ -55,7 +55,6 @@ class AdaptiveCubic(ModelOptimizer):
         beta: float = 0.8,
         eps: float = 1e-2,
     ) -> None:
-        known("metric", metric, METRICS)
         settings = {
             "metric": metric,
             "sigma": sigma,
@@ -67,7 +66,6 @@ class AdaptiveCubic(ModelOptimizer):
             "eps": eps,
             "relative": True,
         }
-        refuse(settings)
         super().__init__(params, settings)
 
     def propose(self, state: dict[str, Any], hessian: LocalHessian) -> ModelStep:

@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,23 +10,23 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.local import LocalGaussNewton, LocalHessian, gradient
-from hessdiag.errors import SpecError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.optimizers.closure import NOISE, Closure, ClosureOptimizer
+from hessdiag.optimizers.settings import Range, at_least_one, check_ranges, not_negative
 from hessdiag.optimizers.step import Exit, Step
 
 Matrix = LocalHessian | LocalGaussNewton
 FIRST = 1e-2  # damping of the first step, relative to the curvature that was seen
 LEAST, MOST = 1e-12, 1e3  # bounds of any step's, relative to the same
 TRUSTED, DOUBTED = 0.75, 0.25  # rho from which damping is dropped, and below which it is boosted
-_ALLOWED: Mapping[str, Callable[[float], bool]] = {
-    "damping": lambda value: 0 <= value < math.inf,
-    "decrease": lambda value: 0 < value < 0.5,
-    "halvings": lambda value: value >= 0,
-    "drop": lambda value: 0 < value <= 1,
-    "boost": lambda value: 1 <= value < math.inf,
-    "tolerance": lambda value: 0 < value < 1,
-    "products": lambda value: value >= 1,
+RANGES: Mapping[str, Range] = {
+    "damping": not_negative(1.0),
+    "tolerance": (lambda value: 0 < value < 1, "above 0 and below 1", 0.1),
+    "products": at_least_one(50),
+    "decrease": (lambda value: 0 < value < 0.5, "above 0 and below 0.5", 1e-4),
+    "halvings": (lambda value: value >= 0, "at least 0", 60),
+    "drop": (lambda value: 0 < value <= 1, "above 0 and at most 1", 0.5),
+    "boost": (lambda value: 1 <= value < math.inf, "at least 1, and finite", 1.5),
 }
 CUT = 0.25  # share of the direction up to which the line search itself says that damping was too small
 CAUGHT_UP = 0.1  # how much of the damping that would have given the shorter step is taken over then
@@ -72,9 +72,7 @@ class DampedNewton(ClosureOptimizer):
     """
 
     def __init__(self, params: Iterable[Any], **settings: Any) -> None:
-        for name, value in settings.items():
-            if not (value is None or _ALLOWED[name](value)):
-                raise SpecError(f"{type(self).__name__} takes no {name} of {value}.")
+        check_ranges(settings, RANGES)
         super().__init__(params, settings)
 
     def step(self, closure: Closure, curvature: Closure | None = None) -> float:  # type: ignore[override]

@@ -4,7 +4,7 @@ I. Liao, R. R. Dangovski, J. N. Foerster, M. Soljačić, *Learning to Optimize Q
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
@@ -15,11 +15,20 @@ from hessdiag.errors import SpecError
 from hessdiag.machine.sizes import gib
 from hessdiag.optimizers.closure import Closure, ClosureOptimizer
 from hessdiag.optimizers.learned_matrix import VARIANTS, LearnedMatrix, Shape, Variant, numbers, shape_of
+from hessdiag.optimizers.settings import Range, at_least_one, check_name, check_ranges, not_negative, positive, share
 from hessdiag.optimizers.step import Step
-from hessdiag.suggest import meant
 
 Meta = Literal["adam", "sgd"]
 MOST = 100_000  # parameters: beyond, a step takes a second, and the matrix gigabytes
+RANGES: Mapping[str, Range] = {
+    "alpha": positive(0.03),
+    "meta_lr": not_negative(3e-4),
+    "beta": share(0.9),
+    "depth": at_least_one(16),
+    "block": at_least_one(4),
+    "eps": not_negative(1e-7),
+    "max_step": (lambda value: value > 0, "positive, or None", 0.01),
+}
 FIRST, SECOND = 0.9, 0.999  # rates of the meta-optimizer's averages
 
 
@@ -89,7 +98,9 @@ class LODO(ClosureOptimizer):
             "eps": eps,
         }
         settings |= {"max_step": max_step, "variant": variant, "meta": meta, "seed": seed}
-        _check(settings)
+        check_name("variant", variant, VARIANTS)
+        check_name("meta", meta, get_args(Meta))
+        check_ranges(settings, RANGES)
         super().__init__(params, settings)
         if not self.parameters:
             raise SpecError("LODO was given no parameter that wants a gradient.")
@@ -188,22 +199,3 @@ def _learn(state: dict[str, Any], hypergradient: Tensor, group: dict[str, Any]) 
     second.mul_(SECOND).addcmul_(hypergradient, hypergradient, value=1 - SECOND)
     rate = group["meta_lr"] * math.sqrt(1 - SECOND**count) / (1 - FIRST**count)
     state["phi"].addcdiv_(first, second.sqrt().add_(group["eps"]), value=-rate)
-
-
-def _check(settings: dict[str, Any]) -> None:
-    """Refuse what is out of range, each with one that would do."""
-    for name, known in (("variant", VARIANTS), ("meta", get_args(Meta))):
-        if settings[name] not in known:
-            near = meant(str(settings[name]), known) or known[0]
-            raise SpecError(f"{name} is one of {', '.join(known)}, not {settings[name]!r}.", f"{name}={near!r}")
-    for name, good, says, example in (
-        ("alpha", 0 < settings["alpha"] < math.inf, "a positive number", 0.03),
-        ("meta_lr", 0 <= settings["meta_lr"] < math.inf, "no negative number", 3e-4),
-        ("beta", 0 <= settings["beta"] < 1, "at least 0 and below 1", 0.9),
-        ("eps", 0 <= settings["eps"] < math.inf, "no negative number", 1e-7),
-        ("depth", settings["depth"] >= 1, "at least 1", 16),
-        ("block", settings["block"] >= 1, "at least 1", 4),
-        ("max_step", settings["max_step"] is None or settings["max_step"] > 0, "positive, or None", 0.01),
-    ):
-        if not good:
-            raise SpecError(f"{name} is {says}, not {settings[name]}.", f"{name}={example:g}")

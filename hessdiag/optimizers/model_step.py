@@ -1,24 +1,36 @@
 """Steps of a model of the loss, tried and judged: what methods have in common whose metric follows the gradients."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from hessdiag import suggest
 from hessdiag.curvature.local import LocalHessian
 from hessdiag.errors import SpecError
 from hessdiag.linalg.quadratic.step import ModelStep, size_of
 from hessdiag.optimizers.closure import NOISE, Closure, ClosureOptimizer
 from hessdiag.optimizers.metric import metric_of, remembered, remembered_whole, whole_metric_of
 from hessdiag.optimizers.presets import Metric
+from hessdiag.optimizers.settings import Range, at_least_one, check_name, check_ranges, not_negative, positive, share
 from hessdiag.optimizers.step import Step
 
 METRICS = get_args(Metric)
 WHOLE = 2000  # parameters up to which a whole matrix is a metric
 EXACT = 64  # parameters up to which the Hessian's diagonal is computed, and not estimated
+RANGES: Mapping[str, Range] = {
+    "radius": positive(0.1),
+    "max_radius": (lambda value: value > 0, "above 0", 10.0),
+    "sigma": positive(1.0),
+    "eta": (lambda eta: 0 < eta[0] <= eta[1] < 1, "two ratios, 0 < eta[0] <= eta[1] < 1", (1e-4, 0.75)),
+    "gamma": (lambda gamma: gamma[0] >= 1 < gamma[1], "two factors, gamma[0] >= 1 and gamma[1] > 1", (1.5, 2.0)),
+    "tolerance": positive(0.1),
+    "theta": not_negative(0.5),
+    "most": at_least_one(50),
+    "beta": share(0.8),
+    "eps": not_negative(1e-2),
+}
 LEAST_SCALE = 0.01  # root mean square that parameters are taken to have where theirs is less, or zero
 
 
@@ -26,6 +38,8 @@ class ModelOptimizer(ClosureOptimizer):
     """Gradient, products with the Hessian and both losses of a step are of one batch."""
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
+        check_name("metric", defaults["metric"], METRICS)
+        check_ranges(defaults, RANGES)
         super().__init__(params, defaults)
         if defaults["metric"] == "full" and sum(parameter.numel() for parameter in self.parameters) > WHOLE:
             raise SpecError(
@@ -137,36 +151,6 @@ class ModelOptimizer(ClosureOptimizer):
             state["moments"] = remembered(state.get("moments"), sample, beta)
             state["metric"] = metric_of(state["moments"], group["eps"], relative=group["relative"])
         state["step"] += 1
-
-
-def known(what: str, given: str, possible: Iterable[str]) -> None:
-    """Refuse a name that is none of these.
-
-    Raises:
-        SpecError: with what may have been meant.
-    """
-    if given not in possible:
-        close = suggest.question(given, list(possible))
-        raise SpecError(f"there is no {what} {given!r}.{close} One of {', '.join(possible)}.")
-
-
-def refuse(settings: dict[str, Any]) -> None:
-    """Refuse settings that are out of range; those that are `None` or not there are fine.
-
-    Raises:
-        SpecError: with the range.
-    """
-    right: dict[str, tuple[Callable[[Any], bool], str]] = {
-        "eta": (lambda eta: 0 < eta[0] <= eta[1] < 1, "two ratios, 0 < eta[0] <= eta[1] < 1"),
-        "gamma": (lambda gamma: gamma[0] >= 1 < gamma[1], "two factors, gamma[0] >= 1 and gamma[1] > 1"),
-        **dict.fromkeys(("radius", "max_radius", "sigma", "tolerance"), (lambda number: number > 0, "above 0")),
-        **dict.fromkeys(("theta", "eps"), (lambda number: number >= 0, "0 or more")),
-        "most": (lambda most: most >= 1, "1 or more"),
-        "beta": (lambda beta: 0 <= beta < 1, "0 <= beta < 1"),
-    }
-    for key, (fine, says) in right.items():
-        if settings.get(key) is not None and not fine(settings[key]):
-            raise SpecError(f"{key} is {settings[key]}, and has to be {says}.")
 
 
 def _diagonal(hessian: LocalHessian, step: int) -> Tensor:

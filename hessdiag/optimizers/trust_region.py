@@ -7,8 +7,9 @@ from typing import Any, Literal
 from hessdiag.curvature.local import LocalHessian
 from hessdiag.linalg.quadratic.step import ModelStep
 from hessdiag.linalg.trust_region import gltr, steihaug
-from hessdiag.optimizers.model_step import METRICS, ModelOptimizer, known, refuse
+from hessdiag.optimizers.model_step import ModelOptimizer
 from hessdiag.optimizers.presets import PRESETS, Metric, preset
+from hessdiag.optimizers.settings import check_name
 
 SOLVERS = {"cg": steihaug, "gltr": gltr}
 
@@ -121,10 +122,9 @@ class EllipsoidalTrustRegion(ModelOptimizer):
 
 
 def _settings(metric: str, solver: str, name: str, changed: dict[str, Any]) -> dict[str, Any]:
-    """All settings, checked."""
-    for what, given, possible in (("metric", metric, METRICS), ("solver", solver, SOLVERS), ("preset", name, PRESETS)):
-        known(what, given, possible)
+    """All of them: those of the preset where they are not given."""
+    check_name("solver", solver, SOLVERS)
+    check_name("preset", name, PRESETS)
     settings = asdict(preset(name, metric)) | {key: value for key, value in changed.items() if value is not None}
     settings |= {key: tuple(settings[key]) for key in ("eta", "gamma")}
-    refuse(settings)
     return {"metric": metric, "solver": solver, "preset": name, **settings}

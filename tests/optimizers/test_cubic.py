@@ -136,7 +136,12 @@ def test_the_state_goes_on_where_it_was_saved():
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"), [({"metric": "ball"}, "no metric"), ({"sigma": 0.0}, "sigma is 0"), ({"eta": (0, 1)}, "eta")]
+    ("settings", "says"),
+    [
+        ({"metric": "ball"}, "metric is one of"),
+        ({"sigma": 0.0}, "sigma has to be a positive number, not 0"),
+        ({"eta": (0, 1)}, "eta"),
+    ],
 )
 def test_what_cannot_be_is_refused(settings, says):
     with pytest.raises(SpecError, match=says):

@@ -150,6 +150,38 @@ def test_damping_rises_where_the_model_errs_and_at_once_where_the_step_was_far_t
     assert optimizer.last.damping == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize(("steepness", "length"), [(0.5, 1.0), (0.7, 0.5)])
+def test_a_step_has_to_reach_its_share_of_the_linear_decrease(steepness, length):
+    w = nn.Parameter(torch.tensor([0.0]).double())
+    optimizer = NewtonCG([w], damping=1.0, decrease=0.4)
+    optimizer.step(lambda: (steepness * w**3 - w).sum())  # a step of 1 gains 1 - steepness
+    assert optimizer.last.length == pytest.approx(length)
+
+
+def test_a_quarter_of_a_step_says_that_damping_was_too_small():
+    w = nn.Parameter(torch.tensor([0.0]).double())
+    optimizer = NewtonCG([w], damping=1.0)
+    optimizer.step(lambda: torch.where(w < 0.2, w**2 / 2 - w, w).sum())  # of a step of 0.5, until 0.2 as predicted
+    assert (optimizer.last.length, optimizer.last.damping) == (0.125, 1.5)
+
+
+@pytest.mark.parametrize(("damping", "after"), [(1e9, 4e3), (1e-30, 4e-12)])
+def test_damping_is_bounded_by_the_curvature(damping, after):
+    w = nn.Parameter(torch.tensor([1.0]).double())
+    optimizer = NewtonCG([w], damping=damping, drop=1.0)
+    optimizer.step(lambda: 2 * w.square().sum())
+    assert optimizer.last.damping == pytest.approx(after)
+    assert 1 - w.item() == pytest.approx(4 / (4 + after))
+
+
+@pytest.mark.parametrize("products", [1, 3])
+def test_no_step_takes_more_products_than_it_may(products):
+    w = nn.Parameter(torch.ones(9).double())
+    optimizer = NewtonCG([w], damping=0.0, tolerance=1e-9, products=products)
+    optimizer.step(lambda: (torch.logspace(0, 4, 9, dtype=torch.float64) * w.square()).sum())
+    assert (optimizer.last.products, optimizer.last.exit) == (products, "limit")
+
+
 def carry_over(optimizer, other):
     """`other.load_state_dict(optimizer.state_dict())`, without the compiler, which takes seconds to import."""
     state = inspect.unwrap(torch.optim.Optimizer.state_dict)(optimizer)
@@ -291,7 +323,7 @@ def test_closures_that_do_not_fit_are_refused_with_one_that_does():
                  {"halvings": -1}, {"damping": math.nan}]
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(settings):
-    with pytest.raises(SpecError, match=f"no {next(iter(settings))} of"):
+    with pytest.raises(SpecError, match=rf"{next(iter(settings))} has to be .*\n  try: {next(iter(settings))}="):
         NewtonCG([nn.Parameter(torch.ones(1))], **settings)
 
 

@@ -387,16 +387,16 @@ def test_after_a_step_that_ends_inside_only_the_papers_radius_grows():
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"metric": "rmspro"}, "no metric 'rmspro'. Did you mean rmsprop?"),
-        ({"solver": "lanczos"}, "no solver"),
-        ({"preset": "papr"}, "Did you mean paper?"),
-        ({"radius": -1.0}, "radius is -1"),
-        ({"max_radius": 0.0}, "max_radius is 0"),
-        ({"eta": (0.9, 0.1)}, "eta is"),
-        ({"gamma": (2.0, 0.5)}, "gamma is"),
-        ({"beta": 1.0}, "beta is 1"),
-        ({"most": 0}, "most is 0"),
-        ({"eps": -1.0}, "eps is -1"),
+        ({"metric": "rmspro"}, "not 'rmspro'.\n  try: metric='rmsprop'"),
+        ({"solver": "lanczos"}, "solver is one of cg, gltr"),
+        ({"preset": "papr"}, "try: preset='paper'"),
+        ({"radius": -1.0}, "radius has to be a positive number, not -1"),
+        ({"max_radius": 0.0}, "max_radius has to be above 0, not 0"),
+        ({"eta": (0.9, 0.1)}, "eta has to be two ratios"),
+        ({"gamma": (2.0, 0.5)}, "gamma has to be two factors"),
+        ({"beta": 1.0}, "beta has to be at least 0 and below 1, not 1"),
+        ({"most": 0}, "most has to be at least 1, not 0"),
+        ({"eps": -1.0}, "eps has to be 0 or a positive number, not -1"),
     ],
 )
 def test_what_cannot_be_is_refused(settings, says):
