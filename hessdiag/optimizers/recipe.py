@@ -317,8 +317,11 @@ def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> R
         return _called(kind.__name__, kind, [group for group in mapped if group["params"]], defaults)
 
     if isinstance(optimizer, ClosureOptimizer):
-        entry = next((name for name, one in OPTIMIZERS.items() if one.kind == kind.__name__), kind.__name__)
-        return Recipe(kind.__name__, True, make, {}, own=entry)
+        settings = optimizer.param_groups[0].items()
+        named = (
+            name for name, one in OPTIMIZERS.items() if one.kind == kind.__name__ and one.settings.items() <= settings
+        )
+        return Recipe(kind.__name__, True, make, {}, own=next(named, kind.__name__))
     return Recipe(kind.__name__, True, make, settings_of(optimizer))
 
 

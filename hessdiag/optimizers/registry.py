@@ -12,6 +12,8 @@ class Named(NamedTuple):
         settings: With which it is made, unless told otherwise.
         says: What it is, in a line.
         output: Whether its closure returns the model's output beside the loss.
+        products: Whether it takes products with curvature.
+        draws: Whether it draws random numbers, so that two runs on the same samples differ.
     """
 
     beside: str
@@ -19,6 +21,8 @@ class Named(NamedTuple):
     settings: dict[str, Any]
     says: str
     output: bool = False
+    products: bool = True
+    draws: bool = False
 
 
 OPTIMIZERS: dict[str, Named] = {
@@ -33,5 +37,5 @@ OPTIMIZERS: dict[str, Named] = {
     "gn-cg": Named("newton_cg", "GaussNewtonCG", {}, "damped Gauss-Newton by conjugate gradients", output=True),
     "cubic": Named("cubic", "AdaptiveCubic", {}, "adaptive cubic regularization"),
     "sfn": Named("saddle_free", "SaddleFreeNewton", {}, "saddle-free Newton on a Lanczos subspace"),
-    "lodo": Named("lodo", "LODO", {}, "a quasi-Newton matrix that is learned on the way"),
+    "lodo": Named("lodo", "LODO", {}, "a quasi-Newton matrix that is learned on the way", products=False, draws=True),
 }

@@ -9,7 +9,7 @@ from torch import nn
 
 from hessdiag import optimizers
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.optimizers import classes, registry
+from hessdiag.optimizers import EllipsoidalTrustRegion, classes, registry
 from hessdiag.optimizers.joint import main_of
 from hessdiag.optimizers.recipe import recipe, settings_of
 from hessdiag.optimizers.update import forget_gradients, take_step
@@ -309,6 +309,15 @@ def test_optimizers_of_this_package():
 
 
 @pytest.mark.usefixtures("halving")
+@pytest.mark.parametrize(
+    ("metric", "name"),
+    [("uniform", "tr-uniform"), ("adagrad", "tr-adagrad"), ("diagonal", "EllipsoidalTrustRegion")],
+)
+def test_a_trust_region_that_is_there_is_known_by_its_metric(metric, name):
+    network = model()
+    assert recipe(EllipsoidalTrustRegion(network.parameters(), metric), None, model=network).own == name
+
+
 def test_check_refuses_what_differentiates_the_loss_itself():
     problem = Problem(model(), data=[(torch.ones(4, 3).double(), torch.ones(4, 2).double())], loss="mse")
     with pytest.raises(SpecError, match="halve-it differentiates the loss itself") as error:

@@ -1,6 +1,7 @@
 """Who takes part in a race: optimizers by name, with what each of them is given."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -18,7 +19,6 @@ USUAL = ("sgd", "momentum", "rmsprop", "adam", "adagrad", "muon", "tr-uniform", 
 MEANT = {"momentum": "sgd(momentum=0.9)"}  # names that people use for a setting
 SAMPLES, CURVATURE_SAMPLES = 128, 512  # in a minibatch
 SECOND_ELSEWHERE = ("adahessian", "sophiah")  # of other packages: they take products with curvature
-FIRST_HERE = ("lodo",)  # of this package: it takes none
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ def _entrant(
     made = recipe(MEANT.get(spec.lower(), spec) if isinstance(spec, str) else spec, None, model=problem.model)
     name = spec if isinstance(spec, str) else made.name
     own = OPTIMIZERS.get(made.own or "")
-    second = (made.own is not None and made.own not in FIRST_HERE) or made.kind.lower() in SECOND_ELSEWHERE
+    second = own.products if own is not None else made.own is not None or made.kind.lower() in SECOND_ELSEWHERE
     output = own is not None and own.output
     if output and problem.criterion is None:
         raise SpecError(
@@ -108,7 +108,7 @@ def _entrant(
         made = made.with_settings(lr=given)
     with _in_words(name):
         kind = type(main_of(made.build(problem.model, [name for name, _ in problem.named_parameters])))
-    draws = not kind.__module__.startswith("torch.optim") and (made.own is None or made.own in FIRST_HERE)
+    draws = own.draws if own is not None else made.own is None and not kind.__module__.startswith("torch.optim")
     default = (task.curvature_samples or CURVATURE_SAMPLES) if second else (task.samples or SAMPLES)
     return Entrant(
         name=name,
@@ -122,18 +122,15 @@ def _entrant(
     )
 
 
-class _in_words:  # noqa: N801 - a context
+@contextmanager
+def _in_words(name: str) -> Iterator[None]:
     """Say which contender cannot be made."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, Exception) and not isinstance(error, HessdiagError):
-            raise SpecError(f"{self.name} cannot be made for this model: {error}") from error
+    try:
+        yield
+    except HessdiagError:
+        raise
+    except Exception as error:
+        raise SpecError(f"{name} cannot be made for this model: {error}") from error
 
 
 def _given(name: str, lr: float | Mapping[str, float] | None) -> float | None:
