@@ -308,7 +308,6 @@ def test_optimizers_of_this_package():
             recipe(spec, lr)
 
 
-@pytest.mark.usefixtures("halving")
 @pytest.mark.parametrize(
     ("metric", "name"),
     [("uniform", "tr-uniform"), ("adagrad", "tr-adagrad"), ("diagonal", "EllipsoidalTrustRegion")],
@@ -318,6 +317,7 @@ def test_a_trust_region_that_is_there_is_known_by_its_metric(metric, name):
     assert recipe(EllipsoidalTrustRegion(network.parameters(), metric), None, model=network).own == name
 
 
+@pytest.mark.usefixtures("halving")
 def test_check_refuses_what_differentiates_the_loss_itself():
     problem = Problem(model(), data=[(torch.ones(4, 3).double(), torch.ones(4, 2).double())], loss="mse")
     with pytest.raises(SpecError, match="halve-it differentiates the loss itself") as error:

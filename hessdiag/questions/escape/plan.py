@@ -92,7 +92,8 @@ def planned(
             f"{dearest.name}: {FEWEST} backpropagations take about {pace} s; --optimizer {dearest.name} runs it"
         )
     if fewer < seeds:
-        too_slow.append(f"runs {fewer + 1} to {seeds} of each: --time-budget {3 * seconds:g} has time for more")
+        which = f"runs {fewer + 1} to {seeds}" if fewer + 1 < seeds else f"run {seeds}"
+        too_slow.append(f"{which} of each: --time-budget {3 * seconds:g} has time for more")
     granted = budget if budget is not None else max(LEAST, min(BUDGET, _round(affordable(fewer))))
     alone = {one.name: _seeds(start, one, order, fewer, fresh) for one in within}
     return Plan(tuple(within), granted, alone, tuple(too_slow))
