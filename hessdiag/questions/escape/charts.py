@@ -161,7 +161,7 @@ def _regions(result: Escape) -> tuple[Panel, ...]:
 
 
 def _watched(result: Escape) -> Table:
-    """When each run of the middle first was below a share of the reference loss, as the page shows beside the chart."""
+    """The losses of each optimizer's run in the middle, over the reference loss: what is read beside the chart."""
     rows = []
     for contender in result.contenders:
         run = typical_run(result, contender)

@@ -17,6 +17,7 @@ from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.escape import frozen as freezing
+from hessdiag.questions.escape import summary
 from hessdiag.questions.escape.contenders import Entrant, entrants, task_of
 from hessdiag.questions.escape.effort import look_seconds
 from hessdiag.questions.escape.foretold.notes import contender_notes
@@ -290,8 +291,6 @@ def _contenders(race: Race, plateaus: Sequence[Plateau], dtype: str) -> tuple[Co
 
 def _contender(race: Race, entrant: Entrant, plateaus: Sequence[Plateau], dtype: str) -> Contender:
     own = [run for run in race.runs if run.optimizer == entrant.name]
-    taken = [math.inf if run.backprops is None else float(run.backprops) for run in own]
-    middle = median(taken) if taken else math.inf
     settings = own[0].settings if own else {}
     epsilon = settings.get("eps")
     floor = floor_of(entrant.title, epsilon=epsilon if isinstance(epsilon, float) else None, dtype=dtype)
@@ -304,7 +303,7 @@ def _contender(race: Race, entrant: Entrant, plateaus: Sequence[Plateau], dtype:
         search=race.search.get(entrant.name, Spent()),
         escaped=sum(run.escaped for run in own),
         runs=len(own),
-        backprops=middle if math.isfinite(middle) else None,
+        backprops=summary.median(run.backprops for run in own),
         floor=floor.floor if floor is not None and 0 < floor.floor < math.inf else None,
         notes=contender_notes(named, settings, plateaus, dtype),
     )

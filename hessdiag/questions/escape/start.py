@@ -1,6 +1,5 @@
 """Where a race starts: one network, with its plateau and the samples that runs are watched on."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -55,7 +54,7 @@ class Start:
 
     def loss(self, model: nn.Module) -> float:
         """The loss that is watched, of a model within `training`."""
-        with _graph(self.needs_graph):
+        with torch.set_grad_enabled(self.needs_graph):
             return float(self.watched.loss(self.problem, model))
 
     @cached_property
@@ -77,10 +76,3 @@ class Start:
             parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
             parts = torch.autograd.grad(loss, parameters, allow_unused=True)
         return any(part is not None and bool(part.any()) for part in parts)
-
-
-def _graph(needed: bool) -> torch.autograd.grad_mode.set_grad_enabled:
-    return torch.set_grad_enabled(needed)
-
-
-Network = Callable[[], Start]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hessdiag.numbers import number, percent
+from hessdiag.questions.escape.foretold.predict import WEIGHT_DECAY
 from hessdiag.questions.escape.result import Plateau, Run
 from hessdiag.theory.optimizer_floors import Floor, floor_of, squares_underflow
 
@@ -14,7 +15,6 @@ HIDDEN = 1e-15  # what `pytorch_optimizer` adds to the squares of Adam's relativ
 HIDING = (
     "adabelief", "adanorm", "diffgrad", "laprop", "mars", "schedulefreeadamw", "schedulefreeradam", "swats", "yogi",
 )  # fmt: skip
-DECAYS = {"muon": 0.1, "adamw": 1e-2}  # of the weights, by default
 UNTRUSTED = 0.5  # of all steps with rho below a quarter, from which on it is said
 COLLAPSED = 1e-3  # of the largest radius that there was
 SHRUNK = 0.5  # of the gradient, that decay takes within a run of so many steps
@@ -107,7 +107,7 @@ def _floors(name: str, optimizer: str, settings: Mapping[str, Any], plateau: Pla
         return
     key = EPSILON.get(name, "eps")
     yield (
-        f"{_title(optimizer)}'s {key} {_given(name, settings, floor, dtype)} is above {what}"
+        f"{_title(optimizer)}'s {key} {_given(name, settings, floor)} is above {what}"
         f"{_times(floor, name)}: {acts}. {_instead(name, optimizer, size)}"
     )
 
@@ -120,7 +120,7 @@ def _epsilon(settings: Mapping[str, Any]) -> float | None:
     return None
 
 
-def _given(name: str, settings: Mapping[str, Any], floor: Floor, dtype: str) -> str:
+def _given(name: str, settings: Mapping[str, Any], floor: Floor) -> str:
     """The epsilon, as people write it."""
     given = _epsilon(settings)
     if given is None:
@@ -162,7 +162,7 @@ def _underflow(name: str, plateau: Plateau, dtype: str) -> Iterator[str]:
 
 def _decay(name: str, settings: Mapping[str, Any], plateau: Plateau) -> Iterator[str]:
     """Decay shrinks every matrix a little, and a product of many by a lot."""
-    strength, rate = settings.get("weight_decay", DECAYS.get(name, 0.0)), settings.get("lr")
+    strength, rate = settings.get("weight_decay", WEIGHT_DECAY.get(name, 0.0)), settings.get("lr")
     matrices = plateau.matrices
     if not plateau.present or not isinstance(rate, int | float) or not isinstance(strength, int | float):
         return

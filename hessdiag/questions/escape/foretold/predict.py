@@ -24,8 +24,8 @@ REST = 200.0  # steps below the floor, beside which those above do not count whe
 TRUST = Escape(3, 12, 60)  # steps of a trust region, whatever the flatness
 TRUST_RADIUS = 0.1  # of the weights' norm, where the preset has none
 LEAP_OF_RMSPROP, LEAP_OF_SIGNS = 0.4, 0.12  # width times the first step, above which it leaps and laws fail
-DECAYS = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99), "adagrad": (0.0, 0.0)}
-DECAY = {"sgd": 0.0, "adamw": 0.01, "muon": 0.1}  # of the weights, by default, beside the gradient's step
+AVERAGED = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99), "adagrad": (0.0, 0.0)}
+WEIGHT_DECAY = {"sgd": 0.0, "adamw": 0.01, "muon": 0.1}  # of the weights, by default, beside the gradient's step
 SIGNS = ("lion", "signsgd", "adam", "adamw", "sophiah")
 BESIDE = {"momentum": "sgd", "gd": "sgd"}
 PLAIN = (nn.Linear, nn.ReLU, nn.Flatten, nn.Identity)
@@ -64,6 +64,18 @@ class _Asked:
         if self.name not in ("sgd", "rmsprop") or not momentum:
             return rate
         return rate * (1 - self.setting("dampening", 0.0)) / (1 - momentum)
+
+    @property
+    def decay(self) -> float:
+        """What decoupled weight decay takes of a weight per step."""
+        usual = WEIGHT_DECAY.get(self.name)
+        rate = self.lr if self.name == "sgd" else self.setting("lr", 0.0)
+        return 0.0 if usual is None else rate * self.setting("weight_decay", usual)
+
+    @property
+    def shrinking(self) -> float:
+        """The rate per step at which that shrinks curvature, of all matrices at once."""
+        return max(self.plateau.matrices - 2, 0) * self.decay
 
     @property
     def floor(self) -> Floor | None:
@@ -146,19 +158,16 @@ def _descent(asked: _Asked) -> Prediction | None:
 def _flow_steps(asked: _Asked, rate: float) -> tuple[Escape, str] | None:
     """Steps of gradient descent, and how they are known; with decay of the weights, which may win."""
     found = _undecayed(asked, rate)
-    shrinking = max(asked.plateau.matrices - 2, 0) * _weight_decay(asked)
-    if found is None or not shrinking:
+    if found is None or not asked.shrinking:
         return found
     steps, how = found
-    return _slowed(
-        asked, steps
-    ), f"{how} while weight decay shrinks curvature e-fold in {number(1 / shrinking, 2)} steps,"
+    how = f"{how} while weight decay shrinks curvature e-fold in {number(1 / asked.shrinking, 2)} steps,"
+    return _slowed(asked, steps), how
 
 
 def _slowed(asked: _Asked, steps: Escape) -> Escape:
     """The same steps with decay of the weights."""
-    shrinking = max(asked.plateau.matrices - 2, 0) * _weight_decay(asked)
-    return Escape(*(laws.decayed_steps(one, shrinking) for one in steps))
+    return Escape(*(laws.decayed_steps(one, asked.shrinking) for one in steps))
 
 
 def _undecayed(asked: _Asked, rate: float) -> tuple[Escape, str] | None:
@@ -169,9 +178,8 @@ def _undecayed(asked: _Asked, rate: float) -> tuple[Escape, str] | None:
         time, ended = _time(asked), plateau.flow.ended
         if time is not None:
             low, high = BAND
-            return Escape(
-                low * time / rate, time / rate, high * time / rate
-            ), f"gradient flow is out after the time {number(time)}:"
+            steps = Escape(low * time / rate, time / rate, high * time / rate)
+            return steps, f"gradient flow is out after the time {number(time)}:"
         bound = float(plateau.flow.time[-1] or 0.0) / rate
     if ended == "dead":
         never = math.inf
@@ -331,11 +339,11 @@ def _on_chain(asked: _Asked, length: int, start: float, scale: float, end: float
         return None
     typical = asked.plateau.gradient_norm / math.sqrt(length)
     if name in SIZES and typical > ABOVE * floor.floor:
-        count = _signs(length, start, end, SIZES[name] * rate, _weight_decay(asked))
+        count = _signs(length, start, end, SIZES[name] * rate, asked.decay)
         says = f"{number(end - start)} to go in steps of {number(SIZES[name] * rate)}"
         return Prediction(law="chain", typical=count, low=count, high=count, says=says)
-    if name in DECAYS:
-        taken = laws.chain_steps(length, start, end, scale, _divided(asked), decay=_weight_decay(asked))
+    if name in AVERAGED:
+        taken = laws.chain_steps(length, start, end, scale, _divided(asked), decay=asked.decay)
         if taken is not None:
             says = f"{name}'s own equation for {length} equal weights"
             return Prediction(law="chain", typical=taken, low=taken - 1, high=taken + 1, says=says)
@@ -366,20 +374,13 @@ def _signs(length: int, start: float, end: float, step: float, decay: float) -> 
 
 
 def _divided(asked: _Asked) -> Callable[[float], float]:
-    first, second = DECAYS[asked.name]
+    first, second = AVERAGED[asked.name]
     floor = asked.floor
     assert floor is not None
     first = asked.setting("beta1", first)
     second = asked.setting("alpha" if asked.name == "rmsprop" else "beta2", second)
     adagrad, adam = asked.name == "adagrad", asked.name.startswith("adam")
     return laws.divided(asked.lr, first, second, floor.floor, summed=adagrad, corrected=adam)
-
-
-def _weight_decay(asked: _Asked) -> float:
-    """What decoupled weight decay takes of a weight per step."""
-    usual = DECAY.get(asked.name)
-    rate = asked.lr if asked.name == "sgd" else asked.setting("lr", 0.0)
-    return 0.0 if usual is None else rate * asked.setting("weight_decay", usual)
 
 
 def _dtype(model: nn.Module) -> str:

@@ -23,7 +23,7 @@ from hessdiag.questions.escape.runs.counting import Tally
 from hessdiag.questions.escape.runs.draws import Order, draws
 from hessdiag.questions.escape.runs.looks import Looks, way
 from hessdiag.questions.escape.runs.stepping import NeedsGraphError, Take, along_gradients, by_itself
-from hessdiag.questions.escape.runs.watch import SHOWN, Watch
+from hessdiag.questions.escape.runs.watch import Watch, shown
 from hessdiag.questions.escape.start import Start
 
 AFTERWARDS, SHORTEST = 4, 200  # a run that is out goes on to 4 times what that took, and to 200 backpropagations
@@ -66,6 +66,7 @@ class Course:
         losses: Of all steps, where a score is asked for.
         outcome: How it ended; `None` as long as it has not.
         notes: Why it ended.
+        settings: Of the optimizer.
         zero: How often in a row no gradient was found.
     """
 
@@ -260,8 +261,7 @@ def _region(told: Sequence[Step]) -> Region | None:
         done += step.backpropagations
         spent.append(done)
     rhos = [step.rho for step in told if step.rho is not None]
-    count = len(told)
-    kept = range(count) if count <= SHOWN else sorted({round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)})
+    kept = shown(len(told))
     return Region(
         backprops=tuple(spent[index] for index in kept),
         radius=tuple(told[index].radius if told[index].radius is not None else told[index].damping for index in kept),

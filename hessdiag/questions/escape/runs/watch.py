@@ -1,6 +1,7 @@
 """Watching a run: when the loss fell below which level and stayed there, and what ends the run."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hessdiag.questions.escape.result import Milestone, Spent
@@ -117,6 +118,14 @@ class Watch:
 
     def thinned(self) -> tuple[tuple[float, ...], tuple[Spent, ...]]:
         """At most `SHOWN` of the losses, ends included, with what had been spent."""
-        count = len(self.losses)
-        kept = range(count) if count <= SHOWN else sorted({round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)})
+        kept = shown(len(self.losses))
         return tuple(self.losses[index] for index in kept), tuple(self.at[index] for index in kept)
+
+
+def shown(count: int) -> Sequence[int]:
+    """Which of so many are kept: at most `SHOWN`, ends included.
+
+    >>> list(shown(4)), len(shown(1000)), shown(1000)[-1]
+    ([0, 1, 2, 3], 300, 999)
+    """
+    return range(count) if count <= SHOWN else sorted({round(i * (count - 1) / (SHOWN - 1)) for i in range(SHOWN)})
