@@ -4,16 +4,13 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.errors import ComputeError, HessdiagError
-from hessdiag.linalg.eigensolver import extreme_eigenpairs, smallest_basis
+from hessdiag.errors import ComputeError
 from hessdiag.problem.copies import copied
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.escape.extremes import ACCEPTED, extremes
 from hessdiag.questions.escape.result import Landscape
 
 POINTS, REACH = 21, 1.0  # along each axis, and how far in units of the weights' norm
-TOLERANCE, ACCEPTED = 1e-2, 0.1  # residual of the eigenvector's eigenvalue, relative to it: asked for, and good enough
-PRODUCTS = 400
-HELD = 2**28  # numbers of a Krylov basis: 2 GiB in float64
 PARALLEL = 1e-3  # of the eigenvector beside the gradient, below which there is no plane
 
 
@@ -60,24 +57,11 @@ def landscape(problem: Problem, *, seed: int) -> Landscape | None:
 
 def _up(operator: HessianOperator, across: Tensor, seed: int) -> Tensor | None:
     """The eigenvector of the smallest eigenvalue, orthogonal to the other axis; its largest entry is positive."""
-    room = HELD // operator.shape[0]
-    if operator.shape[0] < 2 or room < smallest_basis(1, 0):
-        return None
-    try:
-        pairs = extreme_eigenpairs(
-            operator,
-            lowest=1,
-            highest=0,
-            tol=TOLERANCE,
-            max_basis=min(room, 100),
-            max_products=PRODUCTS,
-            seed=seed,
-            images=False,
-        )
-    except HessdiagError:
+    pairs = extremes(operator, lowest=1, highest=0, seed=seed) if operator.shape[0] > 1 else None
+    if pairs is None:
         return None
     size = abs(float(pairs.values[0]))
-    if pairs.interrupted or not size > 0 or float(pairs.residuals[0]) > ACCEPTED * size:
+    if not size > 0 or float(pairs.residuals[0]) > ACCEPTED * size:
         return None
     vector: Tensor = pairs.vectors[:, 0].to(across)
     for _ in range(2):  # once more, for what rounding leaves

@@ -127,13 +127,13 @@ def _first(result: Escape) -> list[Finding]:
     says = (
         f"{first.optimizer} gets through first, in {counted(rounded(first.backprops), 'backpropagation')}{_of(first)}."
     )
-    plain = min((one for one in through if one.kind == "first"), key=lambda one: _seconds(result, one), default=None)
+    quick = min((one for one in through if one.kind == "first"), key=lambda one: _seconds(result, one), default=None)
     others = ", ".join(f"{one.optimizer} {number(rounded(one.backprops))}" for one in through[1:])
     because = f"then {others}" if others else "no other did" if len(result.contenders) > 1 else _best(result, first)
-    if plain is None:
+    if quick is None:
         return [Finding("ok", says, because, "with it past the plateau, then with an optimizer of first order")]
-    seconds = number(_seconds(result, plain), 2)
-    return [Finding("ok", says, because, f"in training {_call(plain)}, which takes {seconds} s to get there")]
+    seconds = number(_seconds(result, quick), 2)
+    return [Finding("ok", says, because, f"in training {_call(quick)}, which takes {seconds} s to get there")]
 
 
 def _of(contender: Contender) -> str:
@@ -159,10 +159,7 @@ def _call(contender: Contender) -> str:
 
 
 def _nobody(result: Escape) -> Finding:
-    best = min(
-        (share for run in result.runs if (share := ratio(run.best_loss, plateau_of(result, run))) is not None),
-        default=None,
-    )
+    best = min((share for run in result.runs if (share := _share(result, run)) is not None), default=None)
     one, out = len(result.contenders) == 1, on_plateau(result)
     who = f"{_call(result.contenders[0])} does not" if one else f"None of {len(result.contenders)} optimizers"
     verb = ("leave" if out else "get") + "s" * (not one)
@@ -180,9 +177,9 @@ def _stuck(result: Escape) -> list[Finding]:
     """Who stays, and why: those for which something explains it, each; the others in one sentence."""
     stuck = [one for one in result.contenders if any(run.outcome == "stuck" for run in runs_of(result, one))]
     explained = [one for one in stuck if _reasons(result, one)]
-    plain = [one for one in stuck if one not in explained]
+    others = [one for one in stuck if one not in explained]
     if all(one.backprops is None for one in result.contenders):  # which is said already
-        explained, plain = [one for one in explained if one.notes], []
+        explained, others = [one for one in explained if one.notes], []
     level: Level = "bad" if result.named else "note"
     there = "on the plateau" if on_plateau(result) else "where it started"
     found = [
@@ -194,14 +191,16 @@ def _stuck(result: Escape) -> list[Finding]:
         )
         for one in explained
     ]
-    if plain:
-        names = ", ".join(map(_call, plain[:NAMED])) + (f" and {len(plain) - NAMED} more" if len(plain) > NAMED else "")
-        verb = "stays" if len(plain) == 1 else "stay"
+    if others:
+        names = ", ".join(map(_call, others[:NAMED])) + (
+            f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        )
+        verb = "stays" if len(others) == 1 else "stay"
         lowest = min(
-            (share for one in plain for run in runs_of(result, one) if (share := _share(result, run)) is not None),
+            (share for one in others for run in runs_of(result, one) if (share := _share(result, run)) is not None),
             default=None,
         )
-        some = _in_some(result, plain[0]) if len(plain) == 1 else ""
+        some = _in_some(result, others[0]) if len(others) == 1 else ""
         because = f"the lowest loss of theirs is {number(lowest)} of the reference"
         found.append(Finding(level, f"{names} {verb} {there}{some}.", because, _instead(result) or "a larger --budget"))
     return found
@@ -354,7 +353,7 @@ def _untrusted(result: Escape) -> list[Finding]:
     return [
         Finding(
             "note",
-            f"The quadratic model is wrong for {', '.join(name for name, _ in found)}: no step is much larger than it.",
+            f"The quadratic model is wrong for {', '.join(name for name, _ in found)}: most steps gain less than a quarter of what it promises.",
             f"rho, the actual over the predicted decrease, is below 1/4 in {percent(worst[1], 2)} of the steps of {worst[0]}",
             "hessdiag trust-radius MODEL, which says how far from here the Hessian tells the truth",
         )

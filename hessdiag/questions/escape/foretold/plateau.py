@@ -7,10 +7,10 @@ from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError
-from hessdiag.linalg.eigensolver import extreme_eigenpairs, smallest_basis
 from hessdiag.numbers import number, percent
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.constant import best_constant_loss
+from hessdiag.questions.escape.extremes import ACCEPTED, extremes
 from hessdiag.questions.escape.foretold.flow import followed, slope, typical
 from hessdiag.questions.escape.result import Flow, Plateau
 
@@ -18,9 +18,6 @@ LIKE_A_CONSTANT = (0.95, 1.3)  # loss over that of the best constant output
 HARDLY = 0.05  # of the loss: what a gradient may take of it on a plateau, in one step that curvature allows
 NEARBY = 0.01  # of the weights' norm: such a step, where curvature is not known
 FLAT = 1e-3  # of the largest curvature: a smallest eigenvalue above minus that is none of a saddle
-TOLERANCE, ACCEPTED = 1e-2, 0.1  # residuals of eigenvalues, relative to them: asked for, and good enough
-PRODUCTS = 400  # with the Hessian, at most
-HELD = 2**28  # numbers of a Krylov basis: 2 GiB in float64
 GRADIENTS = 600  # along gradient flow, at most
 TRIVIAL = 1e-9  # of the loss: where a constant output fits as well as that, its loss is no reference
 
@@ -95,25 +92,15 @@ def plateau_of(
 
 def _ends(problem: Problem, seed: int) -> tuple[float | None, float | None]:
     """Smallest and largest eigenvalue of the Hessian; `None` for both where they cannot be had at this price."""
-    room = HELD // max(problem.n_parameters, 1)
-    if room < smallest_basis(1, 1):
-        return None, None
     try:
-        pairs = extreme_eigenpairs(
-            HessianOperator(problem, check=False),
-            lowest=1,
-            highest=1,
-            tol=TOLERANCE,
-            max_basis=min(room, 100),
-            max_products=PRODUCTS,
-            seed=seed,
-            images=False,
-        )
+        pairs = extremes(HessianOperator(problem, check=False), lowest=1, highest=1, seed=seed)
     except (HessdiagError, RuntimeError):
+        return None, None
+    if pairs is None:
         return None, None
     values, residuals = pairs.values.tolist(), pairs.residuals.tolist()
     noise = max(pairs.rounding, ACCEPTED * max(map(abs, values)))
-    if pairs.interrupted or any(residual > noise for residual in residuals):
+    if any(residual > noise for residual in residuals):
         return None, None
     return values[0], values[-1]
 
