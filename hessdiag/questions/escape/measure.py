@@ -216,7 +216,7 @@ def _escape(
     seen = around(start.problem, seed=seed) if landscape else None
     try:
         race.on(start, 0)
-        for number in range(1, limits.seeds):
+        for number in range(1, max(plan.seeds.values())):
             if race.interrupted or time.monotonic() > deadline:
                 break
             if fresh:

@@ -10,7 +10,8 @@ from hessdiag.questions.escape.runs.draws import Order, is_whole
 from hessdiag.questions.escape.start import Start
 
 BUDGET = 1000  # backpropagations of a run
-FEWEST = 50  # below, runs of one contender become fewer, and one that nobody asked for stays out
+ENOUGH = 300  # below, runs of each contender become fewer: most that leave a plateau do so within that
+FEWEST = 50  # below, a contender that nobody asked for stays out
 LEAST = 20  # however slow it is
 PART = 0.5  # of the time that is granted: what is planned with
 SEARCH = 1 / 3  # of the budget: what each learning rate gets that is tried
@@ -82,7 +83,7 @@ def planned(
         return int(PART * seconds / cost) if cost else BUDGET
 
     fewer = seeds
-    while fewer > 1 and budget is None and affordable(fewer) < FEWEST:
+    while fewer > 1 and budget is None and affordable(fewer) < ENOUGH:
         fewer -= 1
     while budget is None and affordable(fewer) < FEWEST and sum(one.usual for one in within) > 1:
         dearest = max((one for one in within if one.usual), key=lambda one: (one.kind == "second", paces[one.name]))
