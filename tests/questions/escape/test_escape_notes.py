@@ -84,6 +84,12 @@ def test_a_floor_that_no_option_lowers():
     assert "step 3.16e7 lr" in said
 
 
+def test_shampoo_adds_its_epsilon_to_squares():
+    said = _about("shampoo", lr=0.1, matrix_eps=1e-6)
+    assert "it is added to squares: the floor is 0.00100" in said
+    assert '--optimizer "shampoo(matrix_eps=9e-34)" in float64' in said  # of 3e-17, a thousandth of the gradient
+
+
 def test_decay_ends_a_plateau_the_wrong_way():
     said = _about("muon", replace(FLAT, matrix_median=1.0), lr=0.02, weight_decay=0.1)
     assert "weight_decay 0.1 shrinks 33 matrices at once, and the gradient e-fold in 15 steps" in said

@@ -87,6 +87,7 @@ def test_gradient_descent_leaves_a_deep_plateau_within_its_band(init):
     assert half.typical == pytest.approx(2 * found.typical, rel=1e-9)
     heavy = _said(problem, "momentum", plateau=plateau, lr=rate / 10, momentum=0.9)
     assert heavy.typical == pytest.approx(found.typical + 9, rel=1e-9)
+    assert heavy.high == pytest.approx(found.high + 18, rel=1e-9)
 
 
 def test_without_flow_curvature_tells():
@@ -114,6 +115,25 @@ def test_above_their_floors_methods_take_steps_of_their_own():
     for product, steps in ((0.2, rmsprop.low), (0.5, rmsprop.typical), (2.2, rmsprop.high)):
         gone = [16 * 1e-3 * sum((1 - 0.99**i) ** -0.5 for i in range(1, int(t) + 1)) for t in (steps - 1, steps)]
         assert gone[0] < product <= gone[1]
+
+
+def test_a_floor_counts_from_ten_times_the_gradient_on():
+    problem = deep(depth=32, width=16, init="lecun_variance")
+    plateau = replace(plateau_of(problem, seed=0, spectrum=False), present=True)
+    flat = replace(plateau, gradient_median=9e-10, lowest=-1e-10)
+    assert _said(problem, "adam", plateau=flat, lr=1e-3, eps=1e-8).law == "floor"
+    assert _said(problem, "adam", plateau=replace(flat, gradient_median=1.1e-9), lr=1e-3, eps=1e-8).law == "growth"
+
+
+@pytest.mark.parametrize("steps", [190.0, 210.0])
+def test_steps_above_a_floor_that_have_no_law_count_beside_few_below(steps):
+    problem = deep()
+    plateau = plateau_of(problem, seed=0)
+    epsilon = max(plateau.flow.gradient)
+    time = plateau.flow.time[plateau.flow.gradient.index(epsilon)]
+    flat = replace(plateau, gradient_median=epsilon / 20)
+    found = _said(problem, "adagrad", plateau=flat, lr=time * epsilon / steps, eps=epsilon)
+    assert found is None if steps < 200 else found.typical == pytest.approx(steps)
 
 
 def test_steps_that_leap_have_no_law():

@@ -65,11 +65,11 @@ class Calls:
         """Count all calls within."""
         grad, backward = torch.autograd.grad, torch.autograd.backward
 
-        def counted_grad(*args: Any, **keywords: Any) -> Any:
-            several = keywords.get("grad_outputs") if keywords.get("is_grads_batched") else None
+        def counted_grad(outputs: Any, inputs: Any, grad_outputs: Any = None, *args: Any, **keywords: Any) -> Any:
+            several = grad_outputs if keywords.get("is_grads_batched") else None
             first = several[0] if isinstance(several, (tuple, list)) else several
             self.count += 1 if first is None else len(first)
-            return grad(*args, **keywords)
+            return grad(outputs, inputs, grad_outputs, *args, **keywords)
 
         def counted_backward(*args: Any, **keywords: Any) -> Any:
             self.count += 1
