@@ -22,7 +22,7 @@ FIXED = (
     (16, 16, "lecun", 0),
     (16, 32, "lecun", 1),
     (32, 8, "lecun_variance", 2),
-    (32, 16, "he_uniform", 2),
+    (32, 16, "lecun_variance", 3),
     (32, 16, "lecun_variance", 0),
     (32, 16, "lecun", 0),
     (32, 32, "lecun_variance", 1),

@@ -7,6 +7,7 @@ from hessdiag.fields import Count, Matrix, Number, Numbers, Real, same_length
 from hessdiag.questions.common.result import ModelSubject, Result
 
 Outcome = Literal["escaped", "stuck", "dead", "diverged", "stopped"]
+State = Literal["plateau", "dead", "minimum", "trained", "slope"]
 Settings = dict[str, float | int | str | bool | None]
 
 
@@ -218,8 +219,13 @@ class Plateau:
         lowest: Smallest eigenvalue of the Hessian; `None` where it was not measured.
         highest: Largest.
         flow: How gradient flow leaves it; `None` where that was not followed.
-        present: Whether this is a plateau: the loss is that of a constant output, and the gradient hardly moves it.
-        dead: Whether no gradient is left at all, which no optimizer mends.
+        present: Whether this is a plateau: once a constant output is learnt, the gradient hardly moves the loss.
+        dead: Whether outputs do not depend on samples and no gradient can change that: no optimizer mends it.
+        state: "plateau"; "dead"; "minimum" without a way down; "trained" where the loss is below that of any constant;
+            "slope" where it falls at once.
+        begins: Steps of gradient descent that learn the constant, before all else that is told here but the losses; 0
+            where that is told of the start itself.
+        silent: Of a dead network, parameters whose gradient is exactly zero in all entries.
         says: In a sentence.
     """
 
@@ -239,6 +245,9 @@ class Plateau:
     flow: Flow | None = None
     present: bool = False
     dead: bool = False
+    state: State = "slope"
+    begins: Count = 0
+    silent: tuple[str, ...] = ()
     says: str = ""
 
 

@@ -7,6 +7,7 @@ from hessdiag.questions.common.adaptive_verdict import smaller_epsilon
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import data_findings, most_severe_first
 from hessdiag.questions.escape.result import Contender, Escape, Run
+from hessdiag.questions.escape.starts import dead_findings, no_plateau_findings
 from hessdiag.questions.escape.summary import (
     best_scores,
     compared_by_score,
@@ -24,6 +25,7 @@ from hessdiag.questions.escape.summary import (
 from hessdiag.questions.escape.tables import band, lr_of
 
 WRONG = 0.5  # share of steps with rho below a quarter from which on a model of second order is not to be trusted
+TRY = " Try "  # what a note starts its way out with
 NAMED = 3  # of stuck optimizers without a reason of their own that are named in one sentence
 
 
@@ -35,13 +37,13 @@ def findings(result: Escape) -> list[Finding]:
         return found
     if compared_by_score(result):
         return [*_by_score(result), *found, *_killed(result), *data_findings(result.problem)]
-    dead = _dead(result)
+    dead = dead_findings(result)
     if result.plateaus and all(plateau.dead for plateau in result.plateaus):
         return [*dead, *found, *data_findings(result.problem)]
     return [
         *dead,
         *_first(result),
-        *_no_plateau(result),
+        *no_plateau_findings(result),
         *_stuck(result),
         *_killed(result),
         *_diverged(result),
@@ -84,40 +86,6 @@ def _stopped(result: Escape) -> list[Finding]:
     return found
 
 
-def _dead(result: Escape) -> list[Finding]:
-    dead = [plateau for plateau in result.plateaus if plateau.dead]
-    if not dead:
-        return []
-    many = len(result.plateaus)
-    whole = len(dead) == many
-    which = "This network is dead" if many == 1 else f"{len(dead)} of {many} networks are dead"
-    return [
-        Finding(
-            "bad" if whole else "warn",
-            f"{which}: no gradient is left, and no optimizer mends that.",
-            dead[0].says or "every entry of the gradient is exactly zero, on all samples",
-            "hessdiag check MODEL --try, which says where the signal ends and mends it",
-        )
-    ]
-
-
-def _no_plateau(result: Escape) -> list[Finding]:
-    alive = [plateau for plateau in result.plateaus if not plateau.dead]
-    absent = [plateau for plateau in alive if not plateau.present]
-    if not absent:
-        return []
-    which = "This is no plateau" if len(alive) == 1 else f"{len(absent)} of {len(alive)} networks start on no plateau"
-    because = absent[0].says or f"the gradient's norm is {number(absent[0].gradient_norm)}"
-    return [
-        Finding(
-            "note",
-            f"{which}: the loss can fall at once, and the race says how fast, not who escapes.",
-            because,
-            "hessdiag check MODEL, if it does not train; --init lecun, for a plateau",
-        )
-    ]
-
-
 def _first(result: Escape) -> list[Finding]:
     """Who leaves, and which of them is worth training with; or that nobody does."""
     through = [one for one in result.contenders if one.backprops is not None]
@@ -131,9 +99,9 @@ def _first(result: Escape) -> list[Finding]:
     others = ", ".join(f"{one.optimizer} {number(rounded(one.backprops))}" for one in through[1:])
     because = f"then {others}" if others else "no other did" if len(result.contenders) > 1 else _best(result, first)
     if quick is None:
-        return [Finding("ok", says, because, "with it past the plateau, then with an optimizer of first order")]
-    seconds = number(_seconds(result, quick), 2)
-    return [Finding("ok", says, because, f"in training {_call(quick)}, which takes {seconds} s to get there")]
+        return [Finding("ok", says, because, f"train with {_call(first)} until the loss falls, then with adam")]
+    way = f"train with {_call(quick)}, which is out after {number(_seconds(result, quick), 2)} s"
+    return [Finding("ok", says, because, f"{way}, the least of first order" if quick is not first else way)]
 
 
 def _of(contender: Contender) -> str:
@@ -169,8 +137,16 @@ def _nobody(result: Escape) -> Finding:
         "bad" if result.named else "warn",
         f"{who} {verb} {where} within {counted(result.budget, 'backpropagation')}{runs}.",
         f"the loss came down to {number(best)} of the reference, and {plain(result.threshold)} is out",
-        "hessdiag check MODEL --try: another initialization takes the plateau away; or a larger --budget",
+        _others(result),
     )
+
+
+def _others(result: Escape) -> str:
+    """What is left to do where nobody gets out."""
+    mend = "hessdiag check MODEL --try, which finds an initialization that trains"
+    if result.named:
+        return f"the same without --optimizer, which races the usual ones; or {mend}"
+    return f"{mend}; or a larger --budget"
 
 
 def _stuck(result: Escape) -> list[Finding]:
@@ -181,28 +157,26 @@ def _stuck(result: Escape) -> list[Finding]:
     if all(one.backprops is None for one in result.contenders):  # which is said already
         explained, others = [one for one in explained if one.notes], []
     level: Level = "bad" if result.named else "note"
-    there = "on the plateau" if on_plateau(result) else "where it started"
+    out, there = on_plateau(result), f"below {plain(result.threshold)} of the loss"
+    stays, stay = ("stays on the plateau", "stay on the plateau") if out else (f"is not {there}", f"are not {there}")
     found = [
         Finding(
             level,
-            f"{_call(one)} stays {there}{_in_some(result, one)}.",
+            f"{_call(one)} {stays}{_in_some(result, one)}.",
             "; ".join(_reasons(result, one)),
             _way_out(result, one),
         )
         for one in explained
     ]
     if others:
-        names = ", ".join(map(_call, others[:NAMED])) + (
-            f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        )
-        verb = "stays" if len(others) == 1 else "stay"
-        lowest = min(
-            (share for one in others for run in runs_of(result, one) if (share := _share(result, run)) is not None),
-            default=None,
-        )
-        some = _in_some(result, others[0]) if len(others) == 1 else ""
-        because = f"the lowest loss of theirs is {number(lowest)} of the reference"
-        found.append(Finding(level, f"{names} {verb} {there}{some}.", because, _instead(result) or "a larger --budget"))
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        names, some = ", ".join(map(_call, others[:NAMED])) + more, ""
+        if len(others) == 1:
+            some = _in_some(result, others[0])
+        shares = [share for one in others for run in runs_of(result, one) if (share := _share(result, run)) is not None]
+        because = f"the lowest loss of theirs is {number(min(shares, default=None))} of the reference"
+        says = f"{names} {stays if len(others) == 1 else stay}{some}."
+        found.append(Finding(level, says, because, _instead(result) or "a larger --budget"))
     return found
 
 
@@ -221,7 +195,7 @@ def _reasons(result: Escape, contender: Contender) -> list[str]:
     """Why it stays: its notes, those of one of its runs, and else what was predicted where that is beyond its budget."""
     runs = [run for run in runs_of(result, contender) if run.outcome == "stuck"]
     noted = next((run.notes for run in runs if run.notes), ())
-    said = [note.rstrip(".") for note in dict.fromkeys((*contender.notes, *noted))]
+    said = [note.partition(TRY)[0].rstrip(".") for note in dict.fromkeys((*contender.notes, *noted))]
     late = [run for run in runs if held(run)]
     if late and not noted and (found := prediction_of(late)) is not None:
         said.append(f"predicted after {band(found)} steps")
@@ -232,10 +206,13 @@ def _way_out(result: Escape, contender: Contender) -> str:
     """What to do instead: an epsilon that leaves the gradient alone, or another optimizer."""
     gradients = [plateau.gradient_median for plateau in result.plateaus if plateau.gradient_median]
     instead = _instead(result)
+    noted = next((note.partition(TRY)[2].rstrip(".") for note in contender.notes if TRY in note), "")
+    if noted:
+        return f"{noted}, or {instead}" if instead else noted
     if contender.floor is not None and gradients and min(gradients) < contender.floor:
         epsilon = f"{smaller_epsilon(min(gradients))} in the optimizer"
         return f"{epsilon}, or {instead}" if instead else epsilon
-    return instead or "hessdiag check MODEL --try: another initialization takes the plateau away"
+    return instead or _others(result)
 
 
 def _instead(result: Escape) -> str:
@@ -308,8 +285,9 @@ def _law(result: Escape) -> list[Finding]:
 
 def _beside(run: Run) -> str:
     """What was measured beside what was predicted."""
-    measured = f"in {run.steps:,} steps" if run.steps is not None else f"not in {run.spent.steps:,} steps"
-    return f"{run.optimizer} escaped {measured}, predicted were {band(run.predicted)}"
+    if run.steps is None:
+        return f"{run.optimizer} was not out after {run.spent.steps:,} steps, predicted were {band(run.predicted)}"
+    return f"{run.optimizer} escaped in {run.steps:,} steps, predicted were {band(run.predicted)}"
 
 
 def _later(result: Escape) -> list[Finding]:

@@ -83,13 +83,15 @@ def _facts(plateaus: Sequence[Plateau]) -> tuple[Fact, ...]:
         return ()
     over = "" if len(plateaus) == 1 else f"; smallest and largest of {len(plateaus)} networks"
     said = plateaus[0].says
+    learnt = any(one.begins for one in plateaus)
+    there = "once the constant is learnt" if learnt else "there"
     facts = (
         Fact("loss", _ends(one.loss for one in plateaus), f"where the race starts{over}"),
         Fact("best constant", _ends(one.constant_loss for one in plateaus), "loss of the best constant output"),
-        Fact("gradient", _ends(one.gradient_norm for one in plateaus), "Euclidean norm there"),
+        Fact("gradient", _ends(one.gradient_norm for one in plateaus), f"Euclidean norm {there}"),
         Fact("median entry", _ends(one.gradient_median for one in plateaus), "of the gradient, without zeros"),
-        Fact("lowest eigenvalue", _ends(one.lowest for one in plateaus), "of the Hessian there"),
-        Fact("highest", _ends(one.highest for one in plateaus), "of the Hessian there"),
+        Fact("lowest eigenvalue", _ends(one.lowest for one in plateaus), f"of the Hessian {there}"),
+        Fact("highest", _ends(one.highest for one in plateaus), f"of the Hessian {there}"),
         Fact("plateau", _share(plateaus), said or "a constant's loss, and a gradient that hardly moves it"),
     )
     return tuple(fact for fact in facts if fact.value != MISSING)

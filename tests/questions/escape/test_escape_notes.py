@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 
+import escape_by_hand as by_hand
 import pytest
 
 from hessdiag.questions.escape.foretold.notes import contender_notes, run_notes
@@ -66,6 +67,11 @@ def test_muon_below_its_floor_has_a_step_of_its_own():
 def test_in_between_a_part_of_the_step_is_left():
     said = _about("rmsprop", replace(FLAT, gradient_median=3e-8), lr=1e-3, eps=1e-8)
     assert "its steps are 75 % of lr" in said
+    assert "is near the median" in said
+    below = _about("rmsprop", replace(FLAT, gradient_median=7e-9), lr=1e-3, eps=1e-8)
+    assert "is near the median |g_i|, 7.00e-9: its steps are 41 % of lr" in below
+    assert "acts as SGD" not in below, "it does not, within a factor of ten"
+    assert "acts as SGD" in _about("rmsprop", replace(FLAT, gradient_median=0.9e-9), lr=1e-3, eps=1e-8)
 
 
 def test_the_flattest_network_is_meant():
@@ -154,3 +160,11 @@ def test_a_dead_start_is_said_first():
 
 def test_a_good_run_needs_no_explanation():
     assert run_notes(_run(outcome="escaped", escaped=True, steps=20), FLAT) == ()
+
+
+def test_a_run_without_a_plateau_stays_on_none():
+    run = by_hand.run("sgd", 0, None, best_loss=0.499)
+    assert "still on the plateau" in " ".join(run_notes(run, replace(FLAT, reference=0.499)))
+    slope = " ".join(run_notes(run, replace(FLAT, reference=0.499, present=False)))
+    assert "took 0 % of the loss" in slope
+    assert "plateau" not in slope

@@ -82,7 +82,7 @@ def test_the_chain_starts_where_its_formulas_say():
 
 
 def test_a_deep_network_is_flat_and_shrinks_with_its_weights():
-    narrow = deep()
+    narrow = deep(seed=4)
     found = plateau_of(narrow, seed=0)
     assert found.present
     assert not found.dead
@@ -118,6 +118,65 @@ def test_a_dead_network_is_told_from_a_plateau():
     assert found.gradient_zeros == 1
     assert found.gradient_median is None
     assert "exactly zero" in found.says
+
+
+def _classes(layers, bias=0.0, seed=0):
+    """A network on random images of four classes that are told by their mean."""
+    torch.manual_seed(seed)
+    y = torch.arange(64) % 4
+    x = torch.randn(64, 8) + torch.nn.functional.one_hot(y, 8) * 2
+    with torch.random.fork_rng():
+        model = nn.Sequential(*layers())
+    with torch.no_grad():
+        model[0].bias += bias
+    return Problem(model.double(), data=[(x.double(), y)], loss="ce")
+
+
+def _mlp(depth, act):
+    hidden = [layer for _ in range(depth) for layer in (nn.Linear(8, 8), act())]
+    return lambda: (*hidden, nn.Linear(8, 4))
+
+
+def test_a_dead_layer_is_dead_though_biases_behind_it_learn_the_constant():
+    found = plateau_of(_classes(_mlp(2, nn.ReLU), bias=-50.0), seed=0)
+    assert (found.state, found.dead, found.present) == ("dead", True, False)
+    assert found.silent == ("0.weight", "0.bias", "2.weight")
+    assert found.gradient_zeros == pytest.approx((72 + 64) / (72 + 72 + 36), abs=0.1)
+    assert "0.weight, 0.bias, 2.weight" in found.says
+    assert "learns a constant" in found.says
+
+
+def test_one_step_that_would_kill_does_not_make_a_living_network_dead():
+    found = plateau_of(_classes(_mlp(1, nn.ReLU)), seed=0)
+    assert (found.state, found.silent, found.begins) == ("slope", (), 0)
+    assert "No plateau" in found.says
+
+
+def test_a_trained_network_is_told_as_one():
+    problem = _classes(_mlp(1, nn.ReLU))
+    adam = torch.optim.Adam(problem.model.parameters(), 0.05)
+    for _ in range(60):
+        adam.zero_grad()
+        problem.evaluate(problem.data[0]).backward()
+        adam.step()
+    adam.zero_grad()
+    found = plateau_of(problem, seed=0)
+    assert (found.state, found.present, found.flow) == ("trained", False, None)
+    assert found.loss < 0.3 * math.log(4)
+    assert "has learnt already" in found.says
+
+
+def test_deep_sigmoids_learn_the_constant_first_and_are_on_a_plateau_then():
+    problem = _classes(_mlp(8, nn.Sigmoid))
+    found = plateau_of(problem, seed=0)
+    assert found.present
+    assert 1 <= found.begins <= 10
+    assert found.loss > 1.01 * found.constant_loss
+    assert abs(found.lowest) < 0.01, "as it is where the constant is learnt, and not before"
+    assert found.flow is None or found.flow.time[0] > 0
+    assert "learns in" in found.says
+    shallow = plateau_of(_classes(_mlp(1, nn.Sigmoid)), seed=0)
+    assert shallow.state == "slope"
 
 
 def test_a_saddle_without_gradient_is_not_dead():
@@ -162,14 +221,14 @@ def test_biases_that_have_not_learnt_the_constant_are_no_way_out():
 
 
 def test_what_it_costs_can_be_left_out():
-    found = plateau_of(deep(), seed=0, spectrum=False)
+    found = plateau_of(deep(seed=4), seed=0, spectrum=False)
     assert (found.lowest, found.highest, found.flow) == (None, None, None)
     assert found.present
-    assert plateau_of(deep(), seed=0, gradients=0).flow is None
-    stopped = plateau_of(deep(), seed=0, gradients=7).flow
+    assert plateau_of(deep(seed=4), seed=0, gradients=0).flow is None
+    stopped = plateau_of(deep(seed=4), seed=0, gradients=7).flow
     assert stopped.ended == "unfinished"
     assert stopped.gradients in (7, 8)
-    late = plateau_of(deep(), seed=0, deadline=0.0).flow
+    late = plateau_of(deep(seed=4), seed=0, deadline=0.0).flow
     assert (late.ended, late.gradients) == ("unfinished", 1)
 
 

@@ -31,7 +31,9 @@ def test_who_is_first_and_what_to_train_with():
     assert first.level == "ok"
     assert first.says == "tr-rmsprop gets through first, in 21 backpropagations (3 of 3 runs)."
     assert first.because == "then rmsprop 23, tr-uniform 30"
-    assert first.remedy.startswith("in training rmsprop(lr=0.001)"), "one of first order costs less a step"
+    assert first.remedy.startswith("train with rmsprop(lr=0.001), which is out after 0.0"), (
+        "one of first order costs less a step"
+    )
 
 
 def test_who_stays_is_a_note_unless_he_was_named():
@@ -108,6 +110,42 @@ def test_no_plateau_and_dead_networks_are_told_from_plateaus():
         plateaus=(by_hand.plateau(0, dead=True, present=False), by_hand.plateau(1), by_hand.plateau(2))
     )
     assert the(some, "1 of 3 networks are dead").level == "warn"
+
+
+@pytest.mark.parametrize(
+    ("state", "words", "remedy"),
+    [("trained", "trained already", "--weights"), ("minimum", "at a minimum", "check"), ("slope", "no plateau", "")],
+)
+def test_starts_without_a_plateau_are_told_apart(state, words, remedy):
+    nobody = race(by_hand.run("sgd", 0, None), plateaus=(by_hand.plateau(present=False, state=state),))
+    told = the(nobody, words)
+    assert remedy in told.remedy
+    assert bool(told.remedy) == bool(remedy)
+    assert not [one for one in findings(nobody) if "can fall at once" in one.says]
+    mixed = race(
+        by_hand.run("sgd", 0, None),
+        by_hand.run("sgd", 1, None),
+        plateaus=(by_hand.plateau(0), by_hand.plateau(1, present=False, state=state)),
+    )
+    assert the(mixed, words).says.startswith("1 of 2 networks start on no plateau.")
+
+
+def test_a_way_out_is_said_once_and_as_the_remedy():
+    runs = (by_hand.run("adam", 0, None), by_hand.run("rmsprop", 0, 30))
+    note = 'Adam\'s eps 1e-08 is above the median |g_i|, 4e-9: acts as SGD. Try --optimizer "adam(eps=1e-30)".'
+    floored = by_hand.contender("adam", runs[:1], lr=1e-3, floor=1e-8, notes=(note,))
+    through = by_hand.contender("rmsprop", runs[1:], lr=1e-3)
+    stays = the(by_hand.result(seeds=1, runs=runs, contenders=(through, floored)), "adam", "stays")
+    assert stays.remedy == '--optimizer "adam(eps=1e-30)", or rmsprop(lr=0.001)'
+    assert stays.because.startswith("Adam's eps 1e-08")
+    assert "Try" not in stays.because
+
+
+def test_nobody_on_a_slope_stays_on_no_plateau():
+    runs = (by_hand.run("sgd", 0, None), by_hand.run("adam", 0, 30))
+    result = race(*runs, plateaus=(by_hand.plateau(present=False, state="slope"),))
+    assert the(result, "sgd is not below 0.9 of the loss")
+    assert not [one for one in findings(result) if "on the plateau" in one.says]
 
 
 def test_who_kills_the_network_or_diverges():

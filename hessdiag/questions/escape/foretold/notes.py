@@ -94,20 +94,21 @@ def _floors(name: str, optimizer: str, settings: Mapping[str, Any], plateau: Pla
     step = f"with step {number(floor.kappa, 3)} lr" + (
         f" = {number(floor.kappa * rate)}" if isinstance(rate, int | float) else ""
     )
-    acts = (
-        f"acts as SGD {step}"
-        if size < floor.floor
-        else f"its steps are {percent(size / (size + floor.floor), 2)} of lr"
-    )
+    where, acts = "above", f"acts as SGD {step}"
+    if size >= floor.floor / FREE:
+        where, acts = (
+            "near",
+            f"its steps are {percent(size / (size + floor.floor), 2)} of lr, and shrink as gradients do",
+        )
     if name in HIDING:
         yield (
             f"pytorch_optimizer adds 1e-15 to the squares of {_title(optimizer)}'s gradients, a floor of 3.2e-8 that "
-            f"no option lowers, above {what}: {acts}. Take another, as adam(eps={ROOM * size:.0e})."
+            f"no option lowers, {where} {what}: {acts}. Take another, as adam(eps={ROOM * size:.0e})."
         )
         return
     key = EPSILON.get(name, "eps")
     yield (
-        f"{_title(optimizer)}'s {key} {_given(name, settings, floor)} is above {what}"
+        f"{_title(optimizer)}'s {key} {_given(name, settings, floor)} is {where} {what}"
         f"{_times(floor, name)}: {acts}. {_instead(name, optimizer, size)}"
     )
 
@@ -193,7 +194,7 @@ def _too_long(name: str, settings: Mapping[str, Any], plateaus: Sequence[Plateau
 def _ended(run: Run, plateau: Plateau) -> Iterator[str]:
     steps = run.spent.steps
     if plateau.dead:
-        yield "the network is dead where it starts: every gradient is exactly zero, and no optimizer mends that."
+        yield "the network is dead where it starts: no gradient reaches its first layers, and no optimizer mends that."
     elif run.outcome == "dead":
         yield (
             f"all gradients became exactly zero by step {steps:,}: its units died, which is no plateau. "
@@ -207,8 +208,8 @@ def _ended(run: Run, plateau: Plateau) -> Iterator[str]:
     elif run.outcome == "stuck" and run.best_loss is not None and plateau.reference > plateau.floor:
         took = (plateau.reference - run.best_loss) / (plateau.reference - plateau.floor)
         if took < HARDLY:
-            least = percent(max(took, 0.0), 2)
-            yield f"{steps:,} steps took {least} of the loss{_expected(run)}: it is still on the plateau."
+            least, there = percent(max(took, 0.0), 2), ": it is still on the plateau" if plateau.present else ""
+            yield f"{steps:,} steps took {least} of the loss{_expected(run)}{there}."
 
 
 def _expected(run: Run) -> str:

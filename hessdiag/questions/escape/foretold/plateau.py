@@ -1,23 +1,25 @@
 """Where a race starts: is this a plateau, a minimum, a dead network, or none of these?"""
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError
-from hessdiag.numbers import number, percent
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.constant import best_constant_loss
 from hessdiag.questions.escape.extremes import ACCEPTED, extremes
+from hessdiag.questions.escape.foretold.dead import signs, silenced
+from hessdiag.questions.escape.foretold.descent import Descent, descended
 from hessdiag.questions.escape.foretold.flow import followed, slope, typical
-from hessdiag.questions.escape.result import Flow, Plateau
+from hessdiag.questions.escape.result import Flow, Plateau, State
+from hessdiag.questions.escape.starts import sentence
 
-LIKE_A_CONSTANT = (0.95, 1.3)  # loss over that of the best constant output
-HARDLY = 0.05  # of the loss: what a gradient may take of it on a plateau, in one step that curvature allows
-NEARBY = 0.01  # of the weights' norm: such a step, where curvature is not known
+TRAINED = 0.8  # of the best constant's loss: below, the network has learnt something already
 FLAT = 1e-3  # of the largest curvature: a smallest eigenvalue above minus that is none of a saddle
+FLATTER = 0.01  # of the most negative curvature: the first layer's mean, below which it is that of a plateau
 GRADIENTS = 600  # along gradient flow, at most
 TRIVIAL = 1e-9  # of the loss: where a constant output fits as well as that, its loss is no reference
 
@@ -53,41 +55,78 @@ def plateau_of(
     >>> found.loss, found.constant_loss, found.reference, found.present
     (5.0, 1.0, 1.0, False)
     """
-    loss, gradient = slope(problem)
+    loss, first = slope(problem)
     constant = best_constant_loss(problem)
     known = constant if constant is not None and constant - floor > TRIVIAL * abs(loss - floor) else None
-    size = float(gradient.norm())
-    lowest, highest = _ends(problem, seed) if spectrum else (None, None)
-    weights = math.sqrt(sum(float(parameter.detach().double().square().sum()) for parameter in problem.parameters))
     reference = loss if known is None else min(loss, known)
+    trained = known is not None and loss - floor < TRAINED * (known - floor)
+    ends = -math.inf if trained else deadline
+    there = descended(problem, loss, first, floor=floor, reference=reference, deadline=ends)
+    spot, gradient = (there.problem, there.gradient) if there.flat else (problem, first)
+    lowest, highest = _ends(spot, seed) if spectrum else (None, None)
     sharpest = max(abs(value) for value in (lowest, highest)) if lowest is not None and highest is not None else None
-    dead = not size and not sharpest
-    beyond = max(_taken(size, sharpest, weights) - (loss - reference), 0.0)  # a constant is learnt within a few steps
-    takes = beyond / (abs(reference - floor) or 1.0)
-    present = not dead and _constant(loss, known, floor) and takes <= HARDLY and not _minimum(lowest, highest)
+    silent = silenced(problem, first)
+    state = _state(there, trained, silent, lowest, highest)
     flow: Flow | None = None
-    if present and size and sharpest and gradients:
-        flow = followed(problem, sharpest, floor + threshold * (reference - floor), gradients, deadline)
-    entry = typical(gradient)
-    return Plateau(
+    if state == "plateau" and gradient.any() and sharpest and gradients:
+        flow = followed(spot, sharpest, floor + threshold * (reference - floor), gradients, deadline)
+    found = Plateau(
         seed=seed,
         loss=loss,
         constant_loss=constant,
         reference=reference,
-        gradient_norm=size,
-        gradient_median=entry or None,
+        gradient_norm=float(gradient.norm()),
+        gradient_median=typical(gradient) or None,
         gradient_zeros=float((gradient == 0).double().mean()),
         matrix_median=_of_matrices(problem, gradient),
         matrices=sum(parameter.ndim > 1 for parameter in problem.parameters),
-        weight_norm=weights,
+        weight_norm=math.sqrt(sum(float(parameter.detach().double().square().sum()) for parameter in spot.parameters)),
         floor=floor,
         lowest=lowest,
         highest=highest,
-        flow=flow,
-        present=present,
-        dead=dead,
-        says=_sentence(loss, known, size, lowest, highest, takes, present=present, dead=dead),
+        flow=_later(flow, there.time),
+        present=state == "plateau",
+        dead=state == "dead",
+        state=state,
+        begins=there.steps if there.flat else 0,
+        silent=silent,
     )
+    dtype = str(problem.dtype).removeprefix("torch.")
+    return replace(found, says=sentence(found, steepness=there.steepness, lowered=there.loss, dtype=dtype))
+
+
+def _state(
+    there: Descent, trained: bool, silent: tuple[str, ...], lowest: float | None, highest: float | None
+) -> State:
+    """What it is, by what the first steps found."""
+    if silent:
+        return "dead"
+    if trained:
+        return "trained"
+    if not there.flat:
+        return "slope"
+    if lowest is None or highest is None or highest <= 0 or lowest < -FLAT * highest:
+        return "plateau"
+    return "minimum" if _curved(there.problem) > FLATTER * -lowest else "plateau"
+
+
+def _curved(problem: Problem) -> float:
+    """Mean curvature of the loss in its first weight matrix.
+
+    Where signals vanish with depth, that is far below the most negative one, which falls with their size and not with
+    its square; at a minimum of a network that can learn it is above.
+    """
+    pairs = zip(problem.parameters, problem.places(), strict=True)
+    place = next((place for parameter, place in pairs if parameter.ndim > 1), slice(None))
+    drawn = signs(problem)
+    direction = torch.zeros_like(drawn)
+    direction[place] = drawn[place]
+    return float(direction @ (HessianOperator(problem, check=False) @ direction)) / float(direction @ direction)
+
+
+def _later(flow: Flow | None, start: float) -> Flow | None:
+    """Flow that began when the constant had been learnt."""
+    return None if flow is None else replace(flow, time=tuple(start + (time or 0.0) for time in flow.time))
 
 
 def _ends(problem: Problem, seed: int) -> tuple[float | None, float | None]:
@@ -105,64 +144,9 @@ def _ends(problem: Problem, seed: int) -> tuple[float | None, float | None]:
     return values[0], values[-1]
 
 
-def _taken(size: float, sharpest: float | None, weights: float) -> float:
-    """What one step along the gradient takes of the loss: the best of a parabola, or a short one of a line."""
-    if sharpest is None:
-        return size * NEARBY * weights
-    return size**2 / (2 * sharpest) if sharpest else 0.0
-
-
-def _constant(loss: float, constant: float | None, floor: float) -> bool:
-    """Whether the loss is that of a constant output."""
-    if constant is None:
-        return True
-    low, high = LIKE_A_CONSTANT
-    return low * (constant - floor) <= loss - floor <= high * (constant - floor)
-
-
-def _minimum(lowest: float | None, highest: float | None) -> bool:
-    return lowest is not None and highest is not None and highest > 0 and lowest >= -FLAT * highest
-
-
 def _of_matrices(problem: Problem, gradient: Tensor) -> float | None:
     """Median Frobenius norm over weight matrices, those without a gradient left out."""
     pairs = zip(problem.parameters, problem.places(), strict=True)
     norms = [float(gradient[place].norm()) for parameter, place in pairs if parameter.ndim > 1]
     there = sorted(norm for norm in norms if norm)
     return float(torch.tensor(there, dtype=torch.float64).median()) if there else None
-
-
-def _sentence(
-    loss: float,
-    constant: float | None,
-    size: float,
-    lowest: float | None,
-    highest: float | None,
-    takes: float,
-    *,
-    present: bool,
-    dead: bool,
-) -> str:
-    beside = "" if constant is None else f", and the best constant output has {number(constant)}"
-    if dead:
-        return (
-            f"Dead: the gradient is exactly zero at the loss {number(loss)}{beside}. No optimizer moves it: initialize "
-            "it anew."
-        )
-    if _minimum(lowest, highest) and takes <= HARDLY:
-        return (
-            f"No plateau but a minimum, or close to one: the gradient's norm is {number(size)}, and the smallest "
-            f"eigenvalue of the Hessian is {number(lowest)} beside the largest, {number(highest)}."
-        )
-    if present:
-        down = "" if lowest is None else f"; the most negative curvature is {number(lowest)}"
-        return (
-            f"On a plateau: the loss is {number(loss)}{beside}. The gradient's norm is {number(size)}, and one step "
-            f"along it takes {percent(takes, 2)} of the loss{down}."
-        )
-    if takes > HARDLY:
-        return (
-            f"No plateau: one step along the gradient, of norm {number(size)}, takes {percent(takes, 2)} of the loss "
-            f"{number(loss)}."
-        )
-    return f"No plateau: the loss is {number(loss)}{beside}."

@@ -109,16 +109,16 @@ def predicted(
     name = BESIDE.get(name, name)
     level = plateau.floor + threshold * (plateau.reference - plateau.floor)
     asked = _Asked(plateau, name, settings, model, level)
-    if plateau.dead or not plateau.present:
+    if plateau.dead:
         return None
     if name.startswith("tr-"):
-        return _trust_region(asked)
+        return _trust_region(asked) if plateau.present else None
     if not math.isfinite(asked.lr) or asked.lr <= 0:
         return None
     start = _equal_chain(asked)
-    if start is not None:
+    if start is not None:  # its laws are exact wherever it starts
         return _on_chain(asked, *start)
-    return _on_network(asked)
+    return _on_network(asked) if plateau.present else None
 
 
 def _on_network(asked: _Asked) -> Prediction | None:
