@@ -25,7 +25,7 @@ def silenced(problem: Problem, gradient: Tensor) -> tuple[str, ...]:
     >>> net = torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.ReLU(), torch.nn.Linear(1, 1))
     >>> _ = torch.nn.init.constant_(net[0].bias, -9.0)
     >>> problem = Problem(net, data=[(torch.rand(4, 1), torch.rand(4, 1))], loss="mse")
-    >>> silenced(problem, problem.loss_and_gradient()[1])
+    >>> silenced(problem, HessianOperator(problem).gradient())
     ('0.weight', '0.bias', '2.weight')
     """
     places = problem.places()
