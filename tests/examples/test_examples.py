@@ -5,9 +5,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.image import imread
+from sklearn.datasets import load_digits
 
 import hessdiag
 from hessdiag.questions import documents
@@ -170,3 +172,34 @@ def test_rosenbrock_path_is_drawn(run, tmp_path):
     assert abs(averaged - 0.01397) < 1e-3  # as the paper's momentum
     assert summed < 2e-4
     assert "<svg" in (tmp_path / "path.svg").read_text()
+
+
+def test_regions_on_quadratics_take_the_steps_of_closed_forms(run, tmp_path):
+    printed = run("ellipsoids.py", "ways", "-o", str(tmp_path / "ways.svg"))
+    steps = [int(count) for count in re.findall(r" (\d+) steps", printed)]
+    descent, adagrad = steps[0::2][:2], steps[1::2][:2]
+    for count, highest in zip(descent, (1.5, 100.0), strict=True):
+        assert count == min(until_small(rate, highest) for rate in np.geomspace(0.005, 5, 61))
+    assert adagrad == [4, 4]
+    assert steps[4:] == [149, 196, 5]  # rotated; the first two are torch's own
+    assert "<svg" in (tmp_path / "ways.svg").read_text()
+
+
+def until_small(rate: float, highest: float) -> float:
+    """Steps of gradient descent on diag(1, highest) from (-2, 1.5) to 1e-6 of the loss."""
+    t = np.arange(401)
+    with np.errstate(over="ignore"):
+        loss = 4 * (1 - rate) ** (2 * t) + highest * 2.25 * (1 - rate * highest) ** (2.0 * t)
+    return float(np.argmax(loss <= 1e-6 * loss[0])) or np.inf
+
+
+def test_reconstructions_are_drawn(run, tmp_path):
+    printed = run("reconstructions.py", "-o", str(tmp_path / "images.svg"), "--budget", "30")
+    constant, *losses = numbers(r"loss ([\d.]+)", printed)
+    mean = load_digits().data.mean(0) / 16
+    inside = mean[(mean > 0) & (mean < 1)]
+    entropy = -(inside * np.log(inside) + (1 - inside) * np.log(1 - inside)).sum() / 64
+    assert constant == pytest.approx(entropy, abs=1e-4)
+    assert len(losses) == 6
+    assert all(constant < loss < 0.75 for loss in losses)  # 30 steps learn no more than biases
+    assert "<svg" in (tmp_path / "images.svg").read_text()
