@@ -7,14 +7,14 @@ network learns anything or not. What is left of the gradient afterwards tells: o
 import math
 import time as clock
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from hessdiag.errors import HessdiagError
 from hessdiag.problem.copies import copied
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.escape.foretold.flow import slope
+from hessdiag.questions.escape.foretold.flow import slope, tried
 
 FLAT = 0.04  # of the loss, in proportion: what weights that move by their own norm along the gradient would take
 FALLEN = 0.98  # of the reference loss: below, something was learnt that is no constant
@@ -74,7 +74,6 @@ def descended(
     weights = torch.cat([parameter.detach().reshape(-1).double() for parameter in problem.parameters])
     scale = abs(reference - floor) or 1.0
     least = floor + FALLEN * (reference - floor)
-
     usual = math.sqrt(sum(one.shape[0] / 3 for one in problem.parameters if one.ndim > 1)) or 1.0
 
     def there(own: Problem, steps: int, time: float) -> Descent:
@@ -86,11 +85,12 @@ def descended(
     if model is None:
         return here
     own = problem.like(model=model)
+    at = partial(slope, own)
     taken, length = 0, math.inf
     while taken < GRADIENTS and clock.monotonic() < deadline and here.steepness:
         norm, size = float(gradient.norm()), float(weights.norm())
         length = min(length, (LONGEST if here.steps else FIRST) * (size or usual) / norm)
-        ahead, other = _tried(own, weights - length * gradient)
+        ahead, other = tried(at, weights - length * gradient)
         taken += 1
         if not ahead <= loss - ENOUGH * length * norm**2:
             if here.flat:
@@ -108,13 +108,5 @@ def descended(
             break
         length *= min(norm**2 / turned, LONGEST / FIRST) if turned > 0 else LONGER
     if here.steps:
-        _tried(own, weights)
+        tried(at, weights)
     return here
-
-
-def _tried(problem: Problem, weights: Tensor) -> tuple[float, Tensor]:
-    """Loss and gradient elsewhere; infinite where it is no number."""
-    try:
-        return slope(problem, weights)
-    except HessdiagError:
-        return math.inf, weights

@@ -96,7 +96,7 @@ def _way(at: Slope, weights: Tensor, curvature: float, until: float, most: int, 
         least = min(STABLE / curvature, CRAWL * size / norm)
         step = min(max(step, least), STRIDE * size / norm)
         ahead = weights - step * gradient
-        there, other = _tried(at, ahead)
+        there, other = tried(at, ahead)
         taken += 1
         turn = float((other - gradient).norm()) / (2 * norm) if math.isfinite(there) else math.inf
         if math.isfinite(there) and (turn <= TURN or step <= least * (1 + 1e-9)):
@@ -117,7 +117,7 @@ def _way(at: Slope, weights: Tensor, curvature: float, until: float, most: int, 
     return Flow(time=times, loss=losses, gradient=entries, travelled=lengths, ended=ended, gradients=taken)
 
 
-def _tried(at: Slope, weights: Tensor) -> tuple[float, Tensor]:
+def tried(at: Slope, weights: Tensor) -> tuple[float, Tensor]:
     """As `at`, with an infinite loss where it is no number."""
     try:
         return at(weights)
