@@ -9,6 +9,8 @@ from torch import nn
 
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.constant import best_constant_loss
+from hessdiag.questions.escape.foretold.descent import descended
+from hessdiag.questions.escape.foretold.flow import slope
 from hessdiag.questions.escape.foretold.plateau import plateau_of
 from hessdiag.theory.chain_plateau import flow_time
 from hessdiag.theory.escape_laws import chain_end
@@ -241,3 +243,37 @@ def test_the_model_is_left_alone():
     assert torch.equal(state, torch.random.get_rng_state())
     assert all(map(torch.equal, before, problem.parameters))
     assert all(parameter.grad is None for parameter in problem.parameters)
+
+
+def _line(weight, steepness):
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.constant_(model.weight, weight)
+
+    def line(model, batch):
+        return 1 + steepness * (model.weight.sum() - weight)
+
+    return Problem(model, data=[torch.ones(1, 1).double()], objective=line)
+
+
+@pytest.mark.parametrize(
+    ("weight", "steepness", "flat"),
+    [(1.0, 0.035, True), (1.0, 0.065, False), (0.1, 0.06, True), (0.1, 0.09, False)],  # small ones count as 3^(-1/2)
+)
+def test_a_line_is_flat_where_weights_that_vanish_take_a_twenty_fifth_of_the_loss(weight, steepness, flat):
+    problem = _line(weight, steepness)
+    found = descended(problem, *slope(problem), floor=0.0, reference=1.0)
+    assert found.flat is flat
+    assert found.time * steepness == pytest.approx(weight - found.problem.model.weight.item(), abs=1e-12)
+
+
+def test_a_plateau_says_what_a_hundredth_of_the_weights_takes():
+    assert "by 1 % take 0.035 % of the loss" in plateau_of(_line(1.0, 0.035), seed=0, spectrum=False).says
+
+
+@pytest.mark.parametrize(("loss", "trained"), [(0.75, True), (0.85, False)])
+def test_a_network_below_four_fifths_of_the_best_constant_is_trained(loss, trained):
+    model, x = nn.Linear(1, 1, bias=False).double(), torch.tensor([[1.0], [-1.0]]).double()
+    nn.init.constant_(model.weight, 1 - math.sqrt(loss))
+    found = plateau_of(Problem(model, data=[(x, x)], loss="mse"), seed=0, spectrum=False)
+    assert (found.loss, found.constant_loss) == (pytest.approx(loss), pytest.approx(1.0))
+    assert (found.state == "trained") is trained
