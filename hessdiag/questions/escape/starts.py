@@ -52,7 +52,7 @@ def _dead(found: Plateau, dtype: str) -> str:
         else f"{percent(found.gradient_zeros, 3)} of the gradient's entries are exactly zero, all of {names} among them"
     )
     rest = "" if whole else " What is left learns a constant output only."
-    doubt = "" if dtype == "float64" else f" In {dtype}, that is; --dtype float64 tells whether they only underflow."
+    doubt = "" if dtype == "float64" else f" This is in {dtype}: --dtype float64 tells whether they only underflow."
     return f"Dead, no plateau: {what}, at the loss {number(found.loss)}{_beside(found)}.{rest}{doubt}"
 
 
@@ -100,7 +100,7 @@ def dead_findings(result: Escape) -> list[Finding]:
     return [
         Finding(
             "bad" if whole else "warn",
-            f"{which}: no gradient is left, and no optimizer mends that.",
+            f"{which}: no weight that could tell samples apart has a gradient, and no optimizer mends that.",
             dead[0].says or "every entry of the gradient is exactly zero, on all samples",
             "hessdiag check MODEL --try, which says where the signal ends and mends it",
         )

@@ -90,7 +90,8 @@ def _first(result: Escape) -> list[Finding]:
     """Who leaves, and which of them is worth training with; or that nobody does."""
     through = [one for one in result.contenders if one.backprops is not None]
     if not through:
-        return [_nobody(result)]
+        ended = all(run.outcome in ("diverged", "dead") for run in result.runs)  # which is said of each
+        return [] if ended else [_nobody(result)]
     first = through[0]
     says = (
         f"{first.optimizer} gets through first, in {counted(rounded(first.backprops), 'backpropagation')}{_of(first)}."
@@ -134,7 +135,7 @@ def _nobody(result: Escape) -> Finding:
     where = "the plateau" if out else f"below {plain(result.threshold)} of the loss"
     runs = "" if not any(run.escaped for run in result.runs) else " in more than half of the runs"
     return Finding(
-        "bad" if result.named else "warn",
+        "bad" if result.named and out else "warn",
         f"{who} {verb} {where} within {counted(result.budget, 'backpropagation')}{runs}.",
         f"the loss came down to {number(best)} of the reference, and {plain(result.threshold)} is out",
         _others(result),
@@ -142,7 +143,9 @@ def _nobody(result: Escape) -> Finding:
 
 
 def _others(result: Escape) -> str:
-    """What is left to do where nobody gets out."""
+    """What is left to do where nobody gets out: no new initialization, where the network is trained."""
+    if result.plateaus and all(plateau.state in ("trained", "minimum") for plateau in result.plateaus):
+        return "a larger --budget, if it is to be trained further"
     mend = "hessdiag check MODEL --try, which finds an initialization that trains"
     if result.named:
         return f"the same without --optimizer, which races the usual ones; or {mend}"
@@ -174,7 +177,8 @@ def _stuck(result: Escape) -> list[Finding]:
         if len(others) == 1:
             some = _in_some(result, others[0])
         shares = [share for one in others for run in runs_of(result, one) if (share := _share(result, run)) is not None]
-        because = f"the lowest loss of theirs is {number(min(shares, default=None))} of the reference"
+        whose = "its lowest loss" if len(others) == 1 else "the lowest loss of theirs"
+        because = f"{whose} is {number(min(shares, default=None))} of the reference"
         says = f"{names} {stays if len(others) == 1 else stay}{some}."
         found.append(Finding(level, says, because, _instead(result) or "a larger --budget"))
     return found

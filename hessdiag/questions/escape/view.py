@@ -50,7 +50,7 @@ def _headline(result: Escape) -> tuple[str, str]:
     if compared_by_score(result):
         return _by_score(result)
     if result.plateaus and all(one.dead for one in result.plateaus):
-        return "dead", "is this network: no gradient is left, and no optimizer mends that"
+        return "dead", "is this network: its weights have no gradient, and no optimizer mends that"
     first, level = result.contenders[0], plain(result.threshold)
     if first.backprops is None:
         some = max((one.escaped for one in result.contenders), default=0)

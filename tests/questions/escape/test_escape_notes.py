@@ -106,6 +106,9 @@ def test_decay_ends_a_plateau_the_wrong_way():
 def test_squares_underflow_in_float32():
     assert "underflow in float32" in _about("adam", replace(FLAT, gradient_median=1e-20), "float32", eps=1e-30)
     assert "underflow" not in _about("adam", replace(FLAT, gradient_median=1e-20), "float64", eps=1e-30)
+    wide = _about("adam", replace(FLAT, gradient_median=1e-20), "float32", lr=1e-3, eps=1e-8)
+    assert 'Try --dtype float64 --optimizer "adam(eps=1e-30)".' in wide, "an eps alone would not help"
+    assert "dtype" not in _about("adam", replace(FLAT, gradient_median=1e-15), "float32", lr=1e-3, eps=1e-8)
 
 
 def test_a_step_that_curvature_forbids():

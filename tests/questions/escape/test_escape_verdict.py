@@ -209,3 +209,8 @@ def test_every_finding_says_a_number_or_what_to_do():
         assert finding.says.endswith(".")
         assert finding.because
         assert finding.remedy or finding.level == "ok"
+
+
+def test_nothing_is_said_of_who_stays_where_all_diverged():
+    said = [one.says for one in findings(race(by_hand.run("sgd", 0, None, outcome="diverged")))]
+    assert said == ["sgd diverges in 1 of 1 run."]

@@ -54,7 +54,7 @@ def test_network_by_network():
         ),
         (
             {"plateaus": (by_hand.plateau(dead=True, present=False),)},
-            ("dead", "is this network: no gradient is left, and no optimizer mends that"),
+            ("dead", "is this network: its weights have no gradient, and no optimizer mends that"),
         ),
         ({"contenders": (), "runs": ()}, ("–", "no run was made")),
     ],

@@ -109,7 +109,7 @@ def _floors(name: str, optimizer: str, settings: Mapping[str, Any], plateau: Pla
     key = EPSILON.get(name, "eps")
     yield (
         f"{_title(optimizer)}'s {key} {_given(name, settings, floor)} is {where} {what}"
-        f"{_times(floor, name)}: {acts}. {_instead(name, optimizer, size)}"
+        f"{_times(floor, name)}: {acts}. {_instead(name, optimizer, size, wide=_underflows(name, size, dtype))}"
     )
 
 
@@ -138,26 +138,30 @@ def _times(floor: Floor, name: str) -> str:
     return ""
 
 
-def _instead(name: str, optimizer: str, size: float) -> str:
+def _instead(name: str, optimizer: str, size: float, *, wide: bool) -> str:
     if name == "shampoo":
         return f'Try --optimizer "{_spec(optimizer)}(matrix_eps={(ROOM * size) ** 2:.0e})" in float64, or adam.'
     if name == "soap":
         return "Smaller ones of SOAP end in NaN, where its basis turns: take adam with a small eps instead."
     small = 1e-30 if size > 1e-27 else ROOM * size
-    return f'Try --optimizer "{_spec(optimizer)}(eps={small:.0e})".'
+    return f'Try {"--dtype float64 " if wide else ""}--optimizer "{_spec(optimizer)}(eps={small:.0e})".'
 
 
 def _spec(optimizer: str) -> str:
     return optimizer.partition("(")[0]
 
 
+def _underflows(name: str, size: float, dtype: str) -> bool:
+    squares = name in ("adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "soap", "adafactor", *HIDING)
+    return squares and dtype == "float32" and 0 < size < squares_underflow(dtype)
+
+
 def _underflow(name: str, plateau: Plateau, dtype: str) -> Iterator[str]:
     size = plateau.gradient_median
-    squares = name in ("adam", "adamw", "nadam", "radam", "rmsprop", "adagrad", "soap", "adafactor", *HIDING)
-    if squares and size and dtype == "float32" and size < squares_underflow(dtype):
+    if size and _underflows(name, size, dtype):
         yield (
             f"squares of gradients below {number(squares_underflow(dtype))} underflow in float32, and the median |g_i| "
-            f"is {number(size)}: no eps helps. Use --dtype float64."
+            f"is {number(size)}: no eps helps without --dtype float64."
         )
 
 
