@@ -17,6 +17,7 @@ from hessdiag.problem.problem import Problem
 CLASSES = ("ce", "nll")
 BINARY = ("bce", "bce_probabilities")
 MOST_OUTPUTS = 10_000  # numbers of one sample's output, up to which the best constant is searched for
+OF_THE_MODEL = (TypeError, ValueError, AttributeError, KeyError)  # one that computes its loss may want its targets
 ITERATIONS = 100  # of a quasi-Newton method on as many numbers
 
 
@@ -75,7 +76,7 @@ def best_constant_loss(problem: Problem) -> float | None:
     try:
         loss = problem.loss_of_output
         parts = None if loss is None else [_part(problem, loss, batch) for batch in problem.data]
-    except (HessdiagError, RuntimeError):
+    except (HessdiagError, RuntimeError, *OF_THE_MODEL):
         return None
     if loss is None or parts is None or any(not isinstance(part, Tensor) for pair in parts for part in pair):
         return None

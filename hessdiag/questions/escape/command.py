@@ -122,11 +122,15 @@ def _refuse(optimizers: Sequence[str], lr: float | None, budget: int | None, che
     Raises:
         SpecError: saying what can.
     """
-    if lr is not None and len(optimizers) > 1:
-        raise SpecError(
-            f"--lr is of one optimizer, and {len(optimizers)} are named.",
-            f"each with its own: --optimizer '{optimizers[0].partition('(')[0]}(lr={lr:g})'",
-        )
+    if lr is not None and optimizers:
+        from hessdiag.questions.escape.contenders import split
+
+        named = [one for text in optimizers for one in split(text)]
+        if len(named) > 1:
+            raise SpecError(
+                f"--lr is of one optimizer, and {len(named)} are named.",
+                f"each with its own: --optimizer '{named[0].partition('(')[0]}(lr={lr:g})'",
+            )
     if check is not None and not optimizers and lr is None:
         raise SpecError("--check needs the optimizer that it is about.", f"--optimizer 'adam(lr=1e-3)' --check {check}")
     if check is not None and budget is not None and budget < check:

@@ -78,6 +78,9 @@ def entrants(
     if usual and not (hasattr(torch.optim, "Muon") and any(p.ndim == 2 for p in problem.parameters)):
         named.remove("muon")
     found = [_entrant(problem, one, lr, batch_size, task) for one in named]
+    if isinstance(lr, float | int) and all(entrant.recipe.own is not None for entrant in found):
+        name = found[0].name
+        raise SpecError(f"{name} has no learning rate that --lr could set.", f"--optimizer {name}, without --lr")
     if isinstance(lr, Mapping):
         unknown = [name for name in lr if not any(_is(name, entrant.name) for entrant in found)]
         if unknown:

@@ -96,22 +96,21 @@ def _first(result: Escape) -> list[Finding]:
     says = (
         f"{first.optimizer} gets through first, in {counted(rounded(first.backprops), 'backpropagation')}{_of(first)}."
     )
-    quick = min((one for one in through if one.kind == "first"), key=lambda one: _seconds(result, one), default=None)
+    quick = next((one for one in through if one.kind == "first"), None)
     others = ", ".join(f"{one.optimizer} {number(rounded(one.backprops))}" for one in through[1:])
     because = f"then {others}" if others else "no other did" if len(result.contenders) > 1 else _best(result, first)
     if quick is None:
         return [Finding("ok", says, because, f"train with {_call(first)} until the loss falls, then with adam")]
-    way = f"train with {_call(quick)}, which is out after {number(_seconds(result, quick), 2)} s"
-    return [Finding("ok", says, because, f"{way}, the least of first order" if quick is not first else way)]
+    way = f"train with {_call(quick)}"
+    return [
+        Finding(
+            "ok", says, because, way if quick is first else f"{way}, the first whose steps are no dearer than SGD's"
+        )
+    ]
 
 
 def _of(contender: Contender) -> str:
     return f" ({contender.escaped} of {contender.runs} runs)" if contender.runs > 1 else ""
-
-
-def _seconds(result: Escape, contender: Contender) -> float:
-    known = [run.seconds for run in runs_of(result, contender) if run.seconds is not None]
-    return sum(known) / len(known) if known else float("inf")
 
 
 def _call(contender: Contender) -> str:

@@ -56,6 +56,7 @@ def test_the_gate_counts_the_slowest_run(hessdiag):
     ("args", "said"),
     [
         (["--optimizer", "sgd", "--optimizer", "adam", "--lr", "0.1"], "--optimizer 'sgd(lr=0.1)'"),
+        (["--optimizer", "sgd,adam", "--lr", "0.1"], "2 are named"),
         (["--check", "10"], "--check needs the optimizer that it is about"),
         (["--optimizer", "sgd", "--check", "10", "--budget", "5"], "cannot be seen in a --budget of 5"),
         (["--optimizer", "sgdd"], "sgdd"),

@@ -117,6 +117,10 @@ def test_samples_of_each_contender():
 def test_a_learning_rate_for_what_takes_none():
     with pytest.raises(SpecError, match="tr-rmsprop has no learning rate"):
         entrants(deep(depth=3), "tr-rmsprop", {"tr-rmsprop": 0.1}, None)
+    with pytest.raises(SpecError, match="tr-rmsprop has no learning rate"):
+        entrants(deep(depth=3), "tr-rmsprop", 0.1, None)
+    rates = {one.name: one.rates for one in entrants(deep(depth=3), "tr-rmsprop,sgd", 0.1, None)}
+    assert rates == {"tr-rmsprop": (), "sgd": ()}, "it is that of those that take one"
 
 
 def test_muon_takes_part_where_there_are_matrices():

@@ -63,6 +63,25 @@ def test_weighted_batches_have_one_best_constant():
         assert best_constant_loss(Problem(model, data=data, loss=loss)) == pytest.approx(2.0)  # 9 · 1/3 · 2/3
 
 
+class _WantsTargets(nn.Module):
+    """Computes its loss, and fails without targets."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 3)
+
+    def forward(self, x, labels=None):
+        logits = self.layer(x)
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+def test_a_model_that_wants_its_targets_has_no_constant_and_is_looked_at_all_the_same():
+    batch = {"x": torch.randn(6, 2), "labels": torch.arange(6) % 3}
+    problem = Problem(_WantsTargets(), data=[batch], loss="output")
+    assert best_constant_loss(problem) is None
+    assert plateau_of(problem, seed=0).state == "slope"
+
+
 def test_an_objective_has_no_constant():
     problem = Problem(nn.Linear(1, 1), data=[None], objective=lambda model, batch: model.weight.square().sum())
     assert best_constant_loss(problem) is None

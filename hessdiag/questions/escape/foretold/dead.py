@@ -8,6 +8,7 @@ from torch import Tensor
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.constant import OF_THE_MODEL
 
 ROUNDING = 64  # units in the last place by which equal outputs may differ
 
@@ -53,6 +54,13 @@ def signs(problem: Problem) -> Tensor:
 
 def _same(problem: Problem, *, all_silent: bool) -> bool:
     """Whether outputs are those of no sample; where that cannot be seen, whether all weights are silent."""
+    try:
+        return _of_no_sample(problem, all_silent)
+    except (HessdiagError, RuntimeError, *OF_THE_MODEL):
+        return all_silent
+
+
+def _of_no_sample(problem: Problem, all_silent: bool) -> bool:
     loss = None if problem.n_samples == 1 else problem.loss_of_output
     if loss is None:
         return all_silent
