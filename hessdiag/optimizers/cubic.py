@@ -28,7 +28,7 @@ class AdaptiveCubic(ModelOptimizer):
         tolerance: Of the solver, relative to the gradient.
         most: Products a step.
         beta: Decay of the metric's average.
-        eps: The metric's floor, relative to the median of the averaged gradient.
+        eps: The metric's floor, relative to the root mean square of the averaged gradient.
 
     Raises:
         SpecError: if there is no such metric, or a setting is out of range.
@@ -53,7 +53,7 @@ class AdaptiveCubic(ModelOptimizer):
         tolerance: float = 0.1,
         most: int = 50,
         beta: float = 0.8,
-        eps: float = 1e-2,
+        eps: float = 1e-4,
     ) -> None:
         settings = {
             "metric": metric,

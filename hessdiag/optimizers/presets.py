@@ -3,6 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+START = (
+    0.015  # of the parameters' length; kinks of deep networks undo longer steps, and shrinking costs more than growing
+)
 Metric = Literal["uniform", "rmsprop", "adagrad", "diagonal", "full"]
 
 
@@ -11,7 +14,7 @@ class Preset:
     """What the trust-region method is told.
 
     Attributes:
-        radius: At the start, in the metric; `None` for a tenth of the parameters' length.
+        radius: At the start, in the metric; `None` for `START` of the parameters' length.
         max_radius: At most; `None` for ten times the parameters' length.
         eta: Ratios of actual to predicted decrease: from the first on a step is taken, from the second on the radius
             grows, and below the first it shrinks.
@@ -21,7 +24,7 @@ class Preset:
         most: Products a step.
         beta: Decay of the metric's average.
         eps: Floor of the metric.
-        relative: Whether `eps` is relative to the median of the averaged gradient, and the metric has mean 1.
+        relative: Whether `eps` is relative to the root mean square of the averaged gradient, and the metric has mean 1.
         inside: Whether the radius grows after steps that end inside the region, too. Where minibatches are noisy, such
             steps say nothing of how far the model holds.
     """
@@ -29,12 +32,12 @@ class Preset:
     radius: float | None = None
     max_radius: float | None = None
     eta: tuple[float, float] = (1e-4, 0.75)
-    gamma: tuple[float, float] = (1.5, 2.0)
+    gamma: tuple[float, float] = (2.0, 2.0)
     tolerance: float = 0.1
     theta: float = 0.0
     most: int = 50
     beta: float = 0.8
-    eps: float = 1e-2
+    eps: float = 1e-4
     relative: bool = True
     inside: bool = False
 

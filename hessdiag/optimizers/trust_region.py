@@ -8,7 +8,7 @@ from hessdiag.curvature.local import LocalHessian
 from hessdiag.linalg.quadratic.step import ModelStep
 from hessdiag.linalg.trust_region import gltr, steihaug
 from hessdiag.optimizers.model_step import ModelOptimizer
-from hessdiag.optimizers.presets import PRESETS, Metric, preset
+from hessdiag.optimizers.presets import PRESETS, START, Metric, preset
 from hessdiag.optimizers.settings import check_name
 
 SOLVERS = {"cg": steihaug, "gltr": gltr}
@@ -34,7 +34,7 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         solver: "cg", which stops at the boundary (Steihaug-Toint), or "gltr", which finds the least of the model.
         preset: "robust", "paper" (Table 1 of the paper) or "classic" (textbook factors): what stands for settings that
             are not given.
-        radius: At the start, in the metric. Robust: a tenth of the length of the parameters.
+        radius: At the start, in the metric. Robust: 0.015 of the length of the parameters.
         max_radius: At most. Robust: ten times the length of the parameters.
         eta: Ratios of actual to predicted decrease: from the first on a step is taken, from the second on the radius
             grows, and below the first it shrinks. After a step that ends inside, it grows in the paper's preset only.
@@ -43,8 +43,8 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         theta: That tolerance is at most the gradient's norm to this power; 0 leaves it as it is.
         most: Products a step.
         beta: Decay of the metric's average.
-        eps: Floor of the metric, added to the averaged squares. Robust: the root of it, relative to the median
-            of the averaged gradient.
+        eps: Floor of the metric, added to the averaged squares. Robust: the root of it, relative to the root
+            mean square of the averaged gradient.
 
     Raises:
         SpecError: if there is no such metric, solver or preset, or a setting is out of range.
@@ -117,7 +117,7 @@ class EllipsoidalTrustRegion(ModelOptimizer):
 
     def _radius(self, state: dict[str, Any]) -> float:
         if "radius" not in state:
-            state["radius"] = self.param_groups[0]["radius"] or 0.1 * self.size()
+            state["radius"] = self.param_groups[0]["radius"] or START * self.size()
         return float(state["radius"])
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from hessdiag.errors import SpecError
 from hessdiag.nets.chain import Chain
 from hessdiag.numbers import number
-from hessdiag.optimizers.presets import preset
+from hessdiag.optimizers.presets import START, preset
 from hessdiag.questions.escape.result import Plateau, Prediction
 from hessdiag.theory import escape_laws as laws
 from hessdiag.theory.chain_plateau import flow_time
@@ -22,7 +22,7 @@ EXACT = (0.98, 1.02)  # of the closed form
 ABOVE = 0.1  # of a floor over the gradient, up to which steps do not depend on the gradient's size
 REST = 200.0  # steps below the floor, beside which those above do not count where they have no law
 TRUST = Escape(3, 12, 60)  # steps of a trust region, whatever the flatness
-TRUST_RADIUS = 0.1  # of the weights' norm, where the preset has none
+TRUST_RADIUS = 0.1  # of the weights' norm: a step that leads off a plateau, where the way is not known
 LEAP_OF_RMSPROP, LEAP_OF_SIGNS = 0.4, 0.12  # width times the first step, above which it leaps and laws fail
 AVERAGED = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99), "adagrad": (0.0, 0.0)}
 WEIGHT_DECAY = {"sgd": 0.0, "adamw": 0.01, "muon": 0.1}  # of the weights, by default, beside the gradient's step
@@ -292,7 +292,7 @@ def _trust_region(asked: _Asked) -> Prediction | None:
     if not size or not (constants.relative or metric == "uniform"):
         return None
     way = flow.travelled[-1] if flow is not None and flow.ended == "out" else None
-    usual = TRUST_RADIUS if constants.radius is None else constants.radius / size
+    usual = START if constants.radius is None else constants.radius / size
     radius = asked.setting("radius", usual * size) / size
     grown = laws.growing_radii(float(way or TRUST_RADIUS), radius, constants.gamma[0])
     more = max(grown - 1, 0)
