@@ -72,6 +72,8 @@ def test_every_number_that_a_page_quotes_is_looked_at(page):
                 looked += 1
                 if 0 < value < block.rounding:
                     new = f"{line[: match.start()]}{value * 20:.3g}{line[match.end() :]}"
+                elif block.about is not None:
+                    new = f"{line[: match.start()]}{value * (1 + 2 * block.about):.3g}{line[match.end() :]}"
                 assert console._difference(line, new, block) is not None, f"{line}\n{new}"
     outputs = any(block.show != "none" for block in console.blocks(text))
     assert looked or not outputs or page.name in ("many-processes.md",)
