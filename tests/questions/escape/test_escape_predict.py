@@ -95,7 +95,7 @@ def test_without_flow_curvature_tells():
     plateau = replace(plateau_of(problem, seed=0, gradients=0), lowest=-1e-3, highest=2e-3)
     found = _said(problem, "sgd", plateau=plateau, lr=0.1)
     assert [found.low, found.typical, found.high] == pytest.approx([14_000, 26_000, 160_000])
-    floored = replace(plateau, gradient_median=1e-14, lowest=-1e-10)
+    floored = replace(plateau, gradient_median=1e-14, lowest=-1e-10, highest=2e-10)
     adam = _said(problem, "adam", plateau=floored, lr=1e-3, eps=1e-8)
     assert adam.law == "floor"
     assert adam.typical == pytest.approx(2.6 / (1e-3 * 1e8 * 1e-10), rel=0.01)
@@ -216,3 +216,12 @@ def test_other_thresholds_are_read_off_the_same_way():
     steps = [_said(problem, "sgd", plateau=plateau, threshold=share, lr=1.0).typical for share in (0.99, 0.9, 0.8)]
     assert steps == sorted(steps)
     assert steps[2] == pytest.approx(plateau.flow.time[-1], rel=0.1)
+
+
+def test_no_step_below_a_floor_is_gradient_descent_s_where_biases_curve():
+    problem = deep()
+    flat = replace(plateau_of(problem, seed=0, gradients=0), gradient_median=1e-12, lowest=-1e-4, highest=1e-3)
+    assert _said(problem, "adam", plateau=flat, lr=1e-3, eps=1e-8).law == "floor"
+    for curved, law in ((1.01e-3, None), (1.9e-5, "floor")):  # 1e5 times the largest curvature is above 2, and below
+        found = _said(problem, "adam", plateau=replace(flat, highest=curved, lowest=-curved / 10.1), lr=1e-3, eps=1e-8)
+        assert (found and found.law) == law

@@ -19,6 +19,9 @@ from hessdiag.theory.optimizer_floors import ESCAPE, Escape, Floor, floor_of, fl
 
 BAND = (0.7, 1.5)  # of what gradient flow takes: how much sooner and later gradient descent came
 EXACT = (0.98, 1.02)  # of the closed form
+APART = (
+    10.0  # of the most negative curvature: the largest, from which on it is of other weights than those that are flat
+)
 ABOVE = 0.1  # of a floor over the gradient, up to which steps do not depend on the gradient's size
 REST = 200.0  # steps below the floor, beside which those above do not count where they have no law
 TRUST = Escape(3, 12, 60)  # steps of a trust region, whatever the flatness
@@ -212,7 +215,11 @@ def _time(asked: _Asked) -> float | None:
 
 def _below(asked: _Asked, floor: Floor, above: Prediction | None) -> Prediction | None:
     """Below its floor: gradient descent with another learning rate, until the gradient has grown to the floor."""
-    rate = asked.lr * floor.kappa
+    rate, lowest, highest = asked.lr * floor.kappa, asked.plateau.lowest, asked.plateau.highest
+    if None not in (lowest, highest) and (highest or 0) > APART * abs(lowest or 0) and rate * (highest or 0) > 2:
+        return (
+            None  # biases that have learnt the constant: their gradients are above the floor, and no flow has this step
+        )
     found = _flow_steps(asked, rate)
     if found is None:
         return None
