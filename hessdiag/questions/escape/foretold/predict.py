@@ -216,10 +216,8 @@ def _time(asked: _Asked) -> float | None:
 def _below(asked: _Asked, floor: Floor, above: Prediction | None) -> Prediction | None:
     """Below its floor: gradient descent with another learning rate, until the gradient has grown to the floor."""
     rate, lowest, highest = asked.lr * floor.kappa, asked.plateau.lowest, asked.plateau.highest
-    if None not in (lowest, highest) and (highest or 0) > APART * abs(lowest or 0) and rate * (highest or 0) > 2:
-        return (
-            None  # biases that have learnt the constant: their gradients are above the floor, and no flow has this step
-        )
+    if lowest is not None and highest is not None and highest > max(APART * abs(lowest), 2 / rate):
+        return None  # biases curve that have learnt the constant: their gradients are above the floor
     found = _flow_steps(asked, rate)
     if found is None:
         return None
