@@ -114,7 +114,16 @@ def _places(first: float, last: float, page: Page) -> Iterator[float]:
 
 
 def _said(value: float) -> str:
-    return f"{value:,.10g}" if 1e-3 <= value < 1e6 else decade(value)
+    """A place: a power of ten, or one, two or five times it.
+
+    >>> _said(0.005), _said(5e-4), _said(1e-4)
+    ('0.005', '5·10⁻⁴', '10⁻⁴')
+    """
+    if 1e-3 <= value < 1e6:
+        return f"{value:,.10g}"
+    power = 10.0 ** math.floor(math.log10(value) + 1e-9)
+    times = round(value / power)
+    return decade(power) if times == 1 else f"{times}·{decade(power)}"
 
 
 def _panel(axes: Axes, panel: Panel, page: Page) -> None:
