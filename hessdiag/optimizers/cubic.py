@@ -53,7 +53,7 @@ class AdaptiveCubic(ModelOptimizer):
         tolerance: float = 0.1,
         most: int = 50,
         beta: float = 0.8,
-        eps: float = 1e-4,
+        eps: float = 3e-5,
     ) -> None:
         settings = {
             "metric": metric,

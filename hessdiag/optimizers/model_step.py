@@ -29,7 +29,7 @@ RANGES: Mapping[str, Range] = {
     "theta": not_negative(0.5),
     "most": at_least_one(50),
     "beta": share(0.8),
-    "eps": not_negative(1e-4),
+    "eps": not_negative(3e-5),
 }
 LEAST_SCALE = 0.01  # root mean square that parameters are taken to have where theirs is less, or zero
 

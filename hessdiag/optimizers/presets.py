@@ -37,7 +37,7 @@ class Preset:
     theta: float = 0.0
     most: int = 50
     beta: float = 0.8
-    eps: float = 1e-4
+    eps: float = 3e-5
     relative: bool = True
     inside: bool = False
 
