@@ -80,6 +80,7 @@ WORDS = {
     "config": ("hessdiag.toml", "bad.toml", "nothing.toml", "folder", "/dev/null", "batch.npz"),
     "inits": ("he_normal", "lecun", "xavier-normal", "he"), "init": ("he_normal", "orthogonal", "Lecun", "he"),
     "solve": ("median", "rms", "mean"), "scale": ("1", "0", "1.7", "1e-300", "1e308", "-2", "nan"), "tol": ("1e-3", "0", "1e-30", "-1", "nan", "2"),
+    "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "budget": ("5", "20", "0", "x"),
     "result": ("r.json", "r.json", "r.json", "nothing.json", "batch.npz", "folder", "bad.json", "train.py:build", "/dev/null"),
 }  # fmt: skip
 QUICK = ("ls", "env", "init", "completion")
@@ -195,7 +196,7 @@ def generated(rng: random.Random) -> list[str]:
     assert command is not None
     args = [name if rng.random() < 0.98 else mutated(rng, name)]
     options = [option for option in command.params if isinstance(option, click.Option)]
-    taken = {"depth", "width", "length", "seeds", "hessian_seeds"} & {option.name for option in options}
+    taken = {"depth", "width", "length", "seeds", "hessian_seeds", "time_budget"} & {option.name for option in options}
     models = name == "forward" and rng.random() < 0.5
     # What is large by default is asked for small.
     if models:

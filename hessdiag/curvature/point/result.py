@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hessdiag.fields import Interval, Number, Real
+from hessdiag.fields import Count, Interval, Number, Real
 
 Kind = Literal[
     "smooth",  # autograd and differences agree
@@ -58,8 +58,8 @@ class Pieces:
         missing: What kinks do to the loss along it, over that and the quadratic term; `None` where rounding covers it.
     """
 
-    gates: int
-    step: float
+    gates: Count
+    step: Real
     flipped: Number = None
     missing: Number = None
 
