@@ -54,6 +54,10 @@ TASKS: dict[str, tuple[str, str]] = {  # models with the data that they are trai
         "hessdiag.nets.tasks.resnets:resnet18",
         "task: ResNet-18 for small images, on digits; 11,173,962 parameters: width, resolution, samples",
     ),
+    "gpt": (
+        "hessdiag.nets.gpt:gpt",
+        "task: a small GPT and a made-up language: layers, width, heads, vocabulary, context, sequences, norm",
+    ),
     "bowl": (
         "hessdiag.nets.tasks.bowl:bowl",
         "task: a quadratic whose centre wanders: dim, steps, noise, covariance='isotropic'|'hessian'|'inverse'",

@@ -26,6 +26,7 @@ SMALL = {
     "stripped_resnet": "depth=14, samples=8",
     "resnet18": "width=2, resolution=8, samples=8",
     "quadratic": "",
+    "gpt": "layers=1, width=8, heads=2, vocabulary=16, context=8",
 }
 WITHOUT_CHANCE = ("quadratic",)
 

@@ -6,7 +6,13 @@ from hessdiag.errors import SpecError
 from hessdiag.problem import spec
 
 PLACE = "{depth}"
-DEPTH_OF = {"mlp": "depth", "fcn": "depth", "resnet": "depth", "chain": "length"}  # what builtins call it
+DEPTH_OF = {
+    "mlp": "depth",
+    "fcn": "depth",
+    "resnet": "depth",
+    "chain": "length",
+    "gpt": "layers",
+}  # what builtins call it
 
 
 def check(model: str) -> None:
