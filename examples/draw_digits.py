@@ -4,6 +4,7 @@
     python examples/draw_digits.py --out lodo.png --optimizer 'lodo(alpha=0.08459, meta_lr=7.946e-6, beta=0.9343)'
 
 At 8x8 pixels that takes minutes. At 28x28, the paper's size, it wants a GPU: `--size 28 --batch 256 --steps 20000`.
+Losses are means over the last tenth of the steps.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from hessdiag.optimizers.closure import ClosureOptimizer
 from hessdiag.optimizers.recipe import recipe
 
 ADAM = "adam(lr=9.554e-4, betas=(0.9323, 0.99505))"  # the paper's constants
-SHOWN = 10  # steps over which a loss is averaged
+TENTHS = 10  # of the steps, over each of which a loss is averaged
 EDGE = 8  # pictures side by side
 
 
@@ -40,15 +41,16 @@ def closure(model: nn.Module, optimizer: torch.optim.Optimizer, seen: Tensor, ri
 
 
 def train(model: nn.Module, pictures: Tensor, optimizer: torch.optim.Optimizer, steps: int, batch: int) -> float:
-    """Steps on pixels that are drawn anew each time; the mean loss of the last ones."""
+    """Steps on pixels that are drawn anew each time; the mean loss of the last tenth of them."""
     parameter, generator = next(model.parameters()), torch.Generator().manual_seed(0)
     losses: list[float] = []
+    tenth = max(steps // TENTHS, 1)
     for step in range(steps):
         seen, right = questions(pictures, batch, generator)
         losses.append(float(optimizer.step(closure(model, optimizer, seen.to(parameter), right.to(parameter.device)))))
-        if step % max(steps // 10, 1) == 0:
-            print(f"step {step:>6}: loss {sum(losses[-SHOWN:]) / len(losses[-SHOWN:]):.3f}", flush=True)
-    return sum(losses[-SHOWN:]) / len(losses[-SHOWN:])
+        if (step + 1) % tenth == 0:
+            print(f"to step {step + 1:>6}: loss {sum(losses[-tenth:]) / tenth:.3f}", flush=True)
+    return sum(losses[-tenth:]) / len(losses[-tenth:])
 
 
 def sheet(pictures: Tensor) -> Tensor:

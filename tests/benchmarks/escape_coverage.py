@@ -1,9 +1,13 @@
-"""Whether the band of `escape` holds the steps of gradient descent: `python -m tests.benchmarks.escape_coverage`.
+"""Whether the bands of `escape` hold the steps that optimizers take: `python -m tests.benchmarks.escape_coverage`.
 
 Ten fixed plateaus of deep ReLU networks and ten that are drawn anew, from the seed given as an argument or from the
 clock. Full-batch gradient descent runs with a twentieth of what the largest curvature allows, until the plateau is
 left. On very flat plateaus such a step is large, and the last one leaps over the valley: the loss then leaves upwards,
 and only a smaller learning rate would have stayed. Prints the table of docs/concepts/escape.md, in minutes.
+
+    python -m tests.benchmarks.escape_coverage adaptive
+
+does the same for adaptive methods above their floors, with minibatches of 128 samples, on ten plateaus of other seeds.
 """
 
 import itertools
@@ -11,6 +15,10 @@ import random
 import sys
 import time
 
+import torch
+
+from hessdiag.optimizers.recipe import recipe
+from hessdiag.questions.common.minibatches import Minibatches
 from hessdiag.questions.escape.foretold.plateau import plateau_of
 from hessdiag.questions.escape.foretold.predict import predicted
 from hessdiag.theory.optimizer_floors import floored_escape
@@ -28,6 +36,20 @@ FIXED = (
     (32, 32, "lecun_variance", 1),
     (64, 16, "lecun_variance", 0),
 )
+ADAPTIVE = (
+    *((32, 16, init, seed) for init in ("lecun_variance", "lecun") for seed in (11, 12, 13)),
+    *((16, 8, init, 11) for init in ("lecun_variance", "lecun")),
+    *((32, 32, init, 11) for init in ("lecun_variance", "lecun")),
+)
+OPTIMIZERS = (
+    "rmsprop(lr=1e-3, eps=1e-30)",
+    "rmsprop(lr=3e-4, eps=1e-30)",
+    "adam(lr=1e-3, eps=1e-30)",
+    "adam(lr=3e-3, eps=1e-30)",
+    "adamw(lr=3e-3, eps=1e-30)",
+    "muon(lr=0.01, eps=1e-30, weight_decay=0)",
+)
+PIECE = 128  # samples of a minibatch
 RATE = 0.05  # over the largest curvature
 MOST = 20_000  # steps
 
@@ -71,7 +93,56 @@ def measured(one):
     return (inside, curvature), f"| {' | '.join(map(str, cells))} | {ended} | {time.perf_counter() - start:.0f} s |"
 
 
+def counted(problem, made, level, most):
+    """Steps of an optimizer with minibatches until the loss of all samples is below a level; `None` if never."""
+    weights = [parameter.detach().clone() for parameter in problem.parameters]
+    optimizer, pieces = made.build(problem.model), Minibatches(problem.data, 0, PIECE)
+    found = None
+    for step in range(most + 1):
+        with torch.no_grad():
+            if float(problem.evaluate(problem.data[0])) <= level:
+                found = step
+                break
+        optimizer.zero_grad()
+        problem.evaluate(next(pieces)).backward()
+        optimizer.step()
+    with torch.no_grad():
+        for parameter, weight in zip(problem.parameters, weights, strict=True):
+            parameter.copy_(weight)
+            parameter.grad = None
+    return found
+
+
+def adaptive():
+    """Prints a row for each plateau and optimizer, and how often each optimizer's band held."""
+    held = {optimizer: [] for optimizer in OPTIMIZERS}
+    for one in ADAPTIVE:
+        problem, plateau, _ = case(*one)
+        if not plateau.present:
+            print(f"{one}: {plateau.state}", flush=True)
+            continue
+        for optimizer in OPTIMIZERS:
+            made = recipe(optimizer, None)
+            name = optimizer.partition("(")[0]
+            found = predicted(plateau, name, made.known, model=problem.model, threshold=0.9)
+            if found is None:
+                print(f"{one} | {optimizer} | no law", flush=True)
+                continue
+            steps = counted(problem, made, 0.9 * plateau.reference, int(3 * found.high) + 1)
+            inside = steps is not None and found.low <= steps <= found.high
+            held[optimizer].append(inside)
+            print(
+                f"{one} | {optimizer} | {found.low:.0f}, {found.typical:.0f}, {found.high:.0f} | {steps} | {inside}",
+                flush=True,
+            )
+    for optimizer, inside in held.items():
+        print(f"{optimizer}: {sum(inside)} of {len(inside)}")
+
+
 def main():
+    if "adaptive" in sys.argv[1:]:
+        adaptive()
+        return
     seed = int(sys.argv[1]) if len(sys.argv) > 1 else time.time_ns() % 10**6
     for name, cases in (("fixed", FIXED), (f"drawn with seed {seed}", drawn(seed))):
         print(
