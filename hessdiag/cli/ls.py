@@ -7,6 +7,7 @@ from hessdiag.cli.kinds import Names
 from hessdiag.cli.output import write
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, BUILTINS, INITS, TASKS
+from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.questions.metrics import MEANINGS
 from hessdiag.questions.registry import NAMES, QUESTIONS
 
@@ -36,6 +37,7 @@ SPECS = {
 TOPICS = {
     "builtins": {f"builtin:{name}": text for name, (_, text) in (BUILTINS | TASKS).items()},
     "losses": LOSSES,
+    "optimizers": {name: entry.says for name, entry in OPTIMIZERS.items()},
     "inits": INITS,
     "activations": ACTIVATIONS,
     "diagnostics": {asked.name: asked.help for asked in QUESTIONS},
@@ -50,8 +52,8 @@ METRICS = "metrics"
 def command(topic: str | None, of: str | None) -> int:
     """List what can be named on the command line, each with one line of explanation.
 
-    TOPIC is one of builtins, losses, inits, activations, diagnostics, specs and metrics; without it, all but the last
-    are listed. Metrics are the numbers that --fail-if takes, of one COMMAND or of all.
+    TOPIC is one of builtins, losses, optimizers, inits, activations, diagnostics, specs and metrics; without it, all
+    but the last are listed. Metrics are the numbers that --fail-if takes, of one COMMAND or of all.
 
     \b
     hessdiag ls builtins

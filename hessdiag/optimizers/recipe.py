@@ -217,7 +217,8 @@ def _of_torch(text: str, lr: float | None) -> Recipe:
 def _of_this(text: str, name: str, lr: float | None) -> Recipe:
     """Of this package."""
     kind, entry = classes.of_this(name)
-    given = dict(call_of(f"made{text.strip()[text.strip().find('(') :]}", words=True)[1] or ()) if "(" in text else {}
+    head, mark, rest = text.strip().partition("(")
+    given = dict(call_of(f"{head.replace('-', '_')}{mark}{rest}", words=True)[1] or ())
     _check_keywords(kind, given, name)
     if lr is not None:
         _check_keywords(kind, {"lr": lr}, name)

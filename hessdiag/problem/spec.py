@@ -3,6 +3,7 @@
 import ast
 import re
 from dataclasses import dataclass
+from keyword import iskeyword
 from typing import Any, Literal
 
 from hessdiag.errors import SpecError
@@ -180,6 +181,10 @@ def _parse_call(text: str, call: str, *, words: bool = False) -> tuple[str, tupl
     wrong = SpecError(
         f"{call!r} in {text!r} is not NAME or NAME(key=LITERAL, ...).", "train.py:setup(width=32, act='tanh')"
     )
+    if words:  # `variant=global`: a word of Python's own is one, too
+        call = re.sub(
+            r"=\s*([a-z]+)\s*(?=[,)])", lambda found: f"={found[1]!r}" if iskeyword(found[1]) else found[0], call
+        )
     try:
         node = ast.parse(call, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):

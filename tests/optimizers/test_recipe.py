@@ -363,3 +363,7 @@ def test_steps_are_those_of_torch_without_its_compiler(name, monkeypatch):
         take_step(ours, lambda: loss(mine, ours))
     assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), theirs.parameters(), strict=True))
     assert name == "lbfgs" or "torch._dynamo" not in sys.modules
+
+
+def test_a_word_of_pythons_own_is_a_setting_without_quotes():
+    assert recipe("lodo(variant=global, alpha=0.5)", None).known == {"variant": "global", "alpha": 0.5}
