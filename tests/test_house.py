@@ -50,7 +50,8 @@ PROBLEM = (  # within its room: each part may import those of the lines before
     {"device", "finite", "losses"},
     {"evaluation", "layers", "order"},
     {"problem"},
-    {"as_it_trains", "describe", "touched"},
+    {"as_it_trains", "describe", "parts", "touched"},
+    {"partition"},
     {"loading"},
     {"load"},
 )

@@ -1,0 +1,1 @@
+"""Which entries of the parameter vector belong together: neurons, attention heads, classes, rows of embeddings."""
