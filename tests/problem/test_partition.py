@@ -192,7 +192,7 @@ def test_rest_comes_last():
 WRONG = {
     "laier": (
         "'laier' is no word that is known, and matches no trainable parameter or module. Did you mean layer?",
-        "first.weight",
+        "'scale'",
     ),
     "frist.weight": ("Did you mean first.weight?", "layer|tensor"),
     "zzz*": ("'zzz*' is no word that is known", "layer|tensor"),
