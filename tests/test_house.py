@@ -29,7 +29,7 @@ BELOW: Mapping[str, set[str]] = {
     "nets": {"machine"},
     "problem": {"machine", "nets"},
     "curvature": {"machine", "nets", "problem", "linalg"},
-    "optimizers": {"machine", "problem", "curvature", "linalg"},
+    "optimizers": {"machine", "problem", "curvature", "linalg", "theory"},
     "questions": {
         "machine",
         "nets",

@@ -28,6 +28,7 @@ class Jointly(torch.optim.Optimizer):
             )
         self.main, self.said = main, said
         self.param_groups = [group for part in parts for group in part.param_groups]  # the parts' own, not copies
+        main.state = beside.state = self.state  # one for all, by parameter
         self._steps = [stepper(part, lambda: None) for part in parts]
 
     def step(self, closure: Any = None) -> Any:

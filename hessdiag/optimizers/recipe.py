@@ -53,8 +53,7 @@ class Recipe:
     @property
     def name(self) -> str:
         """As people call it, with its settings: "Adam(lr=0.001, eps=1e-08)"."""
-        settings = {**self.known, **self.changed}
-        return f"{self.kind}({', '.join(f'{key}={_shown(value)}' for key, value in settings.items())})"
+        return named_with(self.kind, {**self.known, **self.changed})
 
     def build(self, model: nn.Module, names: Sequence[str] | None = None) -> torch.optim.Optimizer:
         """Make it for a model.
@@ -159,7 +158,11 @@ def settings_of(optimizer: torch.optim.Optimizer) -> dict[str, float]:
     >>> settings_of(torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1, momentum=0.9))
     {'lr': 0.1, 'momentum': 0.9}
     """
-    group = main_of(optimizer).param_groups[0]
+    return settings_of_group(main_of(optimizer).param_groups[0])
+
+
+def settings_of_group(group: Mapping[str, Any]) -> dict[str, float]:
+    """The same of a group's settings."""
     found = {}
     for key in SHOWN:
         value = group.get(key)
@@ -324,6 +327,15 @@ def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> R
         )
         return Recipe(kind.__name__, True, make, {}, own=next(named, kind.__name__))
     return Recipe(kind.__name__, True, make, settings_of(optimizer))
+
+
+def named_with(kind: str, settings: Mapping[str, Any]) -> str:
+    """A class with its settings.
+
+    >>> named_with("Adam", {"lr": 0.001})
+    'Adam(lr=0.001)'
+    """
+    return f"{kind}({', '.join(f'{key}={_shown(value)}' for key, value in settings.items())})"
 
 
 def _shown(value: Any) -> str:

@@ -1,0 +1,1 @@
+"""What an optimizer holds of each parameter: read off it or out of a file, and what it makes of gradients."""
