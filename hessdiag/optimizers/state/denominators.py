@@ -101,7 +101,7 @@ def from_state(kind: str, held: Held, name: str) -> Tensor:
         return ((sums["square_avg"] + eps) / (sums["acc_delta"] + eps)).sqrt()
     square = sums["max_exp_avg_sq" if group.get("amsgrad") else "exp_avg_sq"]
     step, beta2 = number_of(state["step"]), number_of(group["betas"][1])
-    correction = 1 - beta2**step
+    correction = 1.0 - float(beta2**step)
     if kind == "radam":
         rectified = rectification(step, beta2)
         return (square.sqrt() + eps) / (math.sqrt(correction) * rectified) if rectified else torch.ones_like(square)

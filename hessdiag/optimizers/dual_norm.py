@@ -1,0 +1,144 @@
+"""How near to its edge an optimizer is whose steps have one size whatever the gradient's, such as Muon.
+
+Its threshold is none of an eigenvalue. Along one step d, `loss(w - lr d)` changes by `-lr <g, d> (1 - R)` up to second
+order, with `R = lr d'Hd / (2 <g, d>)`: the loss falls while R < 1. Over all steps that Muon could take, the largest
+d'Hd takes the place of an eigenvalue: S, with the threshold 2 |g|_* / lr, where |g|_* is the sum of the layers' nuclear
+norms (Islamov et al., arXiv 2603.05002, whose steps are scaled by |g|_*; torch's are not, and lr / |g|_* takes the
+place of their step). Both are of steps without momentum.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.optimizers.preconditioning import Preconditioning
+from hessdiag.optimizers.state.held import number_of
+from hessdiag.problem.problem import Problem
+
+PRODUCTS = 15
+SETTLED = 1e-3  # relative gain of a step of the search that is not worth another
+
+
+@dataclass(frozen=True)
+class DualNorm:
+    """S and what it is held against.
+
+    Attributes:
+        sharpness: S, the largest d'Hd that was found over the steps d that Muon can take, of learning rate one: a lower
+            bound of the true one.
+        dual: |g|_*, the gradient's norm that belongs to these steps.
+        ratio: `S lr / (2 |g|_*)`; below 1 is stable.
+        products: With the Hessian, that it took.
+    """
+
+    sharpness: float
+    dual: float
+    ratio: float
+    products: int
+
+
+def step_ratio(operator: SymmetricOperator, gradient: Tensor, step: Tensor) -> float:
+    """R of one step of any optimizer: the loss falls to second order while it is below 1; one product.
+
+    Args:
+        operator: The Hessian (n, n).
+        gradient: (n,).
+        step: What is added to the parameters, (n,).
+
+    Returns:
+        `s'Hs / (-2 g's)`; infinite along a step that does not descend.
+
+    Example: a step of gradient descent at its threshold 2 / h.
+
+    >>> H = torch.diag(torch.tensor([4.0, 1.0]))
+    >>> g = torch.tensor([4.0, 0.0])
+    >>> step_ratio(H, g, -0.5 * g)
+    1.0
+    """
+    fall = -float(gradient.double() @ step.double())
+    return float(step.double() @ (operator @ step).double()) / (2 * fall) if fall > 0 else math.inf
+
+
+def dual_norm(
+    problem: Problem,
+    operator: SymmetricOperator,
+    gradient: Tensor,
+    made: Preconditioning,
+    *,
+    most: int = PRODUCTS,
+    seed: int = 0,
+) -> DualNorm | None:
+    """S, |g|_* and their ratio at a learning rate, for the matrices that Muon steps.
+
+    d'Hd is maximized over the ball of spectral norms by D <- polar(H D), matrix by matrix, from the gradient's own
+    polar factor, and from random ones for the other half of the products.
+
+    Args:
+        problem: What is trained.
+        operator: Its Hessian.
+        gradient: Its gradient, (N,).
+        made: Muon, of `preconditioning`.
+        most: Products in all.
+        seed: Of the random starts.
+
+    Returns:
+        The ratio; `None` where the gradient of these matrices is zero, or Muon steps none of them.
+    """
+    parts = _matrices(problem, made)
+    lr = max((radius for _, _, radius, _ in parts), default=0.0)
+    norms = [float(torch.linalg.svdvals(_part(gradient, place, shape)).sum()) for place, shape, _, _ in parts]
+    dual = sum(radius * scale * norm for (_, _, radius, scale), norm in zip(parts, norms, strict=True))
+    if not dual:
+        return None
+
+    def polar(vector: Tensor) -> Tensor:
+        found = torch.zeros_like(vector)
+        for place, shape, radius, scale in parts:
+            left, _, right = torch.linalg.svd(_part(vector, place, shape), full_matrices=False)
+            found[place] = (radius * scale * (left @ right)).reshape(-1).to(found)
+        return found
+
+    source = torch.Generator().manual_seed(seed)
+    best, products = _climbed(operator, polar, gradient, most // 2)
+    while products < most:
+        noise = torch.randn(len(gradient), generator=source, dtype=torch.float64)
+        found, spent = _climbed(operator, polar, noise.to(gradient), most - products)
+        best, products = max(best, found), products + spent
+    return DualNorm(best / lr**2, dual / lr, best / (2 * dual), products)
+
+
+def _climbed(
+    operator: SymmetricOperator, polar: Callable[[Tensor], Tensor], start: Tensor, most: int
+) -> tuple[float, int]:
+    """The largest d'Hd that the search comes upon from a start, and the products that it took."""
+    d, last, best = polar(start), -math.inf, 0.0
+    for products in range(1, most + 1):
+        image = operator @ d
+        value = float(d.double() @ image.double())
+        best = max(best, value)
+        if value - last <= SETTLED * abs(value):
+            return best, products
+        d, last = polar(image), value
+    return best, most
+
+
+def _matrices(problem: Problem, made: Preconditioning) -> list[tuple[slice, tuple[int, int], float, float]]:
+    """Of each matrix that Muon steps: its place, shape, learning rate, and torch's factor of that for its shape."""
+    found: list[tuple[slice, tuple[int, int], float, float]] = []
+    of = {} if made.held is None else made.held.of
+    for (name, parameter), place in zip(problem.named_parameters, problem.places(), strict=True):
+        if name in of and "ns_steps" in of[name].group and parameter.ndim == 2:
+            rows, columns = parameter.shape
+            rule = of[name].group.get("adjust_lr_fn")
+            wide = math.sqrt(max(1.0, rows / columns))
+            scale = 0.2 * math.sqrt(max(rows, columns)) if rule == "match_rms_adamw" else wide
+            found.append((place, (rows, columns), number_of(of[name].group["lr"]), scale))
+    return found
+
+
+def _part(vector: Tensor, place: slice, shape: tuple[int, int]) -> Tensor:
+    return vector[place].view(shape).double()
