@@ -18,7 +18,7 @@ import time
 import torch
 
 from hessdiag.optimizers.recipe import recipe
-from hessdiag.questions.common.minibatches import Minibatches
+from hessdiag.problem.batches.minibatches import Minibatches
 from hessdiag.questions.escape.foretold.plateau import plateau_of
 from hessdiag.questions.escape.foretold.predict import predicted
 from hessdiag.theory.optimizer_floors import floored_escape

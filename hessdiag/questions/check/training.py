@@ -10,10 +10,10 @@ from torch import Tensor
 from hessdiag.errors import LoadError
 from hessdiag.optimizers.update import forget_gradients, take_step
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.batches.minibatches import Minibatches
 from hessdiag.questions.check.comparison import Outcome
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.result import TrialRun
-from hessdiag.questions.common.minibatches import Minibatches
 
 STEPS = 300
 SECONDS = 20.0  # for one run

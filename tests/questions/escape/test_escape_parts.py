@@ -6,8 +6,8 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.tasks.task import Task, setup
+from hessdiag.problem.batches.minibatches import Minibatches
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.minibatches import Minibatches
 from hessdiag.questions.escape import effort, plan
 from hessdiag.questions.escape.contenders import entrants
 from hessdiag.questions.escape.frozen import frozen, said

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.batches.minibatches import Minibatches, divisible
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.minibatches import Minibatches, divisible
 
 Order = Literal["shuffled", "whole", "stream"]
 
