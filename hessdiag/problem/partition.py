@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hessdiag.errors import SpecError
 from hessdiag.problem.parts.block import Block, Found
+from hessdiag.problem.parts.heads import heads
 from hessdiag.problem.parts.units import neurons
 from hessdiag.problem.problem import Problem
 from hessdiag.suggest import question
@@ -90,16 +91,15 @@ def partition(problem: Problem, by: str | Sequence[str]) -> Partition:
     )
 
 
-def _executed(problem: Problem) -> Callable[[Block], tuple[int, int]]:
+def _executed(problem: Problem) -> Callable[[Block], int]:
     """Sorts blocks by the layer that they begin in, the one that is executed first coming first; "rest" comes last."""
     first_entries = [layer.start for layer in problem.layer_slices]
     rank = {layer.start: number for number, layer in enumerate(problem.executed_layers)}
 
-    def place(block: Block) -> tuple[int, int]:
+    def place(block: Block) -> int:
         if block.kind == "rest":
-            return len(rank), 0
-        first = int(block.indices[0])
-        return rank[first_entries[bisect_right(first_entries, first) - 1]], first
+            return len(rank)
+        return rank[first_entries[bisect_right(first_entries, int(block.indices[0])) - 1]]
 
     return place
 
@@ -123,6 +123,7 @@ def _tensors(problem: Problem) -> Iterator[Block]:
 WORDS: Mapping[str, Callable[[Problem], Found]] = {
     "layer": _by_layer,
     "tensor": _by_tensor,
+    "head": heads,
     "neuron": neurons,
 }
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hessdiag.problem.problem import Problem
 
@@ -36,7 +36,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def starts(problem: Problem) -> dict[nn.Parameter, int]:
+def starts(problem: Problem) -> dict[Tensor, int]:
     """The first entry of each parameter tensor in the parameter vector; frozen ones are not there."""
     return {parameter: place.start for parameter, place in zip(problem.parameters, problem.places(), strict=True)}
 
