@@ -15,6 +15,7 @@ _HOMES = {
     "ProblemRequest": "hessdiag.problem.load",
     "hessian": "hessdiag.curvature.dense",
     "hessian_block": "hessdiag.curvature.dense",
+    "in_metric": "hessdiag.curvature.metric",
     "linalg": "",
     "load": "hessdiag.questions.documents",
     "load_problem": "hessdiag.problem.load",

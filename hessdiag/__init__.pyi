@@ -8,6 +8,7 @@ from hessdiag.curvature.dense import hessian_block as hessian_block
 from hessdiag.curvature.fisher import FisherOperator as FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator as GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator as HessianOperator
+from hessdiag.curvature.metric import in_metric as in_metric
 from hessdiag.errors import HessdiagError as HessdiagError
 from hessdiag.problem.load import ProblemRequest as ProblemRequest
 from hessdiag.problem.load import load_problem as load_problem
@@ -74,6 +75,7 @@ __all__ = [
     "forward_model",
     "hessian",
     "hessian_block",
+    "in_metric",
     "linalg",
     "load",
     "load_problem",

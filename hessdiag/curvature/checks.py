@@ -1,10 +1,13 @@
 """Self-checks of a matrix of second derivatives: is it symmetric, and is it the derivative of the gradient here?"""
 
 import math
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from hessdiag.curvature.operator import CurvatureOperator
-from hessdiag.curvature.point.examine import Examination
+from hessdiag.curvature.point.examine import Examination, asymmetry
 from hessdiag.curvature.point.examine import examine as examine_point
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
@@ -32,7 +35,7 @@ def examine(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = 
     Raises:
         ComputeError: with the size of its products, if those are refused.
     """
-    found = examine_point(operator, seed)
+    found = examine_point(operator, seed) if operator.scale is None else _in_metric(operator, seed)
     cost.begin()
     if squared and found.size and math.isfinite(found.size) and not _SQUARABLE[0] <= found.size <= _SQUARABLE[1]:
         raise ComputeError(
@@ -40,3 +43,13 @@ def examine(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = 
             f"--objective FILE.py:f that returns the loss times 1e{-round(math.log10(found.size)):+d}",
         )
     return found
+
+
+def _in_metric(operator: CurvatureOperator[Any], seed: int) -> Examination:
+    """The point and the matrix as they are without the metric, and the symmetry and the size of products in it."""
+    found = operator.look(seed)
+    generator = torch.Generator().manual_seed(seed)
+    V = torch.randn(operator.shape[0], 2, generator=generator).to(operator.device, operator.dtype)
+    AV = operator.raw(V)
+    size = float(AV.abs().max()) if bool(AV.isfinite().all()) else math.inf
+    return replace(found.also({"metric_symmetry": asymmetry(V, AV)}), size=size)

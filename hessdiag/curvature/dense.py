@@ -43,8 +43,12 @@ def hessian(problem: Problem, *, check: bool = True, finished: exact.Finished = 
     tensor([[8., 4.],
             [4., 2.]], dtype=torch.float64)
     """
-    operator = HessianOperator(problem, check=check)
-    _fit(operator, free_bytes(problem.device))
+    return of(HessianOperator(problem, check=check), finished)
+
+
+def of(operator: HessianOperator, finished: exact.Finished = lambda numbers, rows: None) -> Tensor:
+    """The same of an operator, in its metric."""
+    _fit(operator, free_bytes(operator.device))
     operator.settle()
     with suppress(NotInNeuronSpaceError):
         return exact.dense(operator, finished)

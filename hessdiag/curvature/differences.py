@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from hessdiag.problem.problem import Problem
 # piecewise-linear networks: relative errors of 2e-11 to 3e-10 in float64, which extrapolation from two steps does not
 # better at this size, and at larger ones only where no kink is crossed.
 STEP = 0.5
+UNITS = 4  # unit vectors among those that tell the error of differences
 
 
 class NoDoubleBackwardError(Exception):
@@ -230,3 +231,35 @@ class GradientDifferences:
             torch.zeros_like(parameter, dtype=self._dtype) for parameter in self._moved.problem.parameters_of(layer)
         ]
         return list(self._moved.products(vectors, lambda: self._moved.gradient(self._batch, layer), zero))
+
+
+class Raw(Protocol):
+    """A matrix whose products can be had as they come."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(N, N)."""
+
+    def raw(self, vectors: Tensor) -> Tensor:
+        """With the columns of a matrix (N, k)."""
+
+
+def disagreement(matrix: Raw, moved: Moved) -> float:
+    """Largest distance between products of two step sizes, for random vectors and some unit vectors.
+
+    Relative to the products, but at least to what those of the random vector lead to expect.
+    """
+    generator = torch.Generator().manual_seed(0)
+    n = matrix.shape[0]
+    vectors = torch.zeros(1 + UNITS, n, dtype=torch.float64)
+    vectors[0] = torch.randn(n, generator=generator, dtype=torch.float64) / n**0.5
+    vectors[range(1, 1 + UNITS), torch.randint(n, (UNITS,), generator=generator)] = 1.0
+    single = matrix.raw(vectors.T).T.double()
+    moved.factor = 2.0
+    try:
+        double = matrix.raw(vectors.T).T.double()
+    finally:
+        moved.factor = 1.0
+    sizes = torch.maximum(single.norm(dim=1), double.norm(dim=1))
+    apart = (single - double).norm(dim=1)
+    return float((apart / sizes.clamp_min(float(sizes[0])).clamp_min(torch.finfo(torch.float64).tiny)).max())

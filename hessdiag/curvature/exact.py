@@ -62,7 +62,7 @@ def _certified(operator: HessianOperator, compute: Callable[[NeuronSpace], tuple
     if operator.problem.dtype not in CERTIFIED:
         raise NotInNeuronSpaceError(f"{operator.problem.dtype} is too coarse to certify")
     try:
-        found, distance = compute(NeuronSpace(operator.problem))
+        found, distance = compute(NeuronSpace(operator.problem, operator.scale))
     except (RuntimeError, ComputeError, MemoryError) as error:
         raise NotInNeuronSpaceError(reason(error)) from error
     if operator.missing is not None:  # as the products have shown only now

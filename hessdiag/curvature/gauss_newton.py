@@ -161,6 +161,13 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         Raises:
             ComputeError: if products cannot be computed.
         """
+        if self.scale is not None:  # slopes of the model are taken in its own parameters
+            plain = self.scaled(None)
+            found = plain.compared(seed)
+            if plain._slopes_error is not None:
+                self._slopes_error = plain._slopes_error
+                self.forget()
+            return found
         found = linearization(self, seed)
         if found is None or found.held or found.error <= found.allowed:
             return found

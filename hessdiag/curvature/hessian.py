@@ -53,14 +53,14 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
     second = True
 
     def gradient(self) -> Tensor:
-        """The gradient of the problem's function, shape (N,)."""
+        """The gradient of the problem's function, shape (N,); in a metric P^(-1/2) g."""
         return self._retried(self._gradient)
 
     def _gradient(self) -> Tensor:
         total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
         for weight, graph in self._graphs():
             total += weight * graph.flat_gradient()
-        return total
+        return total if self.scale is None else total.mul_(self.scale)
 
     def rows(self, indices: Tensor, layer: Layer | None = None) -> Tensor:
         """Rows of H by index, each exact: one product with a unit vector.

@@ -70,6 +70,7 @@ class NeuronSpace:
 
     Args:
         problem: A problem with at least one linear layer that sees one vector per sample.
+        scale: P^(-1/2), (N,), for panels of P^(-1/2) H P^(-1/2); `None` for those of H.
 
     Attributes:
         layers: The linear layers, in the order of their parameters.
@@ -78,13 +79,15 @@ class NeuronSpace:
         ones: The same with the samples first, and a column of ones where there is a bias.
         cotangents: delta_l of each, (d_l, samples), with the weights of the batches.
         order: The neurons of each layer in the order in which they are taken; `None` as they are.
+        scale: As given, by places.
 
     Raises:
         NotInNeuronSpaceError: if there is no such layer, or an operation cannot be batched.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, scale: Tensor | None = None) -> None:
         self.problem = problem
+        self.scale = None if scale is None else scale.to(problem.dtype)
         self.layers = neuron_layers(problem)
         self.dtype, self.device = problem.dtype, problem.device
         with measuring(problem.device):
@@ -114,6 +117,8 @@ class NeuronSpace:
         other = copy.copy(self)
         other.order = [order.to(self.device) for order in orders]
         other.cotangents = [delta[order] for delta, order in zip(self.cotangents, other.order, strict=True)]
+        if self.scale is not None:
+            other.scale = self.scale[other.places.to(self.device)]
         return other
 
     @property
@@ -192,10 +197,22 @@ class NeuronSpace:
             right = factor.right
             out = self.buffer(1, *right.shape[:2], h.shape[1])
             torch.mm(right.flatten(0, 1), h, out=out.flatten(0, 1))
+            self.rescale(out, lower, factor)
             block = out.transpose(0, 1)
             yield Panel(factor.rows, own.weights(*factor.neurons), block[..., : own.inputs], factor.mirrored)
             if own.has_bias:
                 yield Panel(factor.rows, own.biases(*factor.neurons), block[..., own.inputs :], factor.mirrored)
+
+    def rescale(self, block: Tensor, lower: int, factor: Factor) -> None:
+        """Take entries H[columns, rows], (neurons, rows, inputs and bias), into the metric, in place."""
+        if self.scale is None:
+            return
+        own, neurons = self.layers[lower], factor.neurons
+        columns = self.scale[own.weights(*neurons)].view(-1, 1, own.inputs)
+        block[..., : own.inputs] *= columns
+        if own.has_bias:
+            block[..., own.inputs] *= self.scale[own.biases(*neurons)].view(-1, 1)
+        block *= self.scale[factor.rows].view(1, -1, 1)
 
     def factors_of(self, lower: int, first: int, last: int) -> Iterator[Factor]:
         """What the layer's inputs are multiplied with in these columns; every factor is used before the next one."""

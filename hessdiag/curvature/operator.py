@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature import replay
-from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, movable
-from hessdiag.curvature.point.examine import examine, known
+from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, disagreement, movable
+from hessdiag.curvature.metric import uneven
+from hessdiag.curvature.point.examine import Examination, examine, known
 from hessdiag.errors import ComputeError, first_line
 from hessdiag.linalg.algebra import Operator
 from hessdiag.machine import cost
@@ -41,8 +42,7 @@ class Graph(Protocol):
 
 G = TypeVar("G", bound=Graph)
 T = TypeVar("T")
-
-UNITS = 4  # unit vectors among those that tell the error of differences
+S = TypeVar("S", bound="CurvatureOperator[Any]")
 
 
 class CurvatureOperator(Operator, Generic[G]):
@@ -58,6 +58,7 @@ class CurvatureOperator(Operator, Generic[G]):
 
     Attributes:
         missing: What has no second derivative, once products have met it; `None` otherwise.
+        scale: P^(-1/2), (N,), of the metric P that it is taken in; `None` of the matrix itself.
     """
 
     matrix: str  # what it is called, for messages
@@ -82,6 +83,8 @@ class CurvatureOperator(Operator, Generic[G]):
         self._examined = False  # whether the graph was searched for what autograd would pass over in silence
         self._moved: Moved | None = None
         self._error: float | None = None
+        self.scale: Tensor | None = None
+        self._scaled_rounding: float | None = None
 
     @property
     def engine(self) -> str:
@@ -97,12 +100,19 @@ class CurvatureOperator(Operator, Generic[G]):
         return "; ".join([passes, *self._notes])
 
     def on(self, problem: Problem) -> "CurvatureOperator[G]":
-        """The same matrix of another problem; the point is not looked at anew."""
-        other = copy.copy(self)
+        """The same matrix of another problem, in the same metric; the point is not looked at anew."""
+        other = self.scaled(self.scale)
         other._settled = True
-        other.problem, other._notes, other._chunk, other._kept = problem, [], None, None
-        other._replays = replay.Replays()
+        other.problem = problem
         vars(other).pop("saved_bytes", None)
+        return other
+
+    def scaled(self: S, scale: Tensor | None) -> S:
+        """The same matrix between two diagonal ones, (N,) each, with a graph of its own; see `in_metric`."""
+        other = copy.copy(self)
+        other._notes, other._chunk, other._kept = [], None, None
+        other._replays = replay.Replays()
+        other.scale, other._scaled_rounding = scale, None
         return other
 
     @property
@@ -124,10 +134,14 @@ class CurvatureOperator(Operator, Generic[G]):
     def precision(self) -> float:
         """Relative error of products: rounding in the parameters' dtype; of differences, how far two steps differ."""
         rounding = torch.finfo(self.problem.dtype).eps
+        if self.scale is not None:
+            if self._scaled_rounding is None:
+                self._scaled_rounding = uneven(self)
+            rounding = max(rounding, self._scaled_rounding)
         if self._moved is None:
             return rounding
         if self._error is None:
-            self._error = self._disagreement(self._moved)
+            self._error = disagreement(self, self._moved)
         return max(rounding, self._error)
 
     @property
@@ -192,9 +206,16 @@ class CurvatureOperator(Operator, Generic[G]):
             return
         self._settled = True
         if self._check:
-            examine(self).tell()
+            self.look().tell()
         elif (found := known(self.problem, self.matrix)) is not None and found.moved is not None:
             self.turn_to(found.moved, found.reason)
+
+    def look(self, seed: int = 0) -> Examination:
+        """Look at the point, without the metric; where it asks for differences, they are taken from now on."""
+        found = examine(self if self.scale is None else self.scaled(None), seed)
+        if found.moved is not None and self.missing is None:
+            self.turn_to(found.moved, found.reason)
+        return found
 
     def raw(self, vectors: Tensor) -> Tensor:
         """The matrix times V of shape (N, k) as autograd gives it: NaN is no error, and the point is not looked at."""
@@ -258,28 +279,15 @@ class CurvatureOperator(Operator, Generic[G]):
             self.forget()
             return compute()
 
-    def _disagreement(self, moved: Moved) -> float:
-        """Largest distance between products of two step sizes, for random vectors and some unit vectors.
-
-        Relative to the products, but at least to what those of the random vector lead to expect.
-        """
-        generator = torch.Generator().manual_seed(0)
-        n = self.shape[0]
-        vectors = torch.zeros(1 + UNITS, n, dtype=torch.float64)
-        vectors[0] = torch.randn(n, generator=generator, dtype=torch.float64) / n**0.5
-        vectors[range(1, 1 + UNITS), torch.randint(n, (UNITS,), generator=generator)] = 1.0
-        single = self.raw(vectors.T).T.double()
-        moved.factor = 2.0
-        try:
-            double = self.raw(vectors.T).T.double()
-        finally:
-            moved.factor = 1.0
-        sizes = torch.maximum(single.norm(dim=1), double.norm(dim=1))
-        apart = (single - double).norm(dim=1)
-        return float((apart / sizes.clamp_min(float(sizes[0])).clamp_min(torch.finfo(torch.float64).tiny)).max())
-
     def _summed(self, vectors: Tensor, layer: Layer | None) -> Tensor:
-        """Products with all batches."""
+        """Products with all batches; the only way out for them, so that a metric is met here."""
+        if self.scale is not None:
+            plain = self._plain_sum(vectors * self.scale, layer)
+            return plain.mul_(self.scale if layer is None else self.scale[layer.start : layer.stop])
+        return self._plain_sum(vectors, layer)
+
+    def _plain_sum(self, vectors: Tensor, layer: Layer | None) -> Tensor:
+        """Products with all batches, without a metric."""
         total: Tensor | None = None
         with self.problem.evaluation():  # hooks and checkpointed parts of the model run again in every product
             self._keep_graph()

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.dense import hessian
+from hessdiag.curvature import dense
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.shared import SharedOperator
@@ -62,6 +62,10 @@ class Support:
         """An operator of the problem, (M, M), without its rows of zeros: (m, m)."""
         return operator if self.rows is None else Restricted(operator, self.rows, together)
 
+    def metric(self, whole: Tensor | None) -> Tensor | None:
+        """A diagonal metric of all N parameters, of the M touched ones."""
+        return whole if whole is None or self.touched is None else whole[self.touched.to(whole.device)]
+
     def shorten(self, vector: Tensor) -> Tensor:
         """A vector of the M touched parameters without the entries of rows that are zero."""
         return vector if self.rows is None else vector[self.rows.to(vector.device)]
@@ -74,15 +78,14 @@ class Support:
         zero[self.kept] = False
         return torch.cat([self.kept, torch.nonzero(zero)[:nulls, 0]])
 
-    def dense(self) -> Tensor:
-        """The (m, m) matrix itself.
+    def dense(self, operator: HessianOperator) -> Tensor:
+        """The (m, m) matrix itself, of the problem's operator.
 
         Raises:
             ComputeError: if it does not fit, or cannot be computed.
         """
         if self.rows is None:
-            return hessian(self.problem, check=False)
-        operator = HessianOperator(self.problem, check=False)
+            return dense.of(operator)
         parts = torch.split(self.rows, operator.chunk)
         return torch.cat([operator.rows(part)[:, self.rows.to(operator.device)] for part in parts])
 

@@ -43,6 +43,10 @@ def matrix_of(subject: Any, name: OperatorName, instead: str | None = None) -> t
         raise _not_asked_of(subject, instead)
     if name not in ("hessian", found.name):
         raise SpecError(f"a {type(subject).__name__} is not operator={name!r}.", "the operator alone, or its problem")
+    if getattr(subject, "scale", None) is not None:
+        raise SpecError(
+            "an operator in a metric is not asked about as such.", "the problem, with metric=; or hessdiag.linalg"
+        )
     subject.forget()
     return subject.problem, found.name
 

@@ -271,7 +271,7 @@ def _whole(plan: _Plan, report: Progress) -> _Run:
     """All eigenvalues, from the matrix itself."""
     asked, operator = plan.asked, plan.operator
     size, direction = _gradient(plan)
-    matrix = plan.part.dense()
+    matrix = plan.part.dense(operator)
     pairs = dense_eigenpairs(
         matrix, lowest=asked.lowest, highest=asked.highest, tol=asked.tol, precision=operator.precision
     )

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.support import Support
 from hessdiag.linalg import densities
 from hessdiag.linalg.densities import Density
@@ -64,7 +65,10 @@ def exact(part: Support, matrix: Operator, *, ends: int, steps: int, report: Pro
 
 def _eigenvalues(part: Support, matrix: Operator) -> Floats:
     """Those of the rows that need not be zero, ascending."""
-    dense = part.dense() if matrix.second else matrix @ torch.eye(part.size, dtype=matrix.dtype, device=matrix.device)
+    if isinstance(matrix, HessianOperator):
+        dense = part.dense(matrix)
+    else:
+        dense = matrix @ torch.eye(part.size, dtype=matrix.dtype, device=matrix.device)
     wide = in_float64(dense)
     values: Floats = torch.linalg.eigvalsh((wide + wide.T) / 2).cpu().numpy()
     return values
