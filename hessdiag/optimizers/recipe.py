@@ -40,6 +40,8 @@ class Recipe:
         changed: Settings that differ from what `make` gives.
         assumed: What was assumed of it, in a sentence; empty where nothing was.
         own: Its name in `OPTIMIZERS`, where it is one of this package's, which differentiate the loss themselves.
+        orders: Whether its groups are the user's own, in the order that saved states have: made by a function or an
+            optimizer of theirs, and not by this package from a class.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Recipe:
     changed: Mapping[str, float] = field(default_factory=dict)
     assumed: str = ""
     own: str | None = None
+    orders: bool = False
 
     @property
     def name(self) -> str:
@@ -129,7 +132,7 @@ def recipe(
         made = Recipe(spec.__name__, True, lambda _, named: _called(spec.__name__, spec, [p for _, p in named], {}))
     elif callable(spec):
         name = getattr(spec, "__name__", type(spec).__name__)
-        made = Recipe(name, True, lambda model, named: _of_function(name, spec, {}, model, named))
+        made = Recipe(name, True, lambda model, named: _of_function(name, spec, {}, model, named), orders=True)
     else:
         raise SpecError(
             f"an optimizer is named by a text, or is one, or a function that makes one; not a {type(spec).__name__}.",
@@ -260,6 +263,7 @@ def _of_code(spec: Spec, scripts: dict[Path, ModuleType]) -> Recipe:
         spec.attribute.rpartition(".")[2] if isinstance(function, type) else spec.text.partition("(")[0],
         True,
         lambda model, named: _of_function(spec.text, function, spec.keywords, model, named),
+        orders=not isinstance(function, type),
     )
 
 
@@ -326,7 +330,7 @@ def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> R
             name for name, one in OPTIMIZERS.items() if one.kind == kind.__name__ and one.settings.items() <= settings
         )
         return Recipe(kind.__name__, True, make, {}, own=next(named, kind.__name__))
-    return Recipe(kind.__name__, True, make, settings_of(optimizer))
+    return Recipe(kind.__name__, True, make, settings_of(optimizer), orders=True)
 
 
 def named_with(kind: str, settings: Mapping[str, Any]) -> str:

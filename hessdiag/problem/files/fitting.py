@@ -30,6 +30,15 @@ _MISMATCH = re.compile(
 )
 
 
+def unwrapped(name: str) -> str:
+    """A name without the words that wrappers of single layers put into it.
+
+    >>> unwrapped("layers.0._fsdp_wrapped_module.weight")
+    'layers.0.weight'
+    """
+    return _INSIDE.sub("", name)
+
+
 @dataclass(frozen=True)
 class Report:
     """What torch says of a state dict and a model.

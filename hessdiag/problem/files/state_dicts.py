@@ -261,9 +261,16 @@ def count(number: int) -> str:
 def pick(content: Any, key: str, where: str) -> Any:
     """The part of a file's content under a dotted key, which may itself have dots or be a prefix of names.
 
+    Places in lists are numbers, from 0.
+
     Raises:
         LoadError: naming the keys that are there.
     """
+    if isinstance(content, (list, tuple)):
+        head, _, rest = key.partition(".")
+        if not head.isdecimal() or int(head) >= len(content):
+            raise LoadError(f"{where} has no key {key!r}: there is a list of {len(content)}, counted from 0.")
+        return pick(content[int(head)], rest, where) if rest else content[int(head)]
     if isinstance(content, Mapping):
         entries = dict(items(content))
         if key in entries:

@@ -316,3 +316,12 @@ def test_every_error_is_one_of_ours(tmp_path, state):
         path.write_bytes(broken)
         with contextlib.suppress(HessdiagError):
             read(path)
+
+
+def test_keys_lead_through_lists():
+    content = {"states": [{"a": 1}, {"b": {"c": torch.ones(1)}}]}
+    assert weights.pick(content, "states.1.b.c", "f") == torch.ones(1)
+    assert weights.pick(content, "states.0", "f") == {"a": 1}
+    for key in ("states.2", "states.x", "states.-1"):
+        with pytest.raises(LoadError, match="a list of 2, counted from 0"):
+            weights.pick(content, key, "f")
