@@ -11,6 +11,8 @@ from torch import Tensor
 
 from hessdiag.errors import SpecError
 from hessdiag.problem.parts.block import Block, Found
+from hessdiag.problem.parts.classes import classes
+from hessdiag.problem.parts.embeddings import embedding_rows
 from hessdiag.problem.parts.heads import heads
 from hessdiag.problem.parts.units import neurons
 from hessdiag.problem.problem import Problem
@@ -76,9 +78,9 @@ def partition(problem: Problem, by: str | Sequence[str]) -> Partition:
     (('*.bias', 'rest'), ('0[0]', '0[1]', '0[2]', '1.weight', '1.bias', '2[0]'))
     """
     words = [word.strip() for word in (by.split(",") if isinstance(by, str) else by)]
+    executed = _executed(problem)  # first, for a model that changes its own parameters is a copy from then on
     known = WORDS.get(words[0]) if len(words) == 1 else None
     found = _by_patterns(problem, words) if known is None else known(problem)
-    executed = _executed(problem)
     left = sorted(_left_over(problem, found.blocks), key=executed)
     notes = [*found.notes, *([_left_over_note(words[0], left)] if left else [])]
     ordered = sorted([*found.blocks, *left], key=executed)
@@ -125,6 +127,8 @@ WORDS: Mapping[str, Callable[[Problem], Found]] = {
     "tensor": _by_tensor,
     "head": heads,
     "neuron": neurons,
+    "class": classes,
+    "embedding-row": embedding_rows,
 }
 
 

@@ -46,7 +46,7 @@ def touched(problem: Problem, least: float) -> Touched | None:
     (9, [10, 11, 14, 15])
     """
     try:
-        rows = _rows(problem)
+        rows = looked_up(problem)
     except (HessdiagError, RuntimeError):
         return None
     if problem.rewritten:  # a copy of the model has taken its place, whose tables are written to
@@ -66,8 +66,12 @@ def touched(problem: Problem, least: float) -> Touched | None:
     return Touched(reduced, kept) if reduced.n_parameters == len(kept) else None
 
 
-def _rows(problem: Problem) -> dict[nn.Parameter, Tensor | None]:
-    """Of each parameter the rows that are looked up in any batch, ascending; `None` for all of them."""
+def looked_up(problem: Problem) -> dict[nn.Parameter, Tensor | None]:
+    """Of each parameter the rows that are looked up in any batch, ascending; `None` for all of them.
+
+    Raises:
+        HessdiagError: if a batch cannot be evaluated.
+    """
     tables = _tables(problem.model)
     rows: dict[nn.Parameter, Tensor | None] = {
         parameter: torch.zeros(0, dtype=torch.int64, device=parameter.device) for parameter in problem.parameters

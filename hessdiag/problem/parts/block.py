@@ -54,3 +54,11 @@ def entries(parameter: Tensor, start: int) -> Tensor:
 def merged(name: str, kind: str, parts: list[Tensor]) -> Block:
     """A block of several sets of entries."""
     return Block(name, kind, torch.cat([part.reshape(-1) for part in parts]).sort().values)
+
+
+def aliases(problem: Problem) -> dict[Tensor, list[str]]:
+    """All names that each parameter has in the model: several, where layers share it."""
+    names: dict[Tensor, list[str]] = {}
+    for name, parameter in problem.model.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return names

@@ -15,9 +15,9 @@ from torch.overrides import TorchFunctionMode
 
 from hessdiag.errors import HessdiagError
 from hessdiag.problem.parts.attention import Attention
+from hessdiag.problem.parts.products import product
 from hessdiag.problem.problem import Problem
 
-_PRODUCTS = {"linear": 0, "addmm": 1, "matmul": 0, "mm": 0, "__matmul__": 0}  # where the data is, and then the weight
 _SCALE = 0.3  # of the random numbers: attention to many tokens at once, in any of the usual scalings
 _TRIES = 8  # tokens, of which one must see another
 
@@ -128,21 +128,18 @@ class _Watch(TorchFunctionMode):
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = getattr(func, "__name__", "")
-        data, factor = _operands(name, args, kwargs or {})
-        weight = getattr(factor, "_base", None) if not isinstance(factor, nn.Parameter) else factor
-        if not (isinstance(weight, nn.Parameter) and weight.ndim == factor.ndim == 2 and isinstance(result, Tensor)):
+        call = product(func, args, kwargs or {})
+        if call is None or call.weight.ndim != 2:
             return result
-        transposed = factor.shape != weight.shape or factor.stride() != weight.stride()
-        if weight in self.owners:
-            return self._replaced(weight, result)
+        if call.weight in self.owners:
+            return self._replaced(call.weight, result)
         for one in self.pending:
-            if one.ready and _depends(data, list(one.made.values())):
-                found = _layout([one.made[number] for number in range(len(one.made))], data, self.generator)
-                axis = 1 if (name == "linear") != transposed else 0
-                one.layout = (
-                    found if isinstance(found, str) else _believed(one, Layout(*found[:3], weight, axis, found[3]))
-                )
+            if one.ready and _depends(call.data, list(one.made.values())):
+                found = _layout([one.made[number] for number in range(len(one.made))], call.data, self.generator)
+                if isinstance(found, str):
+                    one.layout = found
+                else:
+                    one.layout = _believed(one, Layout(*found[:3], call.weight, call.inputs, found[3]))
                 one.made, one.done = {}, True
         return result
 
@@ -162,14 +159,6 @@ def _believed(one: _Pending, layout: Layout) -> Layout | str:
     if said in (None, len(layout.queries)):
         return layout
     return f"it says that it has {said} of them, and derivatives show {len(layout.queries)}"
-
-
-def _operands(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The two factors of a matrix product, the data first; twice `None` for any other function."""
-    if name not in _PRODUCTS:
-        return None, None
-    given = [*args[_PRODUCTS[name] :], *(kwargs[key] for key in ("input", "weight") if key in kwargs)]
-    return (given[0], given[1]) if len(given) > 1 else (None, None)
 
 
 def _depends(data: Any, leaves: Sequence[Tensor]) -> bool:
