@@ -134,6 +134,8 @@ WORDS: Mapping[str, Callable[[Problem], Found]] = {
 
 def _left_over(problem: Problem, blocks: Sequence[Block]) -> Iterator[Block]:
     """What is in no block, tensor by tensor."""
+    if sum(len(block.indices) for block in blocks) == problem.n_parameters:
+        return
     free = torch.ones(problem.n_parameters, dtype=torch.bool)
     for block in blocks:
         free[block.indices] = False

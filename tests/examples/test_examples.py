@@ -203,3 +203,13 @@ def test_reconstructions_are_drawn(run, tmp_path):
     assert len(losses) == 6
     assert all(constant < loss < 0.75 for loss in losses)  # 30 steps learn no more than biases
     assert "<svg" in (tmp_path / "images.svg").read_text()
+
+
+def test_blocks_of_attention_grow_with_the_powers_of_the_paper(run):
+    rows = re.findall(r"power ([\d.]+), residual part: (\S+)", run("attention_scale.py"))
+    parts = [[float(number) if number != "none" else None for number in row] for row in rows]
+    softmax, linear = parts[:3], parts[3:]
+    assert [first for first, _ in softmax] == pytest.approx([6, 6, 2], abs=0.01)
+    assert [first for first, _ in linear] == pytest.approx([6, 6, 6], abs=0.01)
+    assert [second for _, second in softmax[:2]] == pytest.approx([5, 5], abs=0.01)
+    assert [second for _, second in (softmax[2], *linear)] == [None] * 4
