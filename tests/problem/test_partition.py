@@ -95,6 +95,13 @@ def test_a_neuron_moves_its_own_output_alone(name):
         assert changed.nonzero().flatten().tolist() == [unit]
 
 
+def test_units_of_a_weight_that_is_kept_turned():
+    layer = pytest.importorskip("transformers.pytorch_utils").Conv1D(4, 3)  # from 3 to 4: its weight is (3, 4)
+    blocks, _ = _blocks(_problem(layer, torch.randn(5, 3)), "neuron")
+    assert blocks["Conv1D[1]"].tolist() == [1, 5, 9, 13]
+    assert len(blocks) == 4
+
+
 def test_units_of_a_bilinear_layer():
     model = nn.Bilinear(2, 3, 4)
     problem = Problem(model, data=[((torch.randn(5, 2), torch.randn(5, 3)), torch.zeros(5, 4))], loss="mse")

@@ -90,7 +90,7 @@ def _last_layer(problem: Problem) -> tuple[Product, int]:
     handle = problem.model.register_forward_hook(lambda module, inputs, output: outputs.append(output))
     try:
         with torch.enable_grad(), watch:
-            problem.as_written().evaluate(problem.data[0])
+            problem.as_written(train_mode=False).evaluate(problem.data[0])
     finally:
         handle.remove()
     logits = watch.found or _one_hot(problem.data[0], outputs)

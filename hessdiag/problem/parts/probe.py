@@ -78,7 +78,7 @@ def layouts(problem: Problem, some: Sequence[Attention]) -> list[Layout | str]:
     watch = _Watch([_Pending(one) for one in some])
     try:
         with _idle(norm for one in some for norm in one.norms), torch.enable_grad(), watch:
-            problem.as_written().evaluate(problem.data[0])
+            problem.as_written(train_mode=False).evaluate(problem.data[0])
     except (HessdiagError, RuntimeError):
         pass  # what random numbers do to the loss does not matter, and what else is wrong is said where it is measured
     return [one.layout for one in watch.pending]

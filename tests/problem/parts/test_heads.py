@@ -311,6 +311,23 @@ def _small(*attentions, x=STREAM, **options):
     return Problem(model, data=[(x, torch.zeros_like(x))], loss="mse", **options)
 
 
+class Dropped(Small):
+    """In training, half of what it weighs and half of its output are zero."""
+
+    def forward(self, x):
+        q, k, v = (layer(x).unflatten(-1, (3, 4)).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        weights = F.dropout((q @ k.mT).softmax(-1), 0.5, self.training)
+        return self.dense(F.dropout((weights @ v).transpose(1, 2).flatten(2), 0.5, self.training))
+
+
+def test_dropout_does_not_hide_heads():
+    model = Dropped()
+    trained, still = (partition(_small(model, train_mode=mode), "head") for mode in (True, False))
+    assert trained.names == still.names
+    assert all(torch.equal(a, b) for a, b in zip(trained.indices, still.indices, strict=True))
+    assert model.training
+
+
 def test_a_norm_over_all_heads_does_not_hide_them():
     problem = _small(Small(norm=True))
     parts = partition(problem, "head")
