@@ -15,24 +15,20 @@ from hessdiag.problem.parts.products import Product, product
 from hessdiag.problem.problem import Problem
 
 _ELSE = "--by neuron, or a pattern of the last layer's name"
-_LOSSES = {  # of torch's, and where in what they take the classes are
+_LOSSES: dict[str, int | None] = {  # of torch's, and where in what they take the classes are
     "cross_entropy": 1,
     "nll_loss": 1,
-    "binary_cross_entropy_with_logits": -1,
-    "binary_cross_entropy": -1,
+    "binary_cross_entropy_with_logits": None,
+    "binary_cross_entropy": None,
 }
 
 
 @dataclass(frozen=True, eq=False)
 class _Logits:
-    """What stands for classes: a tensor, and the dimension in which they are."""
+    """What stands for classes: a tensor, and the dimension in which they are; `None` for that of the channels."""
 
     tensor: Tensor
-    dimension: int
-
-    @property
-    def classes(self) -> int:
-        return self.tensor.shape[self.dimension]
+    dimension: int | None
 
 
 def classes(problem: Problem) -> Found:
@@ -61,16 +57,14 @@ def classes(problem: Problem) -> Found:
     rows = entries(weight, 0).movedim(layer.outputs, 0).flatten(1)
     tensors = [(weight, rows), *((bias, entries(bias, 0)[:, None]) for bias in _biases(problem, layer))]
     parts = [start[tensor] + places[:count] for tensor, places in tensors if tensor in start]
-    label, *others = sorted(aliases(problem)[weight], key=lambda name: _is_table(problem, name))
+    modules = dict(problem.model.named_modules(remove_duplicate=False))
+    tables = {path for path, module in modules.items() if isinstance(module, nn.Embedding)}
+    label, *others = sorted(aliases(problem)[weight], key=lambda name: name.rpartition(".")[0] in tables)
     if not parts:
         raise SpecError(f"--by class: {label} is not measured: it is frozen, or left out.", "--layers '*'")
     shared = f", which is also {', '.join(others)} and counts once" if others else ""
     blocks = [merged(f"class {number}", "class", list(own)) for number, own in enumerate(zip(*parts, strict=True))]
     return Found(tuple(blocks), (f"a class is its row of {label}{shared}",))
-
-
-def _is_table(problem: Problem, name: str) -> bool:
-    return isinstance(problem.model.get_submodule(name.rpartition(".")[0]), nn.Embedding)
 
 
 def _biases(problem: Problem, layer: Product) -> list[nn.Parameter]:
@@ -97,16 +91,20 @@ def _last_layer(problem: Problem) -> tuple[Product, int]:
     if logits is None:
         what = "no loss of torch's takes logits of classes, and targets are not one-hot"
         raise SpecError(f"--by class: there are no classes: {what}.", _ELSE)
-    if logits.classes < 2:
-        raise SpecError("--by class: there are no classes: the output is one number.", _ELSE)
-    some = sorted({0, logits.classes // 2, logits.classes - 1})
+    known, tensor = aliases(problem), logits.tensor
     for call, result in reversed(watch.calls):
-        reached = [_channels(logits, which, result, call.channels) for which in some]
-        if None in reached:  # it comes beside the logits
+        if call.weight not in known or not _leads(tensor, result):  # the loss's own, or beside the logits
             continue
-        if reached == [[which] for which in some]:
-            return call, logits.classes
-        raise SpecError("--by class: the outputs of the last layer are no logits of single classes.", _ELSE)
+        dimension = logits.dimension
+        if dimension is None:
+            dimension = call.channels if tensor.shape == result.shape else -1
+        count = tensor.shape[dimension]
+        if count < 2:
+            raise SpecError("--by class: there are no classes: the output is one number.", _ELSE)
+        for which in {0, count // 2, count - 1}:
+            if _channels(tensor.select(dimension, which), result, call.channels) != [which]:
+                raise SpecError("--by class: the outputs of the last layer are no logits of single classes.", _ELSE)
+        return call, count
     raise SpecError("--by class: the logits come from no linear or convolutional layer that is known.", _ELSE)
 
 
@@ -122,18 +120,20 @@ def _one_hot(batch: Any, outputs: Sequence[Any]) -> _Logits | None:
     return _Logits(output, -1) if bool((ones == 1).all()) and int((target != 0).sum()) == ones.numel() else None
 
 
-def _channels(logits: _Logits, which: int, result: Tensor, dimension: int) -> list[int] | None:
-    """The channels of a product's result that the logit of one class depends on; `None` if it is not in its graph."""
-    tensor = logits.tensor
+def _leads(tensor: Tensor, result: Tensor) -> bool:
+    """Whether a tensor is made of a product's result."""
     if not (tensor.requires_grad and result.requires_grad):
-        return None
-    cotangent = torch.zeros_like(tensor)
-    one = cotangent.select(logits.dimension, which)
-    one.copy_(torch.rand(one.shape, generator=torch.Generator().manual_seed(which)))
-    found: Tensor | None = torch.autograd.grad(tensor, result, cotangent, retain_graph=True, allow_unused=True)[0]
-    if found is None:
-        return None
-    return (found.movedim(dimension, 0).flatten(1) != 0).any(1).nonzero().flatten().tolist()
+        return False
+    found = torch.autograd.grad(tensor.sum(), result, retain_graph=True, allow_unused=True)
+    return found[0] is not None
+
+
+def _channels(logit: Tensor, result: Tensor, dimension: int) -> list[int]:
+    """The channels of a product's result that the logits of one class depend on."""
+    cotangent = torch.rand(logit.shape, generator=torch.Generator().manual_seed(0)).to(logit)
+    found = torch.autograd.grad(logit, result, cotangent, retain_graph=True)[0].movedim(dimension, 0)
+    reached: list[int] = (found.reshape(len(found), -1) != 0).any(1).nonzero().flatten().tolist()
+    return reached
 
 
 class _Watch(TorchFunctionMode):
@@ -168,10 +168,10 @@ class _Watch(TorchFunctionMode):
         """What the last loss took; without one, what the last logarithm of a softmax is of."""
         return self.logits or (self.logarithm[1] if self.logarithm else None)
 
-    def _of_loss(self, given: Tensor, dimension: int) -> _Logits:
+    def _of_loss(self, given: Tensor, dimension: int | None) -> _Logits:
         """What a loss takes; where that are log-probabilities, what they are made of."""
         if self.logarithm is not None:
             result, logits = self.logarithm
             if result.shape == given.shape and result.data_ptr() == given.data_ptr():
                 return logits
-        return _Logits(given, min(dimension, given.ndim - 1))
+        return _Logits(given, dimension if dimension is None else min(dimension, given.ndim - 1))

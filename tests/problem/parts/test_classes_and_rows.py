@@ -70,6 +70,8 @@ CASES = {  # and how many parameters a class has
     "softmax by hand": (_mlp(), (X, Y), {"objective": _own}, 6),
     "several labels": (_mlp(), (X, 1 - ONE_HOT), {"loss": "bce"}, 6),
     "probabilities": (_mlp(nn.Sigmoid()), (X, 1 - ONE_HOT), {"loss": nn.BCELoss()}, 6),
+    "labels of pixels": (nn.Conv2d(2, 3, 3, padding=1), (IMAGES, torch.ones(2, 3, 5, 5)), {"loss": "bce"}, 19),
+    "one sample without a batch": (nn.Linear(4, 3), (X[0], Y[1]), {"loss": nn.CrossEntropyLoss()}, 5),
     "tokens": (Language(), NEXT, {"loss": "ce"}, 5),
     "capped logits": (Language(soft=True), NEXT, {"loss": "ce"}, 5),
     "pixels": (nn.Sequential(nn.Conv2d(2, 3, 3, padding=1)), (IMAGES, torch.ones(2, 5, 5).long()), {"loss": "ce"}, 19),
@@ -88,14 +90,15 @@ def test_a_class_moves_its_own_logit_alone(name):
         f"class {number}" for number in range(count)
     ]
     body = model[:-1] if name in ("nll", "probabilities") else model  # without what mixes the classes
-    before, dim = body(batch[0]), 1 if batch[0].ndim == 4 else -1
+    before = body(batch[0])
+    dim = 1 if before.ndim == 4 else -1
     for number in range(count):
         flat = torch.zeros(problem.n_parameters)
         flat[blocks[f"class {number}"]] = 0.5
         pairs = zip(problem.named_parameters, flat.split([p.numel() for p in problem.parameters]), strict=True)
         moved = {key: parameter.detach() + more.reshape(parameter.shape) for (key, parameter), more in pairs}
         after = torch.func.functional_call(body, moved, batch[0])
-        changed = (after - before).abs().movedim(dim, 0).flatten(1)
+        changed = (after - before).abs().movedim(dim, 0).reshape(count, -1)
         assert bool((changed[number] > 1e-6).all())
         assert changed.amax(1).nonzero().flatten().tolist() == [number]
         assert len(blocks[f"class {number}"]) == size
@@ -129,9 +132,27 @@ class Mixing(nn.Module):
         return F.layer_norm(self.last(x), (3,))
 
 
+class Proxies(nn.Module):
+    """Classes are rows of the loss's own weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.proxies = nn.Parameter(torch.randn(3, 3))
+
+    def forward(self, output, target):
+        return F.cross_entropy(F.linear(output, self.proxies), target)
+
+
 REFUSED = {
     "real targets": (_mlp(), (X, torch.randn(6, 3)), {"loss": "mse"}, "targets are not one-hot"),
     "one output": (_mlp(out=1), (X, torch.ones(6, 1)), {"loss": "bce"}, "the output is one number"),
+    "one label for each pixel": (
+        nn.Conv2d(2, 1, 1),
+        (IMAGES, torch.ones(2, 1, 5, 5)),
+        {"loss": "bce"},
+        "is one number",
+    ),
+    "a loss with weights of its own": (_mlp(), (X, Y), {"loss": Proxies()}, "no logits of single classes"),
     "a norm of the logits": (Mixing(), (X, Y), {"loss": "ce"}, "no logits of single classes"),
     "an objective": (_mlp(), (X, Y), {"objective": lambda model, batch: model(batch[0]).sum()}, "there are no classes"),
 }
