@@ -23,6 +23,7 @@ HIGHEST = 3.0  # ratio above which a diverging loss leaves the picture
 DEEPEST = 1e-6
 ABOVE = 2.0  # times the loss at the start: what is higher has one colour in a landscape
 RHO = (-1.0, 2.0)  # what is shown of it
+STOOD = (1e-6, 1e3)  # what is shown of ratios to what an optimizer stands
 QUARTER = 0.25  # below, a trust region shrinks
 
 
@@ -35,14 +36,17 @@ def race(result: Escape) -> tuple[Curves, ...]:
 
 def _by_backprops(result: Escape) -> Curves:
     spans = _spans(result)
-    beneath = [panel for panel in (_predicted(spans), *_regions(result)) if panel is not None]
+    regions, stability = _regions(result), _stability(result)
+    beneath = [panel for panel in (_predicted(spans), stability, *regions) if panel is not None]
     said = [f"{_loss(result).capitalize()} against gradients and products with curvature, each counted as one."]
     if not compared_by_score(result):
         level = plain(result.threshold)
         said.append(f"Marks show where a run fell below {level} and stayed there; faint lines are other seeds.")
     if spans:
         said.append("Bars are the bands in which the escape was predicted, the line in them the typical value.")
-    if len(beneath) > bool(spans):
+    if stability is not None:
+        said.append("Beneath: learning rate x curvature over what the optimizer stands; above 1 steps grow.")
+    if regions:
         said.append("Beneath: the trust radius (or the damping) and rho, the actual over the predicted decrease.")
     return Curves(
         title="The race, in backpropagations",
@@ -158,6 +162,17 @@ def _regions(result: Escape) -> tuple[Panel, ...]:
         Panel("radius", tuple(radii)),
         Panel("rho", tuple(rhos), log=False, levels=(QUARTER, 1.0), limits=RHO),
     )
+
+
+def _stability(result: Escape) -> Panel | None:
+    """How near the runs that are drawn in full came to what their optimizers stand."""
+    curves = []
+    for group, contender in enumerate(result.contenders):
+        run = typical_run(result, contender)
+        if run is not None and run.stability is not None and len(run.stability.ratio) > 1:
+            found = run.stability
+            curves.append(_curve(contender.optimizer, found.backprops, found.ratio, group, main=True))
+    return Panel("lr x curvature", tuple(curves), levels=(1.0,), limits=STOOD) if curves else None
 
 
 def _watched(result: Escape) -> Table:

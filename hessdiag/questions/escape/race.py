@@ -77,7 +77,7 @@ class Race:
         return round(self.plan.runs * self.rules.budget)
 
     def _run(self, start: Start, entrant: Entrant, number: int, most: int | None = None) -> Run:
-        rules = self.rules if most is None else replace(self.rules, budget=most)
+        rules = self.rules if most is None else replace(self.rules, budget=most, stability=False)
         what = f"{entrant.recipe.name if entrant.rates else entrant.name}, run {number + 1}"
 
         def tell(backprops: int) -> None:

@@ -89,6 +89,32 @@ class Region:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stability:
+    """How near a run came to what its optimizer stands: above 1, steps along the largest curvature grow.
+
+    Attributes:
+        steps: At which it was looked at.
+        backprops: Spent by then.
+        ratio: Learning rate times the largest eigenvalue of the Hessian in the optimizer's metric, over its threshold;
+            of as many samples as a step sees, to within 5 %.
+        loss: Of these samples, there.
+        threshold: Of the optimizer: 2 of gradient descent, 38 of Adam.
+        products: With the Hessian, that it took. They are not the run's, and are counted nowhere else.
+    """
+
+    steps: tuple[Count, ...] = ()
+    backprops: tuple[Count, ...] = ()
+    ratio: Numbers = ()
+    loss: Numbers = ()
+    threshold: Real = 2.0
+    products: Count = 0
+
+    def __post_init__(self) -> None:
+        """One entry for each look."""
+        same_length(steps=self.steps, backprops=self.backprops, ratio=self.ratio, loss=self.loss)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Run:
     """One optimizer on one network with one order of samples.
 
@@ -96,8 +122,8 @@ class Run:
         optimizer: Its name in the race.
         seed: Of the network, where that is drawn anew, and of the order of samples.
         settings: With which it ran.
-        outcome: "escaped"; "stuck" on the plateau to the end of its budget; "dead" where the gradient became exactly
-            zero; "diverged"; "stopped" by an interrupt or the time that was granted.
+        outcome: "escaped"; "stuck" above the threshold to the end of its budget; "dead" where the gradient became
+            exactly zero; "diverged"; "stopped" by an interrupt or the time that was granted.
         escaped: Whether the loss fell below the threshold and stayed there.
         steps: Until then; `None` where it did not.
         backprops: The same in gradients and products.
@@ -113,6 +139,7 @@ class Run:
         score: Mean loss over a window of steps, where the task is compared by that.
         predicted: How many steps the escape should take; `None` where there is no law.
         region: Of a trust-region or damped method.
+        stability: Along the run; `None` of an optimizer whose threshold is not known, and where it was not looked at.
         notes: What explains the outcome, each with its number.
     """
 
@@ -135,6 +162,7 @@ class Run:
     score: Number = None
     predicted: Prediction | None = None
     region: Region | None = None
+    stability: Stability | None = None
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

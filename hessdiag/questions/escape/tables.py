@@ -18,6 +18,7 @@ from hessdiag.questions.escape.summary import (
     runs_of,
     typical_run,
 )
+from hessdiag.questions.escape.unstable import unstable_of
 from hessdiag.report.view import Table, without_empty
 
 LARGE = 1e5  # steps, from which on they are written with an exponent
@@ -134,7 +135,10 @@ def networks(result: Escape) -> Table | None:
     rows = tuple(
         (
             contender.optimizer,
-            *(_outcome(next((run for run in runs_of(result, contender) if run.seed == seed), None)) for seed in seeds),
+            *(
+                _outcome(result, next((run for run in runs_of(result, contender) if run.seed == seed), None))
+                for seed in seeds
+            ),
         )
         for contender in result.contenders
     )
@@ -142,10 +146,32 @@ def networks(result: Escape) -> Table | None:
     return Table(f"Backpropagations until escape, {what}", ("optimizer", *(f"seed {seed}" for seed in seeds)), rows)
 
 
-def _outcome(run: Run | None) -> str:
+def _outcome(result: Escape, run: Run | None) -> str:
     if run is None:
         return MISSING
-    return whole(run.backprops) if run.escaped and run.backprops is not None else run.outcome
+    return whole(run.backprops) if run.escaped and run.backprops is not None else _ended(result, run)
+
+
+def _ended(result: Escape, run: Run) -> str:
+    """How a run went, in a word: one whose loss went up and down for its learning rate was not stuck."""
+    return "unstable" if run.outcome == "stuck" and unstable_of(result, run) is not None else run.outcome
+
+
+def stability(result: Escape) -> Table | None:
+    """How near each came to what it stands, and what it took to see that."""
+    rows = []
+    for contender in result.contenders:
+        run = typical_run(result, contender)
+        found = None if run is None else run.stability
+        known = [] if found is None else [ratio for ratio in found.ratio if ratio is not None]
+        if found is None or not known:
+            continue
+        every = [one.stability.products for one in runs_of(result, contender) if one.stability is not None]
+        ends = (plain(found.threshold), *(number(one) for one in (known[0], max(known), known[-1])))
+        rows.append((contender.optimizer, lr_of(contender), *ends, whole(sum(every))))
+    columns = ("optimizer", "lr", "stands", "first", "largest", "last", "products")
+    title = "Learning rate x curvature, over what the optimizer stands; products are not counted above"
+    return Table(title, columns, tuple(rows)) if rows else None
 
 
 def further(result: Escape) -> Table | None:
@@ -260,7 +286,7 @@ def runs(result: Escape) -> Table:
     rows = tuple(
         (
             run.optimizer,
-            run.outcome,
+            _ended(result, run),
             number(run.seed),
             whole(run.steps),
             whole(run.backprops),

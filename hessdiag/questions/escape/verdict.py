@@ -23,6 +23,7 @@ from hessdiag.questions.escape.summary import (
     solved,
 )
 from hessdiag.questions.escape.tables import band, lr_of
+from hessdiag.questions.escape.unstable import unstable_findings, unstable_of
 
 WRONG = 0.5  # share of steps with rho below a quarter from which on a model of second order is not to be trusted
 TRY = " Try "  # what a note starts its way out with
@@ -36,12 +37,14 @@ def findings(result: Escape) -> list[Finding]:
     if not result.runs:
         return found
     if compared_by_score(result):
-        return [*_by_score(result), *found, *_killed(result), *data_findings(result.problem)]
+        ended = (*unstable_findings(result), *_killed(result))
+        return [*_by_score(result), *found, *ended, *data_findings(result.problem)]
     dead = dead_findings(result)
     if result.plateaus and all(plateau.dead for plateau in result.plateaus):
         return [*dead, *found, *data_findings(result.problem)]
     return [
         *dead,
+        *unstable_findings(result),
         *_first(result),
         *no_plateau_findings(result),
         *_stuck(result),
@@ -90,7 +93,9 @@ def _first(result: Escape) -> list[Finding]:
     """Who leaves, and which of them is worth training with; or that nobody does."""
     through = [one for one in result.contenders if one.backprops is not None]
     if not through:
-        ended = all(run.outcome in ("diverged", "dead") for run in result.runs)  # which is said of each
+        ended = all(  # which is said of each
+            run.outcome in ("diverged", "dead") or unstable_of(result, run) is not None for run in result.runs
+        )
         return [] if ended else [_nobody(result)]
     first = through[0]
     says = (
@@ -153,7 +158,7 @@ def _others(result: Escape) -> str:
 
 def _stuck(result: Escape) -> list[Finding]:
     """Who stays, and why: those for which something explains it, each; the others in one sentence."""
-    stuck = [one for one in result.contenders if any(run.outcome == "stuck" for run in runs_of(result, one))]
+    stuck = [one for one in result.contenders if _stuck_runs(result, one)]
     explained = [one for one in stuck if _reasons(result, one)]
     others = [one for one in stuck if one not in explained]
     if all(one.backprops is None for one in result.contenders):  # which is said already
@@ -175,12 +180,18 @@ def _stuck(result: Escape) -> list[Finding]:
         names, some = ", ".join(map(_call, others[:NAMED])) + more, ""
         if len(others) == 1:
             some = _in_some(result, others[0])
-        shares = [share for one in others for run in runs_of(result, one) if (share := _share(result, run)) is not None]
+        runs = [run for one in others for run in runs_of(result, one)]
+        shares = [share for run in runs if (share := _share(result, run)) is not None]
         whose = "its lowest loss" if len(others) == 1 else "the lowest loss of theirs"
         because = f"{whose} is {number(min(shares, default=None))} of the reference"
         says = f"{names} {stays if len(others) == 1 else stay}{some}."
         found.append(Finding(level, says, because, _instead(result) or "a larger --budget"))
     return found
+
+
+def _stuck_runs(result: Escape, contender: Contender) -> list[Run]:
+    """Its runs that stayed: not those that were thrown about, which are told of apart."""
+    return [run for run in runs_of(result, contender) if run.outcome == "stuck" and unstable_of(result, run) is None]
 
 
 def _share(result: Escape, run: Run) -> float | None:
@@ -189,14 +200,13 @@ def _share(result: Escape, run: Run) -> float | None:
 
 def _in_some(result: Escape, contender: Contender) -> str:
     """In how many runs, where not in all."""
-    runs = runs_of(result, contender)
-    stuck = sum(run.outcome == "stuck" for run in runs)
-    return "" if stuck == len(runs) else f" in {stuck} of {len(runs)} runs"
+    stuck, runs = len(_stuck_runs(result, contender)), len(runs_of(result, contender))
+    return "" if stuck == runs else f" in {stuck} of {runs} runs"
 
 
 def _reasons(result: Escape, contender: Contender) -> list[str]:
     """Why it stays: its notes, those of one of its runs, and else what was predicted where that is beyond its budget."""
-    runs = [run for run in runs_of(result, contender) if run.outcome == "stuck"]
+    runs = _stuck_runs(result, contender)
     noted = next((run.notes for run in runs if run.notes), ())
     said = [note.partition(TRY)[0].rstrip(".") for note in dict.fromkeys((*contender.notes, *noted))]
     late = [run for run in runs if held(run)]
@@ -236,7 +246,7 @@ def _killed(result: Escape) -> list[Finding]:
             "large steps of equal size push units below zero on all samples, and nothing brings them back",
             "a smaller learning rate, leaky ReLU, or wider layers",
         )
-        for name, some, many in _counts(alive, "dead")
+        for name, some, many in _counts(result, alive, "dead")
     ]
 
 
@@ -248,20 +258,21 @@ def _diverged(result: Escape) -> list[Finding]:
             "its loss grew beyond all bounds, or was no number any more",
             "a smaller learning rate",
         )
-        for name, some, many in _counts(result.runs, "diverged")
+        for name, some, many in _counts(result, result.runs, "diverged")
     ]
 
 
-def _counts(runs: Sequence[Run], outcome: str) -> Iterable[tuple[str, int, int]]:
-    """Optimizers with runs that ended so: how many, and of how many."""
-    for name in dict.fromkeys(run.optimizer for run in runs if run.outcome == outcome):
-        own = [run for run in runs if run.optimizer == name]
-        yield name, sum(run.outcome == outcome for run in own), len(own)
+def _counts(result: Escape, runs: Sequence[Run], outcome: str) -> Iterable[tuple[str, int, int]]:
+    """Optimizers with runs that ended so, and not for a learning rate of which it is said: how many, and of how many."""
+    ended = [run for run in runs if run.outcome == outcome and unstable_of(result, run) is None]
+    for name in dict.fromkeys(run.optimizer for run in ended):
+        yield name, sum(run.optimizer == name for run in ended), sum(run.optimizer == name for run in runs)
 
 
 def _law(result: Escape) -> list[Finding]:
     """Whether escapes came as predicted."""
-    judged = [(run, found) for run in result.runs if (found := held(run)) is not None]
+    stable = [run for run in result.runs if unstable_of(result, run) is None]  # laws are of learning rates that are
+    judged = [(run, found) for run in stable if (found := held(run)) is not None]
     if not judged:
         return []
     right = sum(found for _, found in judged)
@@ -296,6 +307,7 @@ def _beside(run: Run) -> str:
 def _later(result: Escape) -> list[Finding]:
     """Who would leave with a larger budget that can be paid."""
     later = [run for run in result.runs if predicted_later(run) and run.predicted and not held(run)]
+    later = [run for run in later if unstable_of(result, run) is None]
     if not later:
         return []
     ends = [run.predicted.high for run in later if run.predicted is not None and run.predicted.high is not None]

@@ -1,5 +1,6 @@
 """The view of `escape`: which optimizer leaves this plateau, when, and why?"""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from hessdiag.fields import Number
@@ -7,6 +8,7 @@ from hessdiag.questions.common.view import subject
 from hessdiag.questions.escape import charts, tables
 from hessdiag.questions.escape.result import Contender, Escape, Plateau
 from hessdiag.questions.escape.summary import best_scores, compared_by_score, on_plateau, plain, rounded
+from hessdiag.questions.escape.unstable import unstable_of
 from hessdiag.report.numbers import MISSING, counted, number, percent
 from hessdiag.report.view import Block, Fact, Table, View
 
@@ -20,6 +22,7 @@ def view(result: Escape) -> View:
         tables.notes(result),
         *charts.race(result),
         None if score else tables.further(result),
+        tables.stability(result),
         tables.regions(result),
         tables.search(result),
         charts.landscape(result.landscape),
@@ -52,6 +55,8 @@ def _headline(result: Escape) -> tuple[str, str]:
     if result.plateaus and all(one.dead for one in result.plateaus):
         return "dead", "is this network: its weights have no gradient, and no optimizer mends that"
     first, level = result.contenders[0], plain(result.threshold)
+    if first.backprops is None and (thrown := _thrown(result)):
+        return thrown
     if first.backprops is None:
         some = max((one.escaped for one in result.contenders), default=0)
         how = "not one run" if not some else "no optimizer on more than half of them"
@@ -61,6 +66,15 @@ def _headline(result: Escape) -> tuple[str, str]:
     if not on_plateau(result):
         return first.optimizer, f"is first below {level} of the loss: {cost}{_of(result, first)}"
     return first.optimizer, f"leaves the plateau first: {cost}{_of(result, first)}"
+
+
+def _thrown(result: Escape) -> tuple[str, str] | None:
+    """Where nobody leaves, for all were thrown about by their learning rates."""
+    seen = [one for run in result.runs if (one := unstable_of(result, run)) is not None]
+    if not seen or len(seen) < len(result.runs):
+        return None
+    who = "is this run" if len(seen) == 1 else "are all runs"
+    return "unstable", f"{who}: {min(seen, key=lambda one: one.ratio or math.inf).says}"
 
 
 def _of(result: Escape, contender: Contender) -> str:

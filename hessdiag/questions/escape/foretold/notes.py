@@ -7,6 +7,7 @@ from typing import Any
 from hessdiag.numbers import number, percent
 from hessdiag.questions.escape.foretold.predict import WEIGHT_DECAY
 from hessdiag.questions.escape.result import Plateau, Run
+from hessdiag.questions.escape.unstable import unstable
 from hessdiag.theory.optimizer_floors import Floor, floor_of, squares_underflow
 
 FREE = 10.0  # of the gradient over a floor, from which on it does not matter
@@ -197,8 +198,16 @@ def _too_long(name: str, settings: Mapping[str, Any], plateaus: Sequence[Plateau
 
 def _ended(run: Run, plateau: Plateau) -> Iterator[str]:
     steps = run.spent.steps
+    over = unstable(run, plateau)
     if plateau.dead:
         yield "the network is dead where it starts: no gradient reaches its first layers, and no optimizer mends that."
+    elif over is not None:
+        how = {
+            "diverged": f"diverged at step {steps:,}",
+            "dead": f"all gradients became exactly zero by step {steps:,}",
+        }
+        went = how.get(run.outcome, "its loss goes up and down, which is no plateau")
+        yield f"unstable: {over.says}; {went}: try {over.instead(plateau)}."
     elif run.outcome == "dead":
         yield (
             f"all gradients became exactly zero by step {steps:,}: its units died, which is no plateau. "

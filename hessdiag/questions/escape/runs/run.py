@@ -22,6 +22,7 @@ from hessdiag.questions.escape.result import Outcome, Region, Run, Settings
 from hessdiag.questions.escape.runs.counting import Tally
 from hessdiag.questions.escape.runs.draws import Order, draws
 from hessdiag.questions.escape.runs.looks import Looks, way
+from hessdiag.questions.escape.runs.stability import StabilityLooks
 from hessdiag.questions.escape.runs.stepping import NeedsGraphError, Take, along_gradients, by_itself
 from hessdiag.questions.escape.runs.watch import Watch, shown
 from hessdiag.questions.escape.start import Start
@@ -43,6 +44,7 @@ class Rules:
         score: Shares of the steps over whose losses the mean is taken; `None` where that is not compared.
         deadline: When the time is over that was granted, by `time.monotonic`.
         seed: Of the first run.
+        stability: Whether to look at how near a run is to what its optimizer stands.
     """
 
     budget: int
@@ -51,6 +53,7 @@ class Rules:
     score: tuple[float, float] | None = None
     deadline: float = math.inf
     seed: int = 0
+    stability: bool = True
 
 
 @dataclass
@@ -68,6 +71,7 @@ class Course:
         notes: Why it ended.
         settings: Of the optimizer.
         zero: How often in a row no gradient was found.
+        stability: Looks at the curvature; `None` where there are none.
     """
 
     start: Start
@@ -80,6 +84,7 @@ class Course:
     notes: list[str] = field(default_factory=list)
     settings: Settings = field(default_factory=dict)
     zero: int = 0
+    stability: StabilityLooks | None = None
 
     def over(self) -> bool:
         """Whether nothing more is to be done."""
@@ -164,12 +169,19 @@ def _go(course: Course, entrant: Entrant, model: nn.Module, number: int, tell: T
         for level in watch.levels:
             level.held = 1  # nothing is drawn: what is below is out
     looks = Looks(start, model, optimizer, watch, tally, how)
+    stability = StabilityLooks(start, entrant, model, optimizer) if rules.stability else None
+    course.stability = stability
+    if stability is not None:
+        stability.look(watch, tally)
+        looks.resume()
     for draw in draws(start.problem, entrant.samples, rules.order, rules.seed + number):
         loss, looked = looks.step(take, draw)
         if rules.score is not None:
             course.losses.append(loss)
         if looked:
             course.judge(model)
+            if stability is not None and course.outcome is None:
+                stability.look(watch, tally, last=course.over())
             tell(tally.backprops)
             looks.resume()
         if course.over():
@@ -232,8 +244,14 @@ def _result(course: Course, entrant: Entrant, rules: Rules, number: int) -> Run:
         best_loss=watch.best if math.isfinite(watch.best) else None,
         score=_score(course.losses, rules),
         region=_region(course.told),
-        notes=tuple(course.notes),
+        stability=None if course.stability is None else course.stability.found,
+        notes=(*course.notes, *_unlooked(course)),
     )
+
+
+def _unlooked(course: Course) -> tuple[str, ...]:
+    why = course.stability.why if course.stability is not None else ""
+    return (f"how near it is to turning unstable was not measured: {why}",) if why else ()
 
 
 def _outcome(ended: Outcome | None, escaped: bool) -> Outcome:
