@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from hessdiag.curvature.differences import NoDoubleBackwardError, refuse_cut
 from hessdiag.curvature.local import LocalHessian
 from hessdiag.errors import HessdiagError, said
-from hessdiag.linalg.leading import MOST, leading
 from hessdiag.machine.memory import free_bytes
 from hessdiag.machine.shortage import ran_out
 from hessdiag.optimizers.closure import ClosureOptimizer
@@ -19,6 +18,7 @@ from hessdiag.questions.escape.contenders import Entrant
 from hessdiag.questions.escape.result import Stability
 from hessdiag.questions.escape.runs.counting import Tally
 from hessdiag.questions.escape.runs.draws import whole
+from hessdiag.questions.escape.runs.leading import MOST, leading
 from hessdiag.questions.escape.runs.watch import Watch
 from hessdiag.questions.escape.start import Start
 

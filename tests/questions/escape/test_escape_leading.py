@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hessdiag.linalg.leading import leading
+from hessdiag.questions.escape.runs.leading import leading
 
 
 class Counted:
