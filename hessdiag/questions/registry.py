@@ -79,7 +79,7 @@ QUESTIONS = (
             "Lowest and highest eigenpairs with true residuals, the largest stable learning rate, proof of "
             "negative curvature, and where in the network the eigenvectors live."
         ),
-        synonyms=("hessian", "eigenvalues", "eigen", "lanczos", "lambda_max", "sharpness"),
+        synonyms=("hessian", "eigenvalues", "eigen", "lanczos", "lambda_max"),
     ),
     Question(
         "spectrum",
@@ -123,6 +123,20 @@ QUESTIONS = (
             "gap is the curvature that autograd's Hessian leaves out."
         ),
         synonyms=("trust", "rho", "trust_region", "kinks", "gates"),
+    ),
+    Question(
+        "sharpness",
+        "How large a step will my optimizer take here? Stable or not.",
+        headlines=("ratio", "readings.0.value"),
+        public={"Sharpness": "result", "sharpness": "measure"},
+        asks="How large a step will my optimizer take here?",
+        shows=(
+            "The curvature that the optimizer sees over what it can take at its learning rate, momentum, betas and "
+            "weight decay, with or without its state: stable, at the edge, or not, and the largest learning rate that "
+            "would be. Beside it critical sharpness by forward passes alone, curvature along the next step, adaptive "
+            "sharpness and the gradient noise scale, each with its error."
+        ),
+        synonyms=("stability", "edge_of_stability", "eos", "learning_rate", "noise_scale", "critical_sharpness"),
     ),
     Question(
         "forward",

@@ -1,0 +1,138 @@
+"""The gradient noise scale, from gradients of parts of the data: how many samples a batch is worth having."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from hessdiag.curvature.differences import loss_and_gradient
+from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.tridiagonal import safe_norm
+from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.minibatches import divisible
+from hessdiag.questions.sharpness.result import Noise
+
+PIECES = 8  # parts of the data, a product each
+FEWEST = 4  # with fewer, the jackknife says nothing
+APART = 1e-3  # relative distance of the parts' mean gradient from that of all, beyond which they are no parts
+TOLD = 2.0  # standard errors that the denominator has to be above zero
+UNCUT = "the batches cannot be cut into equal parts: too few samples, or tensors that do not run over samples"
+UNLIKE = "gradients of parts of the data do not add up to that of all: samples are no independent terms of the loss"
+LOST = "the denominator is not above zero by two standard errors: noise covers the mean gradient, or nothing curves"
+
+
+def noise(problem: Problem, operator: SymmetricOperator, seed: int) -> Noise:
+    """How much gradients of samples differ, against their mean: McCandlish et al. 2018 (arXiv 1812.06162, section 2.2).
+
+    With the gradients g_k of K equal parts of b samples, g_k'H g_k is G'HG + tr(H S) / b on average, and g_j'H g_k of
+    two different parts G'HG, both without bias where H is known; errors are a jackknife's over the parts.
+
+    Args:
+        problem: Its batches are cut into parts.
+        operator: Its Hessian, or what stands for it.
+        seed: Of which samples go together.
+    """
+    parts, samples = pieces(problem.data, seed)
+    if len(parts) < FEWEST:
+        return Noise(why=UNCUT)
+    own = [problem.like(data=part) for part in parts]
+    counts = [1.0 if problem.loss_reduction == "sum" else part.averaged.count for part in own]
+    whole = sum(counts) if problem.loss_reduction != "sum" else 1.0
+    rows = torch.stack(
+        [loss_and_gradient(part)[1] * (len(parts) * count / whole) for part, count in zip(own, counts, strict=True)]
+    )
+    _, together = loss_and_gradient(problem.like(data=[batch for part in parts for batch in part]))
+    if not safe_norm(rows.mean(0) - together) <= APART * safe_norm(together):
+        return Noise(why=UNLIKE)
+    images = operator @ rows.T.to(operator.dtype)
+    scale = estimated(rows @ images.double(), samples)
+    simple = estimated(rows @ rows.T, samples)
+    return Noise(
+        scale=scale.value,
+        scale_stderr=scale.stderr,
+        at_least=scale.at_least,
+        simple=simple.value,
+        simple_stderr=simple.stderr,
+        pieces=len(parts),
+        samples=samples,
+        why=None if scale.value is not None else LOST,
+    )
+
+
+def pieces(data: Sequence[Any], seed: int) -> tuple[list[list[Any]], int]:
+    """Parts of the data of equally many samples, each a list of batches; and how many samples. None if it is not cut.
+
+    >>> parts, samples = pieces([(torch.zeros(20, 3), torch.zeros(20))], 0)
+    >>> len(parts), samples
+    (8, 2)
+    """
+    source = torch.Generator().manual_seed(seed)
+    sizes = [batches.samples(batch) for batch in data]
+    usual, often = Counter(sizes).most_common(1)[0]
+    if often >= PIECES:
+        same = [batch for batch, size in zip(data, sizes, strict=True) if size == usual]
+        same = [same[index] for index in torch.randperm(often, generator=source).tolist()]
+        each = often // PIECES
+        return [same[start : start + each] for start in range(0, each * PIECES, each)], each * usual
+    most = -(-PIECES // len(data))  # of each batch
+    samples = min(sizes) // most or 1
+    if not all(divisible(batch, samples) for batch in data):
+        return [], 0
+    found = []
+    for batch, size in zip(data, sizes, strict=True):
+        order = torch.randperm(size, generator=source)
+        for part in torch.split(order, samples)[: min(most, size // samples)]:
+            found.append([batches.map_tensors(partial(_rows, part), batch)])
+    return found, samples
+
+
+def _rows(own: Tensor, tensor: Tensor) -> Tensor:
+    return tensor[own.to(tensor.device)] if tensor.ndim else tensor
+
+
+class Estimate(NamedTuple):
+    """tr(H S) / G'HG.
+
+    Attributes:
+        value: `None` where G'HG may be zero.
+        stderr: Of it.
+        at_least: What it exceeds, where it is not known: with G'HG two standard errors larger; `None` where that says
+            nothing.
+    """
+
+    value: float | None
+    stderr: float | None = None
+    at_least: float | None = None
+
+
+def estimated(products: Tensor, samples: int) -> Estimate:
+    """From g_j'H g_k of all parts, (K, K), and the samples in each.
+
+    >>> estimated(torch.eye(8, dtype=torch.float64) + 1.0, 16).value  # G'HG = 1, and tr(H S) = 16
+    16.0
+    """
+    found = products.double().cpu()
+    n, diagonal = len(found), found.diagonal()
+    sums, crosses = found.sum(), found.sum(0) + found.sum(1) - diagonal
+    whole = _moments(diagonal.sum(), sums, n)
+    left = _moments(diagonal.sum() - diagonal, sums - crosses, n - 1)
+    own, below, error = float(whole[0]), float(whole[1]), _jackknife(left[1])
+    if below > TOLD * error:
+        return Estimate(samples * (own / below - 1), samples * _jackknife(left[0] / left[1]))
+    most = below + TOLD * error
+    return Estimate(None, at_least=samples * (own / most - 1) if own > most > 0 else None)
+
+
+def _moments(trace: Tensor, total: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Means on the diagonal and off it."""
+    return trace / n, (total - trace) / (n * (n - 1))
+
+
+def _jackknife(left: Tensor) -> float:
+    """Standard error from values with one part left out each."""
+    return math.sqrt(float((left - left.mean()).square().sum()) * (len(left) - 1) / len(left))

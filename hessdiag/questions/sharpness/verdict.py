@@ -1,0 +1,224 @@
+"""What the readings mean for the optimizer, and what a person can do about it."""
+
+from hessdiag.numbers import counted, number, percent, times, with_error
+from hessdiag.questions.common.result import Finding
+from hessdiag.questions.common.verdict import (
+    checks_findings,
+    data_findings,
+    most_severe_first,
+    piece_findings,
+)
+from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpness
+
+ALIKE = 0.1  # relative difference of two ratios, beyond their errors, within which they say the same
+ADAPTIVE = ("adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "radam", "nadam")  # which keep averages
+SEES = {
+    "lambda_max": "lambda_max",
+    "preconditioned": "lambda_max in its own metric",
+    "directional": "the curvature along its next step",
+}
+
+
+@most_severe_first
+def findings(found: Sharpness) -> list[Finding]:
+    """The verdict on an optimizer, the most important sentence first."""
+    said = checks_findings(found.checks, found.check_tolerance, found.point)
+    if not found.trusted or found.optimizer is None:
+        return [*said, *data_findings(found.problem)]
+    said += _regime(found, found.optimizer)
+    said += _unconverged(found)
+    said += _step(found)
+    said += _critical(found)
+    said += _one_step_only(found, found.optimizer)
+    said += _minibatches(found)
+    said += _noise(found)
+    said += _assumed(found.optimizer)
+    said += piece_findings(found.point)
+    said += data_findings(found.problem)
+    return said
+
+
+def _regime(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
+    """Stable, at the edge, or not."""
+    deciding = found.reading(found.decided_by or "")
+    if deciding is None:
+        return _undecided(found, optimizer)
+    because = f"{SEES[deciding.kind]} is {_valued(deciding)}, and the limit {number(deciding.threshold, 4)}: a ratio of {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"
+    rate = with_error(found.largest_lr, found.largest_lr_stderr, 3)
+    limit = "" if found.largest_lr is None else f"the limit is a learning rate of {rate} here"
+    if found.regime == "stable":
+        says = f"{optimizer.name} is stable here: {_taken(deciding)}."
+        return [Finding("note", says, because, limit and f"{limit}, everything else as it is")]
+    if found.regime == "edge":
+        return [
+            Finding(
+                "note",
+                f"{optimizer.name} is at the edge of stability here: the curvature that it sees is what it can just take.",
+                because,
+                "full-batch training often settles here and goes on; for steps that always lower the loss, a smaller learning rate",
+            )
+        ]
+    if found.regime == "unstable":
+        return [
+            Finding(
+                "warn",
+                f"{optimizer.name} is unstable here: the curvature that it sees is {times(deciding.ratio or 0.0)} what it can take.",
+                because,
+                f"a learning rate below {rate}, or a warm-up; else the loss rises until the curvature has fallen, or for good",
+            )
+        ]
+    return [
+        Finding(
+            "note",
+            f"Whether {optimizer.name} is stable here is open: {SEES[deciding.kind]} is known from below only.",
+            because,
+            "the same with --dtype float64, if it is in another, or with fewer --layers",
+        )
+    ]
+
+
+def _taken(deciding: Reading) -> str:
+    ratio = deciding.ratio or 0.0
+    if ratio <= 0:
+        return "no curvature that it sees is positive"
+    return f"the curvature that it sees is {percent(ratio)} of what it can take"
+
+
+def _valued(reading: Reading) -> str:
+    at_least = "at least " if reading.bound == "lower" else ""
+    return f"{at_least}{with_error(reading.value, reading.stderr, 4)}"
+
+
+def _undecided(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
+    step = found.reading("directional")
+    if found.interrupted or step is None:
+        return []
+    because = step.why or "no reading has a threshold for it"
+    return [
+        Finding(
+            "note", f"Nothing here says whether {optimizer.name} is stable.", because, "a smaller and a larger --lr"
+        )
+    ]
+
+
+def _unconverged(found: Sharpness) -> list[Finding]:
+    missed = [
+        one
+        for one in found.readings
+        if one.bound == "lower" and one.kind in ("lambda_max", "preconditioned", "adaptive")
+    ]
+    if not missed or found.interrupted:
+        return []
+    deciding = any(one.kind == found.decided_by for one in missed)
+    names = " and ".join(one.kind for one in missed)
+    return [
+        Finding(
+            "bad" if deciding else "note",
+            f"Not converged, and so known from below only: {names}.",
+            f"after {counted(missed[0].passes, 'product')}; clusters of eigenvalues at the upper end do this, and rounding of products in a steep metric",
+            "--dtype float64, or --layers GLOB for some of the parameters",
+        )
+    ]
+
+
+def _step(found: Sharpness) -> list[Finding]:
+    """What the next step does to the loss."""
+    step = found.reading("directional")
+    if step is None or found.decided_by == "directional":
+        return []
+    if step.ratio is None:
+        if found.slope is not None and found.slope <= 0:
+            says = "The next step goes uphill at first: what its momentum carries points against the gradient."
+            return [Finding("note", says, f"g'd is {number(found.slope)} per unit of the learning rate", "")]
+        return []
+    because = f"d'Hd / d'd is {number(step.value)}, and a step at this learning rate leaves the loss where it is at {number(step.threshold)}"
+    if step.ratio > 1:
+        return [Finding("note", "The next step itself raises the loss, by the quadratic model.", because, "")]
+    return [Finding("note", "The next step lowers the loss, by the quadratic model.", because, "")]
+
+
+def _critical(found: Sharpness) -> list[Finding]:
+    """Whether critical sharpness tells what the eigenvalue does."""
+    losses, deciding = found.reading("critical"), found.reading(found.decided_by or "")
+    if losses is None or losses.ratio is None or deciding is None or deciding.ratio is None:
+        return []
+    if deciding.kind == "directional":
+        return []
+    error = (losses.ratio_stderr or 0.0) + (deciding.ratio_stderr or 0.0)
+    what = "lambda_max" if deciding.kind == "lambda_max" else "lambda_max in the optimizer's metric"
+    because = f"over their thresholds they are {with_error(losses.ratio, losses.ratio_stderr, 3)} and {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"
+    if abs(losses.ratio - deciding.ratio) <= ALIKE * max(abs(deciding.ratio), abs(losses.ratio)) + error:
+        says = f"Critical sharpness, from {counted(losses.passes, 'forward pass', 'forward passes')}, agrees with {what}: the next step goes along the sharpest direction."
+        return [Finding("note", says, because, "")]
+    lies = "" if found.overlap is None else f"; |cos| of the step and the top eigenvector is {number(found.overlap, 2)}"
+    return [
+        Finding(
+            "note",
+            f"Critical sharpness is not {what} here: the next step hardly goes along the sharpest direction.",
+            because + lies,
+            "the eigenvalue decides on stability, for small deviations grow along it whatever the step; critical sharpness says how far this one step may go",
+        )
+    ]
+
+
+def _one_step_only(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
+    """That an optimizer without an eigenvalue's threshold is judged by its next step alone."""
+    if found.decided_by != "directional":
+        return []
+    widest = found.reading("dual")
+    if widest is not None and widest.ratio is not None:
+        because = f"lr S / (2 |g|_*) is {number(widest.ratio)} for the largest curvature S that a step of its norm can meet; below 1 no such step raises the loss"
+    else:
+        because = next((one.why for one in found.readings if one.kind == "lambda_max" and one.why), "")
+    says = f"For {optimizer.kind} the ratio is that of its next step: below 1 the loss still falls. It is no eigenvalue's threshold."
+    return [Finding("note", says, because, "")]
+
+
+def _minibatches(found: Sharpness) -> list[Finding]:
+    """That curvature is of all batches, and steps of training may be of one."""
+    batches = found.problem.batches
+    if batches < 2:
+        return []
+    return [
+        Finding(
+            "note",
+            f"This is the curvature of all {counted(batches, 'batch', 'batches')} together; steps of minibatches see that of each, which is larger on average.",
+            "the largest eigenvalue of a mean is at most the mean of the largest eigenvalues, and noise of gradients adds to it",
+            "--batches 1 for the curvature of one, and a margin below the limit",
+        )
+    ]
+
+
+def _noise(found: Sharpness) -> list[Finding]:
+    parts = found.noise
+    if parts is None:
+        return []
+    if parts.scale is None:
+        if parts.at_least is None:
+            return []
+        says = f"The gradient noise scale is above {counted(round(parts.at_least), 'sample')}; these data are too few for its value."
+        return [Finding("note", says, parts.why or "", "more samples, where it matters")]
+    proxy = (
+        ""
+        if parts.simple is None
+        else f"; the proxy tr(S) / |g|^2, without the Hessian, says {with_error(parts.simple, parts.simple_stderr, 2)}"
+    )
+    return [
+        Finding(
+            "note",
+            f"The gradient noise scale is {with_error(parts.scale, parts.scale_stderr, 2)} samples: batches far below it step along noise, batches far above it gain little.",
+            f"tr(H S) / g'Hg, from {counted(parts.pieces, 'part')} of {counted(parts.samples, 'sample')}{proxy}",
+            "",
+        )
+    ]
+
+
+def _assumed(optimizer: OptimizerSeen) -> list[Finding]:
+    """What was assumed of the optimizer, or is special about its state."""
+    said = [Finding("note", f"Of {optimizer.kind}: {note.rstrip('.')}.", "", "") for note in optimizer.notes]
+    if optimizer.state == "gradients" and optimizer.kind in ADAPTIVE:
+        says = "No state of the optimizer was given: its averages are those of one that stands still here."
+        because = "v is the mean of the batches' squared gradients"
+        remedy = "--optimizer ckpt.pt#optimizer, for the state that training has"
+        said.append(Finding("note", says, because, remedy))
+    return said
