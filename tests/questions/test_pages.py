@@ -21,6 +21,7 @@ SHOWN = {
     "spectrum": lambda: document("spectrum"),
     "bounds": lambda: document("bounds"),
     "trust-radius": lambda: document("trust-radius-kinks"),
+    "sharpness": lambda: document("sharpness"),
     "escape": lambda: document("escape"),
 }
 

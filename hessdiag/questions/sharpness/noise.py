@@ -13,8 +13,8 @@ from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.batches.minibatches import divisible
 from hessdiag.problem.problem import Problem
-from hessdiag.questions.common.minibatches import divisible
 from hessdiag.questions.sharpness.result import Noise
 
 PIECES = 8  # parts of the data, a product each

@@ -12,10 +12,10 @@ from hessdiag.curvature.differences import CannotCopyError
 from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import inner
+from hessdiag.optimizers.dual_norm import dual_norm
 from hessdiag.optimizers.preconditioning import Preconditioning, direction
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.runs.outlay import Basis
-from hessdiag.questions.sharpness import dual
 from hessdiag.questions.sharpness.along import loss_along, weights
 from hessdiag.questions.sharpness.critical import CriticalStep, critical_step
 from hessdiag.questions.sharpness.largest import Largest, largest, overlap
@@ -205,13 +205,14 @@ def _remembering(here: Here, loss: Callable[[float], float]) -> Callable[[float]
 
 def muon(here: Here) -> Reading | None:
     """The largest curvature in the norm of Muon's steps, beside 2 |g|_* / lr; `None` for other optimizers."""
-    held = here.made.held
-    own = dual.matrices(here.problem, held.of) if held is not None else []
-    if here.made.kind != "muon" or not own:
+    if here.made.kind != "muon":
         return None
-    found = dual.dual(here.operator, here.gradient, own, here.seed)
-    reading = Reading(kind="dual", value=found.curvature, bound="lower", passes=found.products)
-    return against(reading, 2 * found.gradient / here.made.lr)
+    gradient = here.gradient.to(here.operator.dtype)
+    found = dual_norm(here.problem, here.operator, gradient, here.made, seed=here.seed)
+    if found is None:
+        return None
+    reading = Reading(kind="dual", value=found.sharpness, bound="lower", passes=found.products)
+    return against(reading, 2 * found.dual / here.made.lr)
 
 
 def step_overlap(here: Here, kind: str) -> float | None:

@@ -12,6 +12,7 @@ from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpnes
 
 ALIKE = 0.1  # relative difference of two ratios, beyond their errors, within which they say the same
 ADAPTIVE = ("adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "radam", "nadam")  # which keep averages
+UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 SEES = {
     "lambda_max": "lambda_max",
     "preconditioned": "lambda_max in its own metric",
@@ -25,14 +26,15 @@ def findings(found: Sharpness) -> list[Finding]:
     said = checks_findings(found.checks, found.check_tolerance, found.point)
     if not found.trusted or found.optimizer is None:
         return [*said, *data_findings(found.problem)]
-    said += _regime(found, found.optimizer)
+    optimizer = found.optimizer
+    said += _regime(found, optimizer)
     said += _unconverged(found)
     said += _step(found)
-    said += _critical(found)
-    said += _one_step_only(found, found.optimizer)
+    said += _critical(found, optimizer)
+    said += _one_step_only(found, optimizer)
     said += _minibatches(found)
     said += _noise(found)
-    said += _assumed(found.optimizer)
+    said += _assumed(found, optimizer)
     said += piece_findings(found.point)
     said += data_findings(found.problem)
     return said
@@ -45,36 +47,37 @@ def _regime(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
         return _undecided(found, optimizer)
     because = f"{SEES[deciding.kind]} is {_valued(deciding)}, and the limit {number(deciding.threshold, 4)}: a ratio of {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"
     rate = with_error(found.largest_lr, found.largest_lr_stderr, 3)
-    limit = "" if found.largest_lr is None else f"the limit is a learning rate of {rate} here"
+    limit = "" if found.largest_lr is None else f"the limit is a learning rate of {rate} here, everything else as it is"
+    if deciding.kind == "directional":
+        return [_of_step(found, optimizer, because, limit)]
     if found.regime == "stable":
-        says = f"{optimizer.name} is stable here: {_taken(deciding)}."
-        return [Finding("note", says, because, limit and f"{limit}, everything else as it is")]
+        return [Finding("note", f"{optimizer.name} is stable here: {_taken(deciding)}.", because, limit)]
     if found.regime == "edge":
-        return [
-            Finding(
-                "note",
-                f"{optimizer.name} is at the edge of stability here: the curvature that it sees is what it can just take.",
-                because,
-                "full-batch training often settles here and goes on; for steps that always lower the loss, a smaller learning rate",
-            )
-        ]
-    if found.regime == "unstable":
-        return [
-            Finding(
-                "warn",
-                f"{optimizer.name} is unstable here: the curvature that it sees is {times(deciding.ratio or 0.0)} what it can take.",
-                because,
-                f"a learning rate below {rate}, or a warm-up; else the loss rises until the curvature has fallen, or for good",
-            )
-        ]
-    return [
-        Finding(
-            "note",
-            f"Whether {optimizer.name} is stable here is open: {SEES[deciding.kind]} is known from below only.",
-            because,
-            "the same with --dtype float64, if it is in another, or with fewer --layers",
+        says = (
+            f"{optimizer.name} is at the edge of stability here: the curvature that it sees is what it can just take."
         )
-    ]
+        remedy = "full-batch training often settles here and goes on; for steps that always lower the loss, a smaller learning rate"
+        return [Finding("note", says, because, remedy)]
+    if found.regime == "unstable":
+        so = ", as far as the gradients here tell" if _standing(optimizer) else ""
+        says = f"{optimizer.name} is unstable here{so}: the curvature that it sees is {times(deciding.ratio or 0.0)} what it can take."
+        remedy = f"a learning rate below {rate}, or a warm-up; else the loss rises until the curvature has fallen, or for good"
+        return [Finding("warn", says, because, remedy)]
+    says = f"Whether {optimizer.name} is stable here is open: {SEES[deciding.kind]} is known from below only."
+    remedy = "--dtype float64, if it is in another, or --layers GLOB for some of the parameters"
+    return [Finding("note", says, because, remedy)]
+
+
+def _of_step(found: Sharpness, optimizer: OptimizerSeen, because: str, limit: str) -> Finding:
+    """What can be said of an optimizer whose threshold is no eigenvalue's: what its next step does."""
+    if found.regime == "stable":
+        taken = f"curvature along it is {percent(max(found.ratio or 0.0, 0.0))} of what it can take"
+        return Finding("note", f"The next step of {optimizer.name} lowers the loss: {taken}.", because, limit)
+    if found.regime == "edge":
+        says = f"The next step of {optimizer.name} leaves the loss about where it is: it is at its edge."
+        return Finding("note", says, because, "a smaller learning rate, for steps that lower the loss")
+    says = f"The next step of {optimizer.name} raises the loss: curvature along it is {times(found.ratio or 0.0)} what it can take."
+    return Finding("warn", says, because, limit)
 
 
 def _taken(deciding: Reading) -> str:
@@ -137,18 +140,30 @@ def _step(found: Sharpness) -> list[Finding]:
     return [Finding("note", "The next step lowers the loss, by the quadratic model.", because, "")]
 
 
-def _critical(found: Sharpness) -> list[Finding]:
+def _alike(losses: Reading, deciding: Reading, *, moving: bool) -> bool:
+    """Whether both say the same.
+
+    Of an optimizer on its way, over their limits: momentum that swings along an eigenvector meets more curvature than
+    its step does. Of one that has not stepped, the curvature itself.
+    """
+    own, other = (losses.ratio, deciding.ratio) if moving else (losses.value, deciding.value)
+    error = (losses.ratio_stderr, deciding.ratio_stderr) if moving else (losses.stderr, deciding.stderr)
+    if own is None or other is None:
+        return False
+    return abs(own - other) <= ALIKE * max(abs(own), abs(other)) + sum(one or 0.0 for one in error)
+
+
+def _critical(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     """Whether critical sharpness tells what the eigenvalue does."""
     losses, deciding = found.reading("critical"), found.reading(found.decided_by or "")
     if losses is None or losses.ratio is None or deciding is None or deciding.ratio is None:
         return []
     if deciding.kind == "directional":
         return []
-    error = (losses.ratio_stderr or 0.0) + (deciding.ratio_stderr or 0.0)
     what = "lambda_max" if deciding.kind == "lambda_max" else "lambda_max in the optimizer's metric"
-    because = f"over their thresholds they are {with_error(losses.ratio, losses.ratio_stderr, 3)} and {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"
-    if abs(losses.ratio - deciding.ratio) <= ALIKE * max(abs(deciding.ratio), abs(losses.ratio)) + error:
-        says = f"Critical sharpness, from {counted(losses.passes, 'forward pass', 'forward passes')}, agrees with {what}: the next step goes along the sharpest direction."
+    because = f"{_valued(losses)} against {_valued(deciding)}; over their limits {with_error(losses.ratio, losses.ratio_stderr, 3)} and {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"
+    if _alike(losses, deciding, moving=optimizer.state != "gradients"):
+        says = f"Critical sharpness, from {counted(losses.passes, 'forward pass', 'forward passes')}, agrees with {what}: the next step goes along the sharpest directions."
         return [Finding("note", says, because, "")]
     lies = "" if found.overlap is None else f"; |cos| of the step and the top eigenvector is {number(found.overlap, 2)}"
     return [
@@ -165,13 +180,11 @@ def _one_step_only(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     """That an optimizer without an eigenvalue's threshold is judged by its next step alone."""
     if found.decided_by != "directional":
         return []
+    why = next((note for note in optimizer.notes if note.startswith(UNKNOWN)), "no threshold is derived for it")
     widest = found.reading("dual")
     if widest is not None and widest.ratio is not None:
-        because = f"lr S / (2 |g|_*) is {number(widest.ratio)} for the largest curvature S that a step of its norm can meet; below 1 no such step raises the loss"
-    else:
-        because = next((one.why for one in found.readings if one.kind == "lambda_max" and one.why), "")
-    says = f"For {optimizer.kind} the ratio is that of its next step: below 1 the loss still falls. It is no eigenvalue's threshold."
-    return [Finding("note", says, because, "")]
+        why += f"; lr S / (2 |g|_*) is at least {number(widest.ratio)}, with S the largest curvature that a step of its norm can meet: below 1 no such step raises the loss"
+    return [Finding("note", "That is the edge of one step, not one of an eigenvalue.", why, "")]
 
 
 def _minibatches(found: Sharpness) -> list[Finding]:
@@ -213,10 +226,16 @@ def _noise(found: Sharpness) -> list[Finding]:
     ]
 
 
-def _assumed(optimizer: OptimizerSeen) -> list[Finding]:
+def _standing(optimizer: OptimizerSeen) -> bool:
+    """Whether its averages are those of an optimizer that stands still here."""
+    return optimizer.state == "gradients" and optimizer.kind in ADAPTIVE
+
+
+def _assumed(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     """What was assumed of the optimizer, or is special about its state."""
-    said = [Finding("note", f"Of {optimizer.kind}: {note.rstrip('.')}.", "", "") for note in optimizer.notes]
-    if optimizer.state == "gradients" and optimizer.kind in ADAPTIVE:
+    notes = [note for note in optimizer.notes if found.decided_by != "directional" or not note.startswith(UNKNOWN)]
+    said = [Finding("note", f"{optimizer.name}: {note.rstrip('.')}.", "", "") for note in notes]
+    if _standing(optimizer):
         says = "No state of the optimizer was given: its averages are those of one that stands still here."
         because = "v is the mean of the batches' squared gradients"
         remedy = "--optimizer ckpt.pt#optimizer, for the state that training has"
