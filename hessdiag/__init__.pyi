@@ -33,6 +33,8 @@ from hessdiag.questions.escape.result import Escape as Escape
 from hessdiag.questions.forward.measure import forward as forward
 from hessdiag.questions.forward.model import forward_model as forward_model
 from hessdiag.questions.forward.result import Forward as Forward
+from hessdiag.questions.sharpness.measure import sharpness as sharpness
+from hessdiag.questions.sharpness.result import Sharpness as Sharpness
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
 from hessdiag.questions.spectrum.result import Spectrum as Spectrum
 from hessdiag.questions.trust_radius.measure import trust_radius as trust_radius
@@ -58,6 +60,7 @@ __all__ = [
     "HessianOperator",
     "Problem",
     "ProblemRequest",
+    "Sharpness",
     "Spectrum",
     "TrustRadius",
     "Vanishing",
@@ -81,6 +84,7 @@ __all__ = [
     "load_problem",
     "optimizers",
     "results",
+    "sharpness",
     "spectrum",
     "trust_radius",
     "vanishing",

@@ -60,6 +60,9 @@ from hessdiag.questions.forward.result import LayerGain as LayerGain
 from hessdiag.questions.forward.result import LayerRatio as LayerRatio
 from hessdiag.questions.forward.result import RatioStatistics as RatioStatistics
 from hessdiag.questions.forward.result import Solution as Solution
+from hessdiag.questions.sharpness.result import Noise as Noise
+from hessdiag.questions.sharpness.result import OptimizerSeen as OptimizerSeen
+from hessdiag.questions.sharpness.result import Reading as Reading
 from hessdiag.questions.spectrum.result import Curve as Curve
 from hessdiag.questions.spectrum.result import LogCurve as LogCurve
 from hessdiag.questions.spectrum.result import Moment as Moment
@@ -119,7 +122,9 @@ __all__ = [
     "Milestone",
     "ModelSubject",
     "Moment",
+    "Noise",
     "NormStatistics",
+    "OptimizerSeen",
     "Outlier",
     "OwnLayer",
     "OwnSignal",
@@ -130,6 +135,7 @@ __all__ = [
     "Radius",
     "Rate",
     "RatioStatistics",
+    "Reading",
     "Region",
     "Result",
     "Run",

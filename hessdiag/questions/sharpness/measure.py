@@ -23,7 +23,7 @@ from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.sharpness import readings
 from hessdiag.questions.sharpness.largest import MOST
-from hessdiag.questions.sharpness.noise import PIECES, noise
+from hessdiag.questions.sharpness.noise import most_pieces, noise
 from hessdiag.questions.sharpness.regime import decided
 from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpness
 from hessdiag.questions.sharpness.verdict import findings
@@ -86,8 +86,9 @@ def sharpness(
     operator = HessianOperator(problem, check=False)
     spent = outlay(operator)
     space = basis(spent, problem.n_parameters, 0, 1, None, 1)
-    fewest = 3 * FEWEST + 1 + PIECES
-    spent.plan((fewest, fewest + 3 * MOST), {**space.held, "gradients of parts": 2 * PIECES + 4}, search=True)
+    parts = most_pieces(problem)
+    fewest = 3 * FEWEST + 1 + parts
+    spent.plan((fewest, fewest + 3 * MOST), {**space.held, "gradients of parts": 4 * parts + 4}, search=True)
     checks = examine(operator, seed)
     made = preconditioning(problem, optimizer, lr, scripts=scripts)
     found = replace(_nothing(problem), optimizer=_seen(made))

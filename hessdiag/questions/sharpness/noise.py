@@ -17,7 +17,8 @@ from hessdiag.problem.batches.minibatches import divisible
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.sharpness.result import Noise
 
-PIECES = 8  # parts of the data, a product each
+PIECES = 16  # parts of the data, a product each;
+PIECES_LARGE, LARGE = 8, 2**17  # so many where there are more parameters than this
 FEWEST = 4  # with fewer, the jackknife says nothing
 APART = 1e-3  # relative distance of the parts' mean gradient from that of all, beyond which they are no parts
 TOLD = 2.0  # standard errors that the denominator has to be above zero
@@ -37,58 +38,78 @@ def noise(problem: Problem, operator: SymmetricOperator, seed: int) -> Noise:
         operator: Its Hessian, or what stands for it.
         seed: Of which samples go together.
     """
-    parts, samples = pieces(problem.data, seed)
-    if len(parts) < FEWEST:
+    parts = pieces(problem.data, seed, most_pieces(problem))
+    if len(parts.each) < FEWEST:
         return Noise(why=UNCUT)
-    own = [problem.like(data=part) for part in parts]
+    own = [problem.like(data=part) for part in parts.each]
     counts = [1.0 if problem.loss_reduction == "sum" else part.averaged.count for part in own]
     whole = sum(counts) if problem.loss_reduction != "sum" else 1.0
     rows = torch.stack(
-        [loss_and_gradient(part)[1] * (len(parts) * count / whole) for part, count in zip(own, counts, strict=True)]
+        [loss_and_gradient(part)[1] * (len(own) * count / whole) for part, count in zip(own, counts, strict=True)]
     )
-    _, together = loss_and_gradient(problem.like(data=[batch for part in parts for batch in part]))
-    if not safe_norm(rows.mean(0) - together) <= APART * safe_norm(together):
-        return Noise(why=UNLIKE)
+    if parts.cut:
+        _, together = loss_and_gradient(problem.like(data=list(parts.cut)))
+        if not safe_norm(rows.mean(0) - together) * len(own) <= APART * float(rows.norm()):
+            return Noise(why=UNLIKE)
     images = operator @ rows.T.to(operator.dtype)
-    scale = estimated(rows @ images.double(), samples)
-    simple = estimated(rows @ rows.T, samples)
+    scale = estimated(rows @ images.double(), parts.samples)
+    simple = estimated(rows @ rows.T, parts.samples)
     return Noise(
         scale=scale.value,
         scale_stderr=scale.stderr,
         at_least=scale.at_least,
         simple=simple.value,
         simple_stderr=simple.stderr,
-        pieces=len(parts),
-        samples=samples,
+        pieces=len(own),
+        samples=parts.samples,
         why=None if scale.value is not None else LOST,
     )
 
 
-def pieces(data: Sequence[Any], seed: int) -> tuple[list[list[Any]], int]:
-    """Parts of the data of equally many samples, each a list of batches; and how many samples. None if it is not cut.
+def most_pieces(problem: Problem) -> int:
+    """Into how many parts the data are cut, if they can be."""
+    return PIECES if problem.n_parameters <= LARGE else PIECES_LARGE
 
-    >>> parts, samples = pieces([(torch.zeros(20, 3), torch.zeros(20))], 0)
-    >>> len(parts), samples
-    (8, 2)
+
+class Pieces(NamedTuple):
+    """Parts of the data.
+
+    Attributes:
+        each: Lists of batches, each of so many samples; none where the data cannot be cut.
+        samples: In each.
+        cut: What was cut into them, a batch from each batch; none where parts are of whole batches.
+    """
+
+    each: list[list[Any]]
+    samples: int = 0
+    cut: Sequence[Any] = ()
+
+
+def pieces(data: Sequence[Any], seed: int, most: int = PIECES) -> Pieces:
+    """Parts of the data of equally many samples, about `most` of them.
+
+    >>> found = pieces([(torch.zeros(40, 3), torch.zeros(40))], 0)
+    >>> len(found.each), found.samples, len(found.cut[0][0])
+    (16, 2, 32)
     """
     source = torch.Generator().manual_seed(seed)
     sizes = [batches.samples(batch) for batch in data]
     usual, often = Counter(sizes).most_common(1)[0]
-    if often >= PIECES:
+    if often >= most:
         same = [batch for batch, size in zip(data, sizes, strict=True) if size == usual]
         same = [same[index] for index in torch.randperm(often, generator=source).tolist()]
-        each = often // PIECES
-        return [same[start : start + each] for start in range(0, each * PIECES, each)], each * usual
-    most = -(-PIECES // len(data))  # of each batch
-    samples = min(sizes) // most or 1
-    if not all(divisible(batch, samples) for batch in data):
-        return [], 0
-    found = []
+        length = often // most
+        return Pieces([same[start : start + length] for start in range(0, length * most, length)], length * usual)
+    of_each = min(-(-most // len(data)), min(sizes))
+    samples = min(sizes) // of_each if of_each else 0
+    if not samples or not all(divisible(batch, samples - 1) for batch in data):
+        return Pieces([])
+    found, cut = [], []
     for batch, size in zip(data, sizes, strict=True):
-        order = torch.randperm(size, generator=source)
-        for part in torch.split(order, samples)[: min(most, size // samples)]:
-            found.append([batches.map_tensors(partial(_rows, part), batch)])
-    return found, samples
+        order = torch.randperm(size, generator=source)[: samples * of_each]
+        cut.append(batches.map_tensors(partial(_rows, order), batch))
+        found += [[batches.map_tensors(partial(_rows, part), batch)] for part in torch.split(order, samples)]
+    return Pieces(found, samples, cut)
 
 
 def _rows(own: Tensor, tensor: Tensor) -> Tensor:

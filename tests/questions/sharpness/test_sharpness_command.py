@@ -1,0 +1,90 @@
+"""`hessdiag sharpness`: options, documents, gates, exit codes, interrupts."""
+
+import json
+from pathlib import Path
+from shlex import split
+
+import pytest
+
+SMALL = "builtin:mlp(width=4,depth=2)"
+SCRIPT = """
+import torch
+calls = []
+def setup():
+    calls.append("setup")
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 2).double()
+    return model, [(torch.randn(20, 3).double(), torch.randn(20, 2).double())], "mse"
+def make(params):
+    assert calls == ["setup"], "the script ran once"
+    return torch.optim.RMSprop(params, lr=0.02, momentum=0.5, eps=1e-6)
+"""
+
+
+def test_the_answer_is_one_document_and_is_rendered_again(hessdiag):
+    outcome = hessdiag("sharpness", SMALL, "--optimizer", "adam", "--lr", "0.01", "--json", "-o", "r.json")
+    assert outcome.code == 0, outcome.err
+    doc = json.loads(outcome.out)
+    found = doc["result"]
+    assert doc["command"] == "sharpness"
+    assert found["optimizer"]["name"] == "Adam(lr=0.01, eps=1e-08)"
+    assert {"threshold", "readings", "stable", "noise_scale", "noise_scale_stderr"} <= found.keys()
+    assert [row["kind"] for row in found["readings"]] == [
+        "lambda_max",
+        "preconditioned",
+        "directional",
+        "critical",
+        "adaptive",
+    ]
+    assert all({"kind", "value", "stderr", "ratio", "passes"} <= row.keys() for row in found["readings"])
+    assert doc["provenance"]["cost"]["products"] >= found["hvps"]
+    assert hessdiag("report", "r.json", "-o", "r.html").code == 0
+    assert hessdiag("sharpness", SMALL, "--optimizer", "adam", "--lr", "0.01", "--baseline", "r.json").code == 0
+
+
+def test_the_same_seed_gives_the_same_numbers(hessdiag):
+    one, other = (json.loads(hessdiag("sharpness", SMALL, "--lr", "0.1", "--json").out)["result"] for _ in range(2))
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        ("--lr 0.1 --fail-if 'ratio > 1e9'", 0),
+        ("--lr 0.1 --fail-if 'ratio > -1e9'", 1),
+        ("--lr 1e6", 0),
+        ("--optimizer nope", 2),
+        ("--optimizer 'adam(beta=1)'", 2),
+        ("--optimizer tr-rmsprop", 2),
+        ("--lr -1", 2),
+        ("--tol 2 --lr 0.1", 2),
+        ("--optimizer nothing.py:make", 3),
+    ],
+)
+def test_exit_codes(hessdiag, args, code):
+    outcome = hessdiag("sharpness", SMALL, *split(args))
+    assert outcome.code == code, outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_an_optimizer_of_the_users_script_is_made_where_the_model_was(hessdiag):
+    Path("train.py").write_text(SCRIPT)
+    outcome = hessdiag("sharpness", "train.py:setup", "--optimizer", "train.py:make", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["result"]
+    assert found["optimizer"]["kind"] == "rmsprop"
+    assert found["optimizer"]["constant"] == pytest.approx(3.0)  # 2 (1 + 0.5)
+    assert found["threshold"] == pytest.approx(150.0)
+
+
+@pytest.mark.parametrize("stage", ["lambda_max", "adaptive"])
+def test_an_interrupt_is_answered_by_a_document(hessdiag, monkeypatch, stage):
+    def interrupted(here):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"hessdiag.questions.sharpness.readings.{stage}", interrupted)
+    outcome = hessdiag("sharpness", SMALL, "--lr", "0.1", "-o", "r.json")
+    assert outcome.code == 130
+    assert ("nothing can be said" in outcome.out) is (stage == "lambda_max")
+    assert hessdiag("report", "r.json").out == outcome.out, "it is valid"
+    assert json.loads(Path("r.json").read_text())["status"] == "interrupted"
