@@ -53,7 +53,10 @@ def python() -> str:
     """All public names: a section for each question, with what its result consists of."""
     sections = [
         ("Problems", _listed("Problem", "ProblemRequest", "load_problem")),
-        ("Matrices", [*_listed(*(entry.kind for entry in OPERATORS), "in_metric", "hessian", "hessian_block"), OPERATORS_HAVE]),
+        (
+            "Matrices",
+            [*_listed(*(entry.kind for entry in OPERATORS), "in_metric", "hessian", "hessian_block"), OPERATORS_HAVE],
+        ),
         *(
             (asked.name.replace("-", " ").capitalize(), [*_listed(*_functions_first(asked)), *_parts(asked)])
             for asked in QUESTIONS

@@ -101,6 +101,12 @@ _OUTPUT = (
     click.option("--max-change", default="10%", show_default=True, metavar="P%", help="How far they may move."),
 )
 
+metric_option = click.option(
+    "--metric",
+    metavar="SPEC",
+    help="Take it in an optimizer's metric, P^(-1/2) H P^(-1/2): adam, 'adam(lr=1e-4)', ckpt.pt#optimizer.",
+)
+
 resume_option = click.option(
     "--resume", metavar="DIR", help="Keep finished pieces in DIR; the same command then goes on where it stopped."
 )

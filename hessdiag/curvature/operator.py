@@ -99,7 +99,7 @@ class CurvatureOperator(Operator, Generic[G]):
             passes += ", replayed as a CUDA graph"
         return "; ".join([passes, *self._notes])
 
-    def on(self, problem: Problem) -> "CurvatureOperator[G]":
+    def on(self: S, problem: Problem) -> S:
         """The same matrix of another problem, in the same metric; the point is not looked at anew."""
         other = self.scaled(self.scale)
         other._settled = True

@@ -6,10 +6,13 @@ import click
 
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.options import Target, metric_option, model_options, output_options
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.bounds.result import Bounds
     from hessdiag.questions.common.runs.progress import Progress
@@ -17,8 +20,9 @@ if TYPE_CHECKING:
 
 @click.command("bounds", cls=Command)
 @model_options
+@metric_option
 @output_options
-def command(targets: tuple[Target, ...], out: Output) -> int:
+def command(targets: tuple[Target, ...], metric: str | None, out: Output) -> int:
     """Where can the eigenvalues be? Gershgorin's discs and tighter bounds beside the measured extremes.
 
     Exact up to 10,000 parameters (all bounds up to 5,000). Beyond, the radii come from a random sketch of all rows at
@@ -28,15 +32,17 @@ def command(targets: tuple[Target, ...], out: Output) -> int:
     hessdiag bounds model.pt --data batch.npz --loss ce
     hessdiag bounds builtin:mlp -o bounds.html
     """  # noqa: D301
+    scripts: dict[Path, ModuleType] = {}
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Bounds":
         from hessdiag.questions.bounds.measure import bounds
+        from hessdiag.questions.common.in_metric import asked_for
 
-        return bounds(problem, seed=seed, progress=progress)
+        return bounds(problem, seed=seed, progress=progress, metric=asked_for(metric, scripts))
 
     def unmeasured(problem: "Problem") -> "Bounds":
         from hessdiag.questions.bounds import measure as bounds
 
-        return bounds.unmeasured(problem)
+        return bounds.unmeasured(problem, metric)
 
-    return answer_of_model(targets, measure, out, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, unmeasured=unmeasured, scripts=scripts)

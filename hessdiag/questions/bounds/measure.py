@@ -27,6 +27,8 @@ from hessdiag.questions.bounds.rows import Rows
 from hessdiag.questions.bounds.verdict import findings
 from hessdiag.questions.common.certificate import NOTHING_MEASURED, Witness, certificate
 from hessdiag.questions.common.described import described, examined
+from hessdiag.questions.common.in_metric import InMetric, MetricSpec, metric_of, named_only
+from hessdiag.questions.common.metric import here
 from hessdiag.questions.common.operators import Products
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Status
@@ -51,11 +53,13 @@ class Plan:
 
     Attributes:
         part: The problem without rows that are zero for these batches.
-        operator: Its Hessian.
+        taken: The metric that it is taken in.
+        operator: Its Hessian, in the metric.
         space: Of the search for the extremes; `None` where the whole matrix is held.
     """
 
     part: Support
+    taken: InMetric
     operator: HessianOperator
     space: Basis | None
 
@@ -90,7 +94,13 @@ class Whole:
 
 @recorded
 @measurement()
-def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progress | None = None) -> Bounds:
+def bounds(
+    problem: Problem | HessianOperator,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+    metric: MetricSpec = None,
+) -> Bounds:
     """Bound the eigenvalues of a problem's Hessian, and measure its extremes.
 
     Up to 5,000 parameters from the whole matrix, up to 10,000 from every row, streamed. Beyond, all absolute row sums
@@ -100,8 +110,11 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
         problem: What is differentiated, or its Hessian as an operator.
         seed: Of sketch and eigensolver.
         progress: Called with (done, total, what).
+        metric: The optimizer in whose metric P^(-1/2) H P^(-1/2) it is taken: "adam(lr=1e-4)", the state in a
+            checkpoint, a live optimizer, or the diagonal of P, (N,). Default: the Hessian itself.
 
     Raises:
+        SpecError: if there is no such optimizer, or its metric is not diagonal.
         ComputeError: if the Hessian cannot be computed.
 
     >>> model = torch.nn.Linear(2, 1, bias=False).double()
@@ -112,7 +125,7 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     """
     problem = problem_of(problem, "hessdiag.linalg.gershgorin(operator)")
     report = progress or silent
-    plan = _plan(problem, seed)
+    plan = _plan(problem, seed, metric_of(problem, metric))
     checks = examine(plan.operator, seed, squared=True)
     products: Products = plan.operator if plan.space is None else share(plan.operator)
     matrix, rows = _rows(plan, products, seed, report)
@@ -123,15 +136,15 @@ def bounds(problem: Problem | HessianOperator, *, seed: int = 0, progress: Progr
     return replace(found, findings=tuple(findings(found)))
 
 
-def unmeasured(problem: Problem) -> Bounds:
+def unmeasured(problem: Problem, metric: MetricSpec = None) -> Bounds:
     """The result of a run that was interrupted before anything was measured."""
-    return replace(_nothing(problem), findings=(interrupted_early(),))
+    return replace(_nothing(problem), metric=named_only(metric), findings=(interrupted_early(),))
 
 
-def _plan(problem: Problem, seed: int) -> Plan:
+def _plan(problem: Problem, seed: int, taken: InMetric) -> Plan:
     part = support(problem, DENSE_UP_TO, seed=seed, numeric=False)
-    operator = HessianOperator(part.problem, check=False)
-    return Plan(part, operator, None if part.size <= DENSE_UP_TO else _held(operator))
+    operator = taken.operator(HessianOperator(part.problem, check=False), part)
+    return Plan(part, taken, operator, None if part.size <= DENSE_UP_TO else _held(operator))
 
 
 def _held(operator: HessianOperator) -> Basis:
@@ -188,6 +201,7 @@ def _of_all_rows(
     exact = bool(rows.exact.all())
     found = replace(
         _nothing(part.whole),
+        metric=plan.taken.named,
         status=status,
         gershgorin=inclusion.discs(rows.diagonal, rows.radii),
         brauer=inclusion.brauer(rows.diagonal, rows.radii),
@@ -210,7 +224,8 @@ def _of_all_rows(
     trusted = not checks.failed and not contradicted(found)
     assert found.gershgorin is not None
     rounding = ROUNDING * precision * max(map(abs, found.gershgorin))
-    reasons = witnesses(rows.diagonal[rows.exact], rows.radii if exact else None, whole.inner, rounding)
+    known, radii = rows.diagonal[rows.exact], rows.radii if exact else None
+    reasons = witnesses(known, radii, whole.inner, rounding, here(found.metric))
     reasons += [] if ends.witness is None else [ends.witness]
     return replace(
         found,
@@ -227,6 +242,7 @@ def _of_some_rows(plan: Plan, rows: Rows, checks: Examination, engine: str) -> B
     known, radii = rows.diagonal[rows.exact], rows.radii[rows.exact]
     found = replace(
         _nothing(part.whole),
+        metric=plan.taken.named,
         inner=(float(known.min()), float(known.max())),
         rows=len(known) + part.zeros * every,
         known_discs=None if every else inclusion.discs(known, radii),
@@ -240,7 +256,7 @@ def _of_some_rows(plan: Plan, rows: Rows, checks: Examination, engine: str) -> B
         found = _with_zeros(replace(found, gershgorin=discs, brauer=ovals, components=groups), part.zeros)
     rounding = ROUNDING * plan.operator.precision * float((np.abs(known) + radii).max())
     proof = certificate(
-        witnesses(known, radii if every else None, None, rounding),
+        witnesses(known, radii if every else None, None, rounding, here(found.metric)),
         trusted=not checks.failed,
         otherwise=excluded(found) if every else NO_ENTRY,
     )

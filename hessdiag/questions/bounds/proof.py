@@ -11,7 +11,7 @@ Floats = NDArray[np.float64]
 
 
 def witnesses(
-    diagonal: Floats, radii: Floats | None, inner: tuple[float, float] | None, rounding: float
+    diagonal: Floats, radii: Floats | None, inner: tuple[float, float] | None, rounding: float, metric: str = ""
 ) -> list[Witness]:
     """What entries, rows and blocks say of the smallest eigenvalue, the cheapest reason first.
 
@@ -20,11 +20,11 @@ def witnesses(
         radii: Off-diagonal absolute row sums, where all are exact.
         inner: As in `Bounds`.
         rounding: Magnitude below which a number cannot be told from zero.
+        metric: In which metric that is, as the end of a sentence; empty for the Hessian itself.
     """
     lowest = float(diagonal.min())
-    found = [
-        Witness(lowest, f"the diagonal has the entry {number(lowest, 4)}, the curvature along one parameter", rounding)
-    ]
+    says = f"the diagonal has the entry {number(lowest, 4)}, the curvature along one parameter{metric}"
+    found = [Witness(lowest, says, rounding)]
     if radii is not None and len(diagonal) > 1:
         found.append(share_witness(len(diagonal), float(diagonal.sum()), float(np.abs(diagonal).sum() + radii.sum())))
     if inner is not None:

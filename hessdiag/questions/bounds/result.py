@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from hessdiag.fields import Count, Interval, Number
 from hessdiag.linalg.component import Component
 from hessdiag.questions.common.certificate import Certificate
+from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.common.result import Measured
 
 NAMES = {  # of the intervals, as sentences call them
@@ -49,6 +50,7 @@ class Bounds(Measured):
         negative_certificate: Whether H certainly has a negative eigenvalue.
         hvps: Products spent, self-checks not counted; a whole matrix counts as N, by whatever route.
         engine: How products were computed.
+        metric: The metric P that all numbers are in, those of P^(-1/2) H P^(-1/2); `None` for H itself.
     """
 
     command: ClassVar[str] = "bounds"
@@ -73,6 +75,7 @@ class Bounds(Measured):
     negative_certificate: Certificate
     hvps: Count
     engine: str = ""
+    metric: Metric | None = None
 
     def intervals(self) -> dict[str, tuple[float, float]]:
         """The bounds that were computed, by name."""

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag.curvature import dense as whole
 from hessdiag.curvature import exact
-from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.curvature.neuron_space import CERTIFIED
@@ -56,7 +56,7 @@ def dense(operator: HessianOperator, report: Progress) -> tuple[Tensor | None, R
         report(done, n, "rows")
 
     try:
-        matrix = hessian(operator.problem, check=False, finished=finished)
+        matrix = whole.of(operator, finished)
     except KeyboardInterrupt:
         if processes.together() or not done:
             raise

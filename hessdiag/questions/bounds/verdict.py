@@ -4,6 +4,7 @@ from hessdiag.numbers import counted, number, times
 from hessdiag.questions.bounds.proof import contradicted
 from hessdiag.questions.bounds.result import NAMES, Bounds
 from hessdiag.questions.common.certificate import SLACK
+from hessdiag.questions.common.metric_verdict import metric_findings
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
@@ -24,11 +25,13 @@ def findings(bounds: Bounds) -> list[Finding]:
     found = checks_findings(bounds.checks, bounds.check_tolerance, bounds.point)
     if not bounds.trusted:
         return [*found, *data_findings(bounds.problem)]
+    found += metric_findings(bounds.metric)
     if bounds.gershgorin is None:
         return [*found, *_stopped(bounds), *data_findings(bounds.problem)]
     found += _contradiction(bounds)
     found += _unconverged(bounds)
-    found += faint_findings(_reach(bounds), "the largest magnitude of a measured eigenvalue")
+    if bounds.metric is None:
+        found += faint_findings(_reach(bounds), "the largest magnitude of a measured eigenvalue")
     found.append(_certificate(bounds))
     found += _tightness(bounds)
     found += _components(bounds)

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from hessdiag.linalg.component import Component
 from hessdiag.questions.bounds.result import Bounds
-from hessdiag.questions.common.view import subject
+from hessdiag.questions.common.metric import here, noun
+from hessdiag.questions.common.view import metric_facts, subject
 from hessdiag.report.numbers import (
     MISSING,
     bounded,
@@ -35,7 +36,7 @@ def view(result: Bounds) -> View:
     """Lay out a result of `bounds`."""
     blocks = (_intervals(result), _components(result.components))
     return View(
-        question="Where can the Hessian's eigenvalues be?",
+        question=f"Where can the {noun('Hessian', result.metric)}'s eigenvalues be?",
         subject=subject(result.problem),
         headline=_headline(result),
         facts=_facts(result),
@@ -66,7 +67,7 @@ def _headline(result: Bounds) -> tuple[str, str]:
     certain = "holds every eigenvalue" if result.method == "exact" else "is where the eigenvalues are estimated to be"
     ends = _interval(result, "measured")
     measured = f"; measured: {span(ends, *_bounds(result))}" if ends is not None else ""
-    return interval(tightest), f"{certain} ({NAMES[name][0]}){measured}"
+    return interval(tightest), f"{certain} ({NAMES[name][0]}){here(result.metric)}{measured}"
 
 
 def _bounds(result: Bounds) -> tuple[bool, bool]:
@@ -81,6 +82,7 @@ def _facts(result: Bounds) -> tuple[Fact, ...]:
     components, error = result.components, result.relative_stderr
     known = f"{number(result.rows)} of {counted(result.parameters, 'row')}"
     facts = [
+        *metric_facts(result.metric),
         Fact("negative curvature", "certain" if proof.certain else "not proven", proof.why),
         Fact(
             "row sums",

@@ -60,6 +60,7 @@ def checks_findings(
     for name, what in (
         ("hvp_symmetry", "symmetric"),
         ("hvp_finite_difference", "the derivative of the gradient"),
+        ("metric_symmetry", "symmetric in the metric, whose smallest entries magnify what rounding leaves"),
     ):
         value = checks.get(name)
         if value is not None and not value <= tolerance:

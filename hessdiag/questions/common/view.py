@@ -6,9 +6,10 @@ from typing import Any
 
 from hessdiag.numbers import deviation
 from hessdiag.questions.common.inertia import Inertia
+from hessdiag.questions.common.metric import Metric, source
 from hessdiag.questions.common.result import Measured, ModelSubject, Provenance, Result, Shape, Subject
 from hessdiag.report.numbers import MISSING, counted, number
-from hessdiag.report.view import Finding, SelfCheck, Table
+from hessdiag.report.view import Fact, Finding, SelfCheck, Table
 
 COUNTED = ("targets", "targets, by class weight", "labels")  # which may be fewer, or more, than samples
 FEW = 4  # weights that are all named
@@ -31,6 +32,10 @@ CHECKS = {
     "hvp_two_steps": (
         "differences at two steps",
         "products by central differences do not depend on their step; relative error",
+    ),
+    "metric_symmetry": (
+        "symmetry in the metric",
+        "two products in the optimizer's metric agree as those of a symmetric matrix; relative error",
     ),
     "ggn_quadratic_form": (
         "Gauss-Newton against the linearized model",
@@ -266,3 +271,11 @@ def _files(problem: ModelSubject) -> Iterator[tuple[str, str]]:
         yield f"sha256 of {file.path}", file.sha256
     if problem.trusted_code:
         yield "trusted code", "code inside a file was run, because --trust-code was given"
+
+
+def metric_facts(metric: Metric | None) -> list[Fact]:
+    """What a report shows of it."""
+    if metric is None:
+        return []
+    said = f"; {source(metric)}" if metric.state else ""
+    return [Fact("metric", metric.optimizer, f"numbers are of P^(-1/2) A P^(-1/2), not of A itself{said}")]

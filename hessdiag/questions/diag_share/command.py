@@ -9,11 +9,14 @@ from hessdiag.cli import crowding
 from hessdiag.cli.answer import answer, load
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import NumberOr
-from hessdiag.cli.options import Target, output_options, resume_option, trajectory_options
+from hessdiag.cli.options import Target, metric_option, output_options, resume_option, trajectory_options
 from hessdiag.cli.output import Output
 from hessdiag.cli.speech import say
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from hessdiag.cli.progress import Telling
     from hessdiag.questions.diag_share.result import DiagShare
 
@@ -26,9 +29,16 @@ if TYPE_CHECKING:
     metavar="N|all",
     help="Hessian rows to compute. Default: all where that is quick, else 1000.",
 )
+@metric_option
 @resume_option
 @output_options
-def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, resume: str | None, out: Output) -> int:
+def command(
+    targets: tuple[Target, ...],
+    rows: int | Literal["all"] | None,
+    metric: str | None,
+    resume: str | None,
+    out: Output,
+) -> int:
     """How diagonal is the Hessian, overall and per layer, against Wigner and OLS?
 
     MODEL is builtin:NAME, FILE.py:FUNCTION, a saved model.pt, hf:NAME or timm:NAME; `hessdiag ls specs` shows
@@ -41,17 +51,19 @@ def command(targets: tuple[Target, ...], rows: int | Literal["all"] | None, resu
     hessdiag diag-share model.pt --data batch.npz --rows all --resume kept
     """  # noqa: D301
     before = crowding.reading()
-    return answer(lambda progress: _measure(targets, rows, resume, before, progress), out)
+    return answer(lambda progress: _measure(targets, rows, metric, resume, before, progress), out)
 
 
 def _measure(
     targets: tuple[Target, ...],
     rows: int | Literal["all"] | None,
+    metric: str | None,
     resume: str | None,
     before: crowding.Reading | None,
     progress: "Telling",
 ) -> "DiagShare":
     """One measurement per target, in order; an interruption ends the series with what it has."""
+    from hessdiag.questions.common.in_metric import asked_for
     from hessdiag.questions.common.runs.pieces import below
     from hessdiag.questions.diag_share.measure import diag_share
     from hessdiag.questions.diag_share.trajectory import diag_share_along
@@ -61,9 +73,17 @@ def _measure(
         if len(targets) > 1:
             say(f"{target.label} ({index + 1} of {len(targets)})")
         try:
-            problem = load(target, None if runs else before)
+            scripts: dict[Path, ModuleType] = {}
+            problem = load(target, None if runs else before, scripts)
             folder = below(resume, index, len(targets))
-            share = diag_share(problem, rows=rows, seed=target.request["seed"], resume=folder, progress=progress)
+            share = diag_share(
+                problem,
+                rows=rows,
+                seed=target.request["seed"],
+                resume=folder,
+                progress=progress,
+                metric=asked_for(metric, scripts),
+            )
         except KeyboardInterrupt:
             if not runs:
                 raise

@@ -21,6 +21,8 @@ from hessdiag.numbers import number
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import Certificate, Witness, certificate, share_witness
 from hessdiag.questions.common.described import described, examined
+from hessdiag.questions.common.in_metric import InMetric, MetricSpec, metric_of
+from hessdiag.questions.common.metric import here
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance
 from hessdiag.questions.common.runs.outlay import Outlay, outlay
@@ -48,7 +50,8 @@ class _Plan:
 
     Attributes:
         part: The problem, without parameters that the batches do not touch.
-        operator: Its Hessian.
+        taken: The metric that it is taken in.
+        operator: Its Hessian, in the metric.
         checks: What the check of products found.
         space: The neuron space that rows come from; `None` where they come from products.
         against: What speaks against one.
@@ -58,6 +61,7 @@ class _Plan:
     """
 
     part: Support
+    taken: InMetric
     operator: HessianOperator
     checks: Examination
     space: NeuronSpace | None
@@ -76,6 +80,7 @@ def diag_share(
     seed: int = 0,
     resume: str | Path | None = None,
     progress: Progress | None = None,
+    metric: MetricSpec = None,
 ) -> DiagShare:
     """Measure how diagonal the Hessian of a problem is.
 
@@ -91,6 +96,8 @@ def diag_share(
         seed: Of the sample.
         resume: A folder for what is finished. A run of the same problem with the same settings takes up what it holds.
         progress: Called with (done, total, what).
+        metric: The optimizer in whose metric P^(-1/2) H P^(-1/2) it is taken: "adam(lr=1e-4)", the state in a
+            checkpoint, a live optimizer, or the diagonal of P, (N,). Default: the Hessian itself.
 
     Returns:
         The measurement with baselines, self-checks and verdict; after a keyboard interrupt, of what was computed.
@@ -108,15 +115,17 @@ def diag_share(
     if rows is not None and rows != "all" and rows < 1:
         raise SpecError(f"--rows must be a positive number or all, not {rows}.", "--rows 1000")
     problem = problem_of(problem, "hessdiag.linalg.diagonal(operator, products=100)")
-    plan = _planned(problem, rows, seed, resume)
+    plan = _planned(problem, rows, seed, resume, metric_of(problem, metric))
     computed = _computed(plan, seed, progress or silent)
     return _assembled(plan, computed)
 
 
-def _planned(problem: Problem, rows: int | Literal["all"] | None, seed: int, resume: str | Path | None) -> _Plan:
+def _planned(
+    problem: Problem, rows: int | Literal["all"] | None, seed: int, resume: str | Path | None, taken: InMetric
+) -> _Plan:
     part = support(problem, EXACT_UP_TO, seed=seed, numeric=False)
     n = part.size
-    operator = HessianOperator(part.problem, check=False)
+    operator = taken.operator(HessianOperator(part.problem, check=False), part)
     spent = outlay(operator)
     checks = examine(operator, seed)  # first: a model that cannot be differentiated twice needs no neuron space
     whole = rows == "all" or rows is None or rows >= n
@@ -125,8 +134,9 @@ def _planned(problem: Problem, rows: int | Literal["all"] | None, seed: int, res
     wanted = n if exact else min(n, rows if isinstance(rows, int) else SAMPLED_ROWS)
     space = space if exact else None
     _enter(spent, operator, space, wanted, exact=exact)
-    pieces = kept_pieces(problem, "diag-share", {"rows": rows, "seed": seed}, resume, operator)
-    return _Plan(part, operator, checks, space, against, exact, wanted, pieces)
+    settings = {"rows": rows, "seed": seed, "metric": taken.key}
+    pieces = kept_pieces(problem, "diag-share", settings, resume, operator)
+    return _Plan(part, taken, operator, checks, space, against, exact, wanted, pieces)
 
 
 def _computed(plan: _Plan, seed: int, report: Progress) -> Computed:
@@ -168,7 +178,7 @@ def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
     """From rows to the measurement with its verdict."""
     part, checks = plan.part, plan.checks
     problem = part.whole
-    entry = _negative_entry(part.problem, computed.rows, checks)
+    entry = _negative_entry(plan.operator, computed.rows, checks)
     zero_rows = (computed.zero_rows * part.size + part.untouched) / problem.n_parameters
     complete = plan.exact and len(computed.rows.indices) == part.size
     rows, strata, draw = _among_all(part, computed)
@@ -192,7 +202,7 @@ def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
         trace=found.trace,
         negative_diagonal_fraction=found.negative_diagonal_fraction,
         negative_entry=None if entry is None else entry.of_row,
-        negative_certificate=_certificate(entry, found, part.size, trusted=not checks.failed),
+        negative_certificate=_certificate(entry, found, part.size, here(plan.taken.named), trusted=not checks.failed),
         untouched=part.untouched,
         merged_strata=computed.merged,
         zero_rows=found.zero_rows,
@@ -204,6 +214,7 @@ def _assembled(plan: _Plan, computed: Computed) -> DiagShare:
         baselines=baselines(problem),
         hvps=computed.products,
         engine=computed.engine,
+        metric=plan.taken.named,
         trajectory=None,
         provenance=Provenance(resumed_pieces=plan.pieces.taken or None),
     )
@@ -233,11 +244,11 @@ class _Entry:
     of_row: float
 
 
-def _certificate(entry: _Entry | None, found: Totals, size: int, *, trusted: bool) -> Certificate:
+def _certificate(entry: _Entry | None, found: Totals, size: int, metric: str, *, trusted: bool) -> Certificate:
     """From the most negative entry of the diagonal and, where all rows are known, from the share."""
     witnesses = []
     if entry is not None:
-        says = f"the diagonal has the entry {number(entry.value, 4)}, the curvature along one parameter"
+        says = f"the diagonal has the entry {number(entry.value, 4)}, the curvature along one parameter{metric}"
         margin = NOISE * abs(entry.value / entry.of_row) if entry.of_row else 0.0
         witnesses.append(Witness(entry.value, says, margin))
     if found.trace is not None and found.abs_sum is not None and size > 1:
@@ -246,7 +257,7 @@ def _certificate(entry: _Entry | None, found: Totals, size: int, *, trusted: boo
     return certificate(witnesses, trusted=trusted, otherwise=otherwise)
 
 
-def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> _Entry | None:
+def _negative_entry(operator: HessianOperator, rows: Rows, checks: Examination) -> _Entry | None:
     """The most negative entry, anew in float64: in a coarse dtype rounding makes some too.
 
     Not the one that is most negative beside its row: where a row vanishes but for rounding, as that of an attention's
@@ -256,11 +267,12 @@ def _negative_entry(problem: Problem, rows: Rows, checks: Examination) -> _Entry
         return None
     worst = int(rows.diagonal.argmin())
     known = _Entry(float(rows.diagonal[worst]), float(rows.diagonal[worst] / rows.sums[worst].sum()))
+    problem = operator.problem
     if rows.whole and (problem.dtype == torch.float64 or checks.moved is not None):  # differences are in float64 anyway
         return known
     index = int(rows.indices[worst])
     try:
-        row = HessianOperator(movable(problem).problem, check=False).rows(torch.tensor([index]))[0]
+        row = operator.on(movable(problem).problem).rows(torch.tensor([index]))[0]
     except ComputeError:
         return known
     return _Entry(float(row[index]), float(row[index] / row.abs().sum()))

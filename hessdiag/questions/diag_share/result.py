@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from hessdiag.fields import Count, Interval, Matrix, NonEmpty, Number, Real, square
 from hessdiag.questions.common.certificate import Certificate
+from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.common.result import Measured
 
 UNKNOWN = Certificate(certain=False, why="it was not looked for")
@@ -184,6 +185,8 @@ class DiagShare(Measured):
         baselines: What random matrices have.
         hvps: Hessian-vector products spent, self-checks not counted.
         engine: How the products were computed.
+        metric: The metric P that all numbers are in, those of P^(-1/2) H P^(-1/2), along a trajectory that of the last
+            checkpoint; `None` for H itself. Baselines but Wigner's are of no metric.
         trajectory: The shares along several checkpoints, of which all else here is the last; `None` of one.
         change: What changes along them; `None` also where the first or the last share is not to be trusted.
     """
@@ -214,6 +217,7 @@ class DiagShare(Measured):
     baselines: Baselines
     hvps: Count = 0
     engine: str = ""
+    metric: Metric | None = None
     trajectory: tuple[Checkpoint, ...] | None
     change: Change | None = None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 from hessdiag.errors import SpecError
 from hessdiag.numbers import counted, factor_of_log, p_value, percent, ratio, with_error
+from hessdiag.questions.common.metric import Metric, noun
 from hessdiag.questions.common.result import Finding, Status
 from hessdiag.questions.common.verdict import most_severe_first
 from hessdiag.questions.diag_share.result import Change, Checkpoint, CheckpointLayer, DiagShare, Difference, Trend
@@ -68,13 +69,19 @@ def diag_share_along(checkpoints: Iterable[tuple[str, DiagShare]]) -> DiagShare:
     _, last = runs[-1]
     if len(runs) == 1:
         return last
+    metrics = list(dict.fromkeys(None if share.metric is None else share.metric.optimizer for _, share in runs))
+    if len(metrics) > 1:
+        raise SpecError(
+            f"shares in several metrics are no trajectory: {' and '.join(str(one) for one in metrics)}.",
+            "diag_share(problem, metric=...) with one metric for all checkpoints, or with none",
+        )
     compared = [_compared(label, share) for label, share in runs]
     statuses = [share.status for _, share in runs]
     return replace(
         last,
         trajectory=tuple(_checkpoint(label, share) for label, share in runs),
         change=change(compared),
-        findings=tuple(verdict(compared, [(label, share.findings) for label, share in runs])),
+        findings=tuple(verdict(compared, [(label, share.findings) for label, share in runs], last.metric)),
         status=max(statuses, key=WORSE.index),
         provenance=replace(last.provenance, resumed_pieces=sum(share.resumed_pieces for _, share in runs) or None),
     )
@@ -197,16 +204,19 @@ def step_numbers(labels: Sequence[str]) -> list[float] | None:
 
 
 @most_severe_first
-def verdict(points: Sequence[Compared], measured: Sequence[tuple[str, Sequence[Finding]]]) -> list[Finding]:
+def verdict(
+    points: Sequence[Compared], measured: Sequence[tuple[str, Sequence[Finding]]], metric: Metric | None = None
+) -> list[Finding]:
     """The findings on the change, then those on the last checkpoint, and what is bad of the others.
 
     Args:
         points: The shares.
         measured: Label and findings of each checkpoint.
+        metric: In which all shares are.
     """
     last = len(measured) - 1
     return [
-        *findings(points),
+        *findings(points, metric),
         *(
             replace(finding, says=f"{label}: {finding.says}")
             for index, (label, found) in enumerate(measured)
@@ -216,7 +226,7 @@ def verdict(points: Sequence[Compared], measured: Sequence[tuple[str, Sequence[F
     ]
 
 
-def findings(points: Sequence[Compared]) -> list[Finding]:
+def findings(points: Sequence[Compared], metric: Metric | None = None) -> list[Finding]:
     """What is said of the change."""
     found = change(points)
     if found is None:
@@ -225,10 +235,10 @@ def findings(points: Sequence[Compared]) -> list[Finding]:
         return [
             Finding("warn", says, f"no trusted share at {', '.join(missing)}", "see the findings of that checkpoint")
         ]
-    return [_whole(found), *_steps(found), *_of_trend(found)]
+    return [_whole(found, metric), *_steps(found), *_of_trend(found)]
 
 
-def _whole(found: Change) -> Finding:
+def _whole(found: Change, metric: Metric | None) -> Finding:
     whole, exact = found.whole, found.whole.stderr == 0
     shares = f"share {percent(found.before)} at {whole.start}, {percent(found.after)} at {whole.end}"
     error = "exact on this batch: every row was computed" if exact else p_value(whole.p)
@@ -237,7 +247,10 @@ def _whole(found: Change) -> Finding:
         says = f"No change is shown between {whole.start} and {whole.end}."
         return Finding("note", says, because, "" if exact else "more --rows for smaller errors")
     word = "more" if whole.difference > 0 else "less"
-    says = f"The Hessian becomes {word} diagonal along the checkpoints: {ratio(found.after, found.before)}."
+    matrix, by = noun("Hessian", metric), ratio(found.after, found.before)
+    says = f"The {matrix} becomes {word} diagonal along the checkpoints: {by}."
+    if metric is not None:
+        return Finding("note", says, because, f"all shares are in the metric of {metric.optimizer} at their checkpoint")
     cure = (
         "diagonal preconditioning has more to work with there"
         if whole.difference > 0

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hessdiag.questions.common.metric import Metric, here, noun
 from hessdiag.questions.diag_share.result import Change, Checkpoint, Difference
 from hessdiag.report.numbers import (
     counted,
@@ -18,19 +19,19 @@ from hessdiag.report.view import Fact, Lines, Series, Table, View
 NOT_MEASURED = "not measured"
 
 
-def along(view: View, points: Sequence[Checkpoint], change: Change | None) -> View:
-    """The view of the last checkpoint as one of the whole trajectory."""
+def along(view: View, points: Sequence[Checkpoint], change: Change | None, metric: Metric | None = None) -> View:
+    """The view of the last checkpoint as one of the whole trajectory, in a metric or in none."""
     labels = [point.label for point in points]
     checkpoints = f"{counted(len(points), 'checkpoint')}, {labels[0]} to {labels[-1]}"
     of_last = tuple(replace(block, title=f"{block.title}, at {labels[-1]}") for block in view.blocks)
     steps = _steps(change)
     return replace(
         view,
-        question="How does the diagonal share of the Hessian change along the checkpoints?",
+        question=f"How does the diagonal share of the {noun('Hessian', metric)} change along the checkpoints?",
         subject=(("along", checkpoints), *view.subject),
-        headline=_headline(points, change),
+        headline=_headline(points, change, metric),
         facts=(*_facts(change), *(replace(fact, meaning=f"at {labels[-1]}; {fact.meaning}") for fact in view.facts)),
-        blocks=(_chart(points), *((steps,) if steps else ()), *of_last),
+        blocks=(_chart(points, ols=metric is None), *((steps,) if steps else ()), *of_last),
     )
 
 
@@ -38,10 +39,10 @@ def _share(share: float | None) -> str:
     return NOT_MEASURED if share is None else number(share)
 
 
-def _headline(points: Sequence[Checkpoint], change: Change | None) -> tuple[str, str]:
+def _headline(points: Sequence[Checkpoint], change: Change | None, metric: Metric | None) -> tuple[str, str]:
     first, last = points[0], points[-1]
     shares = (
-        f"the diagonal share goes from {_share(first.diag_share)} at {first.label} to "
+        f"the diagonal share{here(metric)} goes from {_share(first.diag_share)} at {first.label} to "
         f"{_share(last.diag_share)} at {last.label}"
     )
     if change is None:
@@ -108,7 +109,7 @@ def _steps(change: Change | None) -> Table | None:
     return Table(title, ("from, to", "difference", "p", "significant"), rows)
 
 
-def _chart(points: Sequence[Checkpoint]) -> Lines:
+def _chart(points: Sequence[Checkpoint], *, ols: bool) -> Lines:
     bounds = [point.diag_share_interval for point in points]
     rows = tuple(
         (
@@ -116,7 +117,7 @@ def _chart(points: Sequence[Checkpoint]) -> Lines:
             _share(point.diag_share),
             *((interval(ends, 3),) if any(bounds) else ()),
             ratio(point.diag_share, point.wigner),
-            number(point.ols_gaussian),
+            *((number(point.ols_gaussian),) if ols else ()),
             number(point.layer_block_share),
         )
         for point, ends in zip(points, bounds, strict=True)
@@ -131,7 +132,14 @@ def _chart(points: Sequence[Checkpoint]) -> Lines:
         alt=f"Diagonal share at {counted(len(points), 'checkpoint')} with its baselines.",
         table=Table(
             "Diagonal share along the checkpoints",
-            ("checkpoint", "share", *(("95 % interval",) if any(bounds) else ()), "/ Wigner", "OLS", "in layer blocks"),
+            (
+                "checkpoint",
+                "share",
+                *(("95 % interval",) if any(bounds) else ()),
+                "/ Wigner",
+                *(("OLS",) if ols else ()),
+                "in layer blocks",
+            ),
             rows,
             optional=("95 % interval",),
         ),
@@ -144,7 +152,11 @@ def _chart(points: Sequence[Checkpoint]) -> Lines:
                 tuple(b[0] if b else None for b in bounds) if any(bounds) else (),
                 tuple(b[1] if b else None for b in bounds) if any(bounds) else (),
             ),
-            Series("OLS, Gaussian data", tuple(point.ols_gaussian for point in points), role="theory", group=2),
+            *(
+                (Series("OLS, Gaussian data", tuple(point.ols_gaussian for point in points), role="theory", group=2),)
+                if ols
+                else ()
+            ),
             Series("Wigner, 1/d", tuple(point.wigner for point in points), role="reference", group=1),
         ),
         x_axis="checkpoint",

@@ -4,6 +4,8 @@ import math
 from dataclasses import replace
 
 from hessdiag.numbers import counted, number, percent, times
+from hessdiag.questions.common.metric import Metric, here, noun
+from hessdiag.questions.common.metric_verdict import metric_findings
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
@@ -33,13 +35,14 @@ def findings(share: DiagShare) -> list[Finding]:
     found = checks_findings(share.checks, share.check_tolerance, share.point)
     if not share.trusted:
         return [*found, *data_findings(share.problem)]
+    found += metric_findings(share.metric)
     if share.diag_share is None:
         return [*found, _too_early(share), *_negative_curvature(share), *data_findings(share.problem)]
     if share.abs_sum == 0 or math.isnan(share.diag_share):
         says = "The Hessian is exactly zero: second-order information is gone, and so is the gradient's way out."
         because = "every computed row vanishes; a layer whose units are all dead does this"
         return [*found, nothing_there(says, because, share.point)]
-    found += faint_findings(share.abs_sum, "the sum of all |H_ij|")
+    found += [] if share.metric else faint_findings(share.abs_sum, "the sum of all |H_ij|")
     found += _still_layers(share)
     found.append(_headline(share, share.diag_share))
     found += _negative_curvature(share)
@@ -95,10 +98,12 @@ def _headline(share: DiagShare, value: float) -> Finding:
         has = "has" if share.negative_certificate.certain else "very likely has"  # rows may be a sample
         return Finding(
             "note",
-            f"The Hessian is hollow: its diagonal holds {percent(value)} of its absolute mass, less than a random symmetric matrix.",
+            f"The {noun('Hessian', share.metric)} is hollow: its diagonal holds {percent(value)} of its absolute mass, less than a random symmetric matrix.",
             f"1/d = {percent(base.wigner)}; no positive semidefinite matrix falls below it, so this Hessian {has} negative eigenvalues",
             "methods that use negative curvature (trust region, Newton-CG); diagonal preconditioners see almost nothing here",
         )
+    if share.metric is not None:
+        return _in_metric(share.metric, value, base.wigner)
     against_wigner = f"{times(value / base.wigner)} Wigner's 1/d = {percent(base.wigner)}"
     against_ols = f"{times(value / base.ols_gaussian)} a Gaussian least-squares Hessian's {percent(base.ols_gaussian)} (n = {base.n:,}, d = {base.d:,})"
     if low > (1 + ALIKE) * base.ols_gaussian:
@@ -120,6 +125,16 @@ def _headline(share: DiagShare, value: float) -> Finding:
         f"The Hessian is about as diagonal as least squares on Gaussian data: {percent(value)} of its absolute mass is on the diagonal.",
         f"{against_ols}; {against_wigner}, which any positive semidefinite matrix reaches by itself",
         "diagonal preconditioning does here what it does for least squares; block or Kronecker-factored methods see more",
+    )
+
+
+def _in_metric(metric: Metric, value: float, wigner: float) -> Finding:
+    """What the optimizer's own scaling leaves; least squares on even data is no measure of that."""
+    return Finding(
+        "note",
+        f"{percent(value)} of the absolute mass is on the diagonal{here(metric)}: that much it sees, entry by entry.",
+        f"{times(value / wigner)} Wigner's 1/d = {percent(wigner)}, which any positive semidefinite matrix reaches by itself",
+        "the same command without --metric, to see what the scaling changes; block or Kronecker-factored methods for the rest",
     )
 
 
@@ -201,7 +216,7 @@ def _zero_rows(share: DiagShare) -> list[Finding]:
 
 def _inputs(share: DiagShare) -> list[Finding]:
     base = share.baselines
-    if base.ols_columns is None or base.ols_data is None or base.ols_data_gaussian is None:
+    if share.metric is not None or base.ols_columns is None or base.ols_data is None or base.ols_data_gaussian is None:
         return []
     if base.ols_columns >= OFF_CENTRE * base.ols_data_gaussian:
         return []

@@ -4,7 +4,8 @@ import math
 from collections.abc import Sequence
 from itertools import islice
 
-from hessdiag.questions.common.view import subject
+from hessdiag.questions.common.metric import here, noun
+from hessdiag.questions.common.view import metric_facts, subject
 from hessdiag.questions.diag_share.result import DiagShare
 from hessdiag.questions.diag_share.trajectory_view import NOT_MEASURED, along
 from hessdiag.report.names import shortened
@@ -21,13 +22,13 @@ def view(result: DiagShare) -> View:
     """Lay out a result of `diag-share`."""
     charts = (_comparison(result), _layers(result), _blocks(result))
     page = View(
-        question="How diagonal is the Hessian?",
+        question=f"How diagonal is the {noun('Hessian', result.metric)}?",
         subject=subject(result.problem),
         headline=_headline(result),
         facts=_facts(result),
         blocks=tuple(chart for chart in charts if chart is not None),
     )
-    return along(page, result.trajectory, result.change) if result.trajectory else page
+    return along(page, result.trajectory, result.change, result.metric) if result.trajectory else page
 
 
 def _headline(result: DiagShare) -> tuple[str, str]:
@@ -41,7 +42,7 @@ def _headline(result: DiagShare) -> tuple[str, str]:
     doubt = "; how far off is unknown: the sampled rows say too little of the rest" if nothing else ""
     return (
         with_interval(share, bounds, 3),
-        f"of Σ|H_ij| is on the diagonal: {ratio(share, wigner)} the Wigner value 1/d{doubt}",
+        f"of Σ|H_ij| is on the diagonal{here(result.metric)}: {ratio(share, wigner)} the Wigner value 1/d{doubt}",
     )
 
 
@@ -62,6 +63,7 @@ def _facts(result: DiagShare) -> tuple[Fact, ...]:
     how = every if exact else "rows drawn layer by layer, those guessed to be heavy more often"
     merged = result.merged_strata
     facts = [
+        *metric_facts(result.metric),
         Fact("Hessian rows", rows, how),
         Fact(
             "strata merged",
@@ -97,6 +99,9 @@ def _facts(result: DiagShare) -> tuple[Fact, ...]:
 
 def _baselines(result: DiagShare) -> list[tuple[str, float, str]]:
     base = result.baselines
+    if result.metric is not None:  # least squares on even data is no measure of what a scaling leaves
+        says = f"symmetric, independent entries, d = {number(base.d)}: 1/d"
+        return [("Wigner", base.wigner, says)]
     n, d, n_outputs, d_data = map(number, (base.n, base.d, base.n_outputs, base.ols_data_d))
     spread = "" if base.wigner_stdev is None else f"; one matrix ± {number(base.wigner_stdev, 2)}"
     of_outputs = [
@@ -119,6 +124,7 @@ def _comparison(result: DiagShare) -> Dots:
     baselines = _baselines(result)
     share, bounds = result.diag_share, result.diag_share_interval
     low, high = bounds or (None, None)
+    ols = result.metric is None
     entries = [("this Hessian", share, "what was measured"), *baselines]
     nothing = (None,) * len(baselines)
     rows = tuple((name, meaning, number(value), ratio(share, value)) for name, value, meaning in entries)
@@ -126,9 +132,9 @@ def _comparison(result: DiagShare) -> Dots:
         title="Against the random baselines",
         caption=(
             "A share further right is more diagonal; the axis is logarithmic. Wigner is a matrix with no "
-            "structure at all, OLS the Hessian of linear least squares on random data. A positive "
-            "semi-definite matrix can never fall below 1/d, so being above Wigner says little by itself; OLS "
-            "is the harder comparison."
+            f"structure at all{', OLS the Hessian of linear least squares on random data' * ols}. A positive "
+            "semi-definite matrix can never fall below 1/d, so being above Wigner says little by itself"
+            f"{'; OLS is the harder comparison' * ols}."
         ),
         alt=f"Diagonal share {number(share)} on a logarithmic axis beside {counted(len(baselines), 'baseline')}.",
         table=Table(
@@ -153,7 +159,7 @@ def _comparison(result: DiagShare) -> Dots:
 
 
 def _layers(result: DiagShare) -> Dots:
-    layers, sampled = result.layers, result.method != "exact"
+    layers, sampled, ols = result.layers, result.method != "exact", result.metric is None
     columns = (
         "layer",
         "kind",
@@ -173,7 +179,7 @@ def _layers(result: DiagShare) -> Dots:
             NOT_MEASURED if layer.diag_share is None else number(layer.diag_share),
             *((interval(ends, 3),) if sampled else ()),
             number(layer.wigner),
-            number(layer.ols_gaussian),
+            *((number(layer.ols_gaussian),) if ols else ()),
             ratio(layer.diag_share, layer.wigner),
         )
         for name, layer, ends in zip(names, layers, bounds, strict=True)
@@ -183,13 +189,14 @@ def _layers(result: DiagShare) -> Dots:
         title="Per layer",
         caption=(
             "Each layer's own block of the Hessian, with the baselines at that block's size. Layers far "
-            "above their OLS mark are where a diagonal preconditioner sees most of the curvature; layers "
-            "near Wigner are where it sees least."
+            f"above their {'OLS' if ols else 'Wigner'} mark are where a diagonal preconditioner sees most of the "
+            "curvature; layers near Wigner are where it sees least."
         ),
-        alt=f"Diagonal share of each of {counted(len(layers), 'layer')} with the Wigner and OLS values of its size.",
+        alt=f"Diagonal share of each of {counted(len(layers), 'layer')} with the Wigner "
+        f"{'and OLS values' if ols else 'value'} of its size.",
         table=Table(
             "Diagonal share per layer",
-            (*columns, "Wigner", "OLS", "/ Wigner"),
+            (*columns, "Wigner", *(("OLS",) if ols else ()), "/ Wigner"),
             rows,
             2,
             ("kind", "rows", "95 % interval"),
@@ -204,7 +211,11 @@ def _layers(result: DiagShare) -> Dots:
                 tuple(ends[1] if ends else None for ends in bounds) if sampled else (),
             ),
             Series("Wigner, 1/d", tuple(layer.wigner for layer in layers), role="reference", group=1),
-            Series("OLS, Gaussian data", tuple(layer.ols_gaussian for layer in layers), role="theory", group=2),
+            *(
+                (Series("OLS, Gaussian data", tuple(layer.ols_gaussian for layer in layers), role="theory", group=2),)
+                if ols
+                else ()
+            ),
         ),
         axis="diagonal share of the layer's block",
     )

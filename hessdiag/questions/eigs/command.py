@@ -8,10 +8,12 @@ import click
 from hessdiag.cli import output
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, model_options, output_options, resume_option
+from hessdiag.cli.options import Target, metric_option, model_options, output_options, resume_option
 from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.common.runs.progress import Progress
     from hessdiag.questions.eigs.result import Eigs
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     help="Vectors per product; 1 takes fewer, and cannot notice repeated eigenvalues.",
 )
 @click.option("--save", metavar="FILE.npz", help="Write eigenvalues and eigenvectors to FILE.npz.")
+@metric_option
 @resume_option
 @output_options
 def command(
@@ -51,6 +54,7 @@ def command(
     max_products: int,
     block: int,
     save: str | None,
+    metric: str | None,
     resume: str | None,
     out: output.Output,
 ) -> int:
@@ -61,11 +65,14 @@ def command(
 
     \b
     hessdiag eigs model.pt --data batch.npz --loss ce
+    hessdiag eigs model.pt --data batch.npz --loss ce --metric 'adam(lr=1e-3)'
     hessdiag eigs builtin:lenet --lowest 3 --highest 10 --save vectors.npz -o eigs.html
     """  # noqa: D301
+    scripts: dict[Path, ModuleType] = {}
     file = None if save is None else _archive(Path(save), force=click.get_current_context().params["force"])
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Eigs":
+        from hessdiag.questions.common.in_metric import asked_for
         from hessdiag.questions.eigs.measure import eigs
 
         return eigs(
@@ -80,6 +87,7 @@ def command(
             progress=progress,
             keep_vectors=file is not None,
             resume=resume,
+            metric=asked_for(metric, scripts),
         )
 
     def write(problem: "Problem", found: "Eigs") -> None:
@@ -89,9 +97,9 @@ def command(
     def unmeasured(problem: "Problem") -> "Eigs":
         from hessdiag.questions.eigs.measure import unmeasured as nothing
 
-        return nothing(problem, tol)
+        return nothing(problem, tol, metric)
 
-    return answer_of_model(targets, measure, out, write, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, write, unmeasured=unmeasured, scripts=scripts)
 
 
 def _archive(path: Path, *, force: bool) -> output.Destination:
@@ -103,6 +111,8 @@ def _archive(path: Path, *, force: bool) -> output.Destination:
 
 def write_archive(to: output.Destination, found: "Eigs", stops: list[int]) -> None:
     """Write values, residuals and vectors (lowest first, then highest), and which rows belong to which layer.
+
+    In a metric there is its `scale` too: a vector times it is a direction of the parameters.
 
     Raises:
         OutputError: if the file system refuses.
@@ -116,6 +126,7 @@ def write_archive(to: output.Destination, found: "Eigs", stops: list[int]) -> No
         "residuals": np.array([pair.residual for pair in pairs]),
         "vectors": found.vectors.cpu().numpy(),
         "lowest": np.array(len(found.lowest)),
+        **({} if found.scale is None else {"scale": found.scale.cpu().numpy()}),
         "layers": np.array(found.layers),
         "layer_stops": np.array(stops),
     }

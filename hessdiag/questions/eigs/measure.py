@@ -28,6 +28,7 @@ from hessdiag.questions.common.certificate import (
     certificate,
 )
 from hessdiag.questions.common.described import described, examined
+from hessdiag.questions.common.in_metric import InMetric, MetricSpec, metric_of, named_only
 from hessdiag.questions.common.inertia import inertia
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance, Status
@@ -61,6 +62,7 @@ def eigs(
     progress: Progress | None = None,
     keep_vectors: bool = True,
     resume: str | Path | None = None,
+    metric: MetricSpec = None,
 ) -> Eigs:
     """Measure both ends of the spectrum of a problem's Hessian.
 
@@ -79,6 +81,8 @@ def eigs(
         progress: Called with (done, total, what).
         keep_vectors: Whether the result holds the eigenvectors.
         resume: A folder in which the Krylov space is kept, for a run that goes on where this one stopped.
+        metric: The optimizer in whose metric P^(-1/2) H P^(-1/2) it is taken: "adam(lr=1e-4)", the state in a
+            checkpoint, a live optimizer, or the diagonal of P, (N,). Default: the Hessian itself.
 
     Returns:
         The measurement with self-checks and verdict; after a keyboard interrupt, the Ritz pairs at that time.
@@ -96,7 +100,8 @@ def eigs(
     problem = problem_of(problem, "hessdiag.linalg.eigsh(operator, lowest=5, highest=5)")
     asked = _Asked(lowest, highest, tol, max_basis, max_products, block, seed)
     asked.refuse()
-    plan = _plan(problem, asked)
+    taken = metric_of(problem, metric)
+    plan = _plan(problem, replace(asked, metric=taken.key), taken)
     report = progress or silent
     report(0, plan.wanted, plan.announced(resume))
     checks = examine(plan.operator, seed, squared=True)
@@ -104,12 +109,13 @@ def eigs(
     return _assembled(plan, checks, run, keep_vectors=keep_vectors)
 
 
-def unmeasured(problem: Problem, tol: float) -> Eigs:
+def unmeasured(problem: Problem, tol: float, metric: MetricSpec = None) -> Eigs:
     """The result of a run that was interrupted before anything was measured."""
     return Eigs(
         status="interrupted",
         problem=described(problem),
         findings=(interrupted_early(),),
+        metric=named_only(metric),
         lowest=(),
         highest=(),
         smallest=None,
@@ -145,6 +151,7 @@ class _Asked:
     max_products: int
     block: int
     seed: int
+    metric: str | None = None
 
     def refuse(self) -> None:
         """Make sure that it can be had.
@@ -174,13 +181,15 @@ class _Plan:
         problem: N parameters.
         asked: What is wanted of it.
         part: Its rows that are not zero.
-        operator: The Hessian of what the batches touch.
+        taken: The metric that it is taken in.
+        operator: The Hessian of what the batches touch, in the metric.
         space: How many vectors the iteration holds; `None` where the whole matrix is formed.
     """
 
     problem: Problem
     asked: _Asked
     part: Support
+    taken: InMetric
     operator: HessianOperator
     space: Basis | None
 
@@ -239,20 +248,20 @@ class _Run:
     resumed: int = 0
 
 
-def _plan(problem: Problem, asked: _Asked) -> _Plan:
+def _plan(problem: Problem, asked: _Asked, taken: InMetric) -> _Plan:
     """The whole matrix of a small problem; else what the iteration will hold and spend, in the ledger before it is."""
     dense = DENSE_UP_TO * capacity.of(problem.device).times_dense
     part = support(problem, dense, seed=asked.seed)
-    operator = HessianOperator(part.problem, check=False)
+    operator = taken.operator(HessianOperator(part.problem, check=False), part)
     if part.size <= dense:
-        return _Plan(problem, asked, part, operator, None)
+        return _Plan(problem, asked, part, taken, operator, None)
     spent = outlay(operator)
     space = basis(spent, part.size, asked.lowest, asked.highest, asked.max_basis, asked.block)
     fewest = min(asked.lowest + asked.highest, asked.max_products)
     passes = space.work(fewest).vectors, space.work(asked.max_products).vectors
     held = {**space.held, "direction of the gradient": 1}
     spent.plan((fewest, asked.max_products), held, passes=passes, search=True)
-    return _Plan(problem, asked, part, operator, space)
+    return _Plan(problem, asked, part, taken, operator, space)
 
 
 def _gradient(plan: _Plan) -> tuple[float, Tensor]:
@@ -325,7 +334,11 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
     found = vectors.eigenpairs(pairs, direction, places, problem)
     spectrum = None if pairs.spectrum is None else tuple(pairs.spectrum.tolist())
     lowest, highest = found[: pairs.lowest], found[len(found) - pairs.highest :]
-    step = 2 / highest[-1].eigenvalue if highest and highest[-1].eigenvalue > pairs.rounding else None
+    step = (
+        _largest_step(plan.taken, highest[-1].eigenvalue)
+        if highest and highest[-1].eigenvalue > pairs.rounding
+        else None
+    )
     bounded = bool(highest) and highest[-1].bound is not None
     measured = Eigs(
         status=status,
@@ -356,10 +369,17 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
         basis=pairs.basis,
         restarts=pairs.restarts,
         engine=run.engine,
+        metric=plan.taken.named,
         vectors=vectors.columns(pairs, places, problem.n_parameters) if keep_vectors else None,
+        scale=plan.taken.scale if keep_vectors else None,
     )
     measured = examined(measured, checks)
     return replace(measured, findings=tuple(findings(measured)))
+
+
+def _largest_step(taken: InMetric, curvature: float) -> float | None:
+    """The learning rate beyond which plain gradient descent, or the optimizer whose metric it is, is unstable."""
+    return 2 / curvature if taken.named is None else taken.named.limit(curvature)
 
 
 def _certificate(pairs: Eigenpairs, slope: _Slope, *, trusted: bool) -> Certificate:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
 from hessdiag.fields import Count, Interval, Number, Real, same_length
 from hessdiag.questions.common.certificate import Certificate
 from hessdiag.questions.common.inertia import Inertia
+from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.common.result import Measured
 
 if TYPE_CHECKING:
@@ -61,18 +62,23 @@ class Eigs(Measured):
             `None` where an interrupt came before any.
         inertia: Signs of all eigenvalues; `None` unless exact.
         spectrum: All eigenvalues but those of `zero_rows`, ascending; `None` unless exact.
-        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature.
+        largest_step: 2 / lambda_max, beyond which gradient descent is unstable; `None` without positive curvature. In a
+            metric the optimizer's threshold / lambda_max; `None` also where no threshold is known.
         largest_step_is_bound: Whether the largest Ritz value has not converged, so that the limit is at or below it.
-        gradient_norm: |g|.
-        gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes.
+        gradient_norm: |g|; in a metric of P^(-1/2) g.
+        gradient_curvature: g'Hg / g'g, the curvature along the gradient; `None` where the gradient vanishes. In a
+            metric d'Hd / d'Pd, along d = P^(-1) g.
         negative_certificate: Whether negative curvature is proven: by a Ritz vector of either end, the gradient, or the
             whole spectrum.
         hvps: Hessian-vector products spent, self-checks not counted; a whole Hessian counts as N, by whatever route.
         basis: The most vectors held.
         restarts: How often the basis was compressed.
         engine: How products were computed.
+        metric: The metric P that all numbers are in, those of P^(-1/2) H P^(-1/2); `None` for H itself.
         vectors: Eigenvectors as columns, lowest then highest, (N, lowest + highest); `None` if not kept, or read
             from a document.
+        scale: P^(-1/2), (N,): in a metric, an eigenvector v is the direction scale * v of the parameters; `None` of H
+            itself, and where vectors are.
     """
 
     command: ClassVar[str] = "eigs"
@@ -102,7 +108,9 @@ class Eigs(Measured):
     basis: Count
     restarts: Count | None
     engine: str = ""
+    metric: Metric | None = None
     vectors: Vectors = field(default=None, repr=False, compare=False, metadata={"apart": True})
+    scale: Vectors = field(default=None, repr=False, compare=False, metadata={"apart": True})
 
     def __post_init__(self) -> None:
         """Each pair has a weight for each layer, and all eigenvalues come with what counts as zero."""

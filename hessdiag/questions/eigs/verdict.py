@@ -1,6 +1,8 @@
 """What the ends of a spectrum mean, and what a person can do about it."""
 
 from hessdiag.numbers import counted, number, percent
+from hessdiag.questions.common.metric import Metric, here
+from hessdiag.questions.common.metric_verdict import limit_findings, metric_findings
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     CAN_USE_IT,
@@ -26,12 +28,15 @@ def findings(eigs: Eigs) -> list[Finding]:
     found = checks_findings(eigs.checks, eigs.check_tolerance, eigs.point)
     if not eigs.trusted:
         return [*found, *data_findings(eigs.problem)]
+    found += metric_findings(eigs.metric)
     found += _convergence(eigs)
     if eigs.ritz_range is None or max(map(abs, eigs.ritz_range)) <= eigs.rounding:
         says = "The Hessian is zero: there is no curvature to follow or to fear."
         because = "every eigenvalue vanishes; a network whose units are all dead does this"
         return [*found, nothing_there(says, because, eigs.point), *data_findings(eigs.problem)]
-    faint = faint_findings(max(map(abs, eigs.ritz_range)), "the largest magnitude of an eigenvalue")
+    faint = (
+        [] if eigs.metric else faint_findings(max(map(abs, eigs.ritz_range)), "the largest magnitude of an eigenvalue")
+    )
     found += faint
     found += _negative_curvature(eigs)
     found += [] if faint else _sharpness(eigs)  # the limit would be beyond any learning rate
@@ -100,25 +105,29 @@ def _negative_curvature(eigs: Eigs) -> list[Finding]:
 
 def _proven(eigs: Eigs) -> Finding:
     """How deep it is beside the largest eigenvalue, where both are known and not mere bounds."""
-    proof = eigs.negative_certificate
+    proof, metric = eigs.negative_certificate, here(eigs.metric)
     low = next((pair for pair in eigs.lowest[:1] if pair.bound is None), None)
     high = next((pair for pair in eigs.highest[-1:] if pair.bound is None), None)
     if low is None:
-        says = f"Negative curvature is proven: the lowest eigenvalue is at or below {number(proof.bound, 4)}."
+        says = f"Negative curvature is proven: the lowest eigenvalue{metric} is at or below {number(proof.bound, 4)}."
         return Finding("note", says, proof.why, CAN_USE_IT)
     if high is None or high.eigenvalue <= 0:
-        return Finding("note", f"Negative curvature is proven: {number(low.eigenvalue, 4)}.", proof.why, CAN_USE_IT)
+        return Finding(
+            "note", f"Negative curvature is proven: {number(low.eigenvalue, 4)}{metric}.", proof.why, CAN_USE_IT
+        )
     depth = -low.eigenvalue / high.eigenvalue
     strong = depth >= COMPARABLE
     return Finding(
         "note",
-        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {number(low.eigenvalue, 4)}, {percent(depth)} of the largest.",
+        f"Negative curvature is proven{' and strong' if strong else ', but slight'}: {number(low.eigenvalue, 4)}{metric}, {percent(depth)} of the largest.",
         f"{proof.why}: an eigenvalue is at or below {number(proof.bound, 4)}",
         CAN_USE_IT if strong else "follow it if the loss has stalled: then it is the way down",
     )
 
 
 def _sharpness(eigs: Eigs) -> list[Finding]:
+    if eigs.metric is not None:
+        return _limit(eigs, eigs.metric)
     if eigs.largest_step is None:
         return []
     top = eigs.highest[-1]
@@ -141,8 +150,19 @@ def _sharpness(eigs: Eigs) -> list[Finding]:
     ]
 
 
+def _limit(eigs: Eigs, metric: Metric) -> list[Finding]:
+    """The same of the optimizer whose metric it is."""
+    if not eigs.highest or eigs.highest[-1].eigenvalue <= eigs.rounding:
+        return []
+    top = eigs.highest[-1]
+    more = f"--max-products {4 * eigs.hvps} for the eigenvalue itself" if top.bound else ""
+    return limit_findings(metric, top.eigenvalue, bound=top.bound is not None, more=more)
+
+
 def _gradient(eigs: Eigs) -> list[Finding]:
-    curvature = eigs.gradient_curvature
+    curvature, metric = eigs.gradient_curvature, eigs.metric
+    of = "" if metric is None else "preconditioned "
+    form = "g'Hg / g'g" if metric is None else "d'Hd / d'Pd, d = P^(-1) g,"
     if curvature is None:
         return [
             Finding(
@@ -156,8 +176,10 @@ def _gradient(eigs: Eigs) -> list[Finding]:
         return [
             Finding(
                 "note",
-                "Along the gradient the loss curves down: gradient steps grow at first.",
-                f"g'Hg / g'g is {number(curvature, 4)}",
+                f"Along the {of}gradient the loss curves down: steps along it grow at first."
+                if metric
+                else "Along the gradient the loss curves down: gradient steps grow at first.",
+                f"{form} is {number(curvature, 4)}",
                 "no step from the quadratic model alone; a line search or a trust region bounds it",
             )
         ]
@@ -166,24 +188,25 @@ def _gradient(eigs: Eigs) -> list[Finding]:
     captured = sum(overlap**2 for overlap in overlaps)
     kind = "eigenvector" if all(pair.converged for pair in eigs.highest) else "Ritz vector"
     top = f"top {kind}" if len(overlaps) == 1 else f"top {len(overlaps)} {kind}s"
-    best = f"; the best step along it is {number(1 / curvature)}" if curved else ""
+    step = "step" if metric is None else "learning rate"
+    best = f"; the best {step} along it is {number(1 / curvature)}" if curved else ""
     if captured >= CAPTURED and len(overlaps) < eigs.parameters:
         return [
             Finding(
                 "note",
-                f"{percent(captured)} of the squared gradient lies in the {top}.",
-                f"the curvature along the gradient is {number(curvature, 4)}{best}",
+                f"{percent(captured)} of the squared {of}gradient lies in the {top}.",
+                f"the curvature along the {of}gradient is {number(curvature, 4)}{best}",
                 "smaller steps or second-order steps in those directions, larger ones elsewhere",
             )
         ]
     return [
         Finding(
             "note",
-            f"The curvature along the gradient is {number(curvature, 4)}.",
-            f"{percent(captured)} of the squared gradient lies in the {top}"
+            f"The curvature along the {of}gradient is {number(curvature, 4)}.",
+            f"{percent(captured)} of the squared {of}gradient lies in the {top}"
             if overlaps
-            else "g'Hg / g'g, from one product",
-            f"a step of {number(1 / curvature)} minimizes the quadratic model along it" if curved else "",
+            else f"{form} from one product".replace("g from", "g, from"),
+            f"a {step} of {number(1 / curvature)} minimizes the quadratic model along it" if curved else "",
         )
     ]
 
@@ -198,7 +221,7 @@ def _localization(eigs: Eigs) -> list[Finding]:
     return [
         Finding(
             "note",
-            f"The sharpest direction lies in one layer: {eigs.layers[place]}.",
+            f"The sharpest direction{here(eigs.metric)} lies in one layer: {eigs.layers[place]}.",
             f"{percent(weights[place])} of the top eigenvector's squared norm",
             "a smaller learning rate or a different scale for that layer",
         )
@@ -213,7 +236,7 @@ def _inertia(eigs: Eigs) -> list[Finding]:
         Finding(
             "note",
             f"Signs of the eigenvalues: {signs.positive:,} positive, {signs.negative:,} negative, {signs.zero:,} zero.",
-            f"the whole spectrum was computed; |lambda| up to {number(signs.tolerance, 2)} counts as zero",
+            f"the whole spectrum was computed; |lambda| up to {number(signs.tolerance, 2)} counts as zero{'; a metric changes no sign' * bool(eigs.metric)}",
             "",
         )
     ]

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from hessdiag.questions.common.view import signs, subject
+from hessdiag.questions.common.metric import Metric, here, noun
+from hessdiag.questions.common.view import metric_facts, signs, subject
 from hessdiag.questions.eigs.result import Eigenpair, Eigs
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, bounded, counted, drawable, interval, number, percent, span
@@ -22,7 +23,9 @@ def view(result: Eigs) -> View:
     """Lay out a result of `eigs`."""
     charts = (_eigenvalues(result), _spectrum(result), _weights(result)) if _pairs(result) else ()
     return View(
-        question="How sharp is the loss, and which way does it curve down?",
+        question="How sharp is the loss, and which way does it curve down?"
+        if result.metric is None
+        else "How sharp is the loss for the optimizer, and which way does it curve down?",
         subject=subject(result.problem),
         headline=_headline(result),
         facts=_facts(result),
@@ -38,6 +41,7 @@ def _pairs(result: Eigs) -> list[tuple[str, Eigenpair]]:
 
 
 def _headline(result: Eigs) -> tuple[str, str]:
+    matrix, metric = noun("Hessian", result.metric), here(result.metric)
     low, high = result.smallest, result.largest
     if low is None and high is None:
         return MISSING, "interrupted before anything was measured"
@@ -51,14 +55,15 @@ def _headline(result: Eigs) -> tuple[str, str]:
         which = "lowest" if high is None else "highest"
         return (
             known,
-            f"is the {which} eigenvalue of the Hessian{', which has not converged' * (low_bound or high_bound)}",
+            f"is the {which} eigenvalue of the {matrix}{metric}"
+            + ", which has not converged" * (low_bound or high_bound),
         )
     if low_bound or high_bound:
         return (
             span([low, high], low_bound, high_bound),
-            "is the least that the Hessian's eigenvalues span: an end marked ≤ or ≥ has not converged",
+            f"is the least that the {matrix}'s eigenvalues span{metric}: an end marked ≤ or ≥ has not converged",
         )
-    return interval([low, high]), "is the span of the Hessian's eigenvalues; its upper end is the sharpness"
+    return interval([low, high]), f"is the span of the {matrix}'s eigenvalues{metric}; its upper end is the sharpness"
 
 
 def _facts(result: Eigs) -> tuple[Fact, ...]:
@@ -66,15 +71,21 @@ def _facts(result: Eigs) -> tuple[Fact, ...]:
     certain = f"certain: an eigenvalue ≤ {number(proof.bound, 4)}"
     step_bound = "upper" if result.largest_step_is_bound else None
     facts = [
+        *metric_facts(result.metric),
         Fact("negative curvature", certain if proof.certain else "not proven", proof.why),
         Fact(
             "largest stable step",
             bounded(result.largest_step, step_bound),
-            "2 / λ_max: the limit for plain gradient descent"
-            + (", or less: λ_max has not converged" if step_bound else ""),
+            _limit(result.metric) + (", or less: λ_max has not converged" if step_bound else ""),
         ),
-        Fact("along the gradient", number(result.gradient_curvature, 4), "g'Hg / g'g"),
-        Fact("gradient norm", number(result.gradient_norm, 4), "Euclidean"),
+        Fact(
+            "along the gradient",
+            number(result.gradient_curvature, 4),
+            "g'Hg / g'g" if result.metric is None else "d'Hd / d'Pd, d = P^(-1) g the preconditioned gradient",
+        ),
+        Fact(
+            "gradient norm", number(result.gradient_norm, 4), "Euclidean" if result.metric is None else "of P^(-1/2) g"
+        ),
         Fact(
             "signs",
             signs(inertia),
@@ -84,6 +95,16 @@ def _facts(result: Eigs) -> tuple[Fact, ...]:
         Fact("Hessian products", number(result.hvps), _how(result)),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _limit(metric: Metric | None) -> str:
+    """What limits the largest stable step."""
+    if metric is None:
+        return "2 / λ_max: the limit for plain gradient descent"
+    beyond = f" + {number(metric.shift)}" if metric.shift else ""
+    divided = f"({'λ_max' + beyond})" if beyond else "λ_max"
+    largest = ", the largest of the groups'" if metric.rates_differ else ""
+    return f"{number(metric.threshold, 4)} / {divided}: the limit of the learning rate of {metric.optimizer}{largest}"
 
 
 def _how(result: Eigs) -> str:
@@ -116,7 +137,9 @@ def _eigenvalues(result: Eigs) -> Dots:
             "Each mark is a Ritz value, with its residual as a bar where that is wide enough to see: an eigenvalue "
             "lies within it. The axis is logarithmic on both sides of zero. Marks left of zero are directions in which "
             "the loss curves down; the rightmost mark limits the learning rate. The overlap is |cos| of the angle "
-            "between eigenvector and gradient." + (_BOUNDS if any(pair.bound for _, pair in pairs) else "")
+            "between eigenvector and gradient"
+            + ("." if result.metric is None else ", both in the coordinates P^(1/2) θ of the metric.")
+            + (_BOUNDS if any(pair.bound for _, pair in pairs) else "")
         ),
         alt=f"{len(drawn)} eigenvalues from {number(result.smallest)} to {number(result.largest)}.",
         table=Table(

@@ -7,11 +7,14 @@ import click
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
-from hessdiag.cli.options import Target, model_options, output_options, resume_option
+from hessdiag.cli.options import Target, metric_option, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
 from hessdiag.curvature import registry
 
 if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
+
     from hessdiag.curvature.registry import OperatorName
     from hessdiag.problem.problem import Problem
     from hessdiag.questions.common.runs.progress import Progress
@@ -38,10 +41,17 @@ if TYPE_CHECKING:
     show_default=True,
     help=f"T{registry.listed()[1:]}.",
 )
+@metric_option
 @resume_option
 @output_options
 def command(
-    targets: tuple[Target, ...], probes: int, steps: int, operator: "OperatorName", resume: str | None, out: Output
+    targets: tuple[Target, ...],
+    probes: int,
+    steps: int,
+    operator: "OperatorName",
+    metric: str | None,
+    resume: str | None,
+    out: Output,
 ) -> int:
     """How are the eigenvalues distributed? Density, trace, Frobenius norm and moments, with error bars.
 
@@ -52,17 +62,26 @@ def command(
     hessdiag spectrum model.pt --data batch.npz --loss ce
     hessdiag spectrum builtin:lenet --operator ggn --steps 120 -o spectrum.html
     """  # noqa: D301
+    scripts: dict[Path, ModuleType] = {}
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Spectrum":
+        from hessdiag.questions.common.in_metric import asked_for
         from hessdiag.questions.spectrum.measure import spectrum
 
         return spectrum(
-            problem, probes=probes, steps=steps, operator=operator, seed=seed, progress=progress, resume=resume
+            problem,
+            probes=probes,
+            steps=steps,
+            operator=operator,
+            seed=seed,
+            progress=progress,
+            resume=resume,
+            metric=asked_for(metric, scripts),
         )
 
     def unmeasured(problem: "Problem") -> "Spectrum":
         from hessdiag.questions.spectrum import measure as spectrum
 
-        return spectrum.unmeasured(problem, operator)
+        return spectrum.unmeasured(problem, operator, metric)
 
-    return answer_of_model(targets, measure, out, unmeasured=unmeasured)
+    return answer_of_model(targets, measure, out, unmeasured=unmeasured, scripts=scripts)

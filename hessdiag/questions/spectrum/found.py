@@ -19,6 +19,7 @@ from hessdiag.questions.common.certificate import (
 )
 from hessdiag.questions.common.described import examined
 from hessdiag.questions.common.inertia import Inertia
+from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.result import ModelSubject, Provenance, Status
 from hessdiag.questions.spectrum import curves
@@ -77,6 +78,7 @@ class Setting:
 
     problem: ModelSubject
     operator: OperatorName
+    metric: Metric | None = None
     parameters: int
     engine: str = ""
     zero_rows: int = 0
@@ -101,6 +103,7 @@ def spectrum_of(found: Found, setting: Setting) -> Spectrum:
         theory=_theory(found, setting),
         provenance=Provenance(resumed_pieces=setting.resumed_pieces or None),
         operator=setting.operator,
+        metric=setting.metric,
         loss_in_output=None if output is None else output.loss,
         loss_uses_parameters=None if output is None else output.elsewhere,
         outputs_at_kink=None if output is None else output.at_kink,

@@ -14,6 +14,7 @@ from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.described import described
+from hessdiag.questions.common.in_metric import MetricSpec, metric_of, named_only
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.runs.forecast import Quadratures
@@ -43,6 +44,7 @@ def spectrum(
     seed: int = 0,
     progress: Progress | None = None,
     resume: str | Path | None = None,
+    metric: MetricSpec = None,
 ) -> Spectrum:
     """Measure the spectrum of a problem's Hessian, Gauss-Newton or Fisher matrix.
 
@@ -58,6 +60,7 @@ def spectrum(
         seed: Of the probes.
         progress: Called with (done, total, what).
         resume: A folder in which finished probes are kept, for a run that goes on where this one stopped.
+        metric: The optimizer in whose metric P^(-1/2) A P^(-1/2) it is taken, as for `eigs`. Default: A itself.
 
     Raises:
         SpecError: if `probes` or `steps` is too small, or the problem has no such matrix.
@@ -73,9 +76,9 @@ def spectrum(
     if probes < 2 or steps < 2:
         raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
     problem, operator = matrix_of(problem, operator, "hessdiag.linalg.slq(operator)")
-    dense = EXACT_UP_TO * capacity.of(problem.device).times_dense
+    dense, taken = EXACT_UP_TO * capacity.of(problem.device).times_dense, metric_of(problem, metric)
     part = support(problem, dense, seed=seed, numeric=operator == "hessian")
-    matrix = operators.operator(part.problem, operator)
+    matrix = taken.operator(operators.operator(part.problem, operator), part)
     plan = None if part.size <= dense else _planned(matrix, part.size, probes, steps)
     report = progress or silent
     checks, output = _checked(matrix, seed)
@@ -84,7 +87,7 @@ def spectrum(
     if plan is None:
         found = exact(part, matrix, ends=ENDS, steps=steps, report=report)
     else:
-        settings = {"operator": operator, "probes": probes, "steps": steps, "seed": seed}
+        settings = {"operator": operator, "probes": probes, "steps": steps, "seed": seed, "metric": taken.key}
         pieces = kept_pieces(problem, "spectrum", settings, resume, matrix)
         asked = Sampling(
             matrix=part.restrict(products, matrix.chunk),
@@ -101,6 +104,7 @@ def spectrum(
     setting = Setting(
         problem=described(problem),
         operator=operator,
+        metric=taken.named,
         parameters=problem.n_parameters,
         engine=products.engine,
         zero_rows=part.zeros,
@@ -109,7 +113,11 @@ def spectrum(
         output=output,
         resumed_pieces=resumed,
     )
-    measured = spectrum_of(found, setting)
+    return _judged(spectrum_of(found, setting))
+
+
+def _judged(measured: Spectrum) -> Spectrum:
+    """With its verdict."""
     return replace(measured, findings=tuple(findings(measured)))
 
 
@@ -133,7 +141,8 @@ def _checked(matrix: Operator, seed: int) -> tuple[Examination, OutputChecks | N
     return checks.also(output.checks, output.inside), output
 
 
-def unmeasured(problem: Problem, operator: OperatorName) -> Spectrum:
+def unmeasured(problem: Problem, operator: OperatorName, metric: MetricSpec = None) -> Spectrum:
     """The result of a run that was interrupted before anything was measured."""
-    setting = Setting(problem=described(problem), operator=operator, parameters=problem.n_parameters)
+    named = named_only(metric)
+    setting = Setting(problem=described(problem), operator=operator, metric=named, parameters=problem.n_parameters)
     return replace(spectrum_of(Found(), setting), findings=(interrupted_early(),))

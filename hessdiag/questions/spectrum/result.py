@@ -8,6 +8,7 @@ from hessdiag.fields import Count, Interval, Number, Numbers, Real, ascending, s
 from hessdiag.questions.common.certificate import UNKNOWN, Certificate
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.matrices import LossInOutput
+from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.common.result import Measured
 
 Ends = tuple[Numbers, Numbers]  # lower and upper ends of a curve's intervals
@@ -117,6 +118,7 @@ class Spectrum(Measured):
 
     Attributes:
         operator: Its name: "hessian", "ggn" or "fisher".
+        metric: The metric P that all numbers are in, those of P^(-1/2) A P^(-1/2); `None` for the matrix A itself.
         loss_in_output: Of the latter two, what is known of the loss in what it receives: "convex", so that no
             eigenvalue is negative; "linear" at this point, so that all are zero; or "unknown". `None` of the Hessian.
         loss_uses_parameters: Of the latter two, whether the loss depends on parameters by another way than the output,
@@ -157,6 +159,7 @@ class Spectrum(Measured):
 
     theory: Semicircle | None = None
     operator: OperatorName
+    metric: Metric | None = None
     loss_in_output: LossInOutput | None = None
     loss_uses_parameters: bool | None = None
     outputs_at_kink: bool | None = None

@@ -4,6 +4,8 @@ from hessdiag.curvature.registry import WORDS
 from hessdiag.fields import Number
 from hessdiag.numbers import counted, number, percent, times
 from hessdiag.questions.common import output_verdict
+from hessdiag.questions.common.metric import noun
+from hessdiag.questions.common.metric_verdict import metric_findings
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     FAINT,
@@ -31,6 +33,7 @@ def findings(spectrum: Spectrum) -> list[Finding]:
         found += output_verdict.check_findings(spectrum.checks, spectrum.check_tolerance)
     if not spectrum.trusted:
         return [*found, *data_findings(spectrum.problem)]
+    found += metric_findings(spectrum.metric, WORDS[spectrum.operator])
     found += output_verdict.elsewhere_findings(spectrum.loss_uses_parameters)
     found += output_verdict.kink_findings(spectrum.outputs_at_kink)
     if spectrum.density is None:
@@ -38,11 +41,11 @@ def findings(spectrum: Spectrum) -> list[Finding]:
     if spectrum.frobenius == 0:
         if spectrum.loss_in_output == "linear":
             return [*found, output_verdict.linear_finding(spectrum.problem)]
-        says = f"The {WORDS[spectrum.operator]} is exactly zero: every eigenvalue is."
+        says = f"The {_noun(spectrum)} is exactly zero: every eigenvalue is."
         because = "all its products vanish; a layer whose units are all dead does this"
         return [*found, nothing_there(says, because, spectrum.point)]
     found += _ends(spectrum)
-    found += faint_findings(spectrum.frobenius, "its norm") if spectrum.operator == "hessian" else []
+    found += faint_findings(spectrum.frobenius, "its norm") if _plain(spectrum) else []
     found.append(_signs(spectrum))
     found += _resolution(spectrum)
     found += _outliers(spectrum)
@@ -52,6 +55,16 @@ def findings(spectrum: Spectrum) -> list[Finding]:
     found += piece_findings(spectrum.point)
     found += data_findings(spectrum.problem)
     return found
+
+
+def _noun(spectrum: Spectrum) -> str:
+    """What the matrix is called."""
+    return noun(WORDS[spectrum.operator], spectrum.metric)
+
+
+def _plain(spectrum: Spectrum) -> bool:
+    """Whether it is the Hessian itself."""
+    return spectrum.operator == "hessian" and spectrum.metric is None
 
 
 def _known(value: Number) -> float:
@@ -75,7 +88,7 @@ def _stopped(spectrum: Spectrum) -> list[Finding]:
     if proof.certain:
         use = "plain Newton steps would climb along it: a trust region, or the Gauss-Newton matrix"
         found.append(
-            Finding("note", f"The {WORDS[spectrum.operator]} is certain to have a negative eigenvalue.", proof.why, use)
+            Finding("note", f"The {_noun(spectrum)} is certain to have a negative eigenvalue.", proof.why, use)
         )
     return found
 
@@ -111,7 +124,7 @@ def _signs(spectrum: Spectrum) -> Finding:
 
 def _other_signs(spectrum: Spectrum) -> Finding:
     """Of a matrix of which no more is known."""
-    noun, proof = WORDS[spectrum.operator], spectrum.negative_certificate
+    noun, proof = _noun(spectrum), spectrum.negative_certificate
     ends = f"{_end(spectrum, 'lowest')}, the highest {_end(spectrum, 'highest')}"
     if not proof.certain:
         return Finding(
@@ -131,7 +144,7 @@ def _hessian_signs(spectrum: Spectrum) -> Finding:
     if high <= 0 or (spectrum.inertia is not None and not spectrum.inertia.positive):
         return Finding(
             "warn",
-            f"The Hessian curves down: {share} of its eigenvalues are negative, and none is found to be positive.",
+            f"The {_noun(spectrum)} curves down: {share} of its eigenvalues are negative, and none is found to be positive.",
             because,
             "gradient steps, which leave such a point by themselves; second-order steps would climb",
         )
@@ -139,13 +152,13 @@ def _hessian_signs(spectrum: Spectrum) -> Finding:
     if depth >= 0.5 and not (spectrum.lowest_is_bound or spectrum.highest_is_bound):
         return Finding(
             "note",
-            f"The Hessian curves down about as much as up: {share} of the eigenvalues are negative, down to {times(depth)} the largest.",
+            f"The {_noun(spectrum)} curves down about as much as up: {share} of the eigenvalues are negative, down to {times(depth)} the largest.",
             because,
             "methods that follow negative curvature: hessdiag eigs for the directions; trust region, Newton-CG",
         )
     return Finding(
         "note",
-        f"The Hessian is indefinite: {share} of its eigenvalues are negative.",
+        f"The {_noun(spectrum)} is indefinite: {share} of its eigenvalues are negative.",
         because,
         "plain Newton steps would climb along those directions: a trust region, or the Gauss-Newton matrix",
     )
@@ -165,13 +178,13 @@ def _gauss_newton_signs(spectrum: Spectrum) -> Finding:
     if not spectrum.negative_certificate.certain:
         return Finding(
             "note",
-            f"No negative eigenvalue of the {WORDS[spectrum.operator]} was found; nothing promises that there is none.",
+            f"No negative eigenvalue of the {_noun(spectrum)} was found; nothing promises that there is none.",
             f"the loss is not known to be convex in what it receives; the smallest is {number(spectrum.lowest, 4)}",
             "--operator hessian for the whole curvature",
         )
     return Finding(
         "warn",
-        f"The {WORDS[spectrum.operator]} is indefinite, for the loss is not convex in what it receives: {_negative_share(spectrum)} of its eigenvalues are negative.",
+        f"The {_noun(spectrum)} is indefinite, for the loss is not convex in what it receives: {_negative_share(spectrum)} of its eigenvalues are negative.",
         f"the lowest is {number(spectrum.lowest, 4)}, the highest {number(spectrum.highest, 4)}",
         "damping beyond the lowest, or a loss that is convex in the output: Gauss-Newton steps, K-FAC and Cholesky take this matrix to be semidefinite",
     )
@@ -198,7 +211,7 @@ def _no_negative(spectrum: Spectrum, ends: str) -> Finding:
 def _semidefinite(spectrum: Spectrum) -> Finding:
     return Finding(
         "note",
-        f"The {WORDS[spectrum.operator]} cannot show negative curvature: it is positive semidefinite by construction.",
+        f"The {_noun(spectrum)} cannot show negative curvature: it is positive semidefinite by construction.",
         "it leaves out the curvature of the model itself",
         "--operator hessian for the whole curvature",
     )
@@ -234,11 +247,24 @@ def _outliers(spectrum: Spectrum) -> list[Finding]:
             "note",
             f"A few eigenvalues stand out: the furthest lies at {'or beyond ' * bound}{times(reach / radius)} the radius that a structureless matrix of this norm would have.",
             f"{counted(len(known), 'extreme eigenvalue')} {'holds' if len(known) == 1 else 'hold'} {percent(min(held, 1.0))} of the squared norm; that radius is {number(radius, 4)}, about {number(high - radius, 4)}",
-            f"the largest stable gradient step is {'at most ' * spectrum.highest_is_bound}2/{number(highest, 4)} = {number(2 / highest)}; methods of low rank (L-BFGS, Lanczos) capture these directions"
-            if highest >= FAINT
-            else "methods of low rank (L-BFGS, Lanczos) capture these directions",
+            f"{_limit(spectrum, highest)}methods of low rank (L-BFGS, Lanczos) capture these directions",
         )
     ]
+
+
+def _limit(spectrum: Spectrum, highest: float) -> str:
+    """The largest stable step, where one follows, as the beginning of a sentence."""
+    most = "at most " * spectrum.highest_is_bound
+    if spectrum.metric is None:
+        if highest < FAINT:
+            return ""
+        return f"the largest stable gradient step is {most}2/{number(highest, 4)} = {number(2 / highest)}; "
+    limit = spectrum.metric.limit(highest) if spectrum.operator == "hessian" and highest > 0 else None
+    return (
+        ""
+        if limit is None
+        else f"the largest stable learning rate of {spectrum.metric.optimizer} is {most}{number(limit)}; "
+    )
 
 
 def _flat(spectrum: Spectrum) -> list[Finding]:

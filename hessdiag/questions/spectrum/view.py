@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from hessdiag.curvature.registry import WORDS
 from hessdiag.fields import Interval, Number, Numbers
-from hessdiag.questions.common.view import signs, subject
+from hessdiag.questions.common.metric import here, noun
+from hessdiag.questions.common.view import metric_facts, signs, subject
 from hessdiag.questions.spectrum.result import Curve, Ends, LogCurve, Moment, Outlier, Semicircle, Spectrum
 from hessdiag.report.numbers import (
     MISSING,
@@ -29,7 +30,7 @@ WIDE = 0.1  # share of eigenvalues: a wider bracket is shown as such
 def view(result: Spectrum) -> View:
     """Lay out a result of `spectrum`."""
     return View(
-        question=f"How are the {WORDS[result.operator]}'s eigenvalues distributed?",
+        question=f"How are the {noun(WORDS[result.operator], result.metric)}'s eigenvalues distributed?",
         subject=subject(result.problem),
         headline=_headline(result),
         facts=_facts(result),
@@ -53,13 +54,13 @@ def _headline(result: Spectrum) -> tuple[str, str]:
         return MISSING, "interrupted before anything was measured"
     low, high = result.lowest_is_bound, result.highest_is_bound
     ends = span((result.lowest, result.highest), low, high)
-    count, negative = counted(result.parameters, "eigenvalue"), _negative(result)
+    count, negative, metric = counted(result.parameters, "eigenvalue"), _negative(result), here(result.metric)
     if result.density is None:
-        return ends, f"is the least that the {count} span; interrupted before their density was measured"
+        return ends, f"is the least that the {count} span{metric}; interrupted before their density was measured"
     if low or high:
-        where = f"is the least that the {count} span: an end marked ≤ or ≥ may be further out"
+        where = f"is the least that the {count} span{metric}: an end marked ≤ or ≥ may be further out"
         return ends, f"{where}; {negative} of them are negative"
-    return ends, f"holds all eigenvalues, of which {negative} are negative"
+    return ends, f"holds all eigenvalues{metric}, of which {negative} are negative"
 
 
 def _negative(result: Spectrum) -> str:
@@ -92,6 +93,7 @@ def _range(bounds: Interval | None, word: str) -> str:
 def _facts(result: Spectrum) -> tuple[Fact, ...]:
     exact = result.method == "exact"
     facts = [
+        *metric_facts(result.metric),
         Fact(
             "method",
             "exact" if exact else f"{result.probes} × {result.steps}" if result.probes else MISSING,

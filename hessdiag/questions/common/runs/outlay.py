@@ -93,10 +93,11 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
     counted = problem.parameters if matrix.device.type == "cpu" else ()
     weights = sum(parameter.numel() * parameter.itemsize for parameter in counted)
     activations = max(saved - weights, 0)
+    scales = 0 if matrix.scale is None else 2  # the metric, and its root
     found = Outlay(
         device=matrix.device,
         vector=n * item,
-        graph=n * item + int(GRAPH * activations),
+        graph=(1 + scales) * n * item + int(GRAPH * activations),
         check=CHECK_BYTES * n + int(2 * GRAPH * activations),
         samples=problem.n_samples,
     )
