@@ -49,6 +49,7 @@ from hessdiag.questions.escape.result import Prediction as Prediction
 from hessdiag.questions.escape.result import Region as Region
 from hessdiag.questions.escape.result import Run as Run
 from hessdiag.questions.escape.result import Spent as Spent
+from hessdiag.questions.escape.result import Stability as Stability
 from hessdiag.questions.forward.own_result import OwnLayer as OwnLayer
 from hessdiag.questions.forward.own_result import OwnSignal as OwnSignal
 from hessdiag.questions.forward.result import Achieved as Achieved
@@ -146,6 +147,7 @@ __all__ = [
     "SignShares",
     "Solution",
     "Spent",
+    "Stability",
     "StatisticAgreement",
     "Subject",
     "Symptom",
