@@ -76,12 +76,17 @@ def _functions_first(asked: Question) -> list[str]:
 
 
 def _parts(asked: Question) -> Iterator[str]:
-    names = results.parts(asked.module("result"))
-    yield from (f"::: hessdiag.results.{name}" for name in names if name not in asked.public)
+    yield from (f"::: hessdiag.results.{name}" for name in _described(asked) if name not in asked.public)
+
+
+def _described(asked: Question) -> list[str]:
+    """The classes that the results of a question, of all kinds, are made of."""
+    modules = ["result", *(f"{kind.package}.result" for kind in asked.variants)]
+    return [name for module in modules for name in results.parts(asked.module(module))]
 
 
 def _shared() -> list[str]:
-    own = {name for asked in QUESTIONS for name in results.parts(asked.module("result"))}
+    own = {name for asked in QUESTIONS for name in _described(asked)}
     return [name for name in results.__all__ if name not in own]
 
 

@@ -8,8 +8,8 @@ import msgspec
 
 from hessdiag.curvature.point.result import Point
 from hessdiag.questions.common.result import Finding, ModelSubject, Subject
-from hessdiag.questions.documents import ENVELOPE, result_type
-from hessdiag.questions.registry import NAMES
+from hessdiag.questions.documents import ENVELOPE, result_types
+from hessdiag.questions.registry import NAMES, question
 from hessdiag.report.document import SCHEMA
 
 FILE = "reference/result-document.schema.json"
@@ -18,8 +18,8 @@ HOME = "#/$defs/"
 
 def schema() -> str:
     """The schema of all commands' documents; which part of it holds is told by `command`."""
-    kinds = {name: result_type(name) for name in NAMES}
-    classes: list[Any] = [*kinds.values(), Finding, ModelSubject, Point, Subject]
+    kinds = [(name, kind) for name in NAMES for kind in result_types(name)]
+    classes: list[Any] = [*(kind for _, kind in kinds), Finding, ModelSubject, Point, Subject]
     refs, parts = msgspec.json.schema_components(classes, ref_template=HOME + "{name}")
     homes = {kind: ref["$ref"].removeprefix(HOME) for kind, ref in zip(classes, refs, strict=True)}
     for kind in classes:
@@ -30,12 +30,23 @@ def schema() -> str:
         "required": ["schema", "command"],
         "properties": {"schema": {"const": SCHEMA}, "command": {"enum": list(NAMES)}},
         "allOf": [
-            {"if": {"properties": {"command": {"const": name}}}, "then": _document(parts[homes[kind]], kind, homes)}
-            for name, kind in kinds.items()
+            {"if": _told(name, kind), "then": _document(parts[homes[kind]], kind, homes)} for name, kind in kinds
         ],
         "$defs": parts,
     }
     return json.dumps(whole)
+
+
+def _told(command: str, kind: Any) -> dict[str, Any]:
+    """What tells a command's documents, of several kinds by the key that only one has."""
+    names = {field.name for field in dataclasses.fields(kind)}
+    own, others = question(command).variant(names).key, [one.key for one in question(command).variants]
+    found: dict[str, Any] = {"properties": {"command": {"const": command}}}
+    if own:
+        found["properties"]["result"] = {"required": [own]}
+    elif others:
+        found["properties"]["result"] = {"not": {"anyOf": [{"required": [key]} for key in others]}}
+    return found
 
 
 def _as_written(part: dict[str, Any], kind: Any) -> None:

@@ -13,6 +13,7 @@ from hessdiag.errors import HessdiagError as HessdiagError
 from hessdiag.problem.load import ProblemRequest as ProblemRequest
 from hessdiag.problem.load import load_problem as load_problem
 from hessdiag.problem.problem import Problem as Problem
+from hessdiag.questions.blocks.by.result import BlocksBy as BlocksBy
 from hessdiag.questions.blocks.measure import blocks as blocks
 from hessdiag.questions.blocks.result import Blocks as Blocks
 from hessdiag.questions.bounds.measure import bounds as bounds
@@ -47,6 +48,7 @@ __version__: str
 
 __all__ = [
     "Blocks",
+    "BlocksBy",
     "Bounds",
     "Chain",
     "Check",

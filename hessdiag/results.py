@@ -16,7 +16,11 @@ _BESIDE = {  # what results hold of rooms below
     "OwnSignal": "hessdiag.questions.forward.own_result",
     "Point": "hessdiag.curvature.point.result",
 }
-_MODULES = ("hessdiag.questions.common.result", *(f"{asked.package}.result" for asked in QUESTIONS))
+_MODULES = (
+    "hessdiag.questions.common.result",
+    *(f"{asked.package}.result" for asked in QUESTIONS),
+    *(f"{asked.package}.{kind.package}.result" for asked in QUESTIONS for kind in asked.variants),
+)
 
 
 def parts(module: ModuleType) -> list[str]:

@@ -5,6 +5,9 @@ from types import ModuleType
 from hessdiag.curvature.point.result import Kink as Kink
 from hessdiag.curvature.point.result import Point as Point
 from hessdiag.linalg.component import Component as Component
+from hessdiag.questions.blocks.by.result import Block as Block
+from hessdiag.questions.blocks.by.result import BlockSpectra as BlockSpectra
+from hessdiag.questions.blocks.by.result import Extreme as Extreme
 from hessdiag.questions.blocks.result import IndefinitePair as IndefinitePair
 from hessdiag.questions.chain.result import AtLength as AtLength
 from hessdiag.questions.chain.result import ChainPlateau as ChainPlateau
@@ -85,6 +88,8 @@ __all__ = [
     "AtLength",
     "AveragedOver",
     "Baselines",
+    "Block",
+    "BlockSpectra",
     "Cause",
     "Certificate",
     "ChainPlateau",
@@ -100,6 +105,7 @@ __all__ = [
     "DepthNorms",
     "Difference",
     "Eigenpair",
+    "Extreme",
     "Failure",
     "File",
     "Finding",

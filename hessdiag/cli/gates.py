@@ -84,8 +84,15 @@ def changes(doc: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -
     """
     if doc["command"] != baseline["command"]:
         raise SpecError(f"the baseline is a result of {baseline['command']}, not of {doc['command']}.")
+    asked = question(doc["command"])
+    kind, before_kind = (asked.variant(one["result"]) for one in (doc, baseline))
+    if kind != before_kind:
+        raise SpecError(
+            f"the baseline is another kind of result of {doc['command']}: of the two only one has "
+            f"{(kind.key or before_kind.key)!r}."
+        )
     said = []
-    for metric in question(doc["command"]).headlines:
+    for metric in kind.headlines:
         now, before = _lookup(doc["result"], metric), _lookup(baseline["result"], metric)
         if now is None and before is None:
             continue

@@ -99,10 +99,12 @@ class Restricted:
         together: Vectors that are long at the same time.
     """
 
-    def __init__(self, operator: Products, rows: Tensor, together: int = 1) -> None:
+    def __init__(self, operator: "Products | Restricted", rows: Tensor, together: int = 1) -> None:
         self.operator, self.rows, self.together = operator, rows.to(operator.device), together
-        self.precision = operator.precision
-        self.shape, self.dtype, self.device = (len(rows), len(rows)), operator.dtype, operator.device
+        self.precision: float = operator.precision
+        self.shape = (len(rows), len(rows))
+        self.dtype: torch.dtype = operator.dtype
+        self.device: torch.device = operator.device
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The product with v of shape (m,), or V of shape (m, k)."""

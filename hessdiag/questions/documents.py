@@ -124,7 +124,7 @@ def read(doc: Mapping[str, Any]) -> Result:
     command = doc.get("command")
     if not isinstance(command, str) or command not in registry.NAMES:
         raise LoadError(f"`command`: {shown(command)} found, of which no report is known.", "pip install -U hessdiag")
-    kind = result_type(command)
+    kind = result_type(command, doc.get("result"))
     missing = next((key for key in (*ENVELOPE.values(), "result") if key not in doc and key != "thresholds"), None)
     if missing is not None:
         raise _damaged(f"`{missing}` is missing")
@@ -142,11 +142,28 @@ def envelope(doc: Mapping[str, Any], kind: type[Result]) -> dict[str, Any]:
     }
 
 
-def result_type(command: str) -> type[Result]:
-    """The class of a command's results."""
+def result_type(command: str, raw: Any = None) -> type[Result]:
+    """The class of a command's results.
+
+    Args:
+        command: Its name.
+        raw: The "result" of a document, where a command has results of several kinds.
+    """
     asked = registry.question(command)
-    name = next(name for name, module in asked.public.items() if module == "result")
-    found: type[Result] = getattr(asked.module("result"), name)
+    return _defined(asked, asked.variant(raw if isinstance(raw, Mapping) else ()).package)
+
+
+def result_types(command: str) -> tuple[type[Result], ...]:
+    """The classes of all kinds of results that a command gives, the usual one first."""
+    asked = registry.question(command)
+    return tuple(_defined(asked, package) for package in ("", *(one.package for one in asked.variants)))
+
+
+def _defined(asked: registry.Question, package: str) -> type[Result]:
+    """The class of results that a question, or a package below it, defines."""
+    home = f"{package}.result" if package else "result"
+    name = next(name for name, module in asked.public.items() if module == home)
+    found: type[Result] = getattr(asked.module(home), name)
     return found
 
 

@@ -99,5 +99,6 @@ def _leads(metric: str, command: str) -> bool:
     return steps[0] not in documents.ENVELOPE and any(
         isinstance(kind, (inspect.IntType, inspect.FloatType))
         or (isinstance(kind, inspect.EnumType) and kind.cls is NonFinite)
-        for kind in types_at(documents.result_type(command), steps)
+        for found in documents.result_types(command)
+        for kind in types_at(found, steps)
     )

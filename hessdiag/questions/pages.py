@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 from hessdiag.errors import LoadError
@@ -46,7 +47,7 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
     """
     result = documents.read(subject) if isinstance(subject, Mapping) else subject
     try:
-        laid_out: View = registry.question(result.command).module("view").view(result)
+        laid_out: View = _module_of(result).view(result)
     except (KeyError, TypeError, IndexError, ValueError, AttributeError) as error:
         if not isinstance(subject, Mapping):
             raise
@@ -62,6 +63,13 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
         reproduce=tuple(reproduction(result.problem, result.provenance)),
     )
     return replace(shown(_with_names(whole)), argv=result.provenance.argv)  # which shells quote in their own way
+
+
+def _module_of(result: Result) -> ModuleType:
+    """The module that lays out a result: the view beside its class, where a command has results of several kinds."""
+    asked = registry.question(result.command)
+    package = asked.variant(vars(result)).package
+    return asked.module(f"{package}.view" if package else "view")
 
 
 def _with_names(view: View) -> View:

@@ -4,9 +4,24 @@ Of the standard library alone: `hessdiag --help` reads it, and must not import a
 nor `dataclasses`, which takes as long as all else that `import hessdiag` does.
 """
 
+from collections.abc import Collection
 from importlib import import_module
 from types import ModuleType
 from typing import NamedTuple
+
+
+class Variant(NamedTuple):
+    """Another kind of result of a question, with a package of its own below the question's.
+
+    Attributes:
+        key: What only its documents have in their "result".
+        package: Where its modules `result`, `verdict` and `view` are, below the question's.
+        headlines: As of a question.
+    """
+
+    key: str
+    package: str
+    headlines: tuple[str, ...]
 
 
 class Question(NamedTuple):
@@ -21,6 +36,7 @@ class Question(NamedTuple):
         asks: The question itself, for README.
         shows: And what it gives, in a sentence or two.
         synonyms: What it may be called by who looks for it, in the form in which names are compared.
+        variants: Other kinds of results that its command gives, which are told by their documents.
     """
 
     name: str
@@ -31,6 +47,7 @@ class Question(NamedTuple):
     asks: str = ""
     shows: str = ""
     synonyms: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
 
     @property
     def package(self) -> str:
@@ -40,6 +57,10 @@ class Question(NamedTuple):
     def module(self, name: str) -> ModuleType:
         """One of its modules, imported on first use."""
         return import_module(f"{self.package}.{name}")
+
+    def variant(self, keys: Collection[str]) -> Variant:
+        """The kind of result whose document has these keys; of no key where it is the question's usual one."""
+        return next((one for one in self.variants if one.key in keys), Variant("", "", self.headlines))
 
 
 QUESTIONS = (
@@ -106,10 +127,21 @@ QUESTIONS = (
         "blocks",
         "Which layers curve, and how do they couple? Norms of all blocks.",
         headlines=("norm", "between_layers", "residual_share"),
-        public={"Blocks": "result", "blocks": "measure"},
+        public={"Blocks": "result", "BlocksBy": "by.result", "blocks": "measure"},
         asks="Which layers curve, and how do they couple?",
-        shows=("The norm of every layer-by-layer block, split into Gauss-Newton part and residual."),
-        synonyms=("norms", "layers"),
+        shows=(
+            "The norm of every layer-by-layer block, split into Gauss-Newton part and residual. With `--by` layer, "
+            "tensor, head, neuron, class or a pattern of names: how block-diagonal the Hessian is, in which norm, and "
+            "how much the blocks' spectra differ."
+        ),
+        synonyms=("norms", "layers", "block_diagonal", "heterogeneity"),
+        variants=(
+            Variant(
+                "partition",
+                "by",
+                ("frobenius_share", "absolute_share", "lambda_max.hessian", "lambda_max.blocks", "heterogeneity"),
+            ),
+        ),
     ),
     Question(
         "trust-radius",

@@ -18,6 +18,7 @@ SHOWN = {
     "forward": lambda: document("forward"),
     "forward-layers": lambda: document("forward-layers"),
     "blocks": lambda: document("blocks"),
+    "blocks-by": lambda: document("blocks-by"),
     "spectrum": lambda: document("spectrum"),
     "bounds": lambda: document("bounds"),
     "trust-radius": lambda: document("trust-radius-kinks"),

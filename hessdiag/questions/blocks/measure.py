@@ -1,7 +1,9 @@
 """Which layers curve, and how do they couple? Norms of the Hessian's layer blocks, split into Gauss-Newton and rest."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from hessdiag.machine.work import Work
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.blocks import exact as blocks_exact
 from hessdiag.questions.blocks.assemble import Assembled, assembled, convex, plain
+from hessdiag.questions.blocks.by.measure import blocks_by
+from hessdiag.questions.blocks.by.measure import unmeasured as nothing_by
+from hessdiag.questions.blocks.by.result import BlocksBy
 from hessdiag.questions.blocks.masses import diagonal_masses, most_rows
 from hessdiag.questions.blocks.outputs import weight_gains
 from hessdiag.questions.blocks.proof import witnesses
@@ -47,16 +52,53 @@ Masses = Estimated[Numbers | None, Numbers]
 NO_MASSES: Masses = Estimated(None)
 
 
+@overload
+def blocks(
+    problem: Problem | HessianOperator,
+    *,
+    by: None = None,
+    probes: int | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Blocks: ...
+
+
+@overload
+def blocks(
+    problem: Problem | HessianOperator,
+    *,
+    by: str | Sequence[str],
+    probes: int | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> BlocksBy: ...
+
+
+@overload
+def blocks(
+    problem: Problem | HessianOperator,
+    *,
+    by: str | Sequence[str] | None,
+    probes: int | None = None,
+    seed: int = 0,
+    resume: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Blocks | BlocksBy: ...
+
+
 @recorded
 @measurement(less="--probes 10")
 def blocks(
     problem: Problem | HessianOperator,
     *,
+    by: str | Sequence[str] | None = None,
     probes: int | None = None,
     seed: int = 0,
     resume: str | Path | None = None,
     progress: Progress | None = None,
-) -> Blocks:
+) -> Blocks | BlocksBy:
     """Measure the Frobenius norm of every pair of layers in the Hessian, in its Gauss-Newton part and in the rest.
 
     H = J'BJ + R (Schraudolph 2002): J'BJ is the curvature of the loss through the output's slopes, and R that of the
@@ -65,15 +107,23 @@ def blocks(
     seconds. Elsewhere random signs v on one layer m at a time give E |(Hv)_l|^2 = |H_lm|^2, and the same vectors serve
     H, G and H - G.
 
+    With `by` the question is another: how much of H is inside the blocks of a partition, in the Frobenius norm and in
+    absolute mass, what the block diagonal makes of the extreme eigenvalues, and how much the blocks' spectra differ:
+    the mean Jensen-Shannon distance between their densities (arXiv 2402.16788), on an axis that is logarithmic for both
+    signs. Up to 5,000 parameters from the whole matrix; beyond, from random signs on blocks, a sample of rows, Lanczos,
+    and quadrature for 12 blocks.
+
     Args:
         problem: What is differentiated, or its Hessian as an operator. One with an objective has no G.
-        probes: Random vectors per layer, at least 2. Default: exact where that takes seconds, else 32.
+        by: "layer", "tensor", "head", "neuron", "class", "embedding-row", or patterns of names.
+        probes: Random vectors per layer or block, at least 2. Default: exact where that takes seconds, else 32, or 16
+            with `by`.
         seed: Of the probes.
         resume: A folder for what is finished. A run of the same problem with the same settings takes up what it holds.
         progress: Called with (done, total, what).
 
     Raises:
-        SpecError: if `probes` is too small, or the folder holds another run.
+        SpecError: if `probes` is too small, `by` fits nothing in the model, or the folder holds another run.
         ComputeError: if products cannot be computed.
 
     >>> import torch
@@ -84,11 +134,21 @@ def blocks(
     >>> found = blocks(Problem(model, data=data, loss="mse"))  # (w v - 1)^2: H = [[8, 14], [14, 8]], G = 8 everywhere
     >>> found.frobenius, found.residual
     (((8.0, 14.0), (14.0, 8.0)), ((0.0, 6.0), (6.0, 0.0)))
+    >>> round(blocks(Problem(model, data=data, loss="mse"), by="layer").absolute_share, 6)  # 16 of 44
+    0.363636
     """
+    if by is not None:
+        return blocks_by(problem, by, probes=probes, seed=seed, resume=resume, progress=progress)
+    return _by_layers(problem, probes, seed, resume, progress or silent)
+
+
+def _by_layers(
+    problem: Problem | HessianOperator, probes: int | None, seed: int, resume: str | Path | None, report: Progress
+) -> Blocks:
+    """Norms of all pairs of layers, of both parts of the Hessian."""
     if probes is not None and probes < 2:
         raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
     problem = problem_of(problem)
-    report = progress or silent
     operator = HessianOperator(problem, check=False)
     spent = outlay(operator)
     if probes is not None:
@@ -249,8 +309,10 @@ def _judged(run: _Run, found: _Computed, split: _Split, checks: Examination) -> 
     return replace(measured, findings=tuple(findings(measured)))
 
 
-def unmeasured(problem: Problem) -> Blocks:
+def unmeasured(problem: Problem, by: str | Sequence[str] | None = None) -> Blocks | BlocksBy:
     """The result of a run that was interrupted before a layer was done."""
+    if by is not None:
+        return nothing_by(problem, by)
     count = len(problem.executed_layers)
     nothing = Squares(np.full((1, 1, count, count), np.nan), np.full((1, count), np.nan), 0, interrupted=True)
     found = _Computed(nothing, assembled(problem, nothing, 0.0, exact=True), NO_MASSES, "", interrupted=True)

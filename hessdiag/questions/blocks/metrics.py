@@ -9,4 +9,13 @@ MEANINGS = {
     "frobenius.0.1": "norm of one block: here of the first and the second layer",
     "trace.0": "trace of the first layer's own block",
     "eigenvalue_bounds.1": "upper bound of the eigenvalues, from block norms alone",
+    "frobenius_share": "with --by: share of |H|² inside blocks",
+    "absolute_share": "share of the sum of |H_ij| inside blocks",
+    "relative_error": "of the block diagonal, in the Frobenius norm",
+    "lambda_max.hessian": "largest eigenvalue of the Hessian",
+    "lambda_max.blocks": "and of its block diagonal",
+    "lambda_min.hessian": "smallest eigenvalue of the Hessian",
+    "lambda_min.blocks": "and of its block diagonal",
+    "top_cosine": "between the top eigenvectors of both",
+    "heterogeneity": "mean Jensen-Shannon distance between the blocks' spectra",
 }

@@ -25,6 +25,7 @@ from hessdiag.questions.common.in_metric import InMetric, MetricSpec, metric_of
 from hessdiag.questions.common.metric import here
 from hessdiag.questions.common.provenance import recorded
 from hessdiag.questions.common.result import Provenance
+from hessdiag.questions.common.row_sizes import SKETCHES
 from hessdiag.questions.common.runs.outlay import Outlay, outlay
 from hessdiag.questions.common.runs.pieces import Pieces
 from hessdiag.questions.common.runs.progress import Progress, silent
@@ -159,7 +160,7 @@ def _enter(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, 
     item, sums = operator.dtype.itemsize, len(operator.problem.layer_slices) + 1
     double = 8 / item  # a vector in float64
     n, long = operator.shape[0], operator.shape[0] > LONG  # then the sketch takes one vector at a time
-    sketch = {"sketch": 2 * (1 + double) * (1 if long else rows_of.SKETCHES // 2)}
+    sketch = {"sketch": 2 * (1 + double) * (1 if long else SKETCHES // 2)}
     larger: dict[str, float] = {"rows of a pass": 4 * operator.chunk}
     guessed = space is not None or not exact or rows_of.is_guessed(n)
     if guessed and sketch["sketch"] > larger["rows of a pass"]:
@@ -168,10 +169,10 @@ def _enter(spent: Outlay, operator: HessianOperator, space: NeuronSpace | None, 
     if space is not None:
         numbers = 2 * (TANGENT_NUMBERS + capacity.of(operator.device).panel_numbers)
         held = {"sums of rows": sums * double, "neurons": numbers / n}
-        spent.plan(len(space.others) + len(space.layers) + rows_of.SKETCHES, {**larger, **draw, **held})
+        spent.plan(len(space.others) + len(space.layers) + SKETCHES, {**larger, **draw, **held})
         return
     kept = {"sums of rows": rows * sums * double / n}
-    spent.plan(rows + rows_of.SKETCHES * guessed, {**larger, **draw, **kept})
+    spent.plan(rows + SKETCHES * guessed, {**larger, **draw, **kept})
 
 
 def _assembled(plan: _Plan, computed: Computed) -> DiagShare:

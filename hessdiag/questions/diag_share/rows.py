@@ -11,12 +11,12 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.curvature.row_stream import RowStream
-from hessdiag.linalg import cauchy, diagonals
-from hessdiag.linalg.tridiagonal import LONG
+from hessdiag.linalg import diagonals
 from hessdiag.machine import processes
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
+from hessdiag.questions.common.row_sizes import SKETCHES, row_scales
 from hessdiag.questions.common.runs.pieces import Arrays, Pieces
 from hessdiag.questions.common.runs.progress import Progress
 from hessdiag.statistics import sampling
@@ -24,7 +24,6 @@ from hessdiag.statistics import sampling
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-SKETCHES = 8  # Cauchy probes for the first guess of the rows' sizes
 SKETCH_SHARE = 0.01  # of all products that a guess may take, where all rows are computed anyway
 LARGEST_PORTION = 1024  # rows together, where each pass rebuilds the graphs of several batches
 
@@ -217,26 +216,6 @@ def _guesses(operator: HessianOperator, seed: int, pieces: Pieces) -> Floats:
     found = pieces.arrays("row sizes", lambda: {"guesses": row_scales(operator, seed)})["guesses"]
     rank, size = processes.ranks()
     return found if size == 1 else processes.merged({0: found} if rank == 0 else {}, operator.device)[0]
-
-
-def row_scales(operator: HessianOperator, seed: int) -> Floats:
-    """Two guesses of every row's absolute sum, (2, N), zero for zero rows only.
-
-    H times a Cauchy vector is Cauchy in every entry, with that sum for a scale.
-    """
-    n, half = operator.shape[0], SKETCHES // 2
-    together = 1 if n > LONG else half
-    tiny = torch.finfo(torch.float64).tiny
-    found = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
-    alive = torch.zeros(n, dtype=torch.bool, device=operator.device)
-    for index, images in enumerate(cauchy.images(operator, SKETCHES, seed, together=together)):
-        sizes = images.abs_()
-        alive |= (sizes > 0).any(1)
-        logs = found[index * together // half]
-        for total, part in zip(torch.split(logs, LONG), torch.split(sizes, LONG), strict=True):
-            total += part.double().clamp_(min=tiny).log_().sum(1)
-    guesses: Floats = found.div_(half).exp_().mul_(alive).cpu().numpy()
-    return guesses
 
 
 def _no_rows(problem: Problem) -> Rows:

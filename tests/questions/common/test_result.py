@@ -93,7 +93,7 @@ class Answer(Measured):
 def asked(monkeypatch):
     """A question that only this file knows."""
     monkeypatch.setattr(registry, "NAMES", (*registry.NAMES, "answer"))
-    monkeypatch.setattr(documents, "result_type", lambda command: Answer)
+    monkeypatch.setattr(documents, "result_type", lambda command, raw=None: Answer)
     return Answer(number=1.5, parts=(Part(value=math.nan, unseen=(1,)),), findings=(Finding("ok", "A", "b", "c"),))
 
 
