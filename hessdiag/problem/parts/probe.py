@@ -24,6 +24,7 @@ _TRIES = 8  # tokens, of which one must see another
 UNSEEN = "its layers were not seen in a forward pass on the first batch"
 ALONE = "every token of the first batch sees itself alone: sequences of two tokens or more would tell"
 NARROW = "neighbouring inputs of its output layer belong to two heads, which are interleaved or of one dimension"
+UNUSED = "some of what its layers make reaches no head"
 MIXED = "its heads are not slices of what the output layer takes, as where a norm goes over all of them"
 
 
@@ -156,9 +157,9 @@ class _Watch(TorchFunctionMode):
 def _believed(one: _Pending, layout: Layout) -> Layout | str:
     """The layout, unless the module says that it has another number of heads."""
     said = one.attention.declared
-    if said in (None, len(layout.queries)):
+    if said in (None, len(layout.columns)):
         return layout
-    return f"it says that it has {said} of them, and derivatives show {len(layout.queries)}"
+    return f"it says that it has {said} of them, and derivatives show {len(layout.columns)}"
 
 
 def _depends(data: Any, leaves: Sequence[Tensor]) -> bool:
@@ -204,7 +205,7 @@ def _layout(
     except _UnknownError as error:
         return str(error)
     everything = torch.stack(of_head).any(0)
-    return (q, k, v, tuple(heads)) if len(q) == len(heads) and bool(everything.all()) else MIXED
+    return (q, k, v, tuple(heads)) if bool(everything.all()) else UNUSED
 
 
 def _queries(taken: Tensor, derivative: Callable[[Tensor], list[Tensor]], generator: torch.Generator) -> Tensor:
@@ -249,11 +250,9 @@ def _slices(of_head: Sequence[Tensor], lengths: Sequence[int]) -> tuple[Slices, 
         if same is not None:
             same.append(head)
             continue
-        if any(bool((known & channels).any()) or known.sum() != channels.sum() for known, _ in groups):
+        if any(bool((known & channels).any()) for known, _ in groups):
             raise _UnknownError(MIXED)
         groups.append((channels, [head]))
-    if not all(bool(channels.any()) for channels, _ in groups):
-        raise _UnknownError(MIXED)
     return tuple(
         Slices(
             tuple(heads),

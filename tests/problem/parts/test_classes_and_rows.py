@@ -123,6 +123,23 @@ def test_a_transformers_model_with_its_own_loss():
     assert "lm_head.weight, which is also transformer.wte.weight" in parts.notes[0]
 
 
+class Taken(nn.Module):
+    """Some of the outputs of the last layer, as logits."""
+
+    def __init__(self, which):
+        super().__init__()
+        self.last, self.which = nn.Linear(4, 5), list(which)
+
+    def forward(self, x):
+        return self.last(x)[:, self.which]
+
+
+def test_outputs_beyond_the_classes_are_left_over():
+    blocks, parts = _blocks(Problem(Taken(range(3)), data=[(X, Y)], loss="ce"), "class")
+    assert parts.names == ("class 0", "class 1", "class 2", "last.weight", "last.bias")
+    assert blocks["last.bias"].tolist() == [23, 24]
+
+
 class Mixing(nn.Module):
     def __init__(self):
         super().__init__()
@@ -153,6 +170,7 @@ REFUSED = {
         "is one number",
     ),
     "a loss with weights of its own": (_mlp(), (X, Y), {"loss": Proxies()}, "no logits of single classes"),
+    "classes in another order": (Taken([0, 2, 1]), (X, Y), {"loss": "ce"}, "no logits of single classes"),
     "a norm of the logits": (Mixing(), (X, Y), {"loss": "ce"}, "no logits of single classes"),
     "an objective": (_mlp(), (X, Y), {"objective": lambda model, batch: model(batch[0]).sum()}, "there are no classes"),
 }

@@ -311,6 +311,20 @@ def _small(*attentions, x=STREAM, **options):
     return Problem(model, data=[(x, torch.zeros_like(x))], loss="mse", **options)
 
 
+class Wasteful(Small):
+    """Its values have a channel that nobody reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Linear(12, 13)
+
+    def forward(self, x):
+        q, k, v = (
+            one.unflatten(-1, (3, 4)).transpose(1, 2) for one in (self.query(x), self.key(x), self.value(x)[..., :12])
+        )
+        return self.dense(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
 class Dropped(Small):
     """In training, half of what it weighs and half of its output are zero."""
 
@@ -344,6 +358,7 @@ REASONS = {
     "two columns swapped": ([Small(order=SWAPPED)], STREAM, "its heads are not slices"),
     "another number": ([Small(number=4)], STREAM, "it says that it has 4 of them, and derivatives show 3"),
     "one dimension": ([Small(narrow=True, number=12)], STREAM, "which are interleaved or of one dimension"),
+    "a channel that is not used": ([Wasteful()], STREAM, "some of what its layers make reaches no head"),
     "weights that are copied": ([Small(hidden=True)], STREAM, "its layers were not seen in a forward pass"),
 }
 
