@@ -38,6 +38,8 @@ from hessdiag.questions.sharpness.measure import sharpness as sharpness
 from hessdiag.questions.sharpness.result import Sharpness as Sharpness
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
 from hessdiag.questions.spectrum.result import Spectrum as Spectrum
+from hessdiag.questions.transfer.measure import transfer as transfer
+from hessdiag.questions.transfer.result import Transfer as Transfer
 from hessdiag.questions.trust_radius.measure import trust_radius as trust_radius
 from hessdiag.questions.trust_radius.result import TrustRadius as TrustRadius
 from hessdiag.questions.vanishing.measure import vanishing as vanishing
@@ -64,6 +66,7 @@ __all__ = [
     "ProblemRequest",
     "Sharpness",
     "Spectrum",
+    "Transfer",
     "TrustRadius",
     "Vanishing",
     "__version__",
@@ -88,6 +91,7 @@ __all__ = [
     "results",
     "sharpness",
     "spectrum",
+    "transfer",
     "trust_radius",
     "vanishing",
     "vanishing_of",

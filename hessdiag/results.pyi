@@ -72,6 +72,11 @@ from hessdiag.questions.spectrum.result import LogCurve as LogCurve
 from hessdiag.questions.spectrum.result import Moment as Moment
 from hessdiag.questions.spectrum.result import Outlier as Outlier
 from hessdiag.questions.spectrum.result import Semicircle as Semicircle
+from hessdiag.questions.transfer.result import LayerPowers as LayerPowers
+from hessdiag.questions.transfer.result import SizeMeans as SizeMeans
+from hessdiag.questions.transfer.result import Slope as Slope
+from hessdiag.questions.transfer.result import Slopes as Slopes
+from hessdiag.questions.transfer.result import UnmeasuredSize as UnmeasuredSize
 from hessdiag.questions.trust_radius.result import Radius as Radius
 from hessdiag.questions.vanishing.result import DepthAgreement as DepthAgreement
 from hessdiag.questions.vanishing.result import DepthNorms as DepthNorms
@@ -120,6 +125,7 @@ __all__ = [
     "LayerAgreement",
     "LayerGain",
     "LayerNorms",
+    "LayerPowers",
     "LayerRatio",
     "LayerShare",
     "LayerSize",
@@ -151,6 +157,9 @@ __all__ = [
     "Share",
     "ShareTheory",
     "SignShares",
+    "SizeMeans",
+    "Slope",
+    "Slopes",
     "Solution",
     "Spent",
     "Stability",
@@ -160,4 +169,5 @@ __all__ = [
     "Trend",
     "Trial",
     "TrialRun",
+    "UnmeasuredSize",
 ]

@@ -3,7 +3,7 @@
 BUILTINS: dict[str, tuple[str, str]] = {
     "mlp": (
         "hessdiag.nets.mlp:MLP",
-        "fully connected: depth, width, in_features, out_features, activation, init, bias, batchnorm, residual",
+        "an MLP: depth, width, in_features, out_features, activation, init, bias, batchnorm, residual, parametrization",
     ),
     "lenet": (
         "hessdiag.nets.convnet:LeNet",
@@ -56,7 +56,7 @@ TASKS: dict[str, tuple[str, str]] = {  # models with the data that they are trai
     ),
     "gpt": (
         "hessdiag.nets.gpt:gpt",
-        "task: a small GPT and a made-up language: layers, width, heads, vocabulary, context, sequences, norm",
+        "task: a small GPT, a made-up language: layers, width, heads, vocabulary, context, sequences, parametrization",
     ),
     "bowl": (
         "hessdiag.nets.tasks.bowl:bowl",

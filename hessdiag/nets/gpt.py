@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import source
+from hessdiag.nets.mup import refuse_unknown, start_small
 from hessdiag.nets.network import check_sizes, seeded, uninitialized
 from hessdiag.nets.tasks.task import setup
 
+MUP_HEAD = 16  # channels of a head whose scores muP scales as the standard parametrization does
 SUCCESSORS = 4  # of each token, in the language; the first follows half of the time, the next a quarter, ...
 LANGUAGE, WORDS = 1, 2  # what random numbers are for
 
@@ -27,12 +29,13 @@ class Attention(nn.Module):
         heads: They share the width.
         bias: Whether the four layers have biases.
         dtype: Of the parameters.
+        mup: Scale scores by 1/head_dim and not by its root: keys and queries of muP align as they are trained.
     """
 
-    def __init__(self, width: int, heads: int, *, bias: bool, dtype: torch.dtype) -> None:
+    def __init__(self, width: int, heads: int, *, bias: bool, dtype: torch.dtype, mup: bool = False) -> None:
         super().__init__()
         self.num_heads, self.head_dim = heads, width // heads
-        self.scale = 1 / math.sqrt(self.head_dim)
+        self.scale = math.sqrt(MUP_HEAD) / self.head_dim if mup else 1 / math.sqrt(self.head_dim)
         self.q_proj, self.k_proj, self.v_proj, self.out_proj = (
             uninitialized(width, width, bias=bias, dtype=dtype) for _ in range(4)
         )
@@ -60,12 +63,23 @@ class Block(nn.Module):
         norm: A key of `NORMS`: of what each part reads.
         bias: Whether linear layers have biases.
         dtype: Of the parameters.
+        mup: As of `Attention`.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int, norm: str, *, bias: bool, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: int,
+        norm: str,
+        *,
+        bias: bool,
+        dtype: torch.dtype,
+        mup: bool = False,
+    ) -> None:
         super().__init__()
         self.attention_norm, self.mlp_norm = (NORMS[norm](width, dtype) for _ in range(2))
-        self.attention = Attention(width, heads, bias=bias, dtype=dtype)
+        self.attention = Attention(width, heads, bias=bias, dtype=dtype, mup=mup)
         self.up = uninitialized(width, mlp_ratio * width, bias=bias, dtype=dtype)
         self.down = uninitialized(mlp_ratio * width, width, bias=bias, dtype=dtype)
         self.activation = nn.GELU()
@@ -101,9 +115,12 @@ class GPT(nn.Module):
         bias: Whether linear layers have biases; the head never has.
         seed: Of the weights; `None` takes torch's global random state.
         dtype: Of the parameters.
+        parametrization: "standard", or "mup", in which the head starts smaller by sqrt(base_width / width), scores are
+            scaled by 1/head_dim, and each tensor has its own learning rate (`hessdiag.nets.mup`).
+        base_width: The width at which both heads start alike; 1 is the table of the paper.
 
     Raises:
-        SpecError: if a size is below 1, the heads do not divide the width, or the norm is unknown.
+        SpecError: if a size is below 1, the heads do not divide the width, or norm or parametrization are unknown.
 
     >>> model = GPT(layers=1, width=12, heads=2, vocabulary=16, context=8, mlp_ratio=2, seed=0)
     >>> sum(parameter.numel() for parameter in model.parameters())
@@ -124,19 +141,27 @@ class GPT(nn.Module):
         bias: bool = True,
         seed: int | None = None,
         dtype: torch.dtype = torch.float64,
+        parametrization: str = "standard",
+        base_width: int = 1,
     ) -> None:
+        refuse_unknown(parametrization)
         _check(layers, width, heads, vocabulary, context, mlp_ratio, norm, dtype)
         super().__init__()
         generator = seeded(seed)
         self.token = _embedding(vocabulary, width, dtype, generator)
         self.place = _embedding(context, width, dtype, generator)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, norm, bias=bias, dtype=dtype) for _ in range(layers))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, norm, bias=bias, dtype=dtype, mup=parametrization == "mup")
+            for _ in range(layers)
+        )
         self.norm = NORMS[norm](width, dtype)
         self.head = uninitialized(width, vocabulary, bias=False, dtype=dtype)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear):
                 added = name.endswith(("out_proj", "down"))  # to the stream, which grows with every layer
                 _draw(module, 2 * layers if added else 1, generator)
+        start_small(self.head, parametrization, base_width)
+        self.parametrization = parametrization
 
     def forward(self, tokens: Tensor) -> Tensor:
         """From whole numbers (sequences, tokens) to logits (sequences, tokens, vocabulary)."""
@@ -160,6 +185,8 @@ def gpt(
     bias: bool = True,
     seed: int = 0,
     dtype: torch.dtype = torch.float64,
+    parametrization: str = "standard",
+    base_width: int = 1,
 ) -> Mapping[str, Any]:
     """`GPT` and one batch of a language that it can learn: cross-entropy of the next token.
 
@@ -175,12 +202,15 @@ def gpt(
         bias: Whether linear layers have biases.
         seed: Of weights and data.
         dtype: Of the parameters.
+        parametrization: "standard", or "mup", in which the head starts smaller by sqrt(base_width / width), scores are
+            scaled by 1/head_dim, and each tensor has its own learning rate (`hessdiag.nets.mup`).
+        base_width: The width at which both heads start alike; 1 is the table of the paper.
 
     Returns:
         `{"model", "data", "loss"}`; inputs (sequences, context) and the tokens that follow, of the same shape.
 
     Raises:
-        SpecError: if a size is below 1, the heads do not divide the width, or the norm is unknown.
+        SpecError: if a size is below 1, the heads do not divide the width, or norm or parametrization are unknown.
 
     >>> task = gpt(layers=4, width=192)
     >>> sum(parameter.numel() for parameter in task["model"].parameters())
@@ -191,7 +221,9 @@ def gpt(
     """
     if sequences < 1:
         raise SpecError(f"there is at least one sequence, not {sequences}.", "sequences=8")
-    model = GPT(layers, width, heads, vocabulary, context, mlp_ratio, norm, bias, seed, dtype)
+    model = GPT(
+        layers, width, heads, vocabulary, context, mlp_ratio, norm, bias, seed, dtype, parametrization, base_width
+    )
     text = sentences(sequences, context + 1, vocabulary, seed)
     return setup(model=model, data=(text[:, :-1], text[:, 1:]), loss="ce")
 

@@ -8,6 +8,7 @@ from torch import nn
 
 from hessdiag.errors import SpecError
 from hessdiag.nets.initializers import default_init, draw
+from hessdiag.nets.mup import start_small
 from hessdiag.nets.network import Network, activation_layer, check_sizes, seeded, uninitialized
 from hessdiag.nets.residual import stack
 
@@ -30,9 +31,12 @@ class MLP(Network):
         dtype: Of the parameters.
         batchnorm: Normalize each hidden layer over the batch, before its activation.
         residual: Skip connections over three hidden layers at a time, from the second on.
+        parametrization: "standard", or "mup", in which the output layer starts smaller by sqrt(base_width / width), and
+            each tensor has its own learning rate (`hessdiag.nets.mup`; `hessdiag transfer` makes them).
+        base_width: The width at which the two start alike; 1 is the table of the paper.
 
     Raises:
-        SpecError: if the activation or the initialization is unknown, or a size is below 1.
+        SpecError: if the activation, the initialization or the parametrization is unknown, or a size is below 1.
 
     >>> net = MLP(depth=3, width=4, in_features=2, out_features=1, activation="tanh", seed=0)
     >>> [tuple(parameter.shape) for parameter in net.parameters()]
@@ -52,6 +56,8 @@ class MLP(Network):
         dtype: torch.dtype = torch.float64,
         batchnorm: bool = False,
         residual: bool = False,
+        parametrization: str = "standard",
+        base_width: int = 1,
     ) -> None:
         layer_of = activation_layer(activation)
         ends = in_features or width, out_features or width
@@ -63,7 +69,7 @@ class MLP(Network):
         check_sizes(depth, inner, dtype, depth="depth", width=("width", width))
         sizes = [ends[0], *[width] * (depth - 1), ends[1]]
         generator = seeded(seed)
-        layers: list[nn.Module] = []
+        layers: list[nn.Linear] = []
         for fan_in, fan_out in pairwise(sizes):
             layer = uninitialized(fan_in, fan_out, bias=bias, dtype=dtype)
             with torch.no_grad():
@@ -71,5 +77,8 @@ class MLP(Network):
                 if bias:
                     layer.bias.zero_()
             layers.append(layer)
+        if depth > 1:
+            start_small(layers[-1], parametrization, base_width)
         normalization = partial(nn.BatchNorm1d, width, dtype=dtype) if batchnorm else None
         super().__init__(*stack(layers, layer_of, normalization, residual=residual))
+        self.parametrization = parametrization

@@ -198,6 +198,20 @@ QUESTIONS = (
         synonyms=("depth", "gradients"),
     ),
     Question(
+        "transfer",
+        "Will a learning rate that was tuned small hold large?",
+        headlines=("slopes.lambda_max_weighted.slope", "slopes.activation.slope"),
+        public={"Transfer": "result", "transfer": "measure"},
+        takes="'MODEL(width={width})'",
+        asks="Will a learning rate that was tuned small hold large?",
+        shows=(
+            "Over widths (or depths) and seeds: powers of the width in the largest eigenvalue, in the curvature that "
+            "your optimizer sees, and in what its first steps change in each layer, with errors; which layer drifts, "
+            "and the learning rates that would mend it."
+        ),
+        synonyms=("mup", "width", "hyperparameter", "scaling", "coordcheck"),
+    ),
+    Question(
         "chain",
         "The width-one network: typical sizes against averages, exactly.",
         headlines=("theory_median_abs", "gradient.theory_median_abs"),

@@ -14,7 +14,7 @@ from hessdiag.questions.registry import question
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
 MODELS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "trust-radius")
-MEASURING = (*MODELS, "forward", "vanishing", "chain", "escape")
+MEASURING = (*MODELS, "forward", "vanishing", "chain", "escape", "transfer")
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])

@@ -82,6 +82,7 @@ WORDS = {
     "inits": ("he_normal", "lecun", "xavier-normal", "he"), "init": ("he_normal", "orthogonal", "Lecun", "he"),
     "solve": ("median", "rms", "mean"), "scale": ("1", "0", "1.7", "1e-300", "1e308", "-2", "nan"), "tol": ("1e-3", "0", "1e-30", "-1", "nan", "2"),
     "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "optimizer": ("adam", "sgd(momentum=0.9)", "muon", "lion", "adam(", "nope", "lodo", "train.py:nope", "w.pt#a"), "budget": ("5", "20", "0", "x"),
+    "widths": ("2,4", "3", "4,2,2", "x"), "depths": ("1,2", "2,1", "3", "0"), "tolerance": ("0.2", "0", "-1", "nan"),
     "result": ("r.json", "r.json", "r.json", "nothing.json", "batch.npz", "folder", "bad.json", "train.py:build", "/dev/null"),
 }  # fmt: skip
 QUICK = ("ls", "env", "init", "completion")
@@ -231,9 +232,16 @@ def generated(rng: random.Random) -> list[str]:
 
 
 def _growing(rng: random.Random) -> str:
-    """A MODEL for `vanishing`."""
+    """A MODEL for `vanishing` or `transfer`."""
     return rng.choice(
-        ("train.py:build(depth={depth})", "builtin:mlp(depth={depth}, width=3)", spec(rng), "m.pt", "{depth}")
+        (
+            "train.py:build(depth={depth})",
+            "train.py:build(width={width})",
+            "builtin:mlp(depth={depth}, width=3)",
+            spec(rng),
+            "m.pt",
+            "{depth}",
+        )
     )
 
 

@@ -23,6 +23,7 @@ SHOWN = {
     "bounds": lambda: document("bounds"),
     "trust-radius": lambda: document("trust-radius-kinks"),
     "sharpness": lambda: document("sharpness"),
+    "transfer": lambda: document("transfer"),
     "escape": lambda: document("escape"),
 }
 

@@ -1,0 +1,1 @@
+"""Will a learning rate that was tuned small hold large?"""
