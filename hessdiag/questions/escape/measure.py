@@ -303,7 +303,7 @@ def _contender(race: Race, entrant: Entrant, plateaus: Sequence[Plateau], dtype:
         search=race.search.get(entrant.name, Spent()),
         escaped=sum(run.escaped for run in own),
         runs=len(own),
-        backprops=summary.median(run.backprops for run in own),
+        backprops=summary.median(run.backprops for run in own if summary.ended(run)),
         floor=floor.floor if floor is not None and 0 < floor.floor < math.inf else None,
         notes=contender_notes(named, settings, plateaus, dtype),
     )

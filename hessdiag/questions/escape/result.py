@@ -182,7 +182,8 @@ class Contender:
         search: What that cost.
         escaped: How many runs.
         runs: Of how many.
-        backprops: Median over all runs until escape, runs that did not escape as infinite; `None` where it is.
+        backprops: Median over all runs until escape, runs that did not escape as infinite; `None` where it is. Runs
+            that were stopped before either are left out.
         floor: Gradient below which its epsilon takes over; `None` where there is none.
         notes: What explains how it does, each with its number.
     """

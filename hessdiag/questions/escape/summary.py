@@ -16,6 +16,11 @@ def runs_of(result: Escape, contender: Contender) -> tuple[Run, ...]:
     return tuple(run for run in result.runs if run.optimizer == contender.optimizer)
 
 
+def ended(run: Run) -> bool:
+    """Whether a run came to an end of its own: one that was stopped says nothing of what it would have done."""
+    return run.outcome != "stopped"
+
+
 def plateau_of(result: Escape, run: Run) -> Plateau | None:
     """Where a run started; the only one, where all started there."""
     if len(result.plateaus) == 1:

@@ -11,6 +11,7 @@ from hessdiag.questions.escape.starts import dead_findings, no_plateau_findings
 from hessdiag.questions.escape.summary import (
     best_scores,
     compared_by_score,
+    ended,
     held,
     on_plateau,
     plain,
@@ -37,8 +38,8 @@ def findings(result: Escape) -> list[Finding]:
     if not result.runs:
         return found
     if compared_by_score(result):
-        ended = (*unstable_findings(result), *_killed(result))
-        return [*_by_score(result), *found, *ended, *data_findings(result.problem)]
+        failed = (*unstable_findings(result), *_killed(result))
+        return [*_by_score(result), *found, *failed, *data_findings(result.problem)]
     dead = dead_findings(result)
     if result.plateaus and all(plateau.dead for plateau in result.plateaus):
         return [*dead, *found, *data_findings(result.problem)]
@@ -75,13 +76,14 @@ def _stopped(result: Escape) -> list[Finding]:
     if result.too_slow or (cut and not result.interrupted):
         names = ", ".join(dict.fromkeys(run.optimizer for run in cut))
         left = counted(len(result.too_slow), "entry", "entries")
-        said = [f"stopped while it ran: {names}"] * bool(names) + [f"left out: {left}, see the table"] * bool(
-            result.too_slow
-        )
+        said = [f"stopped while it ran: {names}"] * bool(names and not result.interrupted) + [
+            f"left out: {left}, see the table"
+        ] * bool(result.too_slow)
+        short = "The time that was granted was too short for all of it."
         found.append(
             Finding(
                 "note",
-                "The time that was granted was too short for all of it.",
+                "Some was left out for lack of time, before the interrupt." if result.interrupted else short,
                 "; ".join(said),
                 "--time-budget 600, or fewer --seeds; --optimizer names who runs",
             )
@@ -93,17 +95,18 @@ def _first(result: Escape) -> list[Finding]:
     """Who leaves, and which of them is worth training with; or that nobody does."""
     through = [one for one in result.contenders if one.backprops is not None]
     if not through:
-        ended = all(  # which is said of each
-            run.outcome in ("diverged", "dead") or unstable_of(result, run) is not None for run in result.runs
+        whole = [run for run in result.runs if ended(run)]
+        gone = all(  # which is said of each
+            run.outcome in ("diverged", "dead") or unstable_of(result, run) is not None for run in whole
         )
-        return [] if ended else [_nobody(result)]
+        return [] if gone else [_nobody(result, whole)]
     first = through[0]
     says = (
         f"{first.optimizer} gets through first, in {counted(rounded(first.backprops), 'backpropagation')}{_of(first)}."
     )
     quick = next((one for one in through if one.kind == "first"), None)
     others = ", ".join(f"{one.optimizer} {number(rounded(one.backprops))}" for one in through[1:])
-    because = f"then {others}" if others else "no other did" if len(result.contenders) > 1 else _best(result, first)
+    because = f"then {others}" if others else _no_other(result) if len(result.contenders) > 1 else _best(result, first)
     if quick is None:
         return [Finding("ok", says, because, f"train with {_call(first)} until the loss falls, then with adam")]
     way = f"train with {_call(quick)}"
@@ -112,6 +115,11 @@ def _first(result: Escape) -> list[Finding]:
             "ok", says, because, way if quick is first else f"{way}, the first whose steps are no dearer than SGD's"
         )
     ]
+
+
+def _no_other(result: Escape) -> str:
+    every = all(any(map(ended, runs_of(result, one))) for one in result.contenders)
+    return "no other did" if every else "no other that came to its end did"
 
 
 def _of(contender: Contender) -> str:
@@ -131,13 +139,16 @@ def _call(contender: Contender) -> str:
     return f"{name}(lr={lr}, {rest}" if rest else f"{name}(lr={lr})"
 
 
-def _nobody(result: Escape) -> Finding:
-    best = min((share for run in result.runs if (share := _share(result, run)) is not None), default=None)
-    one, out = len(result.contenders) == 1, on_plateau(result)
-    who = f"{_call(result.contenders[0])} does not" if one else f"None of {len(result.contenders)} optimizers"
+def _nobody(result: Escape, whole: Sequence[Run]) -> Finding:
+    """That nobody does, of those whose runs came to an end."""
+    best = min((share for run in whole if (share := _share(result, run)) is not None), default=None)
+    names = {run.optimizer for run in whole}
+    those = [contender for contender in result.contenders if contender.optimizer in names]
+    one, out = len(those) == 1, on_plateau(result)
+    who = f"{_call(those[0])} does not" if one else f"None of {len(those)} optimizers"
     verb = ("leave" if out else "get") + "s" * (not one)
     where = "the plateau" if out else f"below {plain(result.threshold)} of the loss"
-    runs = "" if not any(run.escaped for run in result.runs) else " in more than half of the runs"
+    runs = "" if not any(run.escaped for run in whole) else " in more than half of the runs"
     return Finding(
         "bad" if result.named and out else "warn",
         f"{who} {verb} {where} within {counted(result.budget, 'backpropagation')}{runs}.",

@@ -7,7 +7,7 @@ from hessdiag.fields import Number
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.escape import charts, tables
 from hessdiag.questions.escape.result import Contender, Escape, Plateau
-from hessdiag.questions.escape.summary import best_scores, compared_by_score, on_plateau, plain, rounded
+from hessdiag.questions.escape.summary import best_scores, compared_by_score, ended, on_plateau, plain, rounded
 from hessdiag.questions.escape.unstable import unstable_of
 from hessdiag.report.numbers import MISSING, counted, number, percent
 from hessdiag.report.view import Block, Fact, Table, View
@@ -57,9 +57,12 @@ def _headline(result: Escape) -> tuple[str, str]:
     first, level = result.contenders[0], plain(result.threshold)
     if first.backprops is None and (thrown := _thrown(result)):
         return thrown
+    if not any(map(ended, result.runs)):
+        return MISSING, "no run came to its end before it was stopped"
     if first.backprops is None:
         some = max((one.escaped for one in result.contenders), default=0)
         how = "not one run" if not some else "no optimizer on more than half of them"
+        how += "" if all(map(ended, result.runs)) else " of those that came to an end"
         what = "leaves the plateau" if on_plateau(result) else f"gets below {level} of the loss"
         return "none", f"{what} within {counted(result.budget, 'backpropagation')}: {how}"
     cost = counted(rounded(first.backprops), "backprop")

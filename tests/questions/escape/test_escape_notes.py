@@ -171,3 +171,25 @@ def test_a_run_without_a_plateau_stays_on_none():
     slope = " ".join(run_notes(run, replace(FLAT, reference=0.499, present=False)))
     assert "took 0 % of the loss" in slope
     assert "plateau" not in slope
+
+
+def test_a_loss_that_fell_and_is_above_a_constants_is_told_with_its_numbers():
+    """It began far above the best constant output: what was taken of that loss is not nothing."""
+    start = replace(FLAT, loss=4.0, constant_loss=0.5, reference=0.5, present=False)
+    run = by_hand.run("sgd", 0, None, best_loss=0.9)
+    run = replace(run, loss=(4.0, *run.loss[1:]))
+    (note,) = run_notes(run, start)
+    assert (
+        note
+        == "400 steps brought the loss from 4.00 to 0.900, which is still above the 0.500 of the best constant output."
+    )
+    (note,) = run_notes(replace(run, best_loss=0.499), start)
+    assert "from 4.00 to 0.499, which is hardly below the 0.500 of" in note
+    assert run_notes(replace(run, best_loss=0.4), start) == ()
+
+
+def test_what_was_taken_is_of_the_loss_that_it_began_with():
+    start = replace(FLAT, loss=0.5, reference=0.499)
+    run = by_hand.run("sgd", 0, None, best_loss=0.4985)
+    (note,) = run_notes(replace(run, loss=(0.5, *run.loss[1:])), start)
+    assert note == "400 steps took 0.30 % of the loss: it is still on the plateau."

@@ -382,3 +382,31 @@ def test_the_network_off_its_plateau():
     outcomes = {run.optimizer: run.outcome for run in found.runs}
     assert outcomes.pop("rmsprop(lr=1e-3)") == "stuck"
     assert set(outcomes.values()) == {"escaped"}
+
+
+def test_a_run_that_was_interrupted_does_not_count_against_the_others():
+    """The first run of two is out; the second was stopped, and would be infinite among the backpropagations."""
+    taken, most = [], [10**6]
+
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure=None):
+            taken.append(1)
+            if len(taken) > most[0]:
+                raise KeyboardInterrupt
+            super().step(closure)
+
+    def race(seeds):
+        taken.clear()
+        return escape(
+            chain(3),
+            optimizers=lambda params: Interrupted(params, lr=0.3),
+            init="xavier_normal",
+            seeds=seeds,
+            budget=400,
+        )
+
+    assert race(1).runs[0].escaped
+    most[0] = len(taken) + 1
+    found = race(2)
+    assert [run.outcome for run in found.runs] == ["escaped", "stopped"]
+    assert found.contenders[0].backprops == found.runs[0].backprops

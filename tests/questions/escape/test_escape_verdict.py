@@ -5,6 +5,7 @@ import pytest
 
 from hessdiag.questions.escape.result import Escape
 from hessdiag.questions.escape.verdict import findings
+from hessdiag.questions.escape.view import view
 
 
 def the(result, *words):
@@ -212,3 +213,39 @@ def test_every_finding_says_a_number_or_what_to_do():
 def test_nothing_is_said_of_who_stays_where_all_diverged():
     said = [one.says for one in findings(race(by_hand.run("sgd", 0, None, outcome="diverged")))]
     assert said == ["sgd diverges in 1 of 1 run."]
+
+
+def test_a_run_that_was_stopped_is_not_counted_among_those_that_stay():
+    runs = (
+        by_hand.run("sgd", 0, None),
+        by_hand.run("adam", 0, None),
+        by_hand.run("rmsprop", 0, None, outcome="stopped"),
+    )
+    result = replace(race(*runs), status="interrupted")
+    the(result, "None of 2 optimizers leaves the plateau within 400 backpropagations.")
+    assert view(result).headline[1].endswith("within 400 backpropagations: not one run of those that came to an end")
+    alone = replace(race(*runs[1:]), status="interrupted")
+    the(alone, "adam does not leave the plateau within 400 backpropagations.")
+    nothing = replace(race(runs[2]), status="interrupted")
+    assert not any("plateau within" in finding.says for finding in findings(nothing))
+    assert view(nothing).headline == ("–", "no run came to its end before it was stopped")
+
+
+def test_that_no_other_leaves_is_said_of_those_that_came_to_their_end():
+    through, stays = by_hand.run("sgd", 0, 20), by_hand.run("adam", 0, None)
+    assert the(race(through, stays), "gets through first").because == "no other did"
+    stopped = replace(race(through, replace(stays, outcome="stopped")), status="interrupted")
+    assert the(stopped, "gets through first").because == "no other that came to its end did"
+
+
+def test_seeds_without_time_beside_an_interrupt():
+    left_out = ("runs 2 to 3 of each: --time-budget 180 has time for more",)
+    result = replace(race(by_hand.run("sgd", 0, None, outcome="stopped")), status="interrupted", too_slow=left_out)
+    said = [finding.says for finding in findings(result)]
+    assert not any("too short" in one for one in said)
+    found = the(result, "left out for lack of time, before the interrupt")
+    assert found.because == "left out: 1 entry, see the table"
+    whole = replace(result, status="ok")
+    assert the(whole, "The time that was granted was too short").because.startswith(
+        "stopped while it ran: sgd; left out"
+    )

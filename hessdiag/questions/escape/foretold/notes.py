@@ -219,10 +219,26 @@ def _ended(run: Run, plateau: Plateau) -> Iterator[str]:
         )
         yield f"diverged at step {steps:,}{_rate(run, ' with the learning rate')}: try a tenth of it.{was}"
     elif run.outcome == "stuck" and run.best_loss is not None and plateau.reference > plateau.floor:
-        took = (plateau.reference - run.best_loss) / (plateau.reference - plateau.floor)
-        if took < HARDLY:
-            least, there = percent(max(took, 0.0), 2), ": it is still on the plateau" if plateau.present else ""
-            yield f"{steps:,} steps took {least} of the loss{_expected(run)}{there}."
+        yield from _hardly(run, plateau, run.best_loss)
+
+
+def _hardly(run: Run, plateau: Plateau, best: float) -> Iterator[str]:
+    """How little it took: of the loss that it began with, or beside a constant's where that was far above it."""
+    steps = f"{run.spent.steps:,} steps"
+    first = next((loss for loss in run.loss if loss is not None), plateau.loss)
+    reference = plateau.reference * (first / plateau.loss if plateau.loss else 1.0)  # on the samples that are watched
+    if (reference - best) / (reference - plateau.floor) >= HARDLY:
+        return
+    if first - reference > HARDLY * (reference - plateau.floor):
+        how = "still above" if best > reference else "hardly below"
+        yield (
+            f"{steps} brought the loss from {number(first)} to {number(best)}, which is {how} the {number(reference)} "
+            f"of the best constant output{_expected(run)}."
+        )
+        return
+    took = max((first - best) / (first - plateau.floor), 0.0) if first > plateau.floor else 0.0
+    there = ": it is still on the plateau" if plateau.present else ""
+    yield f"{steps} took {percent(took, 2)} of the loss{_expected(run)}{there}."
 
 
 def _expected(run: Run) -> str:
