@@ -80,6 +80,7 @@ ANNOUNCED = {
     "blocks whole": ["blocks", "builtin:mlp(depth=3, width=8)"],
     "blocks in pairs": ["blocks", "builtin:mlp(depth=3, width=40)"],
     "blocks by probes": ["blocks", "builtin:mlp(depth=3, width=40)", "--probes", "8"],
+    "blocks by a partition": ["blocks", "builtin:mlp(depth=3, width=8)", "--by", "neuron", "--probes", "8"],
     "vanishing": ["vanishing", "--depth", "16", "--width", "8", "--seeds", "64"],
     "vanishing MODEL": ["vanishing", "builtin:mlp(depth={depth}, width=4)", "--depth", "8", "--seeds", "6"],
     "forward": ["forward", "--depth", "32", "--width", "64", "--seeds", "200"],

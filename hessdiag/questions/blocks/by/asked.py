@@ -21,7 +21,7 @@ class Meter:
         report: Told of them.
         planned: Products in all, at most.
         done: So far; a stage that took fewer than it might have counts as if it had taken all.
-        spent: Truly.
+        spent: Truly, an earlier run's among them whose pieces are taken up.
     """
 
     report: Progress

@@ -47,7 +47,9 @@ def measured(asked: Asked, block: int) -> Measured:
     rows, before = asked.layout.rows[block], asked.meter.spent
     small = len(rows) <= ROWS
     found = asked.pieces.get(f"block-{block}", lambda: _by_rows(asked, block) if small else _by_lanczos(asked, block))
-    asked.meter.add(0, most(len(rows)) - (asked.meter.spent - before))
+    taken = int(found["products"])
+    asked.meter.add(taken - (asked.meter.spent - before))  # where an earlier run did it
+    asked.meter.add(0, most(len(rows)) - taken)
     ends = Ends(
         float(found["ends"][0]),
         float(found["ends"][1]),
@@ -70,7 +72,7 @@ def _by_rows(asked: Asked, block: int) -> Arrays:
         asked.meter.add(len(some))
     pairs = dense_eigenpairs(torch.cat(parts), lowest=1, highest=len(rows))
     assert pairs.spectrum is not None
-    return {**_arrays(pairs, complete=True), "known": pairs.spectrum.numpy()}
+    return {**_arrays(pairs, complete=True, products=len(rows)), "known": pairs.spectrum.numpy()}
 
 
 def _by_lanczos(asked: Asked, block: int) -> Arrays:
@@ -104,7 +106,7 @@ def _by_lanczos(asked: Asked, block: int) -> Arrays:
     assert density.anti is not None
     least = min(pairs.ritz_range[0], float(np.nanmin(density.nodes, initial=math.inf)))  # a bound, if not converged
     return {
-        **_arrays(pairs, complete=None),
+        **_arrays(pairs, complete=None, products=pairs.products + density.products),
         "ends": np.array([least, float(pairs.values[-1])]),
         "known": density.outliers,
         "nodes": density.nodes,
@@ -114,11 +116,12 @@ def _by_lanczos(asked: Asked, block: int) -> Arrays:
     }
 
 
-def _arrays(pairs: Eigenpairs, complete: bool | None) -> Arrays:
+def _arrays(pairs: Eigenpairs, *, complete: bool | None, products: int) -> Arrays:
     ends = Ends.of(pairs)
     return {
         "ends": np.array([ends.lowest, ends.highest]),
         "converged": np.array(ends.converged),
         "top": ends.top.numpy(),
         "complete": np.array(ends.complete if complete is None else complete),
+        "products": np.array(products),
     }

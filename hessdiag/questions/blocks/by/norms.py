@@ -89,7 +89,7 @@ def sampled(asked: Asked) -> tuple[Norms, bool]:
     count, interrupted = asked.layout.count, False
     state = asked.pieces.state("norms")
     samples = _taken(state.arrays, state.units)
-    asked.meter.add(0, len(samples) * colours_of(count))
+    asked.meter.add(len(samples) * colours_of(count))
 
     def arrays() -> Arrays:
         return {name: np.stack([sample[name] for sample in samples]) for name in samples[0]}

@@ -64,7 +64,7 @@ def sampled(asked: Asked) -> tuple[RowShares, bool]:
     state = asked.pieces.state("rows")
     parts: list[Floats] = [state.arrays["numbers"]] if state.units else []
     done, interrupted = sum(map(len, parts)), False
-    meter.add(0, done)
+    meter.add(done)
 
     def arrays() -> Arrays:
         return {"numbers": np.concatenate(parts)}

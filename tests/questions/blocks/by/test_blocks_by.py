@@ -57,11 +57,11 @@ def expected(H, parts):
 
 @pytest.mark.parametrize("classes", [2, 10, 100])
 @pytest.mark.parametrize("sampled", [False, True])
-def test_softmax_regression_at_zero_is_block_diagonal_in_one_norm_only(classes, sampled, monkeypatch):
+def test_softmax_regression_at_zero_is_block_diagonal_in_one_norm_only(classes, sampled):
     """Share of squares 1 - 1/C, of absolute mass 1/2 for every C; the top eigenspaces of both share directions."""
     if sampled and classes > 10:
         pytest.skip("with more blocks than colours norms are estimates")
-    found = blocks(softmax_regression(classes), by="neuron", **({"probes": 2} if sampled else {}))
+    found = blocks(softmax_regression(classes), by="class", **({"probes": 2} if sampled else {}))
     assert found.frobenius_share == pytest.approx(1 - 1 / classes, abs=1e-12)
     assert found.absolute_share == pytest.approx(0.5, abs=1e-12)
     assert found.relative_error == pytest.approx(classes**-0.5, abs=1e-12)
@@ -81,10 +81,11 @@ def small_gpt():
     return problem, (H + H.T) / 2
 
 
-@pytest.mark.parametrize("by", ["tensor", "head"])
+@pytest.mark.parametrize("by", ["tensor", "head", "embedding-row"])
 def test_a_one_layer_gpt_against_brute_force(small_gpt, by):
     (problem, H), parts = small_gpt, partition(small_gpt[0], by)
     found = blocks(problem, by=by)
+    assert len(parts.names) > 8, "heads are blocks of their own"
     for name, value in expected(H, parts).items():
         own = getattr(found, name)
         own = (own.hessian, own.blocks) if isinstance(value, tuple) else own
