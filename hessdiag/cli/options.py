@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -101,12 +101,6 @@ _OUTPUT = (
     click.option("--max-change", default="10%", show_default=True, metavar="P%", help="How far they may move."),
 )
 
-metric_option = click.option(
-    "--metric",
-    metavar="SPEC",
-    help="Take it in an optimizer's metric, P^(-1/2) H P^(-1/2): adam, 'adam(lr=1e-4)', ckpt.pt#optimizer.",
-)
-
 resume_option = click.option(
     "--resume", metavar="DIR", help="Keep finished pieces in DIR; the same command then goes on where it stopped."
 )
@@ -142,6 +136,43 @@ def _of_model(function: Callable[..., int], shown: str, weights: str) -> Callabl
         click.option("--weights", multiple=True, metavar="PATH[#KEY]", help=weights),
     )
     return _stack(command, (*own, *_MODEL))
+
+
+class MetricText(NamedTuple):
+    """What the command line says of a metric.
+
+    Attributes:
+        spec: The optimizer, or the file that holds its state.
+        state: That file, beside the optimizer's name.
+    """
+
+    spec: str
+    state: str | None = None
+
+
+def metric_options(function: Callable[..., int]) -> Callable[..., int]:
+    """Add --metric and the state that goes with it; the command gets `metric`, a `MetricText` or `None`."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> int:
+        spec, state = values.pop("metric"), values.pop("state")
+        if state is not None and spec is None:
+            raise SpecError("--state is of the optimizer in whose metric it is taken.", f"--metric {state}")
+        return function(metric=None if spec is None else MetricText(spec, state), **values)
+
+    own = (
+        click.option(
+            "--metric",
+            metavar="SPEC",
+            help="Take it in an optimizer's metric, P^(-1/2) H P^(-1/2): adam, 'adam(lr=1e-4)', ckpt.pt#optimizer.",
+        ),
+        click.option(
+            "--state",
+            metavar="PATH#KEY",
+            help="What the optimizer of --metric had accumulated: ckpt.pt#optimizer.",
+        ),
+    )
+    return _stack(command, own)
 
 
 def output_options(function: Callable[..., int]) -> Callable[..., int]:

@@ -6,7 +6,7 @@ import click
 
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, metric_option, model_options, output_options
+from hessdiag.cli.options import MetricText, Target, metric_options, model_options, output_options
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 @click.command("bounds", cls=Command)
 @model_options
-@metric_option
+@metric_options
 @output_options
-def command(targets: tuple[Target, ...], metric: str | None, out: Output) -> int:
+def command(targets: tuple[Target, ...], metric: MetricText | None, out: Output) -> int:
     """Where can the eigenvalues be? Gershgorin's discs and tighter bounds beside the measured extremes.
 
     Exact up to 10,000 parameters (all bounds up to 5,000). Beyond, the radii come from a random sketch of all rows at
@@ -42,7 +42,8 @@ def command(targets: tuple[Target, ...], metric: str | None, out: Output) -> int
 
     def unmeasured(problem: "Problem") -> "Bounds":
         from hessdiag.questions.bounds import measure as bounds
+        from hessdiag.questions.common.in_metric import asked_for
 
-        return bounds.unmeasured(problem, metric)
+        return bounds.unmeasured(problem, asked_for(metric))
 
     return answer_of_model(targets, measure, out, unmeasured=unmeasured, scripts=scripts)

@@ -10,7 +10,7 @@ from torch import Tensor
 from hessdiag.curvature.metric import in_metric
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.support import Support
-from hessdiag.errors import SpecError
+from hessdiag.errors import HessdiagError, SpecError
 from hessdiag.optimizers.preconditioning import Preconditioning, Spec, preconditioning
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.metric import Metric
@@ -22,9 +22,16 @@ M = TypeVar("M", bound=CurvatureOperator[Any])
 
 @dataclass(frozen=True)
 class Asked:
-    """A text of the command line, and the scripts that ran already."""
+    """Texts of the command line, and the scripts that ran already.
+
+    Attributes:
+        spec: The optimizer, or the file that holds its state.
+        state: That file, beside the optimizer's name.
+        scripts: Those that ran.
+    """
 
     spec: str
+    state: str | None = None
     scripts: dict[Path, ModuleType] = field(default_factory=dict)
 
 
@@ -62,9 +69,9 @@ class InMetric:
         return None if self.diagonal is None else self.diagonal.rsqrt()
 
 
-def asked_for(spec: str | None, scripts: dict[Path, ModuleType]) -> Asked | None:
-    """What the command line says."""
-    return None if spec is None else Asked(spec, scripts)
+def asked_for(text: tuple[str, str | None] | None, scripts: dict[Path, ModuleType] | None = None) -> Asked | None:
+    """What the command line says: an optimizer and its state."""
+    return None if text is None else Asked(*text, scripts or {})
 
 
 def metric_of(problem: Problem, spec: MetricSpec) -> InMetric:
@@ -89,7 +96,7 @@ def metric_of(problem: Problem, spec: MetricSpec) -> InMetric:
     if isinstance(spec, Tensor):
         return _given(problem, spec)
     if isinstance(spec, Asked):
-        made = preconditioning(problem, spec.spec, scripts=spec.scripts)
+        made = _made(problem, spec)
     else:
         made = spec if isinstance(spec, Preconditioning) else preconditioning(problem, spec)
     diagonal = made.metric(problem)
@@ -116,6 +123,16 @@ def metric_of(problem: Problem, spec: MetricSpec) -> InMetric:
         notes=made.notes,
     )
     return InMetric(diagonal, named)
+
+
+def _made(problem: Problem, asked: Asked) -> Preconditioning:
+    """What the command line names, with its options in the hints."""
+    try:
+        return preconditioning(problem, asked.spec, state=asked.state, scripts=asked.scripts)
+    except HessdiagError as error:
+        if error.hint is None:
+            raise
+        raise type(error)(error.what, error.hint.replace("--optimizer", "--metric")) from error
 
 
 def _given(problem: Problem, diagonal: Tensor) -> InMetric:

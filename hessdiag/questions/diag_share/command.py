@@ -9,9 +9,10 @@ from hessdiag.cli import crowding
 from hessdiag.cli.answer import answer, load
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import NumberOr
-from hessdiag.cli.options import Target, metric_option, output_options, resume_option, trajectory_options
+from hessdiag.cli.options import MetricText, Target, metric_options, output_options, resume_option, trajectory_options
 from hessdiag.cli.output import Output
 from hessdiag.cli.speech import say
+from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,13 +30,13 @@ if TYPE_CHECKING:
     metavar="N|all",
     help="Hessian rows to compute. Default: all where that is quick, else 1000.",
 )
-@metric_option
+@metric_options
 @resume_option
 @output_options
 def command(
     targets: tuple[Target, ...],
     rows: int | Literal["all"] | None,
-    metric: str | None,
+    metric: MetricText | None,
     resume: str | None,
     out: Output,
 ) -> int:
@@ -57,17 +58,23 @@ def command(
 def _measure(
     targets: tuple[Target, ...],
     rows: int | Literal["all"] | None,
-    metric: str | None,
+    metric: MetricText | None,
     resume: str | None,
     before: crowding.Reading | None,
     progress: "Telling",
 ) -> "DiagShare":
     """One measurement per target, in order; an interruption ends the series with what it has."""
+    from hessdiag.problem.files.optimizer_states import is_file
     from hessdiag.questions.common.in_metric import asked_for
     from hessdiag.questions.common.runs.pieces import below
     from hessdiag.questions.diag_share.measure import diag_share
     from hessdiag.questions.diag_share.trajectory import diag_share_along
 
+    if len(targets) > 1 and metric is not None and (metric.state or is_file(metric.spec)):
+        raise SpecError(
+            f"one state of an optimizer is not that of {len(targets)} checkpoints.",
+            "--metric NAME without a state, or each checkpoint with its own state by itself",
+        )
     runs: list[tuple[str, DiagShare]] = []
     for index, target in enumerate(targets):
         if len(targets) > 1:

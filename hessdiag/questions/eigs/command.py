@@ -8,7 +8,7 @@ import click
 from hessdiag.cli import output
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, metric_option, model_options, output_options, resume_option
+from hessdiag.cli.options import MetricText, Target, metric_options, model_options, output_options, resume_option
 from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     help="Vectors per product; 1 takes fewer, and cannot notice repeated eigenvalues.",
 )
 @click.option("--save", metavar="FILE.npz", help="Write eigenvalues and eigenvectors to FILE.npz.")
-@metric_option
+@metric_options
 @resume_option
 @output_options
 def command(
@@ -54,7 +54,7 @@ def command(
     max_products: int,
     block: int,
     save: str | None,
-    metric: str | None,
+    metric: MetricText | None,
     resume: str | None,
     out: output.Output,
 ) -> int:
@@ -95,9 +95,10 @@ def command(
             write_archive(file, found, [layer.stop for layer in problem.layer_slices])
 
     def unmeasured(problem: "Problem") -> "Eigs":
+        from hessdiag.questions.common.in_metric import asked_for
         from hessdiag.questions.eigs.measure import unmeasured as nothing
 
-        return nothing(problem, tol, metric)
+        return nothing(problem, tol, asked_for(metric))
 
     return answer_of_model(targets, measure, out, write, unmeasured=unmeasured, scripts=scripts)
 

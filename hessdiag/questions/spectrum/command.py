@@ -7,7 +7,7 @@ import click
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
-from hessdiag.cli.options import Target, metric_option, model_options, output_options, resume_option
+from hessdiag.cli.options import MetricText, Target, metric_options, model_options, output_options, resume_option
 from hessdiag.cli.output import Output
 from hessdiag.curvature import registry
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help=f"T{registry.listed()[1:]}.",
 )
-@metric_option
+@metric_options
 @resume_option
 @output_options
 def command(
@@ -49,7 +49,7 @@ def command(
     probes: int,
     steps: int,
     operator: "OperatorName",
-    metric: str | None,
+    metric: MetricText | None,
     resume: str | None,
     out: Output,
 ) -> int:
@@ -80,8 +80,9 @@ def command(
         )
 
     def unmeasured(problem: "Problem") -> "Spectrum":
+        from hessdiag.questions.common.in_metric import asked_for
         from hessdiag.questions.spectrum import measure as spectrum
 
-        return spectrum.unmeasured(problem, operator, metric)
+        return spectrum.unmeasured(problem, operator, asked_for(metric))
 
     return answer_of_model(targets, measure, out, unmeasured=unmeasured, scripts=scripts)

@@ -1,9 +1,15 @@
 """`--metric` on the command line: a name, a function of the user's, what is refused, and what --save writes."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+import torch
+
+from hessdiag import ProblemRequest, load_problem
+from tests.reference import brute_force_hessian
 
 SCRIPT = """
 import torch
@@ -61,13 +67,63 @@ def test_what_is_no_optimizer_is_refused_in_a_line_or_two(hessdiag, net, spec):
     assert len(outcome.err.strip().splitlines()) <= 4
 
 
-def test_a_trajectory_is_in_the_metric_of_each_checkpoint(hessdiag, net, tmp_path):
-    code = "import torch, net\nfor n in (0, 1):\n    m = net.setup()[0]\n    torch.nn.init.normal_(m[0].weight)\n    torch.save(m.state_dict(), f's{n}.pt')\n"
-    import subprocess
-    import sys
-
+@pytest.fixture
+def checkpoint(net, tmp_path):
+    """After some steps of Adam; and again, for a trajectory."""
+    code = """
+import sys, torch, net
+sys.path.insert(0, ".")
+model, [(x, y)], _ = net.setup()
+made = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99))
+for n in range(2):
+    for _ in range(5):
+        made.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        made.step()
+    torch.save({"model": model.state_dict(), "optimizer": made.state_dict()}, f"ckpt{n}.pt")
+v = torch.cat([made.state[p]["exp_avg_sq"].flatten() for p in model.parameters()]) / (1 - 0.99**10)
+torch.save(v.sqrt() + 1e-8, "P.pt")
+"""
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    outcome = hessdiag("diag-share", net, "--weights", "s0.pt", "--weights", "s1.pt", "--metric", "adam", "--json")
+    return tmp_path
+
+
+@pytest.mark.parametrize("spec", [("ckpt1.pt#optimizer",), ("adam", "--state", "ckpt1.pt#optimizer")])
+def test_the_state_in_a_checkpoint(hessdiag, net, checkpoint, spec):
+    asked = ("eigs", net, "--weights", "ckpt1.pt#model", "--metric", *spec, "--json")
+    found = json.loads(hessdiag(*asked).out)["result"]
+    problem = load_problem(ProblemRequest(str(checkpoint / net), weights=f"{checkpoint / 'ckpt1.pt'}#model"))
+    scale = torch.load(checkpoint / "P.pt").numpy() ** -0.5
+    H = brute_force_hessian(problem).numpy()
+    expected = np.linalg.eigvalsh(scale[:, None] * H * scale)[-1]
+    assert found["largest"] == pytest.approx(expected, rel=1e-9)
+    assert found["largest_step"] == pytest.approx(38 / expected, rel=1e-9)
+    assert found["metric"]["state"] == "checkpoint"
+
+
+def test_what_is_wrong_with_a_state_is_said_with_the_options_of_the_command(hessdiag, net, checkpoint):
+    outcome = hessdiag("bounds", net, "--metric", "ckpt1.pt#nothing")
+    assert outcome.code in (2, 3)
+    assert "--optimizer" not in outcome.err
+    assert hessdiag("bounds", net, "--state", "ckpt1.pt#optimizer").code == 2
+    both = hessdiag(
+        "diag-share",
+        net,
+        "--weights",
+        "ckpt0.pt#model",
+        "--weights",
+        "ckpt1.pt#model",
+        "--metric",
+        "ckpt1.pt#optimizer",
+    )
+    assert both.code == 2
+    assert "one state" in both.err
+
+
+def test_a_trajectory_is_in_the_metric_of_each_checkpoint(hessdiag, net, checkpoint):
+    outcome = hessdiag(
+        "diag-share", net, "--weights", "ckpt0.pt#model", "--weights", "ckpt1.pt#model", "--metric", "adam", "--json"
+    )
     doc = json.loads(outcome.out)
     assert len(doc["result"]["trajectory"]) == 2
     assert doc["result"]["metric"]["state"] == "gradients"
