@@ -7,6 +7,7 @@ from hessdiag.curvature.point.result import Point as Point
 from hessdiag.linalg.component import Component as Component
 from hessdiag.questions.blocks.by.result import Block as Block
 from hessdiag.questions.blocks.by.result import BlockSpectra as BlockSpectra
+from hessdiag.questions.blocks.by.result import ClassTheory as ClassTheory
 from hessdiag.questions.blocks.by.result import Extreme as Extreme
 from hessdiag.questions.blocks.result import IndefinitePair as IndefinitePair
 from hessdiag.questions.chain.result import AtLength as AtLength
@@ -102,6 +103,7 @@ __all__ = [
     "Change",
     "Checkpoint",
     "CheckpointLayer",
+    "ClassTheory",
     "Component",
     "Contender",
     "CriticalScale",

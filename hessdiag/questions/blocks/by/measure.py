@@ -18,6 +18,7 @@ from hessdiag.questions.blocks.by.block_ends import PROBES as PROBES_OF_A_BLOCK
 from hessdiag.questions.blocks.by.exact import exact
 from hessdiag.questions.blocks.by.layout import Layout
 from hessdiag.questions.blocks.by.norms import colours_of
+from hessdiag.questions.blocks.by.predicted import predicted
 from hessdiag.questions.blocks.by.result import Block, BlocksBy
 from hessdiag.questions.blocks.by.row_shares import wanted
 from hessdiag.questions.blocks.by.sampled import MEASURED, planned, sampled
@@ -55,7 +56,7 @@ def blocks_by(
     dense = EXACT_UP_TO * capacity.of(problem.device).times_dense
     part = support(problem, dense, seed=seed)
     layout = Layout.of(blocks, part)
-    result = replace(_named(problem, blocks), zero_rows=part.zeros)
+    result = replace(_named(problem, blocks), zero_rows=part.zeros, theory=predicted(problem, blocks))
     operator = HessianOperator(part.problem, check=False)
     if probes is None and part.size <= dense:
         checks = examine(operator, seed, squared=True)

@@ -94,6 +94,25 @@ class BlockSpectra:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassTheory:
+    """What softmax regression has, by class, where every class is equally likely: in closed form, whatever its data.
+
+    Attributes:
+        frobenius_share: 1 - 1/C of C classes.
+        absolute_share: 1/2.
+        relative_error: 1/sqrt(C).
+        coupling: Norm of a block between two classes over that of a class's own: 1/(C - 1).
+        lambda_max_ratio: Largest eigenvalue of the block diagonal over that of the Hessian: 1 - 1/C.
+    """
+
+    frobenius_share: Real
+    absolute_share: Real
+    relative_error: Real
+    coupling: Real
+    lambda_max_ratio: Real
+
+
+@dataclass(frozen=True, kw_only=True)
 class BlocksBy(Measured):
     """How block-diagonal a Hessian is under a partition of its parameters, in which norm.
 
@@ -127,10 +146,12 @@ class BlocksBy(Measured):
         zero_rows: Rows that are zero and were left out.
         hvps: Hessian-vector products spent, self-checks not counted.
         engine: How products were computed.
+        theory: What closed forms say of it; `None` of anything but softmax regression at W = 0, by class.
     """
 
     command: ClassVar[str] = "blocks"
 
+    theory: ClassTheory | None = None
     partition: str
     partition_notes: tuple[str, ...] = ()
     blocks: NonEmpty[Block]

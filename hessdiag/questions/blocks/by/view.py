@@ -75,6 +75,7 @@ def _facts(result: BlocksBy) -> tuple[Fact, ...]:
             with_error(result.relative_error, result.relative_error_stderr, 3),
             "of the block diagonal, in the Frobenius norm",
         ),
+        *_theory(result),
         Fact("on the diagonal", _diagonal(result), "of squares, and of absolute mass"),
         Fact("largest eigenvalue", *_extreme(result.lambda_max, "lower", result.rounding)),
         Fact("smallest eigenvalue", *_extreme(result.lambda_min, "upper", result.rounding)),
@@ -86,6 +87,15 @@ def _facts(result: BlocksBy) -> tuple[Fact, ...]:
         ),
     ]
     return tuple(fact for fact in facts if fact.value != MISSING)
+
+
+def _theory(result: BlocksBy) -> tuple[Fact, ...]:
+    """What closed forms say of the three numbers before."""
+    law = result.theory
+    if law is None:
+        return ()
+    shares = f"{percent(law.frobenius_share)}, {percent(law.absolute_share)}, {number(law.relative_error, 3)}"
+    return (Fact("theory of all three", shares, "softmax regression at W = 0 has these, whatever its data"),)
 
 
 def _diagonal(result: BlocksBy) -> str:
