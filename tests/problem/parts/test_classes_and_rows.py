@@ -140,6 +140,34 @@ def test_outputs_beyond_the_classes_are_left_over():
     assert blocks["last.bias"].tolist() == [23, 24]
 
 
+class Mirrored(nn.Module):
+    """Logits by the first layer's weight, turned: its bias is that of other units."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return F.linear(torch.tanh(self.first(x)), self.first.weight.T)
+
+
+def test_a_bias_of_the_other_side_is_no_class():
+    blocks, _ = _blocks(Problem(Mirrored(), data=[(X, Y)], loss="ce"), "class")
+    assert blocks["class 1"].tolist() == [1, 5, 9, 13, 17]
+    assert blocks["first.bias"].tolist() == [20, 21, 22, 23, 24]
+
+
+class Cut(nn.Module):
+    """Logits by some rows of a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(5, 4))
+
+    def forward(self, x):
+        return F.linear(x, self.weight[2:])
+
+
 class Mixing(nn.Module):
     def __init__(self):
         super().__init__()
@@ -162,6 +190,8 @@ class Proxies(nn.Module):
 
 REFUSED = {
     "real targets": (_mlp(), (X, torch.randn(6, 3)), {"loss": "mse"}, "targets are not one-hot"),
+    "targets with a one": (_mlp(), (X, ONE_HOT + 0.1 * (1 - ONE_HOT)), {"loss": "mse"}, "targets are not one-hot"),
+    "a part of a weight": (Cut(), (X, Y), {"loss": "ce"}, "no linear or convolutional layer that is known"),
     "one output": (_mlp(out=1), (X, torch.ones(6, 1)), {"loss": "bce"}, "the output is one number"),
     "one label for each pixel": (
         nn.Conv2d(2, 1, 1),
@@ -200,6 +230,9 @@ def test_rows_of_an_embedding():
     assert parts.notes[0] == "wte: 1 of 8 rows is looked up in no batch: its curvature is zero"  # 1 to 7 are
     problem = Problem(Language(), data=[(TOKENS, TOKENS)], loss="ce")
     assert partition(problem, "embedding-row").notes[0].startswith("wte: 4 of 8 rows are looked up in no batch: their")
+    every = torch.arange(8).reshape(2, 4)
+    notes = partition(Problem(Language(), data=[(every, every)], loss="ce"), "embedding-row").notes
+    assert "looked up" not in " ".join(notes)
 
 
 def test_rows_of_a_shared_table_are_all_used():
