@@ -71,6 +71,7 @@ WORDS = {
     "weights": ("w.pt", "w.pt#a", "damaged.pt", "nothing.pt", "batch.npz", "r.json"),
     "state": ("w.pt", "w.pt#a", "damaged.pt", "nothing.pt#optimizer"),
     "metric": ("adam", "sgd(lr=0.1)", "muon", "adam(", "nope", "rmsprop(eps=1e-3)", "w.pt#optimizer", "damaged.pt#optimizer", "train.py:build"),
+    "state": ("w.pt#optimizer", "damaged.pt#optimizer", "nothing.pt", "r.json", "folder", "w.pt"),
     "device": ("cpu", "auto", "cuda", "cuda:9", "mps", "gpu", "cpu:1"),
     "layers": ("*", "0.*", "*.weight", "nothing", "[", "[!a"),
     "fail_if": ("trace>0", "smallest < -1e9", "diag_share<1e-9", "largest=3", "x>1", "inits.0>1", ">", "a" * 400 + ">1"),

@@ -31,9 +31,16 @@ if TYPE_CHECKING:
     metavar="X",
     help="Its learning rate; alone, that of plain gradient descent.",
 )
+@click.option(
+    "--state",
+    metavar="PATH[#KEY]",
+    help="What the optimizer had accumulated: ckpt.pt#optimizer; train.py:make as --optimizer tells its order.",
+)
 @click.option("--tol", type=float, metavar="R", default=1e-2, show_default=True, help="Relative residual to reach.")
 @output_options
-def command(targets: tuple[Target, ...], optimizer: str | None, lr: float | None, tol: float, out: Output) -> int:
+def command(
+    targets: tuple[Target, ...], optimizer: str | None, lr: float | None, state: str | None, tol: float, out: Output
+) -> int:
     """How large a step will my optimizer take here? The curvature that it sees, over what it can take.
 
     The largest eigenvalue in the optimizer's own metric beside its threshold, at its learning rate, momentum, betas,
@@ -50,7 +57,9 @@ def command(targets: tuple[Target, ...], optimizer: str | None, lr: float | None
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Sharpness":
         from hessdiag.questions.sharpness.measure import sharpness
 
-        return sharpness(problem, optimizer=optimizer, lr=lr, tol=tol, seed=seed, progress=progress, scripts=scripts)
+        return sharpness(
+            problem, optimizer=optimizer, lr=lr, state=state, tol=tol, seed=seed, progress=progress, scripts=scripts
+        )
 
     def unmeasured(problem: "Problem") -> "Sharpness":
         from hessdiag.questions.sharpness import measure as sharp

@@ -39,6 +39,7 @@ def sharpness(
     *,
     optimizer: Any = None,
     lr: float | None = None,
+    state: str | None = None,
     tol: float = TOL,
     seed: int = 0,
     progress: Progress | None = None,
@@ -57,6 +58,8 @@ def sharpness(
             model's parameters, with the state that it has; or a function that makes one. Default: Adam, or with `lr`
             plain gradient descent.
         lr: Learning rate, instead of its own.
+        state: "ckpt.pt#optimizer": what the optimizer had accumulated, where `optimizer` names its class or the
+            function that makes it, whose order of parameters is the state's.
         tol: Residual of eigenvalues to reach, relative to them.
         seed: Of start vectors, and of which samples go together.
         progress: Called with (done, total, what).
@@ -90,7 +93,7 @@ def sharpness(
     fewest = 3 * FEWEST + 1 + parts
     spent.plan((fewest, fewest + 3 * MOST), {**space.held, "gradients of parts": 4 * parts + 4}, search=True)
     checks = examine(operator, seed)
-    made = preconditioning(problem, optimizer, lr, scripts=scripts)
+    made = preconditioning(problem, optimizer, lr, state=state, scripts=scripts)
     found = replace(_nothing(problem), optimizer=_seen(made))
     found = _measured(_here(problem, operator, made, space, tol, seed), found, report)
     if checks.failed and found.status == "ok":
