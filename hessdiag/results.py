@@ -12,6 +12,7 @@ _BESIDE = {  # what results hold of rooms below
     "Component": "hessdiag.linalg.component",
     "Inertia": "hessdiag.questions.common.inertia",
     "Kink": "hessdiag.curvature.point.result",
+    "Metric": "hessdiag.questions.common.metric",
     "OwnLayer": "hessdiag.questions.forward.own_result",
     "OwnSignal": "hessdiag.questions.forward.own_result",
     "Point": "hessdiag.curvature.point.result",

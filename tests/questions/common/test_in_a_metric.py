@@ -373,3 +373,41 @@ def test_a_trajectory_is_in_one_metric():
     assert "OLS" not in page
     with pytest.raises(SpecError, match="several metrics"):
         hessdiag.diag_share_along([*shares, ("c", hessdiag.diag_share(problem))])
+
+
+def _attention(dtype):
+    """The bias of an attention's keys has no gradient but for rounding; where P is tiny there, that is magnified."""
+    torch.manual_seed(1)
+    parts = {"attention": nn.MultiheadAttention(4, 1, batch_first=True), "out": nn.Linear(4, 3)}
+    x = torch.randn(3, 5, 4).to(dtype)
+
+    def loss(model, batch):
+        seen = model["attention"](batch, batch, batch)[0].mean(1)
+        return nn.functional.cross_entropy(model["out"](seen), torch.arange(3))
+
+    problem = hessdiag.Problem(nn.ModuleDict(parts).to(dtype), data=[x], objective=loss)
+    P = torch.ones(problem.n_parameters, dtype=dtype)
+    return problem, P, slice(48 + 4, 48 + 8)
+
+
+def test_rounding_that_the_metric_magnifies_counts_as_zero():
+    problem, P, keys = _attention(torch.float32)
+    P[keys] = 1e-8
+    found, plain = hessdiag.eigs(problem, metric=P), hessdiag.eigs(problem)
+    assert found.status == "ok"
+    assert found.largest == pytest.approx(plain.largest, rel=1e-4)
+    assert found.rounding > 0.05 > 1e3 * plain.rounding
+    assert found.inertia.positive <= plain.inertia.positive
+    assert found.inertia.negative <= plain.inertia.negative
+
+
+def test_rounding_that_rules_is_said():
+    problem, P, keys = _attention(torch.float32)
+    P[keys] = 1e-12
+    found = hessdiag.eigs(problem, metric=P)
+    assert found.status == "inexact"
+    assert not found.negative_certificate.certain
+    assert found.findings[0].says.startswith("The Hessian products are not symmetric in the metric")
+    wide, P64, _ = _attention(torch.float64)
+    P64[keys] = 1e-12
+    assert hessdiag.eigs(wide, metric=P64).status == "ok"
