@@ -25,6 +25,7 @@ from hessdiag.questions.check.result import Trial as Trial
 from hessdiag.questions.check.result import TrialRun as TrialRun
 from hessdiag.questions.common.certificate import Certificate as Certificate
 from hessdiag.questions.common.inertia import Inertia as Inertia
+from hessdiag.questions.common.metric import Metric as Metric
 from hessdiag.questions.common.result import Arithmetic as Arithmetic
 from hessdiag.questions.common.result import AveragedOver as AveragedOver
 from hessdiag.questions.common.result import File as File
@@ -134,6 +135,7 @@ __all__ = [
     "LogCurve",
     "Magnitude",
     "Measured",
+    "Metric",
     "Milestone",
     "ModelSubject",
     "Moment",
