@@ -27,6 +27,7 @@ from hessdiag.statistics.intervals import Estimated, EstimatedNumber
 from hessdiag.statistics.sampling import Ratio
 
 MEASURED = 12  # blocks whose spectra are measured
+SURE = 1e-12  # relative error that is rounding: signs on a diagonal block tell its norm for sure
 MOST_PRODUCTS = 400  # for both ends of the whole matrix
 
 
@@ -75,12 +76,13 @@ def _norms(asked: Asked, result: BlocksBy) -> tuple[BlocksBy, bool]:
     share = _share(found, whole)
     rest = _rest(share)
     own, norm = found.frobenius, found.norm
+    errors = np.where(own.stderr > SURE * own.value, own.stderr, 0.0)
     inside, rows = np.maximum(found.inside.mean(0), 0.0), found.whole.mean(0)
     blocks = tuple(
         replace(
             block,
             frobenius=float(own.value[number]),
-            frobenius_stderr=float(own.stderr[number]),
+            frobenius_stderr=float(errors[number]),
             share=float(inside[number]) / whole if whole > 0 else None,
             row_share=min(float(inside[number] / rows[number]), 1.0) if rows[number] > 0 else None,
         )
