@@ -75,13 +75,17 @@ def layouts(problem: Problem, some: Sequence[Attention]) -> list[Layout | str]:
 
     Returns:
         One for each of them.
+
+    Raises:
+        ComputeError: if model, batch and loss do not fit.
     """
     watch = _Watch([_Pending(one) for one in some])
     try:
         with _idle(norm for one in some for norm in one.norms), torch.enable_grad(), watch:
             problem.as_written(train_mode=False).evaluate(problem.data[0])
-    except (HessdiagError, RuntimeError):
-        pass  # what random numbers do to the loss does not matter, and what else is wrong is said where it is measured
+    except (HessdiagError, RuntimeError):  # what random numbers do to the loss does not matter
+        if all(one.layout == UNSEEN for one in watch.pending):
+            problem.evaluate(problem.data[0])  # which says what is wrong without them
     return [one.layout for one in watch.pending]
 
 

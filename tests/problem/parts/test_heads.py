@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
-from hessdiag.errors import SpecError
+from hessdiag.errors import ComputeError, SpecError
 from hessdiag.nets.gpt import GPT
 from hessdiag.problem.partition import partition
 from hessdiag.problem.problem import Problem
@@ -384,6 +384,21 @@ def test_shared_keys_are_said():
     problem, *_ = _of_case("transformers LlamaModel")
     notes = partition(problem, "head").notes
     assert notes[0] == "layers.0.self_attn: 6 heads of queries share 2 of keys and values"
+
+
+def test_a_batch_that_does_not_fit_is_what_is_said():
+    with pytest.raises(ComputeError, match="model, batch and loss do not fit"):
+        partition(_small(Small(), x=STREAM[..., :5]), "head")
+
+
+def test_a_loss_that_random_numbers_break_hides_no_head():
+    def objective(model, batch):
+        output = model(batch)
+        return output.square().mean() if (output == expected).all() else output.sum() / 0
+
+    model = Small()
+    expected = model(STREAM).detach()
+    assert len(_heads(partition(Problem(model, data=[STREAM], objective=objective), "head"))) == 12
 
 
 def test_no_attention_and_no_parameters():
