@@ -34,6 +34,8 @@ from hessdiag.questions.escape.result import Escape as Escape
 from hessdiag.questions.forward.measure import forward as forward
 from hessdiag.questions.forward.model import forward_model as forward_model
 from hessdiag.questions.forward.result import Forward as Forward
+from hessdiag.questions.precondition.measure import precondition as precondition
+from hessdiag.questions.precondition.result import Precondition as Precondition
 from hessdiag.questions.sharpness.measure import sharpness as sharpness
 from hessdiag.questions.sharpness.result import Sharpness as Sharpness
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
@@ -62,6 +64,7 @@ __all__ = [
     "GaussNewtonOperator",
     "HessdiagError",
     "HessianOperator",
+    "Precondition",
     "Problem",
     "ProblemRequest",
     "Sharpness",
@@ -88,6 +91,7 @@ __all__ = [
     "load",
     "load_problem",
     "optimizers",
+    "precondition",
     "results",
     "sharpness",
     "spectrum",

@@ -66,6 +66,8 @@ from hessdiag.questions.forward.result import LayerGain as LayerGain
 from hessdiag.questions.forward.result import LayerRatio as LayerRatio
 from hessdiag.questions.forward.result import RatioStatistics as RatioStatistics
 from hessdiag.questions.forward.result import Solution as Solution
+from hessdiag.questions.precondition.result import LeftOut as LeftOut
+from hessdiag.questions.precondition.result import Preconditioned as Preconditioned
 from hessdiag.questions.sharpness.result import Noise as Noise
 from hessdiag.questions.sharpness.result import OptimizerSeen as OptimizerSeen
 from hessdiag.questions.sharpness.result import Reading as Reading
@@ -132,6 +134,7 @@ __all__ = [
     "LayerRatio",
     "LayerShare",
     "LayerSize",
+    "LeftOut",
     "LogCurve",
     "Magnitude",
     "Measured",
@@ -147,6 +150,7 @@ __all__ = [
     "OwnSignal",
     "Plateau",
     "Point",
+    "Preconditioned",
     "Prediction",
     "Provenance",
     "Radius",

@@ -144,6 +144,18 @@ QUESTIONS = (
         ),
     ),
     Question(
+        "precondition",
+        "Which preconditioner is worth its memory? Condition numbers.",
+        headlines=("preconditioners.0.condition", "preconditioners.0.effective_dimension"),
+        public={"Precondition": "result", "precondition": "measure"},
+        asks="Which preconditioner is worth its memory?",
+        shows=(
+            "Condition number, effective dimension and conjugate-gradient iterations under diagonals, Adam's second "
+            "moments, layer blocks, K-FAC, EK-FAC, Shampoo and SOAP, beside the numbers that each holds."
+        ),
+        synonyms=("preconditioner", "kfac", "shampoo", "soap", "condition_number", "kappa"),
+    ),
+    Question(
         "trust-radius",
         "How far from here can the Hessian be believed? What kinks hide.",
         headlines=("trusted_radius.uniform", "missing_share"),

@@ -196,6 +196,7 @@ def test_what_a_found_file_may_set_is_a_short_list():
     numbers = {"seed", "seeds", "hessian_seeds", "batches", "batch_size", "batch", "rows", "depth", "width", "length"}
     numbers |= {"lowest", "highest", "tol", "max_basis", "max_products", "block", "probes", "steps", "scale", "lr"}
     numbers |= {"budget", "time_budget", "threshold", "check", "widths", "depths", "tolerance"}
+    numbers |= {"damping"}
     choices = {"dtype", "form", "color", "init", "inits", "distribution", "activation", "solve", "operator"}
     choices |= {"norms", "multipliers"}
     switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt", "landscape"}

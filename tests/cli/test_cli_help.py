@@ -13,7 +13,7 @@ from hessdiag.questions.metrics import ALIASES, MEANINGS, check
 from hessdiag.questions.registry import question
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
-MODELS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "trust-radius")
+MODELS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "precondition", "trust-radius")
 MEASURING = (*MODELS, "forward", "vanishing", "chain", "escape", "transfer")
 
 

@@ -47,6 +47,8 @@ COMMANDS = {
     "sharpness": "sharpness model.pt --optimizer 'adam(lr=0.01)'",
     "sharpness-edge": "sharpness model.pt --optimizer 'sgd(momentum=0.9)' --lr 0.9",
     "sharpness-muon": "sharpness 'builtin:mlp(width=12, depth=3)' --optimizer 'muon(lr=0.01)'",
+    "precondition": "precondition model.pt",
+    "precondition-lanczos": "precondition 'builtin:mlp(width=30, depth=3)' --steps 40 --probes 2",
     "forward": "forward --depth 8 --width 6 --seeds 200",
     "forward-solve": "forward --depth 3 --width 6 --seeds 60 --init lecun --init he_normal --init orthogonal --solve median",
     "forward-layers": "forward --depth 6 --width 6 --seeds 60 --init xavier_normal --init he_normal --solve median --per-layer",

@@ -85,6 +85,7 @@ WORDS = {
     "solve": ("median", "rms", "mean"), "scale": ("1", "0", "1.7", "1e-300", "1e308", "-2", "nan"), "tol": ("1e-3", "0", "1e-30", "-1", "nan", "2"),
     "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "optimizer": ("adam", "sgd(momentum=0.9)", "muon", "lion", "adam(", "nope", "lodo", "train.py:nope", "w.pt#a"), "budget": ("5", "20", "0", "x"),
     "widths": ("2,4", "3", "4,2,2", "x"), "depths": ("1,2", "2,1", "3", "0"), "tolerance": ("0.2", "0", "-1", "nan"),
+    "damping": ("1e-2", "0", "1", "2", "nan", "-1", "1e-300"),
     "result": ("r.json", "r.json", "r.json", "nothing.json", "batch.npz", "folder", "bad.json", "train.py:build", "/dev/null"),
 }  # fmt: skip
 QUICK = ("ls", "env", "init", "completion")

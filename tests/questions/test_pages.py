@@ -24,6 +24,7 @@ SHOWN = {
     "trust-radius": lambda: document("trust-radius-kinks"),
     "sharpness": lambda: document("sharpness"),
     "transfer": lambda: document("transfer"),
+    "precondition": lambda: document("precondition"),
     "escape": lambda: document("escape"),
 }
 
