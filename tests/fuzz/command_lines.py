@@ -69,7 +69,6 @@ WORDS = {
     "objective": ("losses.py:objective", "losses.py:squared", "losses.py:", "losses.py:text"),
     "data": ("batch.npz", "batch.npz#x,y", "batch.npz#z", "train.py:loader", "empty.npz", "damaged.pt", "nothing.npz", "r.json", "builtin:digits"),
     "weights": ("w.pt", "w.pt#a", "damaged.pt", "nothing.pt", "batch.npz", "r.json"),
-    "state": ("w.pt", "w.pt#a", "damaged.pt", "nothing.pt#optimizer"),
     "metric": ("adam", "sgd(lr=0.1)", "muon", "adam(", "nope", "rmsprop(eps=1e-3)", "w.pt#optimizer", "damaged.pt#optimizer", "train.py:build"),
     "state": ("w.pt#optimizer", "damaged.pt#optimizer", "nothing.pt", "r.json", "folder", "w.pt"),
     "device": ("cpu", "auto", "cuda", "cuda:9", "mps", "gpu", "cpu:1"),
