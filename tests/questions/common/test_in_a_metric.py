@@ -11,6 +11,8 @@ import hessdiag
 from hessdiag.errors import SpecError
 from hessdiag.questions import documents
 from hessdiag.questions.bounds import measure as bounds_room
+from hessdiag.questions.common.in_metric import Asked
+from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.diag_share import measure as share_room
 from hessdiag.questions.eigs import measure as eigs_room
 from hessdiag.questions.pages import render
@@ -411,3 +413,52 @@ def test_rounding_that_rules_is_said():
     wide, P64, _ = _attention(torch.float64)
     P64[keys] = 1e-12
     assert hessdiag.eigs(wide, metric=P64).status == "ok"
+
+
+def test_an_interrupt_before_anything_was_measured_leaves_the_metrics_name():
+    problem, asked = _network(), Asked("adam(lr=0.1)")
+    found = (
+        eigs_room.unmeasured(problem, 1e-3, asked),
+        spectrum_room.unmeasured(problem, "hessian", asked),
+        bounds_room.unmeasured(problem, asked),
+    )
+    for one in found:
+        assert one.metric == Metric(optimizer="adam(lr=0.1)")
+        assert "adam(lr=0.1)" in render(documents.document(one), "text")
+
+
+@pytest.mark.parametrize("ask", [hessdiag.eigs, hessdiag.bounds, hessdiag.diag_share])
+def test_what_an_interrupt_leaves_is_in_the_metric(ask, monkeypatch):
+    """Some passes in; what is known by then is of P^(-1/2) H P^(-1/2)."""
+    for room, name in ((eigs_room, "DENSE_UP_TO"), (bounds_room, "DENSE_UP_TO")):
+        monkeypatch.setattr(room, name, 5)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 20), nn.BatchNorm1d(20), nn.Tanh(), nn.Linear(20, 2)).double()
+    x, y = torch.randn(6, 3).double(), torch.randn(6, 2).double()
+    problem = hessdiag.Problem(model, data=[(x, y)], loss="mse", train_mode=True)
+    P = _metric(problem)
+    A = _dense(problem, P)
+    values = np.linalg.eigvalsh(A)
+    monkeypatch.setattr("hessdiag.questions.bounds.rows.ROWS_TOGETHER", 3)
+    monkeypatch.setattr("hessdiag.questions.common.operators.together", lambda operator, most: 3)
+    calls = 0
+
+    def report(done, total, what):
+        nonlocal calls
+        calls += 1
+        if calls == (3 if ask is hessdiag.eigs else 7):
+            raise KeyboardInterrupt
+
+    options = {"max_basis": 32, "tol": 1e-12} if ask is hessdiag.eigs else {}
+    found = ask(problem, metric=P, progress=report, **options)
+    assert found.status == "interrupted"
+    assert found.metric.kind == "given"
+    if ask is hessdiag.eigs:
+        assert values[0] - 1e-9 <= found.ritz_range[0] < found.ritz_range[1] <= values[-1] + 1e-9
+        assert found.ritz_range[1] > 0.9 * values[-1]
+    elif ask is hessdiag.bounds:
+        assert 0 < found.rows < len(A)
+        entries = A.diagonal()[: found.rows]
+        assert found.inner == pytest.approx((entries.min(), entries.max()), rel=1e-9)
+    else:
+        assert 0 < found.rows < len(A)
