@@ -124,10 +124,10 @@ def _unlike(like: Likeness) -> list[str]:
             f"the state's v hardly goes with the squared gradients here (correlation {like.correlation:.2f} of their "
             f"logarithms, where right ones have 0.3 to 0.9): are weights, data and order those of training?"
         ]
-    if like.unlike:
+    if like.swapped:
         return [
-            f"in {listed(list(like.unlike))} the state's v does not go with the squared gradients here (correlation "
-            f"below {LOW:g}): tensors may be swapped"
+            f"{listed(list(like.swapped))}: the state's v does not go with the squared gradients here (correlation "
+            f"below {LOW:g}), and that of another tensor of the same shape does: they may be swapped"
         ]
     return []
 

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import LoadError, SpecError, UntrustedFileError
+from hessdiag.optimizers.dual_norm import dual_norm
 from hessdiag.optimizers.preconditioning import direction, of_optimizer, preconditioning
 from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.problem import Problem
@@ -454,3 +456,43 @@ def test_a_state_that_is_not_the_models_is_seen_by_its_gradients(here):
     noise = preconditioning(problem, "./random.pt")
     assert noise.likeness < 0.2
     assert any("hardly goes with the squared gradients here" in note for note in noise.notes)
+
+
+def test_every_group_has_its_own_settings(here):
+    model = stack()
+    named = list(model.named_parameters())
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [one for _, one in named if one.ndim > 1],
+                "betas": (0.5, 0.9),
+                "eps": 1e-2,
+                "weight_decay": 0.3,
+            },
+            {"params": [one for _, one in named if one.ndim < 2], "lr": 5e-3},
+        ],
+        lr=1e-3,
+        weight_decay=0.0,
+    )
+    problem = train(model, optimizer, 12)
+    torch.save(optimizer.state_dict(), "optimizer.pt")
+    found = same(problem, optimizer, "./optimizer.pt")
+    weight, bias = (optimizer.state[one]["exp_avg_sq"].reshape(-1) for one in (model[0].weight, model[0].bias))
+    torch.testing.assert_close(found.diagonal[:24], (weight / (1 - 0.9**12)).sqrt() + 1e-2, rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.diagonal[24:30], (bias / (1 - 0.999**12)).sqrt() + 1e-8, rtol=1e-12, atol=0)
+    assert (found.rates[0].item(), found.rates[24].item(), found.lr) == (1e-3, 5e-3, 5e-3)
+    assert (found.weight_decay[0].item(), found.weight_decay[24].item()) == (0.3, 0.0)
+    assert found.threshold == pytest.approx((2 - 1e-3 * 0.3) * 1.5 / 0.5, rel=1e-12)
+    assert any("groups differ in momentum or decay" in note for note in found.notes)
+
+
+def test_muons_ratio_is_that_of_the_live_one(here):
+    model = stack()
+    optimizer = MAKERS["muon"](model)
+    problem = train(model, optimizer, 5)
+    torch.save(optimizer.state_dict(), "optimizer.pt")
+    operator = HessianOperator(problem, check=False)
+    gradient = operator.gradient()
+    found, live = preconditioning(problem, "./optimizer.pt"), of_optimizer(problem, optimizer)
+    assert found.threshold is None
+    assert dual_norm(problem, operator, gradient, found) == dual_norm(problem, operator, gradient, live)

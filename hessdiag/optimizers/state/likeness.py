@@ -14,7 +14,8 @@ from hessdiag.problem.problem import Problem
 
 MINIBATCHES = 20
 LOW = 0.2  # right mappings had 0.32 to 0.91, swapped tensors of one shape -0.17 to 0.04
-TELLING = 16  # entries of a tensor below which a low correlation may be chance
+BETTER = 0.3  # by how much another tensor's v goes better with a gradient, where the two were swapped
+TELLING = 16  # entries of a tensor below which a correlation may be chance
 SQUARES = ("exp_avg_sq", "square_avg", "sum")
 
 
@@ -24,12 +25,12 @@ class Likeness:
 
     Attributes:
         correlation: Over all entries; `None` where it cannot be told.
-        unlike: Tensors in which it is below `LOW`, of those with enough entries.
+        swapped: Tensors in which it is below `LOW`, though the v of another of their shape goes with their gradient.
         gradients: That it took.
     """
 
     correlation: float | None
-    unlike: tuple[str, ...]
+    swapped: tuple[str, ...]
     gradients: int
 
 
@@ -53,8 +54,16 @@ def likeness(problem: Problem, state: OptimizerState, seed: int = 0) -> Likeness
     if not pairs:
         return Likeness(None, (), taken)
     whole = correlation(torch.cat([v for _, v, _ in pairs]), torch.cat([g for _, _, g in pairs]))
-    each = [(name, correlation(v, g)) for name, v, g in pairs if v.numel() >= TELLING]
-    return Likeness(whole, tuple(name for name, found in each if found is not None and found < LOW), taken)
+    shapes = {name: tuple(parameter.shape) for name, parameter in problem.named_parameters}
+    swapped = []
+    for name, v, g in pairs:
+        own = correlation(v, g) if v.numel() >= TELLING else None
+        if own is None or own >= LOW:
+            continue
+        others = (correlation(other, g) for one, other, _ in pairs if one != name and shapes[one] == shapes[name])
+        if any(found is not None and found > max(own, 0.0) + BETTER for found in others):
+            swapped.append(name)
+    return Likeness(whole, tuple(swapped), taken)
 
 
 def correlation(v: Tensor, squares: Tensor) -> float | None:
