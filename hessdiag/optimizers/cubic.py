@@ -9,6 +9,7 @@ from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.linalg.trust_region import cubic
 from hessdiag.optimizers.model_step import ModelOptimizer
 from hessdiag.optimizers.presets import Metric
+from hessdiag.optimizers.replayed import Replayed
 
 
 class AdaptiveCubic(ModelOptimizer):
@@ -28,7 +29,7 @@ class AdaptiveCubic(ModelOptimizer):
         tolerance: Of the solver, relative to the gradient.
         most: Products a step.
         beta: Decay of the metric's average.
-        eps: The metric's floor, relative to the root mean square of the averaged gradient.
+        eps: The metric's floor, relative to the median of the averaged gradient's entries.
 
     Raises:
         SpecError: if there is no such metric, or a setting is out of range.
@@ -53,7 +54,7 @@ class AdaptiveCubic(ModelOptimizer):
         tolerance: float = 0.1,
         most: int = 50,
         beta: float = 0.8,
-        eps: float = 3e-5,
+        eps: float = 3e-3,
     ) -> None:
         settings = {
             "metric": metric,
@@ -68,7 +69,7 @@ class AdaptiveCubic(ModelOptimizer):
         }
         super().__init__(params, settings)
 
-    def propose(self, state: dict[str, Any], hessian: LocalHessian) -> ModelStep:
+    def propose(self, state: dict[str, Any], hessian: LocalHessian | Replayed) -> ModelStep:
         """The least of the cubic model."""
         group, gradient = self.param_groups[0], hessian.gradient
         slope = safe_norm(gradient)
@@ -86,7 +87,7 @@ class AdaptiveCubic(ModelOptimizer):
             most=group["most"],
         )
 
-    def _first(self, hessian: LocalHessian, slope: float) -> float:
+    def _first(self, hessian: LocalHessian | Replayed, slope: float) -> float:
         """With which neither the gradient nor the curvature along it makes a step longer than a tenth of the point."""
         reach = 0.1 * self.size()
         bent = safe_norm(hessian @ (hessian.gradient / slope)) if slope else 0.0

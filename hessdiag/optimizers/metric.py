@@ -8,8 +8,6 @@ import math
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.tridiagonal import safe_norm
-
 
 def remembered(held: Tensor | None, sample: Tensor, beta: float | None) -> Tensor:
     """The root of the second moment, with one more sample.
@@ -41,20 +39,20 @@ def metric_of(roots: Tensor, eps: float, *, relative: bool) -> Tensor:
 
     Args:
         roots: (n,).
-        eps: Added to v; if `relative`, the root of what is added, relative to the root mean square of `roots`. Small
-            enough that layers whose gradients are far below the others' are seen, and large enough that those next to
-            nothing do not stretch the ellipsoid.
+        eps: Added to v; if `relative`, the root of what is added, relative to the median of `roots` that are not zero.
+            The root mean square would be that of a few large gradients (an output's biases, say), and a floor relative
+            to it hides those of the layers far below them.
         relative: Whether the metric shall have the mean 1, too.
 
     >>> metric_of(torch.tensor([3e-30, 1e-30, 0.0]), 1.0, relative=True).square()
-    tensor([2.0165, 0.7085, 0.5450])
+    tensor([2.8941, 0.5788, 0.2894])
     """
     if not relative:
         return torch.hypot(roots, roots.new_tensor(math.sqrt(eps)))
-    size = safe_norm(roots) / math.sqrt(len(roots))
-    if not size:
+    some = roots[roots > 0]
+    if not len(some):
         return torch.ones_like(roots)
-    found = torch.hypot(roots / size, roots.new_tensor(eps))
+    found = torch.hypot(roots / some.median(), roots.new_tensor(eps))
     return found.div_(found.mean())
 
 
@@ -65,10 +63,10 @@ def whole_metric_of(moment: Tensor, eps: float, *, relative: bool) -> Tensor:
     tensor([[1.2500, 0.0000],
             [0.0000, 0.7500]])
     """
-    mean = moment.diagonal().mean()
-    if relative and not mean:
+    some = moment.diagonal()[moment.diagonal() > 0]
+    if relative and not len(some):
         return torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
-    values, vectors = torch.linalg.eigh(moment / mean if relative else moment)
+    values, vectors = torch.linalg.eigh(moment / some.median() if relative else moment)
     roots = (values.clamp(min=0) + (eps**2 if relative else eps)).sqrt()
     found: Tensor = (vectors * roots) @ vectors.T
     return found / found.diagonal().mean() if relative else found

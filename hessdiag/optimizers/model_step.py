@@ -1,7 +1,7 @@
 """Steps of a model of the loss, tried and judged: what methods have in common whose metric follows the gradients."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_args
 
 import torch
@@ -13,6 +13,7 @@ from hessdiag.linalg.quadratic.step import ModelStep, size_of
 from hessdiag.optimizers.closure import NOISE, Closure, ClosureOptimizer
 from hessdiag.optimizers.metric import metric_of, remembered, remembered_whole, whole_metric_of
 from hessdiag.optimizers.presets import Metric
+from hessdiag.optimizers.replayed import EndedError, Replayed
 from hessdiag.optimizers.settings import Range, at_least_one, check_name, check_ranges, not_negative, positive, share
 from hessdiag.optimizers.step import Step
 
@@ -29,7 +30,8 @@ RANGES: Mapping[str, Range] = {
     "theta": not_negative(0.5),
     "most": at_least_one(50),
     "beta": share(0.8),
-    "eps": not_negative(3e-5),
+    "tries": at_least_one(10),
+    "eps": not_negative(3e-3),
 }
 LEAST_SCALE = 0.01  # root mean square that parameters are taken to have where theirs is less, or zero
 
@@ -47,7 +49,7 @@ class ModelOptimizer(ClosureOptimizer):
                 "metric='rmsprop', which holds its diagonal",
             )
 
-    def propose(self, state: dict[str, Any], hessian: LocalHessian) -> ModelStep:
+    def propose(self, state: dict[str, Any], hessian: LocalHessian | Replayed) -> ModelStep:
         """The step that the model recommends."""
         raise NotImplementedError
 
@@ -97,21 +99,28 @@ class ModelOptimizer(ClosureOptimizer):
             hessian = LocalHessian(loss, self.parameters)
         size_of(hessian.gradient)  # refuses what is not finite, before it spoils the metric
         self._learn(state, hessian)
-        found = self.propose(state, hessian)
+        again = Replayed(hessian) if self.param_groups[0].get("tries", 1) > 1 else None
+        found = self.propose(state, again or hessian)
         noise = NOISE * torch.finfo(loss.dtype).eps
         products = hessian.products
+        if again:
+            again.close()
         del hessian, loss  # the graph is not needed any more, and the next evaluation makes none
         rho = None
         if found.decrease > 0:
             start = self.point()
-            with self.unless_interrupted(start):
-                self.place(start + found.step)
+
+            def judge(step: ModelStep) -> tuple[float, float]:
+                self.place(start + step.step)
                 after = self.value(closure)
-            rho = _ratio(before, after, found.decrease, noise)
-            state["accepted"] = rho >= self.param_groups[0]["eta"][0]
-            if not state["accepted"]:
                 self.place(start)
-            self.adapt(state, found, rho, before - after)
+                return _ratio(before, after, step.decrease, noise), before - after
+
+            with self.unless_interrupted(start):
+                found, rho = self._tried(state, found, again, judge)
+            state["accepted"] = rho >= self.param_groups[0]["eta"][0]
+            if state["accepted"]:
+                self.place(start + found.step)
         self.last = Step(
             loss=before,
             accepted=rho is not None and state["accepted"],
@@ -124,6 +133,46 @@ class ModelOptimizer(ClosureOptimizer):
             exit=found.exit,
         )
         return before
+
+    def _tried(
+        self,
+        state: dict[str, Any],
+        found: ModelStep,
+        again: Replayed | None,
+        judge: Callable[[ModelStep], tuple[float, float]],
+    ) -> tuple[ModelStep, float]:
+        """A step, or a shorter one that the loss falls with, or the longest that it falls with as the model says.
+
+        Args:
+            state: Is adapted to every step that was judged, but for a longer one that went too far.
+            found: With which to begin.
+            again: Gives the products of that step; `None` where no other step shall be tried.
+            judge: Goes there, and returns actual over predicted decrease, and the actual one.
+
+        Returns:
+            The step, and its ratio.
+        """
+        low, high = self.param_groups[0]["eta"]
+        rho, actual = judge(found)
+        self.adapt(state, found, rho, actual)
+        if again is None:
+            return found, rho
+        longer = rho >= low
+        for _ in range(1, self.param_groups[0]["tries"]):
+            if rho >= low and not (longer and rho >= high):
+                break
+            try:
+                other = self.propose(state, again.rewind())
+            except EndedError:  # it goes on beyond where the products led
+                break
+            if other.length == found.length:
+                break
+            ratio, actual = judge(other)
+            if longer and ratio < high:
+                break
+            found, rho = other, ratio
+            self.adapt(state, found, rho, actual)
+        return found, rho
 
     def _held(self) -> dict[str, Any]:
         """What goes on from step to step, beside the parameters."""

@@ -24,29 +24,32 @@ class Preset:
         most: Products a step.
         beta: Decay of the metric's average.
         eps: Floor of the metric.
-        relative: Whether `eps` is relative to the root mean square of the averaged gradient, and the metric has mean 1.
+        relative: Whether `eps` is relative to the median of the averaged gradient's entries, and the metric has mean 1.
+        tries: Radii that a step may try, at most, with the products that it has made: shorter ones until the loss
+            falls, longer ones as long as it falls as the model says. Each takes a forward pass.
         inside: Whether the radius grows after steps that end inside the region, too. Where minibatches are noisy, such
             steps say nothing of how far the model holds.
     """
 
     radius: float | None = None
     max_radius: float | None = None
-    eta: tuple[float, float] = (1e-4, 0.75)
+    eta: tuple[float, float] = (1e-4, 0.25)
     gamma: tuple[float, float] = (2.0, 2.0)
     tolerance: float = 0.1
     theta: float = 0.0
     most: int = 50
     beta: float = 0.8
-    eps: float = 3e-5
+    eps: float = 3e-3
     relative: bool = True
+    tries: int = 10
     inside: bool = False
 
 
-_PAPER = Preset(0.05, 10.0, (0.01, 0.95), (1.1, 1.5), theta=0.5, eps=1e-10, relative=False, inside=True)
+_PAPER = Preset(0.05, 10.0, (0.01, 0.95), (1.1, 1.5), theta=0.5, eps=1e-10, relative=False, tries=1, inside=True)
 PRESETS = {
     "robust": Preset(),
     "paper": _PAPER,
-    "classic": Preset(gamma=(2.0, 4.0), theta=0.5),
+    "classic": Preset(eta=(1e-4, 0.75), gamma=(2.0, 4.0), theta=0.5, tries=1),
 }
 
 

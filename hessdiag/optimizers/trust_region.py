@@ -9,6 +9,7 @@ from hessdiag.linalg.quadratic.step import ModelStep
 from hessdiag.linalg.trust_region import gltr, steihaug
 from hessdiag.optimizers.model_step import ModelOptimizer
 from hessdiag.optimizers.presets import PRESETS, START, Metric, preset
+from hessdiag.optimizers.replayed import Replayed
 from hessdiag.optimizers.settings import check_name
 
 SOLVERS = {"cg": steihaug, "gltr": gltr}
@@ -23,7 +24,8 @@ class EllipsoidalTrustRegion(ModelOptimizer):
 
     The preset "robust" is free of scales: multiplying the loss changes nothing, and neither do gradients of 1e-14. Its
     metric has the mean 1 and a floor relative to the gradient, where the paper's is absolute and turns the ellipsoid
-    into a ball on flat plateaus.
+    into a ball on flat plateaus. A step that does not pay is tried again shorter, and one that pays as foreseen longer,
+    with the same products: kinks of deep networks end most steps early, and a forward pass is all that this costs.
 
     Args:
         params: One group of parameters.
@@ -43,8 +45,11 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         theta: That tolerance is at most the gradient's norm to this power; 0 leaves it as it is.
         most: Products a step.
         beta: Decay of the metric's average.
-        eps: Floor of the metric, added to the averaged squares. Robust: the root of it, relative to the root
-            mean square of the averaged gradient.
+        eps: Floor of the metric, added to the averaged squares. Robust: the root of it, relative to the median of the
+            averaged gradient's entries (those that are not zero).
+        tries: Radii that a step may try, at most, with the products that it has made. Each takes a forward pass, and
+            no backpropagation: shorter ones until the loss falls, longer ones as long as it falls as foreseen.
+            Robust: 10, else 1. Above 1, the products of a step are kept until it is done.
 
     Raises:
         SpecError: if there is no such metric, solver or preset, or a setting is out of range.
@@ -74,6 +79,7 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         most: int | None = None,
         beta: float | None = None,
         eps: float | None = None,
+        tries: int | None = None,
     ) -> None:
         changed = {
             "radius": radius,
@@ -85,10 +91,11 @@ class EllipsoidalTrustRegion(ModelOptimizer):
             "most": most,
             "beta": beta,
             "eps": eps,
+            "tries": tries,
         }
         super().__init__(params, _settings(metric, solver, preset, changed))
 
-    def propose(self, state: dict[str, Any], hessian: LocalHessian) -> ModelStep:
+    def propose(self, state: dict[str, Any], hessian: LocalHessian | Replayed) -> ModelStep:
         """The least of the model within the ellipsoid."""
         group = self.param_groups[0]
         return SOLVERS[group["solver"]](
@@ -102,11 +109,11 @@ class EllipsoidalTrustRegion(ModelOptimizer):
         )
 
     def adapt(self, state: dict[str, Any], found: ModelStep, rho: float, actual: float) -> None:
-        """Shrink the radius after a step that was not taken, and let it grow after one to the edge as foreseen."""
+        """Shrink the radius after a step that does not pay, and let it grow after one to the edge as foreseen."""
         group, radius = self.param_groups[0], self._radius(state)
         (low, high), (grow, shrink) = group["eta"], group["gamma"]
         if rho < low:
-            state["radius"] = radius / shrink
+            state["radius"] = (min(radius, found.length) if group["tries"] > 1 else radius) / shrink
         elif rho >= high and (group["inside"] or found.exit != "interior"):
             most = group["max_radius"] or 10 * self.size()
             state["radius"] = max(radius, min(grow * radius, most))

@@ -39,9 +39,10 @@ def test_presets():
     assert row("grows by, shrinks by")[1:] == grows
     assert row("first radius")[2] == f"{paper.radius:g}; RMSprop's ellipsoid 1e-4"
     assert rmsprop.radius == 1e-4
+    assert row("radii that a step may try")[1:] == [str(one.tries) for one in (robust, paper, classic)]
     assert row("largest radius")[2] == f"{paper.max_radius:g}"
-    assert (robust.eps, paper.eps, robust.relative, paper.relative) == (3e-5, 1e-10, True, False)
-    assert row("floor of the metric")[1].startswith("3e-5, relative")
+    assert (robust.eps, paper.eps, robust.relative, paper.relative) == (3e-3, 1e-10, True, False)
+    assert row("floor of the metric")[1].startswith("3e-3, relative")
     assert row("floor of the metric")[2] == "1e-10, absolute"
 
 
