@@ -25,6 +25,7 @@ APART = (
 ABOVE = 0.1  # of a floor over the gradient, up to which steps do not depend on the gradient's size
 REST = 200.0  # steps below the floor, beside which those above do not count where they have no law
 TRUST = Escape(3, 12, 60)  # steps of a trust region, whatever the flatness
+SEARCHED = Escape(1, 8, 60)  # the same where a step tries several radii
 TRUST_RADIUS = 0.1  # of the weights' norm: a step that leads off a plateau, where the way is not known
 LEAP_OF_RMSPROP, LEAP_OF_SIGNS = 0.4, 0.12  # width times the first step, above which it leaps and laws fail
 AVERAGED = {"adam": (0.9, 0.999), "adamw": (0.9, 0.999), "rmsprop": (0.0, 0.99), "adagrad": (0.0, 0.0)}
@@ -299,10 +300,12 @@ def _trust_region(asked: _Asked) -> Prediction | None:
     way = flow.travelled[-1] if flow is not None and flow.ended == "out" else None
     usual = START if constants.radius is None else constants.radius / size
     radius = asked.setting("radius", usual * size) / size
-    grown = laws.growing_radii(float(way or TRUST_RADIUS), radius, constants.gamma[0])
-    more = max(grown - 1, 0)
-    says = f"whatever the flatness: steps from {number(radius)} |w| on, which grow by {constants.gamma[0]:g} each"
-    return _law("growth", Escape(TRUST.low + more / 2, TRUST.typical + more, TRUST.high + 2 * more), says)
+    tries, growth = int(asked.setting("tries", constants.tries)), constants.gamma[0]
+    more = laws.growing_radii(float(way or TRUST_RADIUS), radius, growth**tries) - 1
+    steps = SEARCHED if tries > 1 else TRUST
+    says = f"whatever the flatness: steps from {number(radius)} |w| on, which grow by {growth:g} each"
+    says += f", and try up to {tries} lengths" if tries > 1 else ""
+    return _law("growth", Escape(steps.low + more / 2, steps.typical + more, steps.high + 2 * more), says)
 
 
 def _equal_chain(asked: _Asked) -> tuple[int, float, float, float] | None:
