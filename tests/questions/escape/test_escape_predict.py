@@ -195,8 +195,11 @@ def test_trust_regions_do_not_care_how_flat_it_is():
     assert flat.law == flatter.law == "growth"
     assert flat.typical == pytest.approx(flatter.typical, abs=2)
     plateau = plateau_of(deep(), seed=0, spectrum=False)
-    small = _said(deep(), "tr-rmsprop", plateau=plateau, radius=1e-6)
-    assert small.typical - flat.typical == pytest.approx(math.log2(0.015 * plateau.weight_norm / 1e-6), abs=2)
+    doublings = math.log2(0.015 * plateau.weight_norm / 1e-20)
+    for tries in (1, 10):  # radii that a step tries, each twice the last
+        usual = _said(deep(), "tr-rmsprop", plateau=plateau, tries=tries)
+        small = _said(deep(), "tr-rmsprop", plateau=plateau, tries=tries, radius=1e-20)
+        assert small.typical - usual.typical == pytest.approx(doublings / tries, abs=1 + 1 / tries)
     assert (
         _said(deep(), "tr-rmsprop", plateau=plateau, preset="paper") is None
     )  # its radius is in a metric that changes
