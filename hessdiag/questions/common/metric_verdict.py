@@ -41,10 +41,18 @@ def limit_findings(metric: Metric, curvature: float, *, bound: bool = False, mor
     limit = metric.limit(curvature)
     value = f"the largest eigenvalue in its metric is {'at least ' * bound}{number(curvature, 4)}"
     if metric.threshold is None or limit is None:
-        why = "no threshold is known for it"
-        if metric.threshold is not None:
-            why = "its coupled weight decay adds to this curvature, entry by entry, what is not in it"
-        return [Finding("note", f"No limit of the learning rate follows: {why}.", value, "hessdiag sharpness MODEL")]
+        why, cure = (
+            "no threshold is known for it",
+            "hessdiag sharpness MODEL, for what else tells how far a step may go",
+        )
+        if metric.state == "given":
+            why, cure = "the numbers name no optimizer", "the optimizer itself: --metric adam, or a live one in Python"
+        elif metric.threshold is not None:
+            why = (
+                "its weight decay is part of the gradient and adds to this curvature, entry by entry, what is not in it"
+            )
+            cure = "hessdiag sharpness MODEL, which adds it"
+        return [Finding("note", f"No limit of the learning rate follows: {why}.", value, cure)]
     decay = f" + {number(metric.shift)} of its weight decay" if metric.shift else ""
     because = (
         f"{value}, and it is stable below {number(metric.threshold, 4)} / learning rate{decay and f', with{decay[2:]}'}"

@@ -13,6 +13,7 @@ from hessdiag.questions import documents
 from hessdiag.questions.bounds import measure as bounds_room
 from hessdiag.questions.common.in_metric import Asked
 from hessdiag.questions.common.metric import Metric
+from hessdiag.questions.common.metric_verdict import limit_findings
 from hessdiag.questions.diag_share import measure as share_room
 from hessdiag.questions.eigs import measure as eigs_room
 from hessdiag.questions.pages import render
@@ -462,3 +463,42 @@ def test_what_an_interrupt_leaves_is_in_the_metric(ask, monkeypatch):
         assert found.inner == pytest.approx((entries.min(), entries.max()), rel=1e-9)
     else:
         assert 0 < found.rows < len(A)
+
+
+def _limits(**found):
+    settings = {
+        "optimizer": "Adam",
+        "kind": "adam",
+        "state": "optimizer",
+        "lr": 0.01,
+        "threshold": 38.0,
+        "smallest": 1e-3,
+        "largest": 1.0,
+    }
+    return limit_findings(Metric(**settings | found), 1000.0)
+
+
+@pytest.mark.parametrize(
+    ("found", "level", "says"),
+    [
+        ({}, "note", "Adam is stable here for a learning rate below 0.03800: its own, 0.0100, is at 26.3 % of that."),
+        ({"lr": 0.1}, "warn", "Adam is beyond its threshold here: at 263 % of it."),
+        ({"lr": 0.1, "state": "gradients"}, "note", "Adam is beyond its threshold here: at 263 % of it."),
+        ({"lr": 0.0}, "note", "Adam is stable here only for learning rates below 0.03800."),
+        ({"threshold": None}, "note", "No limit of the learning rate follows: no threshold is known for it."),
+        ({"weight_decay": 0.1, "coupled": True}, "note", "No limit of the learning rate follows: its weight decay is part"),
+        ({"weight_decay": 0.1}, "note", "Adam is stable here for a learning rate below 0.03800"),
+        ({"state": "given", "threshold": None}, "note", "No limit of the learning rate follows: the numbers name no optimizer."),
+    ],
+)  # fmt: skip
+def test_where_the_optimizer_stands(found, level, says):
+    (finding,) = _limits(**found)
+    assert finding.says.startswith(says)
+    assert finding.level == level
+
+
+def test_a_largest_eigenvalue_that_is_a_bound_makes_the_limit_one():
+    metric = Metric(optimizer="Adam", state="optimizer", lr=0.01, threshold=38.0, smallest=1.0, largest=2.0)
+    (finding,) = limit_findings(metric, 1000.0, bound=True, more="more products")
+    assert "unstable here for a learning rate above 0.03800; the limit may be lower" in finding.says
+    assert "at least 1,000" in finding.because
