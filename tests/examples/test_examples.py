@@ -213,3 +213,11 @@ def test_blocks_of_attention_grow_with_the_powers_of_the_paper(run):
     assert [first for first, _ in linear] == pytest.approx([6, 6, 6], abs=0.01)
     assert [second for _, second in softmax[:2]] == pytest.approx([5, 5], abs=0.01)
     assert [second for _, second in (softmax[2], *linear)] == [None] * 4
+
+
+def test_momentum_trains_at_the_edge_of_stability(run, tmp_path):
+    printed = run("edge_of_stability.py", "--only", "momentum", "--every", "250", "-o", str(tmp_path / "edge.svg"))
+    (ratio,) = numbers(r"ratio ([\d.]+) in the last quarter", printed)
+    assert ratio == pytest.approx(1.013, abs=0.02)
+    assert "at most 10 passes; edge" in printed
+    assert "</svg>" in (tmp_path / "edge.svg").read_text()

@@ -12,7 +12,7 @@ from hessdiag.curvature.differences import CannotCopyError
 from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import inner
-from hessdiag.optimizers.dual_norm import dual_norm
+from hessdiag.optimizers.dual_norm import PRODUCTS, dual_norm
 from hessdiag.optimizers.preconditioning import Preconditioning, direction
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.runs.outlay import Basis
@@ -30,6 +30,7 @@ NO_METRIC = "no optimizer steps in this metric"
 FLAT = "the loss does not come back to its value within reach: it falls, or stays, along the whole step"
 STEEP = "the loss rises at the shortest step that was tried"
 COVERED = "rounding of the loss covers what the step changes"
+FEW, LARGE = 4, 2**17  # products, where there are more parameters than this: polar factors take longer than they do
 COVERING = 0.5  # of a critical step that rounding may move
 
 
@@ -208,7 +209,8 @@ def muon(here: Here) -> Reading | None:
     if here.made.kind != "muon":
         return None
     gradient = here.gradient.to(here.operator.dtype)
-    found = dual_norm(here.problem, here.operator, gradient, here.made, seed=here.seed)
+    most = PRODUCTS if here.problem.n_parameters <= LARGE else FEW
+    found = dual_norm(here.problem, here.operator, gradient, here.made, most=most, seed=here.seed)
     if found is None:
         return None
     reading = Reading(kind="dual", value=found.sharpness, bound="lower", passes=found.products)

@@ -12,6 +12,7 @@ from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpnes
 
 ALIKE = 0.1  # relative difference of two ratios, beyond their errors, within which they say the same
 ADAPTIVE = ("adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "radam", "nadam")  # which keep averages
+HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 SEES = {
     "lambda_max": "lambda_max",
@@ -134,10 +135,20 @@ def _step(found: Sharpness) -> list[Finding]:
             says = "The next step goes uphill at first: what its momentum carries points against the gradient."
             return [Finding("note", says, f"g'd is {number(found.slope)} per unit of the learning rate", "")]
         return []
-    because = f"d'Hd / d'd is {number(step.value)}, and a step at this learning rate leaves the loss where it is at {number(step.threshold)}"
-    if step.ratio > 1:
-        return [Finding("note", "The next step itself raises the loss, by the quadratic model.", because, "")]
-    return [Finding("note", "The next step lowers the loss, by the quadratic model.", because, "")]
+    because = f"d'Hd / d'd is {number(step.value)}, and at {number(step.threshold)} this step would leave the loss where it is"
+    losses = found.reading("critical")
+    if losses is None or losses.ratio is None:
+        what = "raises" if step.ratio > 1 else "lowers"
+        return [Finding("note", f"The next step {what} the loss, by the quadratic model.", because, "")]
+    if losses.ratio > 1:
+        says = f"The next step raises the loss: it is back at its value after {percent(1 / losses.ratio)} of it."
+    else:
+        more = "at least " if losses.bound == "upper" else ""
+        far = f"{more}{times(1 / losses.ratio)}" if losses.ratio > 0 else "any number of times"
+        says = f"The next step lowers the loss: it could be up to {far} as long."
+    if (losses.ratio > 1) != (step.ratio > 1):
+        because += "; the quadratic model says otherwise, for the loss is no parabola over this step"
+    return [Finding("note", says, because, "")]
 
 
 def _alike(losses: Reading, deciding: Reading, *, moving: bool) -> bool:
@@ -165,11 +176,12 @@ def _critical(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     if _alike(losses, deciding, moving=optimizer.state != "gradients"):
         says = f"Critical sharpness, from {counted(losses.passes, 'forward pass', 'forward passes')}, agrees with {what}: the next step goes along the sharpest directions."
         return [Finding("note", says, because, "")]
+    goes = "hardly goes" if found.overlap is None or found.overlap < HARDLY else "goes only in part"
     lies = "" if found.overlap is None else f"; |cos| of the step and the top eigenvector is {number(found.overlap, 2)}"
     return [
         Finding(
             "note",
-            f"Critical sharpness is not {what} here: the next step hardly goes along the sharpest direction.",
+            f"Critical sharpness is not {what} here: the next step {goes} along the sharpest direction.",
             because + lies,
             "the eigenvalue decides on stability, for small deviations grow along it whatever the step; critical sharpness says how far this one step may go",
         )
@@ -209,7 +221,7 @@ def _noise(found: Sharpness) -> list[Finding]:
     if parts.scale is None:
         if parts.at_least is None:
             return []
-        says = f"The gradient noise scale is above {counted(round(parts.at_least), 'sample')}; these data are too few for its value."
+        says = f"The gradient noise scale is above {number(parts.at_least, 2)} samples; these data are too few for its value."
         return [Finding("note", says, parts.why or "", "more samples, where it matters")]
     proxy = (
         ""

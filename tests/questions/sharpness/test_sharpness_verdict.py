@@ -92,9 +92,32 @@ def test_critical_sharpness_is_told_from_the_eigenvalue():
     moving = replace(alike, optimizer=replace(found.optimizer, state="checkpoint"))
     assert "agrees with lambda_max" in says(moving)
     apart = of(moving, critical=(0.01, 0.0))
-    assert "Critical sharpness is not lambda_max here: the next step hardly goes along the sharpest direction" in says(
-        apart
-    )
+    for overlap, goes in ((0.02, "hardly goes"), (0.6, "goes only in part")):
+        said = says(replace(apart, overlap=overlap))
+        assert f"Critical sharpness is not lambda_max here: the next step {goes} along the sharpest direction" in said
+
+
+@pytest.mark.parametrize(
+    ("critical", "directional", "said"),
+    [
+        ((0.25, 0.0), (0.2, None), "The next step lowers the loss: it could be up to 4.00 times as long."),
+        ((2.0, 0.0), (1.5, None), "The next step raises the loss: it is back at its value after 50.0 % of it."),
+        ((None, None), (0.2, None), "The next step lowers the loss, by the quadratic model."),
+        ((None, None), (1.2, None), "The next step raises the loss, by the quadratic model."),
+    ],
+)
+def test_the_next_step_is_told_by_losses_where_they_are_known(critical, directional, said):
+    found = result()
+    if critical[0] is None:
+        found = replace(found, readings=tuple(one for one in found.readings if one.kind != "critical"))
+    made = of(found, critical=critical, directional=directional)
+    assert said in says(made)
+    assert "the loss is no parabola" not in " ".join(finding.because for finding in findings(made))
+
+
+def test_losses_that_contradict_the_quadratic_model_are_said():
+    made = of(result(), critical=(2.0, 0.0), directional=(0.2, None))
+    assert any("the loss is no parabola" in finding.because for finding in findings(made))
 
 
 def test_minibatches_and_noise_are_said():
