@@ -301,7 +301,8 @@ def _trust_region(asked: _Asked) -> Prediction | None:
     usual = START if constants.radius is None else constants.radius / size
     radius = asked.setting("radius", usual * size) / size
     tries, growth = int(asked.setting("tries", constants.tries)), constants.gamma[0]
-    more = laws.growing_radii(float(way or TRUST_RADIUS), radius, growth**tries) - 1
+    longest = radius * growth ** (tries - 1)  # of the first step
+    more = laws.growing_radii(float(way or TRUST_RADIUS), longest, growth**tries) - 1
     steps = SEARCHED if tries > 1 else TRUST
     says = f"whatever the flatness: steps from {number(radius)} |w| on, which grow by {growth:g} each"
     says += f", and try up to {tries} lengths" if tries > 1 else ""
