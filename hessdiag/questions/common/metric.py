@@ -58,8 +58,8 @@ class Metric:
     def limit(self, curvature: float) -> float | None:
         """The learning rate up to which the optimizer is stable at a largest eigenvalue; `None` if that is not known.
 
-        >>> Metric(optimizer="SGD(momentum=0.9)", threshold=3.8, smallest=1.0, largest=1.0).limit(38.0)
-        0.1
+        >>> Metric(optimizer="SGD(momentum=0.9)", threshold=3.8, smallest=1.0, largest=1.0).limit(7.6)
+        0.5
         """
         if self.threshold is None or self.shift is None or curvature + self.shift <= 0:
             return None
