@@ -58,6 +58,7 @@ def test_an_interrupted_command_says_how_it_goes_on(hessdiag, net, monkeypatch, 
         (["forward", "--depth", 4, "--width", 6, "--seeds", 9], "questions.forward.norms._chunk"),
         (["forward", "net.py:build(depth=3)", "--seeds", 6], "questions.forward.model.own_signal"),
         (["blocks", "net.py:build(depth=3)"], "questions.blocks.exact._squares"),
+        (["blocks", "net.py:build(depth=3)", "--by", "layer", "--probes", 4], "questions.blocks.by.norms._sample"),
     ],
 )
 def test_an_interrupt_before_anything_is_answered_by_a_document(hessdiag, net, monkeypatch, command, stage):

@@ -213,7 +213,7 @@ def _differences(blocks: BlocksBy) -> list[Finding]:
     sharp = max(known, key=_top, default=None)
     flat = min((block for block in known if _top(block) > blocks.rounding), key=_top, default=None)
     compared = f"{blocks.spectra.compared} blocks were compared" + (
-        "" if blocks.spectra.compared == len(blocks.blocks) else f" of {len(blocks.blocks)}, half of them the largest"
+        "" if blocks.spectra.compared == len(blocks.blocks) else f" of {len(blocks.blocks)}, the largest among them"
     )
     because = f"mean Jensen-Shannon distance {with_error(blocks.heterogeneity, blocks.heterogeneity_stderr, 3)}, 0 for spectra that are all alike and 1 for spectra that share nothing; {compared}"
     if sharp is None or flat is None or sharp == flat or not _top(sharp) > 2 * _top(flat):
