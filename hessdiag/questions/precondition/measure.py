@@ -40,7 +40,7 @@ from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.precondition import system
 from hessdiag.questions.precondition.kinds import WORDS, word
 from hessdiag.questions.precondition.made import Made, adaptive
-from hessdiag.questions.precondition.readings import QUADRATURE_STEPS, Bench, reading
+from hessdiag.questions.precondition.readings import ENDS, MOST_CG, QUADRATURE_STEPS, Bench, reading
 from hessdiag.questions.precondition.result import LeftOut, Precondition, Preconditioned
 from hessdiag.questions.precondition.system import Pairs
 from hessdiag.questions.precondition.verdict import findings, with_frontier
@@ -103,7 +103,7 @@ def precondition(
     >>> data = [(torch.tensor([[1.0, 0.0], [0.0, 3.0]]).double(), torch.ones(2, 1).double())]
     >>> found = precondition(Problem(model, data=data, loss="mse"))  # H = [[1, 0], [0, 9]]
     >>> round(found.of("none").condition, 2), round(found.of("kfac").condition, 6)
-    (8.94, 1.0)
+    (8.34, 1.0)
     """
     problem = problem_of(problem)
     asked = _Asked(damping, tol, steps, probes, seed)
@@ -198,25 +198,28 @@ def _plan(operator: HessianOperator, steps: int, probes: int) -> int:
     """What is held and spent, in the ledger before it is.
 
     Returns:
-        Products in all.
+        Products, at least.
 
     Raises:
         ComputeError: if memory does not hold the Lanczos vectors and what is made of them.
     """
     spent = outlay(operator)
-    count, doubled = len(WORDS) * probes * QUADRATURE_STEPS, 8 / operator.dtype.itemsize
+    doubled = 8 / operator.dtype.itemsize
+    least = steps + len(WORDS) * (probes * QUADRATURE_STEPS + ENDS)
+    most = least + len(WORDS) * (ENDS + MOST_CG)
     held = {"Lanczos vectors": steps + 1, "eigenvectors and blocks": 3 * steps * doubled, "gradients": 16 * doubled}
     if sum(held.values()) > spent.room:
-        most = int((spent.room - 16 * doubled) / (1 + 3 * doubled)) - 1
+        fitting = int((spent.room - 16 * doubled) / (1 + 3 * doubled)) - 1
         raise ComputeError(
             f"{steps:,} Lanczos vectors of {operator.shape[0]:,} parameters need "
             f"{gib(sum(held.values()) * spent.vector)} with what is made of them, and "
             f"{gib(max(spent.room, 0) * spent.vector)} of memory are free.",
-            f"--steps {most}" if most >= 2 else "--layers 'GLOB' for some of the layers",
+            f"--steps {fitting}" if fitting >= 2 else "--layers 'GLOB' for some of the layers",
         )
-    arithmetic = sum(traffic(step) for step in range(steps)) + count * traffic(QUADRATURE_STEPS)
-    spent.plan(steps + count, held, passes=(arithmetic, arithmetic))
-    return steps + count
+    whole = sum(traffic(step) for step in range(steps))
+    passes = (whole + (least - steps) * traffic(QUADRATURE_STEPS), whole + (most - steps) * traffic(QUADRATURE_STEPS))
+    spent.plan((least, most), held, passes=passes, search=True)
+    return least
 
 
 def _ritz(products: Products, steps: int, damping: float, seed: int, pieces: Pieces) -> Pairs:

@@ -59,11 +59,16 @@ def findings(found: Precondition) -> list[Finding]:
         return [*said, nothing_there(says, because, found.point), *data_findings(found.problem)]
     said += faint_findings(size, "the largest magnitude of an eigenvalue")
     plain = found.of("none")
-    if plain is not None and len(found.preconditioners) > 1:
+    if plain is not None and len(found.preconditioners) > 1 and not blurred(found):
         said += [worth(found, plain), *_diagonals(found, plain), _frontier(found), *_conjugate(found, plain)]
     said += [*_resolution(found), *_negative(found, plain), *_left_out(found), *_how(found)]
     said += piece_findings(found.point)
     return [*said, *data_findings(found.problem)]
+
+
+def blurred(found: Precondition) -> bool:
+    """Whether so much negative curvature was not found that intervals are too wide to choose by."""
+    return found.method != "exact" and bool(found.shift) and (found.unresolved_negative or 0.0) >= (found.shift or 0.0)
 
 
 def best(found: Precondition) -> Preconditioned | None:
@@ -182,19 +187,16 @@ def _resolution(found: Precondition) -> list[Finding]:
     """What Lanczos has not seen, beside the damping."""
     if found.method == "exact" or not found.shift or found.unresolved is None:
         return []
-    below = max(found.unresolved_negative or 0.0, 0.0)
-    more = (
-        f"--steps {2 * max(found.hvps, 100) // 100 * 100}"
-        if not found.preconditioners
-        else "more --steps, or a larger --damping"
-    )
-    if below >= found.shift:
+    if blurred(found):
+        below, size = found.unresolved_negative or 0.0, found.shift / found.damping
+        share = below / size
+        enough = f"--damping {number(min(2 * share, 1.0), 1)}, which covers them, or " if share < 1 else ""
         return [
             Finding(
                 "warn",
-                f"Negative eigenvalues down to {number(-below)} were not found one by one, and the damping is {number(found.shift)}: condition numbers are wide intervals, and no iterations are predicted.",
-                f"{counted(found.resolved, 'eigenpair')} were found",
-                more,
+                f"Which preconditioner is worth its memory is not decided: negative eigenvalues down to {number(-below)} were not found one by one, below the damping of {number(found.shift)}.",
+                f"condition numbers are wide intervals, and no iterations are predicted; {counted(found.resolved, 'eigenpair')} were found",
+                f"{enough}more --steps: at an initialization many directions curve down, after training few do",
             )
         ]
     if found.unresolved <= RESOLVED * found.shift:
@@ -204,7 +206,7 @@ def _resolution(found: Precondition) -> list[Finding]:
             "note",
             f"{counted(found.resolved, 'eigenpair')} were found; eigenvalues below {number(found.unresolved)} are known by products alone.",
             f"the damping is {number(found.shift)}; the diagonal and the blocks of H are those of what was found",
-            f"{more}, if intervals are too wide",
+            "more --steps, or a larger --damping, if intervals are too wide",
         )
     ]
 

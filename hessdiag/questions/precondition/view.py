@@ -1,10 +1,11 @@
 """The view of `precondition`: which preconditioner is worth its memory?"""
 
+from hessdiag.fields import Interval, Number
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.precondition.kinds import word
 from hessdiag.questions.precondition.result import Precondition, Preconditioned
-from hessdiag.questions.precondition.verdict import best, chosen
-from hessdiag.report.numbers import MISSING, counted, number, percent, with_error, with_interval
+from hessdiag.questions.precondition.verdict import best, blurred, chosen
+from hessdiag.report.numbers import MISSING, counted, number, percent, with_error
 from hessdiag.report.view import Curve, Curves, Fact, Panel, Table, View, without_empty
 
 
@@ -25,6 +26,13 @@ def _headline(result: Precondition) -> tuple[str, str]:
     if plain is None or top is None:
         zero = result.largest is not None
         return MISSING, "the Hessian is zero" if zero else "interrupted before anything was measured"
+    if blurred(result) and plain.condition_interval is not None:
+        low, high = plain.condition_interval
+        where = f"{number(low)} to {number(high)}"
+        return (
+            where,
+            "holds the condition number without a preconditioner; the intervals with one overlap it, and none is chosen",
+        )
     own = chosen(result) or top
     if own.name == "none":
         return number(plain.condition, 4), "is the condition number, and no preconditioner makes it much better"
@@ -85,11 +93,18 @@ def _cells(row: Preconditioned) -> tuple[str, ...]:
         word(row.name),
         "yes" if row.frontier else "",
         number(row.numbers_held),
-        with_interval(row.condition, row.condition_interval, 4),
-        with_interval(row.condition_absolute, row.condition_absolute_interval, 4),
+        _between(row.condition, row.condition_interval),
+        _between(row.condition_absolute, row.condition_absolute_interval),
         with_error(row.effective_dimension, row.effective_dimension_stderr, 4),
         f"> {row.cg_iterations}" if row.cg_unfinished else number(row.cg_iterations),
     )
+
+
+def _between(value: Number, bounds: Interval | None) -> str:
+    """A number, and between what it surely is."""
+    if value is None or bounds is None:
+        return number(value, 4)
+    return f"{number(value, 4)} ({number(bounds[0])} to {number(bounds[1])})"
 
 
 def _pareto(result: Precondition) -> Curves | None:

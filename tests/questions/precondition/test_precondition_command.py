@@ -97,7 +97,9 @@ def test_a_diagonal_that_is_enough_and_one_that_does_harm():
 def test_what_was_not_resolved_is_said():
     found = replace(result("precondition-lanczos"), unresolved=0.5, shift=0.1, unresolved_negative=0.2)
     warned = [finding for finding in findings(found) if finding.level == "warn"]
-    assert "Negative eigenvalues down to -0.2" in warned[0].says
+    assert "is not decided: negative eigenvalues down to -0.2" in warned[0].says
+    assert "is worth its memory:" not in said(found)
+    assert warned[0].remedy.startswith("--damping 0.04, which covers them") is (found.damping == 0.01)
     noted = replace(found, unresolved_negative=0.01)
     assert "eigenvalues below 0.5" in said(noted)
     assert "eigenvalues below" not in said(replace(noted, unresolved=0.01))
