@@ -31,7 +31,7 @@ def _headline(result: Precondition) -> tuple[str, str]:
         where = f"{number(low)} to {number(high)}"
         return (
             where,
-            "holds the condition number without a preconditioner; the intervals with one overlap it, and none is chosen",
+            "holds the condition number without a preconditioner; intervals with one overlap it, and none is chosen",
         )
     own = chosen(result) or top
     if own.name == "none":
