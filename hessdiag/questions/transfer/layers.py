@@ -112,12 +112,15 @@ def lines(network: Sequence[Part], role_of: Mapping[str, Role]) -> dict[Kind, li
 
 
 def named(line: Kind, members: Sequence[Part]) -> str:
-    """What a line is called: the layer's own name, where there is one alone or a few."""
+    """What a line is called: the layer's own name, where it is one, else what names have in common.
+
+    >>> pair = [Part(f"blocks.{block}.up.weight", (8, 4), False, block) for block in range(2)]
+    >>> named(Kind("hidden", "blocks.*.up"), pair), named(Kind("hidden", "blocks.*.up"), pair[:1])
+    ('blocks.*.up', 'blocks.0.up')
+    """
     modules = [part.module or part.name for part in members]
     if len(members[0].shape) < 2:
         return line.pattern
-    return ", ".join(modules) if len(modules) <= 2 else line.pattern if line.pattern.strip("*.") else _span(modules)
-
-
-def _span(modules: Sequence[str]) -> str:
-    return f"{modules[0]} ... {modules[-1]}"
+    if len(modules) == 1:
+        return modules[0]
+    return line.pattern if line.pattern.strip("*.") else f"{modules[0]} ... {modules[-1]}"

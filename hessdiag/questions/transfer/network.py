@@ -96,7 +96,7 @@ def size_of(change: Tensor, part: Part) -> float:
     outputs move, entry by entry, for inputs of size one; of a table the same of its row that moves most; of a vector
     the root mean square.
 
-    >>> size_of(torch.ones(4, 2), Part("weight", (4, 2), False, 0))  # sqrt(8) sqrt(2 / 4)
+    >>> round(size_of(torch.ones(4, 2), Part("weight", (4, 2), False, 0)), 6)  # sqrt(8) sqrt(2 / 4)
     2.0
     """
     if part.embedding:

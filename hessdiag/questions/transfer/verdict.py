@@ -146,21 +146,19 @@ def _mending(result: Transfer) -> Iterator[Finding]:
     if result.transfers is not False or result.varied != "width":
         return
     base = number(result.sizes[0].size)
-    changes = [
-        f"{line.name}: learning rate × (width/{base})^{(line.mended_rate or 0) - (line.rate or 0):.2g}"
-        for line in result.layers
-        if changes_rate(line)
-    ]
-    starts = [
-        f"{line.name}: initial weights × (width/{base})^{line.mended_weight - line.initial_weight:.1f}"
-        for line in result.layers
-        if line.mended_weight is not None and line.initial_weight is not None
-    ]
-    if changes or starts:
+    changes: dict[str, list[str]] = {}
+    for line in result.layers:
+        if changes_rate(line):
+            off = (line.mended_rate or 0) - (line.rate or 0)
+            changes.setdefault(f"learning rate × (width/{base})^{off:.1f}", []).append(line.name)
+        if line.mended_weight is not None and line.initial_weight is not None:
+            off = line.mended_weight - line.initial_weight
+            changes.setdefault(f"initial weights × (width/{base})^{off:.1f}", []).append(line.name)
+    if changes:
+        said = "; ".join(f"{what} of {', '.join(names)}" for what, names in changes.items())
         yield Finding(
             "note",
-            "These learning rates and initial sizes would make every layer learn alike at any width: "
-            f"{'; '.join((*changes, *starts))}.",
+            f"These learning rates and initial sizes would make every layer learn alike at any width: {said}.",
             "by what the first step changed in each layer, and muP's table (arXiv 2203.03466)",
             "parameter groups with these learning rates, then this command with --optimizer train.py:make",
         )

@@ -25,7 +25,11 @@ def view(result: Transfer) -> View:
         subject=(*_asked(result), *subject(result.problem)),
         headline=_headline(result),
         facts=_facts(result),
-        blocks=(_slopes(result), *([_layers(result)] if result.layers else []), *([chart] if chart else [])),
+        blocks=(
+            *([_slopes(result)] if result.sizes else []),
+            *([_layers(result)] if result.layers else []),
+            *([chart] if chart else []),
+        ),
         extra=(_updates(result),) if result.layers else (),
     )
 
@@ -108,7 +112,7 @@ def _layers(result: Transfer) -> Table:
     )  # fmt: skip
     rows = tuple(
         (
-            line.name if line.tensors == 1 or "," in line.name else f"{line.name} ({line.tensors})",
+            line.name if line.tensors == 1 else f"{line.name} ({line.tensors})",
             line.role,
             _slope(line.activation),
             WORDS[line.activation.held],
@@ -164,10 +168,12 @@ def _chart(result: Transfer) -> Lines | None:
     """What the optimizer sees against the size, relative to the smallest network."""
     if len(result.widths) < 2:
         return None
-    series = []
+    series: list[Series] = []
+    drawn: list[list[Number]] = []  # without multipliers the optimizer sees lambda_max itself
     for group, name in enumerate(NAMES):
         values = [getattr(size, name) for size in result.sizes]
-        if values[0]:
+        if values[0] and values not in drawn:
+            drawn.append(values)
             shown = tuple(None if value is None else value / values[0] for value in values)
             series.append(Series(NAMES[name], shown, group=group))
     rows = tuple(
