@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     metavar="PATH[#KEY]",
     help="What the optimizer had accumulated: ckpt.pt#optimizer; train.py:make as --optimizer tells its order.",
 )
+@click.option(
+    "--state",
+    metavar="PATH#KEY",
+    help="What the optimizer that is named had accumulated: ckpt.pt#optimizer.",
+)
 @click.option("--tol", type=float, metavar="R", default=1e-2, show_default=True, help="Relative residual to reach.")
 @output_options
 def command(
@@ -50,6 +55,7 @@ def command(
     \b
     hessdiag sharpness model.pt --data batch.npz --loss ce --optimizer 'adamw(lr=3e-4)'
     hessdiag sharpness train.py:setup --optimizer ckpt.pt#optimizer -o sharp.html
+    hessdiag sharpness train.py:setup --optimizer train.py:make --state ckpt.pt#optimizer
     hessdiag sharpness train.py:setup --lr 0.1 --fail-if 'ratio > 1'
     """  # noqa: D301
     scripts: dict[Path, ModuleType] = {}

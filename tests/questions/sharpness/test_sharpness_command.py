@@ -4,7 +4,11 @@ import json
 from pathlib import Path
 from shlex import split
 
+import numpy as np
 import pytest
+import torch
+
+from hessdiag import Problem, sharpness
 
 SMALL = "builtin:mlp(width=4,depth=2)"
 SCRIPT = """
@@ -88,3 +92,43 @@ def test_an_interrupt_is_answered_by_a_document(hessdiag, monkeypatch, stage):
     assert ("nothing can be said" in outcome.out) is (stage == "lambda_max")
     assert hessdiag("report", "r.json").out == outcome.out, "it is valid"
     assert json.loads(Path("r.json").read_text())["status"] == "interrupted"
+
+
+TRAINED = """
+import torch
+def model():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh(), torch.nn.Linear(4, 2)).double()
+def make(model):
+    one, other = model[0], model[2]
+    groups = [{"params": [other.weight, one.weight], "weight_decay": 0.01}, {"params": [one.bias, other.bias], "lr": 3e-3}]
+    return torch.optim.Adam(groups, lr=1e-3)
+"""
+
+
+def test_the_state_of_a_checkpoint_gives_the_numbers_of_the_live_optimizer(hessdiag):
+    """In groups that are in no order of the model's, and differ in learning rate and decay."""
+    script = {}
+    exec(TRAINED, script)
+    Path("trained.py").write_text(TRAINED)
+    torch.manual_seed(1)
+    x, y, model = torch.randn(40, 3).double(), torch.randn(40, 2).double(), script["model"]()
+    adam = script["make"](model)
+    for _ in range(30):
+        adam.zero_grad()
+        torch.nn.functional.mse_loss(model(x), y).backward()
+        adam.step()
+    torch.save({"model": model.state_dict(), "optimizer": adam.state_dict()}, "ckpt.pt")
+    np.savez("batch.npz", x=x.numpy(), y=y.numpy())
+    live = sharpness(Problem(model, data=[(x, y)], loss="mse"), optimizer=adam)
+    words = "trained.py:model --weights ckpt.pt#model --data batch.npz --loss mse --optimizer trained.py:make"
+    outcome = hessdiag("sharpness", *split(words), "--state", "ckpt.pt#optimizer", "--json")
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["result"]
+    assert found["optimizer"]["state"] == "checkpoint"
+    assert found["ratio"] == pytest.approx(live.ratio, rel=1e-12)
+    for row, one in zip(found["readings"], live.readings, strict=True):
+        assert row["value"] == pytest.approx(one.value, rel=1e-12)
+    refused = hessdiag("sharpness", *split(words.rpartition(" --optimizer")[0]), "--optimizer", "ckpt.pt#optimizer")
+    assert refused.code == 3
+    assert "--state" in refused.err
