@@ -31,6 +31,8 @@ DOCUMENTS = {
     "forward-model": lambda: document("forward-model"),
     "forward-layers": lambda: document("forward-layers"),
     "shallow": lambda: document("vanishing-shallow"),
+    "transfer": lambda: document("transfer"),
+    "transfer-mup": lambda: document("transfer-mup"),
     "escape": lambda: document("escape"),
     "escape-score": lambda: document("escape-score"),
 }

@@ -84,7 +84,7 @@ class Looked:
         parts: Tensors by size.
         roles: What each tensor is, by size.
         parameters: By size.
-        described: The largest network, in words.
+        described: The first network of each size, in words.
         hashes: Of the first networks' weights and data.
         device: Where they are.
     """
@@ -92,7 +92,7 @@ class Looked:
     parts: dict[int, tuple[Part, ...]]
     roles: dict[int, dict[str, Role]]
     parameters: dict[int, int]
-    described: Mapping[str, Any]
+    described: Mapping[int, Mapping[str, Any]]
     hashes: Mapping[str, Any]
     device: torch.device
 
@@ -204,8 +204,7 @@ def _looked(grid: Grid) -> Looked:
     hashes = {
         name: {str(size): one[name] for size, one in described.items()} for name in ("weights_sha256", "data_sha256")
     }
-    largest = described[grid.sizes[-1]]
-    return Looked(parts, layers.roles(parts, grid.varied), parameters, largest, hashes, device)
+    return Looked(parts, layers.roles(parts, grid.varied), parameters, described, hashes, device)
 
 
 def _chosen(grid: Grid) -> Arrays:
@@ -224,6 +223,7 @@ def _plan(grid: Grid, looked: Looked, made: Recipe, how: Multipliers, lr: float 
     each = OF_A_NETWORK + OF_A_TENSOR * (grid.steps + 8) * len(looked.roles[grid.sizes[-1]])
     sizes = ", ".join(f"{size:,}" for size in grid.sizes)
     most = 2 * network.MOST_PRODUCTS
+    largest = looked.described[grid.sizes[-1]]
     known = ("model", "data", "samples", "loss", "loss_definition", "reduction", "dtype", "files")
     return Plan(
         what=(
@@ -235,7 +235,7 @@ def _plan(grid: Grid, looked: Looked, made: Recipe, how: Multipliers, lr: float 
         settings={
             "command": "transfer", "varied": grid.varied, "sizes": grid.sizes, "steps": grid.steps, "seed": grid.seed,
             "optimizer": made.name, "lr": lr, "multipliers": how,
-            **{name: value for name, value in looked.described.items() if name in known}, **looked.hashes,
+            **{name: value for name, value in largest.items() if name in known}, **looked.hashes,
         },
         device=looked.device,
         kept=(count * each, count),
@@ -305,7 +305,7 @@ def _assembled(
     residuals = [
         abs(float(one["lambda_max"][1] / one["lambda_max"][0])) for many in found.arrays.values() for one in many
     ]
-    subject: ModelSubject = msgspec.convert(looked.described, ModelSubject)
+    subject: ModelSubject = msgspec.convert(looked.described[sizes[-1]], ModelSubject)
     examination = found.examination
     result = Transfer(
         status="interrupted" if found.interrupted else "inexact" if examination.failed else "ok",

@@ -223,7 +223,7 @@ def _left_out(result: Transfer) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"Interrupted: slopes are of {result.varied}s up to {number(result.widths[-1])}.",
-            f"{counted(len(missing), result.varied)} of {len(result.asked)} were not finished",
+            f"{counted(len(result.widths), result.varied)} of {len(result.asked)} finished",
             "--resume DIR, with which the next run goes on",
         )
 

@@ -176,6 +176,8 @@ def _chart(result: Transfer) -> Lines | None:
             drawn.append(values)
             shown = tuple(None if value is None else value / values[0] for value in values)
             series.append(Series(NAMES[name], shown, group=group))
+    if not series:
+        return None
     rows = tuple(
         (number(size), *(number(one.values[index]) for one in series)) for index, size in enumerate(result.widths)
     )

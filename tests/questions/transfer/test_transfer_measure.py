@@ -151,6 +151,7 @@ def test_an_interrupt_keeps_finished_widths(monkeypatch):
     found = transfer(builder(), widths=[8, 16, 32], seeds=2)
     assert (found.status, found.widths, found.asked) == ("interrupted", (8, 16), (8, 16, 32))
     assert found.sizes == whole.sizes[:2]
+    assert found.problem.parameters == 16 * 16 + 16 * 16 + 16 * 2  # of the largest that was measured
     assert "up to 16" in next(finding.says for finding in found.findings if "Interrupted" in finding.says)
 
 
