@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matplotlib.image import imread
 from sklearn.datasets import load_digits
 
 import hessdiag
@@ -139,10 +138,28 @@ def test_networks_of_adaptive_norms_learn_and_load(tmp_path, run):
 
 def test_digits_are_drawn_pixel_by_pixel(tmp_path, run):
     lodo = "lodo(alpha=0.01, meta_lr=1e-5, beta=0.9, depth=2)"
-    small = ("--size", "4", "--steps", "2", "--batch", "4", "--pictures", "9", "--optimizer", lodo)
-    printed = run("draw_digits.py", "--out", str(tmp_path / "digits.png"), *small)
-    assert 2 < numbers(r"\nloss ([\d.]+)", printed)[0] < 10  # log 256 is 5.5
-    assert imread(tmp_path / "digits.png").shape == (2 * 5, 8 * 5, 4)
+    small = (
+        "--size",
+        "4",
+        "--steps",
+        "2",
+        "--batch",
+        "4",
+        "--pictures",
+        "3",
+        "--optimizer",
+        lodo,
+        "--optimizer",
+        "sgd",
+    )
+    printed = run("draw_digits.py", "-o", str(tmp_path / "digits.svg"), *small)
+    lines = printed.splitlines()
+    assert [line.partition(": loss")[0] for line in lines] == [lodo, "sgd"]
+    losses = [float(value) for line in lines for value in line.partition(": loss ")[2].split()]
+    assert len(losses) == 4
+    assert losses[0] == losses[2]  # the same weights and pixels
+    assert all(2 < value < 10 for value in losses)  # log 256 is 5.5
+    assert (tmp_path / "digits.svg").read_text().count("<image") == 3
 
 
 def test_lodo_measures_what_its_paper_claims(run):
