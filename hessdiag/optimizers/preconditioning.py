@@ -106,6 +106,8 @@ def of_checkpoint(
     if lr is not None:
         held = replace(held, of=_at_rate(held.of, lr))
     found = of_state(problem, held)
+    if not found.lr:
+        raise SpecError(f"the learning rate in {saved.where} is 0, as schedules end.", "--lr 1e-3, or that of training")
     if found.kind not in NEEDED:
         return found
     like = likeness(problem, held, problem.seed)

@@ -496,3 +496,54 @@ def test_muons_ratio_is_that_of_the_live_one(here):
     found, live = preconditioning(problem, "./optimizer.pt"), of_optimizer(problem, optimizer)
     assert found.threshold is None
     assert dual_norm(problem, operator, gradient, found) == dual_norm(problem, operator, gradient, live)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda group, state: group.update(betas=(1.5, 0.9)), "betas of group 0"),
+        (lambda group, state: group.update(betas="ab"), "betas of group 0"),
+        (lambda group, state: group.update(lr="x"), "lr of group 0"),
+        (lambda group, state: group.update(lr=None), "lr of group 0"),
+        (lambda group, state: group.pop("eps"), "has no eps: it is no group of Adam"),
+        (lambda group, state: state.update(step="x"), r"step of 0\.weight"),
+        (lambda group, state: state["exp_avg_sq"].mul_(-1), r"of 0\.weight is negative or not finite"),
+        (lambda group, state: state["exp_avg_sq"].fill_(float("nan")), r"of 0\.weight is negative or not finite"),
+        (lambda group, state: group.update(amsgrad=True), r"of 0\.weight holds no max_exp_avg_sq"),
+    ],
+)
+def test_what_no_optimizer_wrote_is_refused(here, change, says):
+    model = stack()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    problem = train(model, optimizer, 2)
+    state = optimizer.state_dict()
+    change(state["param_groups"][0], state["state"][0])
+    torch.save(state, "optimizer.pt")
+    with pytest.raises(LoadError, match=says):
+        preconditioning(problem, "./optimizer.pt")
+
+
+def test_a_schedule_that_ended_at_zero_asks_for_the_learning_rate(here):
+    model = stack()
+    optimizer = two_groups(model)
+    problem = train(model, optimizer, 2)
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = 0.0
+    torch.save(state, "optimizer.pt")
+    with pytest.raises(SpecError, match="is 0, as schedules end"):
+        preconditioning(problem, "./optimizer.pt")
+    assert preconditioning(problem, "./optimizer.pt", lr=0.5).lr == 0.5
+
+
+def test_states_in_another_dtype_than_the_parameters(here):
+    model = stack()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    problem = train(model, optimizer, 9)
+    state = optimizer.state_dict()
+    for entry in state["state"].values():
+        entry.update({key: value.bfloat16() for key, value in entry.items() if key != "step"})
+    torch.save(state, "optimizer.pt")
+    found, live = preconditioning(problem, "./optimizer.pt"), of_optimizer(problem, optimizer)
+    torch.testing.assert_close(found.diagonal, live.diagonal, rtol=4e-3, atol=1e-8)
+    torch.testing.assert_close(direction(problem, found), direction(problem, live), rtol=2e-2, atol=1e-5)

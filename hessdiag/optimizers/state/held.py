@@ -72,8 +72,17 @@ class OptimizerState:
                 if held is not None:
                     group.update({key: value for key, value in held.group.items() if key in group})
                     if held.state:
-                        optimizer.state[parameter] = copy.deepcopy(dict(held.state))
+                        optimizer.state[parameter] = {
+                            key: _fitting(key, value, parameter) for key, value in held.state.items()
+                        }
         return other, optimizer
+
+
+def _fitting(key: str, value: Any, parameter: Tensor) -> Any:
+    """A copy of a part of a state, where and in the dtype that the parameter is, as torch loads it."""
+    if isinstance(value, Tensor) and value.is_floating_point() and key != "step":
+        return value.detach().to(parameter.device, parameter.dtype, copy=True)
+    return copy.deepcopy(value)
 
 
 def of_instance(optimizer: torch.optim.Optimizer, model: nn.Module, build: Build) -> OptimizerState:

@@ -5,6 +5,7 @@ and without weight decay, frozen weights and layers that were added later all mo
 another order, and even of another shape, without a word.
 """
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -284,6 +285,8 @@ def _full(name: str) -> bool:
 
 
 def _check_shapes(name: str, shape: Shape, state: Mapping[str, Any], where: str) -> None:
+    if "step" in state and not 0 <= _number(state["step"]) < math.inf:
+        raise LoadError(f"the step of {name} in {where} is no count of steps: the file is damaged.")
     for key, value in state.items():
         if isinstance(value, Tensor) and key in _OF_SHAPE and tuple(value.shape) != shape:
             raise LoadError(
@@ -300,12 +303,25 @@ _OF_SHAPE = frozenset(
 
 
 def _check_settings(kind: str, settings: Mapping[str, Any], where: str) -> None:
-    """Refuse a group that lacks what a step needs."""
-    known = getattr(torch.optim, kind, None)
-    needed = ("lr", "betas", "eps") if known is not None and {"Adam", "AdamW", "NAdam", "RAdam"} & {kind} else ("lr",)
+    """Refuse a group that lacks what a step needs, or has what no optimizer takes."""
+    needed = ("lr", "betas", "eps") if kind in ("Adam", "AdamW", "NAdam", "RAdam") else ("lr",)
     lacks = [name for name in needed if name not in settings]
     if lacks:
         raise LoadError(f"{where} has no {' and no '.join(lacks)}: it is no group of {kind}.")
+    for name, most in (("lr", math.inf), ("eps", math.inf), ("weight_decay", math.inf), ("momentum", 1), ("betas", 1)):
+        value = settings.get(name, 0.0)
+        each = value if name == "betas" and isinstance(value, (tuple, list)) and len(value) == 2 else [value]
+        for one in each:
+            if not 0 <= _number(one) < most:
+                raise LoadError(f"{name} of {where} is {value!r}, which no optimizer takes: the file is damaged.")
+
+
+def _number(value: Any) -> float:
+    """A setting; NaN where it is none."""
+    try:
+        return number_of(value)
+    except (TypeError, ValueError, RuntimeError, IndexError):
+        return math.nan
 
 
 def _rebuild(kind: str, saved: Saved, named: _Named, optimizer: torch.optim.Optimizer | None) -> Build:

@@ -140,6 +140,8 @@ def _diagonal(problem: Problem, kind: str, state: OptimizerState, moved: set[str
         held = state.of[name]
         if found is None:
             part = from_state(kind, held, name)
+            if not bool((torch.isfinite(part) & (part >= 0)).all()):
+                raise LoadError(f"the optimizer's state of {name} is negative or not finite: the run had diverged.")
             if part.shape != parameter.shape:
                 raise LoadError(
                     f"the optimizer's state of {name} is of shape {tuple(part.shape)}, and {name} of "
