@@ -64,7 +64,7 @@ def _slope(slope: Slope) -> str:
     if slope.slope is None or slope.stderr is None:
         return MISSING if slope.slope is None else f"{slope.slope:.2f}"
     digits = 3 if slope.stderr < FINE else 2
-    return f"{slope.slope + 0.0:.{digits}f} ± {slope.stderr:.{digits}f}"
+    return f"{round(slope.slope, digits) + 0.0:.{digits}f} ± {slope.stderr:.{digits}f}"
 
 
 def _facts(result: Transfer) -> tuple[Fact, ...]:
