@@ -36,11 +36,6 @@ if TYPE_CHECKING:
     metavar="PATH[#KEY]",
     help="What the optimizer had accumulated: ckpt.pt#optimizer; train.py:make as --optimizer tells its order.",
 )
-@click.option(
-    "--state",
-    metavar="PATH#KEY",
-    help="What the optimizer that is named had accumulated: ckpt.pt#optimizer.",
-)
 @click.option("--tol", type=float, metavar="R", default=1e-2, show_default=True, help="Relative residual to reach.")
 @output_options
 def command(

@@ -58,7 +58,6 @@ def sharpness(
             model's parameters, with the state that it has; or a function that makes one. Default: Adam, or with `lr`
             plain gradient descent.
         lr: Learning rate, instead of its own.
-        state: "ckpt.pt#optimizer", what the optimizer that is named had accumulated.
         state: "ckpt.pt#optimizer": what the optimizer had accumulated, where `optimizer` names its class or the
             function that makes it, whose order of parameters is the state's.
         tol: Residual of eigenvalues to reach, relative to them.
