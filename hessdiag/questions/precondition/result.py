@@ -22,7 +22,8 @@ class Preconditioned:
             relative damping times the largest: about how many directions are curved.
         effective_dimension_stderr: Its standard error; `None` where exact.
         cg_iterations: Of preconditioned conjugate gradients for (H+ + mu I) s = -g, until the error in the energy norm
-            has fallen to the tolerance; from the gradient's spectral measure. `None` where the gradient vanishes.
+            has fallen to the tolerance; from the gradient's spectral measure. `None` where the gradient
+            vanishes, or negative curvature was not resolved.
         cg_unfinished: Whether they are more than that.
         frontier: Whether no other is better conditioned and holds no more.
         notes: How it was made.

@@ -90,40 +90,45 @@ def worth(found: Precondition, plain: Preconditioned) -> Finding:
     top, own = best(found), chosen(found)
     assert top is not None
     assert own is not None
+    unsure = _unsure(top if own.name == "none" else own, plain)
+    is_, makes = ("seems", "seems to make") if unsure else ("is", "makes")
     if top.name == "none":
         return Finding(
             "note",
-            f"No preconditioner is worth its memory here: none makes the condition number of {number(_of(plain))} smaller.",
-            f"the curvature is damped by {percent(found.damping)} of the largest eigenvalue",
-            "plain gradient or Newton-CG steps; a smaller --damping asks about flatter directions",
+            f"No preconditioner {is_} worth its memory here: none {makes} the condition number of {number(_of(plain))} smaller.",
+            f"the curvature is damped by {percent(found.damping)} of the largest eigenvalue{unsure}",
+            SMALLER,
         )
-    if _of(plain) < WORTH * _of(top):
+    if _of(plain) < WORTH * _of(top) or own.name == "none":
         return Finding(
             "note",
-            f"No preconditioner is worth its memory here: the best, {word(top.name)}, makes {number(_of(top))} of a condition number of {number(_of(plain))}.",
-            f"{_held(found, top)}; the curvature is damped by {percent(found.damping)} of the largest eigenvalue",
-            "plain gradient or Newton-CG steps; a smaller --damping asks about flatter directions",
+            f"No preconditioner {is_} worth its memory here: the best, {word(top.name)}, makes {number(_of(top))} of a condition number of {number(_of(plain))}.",
+            f"that one holds {_held(found, top)}{unsure}",
+            SMALLER,
         )
-    if own.name == "none":
-        return Finding(
-            "note",
-            f"No preconditioner is worth its memory here: none brings the condition number of {number(_of(plain))} below half of that.",
-            f"the best, {word(top.name)}, makes {number(_of(top))} of it with {_held(found, top)}",
-            "plain gradient or Newton-CG steps; a smaller --damping asks about flatter directions",
-        )
-    others = (
+    least = (
         "" if own is top else f"; the least, {number(_of(top))}, is that of {word(top.name)} with {_held(found, top)}"
     )
+    kind = "an optimizer of that kind, or conjugate gradients with it"
     return Finding(
         "note",
-        f"{_upper(word(own.name))} is worth its memory: the condition number falls from {number(_of(plain))} to {number(_of(own))}.",
-        f"it holds {_held(found, own)}{others}",
-        "an optimizer of that kind, or conjugate gradients with it"
-        if own.name in OPTIMIZERS
-        else "conjugate gradients or Newton steps with it",
+        f"{_upper(word(own.name))} {is_} worth its memory: the condition number falls from {number(_of(plain))} to {number(_of(own))}.",
+        f"it holds {_held(found, own)}{least}{unsure}",
+        kind if own.name in OPTIMIZERS else "conjugate gradients or Newton steps with it",
     )
 
 
+def _unsure(own: Preconditioned, plain: Preconditioned) -> str:
+    """That the intervals of two do not tell them apart; empty where they do, or there are none."""
+    one, other = own.condition_interval, plain.condition_interval
+    if own is plain or one is None or other is None or one[1] < other[0] or other[1] < one[0]:
+        return ""
+    return (
+        f"; their intervals overlap, {number(one[0])} to {number(one[1])} and {number(other[0])} to {number(other[1])}"
+    )
+
+
+SMALLER = "plain gradient or Newton-CG steps; a smaller --damping asks about flatter directions"
 OPTIMIZERS = ("adam", "kfac", "ekfac", "shampoo", "shampoo-squared", "soap")
 
 
@@ -201,11 +206,13 @@ def _resolution(found: Precondition) -> list[Finding]:
         ]
     if found.unresolved <= RESOLVED * found.shift:
         return []
+    predicted = any(row.cg_iterations is not None for row in found.preconditioners)
+    missing = "" if predicted else "; so much of the negative curvature was not found that no iterations are predicted"
     return [
         Finding(
             "note",
             f"{counted(found.resolved, 'eigenpair')} were found; eigenvalues below {number(found.unresolved)} are known by products alone.",
-            f"the damping is {number(found.shift)}; the diagonal and the blocks of H are those of what was found",
+            f"the damping is {number(found.shift)}; the diagonal and the blocks of H are those of what was found{missing}",
             "more --steps, or a larger --damping, if intervals are too wide",
         )
     ]

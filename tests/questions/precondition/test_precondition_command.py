@@ -90,8 +90,18 @@ def test_a_diagonal_that_is_enough_and_one_that_does_harm():
     assert "none makes the condition number of 101 smaller" in said(worse)
     gain = with_rows(row("none", 0, 20.0, 3), row("kfac", 50, 11.0))
     assert chosen(gain).name == "none"
-    assert "none brings the condition number of 20.0 below half of that" in said(gain)
+    assert "the best, K-FAC, makes 11.0 of a condition number of 20.0" in said(gain)
     assert "gain nothing from any of them: 3 iterations without" in said(gain)
+
+
+def test_intervals_that_overlap_leave_it_unsure():
+    rows = [row("none", 0, 101.0), row("kfac", 50, 12.0)]
+    apart = [replace(one, condition_interval=(0.9 * one.condition, 1.1 * one.condition)) for one in rows]
+    assert "K-FAC is worth its memory" in said(with_rows(*apart))
+    wide = [replace(one, condition_interval=(0.1 * one.condition, 9 * one.condition)) for one in rows]
+    first = findings(with_rows(*wide))[0]
+    assert first.says.startswith("K-FAC seems worth its memory")
+    assert "their intervals overlap, 1.20 to 108 and 10.1 to 909" in first.because
 
 
 def test_what_was_not_resolved_is_said():
