@@ -13,7 +13,7 @@ from hessdiag.questions.metrics import ALIASES, MEANINGS, check
 from hessdiag.questions.registry import question
 from hessdiag.suggest import LOSSES as LOSS_ALIASES
 
-MODELS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "precondition", "trust-radius")
+MODELS = ("diag-share", "eigs", "spectrum", "bounds", "blocks", "precondition", "sharpness", "trust-radius")
 MEASURING = (*MODELS, "forward", "vanishing", "chain", "escape", "transfer")
 
 
@@ -40,6 +40,7 @@ def test_every_option_is_shown_once(hessdiag, name):
     command = cli.get_command(click.Context(cli), name)
     first_group = "|".join(f"^{title}:" for title in GROUPS)
     text = re.split(first_group, hessdiag(name, "--help").out, maxsplit=1, flags=re.MULTILINE)[1]
+    assert len({option.name for option in command.params}) == len(command.params)
     for option in command.params:
         if isinstance(option, click.Option):
             assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b", text, re.MULTILINE)) == 1, option.opts

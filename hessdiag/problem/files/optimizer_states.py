@@ -3,7 +3,6 @@
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -79,11 +78,6 @@ def read_saved(text: str, *, trust_code: bool = False) -> Saved:
     spec = parse(text if text.startswith("file:") else f"file:{text}")
     content = checkpoint.read(checkpoint.existing(spec.source), trust_code=trust_code)
     return saved_in(content, spec.key, spec.source)
-
-
-def file_of(text: str) -> Path:
-    """The file that `PATH[#KEY]` names."""
-    return checkpoint.existing(parse(text if text.startswith("file:") else f"file:{text}").source)
 
 
 def saved_in(content: Any, key: str | None, where: str) -> Saved:
