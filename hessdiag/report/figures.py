@@ -14,7 +14,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from hessdiag.report import curves
 from hessdiag.report.columns import wrap
@@ -36,7 +36,7 @@ from hessdiag.report.drawing import (
     plain,
 )
 from hessdiag.report.names import fitted
-from hessdiag.report.numbers import drawable
+from hessdiag.report.numbers import drawable, number
 from hessdiag.report.view import Curves, Dots, Drawn, Heat, Lines, Role, Series
 
 MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D", "points": "v"}
@@ -220,6 +220,10 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
     if chart.names:
         axes.set_xticks(x, _labels(chart.names, page), **_turned(chart.names, page))
         axes.margins(x=0.08)
+    elif chart.x_log:
+        axes.set_xscale("log")
+        axes.set_xticks(x, [number(value) for value in chart.x])
+        axes.xaxis.set_minor_locator(NullLocator())
     elif all(value.is_integer() for value in chart.x):
         axes.xaxis.set_major_locator(MaxNLocator(page.ticks, integer=True))
     else:

@@ -80,13 +80,17 @@ class Dots(Chart):
 
 @dataclass(frozen=True)
 class Lines(Chart):
-    """Series over a common x, with a logarithmic y axis. `names` labels x positions that are no numbers."""
+    """Series over a common x, with a logarithmic y axis, and x axis too if `x_log`, with a tick at each position.
+
+    `names` labels x positions that are no numbers.
+    """
 
     x: tuple[float, ...]
     series: tuple[Series, ...]
     x_axis: str
     y_axis: str
     names: tuple[str, ...] = ()
+    x_log: bool = False
 
 
 @dataclass(frozen=True)

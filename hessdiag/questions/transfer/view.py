@@ -193,5 +193,6 @@ def _chart(result: Transfer) -> Lines | None:
         x=tuple(float(size) for size in result.widths),
         series=tuple(series),
         x_axis=result.varied,
+        x_log=True,
         y_axis=f"relative to {result.varied} {number(result.widths[0])}",
     )
