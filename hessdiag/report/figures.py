@@ -36,7 +36,7 @@ from hessdiag.report.drawing import (
     plain,
 )
 from hessdiag.report.names import fitted
-from hessdiag.report.numbers import drawable, number
+from hessdiag.report.numbers import drawable
 from hessdiag.report.view import Curves, Dots, Drawn, Heat, Lines, Role, Series
 
 MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D", "points": "v"}
@@ -222,7 +222,7 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         axes.margins(x=0.08)
     elif chart.x_log:
         axes.set_xscale("log")
-        axes.set_xticks(x, [number(value) for value in chart.x])
+        axes.set_xticks(x, [f"{value:g}" for value in chart.x])
         axes.xaxis.set_minor_locator(NullLocator())
     elif all(value.is_integer() for value in chart.x):
         axes.xaxis.set_major_locator(MaxNLocator(page.ticks, integer=True))
