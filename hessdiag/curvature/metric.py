@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import Raw
+from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import safe_norm
 
 
@@ -71,6 +72,43 @@ def in_metric(operator: S, metric: Tensor | None) -> S:
             f"1 / sqrt of the metric's smallest entry, {float(wide.min()):.1e}, is beyond {operator.dtype}"
         )
     return operator.scaled(scale)
+
+
+class Scaled:
+    """D (A + C) D with D and C diagonal, of any symmetric A that is known by its products alone.
+
+    Unlike a metric's, entries of D may be zero, and C is there for weight decay that is part of the gradient.
+
+    Args:
+        operator: A, (n, n).
+        scale: D's diagonal, (n,); `None` for the identity.
+        shift: C's diagonal, (n,), or a multiple of the identity.
+
+    >>> Scaled(torch.eye(2), torch.tensor([1.0, 3.0]), 1.0) @ torch.ones(2)
+    tensor([ 2., 18.])
+    """
+
+    def __init__(self, operator: SymmetricOperator, scale: Tensor | None, shift: Tensor | float = 0.0) -> None:
+        self.operator = operator
+        self.shape, self.dtype, self.device = tuple(operator.shape), operator.dtype, operator.device
+        self._scale = None if scale is None else scale.to(operator.device, operator.dtype)
+        self._shift = shift.to(operator.device, operator.dtype) if isinstance(shift, Tensor) else shift
+
+    def __matmul__(self, vectors: Tensor) -> Tensor:
+        """The product with v of shape (n,), or V of shape (n, k)."""
+        inside = _rows(self._scale, vectors)
+        image = self.operator @ inside
+        if isinstance(self._shift, Tensor) or self._shift:
+            image = image + _rows(self._shift, inside)
+        return _rows(self._scale, image)
+
+
+def _rows(diagonal: Tensor | float | None, vectors: Tensor) -> Tensor:
+    if diagonal is None:
+        return vectors
+    if isinstance(diagonal, Tensor) and vectors.ndim > 1:
+        return diagonal[:, None] * vectors
+    return diagonal * vectors
 
 
 def uneven(matrix: Raw) -> float:

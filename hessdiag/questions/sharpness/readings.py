@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import CannotCopyError
+from hessdiag.curvature.metric import Scaled
 from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import inner
@@ -20,7 +21,6 @@ from hessdiag.questions.sharpness.along import loss_along, weights
 from hessdiag.questions.sharpness.critical import CriticalStep, critical_step
 from hessdiag.questions.sharpness.largest import Largest, largest, overlap
 from hessdiag.questions.sharpness.result import Kind, Reading
-from hessdiag.questions.sharpness.scaled import Scaled, metric_scale
 
 UPHILL = "the next step goes uphill at first: momentum carries it, and no learning rate is its edge"
 UNSEEN = "not the curvature that the optimizer sees: it divides its steps entry by entry, or groups differ"
@@ -144,7 +144,8 @@ def lambda_max(here: Here) -> Reading:
 def preconditioned(here: Here) -> Reading:
     """The same in the optimizer's metric, weight decay that is part of the gradient included."""
     assert here.metric is not None
-    found = _of_eigenvalue(here, "preconditioned", metric_scale(here.metric), here.decay)
+    scale = here.metric.double().rsqrt()  # zero where the optimizer does not move an entry
+    found = _of_eigenvalue(here, "preconditioned", scale, here.decay)
     return against(found, here.edge) if here.edge is not None else replace(found, why=NO_CONSTANT)
 
 

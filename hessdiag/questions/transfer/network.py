@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.metric import Scaled
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import tridiagonalize
@@ -27,33 +28,6 @@ TOLERANCE = 0.02  # relative residual of an eigenvalue, whose own error is small
 MOST_PRODUCTS = 60
 LANCZOS = 16  # steps for the spectral norm of an update, whose rank is small
 EXPLODED = 10.0  # times the loss at the start
-
-
-@dataclass(frozen=True)
-class Scaled:
-    """diag(s) A diag(s), a symmetric operator."""
-
-    matrix: SymmetricOperator
-    scale: Tensor
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """As of A."""
-        return self.matrix.shape
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """As of A."""
-        return self.matrix.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """As of A."""
-        return self.matrix.device
-
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        scale = self.scale if vectors.ndim == 1 else self.scale[:, None]
-        return scale * (self.matrix @ (scale * vectors))
 
 
 @dataclass(frozen=True)

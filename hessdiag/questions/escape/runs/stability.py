@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from hessdiag.curvature.differences import NoDoubleBackwardError, refuse_cut
 from hessdiag.curvature.local import LocalHessian
+from hessdiag.curvature.metric import Scaled
 from hessdiag.errors import HessdiagError, said
 from hessdiag.machine.memory import free_bytes
 from hessdiag.machine.shortage import ran_out
@@ -111,7 +112,9 @@ class StabilityLooks:
             value = draw.loss(problem, self._model)
             refuse_cut([value])
             hessian = LocalHessian(value, tensors)
-            matrix = _InMetric(hessian, made, made.metric(problem))
+            metric = made.metric(problem)
+            scale = None if metric is None else metric.to(hessian.dtype).rsqrt()
+            matrix = Scaled(hessian, scale, made.weight_decay if made.coupled else 0.0)
             top = leading(matrix, self._vector, seed=len(self._looks))
         self._products += top.products
         self._threshold = made.threshold
@@ -126,19 +129,3 @@ class StabilityLooks:
         if state.origin == "gradients" and state.kind.lower() in NEEDED:
             return None
         return of_state(self._start.problem, state)
-
-
-class _InMetric:
-    """M^{-1/2} (H + decay) M^{-1/2}, with the decay that is part of the gradient."""
-
-    def __init__(self, hessian: LocalHessian, made: Preconditioning, metric: Tensor | None) -> None:
-        self._hessian = hessian
-        self._root = None if metric is None else metric.to(hessian.dtype).rsqrt()
-        decay = made.weight_decay if made.coupled else 0.0
-        self._decay = decay.to(hessian.dtype) if isinstance(decay, Tensor) else decay
-        self.shape, self.dtype, self.device = hessian.shape, hessian.dtype, hessian.device
-
-    def __matmul__(self, vector: Tensor) -> Tensor:
-        root = 1.0 if self._root is None else self._root
-        scaled = root * vector
-        return root * (self._hessian @ scaled + self._decay * scaled)
