@@ -1,8 +1,6 @@
 """`--metric` on the command line: a name, a function of the user's, what is refused, and what --save writes."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -70,21 +68,18 @@ def test_what_is_no_optimizer_is_refused_in_a_line_or_two(hessdiag, net, spec):
 @pytest.fixture
 def checkpoint(net, tmp_path):
     """After some steps of Adam; and again, for a trajectory."""
-    code = """
-import sys, torch, net
-sys.path.insert(0, ".")
-model, [(x, y)], _ = net.setup()
-made = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99))
-for n in range(2):
-    for _ in range(5):
-        made.zero_grad()
-        torch.nn.functional.cross_entropy(model(x), y).backward()
-        made.step()
-    torch.save({"model": model.state_dict(), "optimizer": made.state_dict()}, f"ckpt{n}.pt")
-v = torch.cat([made.state[p]["exp_avg_sq"].flatten() for p in model.parameters()]) / (1 - 0.99**10)
-torch.save(v.sqrt() + 1e-8, "P.pt")
-"""
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    script = {}
+    exec(SCRIPT, script)
+    model, [(x, y)], _ = script["setup"]()
+    made = torch.optim.Adam(model.parameters(), lr=0.01, betas=(0.9, 0.99))
+    for n in range(2):
+        for _ in range(5):
+            made.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            made.step()
+        torch.save({"model": model.state_dict(), "optimizer": made.state_dict()}, tmp_path / f"ckpt{n}.pt")
+    v = torch.cat([made.state[p]["exp_avg_sq"].flatten() for p in model.parameters()]) / (1 - 0.99**10)
+    torch.save(v.sqrt() + 1e-8, tmp_path / "P.pt")
     return tmp_path
 
 
