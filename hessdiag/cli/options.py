@@ -138,6 +138,15 @@ def _of_model(function: Callable[..., int], shown: str, weights: str) -> Callabl
     return _stack(command, (*own, *_MODEL))
 
 
+def state_option(of: str) -> Decorator:
+    """--state, the file with what the optimizer that another option names had accumulated."""
+    return click.option(
+        "--state",
+        metavar="PATH[#KEY]",
+        help=f"What the optimizer had accumulated: ckpt.pt#optimizer; train.py:make as {of} tells its order.",
+    )
+
+
 class MetricText(NamedTuple):
     """What the command line says of a metric.
 
@@ -166,11 +175,7 @@ def metric_options(function: Callable[..., int]) -> Callable[..., int]:
             metavar="SPEC",
             help="Take it in an optimizer's metric, P^(-1/2) H P^(-1/2): adam, 'adam(lr=1e-4)', ckpt.pt#optimizer.",
         ),
-        click.option(
-            "--state",
-            metavar="PATH#KEY",
-            help="What the optimizer of --metric had accumulated: ckpt.pt#optimizer.",
-        ),
+        state_option("--metric"),
     )
     return _stack(command, own)
 

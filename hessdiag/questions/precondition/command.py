@@ -6,7 +6,7 @@ import click
 
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, model_options, output_options, resume_option
+from hessdiag.cli.options import Target, model_options, output_options, resume_option, state_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     metavar="SPEC",
     help="Whose second moments to compare: adam, rmsprop(alpha=0.9), ckpt.pt#optimizer, train.py:make. Default: adam.",
 )
+@state_option("--optimizer")
 @click.option(
     "--damping",
     type=float,
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
 def command(
     targets: tuple[Target, ...],
     optimizer: str | None,
+    state: str | None,
     damping: float,
     tol: float,
     steps: int,
@@ -79,6 +81,7 @@ def command(
     hessdiag precondition model.pt --data batch.npz --loss ce
     hessdiag precondition builtin:lenet --damping 1e-3 --steps 400 -o precondition.html
     hessdiag precondition train.py:setup --optimizer ckpt.pt#optimizer
+    hessdiag precondition train.py:setup --optimizer train.py:make --state ckpt.pt#optimizer
     """  # noqa: D301
     scripts: dict[Path, ModuleType] = {}
 
@@ -88,6 +91,7 @@ def command(
         return precondition(
             problem,
             optimizer=optimizer,
+            state=state,
             damping=damping,
             tol=tol,
             steps=steps,

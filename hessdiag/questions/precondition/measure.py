@@ -57,6 +57,7 @@ def precondition(
     problem: Problem | HessianOperator,
     *,
     optimizer: Any = None,
+    state: str | None = None,
     damping: float = DAMPING,
     tol: float = TOL,
     steps: int = 200,
@@ -81,6 +82,8 @@ def precondition(
         optimizer: Whose second moments are among the preconditioners: "adam(eps=1e-8)", "ckpt.pt#optimizer",
             "train.py:make", or an optimizer of the model's parameters, with the state that it has. Default: Adam that
             stands still here, with the mean of the batches' squared gradients.
+        state: "ckpt.pt#optimizer": what the optimizer had accumulated, where `optimizer` names its class or the
+            function that makes it, whose order of parameters is the state's.
         damping: mu over the largest magnitude of an eigenvalue.
         tol: Of conjugate gradients: the error in the energy norm, relative to that at the start.
         steps: Lanczos steps, where not all eigenvalues are computed; at least 2.
@@ -108,7 +111,8 @@ def precondition(
     problem = problem_of(problem)
     asked = _Asked(damping, tol, steps, probes, seed)
     asked.refuse()
-    seen = preconditioning(problem, "adam" if optimizer is None else optimizer, scripts=scripts)
+    usual = "adam" if optimizer is None and state is None else optimizer
+    seen = preconditioning(problem, usual, state=state, scripts=scripts)
     return _measured(problem, seen, asked, progress or silent, resume)
 
 

@@ -6,7 +6,7 @@ import click
 
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.options import Target, model_options, output_options, state_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -31,11 +31,7 @@ if TYPE_CHECKING:
     metavar="X",
     help="Its learning rate; alone, that of plain gradient descent.",
 )
-@click.option(
-    "--state",
-    metavar="PATH[#KEY]",
-    help="What the optimizer had accumulated: ckpt.pt#optimizer; train.py:make as --optimizer tells its order.",
-)
+@state_option("--optimizer")
 @click.option("--tol", type=float, metavar="R", default=1e-2, show_default=True, help="Relative residual to reach.")
 @output_options
 def command(

@@ -209,7 +209,7 @@ def test_intervals_by_lanczos_hold_what_lapack_has(monkeypatch):
             assert abs(row.effective_dimension - known.effective_dimension) < 5 * row.effective_dimension_stderr
 
 
-def test_the_second_moments_of_an_optimizer_with_state():
+def test_the_second_moments_of_an_optimizer_with_state(tmp_path):
     problem = network(1)
     optimizer = torch.optim.AdamW(problem.model.parameters(), lr=1e-3)
     x, y = problem.data[0]
@@ -229,6 +229,11 @@ def test_the_second_moments_of_an_optimizer_with_state():
     assert found.optimizer_name == "adamw"
     assert found.optimizer_state == "optimizer"
     assert found.of("adamw").condition == pytest.approx(values[-1] / values[0], rel=1e-8)
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    for how in ({"optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3)}, {"optimizer": "adamw"}, {}):
+        saved = precondition(problem, **how, state=str(tmp_path / "state.pt"))
+        assert saved.optimizer_state == "checkpoint"
+        assert saved.of("adamw").condition == found.of("adamw").condition
     with pytest.raises(SpecError, match="divides by no second moments"):
         precondition(problem, optimizer="sgd(lr=0.1)")
 
