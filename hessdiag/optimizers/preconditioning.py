@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import loss_and_gradient
+from hessdiag.curvature.local import flat
 from hessdiag.errors import SpecError
 from hessdiag.optimizers.recipe import Recipe, of_gradients, recipe
 from hessdiag.optimizers.state import held as holding
@@ -18,7 +19,7 @@ from hessdiag.optimizers.state.held import Held, listed, number_of
 from hessdiag.optimizers.state.likeness import LOW, Likeness, likeness
 from hessdiag.optimizers.state.saved import of_saved
 from hessdiag.optimizers.state.seen import Preconditioning, of_state
-from hessdiag.optimizers.update import forget_gradients, searches, stepper
+from hessdiag.optimizers.update import forget_gradients, give_gradients, searches, stepper
 from hessdiag.problem.files.optimizer_states import is_file, read_saved
 from hessdiag.problem.problem import Problem
 
@@ -171,10 +172,9 @@ def direction(problem: Problem, made: Preconditioning, gradient: Tensor | None =
     model, optimizer = made.held.on(problem.model)
     if searches(optimizer):
         raise SpecError(f"{made.optimizer} looks for its step by itself.", "--optimizer adam")
-    at = dict(model.named_parameters())
     forget_gradients(optimizer)
-    for (name, parameter), place in zip(problem.named_parameters, problem.places(), strict=True):
-        at[name].grad = slope[place].view(parameter.shape).to(at[name])
+    give_gradients(problem, slope, model)
     stepper(optimizer, lambda: None)()
-    moves = [(at[name].detach() - parameter.detach()).reshape(-1) for name, parameter in problem.named_parameters]
-    return torch.cat([move.to(problem.dtype) for move in moves])
+    at = dict(model.named_parameters())
+    moves = [at[name].detach() - parameter.detach() for name, parameter in problem.named_parameters]
+    return flat(moves, problem.dtype)

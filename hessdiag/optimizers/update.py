@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+
+from hessdiag.problem.problem import Problem
 
 _MARK = "__dynamo_disable"  # where torch keeps a function as the compiler is to see it, once it has made that
 
@@ -68,3 +71,16 @@ def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = None
+
+
+def give_gradients(problem: Problem, gradient: Tensor, model: nn.Module | None = None) -> None:
+    """Lay a gradient where optimizers look for it, in place of what is there.
+
+    Args:
+        problem: Whose gradient it is.
+        gradient: (N,).
+        model: A copy of the problem's model, whose parameters get it instead.
+    """
+    own = dict((problem.model if model is None else model).named_parameters())
+    for (name, parameter), place in zip(problem.named_parameters, problem.places(), strict=True):
+        own[name].grad = gradient[place].view(parameter.shape).to(own[name])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import copied
+from hessdiag.curvature.local import flat
 from hessdiag.linalg.tridiagonal import inner
 from hessdiag.problem.problem import Problem
 
@@ -46,7 +47,7 @@ def loss_along(problem: Problem, direction: Tensor, decay: Tensor | float = 0.0)
 
 def weights(problem: Problem) -> Tensor:
     """The parameters as one vector, (N,)."""
-    return torch.cat([parameter.detach().reshape(-1).to(problem.dtype) for parameter in problem.parameters])
+    return flat([parameter.detach() for parameter in problem.parameters], problem.dtype)
 
 
 def _value(problem: Problem) -> float:

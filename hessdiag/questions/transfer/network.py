@@ -18,7 +18,7 @@ from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import tridiagonalize
 from hessdiag.optimizers.preconditioning import Preconditioning, of_optimizer
 from hessdiag.optimizers.recipe import Recipe
-from hessdiag.optimizers.update import forget_gradients, take_step
+from hessdiag.optimizers.update import forget_gradients, give_gradients, take_step
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.runs.pieces import Arrays
 from hessdiag.questions.transfer import rates
@@ -257,13 +257,11 @@ def _updates(problem: Problem, setting: Setting, weights: Mapping[str, Tensor]) 
 
 def _step(problem: Problem, optimizer: torch.optim.Optimizer, gradient: Tensor) -> None:
     forget_gradients(optimizer)
-    for parameter, place in zip(problem.parameters, problem.places(), strict=True):
-        parameter.grad = gradient[place].view(parameter.shape).to(parameter)
+    give_gradients(problem, gradient)
 
     def again() -> Any:
         loss, slope = loss_and_gradient(problem)
-        for parameter, place in zip(problem.parameters, problem.places(), strict=True):
-            parameter.grad = slope[place].view(parameter.shape).to(parameter)
+        give_gradients(problem, slope)
         return torch.tensor(loss)
 
     take_step(optimizer, again)

@@ -71,6 +71,26 @@ def by_hand(problem, H, gradients, bend, shift):
     return A, {name: P + shift * np.eye(n) for name, P in found.items()}
 
 
+class Whole:
+    """The Hessian by its rows once, for the thousands of products of the sampled way."""
+
+    engine = "rows at hand"
+
+    def __init__(self, operator):
+        self.matrix = operator @ torch.eye(operator.shape[0], dtype=operator.dtype)
+        self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+
+    def __matmul__(self, vectors):
+        return self.matrix @ vectors
+
+
+def beyond(monkeypatch, steps):
+    """All networks count as large."""
+    monkeypatch.setattr(measure, "EXACT_UP_TO", 10)
+    monkeypatch.setattr(readings, "QUADRATURE_STEPS", steps)
+    monkeypatch.setattr(measure, "share", Whole)
+
+
 @pytest.fixture
 def few(monkeypatch):
     """Those that can be written down in a line are measured alone, with little spent on effective dimensions."""
@@ -122,8 +142,7 @@ def test_iterations_are_those_that_conjugate_gradients_take(few, seed, exact):
     problem = network(seed, "ce" if seed % 2 else "mse")
     H, gradients = brute(problem)
     if not exact:
-        few.setattr(measure, "EXACT_UP_TO", 10)
-        few.setattr(readings, "QUADRATURE_STEPS", 2)
+        beyond(few, 2)
     for tol in (1e-2, 1e-4) if exact else (1e-3,):
         found = precondition(problem, damping=3e-3, tol=tol, steps=len(H), probes=2)
         A, made = by_hand(problem, H, gradients, positive, found.shift)
@@ -186,8 +205,7 @@ def test_kfac_makes_one_linear_layer_the_identity():
 def test_intervals_by_lanczos_hold_what_lapack_has(monkeypatch):
     problem = network(3)
     exact = {damping: precondition(problem, damping=damping) for damping in (0.1, 0.01)}
-    monkeypatch.setattr(measure, "EXACT_UP_TO", 10)
-    monkeypatch.setattr(readings, "QUADRATURE_STEPS", 8)
+    beyond(monkeypatch, 8)
     for damping, steps in ((0.1, 30), (0.01, 20)):
         found = precondition(problem, damping=damping, steps=steps, probes=2)
         assert (found.method, exact[damping].method) == ("lanczos", "exact")
