@@ -29,7 +29,9 @@ WHY_NOT = {
     "soap": "it preconditions in a basis of its own, and not entry by entry",
     "shampoo": "it preconditions whole matrices, and not entry by entry",
 }
-KINDS = tuple(FAMILIES)
+PLAIN = ("sgd", "asgd")  # which divide by nothing
+ADAPTIVE = tuple(kind for kind in FAMILIES if kind not in PLAIN)  # which divide by averages of what gradients were
+EDGE = 0.05  # of a ratio to a threshold, on both sides of 1: training at the edge of stability is seen within it
 
 
 def threshold(

@@ -9,9 +9,15 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.optimizers.preconditioning import direction, of_optimizer, preconditioning
+from hessdiag.optimizers.state.denominators import NEEDED
 from hessdiag.problem.problem import Problem
+from hessdiag.theory.stability import ADAPTIVE
 
 N = 4
+
+
+def test_what_divides_by_averages_has_a_state_that_is_read():
+    assert set(NEEDED) == set(ADAPTIVE)
 
 
 class Bowl(nn.Module):

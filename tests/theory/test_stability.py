@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from hessdiag.theory.stability import KINDS, threshold, why_not
+from hessdiag.theory.stability import FAMILIES, threshold, why_not
 
 STILL = 1 - 2.0**-50  # of second moments that are not to move
 P = 0.7  # what the adaptive ones divide by
@@ -113,7 +113,7 @@ def test_others_have_none_and_it_is_said_why():
     for kind in ("muon", "lion", "soap", "lbfgs", "sgdp"):
         assert threshold(kind) is None
         assert why_not(kind)
-    assert all(threshold(kind) > 0 and not why_not(kind) for kind in KINDS)
+    assert all(threshold(kind) > 0 and not why_not(kind) for kind in FAMILIES)
 
 
 @pytest.mark.parametrize("told", [{"momentum": 1.0}, {"beta1": -0.1}, {"decay": 2.0}, {"dampening": 1.5}])

@@ -16,7 +16,6 @@ from hessdiag.errors import LoadError, SpecError
 from hessdiag.optimizers.state.held import Held, number_of
 from hessdiag.problem.problem import Problem
 
-PLAIN = ("sgd", "asgd")  # of which P is the identity
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "adam": ("step", "exp_avg_sq"),
     "adamw": ("step", "exp_avg_sq"),

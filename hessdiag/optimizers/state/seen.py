@@ -9,10 +9,10 @@ from torch import Tensor
 
 from hessdiag.errors import LoadError
 from hessdiag.optimizers.recipe import named_with, settings_of_group
-from hessdiag.optimizers.state.denominators import NEEDED, PLAIN, Moments, from_moments, from_state, moments
+from hessdiag.optimizers.state.denominators import NEEDED, Moments, from_moments, from_state, moments
 from hessdiag.optimizers.state.held import Held, OptimizerState, Origin, listed, number_of
 from hessdiag.problem.problem import Problem
-from hessdiag.theory.stability import threshold, why_not
+from hessdiag.theory.stability import PLAIN, threshold, why_not
 
 EARLY = 0.01  # of beta1^step: above, the momentum's bias correction is more than a percent of a step
 _DECOUPLED = ("adamw", "muon", "lion")

@@ -5,8 +5,9 @@ from typing import Literal
 from hessdiag.numbers import number, percent
 from hessdiag.questions.common.metric import Metric, source
 from hessdiag.questions.common.result import Finding
+from hessdiag.theory.stability import EDGE
 
-ABOVE = 1.05  # of the threshold: optimizers at the edge of stability are seen between 0.95 and this
+ABOVE = 1 + EDGE
 
 
 def metric_findings(metric: Metric | None, matrix: str = "Hessian") -> list[Finding]:

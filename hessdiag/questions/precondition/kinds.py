@@ -13,13 +13,15 @@ WORDS = {
     "soap": "SOAP",
 }
 DIAGONALS = ("diagonal", "ggn-diagonal", "adam")
-ADAPTIVE = {
+NAMES = {  # of optimizers whose second moments are compared
     "adam": "Adam",
     "adamw": "AdamW",
     "nadam": "NAdam",
     "radam": "RAdam",
     "rmsprop": "RMSprop",
     "adagrad": "Adagrad",
+    "adamax": "Adamax",
+    "adadelta": "Adadelta",
 }
 
 
@@ -29,4 +31,4 @@ def word(name: str) -> str:
     >>> word("kfac"), word("rmsprop")
     ('K-FAC', "RMSprop's v")
     """
-    return WORDS.get(name) or f"{ADAPTIVE.get(name, name)}'s v"
+    return WORDS.get(name) or f"{NAMES.get(name, name)}'s v"

@@ -1,14 +1,11 @@
 """Which reading decides, and what it says: stable, at the edge, or not."""
 
 from dataclasses import replace
-from typing import Literal
 
-from hessdiag.questions.sharpness.result import Kind, Reading, Sharpness
+from hessdiag.questions.sharpness.result import Kind, Reading, Regime, Sharpness
+from hessdiag.theory.stability import EDGE
 
-EDGE = 0.05  # of the ratio, on both sides of 1: training at the edge of stability stays within it
 DECIDE: tuple[Kind, ...] = ("preconditioned", "lambda_max", "directional")  # the first that has a ratio
-
-Regime = Literal["stable", "edge", "unstable"]
 
 
 def decided(found: Sharpness) -> Sharpness:

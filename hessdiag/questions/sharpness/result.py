@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 from hessdiag.fields import Count, Number, Real
 from hessdiag.questions.common.result import Measured
 
+Regime = Literal["stable", "edge", "unstable"]
 Kind = Literal["lambda_max", "preconditioned", "dual", "directional", "critical", "adaptive"]
 
 
@@ -138,7 +139,7 @@ class Sharpness(Measured):
     decided_by: Kind | None = None
     ratio: Number = None
     ratio_stderr: Number = None
-    regime: Literal["stable", "edge", "unstable"] | None = None
+    regime: Regime | None = None
     largest_lr: Number = None
     largest_lr_stderr: Number = None
     noise: Noise | None = None

@@ -9,9 +9,9 @@ from hessdiag.questions.common.verdict import (
     piece_findings,
 )
 from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpness
+from hessdiag.theory.stability import ADAPTIVE
 
 ALIKE = 0.1  # relative difference of two ratios, beyond their errors, within which they say the same
-ADAPTIVE = ("adam", "adamw", "rmsprop", "adagrad", "adadelta", "adamax", "radam", "nadam")  # which keep averages
 HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 SEES = {

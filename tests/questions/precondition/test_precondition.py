@@ -227,7 +227,7 @@ def test_intervals_by_lanczos_hold_what_lapack_has(monkeypatch):
             assert abs(row.effective_dimension - known.effective_dimension) < 5 * row.effective_dimension_stderr
 
 
-def test_the_second_moments_of_an_optimizer_with_state(tmp_path):
+def test_the_second_moments_of_an_optimizer_with_state(few, tmp_path):
     problem = network(1)
     optimizer = torch.optim.AdamW(problem.model.parameters(), lr=1e-3)
     x, y = problem.data[0]

@@ -20,7 +20,7 @@ class Leading(NamedTuple):
     products: int
 
 
-def leading(operator: SymmetricOperator, start: Tensor | None = None, *, seed: int = 0, most: int = MOST) -> Leading:
+def leading(operator: SymmetricOperator, start: Tensor | None = None, *, seed: int = 0) -> Leading:
     """The largest eigenvalue by a short Lanczos iteration, from the last one's vector where there is one.
 
     A lower bound. It ends once the residual |Av - theta v| is 5 % of theta; the basis is orthogonalized twice.
@@ -29,7 +29,6 @@ def leading(operator: SymmetricOperator, start: Tensor | None = None, *, seed: i
         operator: Symmetric, (n, n).
         start: Vector of the same matrix a little earlier, (n,); `None` to start at random.
         seed: Of the start, or of the noise that is added to it.
-        most: Products, at most.
 
     >>> round(leading(torch.diag(torch.tensor([5.0, 1.0, 0.5, 0.2, -3.0]))).value, 2)
     5.0
@@ -56,7 +55,7 @@ def leading(operator: SymmetricOperator, start: Tensor | None = None, *, seed: i
         values, vectors = torch.linalg.eigh(tridiagonal)
         top, weights = float(values[-1]), vectors[:, -1]
         settled = len(diagonal) >= min(LEAST, n) and left * abs(float(weights[-1])) <= TOLERANCE * abs(top)
-        if settled or len(diagonal) >= min(most, n) or left <= torch.finfo(operator.dtype).eps * abs(top):
+        if settled or len(diagonal) >= min(MOST, n) or left <= torch.finfo(operator.dtype).eps * abs(top):
             return Leading(top, weights.to(basis) @ basis, len(diagonal))
         beside.append(left)
         basis = torch.cat([basis, (image / left)[None]])
