@@ -46,6 +46,12 @@ def test_every_option_is_shown_once(hessdiag, name):
             assert len(re.findall(rf"^  (?:-\w, )?{option.opts[-1]}\b", text, re.MULTILINE)) == 1, option.opts
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_option_is_declared_twice(name):
+    names = [option for one in cli.get_command(click.Context(cli), name).params for option in one.opts]
+    assert len(names) == len(set(names))
+
+
 def test_groups_hold_options_that_exist():
     known = {"help"}
     for name in COMMANDS:

@@ -13,6 +13,7 @@ from hessdiag.curvature.shared import share
 from hessdiag.errors import SpecError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
+from hessdiag.numbers import counted
 from hessdiag.optimizers.preconditioning import Preconditioning, preconditioning
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.described import described, examined
@@ -22,6 +23,7 @@ from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.sharpness import readings
+from hessdiag.questions.sharpness.critical import PASSES
 from hessdiag.questions.sharpness.largest import MOST
 from hessdiag.questions.sharpness.noise import most_pieces, noise
 from hessdiag.questions.sharpness.regime import decided
@@ -90,8 +92,9 @@ def sharpness(
     spent = outlay(operator)
     space = basis(spent, problem.n_parameters, 0, 1, None, 1)
     parts = most_pieces(problem)
-    fewest = 3 * FEWEST + 1 + parts
-    spent.plan((fewest, fewest + 3 * MOST), {**space.held, "gradients of parts": 4 * parts + 4}, search=True)
+    fewest, most = 3 * FEWEST + 1 + parts, 3 * MOST + 1 + parts
+    spent.plan((fewest, most), {**space.held, "gradients of parts": 4 * parts + 4}, search=True)
+    report(0, 1, announced(problem.n_parameters, most))
     checks = examine(operator, seed)
     made = preconditioning(problem, optimizer, lr, state=state, scripts=scripts)
     found = replace(_nothing(problem), optimizer=_seen(made))
@@ -100,6 +103,18 @@ def sharpness(
         found = replace(found, status="inexact")
     found = examined(replace(found, engine=operator.engine), checks)
     return replace(found, findings=tuple(findings(found)))
+
+
+def announced(parameters: int, most: int) -> str:
+    """What will be done, before anything is.
+
+    >>> announced(1000, 917)[:75]
+    "1,000 parameters: largest eigenvalues, here and in the optimizer's metric, "
+    """
+    return (
+        f"{counted(parameters, 'parameter')}: largest eigenvalues, here and in the optimizer's metric, and up to "
+        f"{PASSES} losses along its next step; at most {counted(most, 'Hessian product')}"
+    )
 
 
 def unmeasured(problem: Problem) -> Sharpness:
