@@ -1,5 +1,6 @@
 """What an optimizer makes of a gradient at one moment: the metric that it sees curvature in, and its next step."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -67,10 +68,16 @@ def preconditioning(
             raise SpecError("two files are given for one optimizer's state.", f"--optimizer adamw --state {state}")
         spec, state = None, spec
     if state is not None:
-        return of_checkpoint(problem, state, spec, lr, scripts=scripts)
-    if isinstance(spec, torch.optim.Optimizer):
-        return of_optimizer(problem, spec, lr)
-    return of_recipe(problem, recipe(spec, lr, scripts, model=problem.model))
+        found = of_checkpoint(problem, state, spec, lr, scripts=scripts)
+    elif isinstance(spec, torch.optim.Optimizer):
+        found = of_optimizer(problem, spec, lr)
+    else:
+        found = of_recipe(problem, recipe(spec, lr, scripts, model=problem.model))
+    if not 0 < found.lr < math.inf:
+        raise SpecError(
+            f"the learning rate of {found.kind} is {found.lr:g}: it has to be a positive number.", "--lr 1e-3"
+        )
+    return found
 
 
 def of_recipe(problem: Problem, made: Recipe) -> Preconditioning:
@@ -174,7 +181,13 @@ def direction(problem: Problem, made: Preconditioning, gradient: Tensor | None =
         raise SpecError(f"{made.optimizer} looks for its step by itself.", "--optimizer adam")
     forget_gradients(optimizer)
     give_gradients(problem, slope, model)
-    stepper(optimizer, lambda: None)()
+    try:
+        stepper(optimizer, lambda: None)()
+    except RuntimeError as error:  # it differentiates gradients again, or takes sparse ones alone
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise SpecError(
+            f"{made.optimizer} cannot step on a gradient that is given to it: {reason}.", "--optimizer adam"
+        ) from error
     at = dict(model.named_parameters())
     moves = [at[name].detach() - parameter.detach() for name, parameter in problem.named_parameters]
     return flat(moves, problem.dtype)

@@ -147,7 +147,7 @@ def _left_over(problem: Problem, blocks: Sequence[Block]) -> Iterator[Block]:
 
 def _left_over_note(word: str, left: Sequence[Block]) -> str:
     size = sum(len(block.indices) for block in left)
-    names = ", ".join(block.name for block in left[:3]) + (", ..." if len(left) > 3 else "")
+    names = ", ".join(block.name for block in left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
     tensors = "1 tensor that belongs" if len(left) == 1 else f"{len(left)} tensors that belong"
     own = "is a block of its own" if len(left) == 1 else "are blocks of their own"
     return f"{size:,} parameters are in {tensors} to no {word} and {own}: {names}"

@@ -1,5 +1,6 @@
 """What an optimizer makes of gradients, read off what it holds: metric, rates and threshold of each kind."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, SpecError
 from hessdiag.optimizers.recipe import named_with, settings_of_group
 from hessdiag.optimizers.state.denominators import NEEDED, Moments, from_moments, from_state, moments
 from hessdiag.optimizers.state.held import Held, OptimizerState, Origin, listed, number_of
@@ -182,13 +183,19 @@ def _threshold(kind: str, of: Iterable[Held]) -> tuple[float | None, str]:
         decay = rate * number_of(group.get("weight_decay", 0)) if _decoupled(kind, group) else 0.0
         if kind == "asgd":
             decay = rate * number_of(group.get("lambd", 0))
+        if not all(0 <= number_of(one) < math.inf for one in (decay, group.get("weight_decay", 0))):
+            raise SpecError(f"weight decay of {kind} is not a finite number, or negative.", "weight_decay=0.01")
+        if (momentum := number_of(group.get("momentum", 0))) >= 1:
+            return None, f"momentum is {momentum:g}: of 1 or more, it makes steps grow by itself"
+        if (dampening := number_of(group.get("dampening", 0))) >= 1:
+            return None, f"dampening is {dampening:g}: of 1 or more, momentum takes nothing of the gradient, or climbs"
         if decay >= 2:
             return None, f"learning rate times weight decay is {decay:g}: the decay alone makes weights grow"
         constant = threshold(
             kind,
-            momentum=number_of(group.get("momentum", 0)),
+            momentum=momentum,
             nesterov=bool(group.get("nesterov")),
-            dampening=number_of(group.get("dampening", 0)),
+            dampening=dampening,
             beta1=number_of(betas[0]),
             look_ahead=_look_ahead(held) if kind == "nadam" else None,
             decay=decay,

@@ -55,9 +55,9 @@ class Unstable:
     def instead(self, plateau: Plateau | None) -> str:
         """The learning rate that would be at the threshold there, down to two digits, or a guess."""
         grows = ", for curvature grows where a plateau ends" if plateau is not None and plateau.present else ""
-        if self.ratio is None or self.lr is None:
+        rate = 0.0 if self.ratio is None or self.lr is None else self.lr / self.ratio
+        if not 0 < rate < math.inf:
             return f"a tenth of the learning rate{grows}"
-        rate = self.lr / self.ratio
         scale = 10.0 ** (math.floor(math.log10(rate)) - 1)
         most = float(f"{math.floor(rate / scale * (1 + 1e-12)) * scale:.2g}")
         return f"a learning rate {'well ' if grows else ''}below {most:g}{grows}"
@@ -110,7 +110,9 @@ def _late(looks: Sequence[Look]) -> Look | None:
 
 def _scale(run: Run, plateau: Plateau | None) -> float:
     first = run.loss[0] if run.loss else None
-    return abs(first or 0.0) if plateau is None else plateau.reference - plateau.floor
+    if plateau is None or plateau.reference is None or plateau.floor is None:  # null in a document
+        return abs(first or 0.0)
+    return plateau.reference - plateau.floor
 
 
 def shaken(run: Run, plateau: Plateau | None) -> bool:

@@ -23,6 +23,7 @@ from hessdiag.questions.sharpness.largest import Largest, largest, overlap
 from hessdiag.questions.sharpness.result import Kind, Reading
 
 UPHILL = "the next step goes uphill at first: momentum carries it, and no learning rate is its edge"
+STILL = "the next step is zero, to first order: there is no gradient along it"
 UNSEEN = "not the curvature that the optimizer sees: it divides its steps entry by entry, or groups differ"
 NO_EIGENVALUE = "the steps' size does not follow the gradient's: no eigenvalue is their edge"
 NO_CONSTANT = "no threshold is derived for this optimizer"
@@ -165,14 +166,14 @@ def directional(here: Here) -> Reading:
         bend += inner(here.decay * here.step, here.step)
     found = Reading(kind="directional", value=bend / size, passes=1)
     if not here.slope > 0:
-        return replace(found, why=UPHILL)
+        return replace(found, why=UPHILL if here.slope < 0 else STILL)
     return against(found, 2 * here.slope / (here.made.lr * size))
 
 
 def critical(here: Here) -> Reading:
     """2 over the learning rate at which the next step leaves the loss where it is, by losses alone."""
     if not here.slope > 0:
-        return Reading(kind="critical", value=None, why=UPHILL)
+        return Reading(kind="critical", value=None, why=UPHILL if here.slope < 0 else STILL)
     try:
         loss = _remembering(here, loss_along(here.problem, here.step, here.decay))
     except CannotCopyError as error:

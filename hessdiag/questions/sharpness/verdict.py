@@ -89,8 +89,8 @@ def _taken(deciding: Reading) -> str:
 
 
 def _valued(reading: Reading) -> str:
-    at_least = "at least " if reading.bound == "lower" else ""
-    return f"{at_least}{with_error(reading.value, reading.stderr, 4)}"
+    side = {"lower": "at least ", "upper": "at most "}.get(reading.bound or "", "")
+    return f"{side}{with_error(reading.value, reading.stderr, 4)}"
 
 
 def _undecided(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
@@ -131,7 +131,12 @@ def _step(found: Sharpness) -> list[Finding]:
     if step is None or found.decided_by == "directional":
         return []
     if step.ratio is None:
-        if found.slope is not None and found.slope <= 0:
+        if found.slope == 0:
+            none = found.gradient_norm == 0
+            says = f"The next step {'is zero: there is no gradient here' if none else 'does not change the loss, to first order'}."
+            because = f"|g| is {number(found.gradient_norm)}, and g'd is 0 per unit of the learning rate"
+            return [Finding("note", says, because, "" if none else "a larger --lr, if rounding covers the step")]
+        if found.slope is not None and found.slope < 0:
             says = "The next step goes uphill at first: what its momentum carries points against the gradient."
             return [Finding("note", says, f"g'd is {number(found.slope)} per unit of the learning rate", "")]
         return []
@@ -142,10 +147,11 @@ def _step(found: Sharpness) -> list[Finding]:
         return [Finding("note", f"The next step {what} the loss, by the quadratic model.", because, "")]
     if losses.ratio > 1:
         says = f"The next step raises the loss: it is back at its value after {percent(1 / losses.ratio)} of it."
+    elif losses.bound == "upper" or not losses.ratio > 0:  # no longer one that was tried leads back
+        far = f", as far as was looked: {times(1 / losses.ratio)} its length" if losses.ratio > 0 else ""
+        says = f"The next step lowers the loss, and so does a longer one{far}."
     else:
-        more = "at least " if losses.bound == "upper" else ""
-        far = f"{more}{times(1 / losses.ratio)}" if losses.ratio > 0 else "any number of times"
-        says = f"The next step lowers the loss: it could be up to {far} as long."
+        says = f"The next step lowers the loss: it could be up to {times(1 / losses.ratio)} as long."
     if (losses.ratio > 1) != (step.ratio > 1):
         because += "; the quadratic model says otherwise, for the loss is no parabola over this step"
     return [Finding("note", says, because, "")]
@@ -169,7 +175,7 @@ def _critical(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     losses, deciding = found.reading("critical"), found.reading(found.decided_by or "")
     if losses is None or losses.ratio is None or deciding is None or deciding.ratio is None:
         return []
-    if deciding.kind == "directional":
+    if deciding.kind == "directional" or not deciding.ratio > 0:  # where nothing curves up, no direction is sharp
         return []
     what = "lambda_max" if deciding.kind == "lambda_max" else "lambda_max in the optimizer's metric"
     because = f"{_valued(losses)} against {_valued(deciding)}; over their limits {with_error(losses.ratio, losses.ratio_stderr, 3)} and {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"

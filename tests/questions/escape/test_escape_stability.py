@@ -1,6 +1,7 @@
 """Unstable learning rates are told from plateaus: ratios against LAPACK, runs of both kinds, and what is said of them."""
 
 import json
+import math
 from dataclasses import replace
 
 import escape_by_hand as by_hand
@@ -17,7 +18,7 @@ from hessdiag.questions.escape import measure
 from hessdiag.questions.escape.measure import escape
 from hessdiag.questions.escape.result import Stability
 from hessdiag.questions.escape.runs import stability as looking
-from hessdiag.questions.escape.unstable import shaken, unstable
+from hessdiag.questions.escape.unstable import Unstable, shaken, unstable
 from hessdiag.questions.escape.verdict import findings
 from hessdiag.questions.escape.view import view
 from hessdiag.report.view import Curves, Table
@@ -272,3 +273,12 @@ def test_unstable_runs_are_counted_apart_from_those_that_stay():
     assert "sgd is unstable in 2 of 3 runs: its learning rate is too large." in said
     assert "sgd(lr=0.1) stays on the plateau in 1 of 3 runs." in said
     assert not any("diverges" in one for one in said)
+
+
+def test_documents_may_lack_what_the_plateau_was_or_have_an_absurd_rate():
+    stuck = by_hand.run("sgd")
+    shaking = replace(stuck, loss=(1.0, 0.9, 1.3, *stuck.loss[3:]))
+    for lacking in ({"reference": None}, {"floor": None}):
+        assert shaken(shaking, by_hand.plateau(**lacking))
+    for rate in (0.0, -1.0, math.inf, math.nan):
+        assert Unstable(3, 2.0, None, 2.0, rate, "sgd").instead(None) == "a tenth of the learning rate"

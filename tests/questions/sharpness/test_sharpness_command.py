@@ -71,6 +71,38 @@ def test_exit_codes(hessdiag, args, code):
     assert "Traceback" not in outcome.err
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "said"),
+    [
+        ("sgd(lr=0)", "the learning rate of sgd is 0"),
+        ("adam(lr=1e400)", "the learning rate of adam is inf"),
+        ("sgd(lr=0.1,weight_decay=1e400)", "weight decay of sgd is not a finite number"),
+        ("sparseadam", "cannot step on a gradient that is given to it: SparseAdam does not support dense gradients"),
+        ("adahessian", "cannot step on a gradient that is given to it"),
+    ],
+)
+def test_optimizers_at_which_nothing_can_be_measured_are_refused(hessdiag, optimizer, said):
+    outcome = hessdiag("sharpness", SMALL, "--optimizer", optimizer)
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "why"),
+    [("sgd(momentum=1.5)", "momentum is 1.5"), ("sgd(momentum=0.9,dampening=1)", "dampening is 1")],
+)
+def test_momentum_that_grows_by_itself_has_no_threshold(hessdiag, optimizer, why):
+    found = json.loads(hessdiag("sharpness", SMALL, "--optimizer", optimizer, "--lr", "0.1", "--json").out)["result"]
+    assert found["optimizer"]["constant"] is None
+    assert any(note.startswith(why) for note in found["optimizer"]["notes"])
+
+
+def test_what_is_done_is_said_before_it_is(hessdiag):
+    first = hessdiag("sharpness", SMALL, "--lr", "0.1").err.splitlines()[0]
+    assert first.startswith("32 parameters: largest eigenvalues, here and in the optimizer's metric")
+    assert "at most 917 Hessian products" in first
+
+
 def test_an_optimizer_of_the_users_script_is_made_where_the_model_was(hessdiag):
     Path("train.py").write_text(SCRIPT)
     outcome = hessdiag("sharpness", "train.py:setup", "--optimizer", "train.py:make", "--json")

@@ -3,7 +3,9 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
+from hessdiag import Problem, sharpness
 from hessdiag.questions import documents
 from hessdiag.questions.pages import render, view_of
 from hessdiag.questions.sharpness.regime import decided, regime
@@ -118,6 +120,24 @@ def test_the_next_step_is_told_by_losses_where_they_are_known(critical, directio
 def test_losses_that_contradict_the_quadratic_model_are_said():
     made = of(result(), critical=(2.0, 0.0), directional=(0.2, None))
     assert any("the loss is no parabola" in finding.because for finding in findings(made))
+
+
+def test_a_loss_that_does_not_come_back_is_no_length_that_a_step_could_have():
+    """Of a linear loss every step lowers it, and no direction is the sharpest one."""
+    model = torch.nn.Linear(3, 1, bias=False).double()
+    linear = Problem(model, data=[None], objective=lambda model, batch: model.weight.sum())
+    said = says(sharpness(linear, lr=0.1))
+    assert "The next step lowers the loss, and so does a longer one, as far as was looked: " in said
+    assert "sharpest" not in said
+
+
+def test_where_there_is_no_gradient_nothing_goes_uphill():
+    model = torch.nn.Linear(3, 1, bias=False).double()
+    torch.nn.init.zeros_(model.weight)
+    square = Problem(model, data=[None], objective=lambda model, batch: model.weight.square().sum())
+    found = sharpness(square, lr=0.1)
+    assert "The next step is zero: there is no gradient here." in says(found)
+    assert "uphill" not in says(found) + " ".join(one.why or "" for one in found.readings)
 
 
 def test_minibatches_and_noise_are_said():
