@@ -225,7 +225,7 @@ def _of_momentum(kind: str, first: Held, origin: Origin) -> list[str]:
     if left < EARLY:
         return []
     return [
-        f"step {number_of(step):g}: the momentum's bias correction still makes steps {1 / (1 - left):.2g} times as "
+        f"step {number_of(step):g}: the momentum's bias correction still makes steps {1 / (1 - left):.3g} times as "
         "long, which the threshold, that of later steps, does not know"
     ]
 
