@@ -130,7 +130,7 @@ def _made(problem: Problem, asked: Asked) -> Preconditioning:
     try:
         return preconditioning(problem, asked.spec, state=asked.state, scripts=asked.scripts)
     except HessdiagError as error:
-        if error.hint is None:
+        if error.hint is None or error.hint.startswith("hessdiag "):  # of another command, with its own options
             raise
         raise type(error)(error.what, error.hint.replace("--optimizer", "--metric")) from error
 

@@ -86,7 +86,7 @@ def sharpness(
     """
     problem = problem_of(problem)
     if not 0 < tol < 1:
-        raise SpecError(f"tol is a relative residual between 0 and 1, not {tol}.", "tol=1e-2")
+        raise SpecError(f"--tol is a relative residual between 0 and 1, not {tol}.", "--tol 1e-2")
     report = progress or silent
     operator = HessianOperator(problem, check=False)
     spent = outlay(operator)

@@ -13,7 +13,7 @@ from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_op
 from hessdiag.cli.output import Output
 from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.transfer.result import Transfer
-from hessdiag.questions.transfer.template import at_size, varied
+from hessdiag.questions.transfer.template import USUAL, at_size, refuse_single, varied
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,9 +50,9 @@ class Asked:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Widths or depths, as the spec leaves open."""
-        of_depth = varied(self.model) == "depth"
-        given, usual = (self.depths, (4, 8, 16)) if of_depth else (self.widths, (64, 128, 256))
-        return usual if given is None else (given,) if isinstance(given, int) else given
+        of = varied(self.model)
+        given = self.depths if of == "depth" else self.widths
+        return USUAL[of] if given is None else (given,) if isinstance(given, int) else given
 
 
 @click.command("transfer", cls=Command)
@@ -168,10 +168,10 @@ def _refuse(asked: Asked) -> None:
     if other is not None:
         wrong = "depth" if of == "width" else "width"
         raise SpecError(
-            f"--{wrong}s are values of {{{wrong}}}, and {asked.model!r} has {{{of}}}.", f"--{of}s 64,128,256"
+            f"--{wrong}s are values of {{{wrong}}}, and {asked.model!r} has {{{of}}}.",
+            f"--{of}s {','.join(map(str, USUAL[of]))}",
         )
-    if len(set(asked.sizes)) < 2:
-        raise SpecError(f"a slope is between two {of}s or more, and one was given.", f"--{of}s 64,128,256")
+    refuse_single(asked.sizes, of)
 
 
 def _measured(asked: Asked, progress: "Telling") -> Transfer:

@@ -32,6 +32,7 @@ from hessdiag.questions.transfer.assemble import lines_of, sizes_of, slopes_of
 from hessdiag.questions.transfer.layers import Part
 from hessdiag.questions.transfer.mend import mended
 from hessdiag.questions.transfer.result import Transfer, UnmeasuredSize, Varied
+from hessdiag.questions.transfer.template import USUAL, refuse_single
 from hessdiag.questions.transfer.verdict import findings, transfers
 
 Build = Callable[[int, int], Problem]
@@ -112,7 +113,7 @@ class Found:
 def transfer(
     build: Build,
     *,
-    widths: Sequence[int] = (64, 128, 256),
+    widths: Sequence[int] = USUAL["width"],
     varied: Varied = "width",
     optimizer: Any = None,
     lr: float | None = None,
@@ -164,8 +165,7 @@ def transfer(
     (False, True)
     """
     sizes = tuple(sorted(set(widths)))
-    if len(sizes) < 2:
-        raise SpecError(f"a slope is between two {varied}s or more, and {len(sizes)} was given.", f"--{varied}s 64,256")
+    refuse_single(sizes, varied)
     refuse_below(1, 64, **{f"{varied}s": sizes[0]}, steps=steps)
     refuse_below(LEAST_SEEDS, SEEDS, seeds=seeds)
     if not 0 < tolerance < math.inf:

@@ -2,12 +2,14 @@
 
 import re
 import shlex
+from collections.abc import Collection
 
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
 from hessdiag.questions.transfer.result import Varied
 
 PLACES: dict[str, Varied] = {"{width}": "width", "{depth}": "depth"}
+USUAL: dict[Varied, tuple[int, ...]] = {"width": (64, 128, 256), "depth": (4, 8, 16)}
 _BRACES = re.compile(r"\{\w*\}")
 
 
@@ -35,6 +37,19 @@ def varied(model: str) -> Varied:
         )
     spec.parse(at_size(model, 1))
     return PLACES[there[0]]
+
+
+def refuse_single(sizes: Collection[int], of: Varied) -> None:
+    """Refuse sizes that no slope is between.
+
+    Raises:
+        SpecError: with sizes that would do.
+    """
+    if len(set(sizes)) < 2:
+        raise SpecError(
+            f"a slope is between two {of}s or more, and {len(set(sizes)) or 'none'} was given.",
+            f"--{of}s {','.join(map(str, USUAL[of]))}",
+        )
 
 
 def at_size(model: str, size: int) -> str:

@@ -65,6 +65,12 @@ def test_what_is_no_optimizer_is_refused_in_a_line_or_two(hessdiag, net, spec):
     assert len(outcome.err.strip().splitlines()) <= 4
 
 
+def test_an_optimizer_that_is_raced_alone_is_left_to_its_command(hessdiag, net):
+    outcome = hessdiag("eigs", net, "--metric", "tr-rmsprop")
+    assert outcome.code == 2
+    assert "hessdiag escape MODEL --optimizer tr-rmsprop" in outcome.err
+
+
 @pytest.fixture
 def checkpoint(net, tmp_path):
     """After some steps of Adam; and again, for a trajectory."""
