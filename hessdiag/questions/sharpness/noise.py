@@ -16,6 +16,7 @@ from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.batches.minibatches import divisible
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.sharpness.result import Noise
+from hessdiag.statistics.intervals import jackknife
 
 PIECES = 16  # parts of the data, a product each;
 PIECES_LARGE, LARGE = 8, 2**17  # so many where there are more parameters than this
@@ -142,9 +143,9 @@ def estimated(products: Tensor, samples: int) -> Estimate:
     sums, crosses = found.sum(), found.sum(0) + found.sum(1) - diagonal
     whole = _moments(diagonal.sum(), sums, n)
     left = _moments(diagonal.sum() - diagonal, sums - crosses, n - 1)
-    own, below, error = float(whole[0]), float(whole[1]), _jackknife(left[1])
+    own, below, error = float(whole[0]), float(whole[1]), _error(left[1])
     if below > TOLD * error:
-        return Estimate(samples * (own / below - 1), samples * _jackknife(left[0] / left[1]))
+        return Estimate(samples * (own / below - 1), samples * _error(left[0] / left[1]))
     most = below + TOLD * error
     return Estimate(None, at_least=samples * (own / most - 1) if own > most > 0 else None)
 
@@ -154,6 +155,5 @@ def _moments(trace: Tensor, total: Tensor, n: int) -> tuple[Tensor, Tensor]:
     return trace / n, (total - trace) / (n * (n - 1))
 
 
-def _jackknife(left: Tensor) -> float:
-    """Standard error from values with one part left out each."""
-    return math.sqrt(float((left - left.mean()).square().sum()) * (len(left) - 1) / len(left))
+def _error(left: Tensor) -> float:
+    return math.sqrt(jackknife(left.numpy()))

@@ -5,7 +5,6 @@ share colours, drawn anew for each vector: then (H z)_b holds what other blocks 
 shares a colour with the same known chance, that part is known on average, and is taken out.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,7 @@ from hessdiag.machine import processes
 from hessdiag.questions.blocks import estimates
 from hessdiag.questions.blocks.by.asked import Asked
 from hessdiag.questions.common.runs.pieces import Arrays
-from hessdiag.statistics.intervals import Average, Z
+from hessdiag.statistics.intervals import Average, logistic
 
 Floats = NDArray[np.float64]
 
@@ -60,19 +59,6 @@ class Norms:
     def _independent(self, samples: Floats) -> Floats:
         """Those of blocks with colours of their own are independent; of others only their sums over all are."""
         return samples if self.between is not None else samples.sum(1, keepdims=True)
-
-
-def logistic(value: float, error: float) -> tuple[float, float]:
-    """An interval of a share that stays within 0 and 1.
-
-    >>> tuple(round(end, 4) for end in logistic(0.9, 0.02))
-    (0.8532, 0.9331)
-    """
-    if not 0 < value < 1:
-        return (min(max(value - Z * error, 0.0), 1.0), min(max(value + Z * error, 0.0), 1.0))
-    logit, reach = math.log(value / (1 - value)), Z * error / (value * (1 - value))
-    low, high = ((1 + math.tanh((logit + side * reach) / 2)) / 2 for side in (-1, 1))
-    return low, high
 
 
 def colours_of(blocks: int) -> int:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hessdiag.linalg.densities import Density, gaussian
 from hessdiag.statistics import quantiles
-from hessdiag.statistics.intervals import Z
+from hessdiag.statistics.intervals import Z, jackknife
 
 Floats = NDArray[np.float64]
 
@@ -158,11 +158,10 @@ def compare(spectra: Sequence[Spectrum], axis: Axis) -> Compared:
     probes = min((len(part) for part in parts if len(part) > 1), default=0)
     if probes:
         without = np.array([_mean(np.stack([_less(part, probe) for part in parts]), axis) for probe in range(probes)])
-        spread = (probes - 1) / probes * float(np.square(without - without.mean()).sum())
         noise = (probes - 1) * (float(without.mean()) - mean)  # what differs by chance is no difference of spectra
         opposite = _mean(np.stack([spectrum.opposite(axis) for spectrum in spectra]), axis)
         widening = float(quantiles.student(0.975, probes - 1)) / Z
-        stderr = math.hypot(widening * math.sqrt(spread), noise, mean - opposite, RESOLUTION)
+        stderr = math.hypot(widening * math.sqrt(jackknife(without)), noise, mean - opposite, RESOLUTION)
         mean = max(mean - noise, 0.0)
     return Compared(mean, stderr, between.sum(1) / others, densities)
 
