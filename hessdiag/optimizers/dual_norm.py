@@ -31,36 +31,12 @@ class DualNorm:
         sharpness: S, the largest d'Hd that was found over the steps d that Muon can take, of learning rate one: a lower
             bound of the true one.
         dual: |g|_*, the gradient's norm that belongs to these steps.
-        ratio: `S lr / (2 |g|_*)`; below 1 is stable.
         products: With the Hessian, that it took.
     """
 
     sharpness: float
     dual: float
-    ratio: float
     products: int
-
-
-def step_ratio(operator: SymmetricOperator, gradient: Tensor, step: Tensor) -> float:
-    """R of one step of any optimizer: the loss falls to second order while it is below 1; one product.
-
-    Args:
-        operator: The Hessian (n, n).
-        gradient: (n,).
-        step: What is added to the parameters, (n,).
-
-    Returns:
-        `s'Hs / (-2 g's)`; infinite along a step that does not descend.
-
-    Example: a step of gradient descent at its threshold 2 / h.
-
-    >>> H = torch.diag(torch.tensor([4.0, 1.0]))
-    >>> g = torch.tensor([4.0, 0.0])
-    >>> step_ratio(H, g, -0.5 * g)
-    1.0
-    """
-    fall = -float(gradient.double() @ step.double())
-    return float(step.double() @ (operator @ step).double()) / (2 * fall) if fall > 0 else math.inf
 
 
 def dual_norm(
@@ -72,7 +48,7 @@ def dual_norm(
     most: int = PRODUCTS,
     seed: int = 0,
 ) -> DualNorm | None:
-    """S, |g|_* and their ratio at a learning rate, for the matrices that Muon steps.
+    """S and |g|_*, for the matrices that Muon steps.
 
     d'Hd is maximized over the ball of spectral norms by D <- polar(H D), matrix by matrix, from the gradient's own
     polar factor, and from random ones for the other half of the products.
@@ -86,7 +62,7 @@ def dual_norm(
         seed: Of the random starts.
 
     Returns:
-        The ratio; `None` where the gradient of these matrices is zero, or Muon steps none of them.
+        Both; `None` where the gradient of these matrices is zero, or Muon steps none of them.
     """
     parts = _matrices(problem, made)
     lr = max((radius for _, _, radius, _ in parts), default=0.0)
@@ -108,7 +84,7 @@ def dual_norm(
         noise = torch.randn(len(gradient), generator=source, dtype=torch.float64)
         found, spent = _climbed(operator, polar, noise.to(gradient), most - products)
         best, products = max(best, found), products + spent
-    return DualNorm(best / lr**2, dual / lr, best / (2 * dual), products)
+    return DualNorm(best / lr**2, dual / lr, products)
 
 
 def _climbed(

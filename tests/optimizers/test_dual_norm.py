@@ -9,9 +9,10 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.optimizers.dual_norm import dual_norm, step_ratio
+from hessdiag.optimizers.dual_norm import dual_norm
 from hessdiag.optimizers.preconditioning import direction, preconditioning
 from hessdiag.problem.problem import Problem
+from hessdiag.questions.sharpness.measure import sharpness
 
 
 class Matrices(nn.Module):
@@ -42,7 +43,6 @@ def test_of_columns_it_is_the_largest_eigenvalue():
     top = torch.linalg.eigvalsh(matrix).max().item()
     assert found.sharpness == pytest.approx(6 * top, rel=1e-3)
     assert found.dual == pytest.approx(math.sqrt(6) * gradient.norm().item(), rel=1e-12)
-    assert found.ratio == pytest.approx(found.sharpness * 0.1 / (2 * found.dual), rel=1e-12)
 
 
 def test_of_numbers_it_is_the_largest_over_all_signs():
@@ -71,14 +71,14 @@ def test_without_matrices_or_a_gradient_there_is_none():
 
 
 def test_the_ratio_of_a_step_is_that_of_the_losses():
-    """One step changes the loss by g's (1 - R), exactly on a quadratic."""
+    """One step changes the loss by g's (1 - R), exactly on a quadratic: what `sharpness` says of it."""
     problem, gradient, matrix = quadratic((4, 3))
     step = direction(problem, preconditioning(problem, "muon(lr=0.05, weight_decay=0.0)"))
     start = problem.model.w.detach()
     losses = [float(w @ matrix @ w / 2) for w in (start, start + step)]
     expected = 1 - (losses[1] - losses[0]) / float(gradient @ step)
-    assert step_ratio(matrix, gradient, step) == pytest.approx(expected, rel=1e-9)
-    assert step_ratio(matrix, gradient, -step) == math.inf
+    found = sharpness(problem, optimizer="muon(lr=0.05, weight_decay=0.0)")
+    assert found.reading("directional").ratio == pytest.approx(expected, rel=1e-9)
 
 
 def test_digits_runs_with_exact_polar_factors_settle_at_one():
@@ -95,7 +95,8 @@ def test_digits_runs_with_exact_polar_factors_settle_at_one():
     for step in range(261):
         gradient = HessianOperator(problem, check=False).gradient()
         if step in (0, 230, 240, 250, 260):
-            ratios.append(dual_norm(problem, HessianOperator(problem, check=False), gradient, made).ratio)
+            found = dual_norm(problem, HessianOperator(problem, check=False), gradient, made)
+            ratios.append(0.01 * found.sharpness / (2 * found.dual))
         with torch.no_grad():
             for parameter, place in zip(problem.parameters, problem.places(), strict=True):
                 left, _, right = torch.linalg.svd(gradient[place].view(parameter.shape), full_matrices=False)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.preconditioners.form import Part, Preconditioner
-from hessdiag.curvature.preconditioners.moments import Factors, Moments
+from hessdiag.curvature.preconditioners.moments import Moments
+from hessdiag.curvature.preconditioners.roots import DRAWS
 
 Basis = tuple[Tensor, Tensor]
 
@@ -61,12 +62,8 @@ def shampoo_squared(moments: Moments) -> Preconditioner:
 
 def soap(moments: Moments) -> Preconditioner:
     """SOAP (Vyas et al. 2024): the root of the mean squared gradient in the eigenbasis of Shampoo's factors."""
-    return _in_basis("soap", [shampoo_basis(own) for own in moments.factors], moments, 0.5)
-
-
-def shampoo_basis(own: Factors) -> Basis:
-    """Eigenvectors of the sums of g g' and of g'g."""
-    return _spectrum(own.left)[1], _spectrum(own.right)[1]
+    bases = [(_spectrum(own.left)[1], _spectrum(own.right)[1]) for own in moments.factors]
+    return _in_basis("soap", bases, moments, 0.5)
 
 
 def ggn_diagonal(moments: Moments) -> Preconditioner:
@@ -88,7 +85,7 @@ def _with_rest(name: str, parts: list[Part], moments: Moments, held: int, *, roo
     if len(rest):
         squares = moments.rest_squares
         parts = [*parts, Part(rest, squares.sqrt() if root else squares)]
-    notes = ("the diagonal beside the factors is a mean over 64 random gradients",) if moments.rest_drawn else ()
+    notes = (f"the diagonal beside the factors is a mean over {DRAWS} random gradients",) if moments.rest_drawn else ()
     return Preconditioner(name, tuple(parts), held + len(rest), root, notes)
 
 

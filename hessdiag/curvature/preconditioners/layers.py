@@ -3,6 +3,7 @@
 A bias is one more column of the matrix, with a constant input of 1. Convolutions multiply patches of their input.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -123,7 +124,7 @@ def _positions(module: nn.Module, x: Tensor) -> Tensor:
         x = x.unfold(2 + side, reach, module.stride[side])[..., :: module.dilation[side]]
     count = len(sides)
     x = x.permute(0, *range(2, 2 + count), 1, *range(2 + count, 2 + 2 * count))
-    return x.reshape(len(x), int(torch.tensor(x.shape[1 : 1 + count]).prod()), -1)
+    return x.reshape(len(x), math.prod(x.shape[1 : 1 + count]), -1)
 
 
 def _padded(module: nn.Module, x: Tensor) -> Tensor:
