@@ -146,6 +146,15 @@ def counted(count: float | None, one: str, many: str | None = None) -> str:
     return f"{number(count)} {one if count == 1 else many or one + 's'}"
 
 
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """The first names, and how many more there are.
+
+    >>> listed(["a", "b", "c", "d"]), listed(["a", "b"])
+    ('a, b, c and 1 more', 'a, b')
+    """
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
 def deviation(z: float | None) -> str:
     """A difference in standard errors, with its sign.
 

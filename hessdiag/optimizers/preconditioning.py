@@ -13,10 +13,11 @@ from torch import Tensor
 from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.curvature.local import flat
 from hessdiag.errors import SpecError
+from hessdiag.numbers import listed
 from hessdiag.optimizers.recipe import Recipe, of_gradients, recipe
 from hessdiag.optimizers.state import held as holding
 from hessdiag.optimizers.state.denominators import NEEDED
-from hessdiag.optimizers.state.held import Held, listed, number_of
+from hessdiag.optimizers.state.held import Held, number_of
 from hessdiag.optimizers.state.likeness import LOW, Likeness, likeness
 from hessdiag.optimizers.state.saved import of_saved
 from hessdiag.optimizers.state.seen import Preconditioning, of_state

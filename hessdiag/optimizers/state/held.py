@@ -16,8 +16,6 @@ from hessdiag.problem.copies import copied
 Origin = Literal["checkpoint", "optimizer", "gradients"]
 Build = Callable[[nn.Module], torch.optim.Optimizer]
 
-LISTED = 3
-
 
 @dataclass(frozen=True)
 class Held:
@@ -111,16 +109,6 @@ def of_recipe(made: Recipe, model: nn.Module) -> OptimizerState:
     """What an optimizer holds that was just made."""
     optimizer = made.build(model)
     return of_instance(optimizer, model, made.build)
-
-
-def listed(names: list[str]) -> str:
-    """The first names, and how many there are.
-
-    >>> listed(["a", "b", "c", "d"])
-    'a, b, c and 1 more'
-    """
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more
 
 
 def number_of(value: Any) -> float:

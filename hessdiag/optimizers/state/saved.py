@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from hessdiag import suggest
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.numbers import listed
 from hessdiag.optimizers.joint import main_of
 from hessdiag.optimizers.recipe import Recipe
 from hessdiag.optimizers.state.assignment import Assignments, Shape, assignments
-from hessdiag.optimizers.state.held import Build, Held, OptimizerState, listed, number_of
+from hessdiag.optimizers.state.held import Build, Held, OptimizerState, number_of
 from hessdiag.optimizers.update import uncompiled
 from hessdiag.problem.files.fitting import unwrapped
 from hessdiag.problem.files.optimizer_states import Saved

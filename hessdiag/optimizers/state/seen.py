@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.numbers import listed
 from hessdiag.optimizers.recipe import named_with, settings_of_group
 from hessdiag.optimizers.state.denominators import NEEDED, Moments, from_moments, from_state, moments
-from hessdiag.optimizers.state.held import Held, OptimizerState, Origin, listed, number_of
+from hessdiag.optimizers.state.held import Held, OptimizerState, Origin, number_of
 from hessdiag.problem.problem import Problem
 from hessdiag.theory.stability import PLAIN, threshold, why_not
 

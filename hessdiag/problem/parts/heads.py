@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import SpecError
+from hessdiag.numbers import listed
 from hessdiag.problem.parts.attention import Attention, attentions
 from hessdiag.problem.parts.block import Block, Found, entries, merged, starts
 from hessdiag.problem.parts.probe import Layout, layouts
 from hessdiag.problem.problem import Problem
-
-_SHOWN = 3  # names in a note
 
 
 def heads(problem: Problem) -> Found:
@@ -55,19 +54,19 @@ def heads(problem: Problem) -> Found:
             continue
         layout = found[one]
         if isinstance(layout, str):
-            reasons.setdefault(layout, []).append(one.path)
+            reasons.setdefault(layout, []).append(one.path or "the model")
             pieces.append(_whole(one))
             continue
         pieces += _of_layout(one, layout)
         if len(layout.keys) < len(layout.queries):
             fewer = f"{len(layout.queries)} heads of queries share {len(layout.keys)} of keys and values"
-            shared.setdefault(fewer, []).append(one.path)
+            shared.setdefault(fewer, []).append(one.path or "the model")
     if len(reasons) and not any(piece.kind in "QKVO" for piece in pieces):
         reason, paths = next(iter(reasons.items()))
-        raise SpecError(f"--by head: the heads of {_listed(paths)} cannot be told: {reason}.", "--by layer")
-    notes = [f"{_listed(paths)}: {fewer}" for fewer, paths in shared.items()]
+        raise SpecError(f"--by head: the heads of {listed(paths)} cannot be told: {reason}.", "--by layer")
+    notes = [f"{listed(paths)}: {fewer}" for fewer, paths in shared.items()]
     notes += [
-        f"{_listed(paths)}: kept whole, for the heads cannot be told: {reason}" for reason, paths in reasons.items()
+        f"{listed(paths)}: kept whole, for the heads cannot be told: {reason}" for reason, paths in reasons.items()
     ]
     blocks = _blocks(problem, pieces)
     if not blocks:
@@ -143,8 +142,3 @@ def _of_torch(path: str, module: nn.MultiheadAttention) -> Iterator[_Piece]:
     weight = module.out_proj.weight
     for head in range(module.num_heads):
         yield _Piece(f"{label}.O[{head}]", "O", [(weight, entries(weight, 0)[:, head * size : (head + 1) * size])])
-
-
-def _listed(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
-    return ", ".join(path or "the model" for path in paths[:_SHOWN]) + more

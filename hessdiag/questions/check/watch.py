@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hessdiag.errors import ComputeError, first_line
 from hessdiag.machine.shortage import ran_out
+from hessdiag.numbers import listed
 from hessdiag.problem.as_it_trains import as_it_trains
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.evaluation import guard, kernels
@@ -119,8 +120,7 @@ def _left_out(
     if samples < 2:
         yield "differences between samples: the batch has only one"
     if unused := [layer.layer for layer in layers if not layer.calls]:
-        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        yield f"layers that the forward pass does not use: {', '.join(unused[:3])}{more}"
+        yield f"layers that the forward pass does not use: {listed(unused)}"
     if loss.output is None:
         yield "the output: what the loss receives of the model is not known"
     if output.chance is None:

@@ -1,10 +1,9 @@
 """Where a race starts, in sentences: of results alone."""
 
-from hessdiag.numbers import counted, number, percent
+from hessdiag.numbers import counted, listed, number, percent
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.escape.result import Escape, Plateau
 
-NAMED = 3  # parameters
 ABSENT = {
     "trained": (
         "This network is trained already: the race is about further descent, and no plateau is left.",
@@ -44,7 +43,7 @@ def _beside(found: Plateau) -> str:
 
 
 def _dead(found: Plateau, dtype: str) -> str:
-    names = ", ".join(found.silent[:NAMED]) + (f" and {len(found.silent) - NAMED} more" * (len(found.silent) > NAMED))
+    names = listed(found.silent)
     whole = not found.gradient_norm
     what = (
         "every entry of the gradient is exactly zero"

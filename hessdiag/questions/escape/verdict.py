@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from hessdiag.numbers import MISSING, counted, number, percent
+from hessdiag.numbers import MISSING, counted, listed, number, percent
 from hessdiag.questions.common.adaptive_verdict import smaller_epsilon
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import data_findings, most_severe_first
@@ -187,8 +187,7 @@ def _stuck(result: Escape) -> list[Finding]:
         for one in explained
     ]
     if others:
-        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-        names, some = ", ".join(map(_call, others[:NAMED])) + more, ""
+        names, some = listed(list(map(_call, others)), NAMED), ""
         if len(others) == 1:
             some = _in_some(result, others[0])
         runs = [run for one in others for run in runs_of(result, one)]
