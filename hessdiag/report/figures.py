@@ -43,6 +43,7 @@ MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory
 DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-.", "points": "none"}
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_CELL = 9  # characters beside a heat map on a phone
+LAYOUTS = 2  # of a heat map, before that of its drawing
 LABEL_PAD = 0.15  # inches beside what is written at an edge: the reader's font is not the one that it is laid out with
 FEW_MARKS = 10  # on a line of many points
 FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
@@ -66,9 +67,17 @@ def svg(chart: Drawn, page: Page = WIDE) -> str:
         else:
             figure = _heat(chart, page)
         FigureCanvasSVG(figure)
+        if isinstance(chart, Heat) and chart.columns:
+            _settle(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
     return _with_colours(buffer.getvalue())
+
+
+def _settle(figure: Figure) -> None:
+    """Lay out until long labels are inside: cells are square, so that a map's width is known when its height is."""
+    for _ in range(LAYOUTS):
+        figure.draw_without_rendering()
 
 
 def _with_colours(text: str) -> str:

@@ -4,6 +4,7 @@ from dataclasses import replace
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.textpath import TextPath
 
 from hessdiag.report import characters, curves, figures, markdown, terminal
 from hessdiag.report.drawing import COLOURS, NARROW, STYLE, WIDE
@@ -152,3 +153,12 @@ def test_a_heat_map_may_have_axes_and_a_mark():
     assert {"across", "up"} <= set(re.findall(r">([^<>\n]+)</text>", marked))
     assert not {"across", "up"} & set(re.findall(r">([^<>\n]+)</text>", bare))
     assert marked != figures.svg(heat)
+
+
+def test_long_labels_beside_a_map_that_is_not_square_are_inside_of_it():
+    rows = tuple(f"0.attention.out_proj.weight{row}" for row in range(16))
+    columns = tuple(f"-0.00{column}" for column in range(14))
+    heat = Heat("t", "c", "a", EMPTY, "none", rows, ((1.0,) * 14,) * 16, "density", columns, x_axis="eigenvalue")
+    ends = re.findall(r'text-anchor: end[^>]* x="([\d.]+)"[^>]*>([^<]+)<', figures.svg(heat))
+    assert [name for _, name in ends] == list(rows)
+    assert all(float(end) > TextPath((0, 0), name, size=9).get_extents().width for end, name in ends)
