@@ -119,6 +119,7 @@ PREPARE: dict[str, Callable[[Path], None]] = {  # what a page's commands find in
     "does-not-train.md": examples,
     "adaptive-norms-figure-02.md": trained,
     "adaptive-norms-figure-06.md": examples,
+    "block-structure.md": examples,
 }
 
 

@@ -20,6 +20,7 @@ from torch import nn
 import hessdiag
 
 SAMPLES = 500
+EARLY = 100  # a step before the edge
 
 
 class Run(NamedTuple):
@@ -107,6 +108,11 @@ def main() -> None:
             f"critical sharpness {np.median([one.ratio for one in losses]):.3g} of its limit "
             f"in at most {max(one.passes for one in losses)} passes; {last[-1].regime}"
         )
+        if early := dict(found[name]).get(EARLY):
+            print(
+                f"{'at step ' + str(EARLY):>21}: ratio {early.ratio:.3f}, "
+                f"critical sharpness {early.reading('critical').ratio:.3g} of its limit; {early.regime}"
+            )
     draw(found, given.output)
 
 
