@@ -12,6 +12,7 @@ from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpnes
 from hessdiag.theory.stability import ADAPTIVE
 
 ALIKE = 0.1  # relative difference of two ratios, beyond their errors, within which they say the same
+AS_SHARP = 0.5  # curvature along the step over the largest, below which it goes elsewhere
 HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 SEES = {
@@ -170,6 +171,14 @@ def _alike(losses: Reading, deciding: Reading, *, moving: bool) -> bool:
     return abs(own - other) <= ALIKE * max(abs(own), abs(other)) + sum(one or 0.0 for one in error)
 
 
+def _elsewhere(found: Sharpness) -> bool:
+    """Whether the next step is off the top eigenvector, and not along others that are about as sharp."""
+    along, top = found.reading("directional"), found.reading("lambda_max")
+    if found.overlap is None or found.overlap >= HARDLY or along is None or top is None:
+        return False
+    return along.value is not None and top.value is not None and along.value < AS_SHARP * top.value
+
+
 def _critical(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     """Whether critical sharpness tells what the eigenvalue does."""
     losses, deciding = found.reading("critical"), found.reading(found.decided_by or "")
@@ -180,8 +189,20 @@ def _critical(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     what = "lambda_max" if deciding.kind == "lambda_max" else "lambda_max in the optimizer's metric"
     because = f"{_valued(losses)} against {_valued(deciding)}; over their limits {with_error(losses.ratio, losses.ratio_stderr, 3)} and {with_error(deciding.ratio, deciding.ratio_stderr, 3)}"
     if _alike(losses, deciding, moving=optimizer.state != "gradients"):
-        says = f"Critical sharpness, from {counted(losses.passes, 'forward pass', 'forward passes')}, agrees with {what}: the next step goes along the sharpest directions."
-        return [Finding("note", says, because, "")]
+        says = (
+            f"Critical sharpness, from {counted(losses.passes, 'forward pass', 'forward passes')}, agrees with {what}"
+        )
+        if _elsewhere(found):
+            lies = f"; |cos| of the step and the top eigenvector is {number(found.overlap, 2)}"
+            return [
+                Finding(
+                    "note",
+                    f"{says} by chance: the next step hardly goes along the sharpest direction.",
+                    because + lies,
+                    "the eigenvalue decides on stability; at another step the two may differ",
+                )
+            ]
+        return [Finding("note", f"{says}: the next step goes along the sharpest directions.", because, "")]
     goes = "hardly goes" if found.overlap is None or found.overlap < HARDLY else "goes only in part"
     lies = "" if found.overlap is None else f"; |cos| of the step and the top eigenvector is {number(found.overlap, 2)}"
     return [

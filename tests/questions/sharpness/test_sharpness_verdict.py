@@ -92,7 +92,11 @@ def test_critical_sharpness_is_told_from_the_eigenvalue():
     alike = of(found, critical=(0.5, 0.0), lambda_max=(0.5, 0.0))  # of other limits: the values differ by 1.9
     assert "Critical sharpness is not lambda_max here" in says(alike)
     moving = replace(alike, optimizer=replace(found.optimizer, state="checkpoint"))
-    assert "agrees with lambda_max" in says(moving)
+    steep = of(moving, directional=(moving.reading("lambda_max").value / moving.reading("directional").threshold, None))
+    for step in (replace(steep, overlap=0.02), replace(moving, overlap=0.6)):  # others may be as sharp as the top
+        assert "agrees with lambda_max: the next step goes along the sharpest directions" in says(step)
+    flat = of(moving, directional=(0.4 * steep.reading("directional").ratio, None))
+    assert "agrees with lambda_max by chance" in says(replace(flat, overlap=0.02))
     apart = of(moving, critical=(0.01, 0.0))
     for overlap, goes in ((0.02, "hardly goes"), (0.6, "goes only in part")):
         said = says(replace(apart, overlap=overlap))
