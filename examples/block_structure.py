@@ -1,7 +1,7 @@
 """Softmax regression on digits, and a GPT of 1,788 weights, as MODELs for `hessdiag blocks --by`.
 
-    hessdiag blocks examples/block_structure.py:softmax --by class
-    hessdiag blocks 'examples/block_structure.py:gpt(steps=300)' --by head
+hessdiag blocks examples/block_structure.py:softmax --by class
+hessdiag blocks 'examples/block_structure.py:gpt(steps=300)' --by head
 """
 
 import torch
