@@ -84,10 +84,10 @@ def test_rates_of_sgd_do_not_serve_adam():
 
 
 def test_of_a_gpt_layers_are_told_apart_and_its_table_is_that_of_adam():
-    text = sentences(8, 17, 32, seed=0)
+    text = sentences(4, 9, 12, seed=0)
 
     def build(width, seed):
-        model = GPT(layers=2, width=width, heads=2, vocabulary=32, context=16, seed=seed, parametrization="mup")
+        model = GPT(layers=2, width=width, heads=2, vocabulary=12, context=8, seed=seed, parametrization="mup")
         return hessdiag.Problem(model, data=[(text[:, :-1], text[:, 1:])], loss="ce")
 
     found = transfer(build, widths=[16, 32], seeds=2, optimizer="adam", steps=2)
