@@ -164,7 +164,7 @@ def _named(saved: Saved, model: nn.Module, made: Recipe | None, optimizer: torch
         return _Named(_in_model(groups, model, saved.where), "the names that it holds")
     if made is not None and optimizer is not None and made.orders:
         return _Named(_of_function(saved, model, made, optimizer), f"the order of {made.kind}")
-    return _Named(_by_shape(saved, model), "the only assignment that fits their shapes")
+    return _Named(_by_shape(saved, model), "the only assignment in the model's order that fits their shapes")
 
 
 def _in_model(groups: Sequence[Sequence[str]], model: nn.Module, where: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ ALIKE = 0.1  # relative difference of two ratios, beyond their errors, within wh
 AS_SHARP = 0.5  # curvature along the step over the largest, below which it goes elsewhere
 HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
+DOUBTED = "the state's v"  # in a note on a state that does not look like the gradients here
 SEES = {
     "lambda_max": "lambda_max",
     "preconditioned": "lambda_max in its own metric",
@@ -273,7 +274,13 @@ def _standing(optimizer: OptimizerSeen) -> bool:
 def _assumed(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     """What was assumed of the optimizer, or is special about its state."""
     notes = [note for note in optimizer.notes if found.decided_by != "directional" or not note.startswith(UNKNOWN)]
-    said = [Finding("note", f"{optimizer.name}: {note.rstrip('.')}.", "", "") for note in notes]
+    doubted = "the order in which the optimizer was made: --optimizer train.py:make --state FILE; or the weights that belong to the state"
+    said = [
+        Finding("warn", f"{optimizer.name}: {note.rstrip('.?')}.", "", doubted)
+        if DOUBTED in note
+        else Finding("note", f"{optimizer.name}: {note.rstrip('.')}.", "", "")
+        for note in notes
+    ]
     if _standing(optimizer):
         says = "No state of the optimizer was given: its averages are those of one that stands still here."
         because = "v is the mean of the batches' squared gradients"

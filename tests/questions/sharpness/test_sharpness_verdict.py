@@ -135,6 +135,26 @@ def test_a_loss_that_does_not_come_back_is_no_length_that_a_step_could_have():
     assert "sharpest" not in said
 
 
+def test_a_state_in_another_order_is_warned_of(tmp_path):
+    """All tensors have one shape, and the optimizer took them backwards: nothing but the gradients tells."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*(torch.nn.Linear(6, 6, bias=False) for _ in range(3))).double()
+    with torch.no_grad():
+        model[0].weight.mul_(0.1)
+    data = [(torch.randn(40, 6).double(), torch.randn(40, 6).double())]
+    problem = Problem(model, data=data, loss="mse")
+    optimizer = torch.optim.Adam(list(model.parameters())[::-1], lr=1e-3)
+    for _ in range(20):
+        optimizer.zero_grad()
+        problem.evaluate(data[0]).backward()
+        optimizer.step()
+    torch.save(optimizer.state_dict(), tmp_path / "state.pt")
+    found = sharpness(problem, optimizer=str(tmp_path / "state.pt"))
+    (doubt,) = (one for one in found.findings if "the state's v" in one.says)
+    assert doubt.level == "warn"
+    assert "--optimizer train.py:make --state FILE" in doubt.remedy
+
+
 def test_where_there_is_no_gradient_nothing_goes_uphill():
     model = torch.nn.Linear(3, 1, bias=False).double()
     torch.nn.init.zeros_(model.weight)
