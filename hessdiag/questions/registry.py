@@ -98,8 +98,8 @@ QUESTIONS = (
         asks="How sharp is the loss, and which way does it curve down?",
         shows=(
             "Lowest and highest eigenpairs with true residuals, the largest stable learning rate, proof of "
-            "negative curvature, and where in the network the eigenvectors live. With `--metric`, as `spectrum`, `bounds` "
-            "and `diag-share` take it too: of the Hessian in your optimizer's own metric."
+            "negative curvature, and where in the network the eigenvectors live. With `--metric`, as `spectrum`, "
+            "`bounds` and `diag-share` take it too: of the Hessian in your optimizer's own metric."
         ),
         synonyms=("hessian", "eigenvalues", "eigen", "lanczos", "lambda_max"),
     ),
