@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 from pathlib import Path
 
@@ -230,6 +231,19 @@ def test_blocks_of_attention_grow_with_the_powers_of_the_paper(run):
     assert [first for first, _ in linear] == pytest.approx([6, 6, 6], abs=0.01)
     assert [second for _, second in softmax[:2]] == pytest.approx([5, 5], abs=0.01)
     assert [second for _, second in (softmax[2], *linear)] == [None] * 4
+
+
+def test_blocks_of_softmax_regression_on_digits_and_a_gpt_that_learns():
+    structure = runpy.run_path(str(EXAMPLES / "block_structure.py"))
+    model, data, loss = structure["softmax"](classes=3)
+    found = hessdiag.blocks(hessdiag.Problem(model, data=[data], loss=loss), by="class")
+    assert (found.frobenius_share, found.absolute_share) == (
+        pytest.approx(2 / 3, rel=1e-9),
+        pytest.approx(0.5, rel=1e-9),
+    )
+    model, (tokens, targets), _ = structure["gpt"](steps=60)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1788
+    assert torch.nn.functional.cross_entropy(model(tokens).flatten(0, 1), targets.flatten()) < np.log(16) / 2
 
 
 def test_momentum_trains_at_the_edge_of_stability(run, tmp_path):
