@@ -113,7 +113,12 @@ def test_what_the_trace_holds_at_the_end_is_refused_at_the_start(spent, monkeypa
 def test_weights_are_not_taken_from_what_a_gpu_saves_without_them(monkeypatch, device, activations):
     problem = SimpleNamespace(parameters=[torch.zeros(500)], n_samples=1)
     matrix = SimpleNamespace(
-        problem=problem, shape=(500, 500), dtype=torch.float32, device=torch.device(device), saved_bytes=9000
+        problem=problem,
+        shape=(500, 500),
+        dtype=torch.float32,
+        device=torch.device(device),
+        saved_bytes=9000,
+        scale=None,
     )
     monkeypatch.setattr(memory, "free_bytes", lambda device: 2**30)
     assert outlay.outlay(matrix).graph == 2000 + int(outlay.GRAPH * activations)
@@ -135,7 +140,7 @@ def test_sizes_of_long_rows_are_guessed_alike(monkeypatch):
     from hessdiag.curvature.dense import hessian
     from hessdiag.curvature.hessian import HessianOperator
     from hessdiag.problem.problem import Problem
-    from hessdiag.questions.diag_share import rows as diag_share_rows
+    from hessdiag.questions.common import row_sizes
 
     torch.manual_seed(0)
     x = torch.randn(8, 6, dtype=torch.float64)
@@ -143,8 +148,8 @@ def test_sizes_of_long_rows_are_guessed_alike(monkeypatch):
     model = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1)).double()
     problem = Problem(model, data=[(x, torch.ones(8, 1, dtype=torch.float64))], loss="mse")
     sums = hessian(problem).abs().sum(1).numpy()
-    monkeypatch.setattr(diag_share_rows, "LONG", 10)
-    guesses = diag_share_rows.row_scales(HessianOperator(problem, check=False), 0)
+    monkeypatch.setattr(row_sizes, "LONG", 10)
+    guesses = row_sizes.row_scales(HessianOperator(problem, check=False), 0)
     assert ((guesses == 0) == (sums == 0)).all()
     found = np.sqrt(guesses[0] * guesses[1])
     ratio = found[sums > 0] / sums[sums > 0]

@@ -13,7 +13,7 @@ def test_spectrum_passes_its_options_on(hessdiag, fake, monkeypatch):
     monkeypatch.setattr(measuring, "spectrum", lambda problem, **options: calls.append(options) or _stop())
     hessdiag(*split(f"spectrum '{SMALL}' --probes 7 --steps 33 --operator ggn --seed 5"))
     del calls[0]["progress"]
-    assert calls == [{"probes": 7, "steps": 33, "operator": "ggn", "seed": 5, "resume": None}]
+    assert calls == [{"probes": 7, "steps": 33, "operator": "ggn", "seed": 5, "resume": None, "metric": None}]
     hessdiag("spectrum", SMALL)
     assert (calls[1]["probes"], calls[1]["steps"], calls[1]["operator"]) == (10, 80, "hessian")
 
