@@ -158,6 +158,15 @@ def interrupted_early() -> Finding:
     )
 
 
+def interrupted_after(done: Sequence[str], remedy: str) -> Finding:
+    """That only some of it was measured.
+
+    >>> interrupted_after(["K-FAC", "Shampoo"], "").says
+    'Interrupted: there is only this: K-FAC, Shampoo.'
+    """
+    return Finding("note", f"Interrupted: there is only this: {', '.join(done)}.", "", remedy)
+
+
 def zero_rows_findings(zero_rows: int, untouched: int, parameters: int) -> list[Finding]:
     """What was left out of all vectors: rows of parameters that no batch touches, and others that are exactly zero."""
     found = []

@@ -9,6 +9,7 @@ from hessdiag.questions.common.verdict import (
     checks_findings,
     data_findings,
     faint_findings,
+    interrupted_after,
     most_severe_first,
     nothing_there,
     piece_findings,
@@ -52,6 +53,9 @@ def findings(found: Precondition) -> list[Finding]:
     said = checks_findings(found.checks, found.check_tolerance, found.point)
     if not found.trusted:
         return [*said, *data_findings(found.problem)]
+    if found.interrupted and found.preconditioners:
+        finished = [word(row.name) for row in found.preconditioners]
+        said.append(interrupted_after(finished, "the same command with more time; --resume DIR keeps what is finished"))
     size = None if found.largest is None or found.smallest is None else max(found.largest, -found.smallest)
     if size == 0:
         says = "The Hessian is zero: there is nothing to condition."

@@ -5,6 +5,7 @@ from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     checks_findings,
     data_findings,
+    interrupted_after,
     most_severe_first,
     piece_findings,
 )
@@ -16,6 +17,14 @@ AS_SHARP = 0.5  # curvature along the step over the largest, below which it goes
 HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 DOUBTED = "the state's v"  # in a note on a state that does not look like the gradients here
+NAMES = {
+    "lambda_max": "lambda_max",
+    "preconditioned": "lambda_max in its metric",
+    "dual": "in the norm of its steps",
+    "directional": "along its next step",
+    "critical": "critical, by losses",
+    "adaptive": "adaptive, by |w|",
+}
 SEES = {
     "lambda_max": "lambda_max",
     "preconditioned": "lambda_max in its own metric",
@@ -29,6 +38,8 @@ def findings(found: Sharpness) -> list[Finding]:
     said = checks_findings(found.checks, found.check_tolerance, found.point)
     if not found.trusted or found.optimizer is None:
         return [*said, *data_findings(found.problem)]
+    if found.interrupted and found.readings:
+        said.append(interrupted_after([NAMES[one.kind] for one in found.readings], "the same command, with more time"))
     optimizer = found.optimizer
     said += _regime(found, optimizer)
     said += _unconverged(found)

@@ -2,17 +2,10 @@
 
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.sharpness.result import Reading, Sharpness
+from hessdiag.questions.sharpness.verdict import NAMES
 from hessdiag.report.numbers import MISSING, bounded, counted, drawable, number, with_error
 from hessdiag.report.view import Dots, Fact, Series, Table, View, without_empty
 
-NAMES = {
-    "lambda_max": "lambda_max",
-    "preconditioned": "lambda_max in its metric",
-    "dual": "in the norm of its steps",
-    "directional": "along its next step",
-    "critical": "critical, by losses",
-    "adaptive": "adaptive, by |w|",
-}
 MEANINGS = {
     "lambda_max": "largest eigenvalue of the Hessian",
     "preconditioned": "of P^(-1/2) H P^(-1/2), P what it divides by",

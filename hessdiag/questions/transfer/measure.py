@@ -172,6 +172,7 @@ def transfer(
         raise SpecError(f"a tolerance is a positive slope, not {tolerance}.", "--tolerance 0.1")
     grid = Grid(build=build, varied=varied, sizes=sizes, seeds=seeds, steps=steps, seed=seed)
     looked = _looked(grid)
+    _refuse_alike(grid, looked)
     made = of_gradients(recipe("sgd" if optimizer is None else optimizer, lr, scripts))
     how = multipliers or _usual(grid, optimizer)
     if how == "mup" and varied == "depth":
@@ -205,6 +206,20 @@ def _looked(grid: Grid) -> Looked:
         name: {str(size): one[name] for size, one in described.items()} for name in ("weights_sha256", "data_sha256")
     }
     return Looked(parts, layers.roles(parts, grid.varied), parameters, described, hashes, device)
+
+
+def _refuse_alike(grid: Grid, looked: Looked) -> None:
+    """Refuse networks that are one and the same for all seeds: how much they differ would not be known.
+
+    Raises:
+        SpecError: if the first two of the smallest size have the same weights.
+    """
+    other = describe(grid.network(grid.sizes[0], 1))["weights_sha256"]
+    if other == looked.hashes["weights_sha256"][str(grid.sizes[0])]:
+        raise SpecError(
+            "every seed gives the same weights, so nothing tells how far networks differ by chance.",
+            "a MODEL that does not seed itself: without seed=N, torch.manual_seed(N) or --weights",
+        )
 
 
 def _chosen(grid: Grid) -> Arrays:

@@ -264,6 +264,8 @@ def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(tmp_path, monkey
     assert cut.preconditioners
     kept = len(cut.preconditioners)
     assert kept < len(whole.preconditioners)
+    assert any(one.says.startswith("Interrupted: there is only this: none") for one in cut.findings)
+    assert not any(one.says.startswith("Interrupted") for one in whole.findings)
     same = [row.condition for row in whole.preconditioners[:kept]]
     assert [row.condition for row in cut.preconditioners] == same
     rest = precondition(problem, resume=tmp_path / "kept")

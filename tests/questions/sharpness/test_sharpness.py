@@ -372,6 +372,8 @@ def test_an_interrupt_keeps_what_was_measured(monkeypatch):
     assert [one.kind for one in found.readings] == ["lambda_max", "preconditioned", "directional"]
     assert found.regime == "stable"
     assert found.noise is None
+    says = "Interrupted: there is only this: lambda_max, lambda_max in its metric, along its next step."
+    assert says in [one.says for one in found.findings]
     monkeypatch.setattr(readings, "lambda_max", stopped)
     with pytest.raises(KeyboardInterrupt):
         sharpness(network(), optimizer="adam")
@@ -382,3 +384,9 @@ def test_an_optimizer_that_chooses_its_steps_itself_is_refused():
         sharpness(network(), optimizer="tr-rmsprop")
     with pytest.raises(SpecError, match="residual"):
         sharpness(network(), optimizer="sgd", lr=0.1, tol=2.0)
+
+
+def test_one_that_looks_for_its_step_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr(readings, "lambda_max", lambda here: pytest.fail("an eigenvalue was looked for"))
+    with pytest.raises(SpecError, match="looks for its step by itself"):
+        sharpness(network(), optimizer="lbfgs(lr=1.0)")

@@ -181,3 +181,9 @@ def test_a_learning_rate_that_explodes_is_said_and_has_no_slope():
 def test_what_cannot_be_measured_is_refused(build, options, error, says):
     with pytest.raises(error, match=says):
         transfer(build, **options)
+
+
+def test_networks_that_are_one_and_the_same_for_all_seeds_are_refused():
+    build = builder()
+    with pytest.raises(SpecError, match="every seed gives the same weights"):
+        transfer(lambda width, seed: build(width, 0), widths=[8, 16], seeds=2)
