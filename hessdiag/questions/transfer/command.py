@@ -11,7 +11,7 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names, Numbers, Size
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output
-from hessdiag.questions.common.result import ModelSubject
+from hessdiag.questions.common.ensembles.built import Fresh, builder
 from hessdiag.questions.transfer.result import Transfer
 from hessdiag.questions.transfer.template import USUAL, at_size, refuse_single, varied
 
@@ -20,11 +20,10 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from hessdiag.cli.progress import Telling
-    from hessdiag.problem.problem import Problem
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(Fresh):
     """The options of one command line, by the names of their flags."""
 
     model: str
@@ -36,16 +35,6 @@ class Asked:
     seeds: int
     steps: int
     tolerance: float
-    batch: int | None
-    data: str | None
-    loss: str | None
-    objective: str | None
-    seed: int
-    device: str
-    dtype: str | None
-    trust_code: bool
-    max_unpacked: int | None
-    resume: str | None
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -176,31 +165,11 @@ def _refuse(asked: Asked) -> None:
 
 def _measured(asked: Asked, progress: "Telling") -> Transfer:
     """Measure networks that the spec builds."""
-    from hessdiag.problem.load import ProblemRequest, Shared, load_problem
     from hessdiag.questions.transfer.measure import transfer
 
     scripts: dict[Path, ModuleType] = {}
-    shared = Shared(scripts=scripts)
-
-    def build(size: int, seed: int) -> "Problem":
-        request = ProblemRequest(
-            at_size(asked.model, size),
-            data=asked.data,
-            loss=asked.loss,
-            objective=asked.objective,
-            samples=asked.batch,
-            batches=1,
-            device=asked.device,
-            dtype=asked.dtype,
-            seed=seed,
-            train_mode=True,  # as it is trained
-            trust_code=asked.trust_code,
-            max_unpacked=asked.max_unpacked,
-        )
-        return load_problem(request, shared)
-
     found = transfer(
-        build,
+        builder(partial(at_size, asked.model), asked, scripts),
         widths=asked.sizes,
         varied=varied(asked.model),
         optimizer=asked.optimizer,
@@ -223,9 +192,7 @@ def _nothing(asked: Asked) -> Transfer:
 
     result = Transfer(
         status="interrupted",
-        problem=ModelSubject(
-            model=asked.model, spec=asked.model, device=asked.device, dtype=asked.dtype or "its own", seed=asked.seed
-        ),
+        problem=asked.subject(asked.model),
         varied=varied(asked.model),
         asked=tuple(sorted(asked.sizes)),
         seeds=asked.seeds,

@@ -13,12 +13,12 @@ from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_op
 from hessdiag.cli.output import Output
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
+from hessdiag.questions.common.ensembles.built import Fresh, builder
 from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.vanishing.place import PLACE, at_depth, check
 
 if TYPE_CHECKING:
     from hessdiag.cli.progress import Telling
-    from hessdiag.problem.problem import Problem
     from hessdiag.questions.vanishing.result import Vanishing
 
 OF_MODEL = ("data", "loss", "objective", "dtype", "trust_code", "max_unpacked")
@@ -26,7 +26,7 @@ OF_MLP = ("width", "activation")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class Asked(Fresh):
     """The options of one command line, by the names of their flags."""
 
     model: str | None
@@ -37,16 +37,6 @@ class Asked:
     activation: str
     seeds: int | None
     hessian_seeds: int | None
-    batch: int | None
-    data: str | None
-    loss: str | None
-    objective: str | None
-    seed: int
-    device: str
-    dtype: str | None
-    trust_code: bool
-    max_unpacked: int | None
-    resume: str | None
 
 
 @click.command("vanishing", cls=Command)
@@ -202,30 +192,10 @@ def _nothing_of_own(asked: Asked) -> "Vanishing":
 
 def _of_model(asked: Asked, spec: str, progress: "Telling") -> "Vanishing":
     """Measure networks that a spec builds."""
-    from hessdiag.problem.load import ProblemRequest, Shared, load_problem
     from hessdiag.questions.vanishing.models import SEEDS, vanishing_of
 
-    shared = Shared()
-
-    def build(depth: int, seed: int) -> "Problem":
-        request = ProblemRequest(
-            at_depth(spec, depth),
-            data=asked.data,
-            loss=asked.loss,
-            objective=asked.objective,
-            samples=asked.batch,
-            batches=1,
-            device=asked.device,
-            dtype=asked.dtype,
-            seed=seed,
-            train_mode=True,  # the running statistics of a fresh BatchNorm have seen no data
-            trust_code=asked.trust_code,
-            max_unpacked=asked.max_unpacked,
-        )
-        return load_problem(request, shared)
-
     found = vanishing_of(
-        build,
+        builder(partial(at_depth, spec), asked),
         depth=asked.depth,
         seeds=asked.seeds or SEEDS,
         hessian_seeds=asked.hessian_seeds,
@@ -243,9 +213,7 @@ def _nothing_of_model(asked: Asked, spec: str) -> "Vanishing":
     from hessdiag.questions.vanishing.measure import unmeasured
     from hessdiag.questions.vanishing.models import SEEDS
 
-    dtype = asked.dtype or "its own"
-    problem = ModelSubject(model=spec, spec=spec, device=asked.device, dtype=dtype, seed=asked.seed)
-    return unmeasured(problem, seeds=asked.seeds or SEEDS, batch=0)
+    return unmeasured(asked.subject(spec), seeds=asked.seeds or SEEDS, batch=0)
 
 
 def _refuse_strangers(model: str | None) -> None:
