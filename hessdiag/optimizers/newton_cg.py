@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hessdiag.curvature.local import LocalGaussNewton
 from hessdiag.errors import SpecError
-from hessdiag.linalg.cg import conjugate_gradients
+from hessdiag.linalg.quadratic.cg import conjugate_gradients
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.optimizers.damped import DampedNewton, Direction, Matrix
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hessdiag.linalg.cg import conjugate_gradients
+from hessdiag.linalg.quadratic.cg import conjugate_gradients
 
 
 def symmetric(spectrum, seed=0):
