@@ -52,7 +52,7 @@ def command_line() -> str:
 def python() -> str:
     """All public names: a section for each question, with what its result consists of."""
     sections = [
-        ("Problems", _listed("Problem", "ProblemRequest", "load_problem")),
+        ("Problems", _listed("Problem", "ProblemRequest", "load_problem", "sharded")),
         (
             "Matrices",
             [*_listed(*(entry.kind for entry in OPERATORS), "in_metric", "hessian", "hessian_block"), OPERATORS_HAVE],

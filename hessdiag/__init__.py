@@ -21,6 +21,7 @@ _HOMES = {
     "load_problem": "hessdiag.problem.load",
     "optimizers": "",
     "results": "",
+    "sharded": "hessdiag.shards.problem",
     **{entry.kind: entry.module for entry in OPERATORS},
     **{name: f"{asked.package}.{module}" for asked in QUESTIONS for name, module in asked.public.items()},
 }

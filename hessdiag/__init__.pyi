@@ -47,6 +47,7 @@ from hessdiag.questions.trust_radius.result import TrustRadius as TrustRadius
 from hessdiag.questions.vanishing.measure import vanishing as vanishing
 from hessdiag.questions.vanishing.models import vanishing_of as vanishing_of
 from hessdiag.questions.vanishing.result import Vanishing as Vanishing
+from hessdiag.shards.problem import sharded as sharded
 
 __version__: str
 
@@ -93,6 +94,7 @@ __all__ = [
     "optimizers",
     "precondition",
     "results",
+    "sharded",
     "sharpness",
     "spectrum",
     "transfer",

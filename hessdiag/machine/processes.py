@@ -50,7 +50,7 @@ def join(device: torch.device) -> None:
     if together() and not dist.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else each process would hold a context on the first GPU too
-        with _peers():
+        with peers():
             dist.init_process_group("gloo", timeout=PATIENCE)
         atexit.register(_leave)
 
@@ -76,7 +76,7 @@ def total(tensor: Tensor) -> Tensor:
     """
     if together():
         join(tensor.device)
-        with _peers():
+        with peers():
             if backend_for(tensor.device) == "nccl":
                 dist.barrier()  # of gloo, which sees who is lost; nccl would wait for it
                 dist.all_reduce(tensor, group=between_gpus())
@@ -95,7 +95,7 @@ def merged(own: dict[int, T], device: torch.device) -> list[T]:
     everything: list[dict[int, T]] = [own] * size
     if size > 1:
         join(device)
-        with _peers():
+        with peers():
             dist.all_gather_object(everything, own)
     found = {index: value for part in everything for index, value in part.items()}
     return [found[index] for index in sorted(found)]
@@ -117,7 +117,7 @@ def is_own(index: int) -> bool:
 
 
 @contextlib.contextmanager
-def _peers() -> Iterator[None]:
+def peers() -> Iterator[None]:
     """Turn the many errors of a lost connection into one sentence."""
     try:
         yield

@@ -1,0 +1,76 @@
+"""What processes say to each other about tensors that are spread over them. With one process, nothing."""
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from hessdiag.machine.processes import backend_for, between_gpus, join, peers, together, total
+from hessdiag.machine.ranks import ranks
+
+
+def gathered(piece: Tensor) -> Tensor:
+    """The pieces of all processes, one after the other by rank: (m, ...) becomes (size * m, ...) on each.
+
+    Args:
+        piece: Of the same shape in every process; without a graph.
+
+    Returns:
+        With one process, the piece itself.
+
+    Raises:
+        ComputeError: if a process was lost.
+
+    >>> gathered(torch.arange(3))
+    tensor([0, 1, 2])
+    """
+    if not together():
+        return piece
+    _, size = ranks()
+    return _exchanged(_gather, piece, (size * piece.shape[0], *piece.shape[1:]))
+
+
+def scattered(whole: Tensor) -> Tensor:
+    """This process's part of the sum over all processes: (size * m, ...) becomes (m, ...).
+
+    Args:
+        whole: Of the same shape in every process; without a graph.
+
+    Returns:
+        With one process, the tensor itself.
+
+    Raises:
+        ComputeError: if a process was lost.
+    """
+    if not together():
+        return whole
+    _, size = ranks()
+    return _exchanged(_reduce_scatter, whole, (whole.shape[0] // size, *whole.shape[1:]))
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum over all processes, the same in each; the tensor that was given stays as it is.
+
+    Raises:
+        ComputeError: if a process was lost.
+    """
+    return total(tensor.clone()) if together() else tensor
+
+
+# Newer torch renames both, and warns of the old names.
+_gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+
+
+def _exchanged(collective: Any, given: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """What a collective makes of a tensor: between GPUs where each process has its own, else by way of the host."""
+    join(given.device)
+    by_gpu = backend_for(given.device) == "nccl"
+    own = given.contiguous() if by_gpu else given.cpu().contiguous()
+    with peers():
+        if by_gpu:
+            dist.barrier()  # of gloo, which sees who is lost; nccl would wait for it
+        out = torch.empty(shape, dtype=own.dtype, device=own.device)
+        collective(out, own, group=between_gpus() if by_gpu else None)
+    return out.to(given.device)

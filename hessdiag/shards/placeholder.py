@@ -1,0 +1,132 @@
+"""What stands in a module where a parameter was: its shape, and the piece of it that this process keeps."""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hessdiag.errors import LoadError, SpecError, first_line
+from hessdiag.shards.layout import cut
+
+OUTSIDE = "a sharded parameter was used outside the module that owns it"
+
+
+class OutsideUnitError(SpecError):
+    """A parameter was used where it is not gathered.
+
+    Attributes:
+        parameter: The placeholder.
+    """
+
+    def __init__(self, parameter: "Placeholder", what: str) -> None:
+        super().__init__(
+            f"{OUTSIDE}: {what} of {parameter.path or 'a parameter'}, {tuple(parameter.shape)}.",
+            "an objective that calls the model and no parameter of it; without --shard the parameters are whole",
+        )
+        self.parameter = parameter
+
+
+class Placeholder(nn.Parameter):
+    """A parameter on the meta device, of the true shape, whose numbers are spread over processes.
+
+    It answers what can be asked of a parameter without its numbers, and refuses everything else: plain meta tensors
+    would let some operations on the CPU return memory that nobody has written to.
+
+    Attributes:
+        piece: This process's numbers, flat and padded with zeros: a leaf of its own.
+        path: Its name in the model, for messages.
+    """
+
+    piece: Tensor
+    path: str
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Answer what needs no numbers, and refuse the rest."""
+        if func == Tensor.device.__get__:
+            return args[0].piece.device
+        if func in _ANSWERED:
+            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+        raise OutsideUnitError(_first(args, kwargs or {}), getattr(func, "__name__", str(func)))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Placeholder":
+        """A placeholder for the same piece: only modules are copied."""
+        if id(self) not in memo:
+            memo[id(self)] = placeholder(self.piece, self.shape, requires_grad=self.requires_grad, path=self.path)
+        found: Placeholder = memo[id(self)]
+        return found
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
+        return f"Placeholder({self.path or '?'}, {tuple(self.shape)}, {self.dtype})"
+
+
+def _getters(*names: str) -> set[Any]:
+    """What is called for an attribute of a tensor."""
+    return {getattr(Tensor, name).__get__ for name in names if hasattr(Tensor, name)}
+
+
+_ANSWERED = {
+    *_getters("shape", "dtype", "layout", "ndim", "requires_grad", "is_leaf", "grad", "grad_fn", "itemsize", "nbytes"),
+    *_getters("is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_nested", "is_meta", "names", "_backward_hooks"),
+    *(Tensor.numel, Tensor.nelement, Tensor.size, Tensor.dim, Tensor.ndimension, Tensor.element_size, Tensor.__len__),
+    *(Tensor.stride, Tensor.is_contiguous, Tensor.is_complex, Tensor.is_floating_point, Tensor.is_signed),
+    *(torch.numel, torch.is_complex, torch.is_floating_point, Tensor.__hash__, Tensor.requires_grad_),
+}
+
+
+def _first(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Placeholder:
+    """The placeholder among arguments, which may be nested in lists."""
+    waiting = [*args, *kwargs.values()]
+    while waiting:
+        item = waiting.pop(0)
+        if isinstance(item, Placeholder):
+            return item
+        if isinstance(item, (list, tuple)):
+            waiting.extend(item)
+    raise AssertionError("called for a placeholder")
+
+
+def placeholder(piece: Tensor, shape: Sequence[int], *, requires_grad: bool, path: str = "") -> Placeholder:
+    """What takes the place of a parameter of which this process keeps a piece.
+
+    Args:
+        piece: Its numbers here, flat and padded, see `layout.cut`. It becomes a leaf.
+        shape: The parameter's.
+        requires_grad: Whether it is trained.
+        path: Its name in the model, for messages.
+
+    >>> stands = placeholder(torch.zeros(3), (2, 3), requires_grad=True, path="weight")
+    >>> stands.shape, stands.device, stands.piece.shape
+    (torch.Size([2, 3]), device(type='cpu'), torch.Size([3]))
+    """
+    made = Placeholder(torch.empty(tuple(shape), dtype=piece.dtype, device="meta"), requires_grad=requires_grad)
+    made.piece = piece.detach().requires_grad_(requires_grad)
+    made.path = path
+    return made
+
+
+def hollow(model: nn.Module, rank: int, size: int) -> nn.Module:
+    """A copy of a model that has placeholders for parameters: this process's pieces are copied, and no parameter.
+
+    Tied parameters share a placeholder. The model that is given stays as it is, and can be let go.
+
+    Raises:
+        LoadError: if the model cannot be copied.
+    """
+    memo: dict[int, Any] = {
+        id(parameter): parameter
+        if isinstance(parameter, Placeholder)
+        else placeholder(cut(parameter, rank, size), parameter.shape, requires_grad=parameter.requires_grad, path=name)
+        for name, parameter in model.named_parameters()
+    }
+    try:
+        return copy.deepcopy(model, memo)
+    except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
+        raise LoadError(
+            f"the model cannot be copied, and a sharded one is a copy without its parameters: {first_line(error)}",
+            "a model that copy.deepcopy takes; without --shard it is measured as it is",
+        ) from error

@@ -1,0 +1,121 @@
+"""A problem whose parameters are spread over processes, and how a whole one becomes one."""
+
+from dataclasses import dataclass, fields
+from functools import cached_property, partial
+from typing import Any
+
+from torch import Tensor
+
+from hessdiag.errors import NotFiniteError
+from hessdiag.machine.collectives import summed
+from hessdiag.machine.ranks import ranks
+from hessdiag.problem import order
+from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.losses import averages
+from hessdiag.problem.problem import Problem
+from hessdiag.shards.layout import Layout, layout_of
+from hessdiag.shards.placeholder import Placeholder, hollow
+
+
+@dataclass(frozen=True, eq=False)
+class ShardedProblem(Problem):
+    """A problem of which each process keeps a piece of every parameter, and evaluates its own samples.
+
+    It is made by `sharded`, or loaded so. The model's parameters are placeholders that know their shape, so that names,
+    layers and places in a whole vector are as ever; the numbers are in `pieces`. Every process is given the same
+    batches.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(3, 1).double()
+    >>> problem = sharded(Problem(model, data=[(torch.ones(4, 3).double(), torch.zeros(4, 1).double())], loss="mse"))
+    >>> problem.n_parameters, [tuple(piece.shape) for piece in problem.pieces], problem.layout.own
+    (4, [(3,), (1,)], 4)
+    """
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Where each parameter's numbers lie."""
+        return layout_of(self.named_parameters, *ranks())
+
+    @property
+    def pieces(self) -> tuple[Tensor, ...]:
+        """This process's numbers of each differentiated parameter, flat and padded: the leaves of its graphs."""
+        return tuple(parameter.piece for parameter in self.parameters if isinstance(parameter, Placeholder))
+
+    def evaluate(self, batch: Any) -> Tensor:
+        """This process's share of the objective of one batch: the sum over all processes is the whole.
+
+        Raises:
+            ComputeError: if the whole is not a finite scalar, or model, batch and loss do not fit.
+        """
+        own, weight = self._own_share(batch)
+        value = self._alone(own) * weight
+        whole = summed(value.detach())
+        if not bool(whole.isfinite()):
+            raise NotFiniteError(
+                f"the loss is {whole.item()}.",
+                "--dtype float64, smaller inputs or weights, or a loss without logarithms of zero",
+            )
+        return value
+
+    def value(self) -> float:
+        """The function whose Hessian is measured: the objective of all batches, each in its weight; of all processes.
+
+        Raises:
+            ComputeError: if a value is not a finite scalar, or model, batch and loss do not fit.
+        """
+        pairs = zip(self.batch_weights, self.data, strict=True)
+        return sum(weight * float(summed(self.evaluate(batch).detach())) for weight, batch in pairs)
+
+    def terms(self, batch: Any) -> averages.Terms:
+        """What the loss of a batch is a mean of; each process asks the model about all samples."""
+        if self.criterion is None and self.objective is None:
+            return averages.of_labels(batch, lambda other: self._alone(other).detach())
+        return super().terms(batch)
+
+    def _alone(self, batch: Any) -> Tensor:
+        """The objective of a batch in this process alone; whether it is finite is not asked."""
+        evaluator = self._evaluator
+        evaluator.harmless = True  # what a forward pass writes to is gathered anew
+        evaluator.unasked = []
+        try:
+            return evaluator.evaluate(batch, fold=False)
+        finally:
+            evaluator.unasked = None
+
+    def _own_share(self, batch: Any) -> tuple[Any, float]:
+        """This process's samples of a batch, and what their objective weighs in the whole."""
+        rank, size = ranks()
+        n = batches.samples(batch)
+        own = slice(rank * n // size, (rank + 1) * n // size)
+        empty = own.start == own.stop
+        part = batches.map_tensors(partial(batches.rows, slice(0, 1) if empty else own, n), batch)
+        if self.loss_reduction == "sum":
+            return part, 0.0 if empty else 1.0
+        return part, 0.0 if empty else self.terms(part).count / self.terms(batch).count
+
+    @property
+    def _folds(self) -> bool:
+        return False  # convolutions and batch norm may be different units
+
+    @cached_property
+    def _order(self) -> order.Order:
+        return order.by_registration(len(self.layer_slices))
+
+
+def sharded(problem: Problem) -> ShardedProblem:
+    """The same problem, of which this process keeps only a piece of each parameter.
+
+    To be called in every process, with the same problem; with one process it is the way to need less memory. The
+    problem and its model stay as they are; drop them (`del problem, model`), and their memory is given back.
+
+    Args:
+        problem: Built whole in every process.
+
+    Raises:
+        LoadError: if the model cannot be copied.
+    """
+    if isinstance(problem, ShardedProblem):
+        return problem
+    given = {field.name: getattr(problem, field.name) for field in fields(Problem)}
+    return ShardedProblem(**{**given, "model": hollow(problem.model, *ranks())})
