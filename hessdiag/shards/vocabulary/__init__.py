@@ -1,0 +1,1 @@
+"""Embeddings and heads whose weight no process ever holds whole, differentiable twice."""

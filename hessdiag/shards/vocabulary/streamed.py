@@ -1,0 +1,129 @@
+"""Tables and heads as parameters: `F.embedding` and `F.linear` of them are computed without the whole weight."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from hessdiag.errors import SpecError
+from hessdiag.machine.ranks import ranks
+from hessdiag.shards.placeholder import Placeholder
+from hessdiag.shards.vocabulary.logits import linear
+from hessdiag.shards.vocabulary.logits_later import logits_later
+from hessdiag.shards.vocabulary.lookup import look_up
+from hessdiag.shards.vocabulary.matrix import Matrix
+from hessdiag.shards.vocabulary.whole import whole
+
+LEAST = 2**20  # numbers of a weight from which on it is streamed: below, to gather it at once costs nothing
+CLASSES = 4  # outputs per input from which on a linear layer is taken for a head, that a loss may do without
+
+
+class Streamed(Placeholder):
+    """The weight or bias of an embedding or a linear layer that is never whole.
+
+    Wherever it is used, not only in its module, `F.embedding` and `F.linear` work; everything else is refused.
+
+    Attributes:
+        ways: What was done with a head's output: "chunks" for a loss that did without logits, "logits" for these.
+    """
+
+    ways: set[str]
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Look up, multiply, or answer and refuse as other parameters do."""
+        if func is F.embedding and isinstance(_argument(args, kwargs, 1, "weight"), Streamed):
+            return _embedding(*args, **(kwargs or {}))
+        if func is F.linear and isinstance(_argument(args, kwargs, 1, "weight"), Streamed):
+            bias = _argument(args, kwargs, 2, "bias")
+            if bias is None or isinstance(bias, Streamed) or not isinstance(bias, Placeholder):
+                return _linear(*args, **(kwargs or {}))
+        return super().__torch_function__(func, types, args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Placeholder":
+        return _turned(super().__deepcopy__(memo), self.ways)
+
+
+def stream(unit: nn.Module) -> bool:
+    """Let the weight of an embedding or a linear layer be streamed, if it is large and nothing else is done with it.
+
+    Args:
+        unit: A module with placeholders for parameters, that would be gathered on its own.
+
+    Returns:
+        Whether it is: then it needs no gathering.
+
+    >>> stream(nn.Linear(3, 2))
+    False
+    """
+    own = dict(unit.named_parameters())
+    if not own.keys() <= {"weight", "bias"} or not all(isinstance(item, Placeholder) for item in own.values()):
+        return False
+    known = isinstance(unit, nn.Embedding) or type(unit).forward is nn.Linear.forward
+    weight = own.get("weight")
+    if not known or weight is None or weight.ndim != 2 or weight.numel() < LEAST:
+        return False
+    for parameter in own.values():
+        if not isinstance(parameter, Streamed):
+            _turned(parameter, set())
+    return True
+
+
+def ways(model: nn.Module) -> str | None:
+    """What was done with the outputs of heads, in words; `None` where none was used yet."""
+    found = {way for item in model.parameters() if isinstance(item, Streamed) for way in item.ways}
+    return WORDS.get(frozenset(found))
+
+
+WORDS = {
+    frozenset({"chunks"}): "cross-entropy of the head in chunks of the vocabulary",
+    frozenset({"logits"}): "logits of the head whole, since the loss is not cross-entropy of them alone",
+    frozenset({"chunks", "logits"}): "cross-entropy of the head in chunks, and its logits whole, which the model uses",
+}
+
+
+def _turned(parameter: Any, ways: set[str]) -> Placeholder:
+    parameter.__class__ = Streamed
+    parameter.ways = ways
+    found: Streamed = parameter
+    return found
+
+
+def _argument(args: Sequence[Any], kwargs: Mapping[str, Any] | None, position: int, name: str) -> Any:
+    return args[position] if len(args) > position else (kwargs or {}).get(name)
+
+
+def _embedding(
+    input: Tensor,
+    weight: Streamed,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    sparse: bool = False,
+) -> Tensor:
+    """`F.embedding`; gradients are dense."""
+    for name, given in (("max_norm", max_norm is not None), ("scale_grad_by_freq", scale_grad_by_freq)):
+        if given:
+            raise SpecError(
+                f"{weight.path or 'an embedding'} has {name}, which its gradient is not the derivative of.",
+                f"the embedding without {name}; or without --shard",
+            )
+    return look_up(input, weight.piece, _matrix(weight), padding_idx)
+
+
+def _linear(input: Tensor, weight: Streamed, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`; of what may be a head, the outputs are computed later."""
+    matrix = _matrix(weight)
+    if isinstance(bias, Streamed):
+        bias = whole(bias.piece, matrix.rows)
+    if matrix.rows > CLASSES * matrix.width:
+        return logits_later(input, weight.piece, bias, matrix, weight.ways)
+    return linear(input, weight.piece, bias, matrix)
+
+
+def _matrix(weight: Streamed) -> Matrix:
+    return Matrix(weight.shape[0], weight.shape[1], *ranks())

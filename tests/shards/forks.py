@@ -1,0 +1,56 @@
+"""Several ranks as forks of a test's process: no torch is imported again."""
+
+import io
+import multiprocessing
+import os
+import socket
+
+import torch
+import torch.distributed as dist
+
+
+def on_ranks(size, work):
+    """What `work()` returns in each of `size` processes that gloo connects; with one, here. No graphs, for it is sent."""
+    if size == 1:
+        return [work()]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("fork")
+    pipes = [context.Pipe(duplex=False) for _ in range(size)]
+    workers = [
+        context.Process(target=_rank, args=(work, rank, size, port, pipes[rank][1]), daemon=True)
+        for rank in range(size)
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        found = [pipe.recv() if pipe.poll(60) else "it has not answered" for pipe, _ in pipes]
+    finally:
+        for worker in workers:
+            worker.join(5)
+            worker.kill()
+    failed = [(rank, one) for rank, one in enumerate(found) if isinstance(one, str)]
+    assert not failed, "\n".join(f"rank {rank}: {text}" for rank, text in failed)
+    return [torch.load(io.BytesIO(one)) for one in found]
+
+
+def _rank(work, rank, size, port, pipe):
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    torch.set_num_threads(1)
+    try:
+        buffer = io.BytesIO()
+        torch.save(work(), buffer)
+        pipe.send(buffer.getvalue())  # tensors would be sent as files, which end with this process
+    except BaseException as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
