@@ -19,6 +19,7 @@ LARGEST_CHUNK = 64  # beyond this, more vectors per pass bring a CPU no more spe
 LARGEST_CHUNK_OF_GPU = 512  # likewise
 CPU_VECTOR_BYTES = 2 * 2**20
 CPU_PASS_BYTES = 256 * 2**20
+M_MMAP_THRESHOLD = -3  # as malloc.h has it
 PAGE = 20 * 2**20  # bytes of a GPU's memory that an expandable segment takes and gives back at once
 
 
@@ -100,6 +101,15 @@ def give_back() -> None:
     """Return what was freed to the system, which the C library keeps in part: then it can be planned with."""
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def apart() -> None:
+    """Let the C library take large blocks from the system one by one from now on, and return each when it is freed.
+
+    It would otherwise keep what was freed: after whole tensors have come and gone, a process held twice its need.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**18)
 
 
 def _left_in_groups() -> list[int]:

@@ -110,14 +110,14 @@ class Layout:
         """This process's (own,) part of a whole vector that comes in order; no more than a block of it is held.
 
         Args:
-            draw: Gives the next so many numbers. The numbers asked for are such that a generator on the CPU gives the
-                vector that it gives at once.
+            draw: Gives the next so many numbers, (count,), or rows of several vectors side by side, (count, k). The
+                numbers asked for are such that a generator on the CPU gives the vector that it gives at once.
         """
         local: Tensor | None = None
         firsts = tuple(accumulate(self.counts, initial=0))
         for start, stop in pairwise(_blocks(self.n)):
             block = draw(stop - start)
-            local = block.new_zeros(self.own) if local is None else local
+            local = block.new_zeros(self.own, *block.shape[1:]) if local is None else local
             for first, count, place in zip(firsts, self.counts, self.places, strict=False):
                 low, high = bounds(count, self.rank, self.size)
                 begin, end = max(first + low, start), min(first + high, stop)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,22 +11,22 @@ from torch import Tensor, nn
 from hessdiag.errors import LoadError, SpecError, first_line
 from hessdiag.shards.layout import cut
 
+running: ContextVar[Any] = ContextVar("running", default=None)  # the unit whose forward pass runs
+
 OUTSIDE = "a sharded parameter was used outside the module that owns it"
 
 
 class OutsideUnitError(SpecError):
-    """A parameter was used where it is not gathered.
+    """A parameter was used where it is not gathered, or a graph leads past the unit that should hold it.
 
     Attributes:
-        parameter: The placeholder.
+        parameter: Of the unit that has to be larger.
+        unit: Another that it has to take in; `None` if there is none.
     """
 
-    def __init__(self, parameter: "Placeholder", what: str) -> None:
-        super().__init__(
-            f"{OUTSIDE}: {what} of {parameter.path or 'a parameter'}, {tuple(parameter.shape)}.",
-            "an objective that calls the model and no parameter of it; without --shard the parameters are whole",
-        )
-        self.parameter = parameter
+    def __init__(self, parameter: "Placeholder", what: str, unit: Any = None) -> None:
+        super().__init__(what, "an objective that calls the model and no part of it; or without --shard")
+        self.parameter, self.unit = parameter, unit
 
 
 class Placeholder(nn.Parameter):
@@ -51,7 +52,7 @@ class Placeholder(nn.Parameter):
             return args[0].piece.device
         if func in _ANSWERED:
             return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
-        raise OutsideUnitError(_first(args, kwargs or {}), getattr(func, "__name__", str(func)))
+        raise outside(_first(args, kwargs or {}), getattr(func, "__name__", str(func)), running.get())
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Placeholder":
         """A placeholder for the same piece: only modules are copied."""
@@ -62,6 +63,13 @@ class Placeholder(nn.Parameter):
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Placeholder({self.path or '?'}, {tuple(self.shape)}, {self.dtype})"
+
+
+def outside(parameter: Placeholder, what: str, unit: Any) -> OutsideUnitError:
+    """What is said where a parameter is used outside the unit that owns it, by `unit` or by none."""
+    return OutsideUnitError(
+        parameter, f"{OUTSIDE}: {what} of {parameter.path or 'one'}, {tuple(parameter.shape)}.", unit
+    )
 
 
 def _getters(*names: str) -> set[Any]:

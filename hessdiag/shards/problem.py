@@ -8,13 +8,16 @@ from torch import Tensor
 
 from hessdiag.errors import NotFiniteError
 from hessdiag.machine.collectives import summed
+from hessdiag.machine.memory import apart
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.losses import averages
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
-from hessdiag.shards.placeholder import Placeholder, hollow
+from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow
+from hessdiag.shards.units import Units
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +33,18 @@ class ShardedProblem(Problem):
     >>> problem = sharded(Problem(model, data=[(torch.ones(4, 3).double(), torch.zeros(4, 1).double())], loss="mse"))
     >>> problem.n_parameters, [tuple(piece.shape) for piece in problem.pieces], problem.layout.own
     (4, [(3,), (1,)], 4)
+
+    Attributes:
+        units: The modules that gather their parameters, compute and let go.
     """
+
+    units: Units | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.units is None:
+            apart()
+            object.__setattr__(self, "units", Units(self.model, KINDS))
 
     @cached_property
     def layout(self) -> Layout:
@@ -80,8 +94,12 @@ class ShardedProblem(Problem):
         evaluator.unasked = []
         try:
             return evaluator.evaluate(batch, fold=False)
+        except OutsideUnitError as error:
+            assert self.units is not None
+            self.units.enlarge(error)
         finally:
             evaluator.unasked = None
+        return self._alone(batch)
 
     def _own_share(self, batch: Any) -> tuple[Any, float]:
         """This process's samples of a batch, and what their objective weighs in the whole."""
@@ -114,6 +132,14 @@ def sharded(problem: Problem) -> ShardedProblem:
 
     Raises:
         LoadError: if the model cannot be copied.
+
+    Example: a loss by pieces.
+
+    >>> import torch
+    >>> model = torch.nn.Linear(1, 1, bias=False).double()
+    >>> problem = Problem(model, data=[(torch.ones(1, 1).double(), torch.zeros(1, 1).double())], loss="mse")
+    >>> round(sharded(problem).value() - problem.value(), 12)
+    0.0
     """
     if isinstance(problem, ShardedProblem):
         return problem

@@ -1,0 +1,6 @@
+"""How modules of sharded models are served: the kinds of units, in the order in which they are asked."""
+
+from hessdiag.shards.recompute import recomputed
+from hessdiag.shards.units import Kind
+
+KINDS: tuple[Kind, ...] = (recomputed,)  # the last serves every module

@@ -1,0 +1,284 @@
+"""Which modules of a model are units: what is gathered, computed and let go at once.
+
+A unit is an element of a `Sequential`, `ModuleList` or `ModuleDict` that holds parameters, or elsewhere a module with
+parameters of its own, with all below it. Where a parameter is used outside its unit, the unit is enlarged.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, wraps
+from itertools import accumulate, count, pairwise, takewhile
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from hessdiag.errors import ComputeError
+from hessdiag.machine.collectives import gathered, scattered
+from hessdiag.machine.ranks import ranks
+from hessdiag.shards.layout import share
+from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, running
+
+LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+
+Forward = Callable[..., Any]
+Kind = Callable[["Unit"], "Forward | None"]
+
+
+@dataclass(eq=False)
+class Unit:
+    """A module whose parameters are gathered for the time that it computes.
+
+    Attributes:
+        module: The module.
+        path: Where it is in the model; empty for the model itself.
+        number: Of the unit in the model.
+        forward: Its own forward pass, which finds whole parameters within `filled`.
+        writes_to: Which of its tensor arguments it changes in place, by number; known once it has run.
+    """
+
+    module: nn.Module
+    path: str
+    number: int
+    forward: Forward
+    writes_to: set[int] = field(default_factory=set)
+
+    @cached_property
+    def parameters(self) -> tuple[Placeholder, ...]:
+        """Its parameters, trained and frozen, each once."""
+        return tuple(item for item in self.module.parameters() if isinstance(item, Placeholder))
+
+    @property
+    def pieces(self) -> tuple[Tensor, ...]:
+        """What this process keeps of each, flat and padded."""
+        return tuple(parameter.piece for parameter in self.parameters)
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are gathered for it."""
+        return sum(parameter.numel() for parameter in self.parameters)
+
+    @cached_property
+    def _slots(self) -> tuple[tuple[dict[str, Any], str, Any], ...]:
+        """Where modules keep parameters: among their own, and in attributes and lists of them."""
+        return tuple(
+            (home, name, value)
+            for module in self.module.modules()
+            for home in (module._parameters, vars(module))
+            for name, value in home.items()
+            if isinstance(value, Placeholder)
+            or (isinstance(value, (list, tuple)) and any(isinstance(item, Placeholder) for item in value))
+        )
+
+    @contextmanager
+    def filled(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """Let the module find whole tensors where its parameters were.
+
+        Args:
+            weights: One for each of `parameters`.
+        """
+        by = {id(parameter): weight for parameter, weight in zip(self.parameters, weights, strict=True)}
+        token = running.set(self)
+        try:
+            for home, name, value in self._slots:
+                if isinstance(value, Placeholder):
+                    home[name] = by[id(value)]
+                else:
+                    home[name] = type(value)(by.get(id(item), item) for item in value)
+            yield
+        finally:
+            for home, name, value in self._slots:
+                home[name] = value
+            running.reset(token)
+
+    def gathered(self, *rows: Sequence[Tensor | None]) -> list[list[Tensor]]:
+        """Whole tensors of rows of pieces, all of them in one exchange for each dtype.
+
+        Args:
+            rows: Of pieces, one for each of `parameters`; `None` for zeros.
+
+        Returns:
+            For each row, a tensor of each parameter's shape.
+        """
+        own = self.pieces
+        found: list[list[Tensor]] = [list(own) for _ in rows]
+        for indices in self._by_dtype:
+            tensors = [
+                [torch.zeros_like(own[i]) if (piece := row[i]) is None else piece for i in indices] for row in rows
+            ]
+            for row, wholes in enumerate(_gathered(tensors, [self.parameters[i] for i in indices], self)):
+                for i, whole in zip(indices, wholes, strict=True):
+                    found[row][i] = whole
+        return found
+
+    def scattered(self, rows: Sequence[Sequence[Tensor]], wanted: Sequence[int]) -> list[list[Tensor]]:
+        """This process's pieces of sums over all processes, in one exchange for each dtype.
+
+        Args:
+            rows: Of whole tensors, one for each wanted parameter.
+            wanted: Which parameters they belong to.
+        """
+        found: list[list[Tensor]] = [list(row) for row in rows]
+        for indices in self._by_dtype:
+            places = [place for place, i in enumerate(wanted) if i in indices]
+            if places and rows:
+                for row, pieces in enumerate(_scattered([[row[place] for place in places] for row in rows])):
+                    for place, piece in zip(places, pieces, strict=True):
+                        found[row][place] = piece
+        return found
+
+    @cached_property
+    def _by_dtype(self) -> tuple[tuple[int, ...], ...]:
+        kinds: dict[torch.dtype, list[int]] = {}
+        for index, parameter in enumerate(self.parameters):
+            kinds.setdefault(parameter.dtype, []).append(index)
+        return tuple(map(tuple, kinds.values()))
+
+
+def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit: Unit) -> list[list[Tensor]]:
+    """Whole tensors of pieces of one dtype. What is sent begins with the unit's number, so that none is mistaken.
+
+    Raises:
+        ComputeError: if another process is at another unit.
+    """
+    _, size = ranks()
+    if size == 1:
+        return [[piece.view(parameter.shape) for piece, parameter in zip(row, parameters, strict=True)] for row in rows]
+    shares = [share(parameter.numel(), size) for parameter in parameters]
+    mark = torch.full((1,), float(unit.number % 251), dtype=rows[0][0].dtype, device=rows[0][0].device)
+    everything = gathered(torch.cat([mark, *(piece for row in rows for piece in row)])).view(size, -1)
+    if not bool((everything[:, 0] == mark).all()):
+        raise ComputeError(
+            f"the ranks are at different modules: this one is at {unit.path or 'the model'}.",
+            "a model that runs the same modules in the same order for all samples; or without --shard",
+        )
+    starts = accumulate([1] + [own for _ in rows for own in shares])
+    edges = iter(pairwise([*starts]))
+    return [
+        [
+            everything[:, slice(*next(edges))].reshape(-1)[: parameter.numel()].view(parameter.shape)
+            for parameter in parameters
+        ]
+        for _ in rows
+    ]
+
+
+def _scattered(rows: list[list[Tensor]]) -> list[list[Tensor]]:
+    """Pieces of sums over all processes of whole tensors of one dtype."""
+    _, size = ranks()
+    if size == 1:
+        return [[whole.reshape(-1) for whole in row] for row in rows]
+    shares = [share(whole.numel(), size) for whole in rows[0]]
+    width = sum(shares)
+    everything = rows[0][0].new_zeros(size, len(rows), width)
+    for index, row in enumerate(rows):
+        for whole, (start, stop) in zip(row, pairwise(accumulate(shares, initial=0)), strict=True):
+            flat, own = whole.reshape(-1), stop - start
+            for rank in range(size):
+                part = flat[rank * own : (rank + 1) * own]
+                everything[rank, index, start : start + len(part)] = part
+    own_rows = scattered(everything.view(size, -1).flatten()).view(len(rows), width)
+    return [list(row.split(shares)) for row in own_rows]
+
+
+class Units:
+    """The units of a model, which compute in place of its modules.
+
+    How a module is served is up to its kind. A kind is a function that is given a `Unit` and returns what is called in
+    place of the module's forward pass, or `None` where it does not know such a module; the first that knows it is taken
+    (`kinds.KINDS`). What it returns takes the forward pass's own arguments, and a graph of its results must lead to the
+    `unit.pieces` that require gradients, be differentiable twice, and give each process the derivatives of the sum of
+    all processes' shares of the loss. It has to call the same collectives in the same order on all processes.
+
+    Args:
+        model: With placeholders for parameters; its modules' forward passes are replaced.
+        kinds: The kinds, in the order in which they are asked.
+    """
+
+    def __init__(self, model: nn.Module, kinds: Sequence[Kind]) -> None:
+        self._model, self._kinds = model, tuple(kinds)
+        self.every: list[Unit] = []
+        self._numbers = count()
+        for path, module in {id(module): (path, module) for path, module in _found(model, "", listed=False)}.values():
+            self._add(path, module)
+
+    @property
+    def largest(self) -> int:
+        """Numbers of the largest: what a process holds whole at a time."""
+        return max((unit.numbers for unit in self.every), default=0)
+
+    def _add(self, path: str, module: nn.Module) -> None:
+        unit = Unit(module, path, next(self._numbers), module.forward)
+        forward = next(found for kind in self._kinds if (found := kind(unit)) is not None)
+
+        @wraps(unit.forward)
+        def served(*args: Any, **kwargs: Any) -> Any:
+            # Within another unit its parameters are there already, or are asked for outside their own.
+            return unit.forward(*args, **kwargs) if running.get() is not None else forward(*args, **kwargs)
+
+        vars(module)["forward"] = served
+        self.every.append(unit)
+
+    def enlarge(self, error: OutsideUnitError) -> None:
+        """Make one unit of what a parameter was used in: of the unit that owns it, and the one that ran or the parent.
+
+        Raises:
+            OutsideUnitError: the same, if there is nothing larger.
+        """
+        owners = [unit for unit in self.every if any(error.parameter is item for item in unit.parameters)]
+        users = [unit for unit in self.every if unit is error.unit]
+        path = _common([unit.path.split(".") for unit in (*owners, *users)])
+        taken = {unit.path for unit in owners}
+        while path and (".".join(path) in taken or self._is_list(".".join(path))):
+            path = path[:-1]
+        name = ".".join(path)
+        if not owners or name in taken:
+            raise error
+        inside = f"{name}." if name else ""
+        for unit in [unit for unit in self.every if unit.path.startswith(inside)]:
+            vars(unit.module)["forward"] = unit.forward
+            self.every.remove(unit)
+        self._add(name, self._model.get_submodule(name))
+
+    def _is_list(self, path: str) -> bool:
+        return isinstance(self._model.get_submodule(path), nn.ModuleList | nn.ModuleDict)
+
+
+def _common(paths: Sequence[Sequence[str]]) -> list[str]:
+    """What paths begin with in common.
+
+    >>> _common([["a", "bc", "d"], ["a", "bd"]])
+    ['a']
+    """
+    return [names[0] for names in takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))]
+
+
+def _found(module: nn.Module, path: str, *, listed: bool) -> Iterator[tuple[str, nn.Module]]:
+    """The units at or below a module, with their paths, each module once."""
+    if next(module.parameters(), None) is None:
+        return
+    if not isinstance(module, LISTS) and (_owns(module) or (listed and not _has_blocks(module))):
+        yield path, module
+        return
+    for name, child in module.named_children():
+        yield from _found(child, f"{path}.{name}" if path else name, listed=isinstance(module, LISTS))
+
+
+def _owns(module: nn.Module) -> bool:
+    """Whether a module has parameters of its own, or makes them of others."""
+    return any(item is not None for item in module._parameters.values()) or is_parametrized(module)
+
+
+def _has_blocks(module: nn.Module) -> bool:
+    """Whether there is a sequence of modules of one kind with parts of their own in it, as the stages of ResNets have.
+
+    Only sequences run all that they hold; which of a list's modules run may hang on the samples.
+    """
+    for below in module.modules():
+        if isinstance(below, nn.Sequential):
+            kinds = [type(item) for item in below if not isinstance(item, LISTS) and next(item.children(), None)]
+            if len(kinds) > len(set(kinds)):
+                return True
+    return False
