@@ -10,6 +10,7 @@ def main() -> None:
 
     with signals.watched():
         _let_segments_grow()
+        _hush_sockets()
         try:
             from hessdiag.cli.main import run
         except ImportError as error:  # the command line itself needs a package
@@ -35,6 +36,12 @@ def _let_segments_grow() -> None:
     names = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")  # as it is called since torch 2.9, and was before
     if not any(name in os.environ for name in names):
         os.environ.update(dict.fromkeys(names, "expandable_segments:True"))
+
+
+def _hush_sockets() -> None:
+    """Of a lost process we say ourselves, in a line, what torch's sockets say in a stack trace each."""
+    if os.environ.get("WORLD_SIZE"):
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 if __name__ == "__main__":

@@ -74,8 +74,10 @@ def load(
     target: Target, before: crowding.Reading | None = None, scripts: "dict[Path, ModuleType] | None" = None
 ) -> "Problem":
     """Load what was asked about; with a reading of the machine, warn where others crowd it."""
+    from hessdiag.machine import processes
     from hessdiag.problem.load import Shared, load_problem
 
+    processes.meet()  # before one of several may fail, so that the others hear of it
     problem = load_problem(target.load_request(), None if scripts is None else Shared(scripts))
     if problem.device.type == "cpu":
         crowding.warn(before)

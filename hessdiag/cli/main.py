@@ -155,18 +155,25 @@ def _invoke(args: list[str]) -> int | None:
 def _outcome(args: Sequence[str], code: int) -> int:
     """Say what a signal did: it ended the computation, or came when all was computed."""
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
-        _interrupted(args)
-    elif signals.received() is not None and code != ExitCode.FAILED:
+        return _interrupted(args, code)
+    if signals.received() is not None and code not in (ExitCode.FAILED, ExitCode.USAGE):
         speech.say(f"{signals.word()}; the answer was computed, and is complete.")
         return signals.exit_code()
     return code
 
 
-def _interrupted(args: Sequence[str]) -> None:
-    """Say that the command was interrupted, and how it goes on where finished pieces were kept."""
+def _interrupted(args: Sequence[str], code: int) -> int:
+    """Say that the command was interrupted, and how it goes on where finished pieces were kept; the exit code."""
+    meeting = sys.modules.get("hessdiag.machine.meeting")
+    if meeting is not None and (cause := meeting.ended()) is not None:  # torchrun stops those that are left
+        if meeting.follow(cause):
+            speech.error(cause.told(), cause.hint)
+        return int(cause.code)
+    if meeting is not None:
+        meeting.last_words(f"was {signals.word()}.", None, code, own=False)
     with contextlib.suppress(HessdiagError):  # of nonsense in the environment, said already
         if ranks()[0] > 0:
-            return  # the first of several processes speaks for all
+            return code  # the first of several processes speaks for all
     if any(argument.partition("=")[0] == "--resume" for argument in args):
         again = [] if "--force" in args else ["--force"]  # the files of -o and --save are there already
         writes = any(argument.startswith(("-o", "--output", "--save")) for argument in args)
@@ -174,40 +181,56 @@ def _interrupted(args: Sequence[str]) -> None:
         speech.say(f"{signals.word()}; finished pieces are kept.", f"  try: {command}")
     else:
         speech.say(signals.word())
+    return code
 
 
 def _explain(error: Exception) -> int:
-    """Say what went wrong in one or two lines, and give the exit code."""
+    """Say what went wrong in one or two lines, and give the exit code; of several processes the first to fail does."""
+    what, hint, code = _in_words(error)
+    meeting = sys.modules.get("hessdiag.machine.meeting")  # of processes that have not met, each speaks
+    if meeting is not None and isinstance(error, meeting.LostRankError):
+        if meeting.follow(error.words):
+            speech.error(what, hint)
+        return int(error.words.code)
+    words = None if meeting is None else meeting.last_words(what, hint, code)
+    if meeting is None or words is not None:
+        speech.error(what if words is None else words.told(), hint)
+    return code
+
+
+def _in_words(error: Exception) -> tuple[str, str | None, ExitCode]:
+    """What went wrong, what would work, and the exit code."""
     if isinstance(error, HessdiagError):
-        speech.error(error.what, error.hint)
-        return error.exit_code
+        return error.what, error.hint, error.exit_code
     if isinstance(error, click.ClickException):
         ctx = getattr(error, "ctx", None)
         what = _sentence(" ".join(error.format_message().split()))
-        speech.error(what, f"{ctx.command_path if ctx else 'hessdiag'} --help")
-        return ExitCode.USAGE
-    package = lacking(error)
+        return what, f"{ctx.command_path if ctx else 'hessdiag'} --help", ExitCode.USAGE
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return "a name holds a NUL character, and no file can have such a name.", None, ExitCode.USAGE
+    return *_of_others(error), ExitCode.FAILED
+
+
+def _of_others(error: Exception) -> tuple[str, str | None]:
+    """The error of a library or of the system: what went wrong, and what would work."""
+    package, hint = lacking(error), None
     if isinstance(error, ModuleNotFoundError) and error.name == "torch":
-        speech.error("this command computes, and torch is not installed.", "pip install torch")
+        what, hint = "this command computes, and torch is not installed.", "pip install torch"
     elif package is not None:
-        speech.error(f"this command needs {package[0]}.", package[1])
+        what, hint = f"this command needs {package[0]}.", package[1]
     elif ran_out(error):
-        speech.error(f"{sentence(error)}.", "a smaller model or batch, or a machine with more memory")
+        what, hint = f"{sentence(error)}.", "a smaller model or batch, or a machine with more memory"
     elif lost_gpu.is_lost(error):
-        speech.error(lost_gpu.WHAT, lost_gpu.HINT)
-    elif isinstance(error, ValueError) and "embedded null" in str(error):
-        speech.error("a name holds a NUL character, and no file can have such a name.")
-        return ExitCode.USAGE
+        what, hint = lost_gpu.WHAT, lost_gpu.HINT
     elif isinstance(error, UnicodeEncodeError):
-        speech.error(f"a name holds {error.object[error.start : error.end]!r}, and no file can have such a name here.")
-        return ExitCode.USAGE
+        what = f"a name holds {error.object[error.start : error.end]!r}, and no file can have such a name here."
     elif isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
-        speech.error(f"the system refused{where}: {reason(error)} (run with --traceback to see where)")
+        what = f"the system refused{where}: {reason(error)} (run with --traceback to see where)"
     else:
         first = (str(error).splitlines() or [""])[0]
-        speech.error(f"internal error: {type(error).__name__}: {first} (run with --traceback to see where)")
-    return ExitCode.FAILED
+        what = f"internal error: {type(error).__name__}: {first} (run with --traceback to see where)"
+    return what, hint
 
 
 def _sentence(text: str) -> str:

@@ -84,6 +84,9 @@ def leave(code: int) -> None:
         # While Python takes itself apart, signals have their default again, and would end it with a code of theirs.
         atexit._run_exitfuncs()
         os._exit(code)
+    if os.environ.get("WORLD_SIZE"):  # torchrun stops all once one has failed: the others keep their own codes
+        for number in CODES:
+            signal.signal(number, signal.SIG_IGN)
     sys.exit(code)
 
 

@@ -7,6 +7,7 @@ everything here does nothing.
 import atexit
 import contextlib
 import os
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cache
@@ -16,13 +17,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hessdiag.errors import ComputeError, first_line
+from hessdiag.errors import ExitCode, said
+from hessdiag.machine import meeting
 from hessdiag.machine.ranks import local_size
 from hessdiag.machine.ranks import ranks as ranks
+from hessdiag.machine.shortage import ran_out
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
 TOGETHER = timedelta(minutes=1)  # for a sum between GPUs, once all ranks have come to it
 
 
@@ -45,14 +47,18 @@ def backend_for(device: torch.device) -> str:
     return "nccl" if device.type == "cuda" and torch.cuda.device_count() >= processes else "gloo"
 
 
-def join(device: torch.device) -> None:
+def meet() -> None:
     """Meet the other processes, if there are any and they were not met before."""
     if together() and not dist.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # else each process would hold a context on the first GPU too
-        with peers():
-            dist.init_process_group("gloo", timeout=PATIENCE)
+        meeting.meet()
         atexit.register(_leave)
+
+
+def join(device: torch.device) -> None:
+    """The same, before something is computed together on a device."""
+    if together() and device.type == "cuda":
+        torch.cuda.set_device(device)  # else each process would hold a context on the first GPU too
+    meet()
 
 
 @cache
@@ -63,9 +69,11 @@ def between_gpus() -> Any:
 
 
 def _leave() -> None:
-    """End the threads of the connection: at the exit of a process that leaves them running, one in twenty aborts."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
+    """Leave the others, and tell them why where that is an exception: a script's, which Python has shown already."""
+    error = getattr(sys, "last_value", None)
+    if error is not None:
+        meeting.last_words(said(error), None, ExitCode.FAILED)
+    meeting.leave()
 
 
 def total(tensor: Tensor) -> Tensor:
@@ -118,12 +126,14 @@ def is_own(index: int) -> bool:
 
 @contextlib.contextmanager
 def peers() -> Iterator[None]:
-    """Turn the many errors of a lost connection into one sentence."""
+    """Turn the many errors of a lost connection into why it was lost.
+
+    Raises:
+        LostRankError: (a `ComputeError`) with the words of the process that ended first.
+    """
     try:
         yield
     except (RuntimeError, ConnectionError) as error:
-        rank, size = ranks()
-        raise ComputeError(
-            f"rank {rank} of {size} lost another rank: {first_line(error)}",
-            "look at the first error above; if memory ran out, fewer ranks per machine",
-        ) from error
+        if ran_out(error):
+            raise
+        raise meeting.lost(error) from error

@@ -1,0 +1,236 @@
+"""Where the processes of a run meet, and what one that ends leaves to the others: the first error is said once.
+
+A process writes why it ends into the store that all of them met in, before its connections are closed. One that finds a
+connection closed looks there; where nothing is written, it finds out who is gone.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+from hessdiag.errors import ComputeError, ExitCode, first_line
+from hessdiag.machine.ranks import ranks
+from hessdiag.machine.whole import whole
+
+PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
+ROLL_CALL = 5.0  # seconds in which whoever is still there says so,
+AGREEING = 5.0  # and in which the others may turn out to end for the same reason,
+LINGERING = 10.0  # or may read what is in the store, if it ends with this process
+SIGNALLED = 0.3  # in which a signal that another process got may come here too
+FEWER = "fewer ranks on a machine if memory ran out (its kernel's log tells), or --shard"
+_GONE = (RuntimeError, ConnectionError)  # of a store that ended with the process that held it
+_FIRST, _SPOKEN = "hessdiag/first", "hessdiag/spoken"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Why a process ended.
+
+    Attributes:
+        rank: Which one; -1 for none of them.
+        what: One sentence, or "" for none of its own.
+        hint: What to do.
+        code: Its exit code.
+        own: Whether it says so itself.
+    """
+
+    rank: int
+    what: str
+    hint: str | None
+    code: int
+    own: bool = True
+
+    def told(self) -> str:
+        """The same with the rank's name before it."""
+        return self.what if self.rank < 0 else f"rank {self.rank} of {ranks()[1]}{':' * self.own} {self.what}"
+
+
+class LostRankError(ComputeError):
+    """Another process ended: with its words."""
+
+    def __init__(self, words: Words) -> None:
+        super().__init__(words.told(), words.hint)
+        self.words = words
+
+
+_store: Any = None  # of the run; `None` before they met, and where the user made the group
+
+
+def meet() -> None:
+    """Meet the other processes, if there are any and they were not met before.
+
+    Raises:
+        ComputeError: if they cannot be met.
+    """
+    global _store
+    rank, size = ranks()
+    if size < 2 or dist.is_initialized():
+        return
+    try:
+        store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+        store.set_timeout(PATIENCE)
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    except (RuntimeError, ConnectionError) as error:
+        raise ComputeError(
+            f"rank {rank} of {size} cannot meet the others: {first_line(error)}",
+            "a free MASTER_PORT at a MASTER_ADDR that all of them reach",
+        ) from error
+    _store = store
+    with contextlib.suppress(*_GONE):
+        store.set(f"hessdiag/process/{rank}", f"{socket.gethostname()} {os.getpid()}")
+
+
+def last_words(what: str, hint: str | None, code: int, *, own: bool = True) -> Words | None:
+    """Leave to the others why this process ends.
+
+    Args:
+        what: One sentence.
+        hint: What to do.
+        code: The exit code.
+        own: Whether this process says it; if not, whoever wants to may.
+
+    Returns:
+        What this process is to say: its words, with its rank before them unless all end for the same reason; `None`
+        where another process failed first, and says why.
+    """
+    rank, size = ranks()
+    words = Words(rank if size > 1 else -1, what, hint, code, own)
+    with whole(), contextlib.suppress(*_GONE):
+        if _store is None:
+            return words
+        _store.set(f"hessdiag/reason/{rank}", what)
+        first = _first(words)
+        if first.rank != rank:
+            return None
+        if (own or _holds_store()) and _all_say(what, size):
+            words = Words(-1, what, hint, code, own)
+    return words
+
+
+def follow(words: Words) -> bool:
+    """End because another process did; whether this one is to say so."""
+    with whole(), contextlib.suppress(*_GONE):
+        if _store is not None:
+            _store.set(f"hessdiag/reason/{ranks()[0]}", "")
+            return not words.own and _store.add(_SPOKEN, 1) == 1
+    return not words.own
+
+
+def lost(error: BaseException) -> LostRankError:
+    """Why a connection was closed: what the process left that failed first, or who is gone."""
+    with whole():
+        rank, size = ranks()
+        unknown = Words(-1, f"rank {rank} of {size} lost another rank: {first_line(error)}", FEWER, ExitCode.FAILED)
+        words = None
+        with contextlib.suppress(*_GONE):
+            words = _told() or _first(_missing(error, wait=True) or unknown)
+            if words.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
+                time.sleep(SIGNALLED)
+        if words is None:  # the store is gone, and whoever held it with it
+            words = unknown if _store is None or rank == 0 else _gone(0)
+    return LostRankError(words)
+
+
+def ended() -> Words | None:
+    """Why this process may have been told to stop: that another one ended; `None` for no such reason."""
+    if _store is None:
+        return None
+    with whole(), contextlib.suppress(*_GONE):
+        found = _told() or _missing(None, wait=False)
+        return None if found is None or found.rank == ranks()[0] else _first(found)
+    return None
+
+
+def leave() -> None:
+    """End the threads of the connection: at the exit of a process that leaves them running, one in twenty aborts."""
+    global _store
+    if dist.is_initialized():
+        dist.destroy_process_group()
+    _store = None
+
+
+def _first(words: Words) -> Words:
+    """These words, if no others were there before."""
+    found = _store.compare_set(_FIRST, "", json.dumps(asdict(words)))
+    return Words(**json.loads(found))
+
+
+def _told() -> Words | None:
+    return Words(**json.loads(_store.get(_FIRST))) if _store.check([_FIRST]) else None
+
+
+def _missing(error: BaseException | None, *, wait: bool) -> Words | None:
+    """Who has ended without a word: a process of this machine that is no more, or who does not answer."""
+    rank, size = ranks()
+    others = [other for other in range(size) if other != rank]
+    _store.set(f"hessdiag/here/{rank}", "")
+
+    def settled() -> bool:
+        return any(map(_is_dead, others)) or all(_store.check([f"hessdiag/here/{other}"]) for other in others)
+
+    if wait:
+        _until(settled, ROLL_CALL)
+        silent = [other for other in others if not _store.check([f"hessdiag/here/{other}"])]
+    dead = [other for other in others if _is_dead(other)]
+    if dead or not wait:
+        return _gone(dead[0]) if dead else None
+    if told := _told():
+        return told
+    if silent:
+        return _gone(silent[0])
+    what = f"the processes could not exchange numbers: {first_line(error) if error else 'no reason is known'}"
+    return Words(-1, what, None, ExitCode.FAILED, own=False)
+
+
+def _gone(rank: int) -> Words:
+    return Words(rank, "ended without a word, as one that is killed does.", FEWER, ExitCode.FAILED, own=False)
+
+
+def _is_dead(rank: int) -> bool:
+    """Whether that process ran on this machine, and runs no more."""
+    name = f"hessdiag/process/{rank}"
+    if not _store.check([name]):
+        return False
+    host, process = _store.get(name).decode().split()
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(process), 0)
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except ProcessLookupError:
+        return True
+    except OSError:  # another's, or no such file system
+        return False
+    return state == "Z"
+
+
+def _all_say(what: str, size: int) -> bool:
+    """Whether all processes end with the same words; those that wait for this one are told by its connections."""
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # between GPUs, closing may wait for all
+        dist.destroy_process_group()
+    names = [f"hessdiag/reason/{rank}" for rank in range(size)]
+    patience = LINGERING if _holds_store() else AGREEING
+    return _until(lambda: _store.check(names), patience) and all(_store.get(name).decode() == what for name in names)
+
+
+def _holds_store() -> bool:
+    """Whether the store ends with this process: that of the first one, unless torchrun has one."""
+    return ranks()[0] == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+
+
+def _until(true: Callable[[], bool], seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not (found := true()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
