@@ -25,8 +25,8 @@ from hessdiag.machine.whole import whole
 
 PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
 ROLL_CALL = 5.0  # seconds in which whoever is still there says so,
-AGREEING = 5.0  # and in which the others may turn out to end for the same reason,
-LINGERING = 10.0  # or may read what is in the store, if it ends with this process
+AGREEING = 5.0  # and in which the others may turn out to end for the same reason
+LINGERING = 10.0  # in which the others are done with the store, before the process that holds it ends
 SIGNALLED = 0.3  # in which a signal that another process got may come here too
 FEWER = "fewer ranks on a machine if memory ran out (its kernel's log tells), or --shard"
 _GONE = (RuntimeError, ConnectionError)  # of a store that ended with the process that held it
@@ -81,14 +81,14 @@ def meet() -> None:
         store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
         store.set_timeout(PATIENCE)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
+        store.set(_process(rank), f"{socket.gethostname()} {os.getpid()}")
+        store.wait([_process(other) for other in range(size)], PATIENCE)  # none may leave while others still connect
     except (RuntimeError, ConnectionError) as error:
         raise ComputeError(
             f"rank {rank} of {size} cannot meet the others: {first_line(error)}",
             "a free MASTER_PORT at a MASTER_ADDR that all of them reach",
         ) from error
     _store = store
-    with contextlib.suppress(*_GONE):
-        store.set(f"hessdiag/process/{rank}", f"{socket.gethostname()} {os.getpid()}")
 
 
 def last_words(what: str, hint: str | None, code: int, *, own: bool = True) -> Words | None:
@@ -109,12 +109,12 @@ def last_words(what: str, hint: str | None, code: int, *, own: bool = True) -> W
     with whole(), contextlib.suppress(*_GONE):
         if _store is None:
             return words
-        _store.set(f"hessdiag/reason/{rank}", what)
-        first = _first(words)
-        if first.rank != rank:
-            return None
-        if (own or _holds_store()) and _all_say(what, size):
-            words = Words(-1, what, hint, code, own)
+        _store.set(_reason(rank), what)
+        first = _first(words).rank == rank
+        if first and own and _all_say(what, size):
+            words = Words(-1, what, hint, code)
+        _part()
+        return words if first else None
     return words
 
 
@@ -122,8 +122,10 @@ def follow(words: Words) -> bool:
     """End because another process did; whether this one is to say so."""
     with whole(), contextlib.suppress(*_GONE):
         if _store is not None:
-            _store.set(f"hessdiag/reason/{ranks()[0]}", "")
-            return not words.own and _store.add(_SPOKEN, 1) == 1
+            _store.set(_reason(ranks()[0]), "")
+            speaks = not words.own and _store.add(_SPOKEN, 1) == 1
+            _part()
+            return speaks
     return not words.own
 
 
@@ -199,10 +201,7 @@ def _gone(rank: int) -> Words:
 
 def _is_dead(rank: int) -> bool:
     """Whether that process ran on this machine, and runs no more."""
-    name = f"hessdiag/process/{rank}"
-    if not _store.check([name]):
-        return False
-    host, process = _store.get(name).decode().split()
+    host, process = _store.get(_process(rank)).decode().split()
     if host != socket.gethostname():
         return False
     try:
@@ -217,16 +216,35 @@ def _is_dead(rank: int) -> bool:
 
 def _all_say(what: str, size: int) -> bool:
     """Whether all processes end with the same words; those that wait for this one are told by its connections."""
-    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call] # between GPUs, closing may wait for all
-        dist.destroy_process_group()
-    names = [f"hessdiag/reason/{rank}" for rank in range(size)]
-    patience = LINGERING if _holds_store() else AGREEING
-    return _until(lambda: _store.check(names), patience) and all(_store.get(name).decode() == what for name in names)
+    _close()
+    names = [_reason(rank) for rank in range(size)]
+    return _until(lambda: _store.check(names), AGREEING) and all(_store.get(name).decode() == what for name in names)
 
 
-def _holds_store() -> bool:
-    """Whether the store ends with this process: that of the first one, unless torchrun has one."""
-    return ranks()[0] == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+def _part() -> None:
+    """Leave the store; whoever holds it, unless torchrun does, after all others."""
+    rank, size = ranks()
+    _store.set(f"hessdiag/parted/{rank}", "")
+    if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        _close()
+        others = range(1, size)
+        _until(lambda: all(_store.check([f"hessdiag/parted/{one}"]) or _is_dead(one) for one in others), LINGERING)
+
+
+def _close() -> None:
+    """Let those that wait for this process notice that it ends."""
+    if dist.is_initialized() and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        dist.destroy_process_group()  # between GPUs it may wait for those that wait
+
+
+def _reason(rank: int) -> str:
+    """The name in the store of why a process ends."""
+    return f"hessdiag/reason/{rank}"
+
+
+def _process(rank: int) -> str:
+    """The name in the store of where a process runs, and as which."""
+    return f"hessdiag/process/{rank}"
 
 
 def _until(true: Callable[[], bool], seconds: float) -> bool:
