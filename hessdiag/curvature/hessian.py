@@ -15,6 +15,7 @@ from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.pullback import batched_grad
 from hessdiag.errors import ComputeError
 from hessdiag.machine.shortage import ran_out
+from hessdiag.problem.evaluation.convolutions import plain_convolutions
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 
@@ -104,7 +105,8 @@ class _GradientGraph:
 
     def __init__(self, problem: Problem, batch: Any, dtype: torch.dtype) -> None:
         self.problem = problem
-        self.value = problem.evaluate(batch)
+        with plain_convolutions():
+            self.value = problem.evaluate(batch)
         if not self.value.requires_grad:
             raise ComputeError(
                 "the loss does not depend on any trainable parameter.",
