@@ -1,5 +1,6 @@
 """What users hand over, as the numerics take it: any symmetric operator, of this library or of another."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,7 +8,10 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.diagonals import at_hand
+from hessdiag.linalg.estimators import magnitude
 from hessdiag.linalg.operator import InTerms, SymmetricOperator
+from hessdiag.linalg.spread import Spread, is_alone, spread_of
+from hessdiag.linalg.tridiagonal import norms_of
 from hessdiag.machine.arithmetic import ieee
 
 _NEEDED = ("shape", "dtype", "device", "__matmul__")
@@ -19,6 +23,7 @@ class Adapted:
     Attributes:
         operator: What was handed over.
         precision: Relative error of its products.
+        spread: How its vectors are spread over processes.
     """
 
     def __init__(self, operator: SymmetricOperator) -> None:
@@ -27,6 +32,7 @@ class Adapted:
         self.dtype = torch.promote_types(operator.dtype, torch.float32)
         self.device = torch.device(operator.device)
         self.precision = precision_of(operator)
+        self.spread = spread_of(operator)
 
     def __matmul__(self, vectors: Tensor, /) -> Tensor:
         """A @ v with v of shape (n,), or A @ V with V of shape (n, k)."""
@@ -91,26 +97,33 @@ def _look(operator: Adapted) -> None:
         ValueError: if the operator is not symmetric, or its products are not finite.
     """
     generator = torch.Generator().manual_seed(0)
-    pair = torch.randn(operator.shape[0], 2, generator=generator, dtype=torch.float64)
-    pair = (pair / pair.norm(dim=0)).to(operator.device, operator.dtype)
+    spread = operator.spread
+    pair = spread.kept(lambda count: torch.randn(count, 2, generator=generator, dtype=torch.float64))
+    pair = (pair / _sizes(pair, spread)).to(operator.device, operator.dtype)
     given = operator.operator
     terms = given.terms if isinstance(given, InTerms) else ((1.0, given),)
     images = [weight * (Adapted(part) @ pair).to(operator.dtype) for weight, part in terms]
     operator.precision = precision_of(given)  # which the first product may have changed
-    scale = max(float(image.abs().max()) for image in images)  # squares may vanish or overflow
-    if not all(bool(image.isfinite().all()) for image in images):
+    largest = [magnitude(image, spread) for image in images]
+    if not all(map(math.isfinite, largest)):
         raise ValueError("products with the operator are NaN or infinite")
+    scale = max(largest)  # squares may vanish or overflow
     if not scale:
         return
     parts = [image.double() / scale for image in images]
     whole = sum(parts, torch.zeros_like(parts[0]))
     u, v = pair.double().T
-    apart = abs(float(u @ whole[:, 1] - v @ whole[:, 0]))
-    size = sum(float(part.norm(dim=0).max()) for part in parts)
+    apart = abs(float(spread.summed(u @ whole[:, 1] - v @ whole[:, 0])))
+    size = sum(float(_sizes(part, spread).max()) for part in parts)
     if apart > operator.precision**0.5 * size:
         raise ValueError(
             f"the operator is not symmetric: u'Av and v'Au of random unit vectors differ by {apart / size:.1e} |Av|.\n"
             "  try: (A + A.T) / 2, if that is what is meant"
         )
-    left = float(whole.norm(dim=0).max())
+    left = float(_sizes(whole, spread).max())
     operator.precision = min(operator.precision * size / left, 1.0) if left else operator.precision
+
+
+def _sizes(columns: Tensor, spread: Spread) -> Tensor:
+    """Norms of float64 columns."""
+    return columns.norm(dim=0) if is_alone(spread) else norms_of(columns.T, spread)

@@ -15,6 +15,7 @@ from hessdiag.linalg.adapted import adapted, precision_of, refuse_unreal
 from hessdiag.linalg.diagonals import DiagonalEstimate
 from hessdiag.linalg.estimators import Estimate
 from hessdiag.linalg.operator import InTerms, SymmetricOperator
+from hessdiag.linalg.spread import is_alone, spread_of
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -148,7 +149,7 @@ class Operator(ABC):
         if products is not None:
             return estimators.trace(self, products, seed, sketch=sketch)
         self._refuse_many("trace")
-        return float(diagonals.exact(self).double().sum())
+        return float(spread_of(self).summed(diagonals.exact(self).double().sum()))
 
     def _refuse_many(self, what: str) -> None:
         n = self.shape[0]
@@ -164,11 +165,18 @@ class Operator(ABC):
         Returns:
             A `scipy.sparse.linalg.LinearOperator` of the same shape and dtype.
 
+        Raises:
+            ValueError: if its vectors are spread over processes, of which SciPy knows nothing.
+
         >>> from scipy.sparse.linalg import eigsh
         >>> A = LinearCombination(((2.0, torch.diag(torch.arange(1.0, 31.0).double())),))
         >>> eigsh(A.to_scipy(), k=1, return_eigenvectors=False).round(6)
         array([60.])
         """
+        if not is_alone(spread_of(self)):
+            raise ValueError(
+                "SciPy's solvers take whole vectors, and they are spread.\n  try: hessdiag.linalg.eigsh(A)"
+            )
         from scipy.sparse.linalg import LinearOperator  # 0.2 s, which products alone need not pay
 
         def product(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -192,7 +200,7 @@ class LinearCombination(Operator, InTerms):
         terms: The pairs.
 
     Raises:
-        ValueError: if there is none, or their shapes or devices differ.
+        ValueError: if there is none, or their shapes or devices differ, or how their vectors are spread over processes.
         TypeError: if one is no operator, or not of real numbers.
 
     >>> A = torch.tensor([[2.0, 1.0], [1.0, 2.0]])
@@ -214,6 +222,9 @@ class LinearCombination(Operator, InTerms):
             raise ValueError(f"operators of shapes {', '.join(map(str, sorted(shapes)))} have no sum")
         if len(devices) > 1:
             raise ValueError(f"operators on {' and '.join(sorted(devices))} have no sum: move one with .to(device)")
+        self.spread = spread_of(flat[0][1])
+        if any(spread_of(operator) != self.spread for _, operator in flat):
+            raise ValueError("operators whose vectors are spread over processes in different ways have no sum")
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -251,7 +262,7 @@ class LinearCombination(Operator, InTerms):
         if any(part is None for part in parts):
             return None
         weighted = (weight * part for (weight, _), part in zip(self.terms, parts, strict=True) if part is not None)
-        return sum(weighted, torch.zeros(self.shape[0], dtype=self.dtype, device=self.device))
+        return sum(weighted, torch.zeros(self.spread.own, dtype=self.dtype, device=self.device))
 
 
 def _term(operator: SymmetricOperator) -> SymmetricOperator:

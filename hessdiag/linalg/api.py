@@ -3,6 +3,9 @@
 Each takes anything with `shape`, `dtype`, `device` and `@`: a tensor, an operator of this library, of another, or your
 own. It must be real and symmetric, which two products with random vectors check. Products in half precision are
 taken as they are, and everything else is computed in float32.
+
+An operator whose attribute `spread` says that its vectors are spread over processes takes and gives pieces of them; so
+do the functions below, which every process calls alike. All numbers are then the same on each.
 """
 
 import torch
@@ -18,6 +21,7 @@ from hessdiag.linalg.estimators import Estimate, refuse_less
 from hessdiag.linalg.inclusion import LEAST_PROBES
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.quadrature import spectral_density
+from hessdiag.linalg.spread import Spread, is_alone
 from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 
 
@@ -46,8 +50,10 @@ def lanczos(operator: SymmetricOperator, start: torch.Tensor, steps: int, *, kee
     (tensor([2.5000, 2.5000, 2.5000], dtype=torch.float64), tensor([1.0682, 2.5000, 3.9318], dtype=torch.float64))
     """
     A = adapted(operator)
-    if start.ndim not in (1, 2) or start.shape[0] != A.shape[0]:
-        raise ValueError(f"start vectors of shape {tuple(start.shape)} do not fit an operator of shape {A.shape}")
+    if start.ndim not in (1, 2) or start.shape[0] != A.spread.own:
+        raise ValueError(
+            f"start vectors of shape {tuple(start.shape)} do not fit an operator of shape {A.shape}{_own(A.spread)}"
+        )
     refuse_less("steps", steps, 1)
     return tridiagonalize(A, start, steps, keep_basis=keep_basis)
 
@@ -151,11 +157,11 @@ def slq(
     refuse_less("probes", probes, 2)
     refuse_less("steps", steps, 1)
     if deflate is not None:
-        n, (values, vectors) = A.shape[0], deflate
-        if values.ndim != 1 or tuple(vectors.shape) != (n, len(values)) or len(values) >= n:
+        n, (values, vectors) = A.spread.own, deflate
+        if values.ndim != 1 or tuple(vectors.shape) != (n, len(values)) or len(values) >= A.shape[0]:
             raise ValueError(
-                f"deflate takes r eigenvalues and vectors ({n}, r) with r < {n}, not {tuple(values.shape)} and "
-                f"{tuple(vectors.shape)}"
+                f"deflate takes r eigenvalues and vectors ({n}, r) with r < {A.shape[0]}, not {tuple(values.shape)} "
+                f"and {tuple(vectors.shape)}"
             )
     return spectral_density(A, probes=probes, steps=steps, seed=seed, deflate=deflate, width=width)
 
@@ -256,13 +262,20 @@ def gershgorin(operator: SymmetricOperator, products: int | None = None, seed: i
 
     Raises:
         TypeError: if the operator is none, or not of real numbers.
-        ValueError: if it is not square, symmetric and finite, or `products` is less than 3.
+        ValueError: if it is not square, symmetric and finite, its vectors are spread over processes, or `products` is
+            less than 3.
 
     >>> found = gershgorin(torch.tensor([[4.0, 1.0, 0.0], [1.0, -2.0, 0.5], [0.0, 0.5, 9.0]]))
     >>> found.interval, [part.count for part in found.components]
     ((-3.5, 9.5), [1, 1, 1])
     """
     A = adapted(operator)
+    if not is_alone(A.spread):
+        raise ValueError("Gershgorin's discs take whole columns, and these are spread over processes.\n  try: eigsh(A)")
     if products is not None:
         refuse_less("products", products, LEAST_PROBES)
     return discs.discs(A, products, seed)
+
+
+def _own(spread: Spread) -> str:
+    return "" if is_alone(spread) else f", of whose vectors this process has {spread.own:,} numbers"

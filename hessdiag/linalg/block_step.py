@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.tridiagonal import LONG, Passes, norms_of
+from hessdiag.linalg.spread import Spread, is_alone
+from hessdiag.linalg.tridiagonal import Passes, gram_of, norms_of
 
 WELL = 0.5  # of its length that a row keeps beside the rows before it: then one Cholesky factor is as good as two
 
@@ -27,7 +28,7 @@ class BlockStep:
     largest: float
 
 
-def block_step(images: Tensor, basis: Tensor, near: int) -> BlockStep:
+def block_step(images: Tensor, basis: Tensor, near: int, spread: Spread | None = None) -> BlockStep:
     """Orthogonalize a block against the basis in place, as `orthogonalize` does, and make its rows orthonormal.
 
     By the Cholesky factor of their Gram matrix in float64, and a second one where rows are nearly dependent (Yamamoto,
@@ -37,12 +38,15 @@ def block_step(images: Tensor, basis: Tensor, near: int) -> BlockStep:
         images: Rows, (b, n).
         basis: Orthonormal rows, (m, n).
         near: How many of its last rows hold all that is there to subtract, but for errors.
+        spread: Over processes: then rows are pieces. Two sums, and one more for a third pass or a second factor.
     """
-    sizes = norms_of(images)
-    passes = Passes(images, basis, near, own=True)
+    sizes = norms_of(images) if is_alone(spread) else None
+    passes = Passes(images, basis, near, own=True, spread=spread)
+    sizes = passes.before if sizes is None else sizes
+    assert sizes is not None
     b, m = len(images), len(basis)
     for third in (False, True):
-        numbers = [_gram(passes.remainder), passes.second, passes.first, sizes]
+        numbers = [passes.gram, passes.second, passes.first, sizes]
         told: Tensor = torch.cat([part.flatten().to(sizes.dtype) for part in numbers]).double().cpu()
         gram, second, first, largest = torch.split(told, [b * b, b * m, b * passes.first.shape[-1], b])
         gram, coefficients = gram.view(b, b), second.view(b, m).clone()
@@ -53,18 +57,9 @@ def block_step(images: Tensor, basis: Tensor, near: int) -> BlockStep:
     coefficients[:, m - first.shape[1] :] += first
     rows, coupling = _divided(passes.remainder, gram)
     if bool((coupling.diagonal() < WELL * coupling.norm(dim=1)).any()):
-        rows, factor = _divided(rows, _gram(rows).cpu())
+        rows, factor = _divided(rows, gram_of(rows, spread).cpu())
         coupling = coupling @ factor
     return BlockStep(rows, coefficients, coupling, float(largest.max()))
-
-
-def _gram(rows: Tensor) -> Tensor:
-    """Inner products of the rows in float64, without whole copies of long ones."""
-    found = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
-    for part in torch.split(rows, LONG, dim=1):
-        wide = part.double()
-        found.addmm_(wide, wide.T)
-    return found
 
 
 def _divided(rows: Tensor, gram: Tensor) -> tuple[Tensor, Tensor]:

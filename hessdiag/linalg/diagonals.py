@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hessdiag.linalg.estimators import columns_of, refuse_few
+from hessdiag.linalg.estimators import diagonal_by_products, refuse_few
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.sketches import sketched
+from hessdiag.linalg.spread import spread_of
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.statistics import quantiles
 
@@ -59,12 +60,7 @@ def exact(operator: SymmetricOperator) -> Tensor:
     tensor([1., 2.])
     """
     known = at_hand(operator)
-    if known is not None:
-        return known.to(operator.dtype)
-    found = torch.empty(operator.shape[0], dtype=operator.dtype, device=operator.device)
-    for rows, columns in columns_of(operator):
-        found[rows] = columns[rows].diagonal()
-    return found
+    return diagonal_by_products(operator) if known is None else known.to(operator.dtype)
 
 
 @ieee()
@@ -72,7 +68,8 @@ def diagonal(operator: SymmetricOperator, count: int, seed: int | None = None, *
     """The diagonal by random signs, exactly on the range of a sketch and by chance on the rest.
 
     Args:
-        operator: Symmetric, (n, n).
+        operator: Symmetric, (n, n). Where its vectors are spread over processes, each gets its piece of the diagonal,
+            with zeros where that is filled up.
         count: Products to spend, at least 2 `sketch` + 2. With n or more, the diagonal is computed instead.
         seed: `None` for fresh randomness.
         sketch: Random vectors for the range; each costs two products.
@@ -92,7 +89,7 @@ def diagonal(operator: SymmetricOperator, count: int, seed: int | None = None, *
         known = (exact(operator) if free is None else free).double()
         return DiagonalEstimate(known, torch.zeros_like(known), (known, known), enough)
     part = sketched(operator, count, sketch, seed)
-    mean, squares = torch.zeros(2, n, dtype=torch.float64, device=operator.device)
+    mean, squares = torch.zeros(2, spread_of(operator).own, dtype=torch.float64, device=operator.device)
     scale = done = 0.0
     for signs, products in part.signed():
         samples = signs * products.double()

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from hessdiag.linalg.spread import Spread, agreed, is_alone, piece_of
 from hessdiag.machine import capacity
 from hessdiag.machine.arithmetic import ieee
 
@@ -19,7 +20,8 @@ class Eigenpairs:
     Attributes:
         values: Ascending, float64 on the CPU, shape (k,). The first `lowest` and the last `highest` are those asked
             for; they overlap where n is less than both together.
-        vectors: Unit columns in the operator's dtype, shape (n, k).
+        vectors: Unit columns in the operator's dtype, shape (n, k); pieces, where they are spread over
+            processes.
         residuals: |A v - theta v|, formed from products with A and not estimated from the recurrence; float64, (k,).
         converged: residual <= max(tol |theta|, rounding); bool, shape (k,). One that has not is a bound, by Cauchy's
             interlacing: the k-th smallest Ritz value is at or above the k-th smallest eigenvalue, the k-th largest
@@ -68,7 +70,13 @@ def ends(size: int, lowest: int, highest: int) -> Tensor:
 
 @ieee()
 def dense_eigenpairs(
-    matrix: Tensor, *, lowest: int, highest: int, tol: float = 1e-3, precision: float | None = None
+    matrix: Tensor,
+    *,
+    lowest: int,
+    highest: int,
+    tol: float = 1e-3,
+    precision: float | None = None,
+    spread: Spread | None = None,
 ) -> Eigenpairs:
     """Both ends, and the whole spectrum, of a matrix that is at hand, decomposed in float64.
 
@@ -78,6 +86,7 @@ def dense_eigenpairs(
         highest: Pairs wanted at the upper end.
         tol: As in `extreme_eigenpairs`.
         precision: As in `extreme_eigenpairs`, of the matrix.
+        spread: Over processes, of the vectors: each has the whole matrix, and gets its piece. Default: not at all.
 
     Returns:
         The pairs, with n products counted.
@@ -88,7 +97,7 @@ def dense_eigenpairs(
     n = len(matrix)
     lowest, highest = min(lowest, n), min(highest, n)
     wide = in_float64(matrix)
-    spectrum, vectors = torch.linalg.eigh((wide + wide.T) / 2)
+    spectrum, vectors = _decomposed((wide + wide.T) / 2, spread)
     wanted = ends(n, lowest, highest)
     vectors = vectors[:, wanted.to(wide.device)]
     residuals = torch.linalg.vector_norm(wide @ vectors - vectors * spectrum[wanted.to(wide.device)], dim=0).cpu()
@@ -97,7 +106,7 @@ def dense_eigenpairs(
     rounding = ROUNDING * (precision or torch.finfo(matrix.dtype).eps) * float(spectrum.abs().max())
     return Eigenpairs(
         values=values,
-        vectors=vectors.to(matrix.device, matrix.dtype),
+        vectors=piece_of(vectors.to(matrix.device, matrix.dtype), spread),
         residuals=residuals,
         converged=residuals <= (tol * values.abs()).clamp(min=rounding),
         lowest=lowest,
@@ -110,6 +119,15 @@ def dense_eigenpairs(
         interrupted=False,
         ritz_range=(float(spectrum[0]), float(spectrum[-1])),
     )
+
+
+def _decomposed(matrix: Tensor, spread: Spread | None) -> tuple[Tensor, Tensor]:
+    """Eigenvalues and eigenvectors: those of repeated ones are anybody's choice, but one for all processes."""
+    values, vectors = torch.linalg.eigh(matrix)
+    if is_alone(spread):
+        return values, vectors
+    both = agreed(torch.cat([values[None], vectors]), spread)
+    return both[0], both[1:]
 
 
 def in_float64(matrix: Tensor) -> Tensor:

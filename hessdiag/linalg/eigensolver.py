@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.linalg.eigenpairs import ROUNDING, Eigenpairs, dense_eigenpairs, ends
+from hessdiag.linalg.estimators import formed
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.outlook import Outlook, ahead
+from hessdiag.linalg.spread import interruptible, spread_of
 from hessdiag.linalg.tridiagonal import row_norms
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.machine.work import Work
@@ -90,7 +92,8 @@ def extreme_eigenpairs(
 
     Returns:
         The pairs. Small matrices (n at most three smallest bases) are formed, and their whole spectrum is computed.
-        After a keyboard interrupt, the Ritz pairs at that time.
+        After a keyboard interrupt, the Ritz pairs at that time, but where vectors are spread over processes, of which
+        none may stop alone: then it ends them all.
 
     Raises:
         ValueError: if nothing is wanted.
@@ -100,14 +103,14 @@ def extreme_eigenpairs(
     >>> pairs.values.round(decimals=3), bool(pairs.converged.all()), pairs.products < 500
     (tensor([  1., 499., 500.], dtype=torch.float64), True, True)
     """
-    n = operator.shape[0]
+    n, spread = operator.shape[0], spread_of(operator)
     lowest, highest = min(lowest, n), min(highest, n)
     smallest = smallest_basis(lowest, highest)
     if min(lowest, highest) < 0 or lowest + highest == 0:
         raise ValueError(f"{lowest} lowest and {highest} highest pairs cannot be computed")
     if n <= 3 * smallest:
-        identity = torch.eye(n, dtype=operator.dtype, device=operator.device)
-        return dense_eigenpairs(operator @ identity, lowest=lowest, highest=highest, tol=tol, precision=precision)
+        matrix = formed(operator)
+        return dense_eigenpairs(matrix, lowest=lowest, highest=highest, tol=tol, precision=precision, spread=spread)
     widest = max(lowest, highest, block)
     capacity = min(max(max_basis or LARGEST_BASIS, smallest), n)
     space = KrylovSpace(operator, capacity, block, widest, seed, precision, images)
@@ -116,7 +119,7 @@ def extreme_eigenpairs(
         report = progress or (lambda products, converged: None)
         return _iterate(space, lowest, highest, tol, limit, widest, report, foresee, kept)
     except KeyboardInterrupt:
-        if not space.size:
+        if not space.size or not interruptible(spread):
             raise
         return _pairs(space, lowest, highest, tol, interrupted=True)
 
@@ -198,11 +201,11 @@ def _pairs(space: KrylovSpace, lowest: int, highest: int, tol: float, *, interru
     values, residuals = torch.zeros(2, len(rows), dtype=torch.float64)
     for images in space.images(wanted, rows, multiply=not interrupted):
         mine = slice(done, done + len(images))
-        norms = row_norms(rows[mine]).to(rows.device, rows.dtype)[:, None]
+        norms = row_norms(rows[mine], space.spread).to(rows.device, rows.dtype)[:, None]
         rows[mine] /= norms
         images = images.div_(norms)
-        values[mine] = (rows[mine] * images).sum(1).double().cpu()
-        residuals[mine] = row_norms(images.sub_(values[mine].to(rows)[:, None] * rows[mine]))
+        values[mine] = space.spread.summed((rows[mine] * images).sum(1).double()).cpu()
+        residuals[mine] = row_norms(images.sub_(values[mine].to(rows)[:, None] * rows[mine]), space.spread)
         done += len(images)
     if bool((values.diff() < 0).any()):
         values, order = values.sort()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import Spread, is_alone, places_of, spread_of, whole_of
 from hessdiag.linalg.tridiagonal import LONG, inner, orthogonalize, row_norms, safe_norm
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.statistics import intervals
@@ -52,22 +53,23 @@ class Deflated:
 
     Args:
         operator: Symmetric, (n, n).
-        vectors: Orthonormal columns U, shape (n, r).
+        vectors: Orthonormal columns U, shape (n, r); pieces, where the operator's vectors are spread over processes.
     """
 
     def __init__(self, operator: SymmetricOperator, vectors: Tensor) -> None:
         self.operator = operator
         self.vectors = vectors.to(operator.device, operator.dtype)
         self.shape, self.dtype, self.device = operator.shape, operator.dtype, operator.device
+        self.spread = spread_of(operator)
 
     def project(self, vectors: Tensor) -> Tensor:
         """What is orthogonal to the known eigenvectors."""
         if not self.vectors.shape[1]:
             return vectors
         if vectors.ndim == 1:
-            return vectors - self.vectors @ (self.vectors.T @ vectors)
+            return vectors - self.vectors @ self.spread.summed(self.vectors.T @ vectors)
         rows = vectors.T  # as operators take and give them: as columns they would be copied back and forth
-        return torch.addmm(rows, rows @ self.vectors, self.vectors.T, alpha=-1).T
+        return torch.addmm(rows, self.spread.summed(rows @ self.vectors), self.vectors.T, alpha=-1).T
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """P A P v."""
@@ -107,14 +109,49 @@ def refuse_few(count: int, sketch: int, enough: int) -> None:
 
 
 def columns_of(operator: SymmetricOperator) -> Iterator[tuple[slice, Tensor]]:
-    """All columns, some at a time, with their places: a product with each unit vector."""
-    n = operator.shape[0]
+    """All columns, or pieces of them, some at a time with their places: a product with each unit vector."""
+    n, spread = operator.shape[0], spread_of(operator)
     step = max(LONG // n, 1)
     for start in range(0, n, step):
         places = slice(start, min(start + step, n))
-        units = torch.zeros(n, places.stop - start, dtype=operator.dtype, device=operator.device)
-        units[places] = torch.eye(units.shape[1], dtype=operator.dtype, device=operator.device)
-        yield places, operator @ units
+        yield places, operator @ spread.kept(_units(operator, places))
+
+
+def _units(operator: SymmetricOperator, places: slice) -> Callable[[int], Tensor]:
+    """Gives the next so many rows of unit vectors side by side."""
+    width, done = places.stop - places.start, 0
+
+    def rows(count: int) -> Tensor:
+        nonlocal done
+        found = torch.zeros(count, width, dtype=operator.dtype, device=operator.device)
+        first, last = max(places.start, done), min(places.stop, done + count)
+        for row in range(first, last):
+            found[row - done, row - places.start] = 1
+        done += count
+        return found
+
+    return rows
+
+
+def formed(operator: SymmetricOperator) -> Tensor:
+    """The whole matrix, (n, n), on every process: a product with each unit vector.
+
+    >>> formed(torch.tensor([[1.0, 2.0], [2.0, 3.0]])).tolist()
+    [[1.0, 2.0], [2.0, 3.0]]
+    """
+    spread = spread_of(operator)
+    return torch.cat([whole_of(columns, spread) for _, columns in columns_of(operator)], dim=1)
+
+
+def diagonal_by_products(operator: SymmetricOperator) -> Tensor:
+    """The diagonal, (n,), or of it what a piece holds, with zeros where it is filled up: a product for each row."""
+    spread = spread_of(operator)
+    places = places_of(spread).to(operator.device) - 1
+    found = torch.zeros(spread.own, dtype=operator.dtype, device=operator.device)
+    for some, columns in columns_of(operator):
+        mine = ((places >= some.start) & (places < some.stop)).nonzero()[:, 0]
+        found[mine] = columns[mine, places[mine] - some.start]
+    return found
 
 
 def seeded(seed: int | None) -> torch.Generator:
@@ -128,7 +165,7 @@ def seeded(seed: int | None) -> torch.Generator:
 
 
 def probes(operator: SymmetricOperator, count: int, seed: int | None, *, signs: bool = False) -> Tensor:
-    """Random vectors as columns, shape (n, count): standard normal, or of random signs.
+    """Random vectors as columns, shape (n, count): standard normal, or of random signs; pieces, where they are spread.
 
     Args:
         operator: Gives shape, dtype and device.
@@ -141,24 +178,21 @@ def probes(operator: SymmetricOperator, count: int, seed: int | None, *, signs: 
 
 
 def _drawn(operator: SymmetricOperator, count: int, seed: int | None, dtype: torch.dtype) -> Tensor:
-    """Signs in int8, or normal numbers, drawn some rows at a time: the same on every device.
+    """Signs in int8, or normal numbers, drawn some rows at a time: the same on every device, and however spread.
 
     Normal numbers in float64, or where they are many in float32, which is as random and five times as fast.
     """
     generator = seeded(seed)
-    n = operator.shape[0]
-    drawn = torch.empty(n, count, dtype=dtype, device=operator.device)
-    step = max(LONG // max(count, 1), 16)
-    step -= step % 16  # torch draws normal numbers by sixteen: so cut, they are the same as in one go
-    normal = torch.float32 if n * count > MANY else torch.float64
-    for start in range(0, n, step):
-        shape = (min(step, n - start), count)
+    normal = torch.float32 if operator.shape[0] * count > MANY else torch.float64
+
+    def rows(some: int) -> Tensor:
         if dtype == torch.int8:
-            part = torch.randint(0, 2, shape, generator=generator, dtype=torch.int8) * 2 - 1
+            part = torch.randint(0, 2, (some, count), generator=generator, dtype=torch.int8) * 2 - 1
         else:
-            part = torch.randn(shape, generator=generator, dtype=normal)
-        drawn[start : start + step] = part.to(operator.device)
-    return drawn
+            part = torch.randn(some, count, generator=generator, dtype=normal)
+        return part.to(operator.device, dtype)
+
+    return spread_of(operator).kept(rows)
 
 
 @ieee()
@@ -193,16 +227,15 @@ def trace(
     >>> round(trace(A, 4, seed=0, sketch=1).value, 9)
     30.0
     """
-    n = operator.shape[0]
+    n, spread = operator.shape[0], spread_of(operator)
     refuse_few(count, sketch, n)
     if count >= n:
-        diagonal = torch.cat([columns[places].diagonal() for places, columns in columns_of(operator)])
-        value = float(diagonal.double().sum())
+        value = float(spread.summed(diagonal_by_products(operator).double().sum()))
         return Estimate(value, 0.0, (value, value), n)
     Q = sketch_of(operator, sketch, seed)
     if sketch:
         progress(sketch)
-    known = sum(inner(Q[:, column], operator @ Q[:, column]) for column in range(Q.shape[1]))
+    known = sum(inner(Q[:, column], operator @ Q[:, column], spread) for column in range(Q.shape[1]))
     h = count - 2 * sketch
     signs = _drawn(operator, h, seed, torch.int8)
     samples, largest, squares, diagonals = _signed(
@@ -218,27 +251,36 @@ def trace(
 def sketch_of(operator: SymmetricOperator, size: int, seed: int | None) -> Tensor:
     """Orthonormal columns that span the products with so many random vectors; none of them for none."""
     if not size:
-        return torch.zeros(operator.shape[0], 0, dtype=operator.dtype, device=operator.device)
+        return torch.zeros(spread_of(operator).own, 0, dtype=operator.dtype, device=operator.device)
     return range_of(operator, probes(operator, size, None if seed is None else seed + BOTH))
 
 
 def range_of(operator: SymmetricOperator, vectors: Tensor) -> Tensor:
     """Orthonormal columns that span the products with some vectors."""
-    n, count = vectors.shape
-    if n * count <= LONG:
+    spread, count = spread_of(operator), vectors.shape[1]
+    together = spread.n * count <= LONG
+    if together and is_alone(spread):
         Q: Tensor = torch.linalg.qr((operator @ vectors).double())[0]
         return Q.to(operator.dtype)
-    rows = vectors.new_empty(count, n)  # one at a time: LAPACK takes several copies
+    rows = vectors.new_empty(count, spread.own)  # one at a time: LAPACK takes several copies, and whole vectors
+    if together:
+        rows.copy_((operator @ vectors).T)
     kept, rounding = 0, 10 * torch.finfo(rows.dtype).eps
     for column in range(count):
-        row = (operator @ vectors[:, column])[None]
-        size = float(row_norms(row))
-        row, _ = orthogonalize(row, rows[:kept])
-        left = float(row_norms(row))
+        row = rows[column].clone() if together else operator @ vectors[:, column]
+        row = row[None]
+        size = float(row_norms(row, spread))
+        row, _ = orthogonalize(row, rows[:kept], spread=spread)
+        left = float(row_norms(row, spread))
         if left > rounding * size:  # else nothing of it is new
-            rows[kept] = orthogonalize(row.div_(left), rows[:kept], own=True)[0][0]
+            rows[kept] = orthogonalize(row.div_(left), rows[:kept], own=True, spread=spread)[0][0]
             kept += 1
     return rows[:kept].T
+
+
+def magnitude(numbers: Tensor, spread: Spread) -> float:
+    """A size by which squares neither vanish nor overflow: the largest magnitude, or the sum of all processes' ones."""
+    return float(spread.summed(numbers.abs().max()))
 
 
 def _signed(rest: Deflated, signs: Tensor, progress: Callable[[int], None]) -> tuple[Tensor, float, float, float]:
@@ -247,21 +289,23 @@ def _signed(rest: Deflated, signs: Tensor, progress: Callable[[int], None]) -> t
     Returns:
         Each w'b; a scale, and over its square the sum of all b_i^2, and that of (sum over all of w_i b_i)^2.
     """
-    n, h = signs.shape
-    samples, diagonal = torch.zeros(h, dtype=torch.float64), torch.zeros(n, dtype=torch.float64, device=signs.device)
+    h, spread = signs.shape[1], rest.spread
+    samples = torch.zeros(h, dtype=torch.float64, device=signs.device)
+    diagonal = torch.zeros(len(signs), dtype=torch.float64, device=signs.device)
     squares = largest = 0.0
-    for columns in torch.split(torch.arange(h), max(LONG // n, 1)):
+    for columns in torch.split(torch.arange(h), max(LONG // spread.n, 1)):
         W = signs[:, columns]
         B = rest @ W.to(rest.dtype)
-        largest = largest or float(B.abs().max())
+        largest = largest or magnitude(B, spread)
         rows = max(LONG // len(columns), 1)
-        for start in range(0, n, rows):
+        for start in range(0, len(signs), rows):
             some = slice(start, start + rows)
-            spread = B[some].double() / (largest or 1.0)
-            pairs = W[some] * spread
-            samples[columns] += pairs.sum(0).cpu()
+            scaled = B[some].double() / (largest or 1.0)
+            pairs = W[some] * scaled
+            samples[columns] += pairs.sum(0)
             diagonal[some] += pairs.sum(1)
-            squares += float(spread.square().sum())
+            squares += float(scaled.square().sum())
         progress(int(columns[-1]) + 1)
     scale = largest or 1.0
-    return samples * scale, scale, squares, safe_norm(diagonal) ** 2
+    told = spread.summed(torch.cat([samples, samples.new_tensor([squares])])).cpu()
+    return told[:-1] * scale, scale, float(told[-1]), safe_norm(diagonal, spread) ** 2

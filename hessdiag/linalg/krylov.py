@@ -11,6 +11,7 @@ from torch import Tensor
 
 from hessdiag.linalg.block_step import BlockStep, block_step
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import agreed, is_alone, spread_of
 from hessdiag.linalg.tridiagonal import BREAKDOWN, LONG, TRAFFIC, orthogonalize, row_norms, scaled, traffic
 from hessdiag.machine import capacity
 from hessdiag.machine.whole import whole
@@ -27,7 +28,8 @@ class KrylovSpace:
     the rows of the block before it, and all other rows have no remainder.
 
     Args:
-        operator: Symmetric, (n, n).
+        operator: Symmetric, (n, n). Where its vectors are spread over processes, each holds its piece of every row, and
+            all know the projection.
         capacity: Most rows of the basis.
         block: Rows per step.
         widest: What `widen` may ask for.
@@ -48,7 +50,7 @@ class KrylovSpace:
         images: bool = True,
     ) -> None:
         self.operator = operator
-        self.n = operator.shape[0]
+        self.n, self.spread = operator.shape[0], spread_of(operator)
         self.precision = precision or torch.finfo(operator.dtype).eps
         self.block = block
         self.room = capacity - widest  # rows that a restart may keep
@@ -58,7 +60,7 @@ class KrylovSpace:
         self.ritz_range = (math.inf, -math.inf)  # the smallest and the largest Ritz value seen, forgotten ones included
         self._capacity = capacity
         self._generator = torch.Generator().manual_seed(seed)
-        self._basis = torch.empty(capacity + widest, self.n, dtype=operator.dtype, device=operator.device)
+        self._basis = torch.empty(capacity + widest, self.spread.own, dtype=operator.dtype, device=operator.device)
         self._images = torch.empty_like(self._basis[:capacity]) if images else None
         self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
         self._width = block
@@ -82,8 +84,8 @@ class KrylovSpace:
         remainder, step = self._basis[stop : stop + len(images)], None
         remainder.copy_(images)
         near = stop - self._reach
-        if capacity.of(images.device).gathers:
-            step = block_step(remainder, self._basis[:stop], near)
+        if capacity.of(images.device).gathers or not is_alone(self.spread):
+            step = block_step(remainder, self._basis[:stop], near, self.spread)
             known, largest = step.coefficients, step.largest
         else:
             remainder, coefficients = orthogonalize(remainder, self._basis[:stop], near=near, own=True)
@@ -101,11 +103,19 @@ class KrylovSpace:
 
     def ritz(self) -> tuple[Tensor, Tensor, Tensor]:
         """Ritz values in ascending order, their coefficients (columns), and residuals by the recurrence."""
-        values, vectors = torch.linalg.eigh(self._projected[: self.size, : self.size])
+        values, vectors = self._decomposed()
         self.ritz_range = min(self.ritz_range[0], float(values[0])), max(self.ritz_range[1], float(values[-1]))
         last = vectors[self.size - len(self._coupling) :]
         residuals: Tensor = torch.linalg.vector_norm(self._coupling.T @ last, dim=0)
         return values, vectors, residuals
+
+    def _decomposed(self) -> tuple[Tensor, Tensor]:
+        """Of the projection, the same on all processes: eigenvectors of repeated values are anybody's choice."""
+        values, vectors = torch.linalg.eigh(self._projected[: self.size, : self.size])
+        if is_alone(self.spread):
+            return values, vectors
+        both = agreed(torch.cat([values[None], vectors]), self.spread)
+        return both[0], both[1:]
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that `resume` needs, as arrays that may change with the next step."""
@@ -137,7 +147,7 @@ class KrylovSpace:
 
     def combine(self, vectors: Tensor) -> Tensor:
         """Combinations of the basis, one row per column of `vectors`."""
-        found = self._basis.new_empty(vectors.shape[1], self.n)
+        found = self._basis.new_empty(vectors.shape[1], self.spread.own)
         return _combined(vectors, self._basis[: self.size], found)
 
     def images(self, vectors: Tensor, rows: Tensor, *, multiply: bool) -> Iterator[Tensor]:
@@ -152,7 +162,7 @@ class KrylovSpace:
         for start in range(0, len(rows), step):
             some = vectors[:, start : start + step]
             if self._images is not None:
-                yield _combined(some, self._images[: self.size], rows.new_empty(some.shape[1], self.n))
+                yield _combined(some, self._images[: self.size], rows.new_empty(some.shape[1], self.spread.own))
             elif multiply:
                 self.products += some.shape[1]
                 yield (self.operator @ rows[start : start + step].T).T
@@ -232,13 +242,13 @@ class KrylovSpace:
             known = self._basis[: self.size + j]
             row, norm = remainder[j : j + 1], torch.zeros(1, dtype=torch.float64)
             if len(row):
-                before = row_norms(row)
-                row, coefficients = orthogonalize(row, known[self.size :], own=True)
+                before = row_norms(row, self.spread)
+                row, coefficients = orthogonalize(row, known[self.size :], own=True, spread=self.spread)
                 self._coupling[j, :j] = coefficients[0].double().cpu()
-                norm = row_norms(row)
+                norm = row_norms(row, self.spread)
                 if norm < CANCELLED * before:
-                    row, _ = orthogonalize(row, known, own=True)
-                    norm = row_norms(row)
+                    row, _ = orthogonalize(row, known, own=True, spread=self.spread)
+                    norm = row_norms(row, self.spread)
             if norm > BREAKDOWN * self.precision * self.norm:
                 self._coupling[j, j] = norm[0]
                 scaled(row, norm, out=self._basis[self.size + j : self.size + j + 1])
@@ -247,11 +257,11 @@ class KrylovSpace:
 
     def _random(self, known: Tensor) -> Tensor:
         """A random unit vector that is orthogonal to the basis so far."""
-        row = torch.randn(1, self.n, generator=self._generator, dtype=torch.float32)
+        row = self.spread.kept(lambda count: torch.randn(count, generator=self._generator, dtype=torch.float32))[None]
         row = row.to(self._basis.device, self._basis.dtype)
         for _ in range(2):  # where the basis nearly spans the space, almost nothing is left of the first
-            row, _ = orthogonalize(row, known, own=True)
-            row = scaled(row, row_norms(row), out=row)
+            row, _ = orthogonalize(row, known, own=True, spread=self.spread)
+            row = scaled(row, row_norms(row, self.spread), out=row)
         return row[0]
 
 

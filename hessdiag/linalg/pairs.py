@@ -12,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hessdiag.linalg.spread import Spread, is_alone, places_of
+
 Floats = NDArray[np.float64]
 
 LENGTH = 512  # of a folded vector
@@ -53,13 +55,58 @@ class Fold:
         return found
 
 
-def folded(fold: Fold, signs: Tensor, products: Tensor) -> Floats:
+@dataclass(frozen=True)
+class SpreadFold:
+    """The same for vectors that are spread over processes, of which none knows the order of all entries.
+
+    Each entry is drawn a group and a sign, in the order of the vector: groups are of nearly equal size, however many
+    processes there are. Short vectors are put together instead.
+
+    Attributes:
+        spread: Of the vectors.
+        groups: Of this process's entries, (own,).
+        signs: One for each of them.
+        collisions: As in `Fold`.
+    """
+
+    spread: Spread
+    groups: Tensor
+    signs: Tensor
+    collisions: float
+
+    @classmethod
+    def of(cls, spread: Spread, device: torch.device) -> "SpreadFold":
+        """The fold for vectors that are spread so, always the same."""
+        if spread.n <= LENGTH:
+            groups = (places_of(spread) - 1).clamp(min=0).to(device)  # what fills up is zero, wherever it is added
+            return cls(spread, groups, torch.ones_like(groups, dtype=torch.int8), 0.0)
+        generator = torch.Generator().manual_seed(spread.n)
+        drawn = spread.kept(lambda count: torch.randint(0, 2 * LENGTH, (count,), generator=generator))
+        return cls(spread, (drawn // 2).to(device), (drawn % 2 * 2 - 1).to(device, torch.int8), 1 / LENGTH)
+
+    def __call__(self, vectors: Tensor) -> Floats:
+        """Fold vectors (k, own)."""
+        short = vectors.new_zeros(len(vectors), min(self.spread.n, LENGTH), dtype=torch.float64)
+        short.index_add_(1, self.groups, (vectors * self.signs).double())
+        found: Floats = self.spread.summed(short).cpu().numpy()
+        return found
+
+
+Folding = Fold | SpreadFold
+
+
+def fold_of(spread: Spread, device: torch.device) -> Folding:
+    """The fold for vectors that are spread so, or not at all."""
+    return Fold.of(spread.n, device) if is_alone(spread) else SpreadFold.of(spread, device)
+
+
+def folded(fold: Folding, signs: Tensor, products: Tensor) -> Floats:
     """What the variances below need of products y (k, n) with one vector of signs: y, y^2 and signs y, (3, k, .)."""
     every = fold(torch.cat([products, products.square(), signs * products]))
     return every.reshape(3, len(products), -1)
 
 
-def variances(fold: Fold, samples: Floats) -> tuple[Floats, Floats]:
+def variances(fold: Folding, samples: Floats) -> tuple[Floats, Floats]:
     """Variances of |A v|^2 and of v'Av for one vector of random signs v and symmetric matrices A.
 
     Args:

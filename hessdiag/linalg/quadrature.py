@@ -15,6 +15,7 @@ from torch import Tensor
 from hessdiag.linalg import estimators
 from hessdiag.linalg.densities import Density, default_width
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import interruptible, spread_of
 from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 from hessdiag.machine.arithmetic import ieee
 
@@ -39,7 +40,7 @@ def spectral_density(
     """Spectral density by Lanczos from random vectors, all of them in lockstep.
 
     Args:
-        operator: Symmetric, (n, n).
+        operator: Symmetric, (n, n). Where its vectors are spread over processes, eigenvectors are pieces.
         probes: k random vectors, uniform on the sphere.
         steps: m Lanczos steps from each.
         seed: `None` for fresh randomness.
@@ -60,8 +61,8 @@ def spectral_density(
     >>> density.moments(2).value.round(1)
     array([0.5, 0.3])
     """
-    n = operator.shape[0]
-    vectors = deflate[1] if deflate is not None else torch.zeros(n, 0, dtype=operator.dtype)
+    n, spread = operator.shape[0], spread_of(operator)
+    vectors = deflate[1] if deflate is not None else torch.zeros(spread.own, 0, dtype=operator.dtype)
     outliers = deflate[0].double().cpu().numpy() if deflate is not None else np.zeros(0)
     free = estimators.Deflated(operator, vectors)
     starts = free.project(free.project(estimators.probes(operator, probes, seed)))
@@ -90,7 +91,7 @@ def spectral_density(
                 done += 1
             progress(done)
     except KeyboardInterrupt:
-        if done < 2:
+        if done < 2 or not interruptible(spread):
             raise
         rules = [(nodes[:done], weights[:done]) for nodes, weights in rules]
     (nodes, weights), anti = rules

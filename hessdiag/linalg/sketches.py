@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg import pairs
-from hessdiag.linalg.estimators import Deflated, Estimate, columns_of, probes, refuse_few, sketch_of
+from hessdiag.linalg.estimators import Deflated, Estimate, columns_of, magnitude, probes, refuse_few, sketch_of
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import spread_of
 from hessdiag.linalg.tridiagonal import LONG, row_norms, safe_norm
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.statistics import intervals
@@ -39,19 +40,20 @@ class Sketched:
 
     def diagonal(self) -> Tensor:
         """That of the known part, (n,), float64."""
-        core = self.Q.T @ self.AQ
+        core = self.rest.spread.summed(self.Q.T @ self.AQ)
         return (self.Q * (2 * self.AQ - self.Q @ core)).sum(1, dtype=torch.float64)
 
     def square(self, unit: float) -> float:
         """The squared Frobenius norm of the known part, in squares of a unit: they may vanish in others."""
         AQ = self.AQ / unit
-        images, core = row_norms(AQ.T), row_norms(self.Q.T @ AQ)
+        spread = self.rest.spread
+        images, core = row_norms(AQ.T, spread), row_norms(spread.summed(self.Q.T @ AQ))
         return float(2 * images.square().sum() - core.square().sum())
 
     def signed(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Vectors of random signs as columns, with their products with the rest; some at a time."""
         signs = probes(self.rest, self.signs, self.seed, signs=True)
-        for some in torch.split(signs, max(LONG // len(signs), 1), dim=1):
+        for some in torch.split(signs, max(LONG // self.rest.spread.n, 1), dim=1):
             yield some, self.rest @ some
 
 
@@ -80,21 +82,21 @@ def frobenius(operator: SymmetricOperator, count: int, seed: int | None = None, 
     >>> frobenius(torch.tensor([[3.0, 0.0], [0.0, 4.0]]), 2)
     Estimate(value=5.0, stderr=0.0, interval=(5.0, 5.0), products=2)
     """
-    n = operator.shape[0]
+    n, spread = operator.shape[0], spread_of(operator)
     refuse_few(count, sketch, n)
     if count >= n:
         norms = [safe_norm(columns) for _, columns in columns_of(operator)]
-        value = safe_norm(torch.tensor(norms, dtype=torch.float64))
+        value = safe_norm(torch.tensor(norms, dtype=torch.float64), spread)
         return Estimate(value, 0.0, (value, value), n)
     part = sketched(operator, count, sketch, seed)
-    fold = pairs.Fold.of(n, operator.device)
+    fold = pairs.fold_of(spread, operator.device)
     squares: list[float] = []
     samples = []
     scale = 0.0
     for signs, products in part.signed():
-        scale = scale or float(products.abs().max()) or 1.0  # squares would vanish or overflow
+        scale = scale or magnitude(products, spread) or 1.0  # squares would vanish or overflow
         unit = products / scale
-        squares += row_norms(unit.T).square().tolist()
+        squares += row_norms(unit.T, spread).square().tolist()
         samples += [pairs.folded(fold, v, y[None]) for v, y in zip(signs.T, unit.T, strict=True)]
     mean = float(np.mean(squares))
     variance = max(float(pairs.variances(fold, np.stack(samples))[0][0]), float(np.var(squares, ddof=1))) / len(squares)

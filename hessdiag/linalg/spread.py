@@ -11,6 +11,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from hessdiag.machine.ranks import ranks
+
 BLOCK = 2**16  # rows drawn at a time, of a long vector
 
 
@@ -30,7 +32,7 @@ class Spread(Protocol):
         """Numbers of this process's piece. Those that only fill it up are zero, and products keep them zero."""
 
     def summed(self, numbers: Tensor, /) -> Tensor:
-        """Each number summed over all processes: the same on all of them, to the bit."""
+        """Each number summed over all processes: the same on all of them, to the bit; wherever it lies, CPU or GPU."""
 
     def kept(self, draw: Callable[[int], Tensor], /) -> Tensor:
         """This process's piece of a vector that comes in order, with zeros where it is filled up.
@@ -42,6 +44,14 @@ class Spread(Protocol):
 
         Returns:
             (own,), or (own, k), of the dtype and on the device of what is drawn.
+        """
+
+    def within(self, start: int, stop: int, /) -> tuple[slice, "Spread"]:
+        """Where the piece of a range of entries lies in this process's piece, and how that range is spread.
+
+        Args:
+            start: A place in the whole vector where a parameter begins.
+            stop: One where a parameter ends.
         """
 
 
@@ -76,6 +86,10 @@ class Alone:
             done += count
         return found
 
+    def within(self, start: int, stop: int, /) -> tuple[slice, Spread]:
+        """The range itself."""
+        return slice(start, stop), Alone(stop - start)
+
 
 def spread_of(operator: Any) -> Spread:
     """How an operator's vectors are spread: what it says of itself, or not at all.
@@ -92,13 +106,36 @@ def is_alone(spread: Spread | None) -> bool:
     return spread is None or isinstance(spread, Alone)
 
 
-def piece_of(whole: Tensor, spread: Spread) -> Tensor:
+def summed(numbers: Tensor, spread: Spread | None) -> Tensor:
+    """Each number summed over all processes that hold a piece."""
+    return numbers if spread is None else spread.summed(numbers)
+
+
+def agreed(numbers: Tensor, spread: Spread | None) -> Tensor:
+    """Numbers that every process has, as the first has them: each may have rounded what it computed its own way."""
+    if spread is None or is_alone(spread):
+        return numbers
+    leads = torch.full((1,), float(ranks()[0] == 0), dtype=numbers.dtype, device=numbers.device)
+    total = spread.summed(torch.cat([torch.where(leads > 0, numbers.flatten(), 0), leads]))
+    return (total[:-1] / total[-1]).view_as(numbers)
+
+
+def interruptible(spread: Spread | None) -> bool:
+    """Whether an interrupt may keep what is there: else others wait for the sums of a process that went on elsewhere.
+
+    >>> interruptible(Alone(3))
+    True
+    """
+    return is_alone(spread) or ranks()[1] == 1
+
+
+def piece_of(whole: Tensor, spread: Spread | None) -> Tensor:
     """This process's piece of a vector that every process has whole, (n,) or (n, k).
 
     >>> piece_of(torch.tensor([1.0, 2.0]), Alone(2))
     tensor([1., 2.])
     """
-    return whole if is_alone(spread) else spread.kept(_in_order(whole))
+    return whole if spread is None or is_alone(spread) else spread.kept(_in_order(whole))
 
 
 def whole_of(piece: Tensor, spread: Spread) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import Spread, is_alone, spread_of, summed
 from hessdiag.machine import capacity
 from hessdiag.machine.arithmetic import ieee
 
@@ -72,7 +73,8 @@ def tridiagonalize(
     A remainder that is rounding error beside the largest |A q| so far ends that vector's run.
 
     Args:
-        operator: Symmetric, (n, n).
+        operator: Symmetric, (n, n). Where its vectors are spread over processes, start and basis are pieces; a step
+            sums two times.
         start: Start vectors of any length, shape (n, k) or (n,). A zero vector takes no steps.
         steps: m, the most steps; no more than n are taken.
         keep_basis: Return the bases too. They are held in any case: k (m + 1) n numbers.
@@ -86,13 +88,14 @@ def tridiagonalize(
     (tensor([[2.5000, 2.5000, 2.5000]], dtype=torch.float64), tensor([[1.2500, 0.8000, 0.4500]], dtype=torch.float64))
     """
     rows = (start[:, None] if start.ndim == 1 else start).T.to(operator.device, operator.dtype)
-    k, n = rows.shape
+    k, own = rows.shape
+    n, spread = operator.shape[0], spread_of(operator)
     m = min(steps, n)
     new = torch.zeros if keep_basis else torch.empty  # which takes memory as it fills
-    basis = new(k, m + 1, n, dtype=operator.dtype, device=operator.device)
+    basis = new(k, m + 1, own, dtype=operator.dtype, device=operator.device)
     alphas, betas = torch.zeros(k, m, dtype=torch.float64), torch.zeros(k, m, dtype=torch.float64)
     taken = torch.zeros(k, dtype=torch.int64)
-    norms = row_norms(rows)
+    norms = row_norms(rows, spread)
     scale = torch.zeros(k, dtype=torch.float64)  # the largest |A q| so far: a lower bound of |A|
     active = torch.nonzero(norms > 0)[:, 0]
     basis[active, 0] = scaled(rows[active], norms[active])
@@ -103,24 +106,12 @@ def tridiagonalize(
         every = len(active) == k
         at = slice(None) if every else active
         products = (operator @ basis[at, step].T).T
-        sizes = norms_of(products)
+        sizes = norms_of(products) if is_alone(spread) else None
         # Copied to where the next vectors come, and orthogonalized there: long ones then need no fresh memory.
         basis[at, step + 1] = products
         del products
-        if every:
-            passes = Passes(basis[:, step + 1], basis[:, : step + 1], near=2, own=True)
-            norms, sizes, last, overlooked = _told(passes, sizes)
-            if overlooked.any():
-                passes.again()
-                norms, sizes, last, _ = _told(passes, sizes)
-        else:  # one by one, without a copy of the bases of those that go on
-            parts = [
-                orthogonalize(basis[index, step + 1][None], basis[index, : step + 1], near=2, own=True)
-                for index in active.tolist()
-            ]
-            last = torch.cat([found[:, step] for _, found in parts]).double().cpu()
-            norms = torch.cat([row_norms(following) for following, _ in parts])
-        scale[at] = torch.maximum(scale[at], sizes.double().cpu())
+        norms, sizes, last = _orthogonalized(basis, step, active, sizes, spread)[:3]
+        scale[at] = torch.maximum(scale[at], sizes)
         alphas[at, step] = last
         taken[at] = step + 1
         more = norms > rounding * scale[at]
@@ -141,30 +132,75 @@ def tridiagonalize(
 class Passes:
     """Two passes of Gram-Schmidt, of rows against orthonormal rows, and a third one where it is needed.
 
+    Where vectors are spread over processes, each pass sums its coefficients and what is left before it, and the norms
+    after it follow by Pythagoras: what is subtracted last is small, or a third pass is due.
+
     Args:
         vectors: Rows, (b, n).
         basis: One for all, (m, n), or one for each row, (b, m, n).
         near: See `orthogonalize`.
         own: See there.
+        spread: See there.
 
     Attributes:
         first: What the first pass subtracted of the last `near` rows, (..., near).
         second: What the others did of all, (..., m).
+        before: Norms of the rows as they came, (b,), where they are spread.
     """
 
-    def __init__(self, vectors: Tensor, basis: Tensor, near: int | None, *, own: bool) -> None:
+    def __init__(
+        self, vectors: Tensor, basis: Tensor, near: int | None, *, own: bool, spread: Spread | None = None
+    ) -> None:
         if basis.ndim == 2 and capacity.of(basis.device).gathers:
             self._known, rows = basis, vectors
         else:
             self._known, rows = basis.expand(len(vectors), *basis.shape[-2:]), vectors[:, None]
+        self._spread, self._crossed = None if is_alone(spread) else spread, basis.ndim == 2
+        self.before: Tensor | None = None
         close = self._known if near is None else self._known[..., -near:, :]
-        self._rest, self.first = _subtracted(rows, close, own=own)
-        self._rest, self.second = _subtracted(self._rest, self._known, own=True)
+        self._rest = rows
+        self.first = self._pass(close, own=own)
+        self.second = self._pass(self._known, own=True)
+
+    def _pass(self, known: Tensor, *, own: bool) -> Tensor:
+        if self._spread is None:
+            self._rest, found = _subtracted(self._rest, known, own=own)
+            return found
+        return self._summed_pass(known, self._spread, own=own)
+
+    def _summed_pass(self, known: Tensor, spread: Spread, *, own: bool) -> Tensor:
+        rows = self.remainder
+        left = gram_of(rows) if self._crossed else norms_of(rows).square()
+        coefficients = self._rest @ known.mT
+        both = spread.summed(torch.cat([left.flatten(), coefficients.flatten().to(left.dtype)]))
+        found, told = both[left.numel() :].view_as(coefficients).to(rows.dtype), both[: left.numel()].view_as(left)
+        self._rest = _less(self._rest, found, known, own=own)
+        taken = found.flatten(0, -2).to(left.dtype)
+        if self.before is None:
+            self.before = (told.diagonal() if self._crossed else told).sqrt()
+        if self._crossed:
+            self._left = told - taken @ taken.T
+            self._left.diagonal().clamp_(min=0)
+        else:
+            self._left = (told - taken.square().sum(1)).clamp(min=0)
+        return found
 
     @property
     def remainder(self) -> Tensor:
         """What is left, (b, n)."""
         return self._rest if self._known.ndim == 2 else self._rest[:, 0]
+
+    @property
+    def gram(self) -> Tensor:
+        """Inner products of what is left, (b, b), of a basis for all."""
+        return gram_of(self.remainder) if self._spread is None else self._left
+
+    @property
+    def left(self) -> Tensor:
+        """Norms of what is left, (b,)."""
+        if self._spread is None:
+            return norms_of(self.remainder)
+        return (self._left.diagonal() if self._crossed else self._left).sqrt()
 
     @property
     def coefficients(self) -> Tensor:
@@ -181,17 +217,19 @@ class Passes:
     @property
     def overlooked(self) -> Tensor:
         """For which rows the second pass found more than it left, so that a third one is due; (b,), bool."""
+        if self._spread is not None:
+            beyond: Tensor = self.second.flatten(0, -2).norm(dim=1) > self.left
+            return beyond
         found: Tensor = self.second.norm(dim=-1) > self._rest.norm(dim=-1)
         return found.flatten()
 
     def again(self) -> None:
         """A third pass."""
-        self._rest, again = _subtracted(self._rest, self._known, own=True)
-        self.second += again
+        self.second += self._pass(self._known, own=True)
 
 
 def orthogonalize(
-    vectors: Tensor, basis: Tensor, near: int | None = None, *, own: bool = False
+    vectors: Tensor, basis: Tensor, near: int | None = None, *, own: bool = False, spread: Spread | None = None
 ) -> tuple[Tensor, Tensor]:
     """Subtract from each of b rows what lies in the span of the orthonormal rows of a basis, in two passes.
 
@@ -202,6 +240,7 @@ def orthogonalize(
             leaves the others out: what a Lanczos step should find there is zero. Where it finds more than remains, as
             with products that are noisy, a third pass follows. Default: all.
         own: Whether the remainder may take the place of `vectors`: long ones need no fresh pages then.
+        spread: Over processes: then all are pieces. Default: not at all.
 
     Returns:
         The remainder (b, n), and the coefficients (b, m) that were subtracted.
@@ -209,7 +248,7 @@ def orthogonalize(
     >>> orthogonalize(torch.tensor([[3.0, 4.0]]), torch.tensor([[1.0, 0.0]]))
     (tensor([[0., 4.]]), tensor([[3.]]))
     """
-    passes = Passes(vectors, basis, near, own=own)
+    passes = Passes(vectors, basis, near, own=own, spread=spread)
     if near is not None and bool(passes.overlooked.any()):
         passes.again()
     return passes.remainder, passes.coefficients
@@ -220,32 +259,72 @@ def _subtracted(rows: Tensor, known: Tensor, *, own: bool) -> tuple[Tensor, Tens
 
     On a CPU a product for each row: one matrix product with two or three rows takes as long, and on one core.
     """
+    coefficients = rows @ known.T if known.ndim == 2 else torch.bmm(rows, known.mT)
+    return _less(rows, coefficients, known, own=own), coefficients
+
+
+def _less(rows: Tensor, coefficients: Tensor, known: Tensor, *, own: bool) -> Tensor:
+    """Rows less what they have of a basis, in their place if they may be written to."""
     if known.ndim == 2:
-        coefficients = rows @ known.T
-        return (rows.addmm_ if own else rows.addmm)(coefficients, known, alpha=-1), coefficients
-    coefficients = torch.bmm(rows, known.mT)
-    return (rows.baddbmm_ if own else rows.baddbmm)(coefficients, known, alpha=-1), coefficients
+        return rows.addmm_(coefficients, known, alpha=-1) if own else rows.addmm(coefficients, known, alpha=-1)
+    return rows.baddbmm_(coefficients, known, alpha=-1) if own else rows.baddbmm(coefficients, known, alpha=-1)
 
 
-def _told(passes: Passes, sizes: Tensor) -> Tensor:
+def _orthogonalized(basis: Tensor, step: int, active: Tensor, sizes: Tensor | None, spread: Spread) -> Tensor:
+    """Orthogonalize the products that lie behind a step, in place.
+
+    Returns:
+        In one copy, float64 on the CPU, (4, active): norms of what is left, of the products, the last coefficients, and
+        whether something had been overlooked.
+    """
+    if len(active) == len(basis):
+        return _passed(basis[:, step + 1], basis[:, : step + 1], sizes, spread)
+    own = [None] * len(active) if sizes is None else torch.split(sizes, 1)
+    each = [  # without a copy of the bases of those that go on
+        _passed(basis[index, step + 1][None], basis[index, : step + 1], size, spread)
+        for index, size in zip(active.tolist(), own, strict=True)
+    ]
+    return torch.cat(each, dim=1)
+
+
+def _passed(rows: Tensor, basis: Tensor, sizes: Tensor | None, spread: Spread) -> Tensor:
+    """The same for rows in lockstep, by a third pass if need be."""
+    passes = Passes(rows, basis, near=2, own=True, spread=spread)
+    told = _told(passes, sizes)
+    if told[3].any():
+        passes.again()
+        told = _told(passes, sizes)
+    return told
+
+
+def _told(passes: Passes, sizes: Tensor | None) -> Tensor:
     """Norms of remainders and of products, the last coefficients, and what was overlooked; one copy, (4, k)."""
-    numbers = [norms_of(passes.remainder), sizes, passes.last, passes.overlooked]
-    return torch.stack([found.to(numbers[0]) for found in numbers]).double().cpu()
+    numbers = [passes.left, passes.before if sizes is None else sizes, passes.last, passes.overlooked]
+    return torch.stack([found.to(numbers[0]) for found in numbers if found is not None]).double().cpu()
 
 
-def norms_of(rows: Tensor) -> Tensor:
+def gram_of(rows: Tensor, spread: Spread | None = None) -> Tensor:
+    """Inner products of the rows in float64, without whole copies of long ones."""
+    found = rows.new_zeros(len(rows), len(rows), dtype=torch.float64)
+    for part in torch.split(rows, LONG, dim=1):
+        wide = part.double()
+        found.addmm_(wide, wide.T)
+    return summed(found, spread)
+
+
+def norms_of(rows: Tensor, spread: Spread | None = None) -> Tensor:
     """Euclidean norms of the rows on their device, summed in float64 where it has it."""
     wide = torch.float32 if rows.device.type == "mps" else torch.float64
     if rows.shape[-1] > LONG:  # each piece is copied in float64: of whole rows, that would be twice their size
         parts = [torch.linalg.vector_norm(part, dim=-1, dtype=wide) for part in _pieces(rows)]
         rows = torch.stack(parts, dim=-1)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=wide)
-    return norms
+    return norms if is_alone(spread) else summed(norms.square(), spread).sqrt()
 
 
-def row_norms(rows: Tensor) -> Tensor:
+def row_norms(rows: Tensor, spread: Spread | None = None) -> Tensor:
     """Euclidean norms of the rows, summed in float64 where the device has it; float64 on the CPU."""
-    return norms_of(rows).double().cpu()
+    return norms_of(rows, spread).double().cpu()
 
 
 def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -254,12 +333,20 @@ def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
     return found
 
 
-def safe_norm(vector: Tensor) -> float:
+def safe_norm(vector: Tensor, spread: Spread | None = None) -> float:
     """Euclidean norm of a vector whose squares may vanish or overflow; NaN if any entry is.
+
+    Args:
+        vector: Of any shape.
+        spread: Over processes: then it is a piece, and what is found is the norm of all. Two sums.
 
     >>> safe_norm(torch.tensor([3e-30, 4e-30])) > 4.9e-30
     True
     """
+    if not is_alone(spread):
+        own = torch.tensor(safe_norm(vector), dtype=torch.float64)
+        unit = summed(own, spread)  # at least the largest, and at most as many times it as there are processes
+        return float(unit * summed((own / torch.where(unit == 0, 1, unit)).square(), spread).sqrt())
     if vector.numel() > LONG:  # without copies of the vector
         parts = torch.tensor([safe_norm(part) for part in _pieces(vector.reshape(-1))], dtype=torch.float64)
         return safe_norm(parts)
@@ -271,15 +358,21 @@ def safe_norm(vector: Tensor) -> float:
     return float(largest * norm)
 
 
-def inner(a: Tensor, b: Tensor) -> float:
+def inner(a: Tensor, b: Tensor, spread: Spread | None = None) -> float:
     """Inner product of two vectors in float64, without whole copies of long ones.
+
+    Args:
+        a: (n,).
+        b: (n,).
+        spread: Over processes: then both are pieces, and what is found is that of all.
 
     >>> inner(torch.ones(3), torch.tensor([1.0, 2.0, 3.0]))
     6.0
     """
     wide = torch.float32 if a.device.type == "mps" else torch.float64
     pairs = zip(_pieces(a), _pieces(b), strict=True)
-    return sum(float(x.to(wide) @ y.to(wide)) for x, y in pairs)
+    found = sum(float(x.to(wide) @ y.to(wide)) for x, y in pairs)
+    return found if is_alone(spread) else float(summed(torch.tensor(found, dtype=torch.float64), spread))
 
 
 def scaled(rows: Tensor, norms: Tensor, *, out: Tensor | None = None) -> Tensor:

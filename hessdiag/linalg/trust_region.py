@@ -2,7 +2,7 @@
 
 The model is m(s) = g's + s'Bs/2 with B any symmetric matrix, definite or not. Lengths are ||s||_M = sqrt(s'Ms).
 All but products and vectors is computed in float64, in units of the gradient and of the radius: entries of 1e-30 do no
-harm in float32.
+harm in float32. Where vectors of the matrix are spread over processes, gradient, diagonal metric and step are pieces.
 """
 
 import math
@@ -15,6 +15,7 @@ from hessdiag.linalg.quadratic.lanczos import Lanczos
 from hessdiag.linalg.quadratic.least import Ball, Cube, least
 from hessdiag.linalg.quadratic.metric import Metric
 from hessdiag.linalg.quadratic.step import Exit, ModelStep, finite, size_of
+from hessdiag.linalg.spread import spread_of
 from hessdiag.linalg.tridiagonal import inner, safe_norm
 
 
@@ -52,7 +53,8 @@ def steihaug(
     ([1.0, 0.0], 1.0, 'interior', 1)
     """
     _refuse(operator, gradient, radius, "radius")
-    scales, size = Metric(metric), size_of(gradient)
+    spread = spread_of(operator)
+    scales, size = Metric(metric, spread), size_of(gradient, spread=spread)
     if size == 0:
         return ModelStep(torch.zeros_like(gradient), 0.0, "interior", 0, 0.0)
     # In units: s = radius x and g = size r at the start, so that B counts `unit` times.
@@ -60,12 +62,12 @@ def steihaug(
     residual = gradient / size
     ahead = scales.solve(residual)
     x, direction = torch.zeros_like(residual), -ahead
-    slope = inner(residual, ahead)
+    slope = inner(residual, ahead, spread)
     inside, across, along = 0.0, 0.0, slope  # x'Mx, x'Mp and p'Mp
-    fallen, start = 0.0, safe_norm(residual)
+    fallen, start = 0.0, safe_norm(residual, spread)
     for product in range(1, most + 1):
         image = operator @ direction
-        curvature = unit * finite(inner(direction, image))
+        curvature = unit * finite(inner(direction, image, spread))
         share = slope / curvature if curvature > 0 else math.inf
         if curvature <= 0 or inside + share * (2 * across + share * along) >= 1:
             share = _to_boundary(inside, across, along)
@@ -78,8 +80,8 @@ def steihaug(
         fallen += share * slope / 2
         inside += share * (2 * across + share * along)
         ahead = scales.solve(residual)
-        last, slope = slope, inner(residual, ahead)
-        if safe_norm(residual) <= limit * start:
+        last, slope = slope, inner(residual, ahead, spread)
+        if safe_norm(residual, spread) <= limit * start:
             return ModelStep(x.mul_(radius), fallen * radius * size, "interior", product, radius * math.sqrt(inside))
         turn = slope / last
         across = turn * (across + share * along)
@@ -125,7 +127,7 @@ def gltr(
     ([-0.5, 0.0], 0.125, 'interior')
     """
     _refuse(operator, gradient, radius, "radius")
-    space = Lanczos(operator, gradient, Metric(metric), most, seed)
+    space = Lanczos(operator, gradient, Metric(metric, spread_of(operator)), most, seed)
     if space.size == 0:
         lowest = space.lowest(tolerance)
         return space.downhill(radius if lowest < 0 else 0.0, -lowest * radius**2 / 2)
@@ -172,7 +174,7 @@ def cubic(
     ([-2.0], 5.333)
     """
     _refuse(operator, gradient, sigma, "weight of the cubic term")
-    space = Lanczos(operator, gradient, Metric(metric), most, seed)
+    space = Lanczos(operator, gradient, Metric(metric, spread_of(operator)), most, seed)
     if space.size == 0:
         length = -space.lowest(tolerance) / sigma
         return space.downhill(length, sigma * length**3 / 6)
@@ -189,7 +191,7 @@ def _to_boundary(inside: float, across: float, along: float) -> float:
 def _refuse(operator: SymmetricOperator, gradient: Tensor, number: float, name: str) -> None:
     if not gradient.is_floating_point():
         raise TypeError(f"the gradient is of {gradient.dtype}, and must be of real numbers in floating point")
-    if gradient.ndim != 1 or tuple(operator.shape) != (len(gradient), len(gradient)):
+    if gradient.ndim != 1 or len(gradient) != spread_of(operator).own or len(set(operator.shape)) > 1:
         raise ValueError(
             f"a gradient of shape {tuple(gradient.shape)} does not fit a matrix of shape {tuple(operator.shape)}"
         )

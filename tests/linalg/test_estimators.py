@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from hessdiag.linalg import estimators
+from hessdiag.linalg import estimators, spread
 
 
 def symmetric(n, seed=0, decay=0.0):
@@ -119,7 +119,7 @@ def test_many_normal_numbers_are_drawn_in_float32_and_by_any_portions_alike(monk
     assert many.dtype == torch.float64
     assert torch.equal(many, many.float().double())
     assert not torch.equal(few, few.float().double())
-    monkeypatch.setattr(estimators, "LONG", 48 * 16)
+    monkeypatch.setattr(spread, "BLOCK", 16)
     assert torch.equal(estimators.probes(A, 48, 0), many)
     assert float(many.mean()) == pytest.approx(0.0, abs=4 / 1920**0.5)
     assert float(many.square().mean()) == pytest.approx(1.0, abs=4 * (2 / 1920) ** 0.5)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import spread_of
 from hessdiag.linalg.tridiagonal import inner, safe_norm
 
 Exit = Literal["interior", "negative curvature", "limit", "none"]
@@ -74,22 +75,23 @@ def conjugate_gradients(
     >>> found.step, found.products, found.exit, round(found.predicted(), 9)
     (tensor([-2.0000, -1.0000], dtype=torch.float64), 2, 'interior', 4.0)
     """
-    size, rounding = safe_norm(gradient), torch.finfo(gradient.dtype).eps
+    spread = spread_of(operator)
+    size, rounding = safe_norm(gradient, spread), torch.finfo(gradient.dtype).eps
     residual = gradient / -size
     direction, step = residual, torch.zeros_like(residual)
-    squared, largest, products = inner(residual, residual), 0.0, 0
+    squared, largest, products = inner(residual, residual, spread), 0.0, 0
     ended: Exit = "limit"
     while products < limit or image is not None:
         if image is not None:
             pushed, image = -image, None
         else:
             pushed, products = operator @ direction, products + 1
-        length = inner(direction, direction)
-        bent = inner(direction, pushed) + damping * length
+        length = inner(direction, direction, spread)
+        bent = inner(direction, pushed, spread) + damping * length
         if not math.isfinite(bent):
             ended = "none"
             break
-        largest = max(largest, safe_norm(pushed) / math.sqrt(length))
+        largest = max(largest, safe_norm(pushed, spread) / math.sqrt(length))
         if bent <= rounding * largest * length:
             if direction is residual:
                 scale = abs(bent / length - damping) + damping
@@ -99,11 +101,11 @@ def conjugate_gradients(
             break
         along = squared / bent
         step, residual = step + along * direction, residual - along * (pushed + damping * direction)
-        before, squared = squared, inner(residual, residual)
+        before, squared = squared, inner(residual, residual, spread)
         if math.sqrt(squared) <= tolerance:
             ended = "interior"
             break
         direction = residual + (squared / before) * direction
-    slope = size * size * inner(step, gradient / size)
-    curvature = -slope - size * size * (inner(step, residual) + damping * inner(step, step))
+    slope = size * size * inner(step, gradient / size, spread)
+    curvature = -slope - size * size * (inner(step, residual, spread) + damping * inner(step, step, spread))
     return Truncated(size * step, size * residual, slope, curvature, products, ended)

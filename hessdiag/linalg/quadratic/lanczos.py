@@ -8,6 +8,7 @@ from torch import Tensor
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.quadratic.metric import Metric
 from hessdiag.linalg.quadratic.step import ModelStep, size_of
+from hessdiag.linalg.spread import spread_of
 from hessdiag.linalg.tridiagonal import BREAKDOWN, orthogonalize, safe_norm
 
 Vector = NDArray[np.float64]
@@ -30,18 +31,20 @@ class Lanczos:
     def __init__(self, operator: SymmetricOperator, gradient: Tensor, scales: Metric, most: int, seed: int) -> None:
         self._operator, self._scales = operator, scales
         start = scales.forward(gradient)
-        self.size = size_of(start)
+        self._spread = spread = spread_of(operator)
+        self.size = size_of(start, spread=spread)
         self._alphas: list[float] = []
         self._betas: list[float] = []
         self._norm = self.coupling = 0.0  # of B: the largest |B q|
         self._before = 0  # products that are no step of Lanczos
         if self.size == 0:  # an image of B has no part where B is zero
             generator = torch.Generator().manual_seed(seed)
-            random = torch.randn(len(gradient), generator=generator, dtype=torch.float64).to(gradient)
+            drawn = spread.kept(lambda count: torch.randn(count, generator=generator, dtype=torch.float64))
+            random = drawn.to(gradient)
             start, self._before = self._image(random), 1
-        self._most = min(max(most - self._before, 1), len(gradient))
+        self._most = min(max(most - self._before, 1), spread.n)
         self._basis = start.new_empty(self._most + 1, len(gradient))  # takes memory as it fills
-        torch.div(start, self.size or safe_norm(start) or 1.0, out=self._basis[0])
+        torch.div(start, self.size or safe_norm(start, spread) or 1.0, out=self._basis[0])
 
     @property
     def products(self) -> int:
@@ -59,11 +62,11 @@ class Lanczos:
         """Take one more product, and solve for the eigenpairs. Whether there is another one to take."""
         done = len(self._alphas)
         image = self._image(self._basis[done])
-        self._norm = max(self._norm, size_of(image, "a product with the matrix"))
-        rest, found = orthogonalize(image[None], self._basis[: done + 1], near=2)
+        self._norm = max(self._norm, size_of(image, "a product with the matrix", self._spread))
+        rest, found = orthogonalize(image[None], self._basis[: done + 1], near=2, spread=self._spread)
         self._alphas.append(float(found[0, -1]))
-        left = safe_norm(rest)
-        self.coupling = left if left > self._rounding and done + 1 < len(image) else 0.0
+        left = safe_norm(rest, self._spread)
+        self.coupling = left if left > self._rounding and done + 1 < self._spread.n else 0.0
         T = np.diag(self._alphas) + np.diag(self._betas, 1) + np.diag(self._betas, -1)
         self.values, self.vectors = np.linalg.eigh(T)
         if not self.coupling:

@@ -3,19 +3,32 @@
 import torch
 from torch import Tensor
 
+from hessdiag.linalg.spread import Spread, is_alone
+
 
 class Metric:
-    """M = L L': divides by M, by L, and by L'."""
+    """M = L L': divides by M, by L, and by L'.
 
-    def __init__(self, metric: Tensor | None) -> None:
+    Args:
+        metric: The diagonal, or the matrix. Where vectors are spread each process has its piece of the diagonal, with
+            ones where that is filled up.
+        spread: Of the vectors, over processes.
+
+    Raises:
+        ValueError: if it is not positive definite, or a matrix beside vectors that are spread.
+    """
+
+    def __init__(self, metric: Tensor | None, spread: Spread) -> None:
         self._diagonal = metric if metric is not None and metric.ndim == 1 else None
         self._factor = None
         if metric is not None and metric.ndim == 2:
+            if not is_alone(spread):
+                raise ValueError("a whole matrix is no metric of vectors that are spread: a diagonal can be")
             self._factor, failed = torch.linalg.cholesky_ex(metric)
             if failed:
                 raise ValueError("the metric is not positive definite")
         elif metric is not None:
-            if not bool((metric > 0).all()):
+            if bool(spread.summed((~(metric > 0)).sum())):
                 raise ValueError("the metric is not positive")
             self._root = metric.sqrt()
 

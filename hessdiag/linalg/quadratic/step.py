@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from hessdiag.errors import ComputeError
+from hessdiag.linalg.spread import Spread
 from hessdiag.linalg.tridiagonal import safe_norm
 
 Exit = Literal["interior", "boundary", "negative curvature", "limit"]
@@ -32,13 +33,13 @@ class ModelStep:
     length: float
 
 
-def size_of(vector: Tensor, name: str = "the gradient") -> float:
-    """Its Euclidean norm.
+def size_of(vector: Tensor, name: str = "the gradient", spread: Spread | None = None) -> float:
+    """Its Euclidean norm, also of a piece of one that is spread over processes.
 
     Raises:
         ComputeError: if it is not finite.
     """
-    return finite(safe_norm(vector), name)
+    return finite(safe_norm(vector, spread), name)
 
 
 def finite(number: float, name: str = "a product with the matrix") -> float:
