@@ -55,6 +55,7 @@ NOTHING = {
     "float64": 1e-13,
     "float32": 1e-5,
 }  # of the largest number of a document: rounding, whose digits are anyone's
+DIGITS = {"float64": 1e-15, "float32": 5e-7}  # of it that two numbers may differ by, whatever their own size
 
 
 def ceilings(device: str) -> Iterator[Line]:
@@ -100,14 +101,14 @@ def same(device: str) -> Iterator[Line]:
     jobs += [(command, "float64", device) for command in WITHOUT_MODEL]
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(12, os.cpu_count() or 1), initializer=_quiet) as pool:
-        yield from pool.imap_unordered(_compared, jobs)
+        yield from pool.imap_unordered(compared, jobs)
 
 
 def _quiet() -> None:
     torch.set_num_threads(1)
 
 
-def _compared(job: tuple[str, str, str]) -> Line:
+def compared(job: tuple[str, str, str]) -> Line:
     line, dtype, device = job
     found = [_document(line, where) for where in ("cpu", device)]
     seconds = [document.get("seconds") for document in found]
@@ -130,7 +131,7 @@ def _compared(job: tuple[str, str, str]) -> Line:
             continue
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in (a, b)):
             apart[key] = math.inf
-        elif max(abs(a), abs(b)) > NOTHING[dtype] * scales["."]:
+        elif max(abs(a), abs(b)) > NOTHING[dtype] * scales["."] and abs(a - b) > DIGITS[dtype] * scales["."]:
             apart[key] = abs(a - b) / max(scales.get(_family(key), 0.0), 1e-300)
     method = [document.get("result", {}).get("method") for document in found]
     if method[0] != method[1]:  # a GPU solves larger matrices whole: what is estimated on the CPU is known there

@@ -106,7 +106,7 @@ class _OutputGraph:
         """As `OutputSpace.tangents`, with samples in the middle."""
         shift = self._shifts[lower]
         units = shift.new_zeros(last - first, *shift.shape)
-        units[torch.arange(last - first), :, torch.arange(first, last)] = 1.0
+        units[:, :, first:last].diagonal(dim1=0, dim2=2).fill_(1.0)
         rest = self._shifts[lower:]
         ahead = batched_or_refuse([self._slopes[lower]], self._duals, [units])
         found: list[Tensor | None] = [None] * len(rest)
@@ -163,9 +163,7 @@ def layer_blocks(space: NeuronSpace, outputs: OutputSpace | None, grams: Sequenc
                 squares[kind, place] += (grams[lower] * weighted).sum()
                 size = terms[0].abs() * grams[upper].abs() + terms[2]
                 rounding[kind, place] += (grams[lower].abs() * size).sum()
-        entries.append(
-            A[0][torch.arange(last - first), torch.arange(first, last)].double()
-        )  # A_ll[i, i] of each sample
+        entries.append(A[0][:, first:last].diagonal().T.double())  # A_ll[i, i] of each sample
     diagonal = torch.cat(entries) @ space.ones[lower].double().square()
     return LayerBlocks(squares.clamp(min=0), rounding, float(diagonal.sum()), float(diagonal.abs().sum()))
 

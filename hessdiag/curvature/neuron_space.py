@@ -275,7 +275,7 @@ class NeuronSpace:
 
     def _tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         if self.order is None:
-            orders, neurons = None, torch.arange(first, last)
+            orders, neurons = None, torch.arange(first, last, device=self.device)
         else:
             orders, neurons = self.order[lower:], self.order[lower][first:last]
         parts = [graph.tangents(lower, neurons) for graph in self._graphs]
@@ -313,7 +313,7 @@ class _Graph:
         """As `NeuronSpace.tangents`, for some neurons, this batch, and with samples in the middle."""
         shift = self.shifts[lower]
         units = shift.new_zeros(len(neurons), *shift.shape)
-        units[torch.arange(len(neurons)), :, neurons] = 1.0
+        units[torch.arange(len(neurons), device=units.device), :, neurons] = 1.0
         return (
             [
                 found if found is not None else units.new_zeros(len(neurons), *other.shape)

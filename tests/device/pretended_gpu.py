@@ -8,6 +8,8 @@ Before this, and before torch, `tests.device.guard.load()` has to be called.
 """
 
 import contextlib
+import copy
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -21,6 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 GPU = torch.device("cuda", 0)
 FREE = 78 * 2**30
+PACKAGE = "/hessdiag/"
 
 WAITING = {  # for how many there are, or what they are
     *("_local_scalar_dense", "nonzero", "masked_select", "equal", "is_nonzero", "repeat_interleave"),
@@ -50,6 +53,20 @@ class OnGpu(Tensor):
         """Where they begin."""
         return self.numbers.data_ptr()
 
+    def tolist(self) -> Any:
+        """The numbers, once they are here."""
+        return self.cpu().tolist()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OnGpu":
+        """A leaf of its own; torch would copy the storage, of which a wrapper has none."""
+        if id(self) not in memo:
+            copied = self.detach().clone().requires_grad_(self.requires_grad)
+            memo[id(self)] = copied
+            vars(copied).update(
+                copy.deepcopy({name: value for name, value in vars(self).items() if name != "numbers"}, memo)
+            )
+        return memo[id(self)]
+
     def __repr__(self, *args: Any, **kwargs: Any) -> str:
         return f"OnGpu({self.numbers})"
 
@@ -64,16 +81,23 @@ class Gpu(TorchDispatchMode):
     Attributes:
         counts: `launches`, `waits` (the host stands still until the device has answered) and `uploads`, so far.
         places: The same by the operation.
+        lines: Waits and uploads by the line of the package that they come from, where that is asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, lines: bool = False) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
         self.places: Counter[str] = Counter()
+        self.lines: Counter[tuple[str, str]] = Counter()
+        self._by_line = lines
 
     def _count(self, what: str, func: Any) -> None:
         self.counts[what] += 1
         self.places[f"{what} {func}"] += 1
+        if self._by_line and what != "launches":
+            frames = [frame for frame in traceback.extract_stack() if PACKAGE in frame.filename]
+            if frames:
+                self.lines[what, f"{frames[-1].filename.partition(PACKAGE)[2]}:{frames[-1].lineno}"] += 1
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
@@ -158,9 +182,9 @@ def _is_view(func: Any) -> bool:
 
 
 @contextlib.contextmanager
-def pretended() -> Iterator[Gpu]:
-    """A machine with one GPU, which counts."""
-    gpu = Gpu()
+def pretended(*, lines: bool = False) -> Iterator[Gpu]:
+    """A machine with one GPU, which counts; by lines of the package too, which takes longer."""
+    gpu = Gpu(lines=lines)
     answers: dict[str, Callable[..., Any]] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,

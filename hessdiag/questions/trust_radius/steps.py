@@ -14,6 +14,7 @@ from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.quadratic.step import ModelStep
 from hessdiag.linalg.tridiagonal import inner
 from hessdiag.linalg.trust_region import gltr, steihaug
+from hessdiag.machine import capacity
 from hessdiag.questions.trust_radius.result import Radius
 
 MOST = 50  # products of a step
@@ -39,14 +40,21 @@ class Remembering:
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """A @ v with v of shape (n,)."""
-        for vector, image in self._known:
-            if torch.equal(vector, vectors):
-                return image.clone()
+        if (image := self._formed(vectors)) is not None:
+            return image.clone()
         image = self._operator @ vectors
         self.products += 1
         if len(self._known) < self._most:
             self._known.append((vectors.clone(), image.clone()))
         return image
+
+    def _formed(self, vector: Tensor) -> Tensor | None:
+        """Its product, if that is kept."""
+        if self._known and capacity.of(vector.device).gathers:  # one wait, where each comparison would be one
+            same = iter(torch.stack([(known == vector).all() for known, _ in self._known]).tolist())
+        else:
+            same = (torch.equal(known, vector) for known, _ in self._known)
+        return next((image for (_, image), found in zip(self._known, same, strict=True) if found), None)
 
 
 @dataclass(frozen=True)
