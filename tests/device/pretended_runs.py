@@ -58,10 +58,15 @@ def loading() -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         saved, page = Path(folder) / "r.json", Path(folder) / "r.html"
         with pretended():
+            torch.backends.cudnn.benchmark = True
+            torch.set_float32_matmul_precision("high")
             main.run(["eigs", "tests/gpu_models.py:mlp", "--device", "cuda", "--no-progress", "-o", str(saved)])
+            after = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+            torch.set_float32_matmul_precision("highest")
+            torch.backends.cudnn.benchmark = False
         code = main.run(["report", str(saved), "-o", str(page)])
         found = {"name": "report", "code": code, "document": json.loads(saved.read_text()), "page": page.read_text()}
-    yield found
+    yield {**found, "flags": after}
 
 
 def waits(line: str) -> Iterator[dict[str, Any]]:

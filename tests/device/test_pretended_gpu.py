@@ -98,7 +98,12 @@ def test_where_problems_go_and_what_is_refused(run):
     report = found["report"]
     assert report["code"] == 0
     assert report["document"]["problem"]["device"] == "cuda:0"
-    assert report["document"]["provenance"]["device"] == "cuda:0 (pretended)"
+    said = report["document"]["provenance"]
+    assert said["device"] == "cuda:0 (pretended)"
+    assert said["arithmetic"]["float32"] == "IEEE"
+    assert {"tf32 in matrix products on a GPU", "cudnn.benchmark"} <= {*said["arithmetic"]["set_aside"]}
+    assert {"driver", "cuda", "cudnn", "cudnn_deterministic", "peak_reserved_bytes"} <= said["gpu"].keys()
+    assert report["flags"] == ["high", True]  # the user's again
     assert "cuda:0 (pretended)" in report["page"]
 
 

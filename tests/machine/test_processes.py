@@ -302,6 +302,19 @@ def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder):
     assert time.monotonic() - started < 60
 
 
+def test_a_process_takes_its_gpu_before_it_meets_the_others(monkeypatch):
+    from hessdiag.machine import processes
+
+    done = []
+    monkeypatch.setattr(processes, "together", lambda: True)
+    monkeypatch.setattr(processes, "meet", lambda: done.append("met"))
+    monkeypatch.setattr(torch.cuda, "set_device", done.append)
+    processes.join(torch.device("cuda", 3))
+    assert done == [torch.device("cuda", 3), "met"]
+    processes.join(torch.device("cpu"))
+    assert done[2:] == ["met"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_group_of_gpus_sums(tmp_path):
     script = (

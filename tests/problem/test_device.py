@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from hessdiag.cli.main import run
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.machine.processes import backend_for
 from hessdiag.problem.device import device_named, notes, operations
@@ -69,6 +70,20 @@ def test_mps_is_refused_whether_it_is_there_or_not(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     with pytest.raises(SpecError, match="mps has no float64"):
         device_named("mps")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eigs builtin:mlp(depth=3,width=4)",
+        "forward --depth 2 --width 3 --seeds 2",
+        "vanishing --depth 2 --width 3 --seeds 2",
+        "transfer builtin:mlp(width={width},depth=3) --widths 4,8",
+    ],
+)
+def test_commands_say_that_they_cannot_run_on_mps(line, capsys):
+    assert run([*line.split(), "--device", "mps", "--no-progress"]) == 2
+    assert "mps has no float64" in capsys.readouterr().err
 
 
 class OnMps:
