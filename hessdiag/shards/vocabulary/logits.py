@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.autograd.function import once_differentiable
 
 from hessdiag.machine.collectives import gathered, scattered
+from hessdiag.shards.vocabulary.each import each, no_third
 from hessdiag.shards.vocabulary.matrix import Block, Matrix, blocks
 
 AT_ONCE = 2**21  # numbers of the weight that are together at one time
@@ -65,38 +65,77 @@ def slopes(
     """From the outputs' slopes to those of x, weight and bias, of which `None` where none is needed."""
     of_x, of_weight = None, None
     if needs[0] or needs[1]:
-        of_x, of_weight = _Slopes.apply(slope, x, piece, matrix, needs[:2])  # type: ignore[no-untyped-call]
+        found = iter(_Slopes.apply(matrix, needs[:2], slope, x, piece))  # type: ignore[no-untyped-call]
+        of_x, of_weight = (next(found) if need else None for need in needs[:2])
     return of_x, of_weight, slope.sum(0) if needs[2] else None
 
 
 class _Slopes(Function):
-    """The adjoint of `_Outputs` in x and in the weight."""
+    """The adjoint of `_Outputs` in x and in the weight, as far as it is needed."""
+
+    @staticmethod
+    def forward(matrix: Matrix, needs: tuple[bool, bool], slope: Tensor, x: Tensor, piece: Tensor) -> Any:
+        found = (_of_x(slope, piece, matrix),) if needs[0] else ()
+        return (*found, _of_weight(slope, x, matrix)) if needs[1] else found
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.matrix, ctx.needs = inputs[:2]
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*inputs[2:])
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        no_third()
+        given = iter(cotangents)
+        for_x, for_weight = (next(given) if need else None for need in ctx.needs)
+        wants = ctx.needs_input_grad[2:]
+        needs = (
+            wants[0] and not (for_x is None and for_weight is None),
+            wants[1] and for_weight is not None,
+            wants[2] and for_x is not None,
+        )
+        if not any(needs):
+            return (None,) * 5
+        found = iter(_Second.apply(ctx.matrix, needs, *ctx.saved_tensors, for_x, for_weight))  # type: ignore[no-untyped-call]
+        return (None, None, *(next(found) if need else None for need in needs))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return each(_Slopes.forward, info, in_dims, *args)
+
+
+class _Second(Function):
+    """The derivative of that against cotangents, in slope, x and weight, as far as it is needed."""
 
     @staticmethod
     def forward(
-        ctx: Any, slope: Tensor, x: Tensor, piece: Tensor, matrix: Matrix, needs: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
-        ctx.save_for_backward(slope, x, piece)
-        ctx.matrix = matrix
-        ctx.set_materialize_grads(False)
-        of_x = _of_x(slope, piece, matrix) if needs[0] else None
-        return of_x, _of_weight(slope, x, matrix) if needs[1] else None
+        matrix: Matrix,
+        needs: tuple[bool, bool, bool],
+        slope: Tensor,
+        x: Tensor,
+        piece: Tensor,
+        for_x: Tensor | None,
+        for_weight: Tensor | None,
+    ) -> tuple[Tensor, ...]:
+        found = []
+        if needs[0]:
+            pairs = ((for_x, piece), (x, for_weight))
+            sums = [outputs(a, b, None, matrix) for a, b in pairs if a is not None and b is not None]
+            found.append(sums[0].add_(sums[1]) if len(sums) > 1 else sums[0])
+        if needs[1] and for_weight is not None:
+            found.append(_of_x(slope, for_weight, matrix))
+        if needs[2] and for_x is not None:
+            found.append(_of_weight(slope, for_x, matrix))
+        return tuple(found)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, for_x: Tensor | None, for_weight: Tensor | None) -> Any:
-        slope, x, piece = ctx.saved_tensors
-        needs, matrix = ctx.needs_input_grad, ctx.matrix
-        found: list[Tensor | None] = [None] * 5
-        if needs[0]:
-            parts = [(for_x, piece), (x, for_weight)]
-            sums = [outputs(a, b, None, matrix) for a, b in parts if a is not None and b is not None]
-            found[0] = sum(sums[1:], sums[0]) if sums else None
-        if needs[1] and for_weight is not None:
-            found[1] = _of_x(slope, for_weight, matrix)
-        if needs[2] and for_x is not None:
-            found[2] = _of_weight(slope, for_x, matrix)
-        return tuple(found)
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return each(_Second.forward, info, in_dims, *args)
 
 
 def _of_x(slope: Tensor, piece: Tensor, matrix: Matrix) -> Tensor:

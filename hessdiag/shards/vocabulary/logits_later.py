@@ -16,15 +16,16 @@ from torch.autograd import Function
 
 from hessdiag.errors import ComputeError
 from hessdiag.shards.vocabulary import logits
-from hessdiag.shards.vocabulary.cross_entropy import Targets, cross_entropy
+from hessdiag.shards.vocabulary.cross_entropy import cross_entropy
 from hessdiag.shards.vocabulary.matrix import Matrix
+from hessdiag.shards.vocabulary.targets import Targets
 
 _aten = torch.ops.aten
 _RAW = {Tensor.numpy, Tensor.__array__, Tensor.tolist, Tensor.data_ptr, Tensor.untyped_storage}
 _WATCHES = {Tensor.register_hook, Tensor.retain_grad}
 
 
-class Head:
+class Source:
     """A linear layer at hidden states: what logits are computed from.
 
     Attributes:
@@ -55,13 +56,13 @@ class Head:
         self.watched = False
         self._version = x._version
 
-    def like(self, *, index: Tensor | None = None, dtype: torch.dtype | None = None) -> "Head":
+    def like(self, *, index: Tensor | None = None, dtype: torch.dtype | None = None) -> "Source":
         """The same head at some of the tokens, or cast."""
         if index is None:
             index = self.index
         elif self.index is not None:
             index = self.index[index]
-        other = Head(self.x, self.piece, self.bias, self.matrix, self.ways, dtype or self.dtype, index)
+        other = Source(self.x, self.piece, self.bias, self.matrix, self.ways, dtype or self.dtype, index)
         other._version = self._version
         return other
 
@@ -88,21 +89,21 @@ class Logits(Tensor):
     """A view of the logits of a head, of any shape.
 
     Attributes:
-        head: What they are computed from.
+        source: What they are computed from.
         apart: Whether they were detached: then nothing may reach the hidden states past them.
     """
 
-    head: Head
+    source: Source
     apart: bool
 
     @staticmethod
     def view_of(
-        head: Head, shape: Sequence[int], stride: Sequence[int], offset: int = 0, *, apart: bool = False
+        source: Source, shape: Sequence[int], stride: Sequence[int], offset: int = 0, *, apart: bool = False
     ) -> "Logits":
         """The numbers that lie so in the memory that (tokens, rows) logits would have."""
-        options: Any = {"strides": stride, "storage_offset": offset, "dtype": head.dtype, "device": head.x.device}
+        options: Any = {"strides": stride, "storage_offset": offset, "dtype": source.dtype, "device": source.x.device}
         made: Logits = Tensor._make_wrapper_subclass(Logits, shape, **options)
-        made.head, made.apart = head, apart
+        made.source, made.apart = source, apart
         return made
 
     @classmethod
@@ -115,7 +116,7 @@ class Logits(Tensor):
             if func is F.cross_entropy and (loss := _chunked(*args, **kwargs)) is not None:
                 return loss
             if func in _WATCHES:
-                args[0].head.watched = True
+                args[0].source.watched = True
             if func in _RAW:
                 args = (args[0].detach().numbers(), *args[1:])
             return func(*args, **kwargs)
@@ -136,20 +137,20 @@ class Logits(Tensor):
 
     def numbers(self) -> Tensor:
         """What it stands for, without a graph."""
-        return self.head.numbers().as_strided(self.shape, self.stride(), self.storage_offset())
+        return self.source.numbers().as_strided(self.shape, self.stride(), self.storage_offset())
 
     def _shadow(self) -> Tensor:
         """A tensor with no memory that lies as this one does."""
-        rows = len(self.head.x) if self.head.index is None else len(self.head.index)
-        memory = torch.empty(rows * self.head.matrix.rows, dtype=self.dtype, device="meta")
+        rows = len(self.source.x) if self.source.index is None else len(self.source.index)
+        memory = torch.empty(rows * self.source.matrix.rows, dtype=self.dtype, device="meta")
         return memory.as_strided(self.shape, self.stride(), self.storage_offset())
 
     def _seen(self, shadow: Tensor, apart: bool) -> "Logits":
-        return Logits.view_of(self.head, shadow.shape, shadow.stride(), int(shadow.storage_offset()), apart=apart)
+        return Logits.view_of(self.source, shadow.shape, shadow.stride(), int(shadow.storage_offset()), apart=apart)
 
     def classes(self) -> int | None:
         """The dimension that runs over all classes; `None` if there is none such."""
-        rows = self.head.matrix.rows
+        rows = self.source.matrix.rows
         pairs = list(zip(self.shape, self.stride(), strict=True))
         found = [index for index, pair in enumerate(pairs) if pair == (rows, 1)]
         others = [stride for size, stride in pairs if size > 1 and stride != 1]
@@ -158,7 +159,7 @@ class Logits(Tensor):
 
     def tokens(self, classes: int) -> Tensor:
         """Which token it is at each place of the other dimensions."""
-        rows, device = self.head.matrix.rows, self.device
+        rows, device = self.source.matrix.rows, self.device
         index = torch.tensor(self.storage_offset() // rows, device=device)
         for dimension, (size, stride) in enumerate(zip(self.shape, self.stride(), strict=True)):
             if dimension != classes:
@@ -170,10 +171,10 @@ class _Later(Function):
     """The logits, not computed."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, piece: Tensor, bias: Tensor | None, head: Head) -> Tensor:
+    def forward(ctx: Any, x: Tensor, piece: Tensor, bias: Tensor | None, source: Source) -> Tensor:
         ctx.save_for_backward(x, piece)
-        ctx.matrix = head.matrix
-        return Logits.view_of(head, (len(x), head.matrix.rows), (head.matrix.rows, 1))
+        ctx.matrix = source.matrix
+        return Logits.view_of(source, (len(x), source.matrix.rows), (source.matrix.rows, 1))
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:
@@ -195,27 +196,27 @@ def logits_later(x: Tensor, piece: Tensor, bias: Tensor | None, matrix: Matrix, 
         Logits (..., rows).
     """
     flat = x.reshape(-1, matrix.width)
-    head = Head(flat, piece, bias, matrix, ways, flat.dtype)
-    found: Tensor = _Later.apply(flat, piece, bias, head)  # type: ignore[no-untyped-call]
+    source = Source(flat, piece, bias, matrix, ways, flat.dtype)
+    found: Tensor = _Later.apply(flat, piece, bias, source)  # type: ignore[no-untyped-call]
     return found.view(*x.shape[:-1], matrix.rows)
 
 
-def _copied(func: Any, source: Any, *args: Any, **kwargs: Any) -> Logits | None:
+def _copied(func: Any, given: Any, *args: Any, **kwargs: Any) -> Logits | None:
     """A copy of logits that nobody has looked at, where it can wait too; `None` where it cannot."""
-    if not isinstance(source, Logits) or source.head.value is not None or (classes := source.classes()) is None:
+    if not isinstance(given, Logits) or given.source.value is not None or (classes := given.classes()) is None:
         return None
     if func is _aten._to_copy.default and not args and set(kwargs) <= {"dtype"}:
-        head = source.head.like(dtype=kwargs["dtype"])
-        return Logits.view_of(head, source.shape, source.stride(), int(source.storage_offset()), apart=source.apart)
-    if func is _aten.clone.default and classes == source.ndim - 1:
-        shape = source.shape
-        head = source.head.like(index=source.tokens(classes).flatten())
-        return Logits.view_of(head, shape, torch.empty(shape, device="meta").stride(), apart=source.apart)
+        source = given.source.like(dtype=kwargs["dtype"])
+        return Logits.view_of(source, given.shape, given.stride(), int(given.storage_offset()), apart=given.apart)
+    if func is _aten.clone.default and classes == given.ndim - 1:
+        shape = given.shape
+        source = given.source.like(index=given.tokens(classes).flatten())
+        return Logits.view_of(source, shape, torch.empty(shape, device="meta").stride(), apart=given.apart)
     return None
 
 
 def _chunked(
-    source: Any,
+    given: Any,
     target: Any,
     weight: Tensor | None = None,
     size_average: bool | None = None,
@@ -225,17 +226,17 @@ def _chunked(
     label_smoothing: float = 0.0,
 ) -> Tensor | None:
     """`F.cross_entropy` with no logits; `None` where it takes something else than all logits of tokens."""
-    if not isinstance(source, Logits) or source.apart or source.head.value is not None or source.head.watched:
+    if not isinstance(given, Logits) or given.apart or given.source.value is not None or given.source.watched:
         return None
-    classes, head = source.classes(), source.head
-    if classes != min(1, source.ndim - 1) or size_average is not None or reduce is not None:
+    classes, source = given.classes(), given.source
+    if classes != min(1, given.ndim - 1) or size_average is not None or reduce is not None:
         return None
-    index = source.tokens(classes)
+    index = given.tokens(classes)
     labelled = isinstance(target, Tensor) and not isinstance(target, Logits) and not target.is_floating_point()
     if not labelled or target.shape != index.shape or reduction not in ("mean", "sum", "none"):
         return None
-    rows = head.matrix.rows
-    dtype = torch.promote_types(torch.promote_types(head.x.dtype, head.dtype), torch.float32)
+    rows = source.matrix.rows
+    dtype = torch.promote_types(torch.promote_types(source.x.dtype, source.dtype), torch.float32)
     counted = target.flatten() != ignore_index
     labels = target.flatten().where(counted, 0)
     if labels.numel() and not 0 <= int(labels.min()) <= int(labels.max()) < rows:
@@ -243,9 +244,9 @@ def _chunked(
     share = counted.to(dtype) if weight is None else weight.to(dtype)[labels] * counted
     everywhere = counted.to(dtype) * (label_smoothing / rows) if label_smoothing else None
     targets = Targets(labels, share * (1 - label_smoothing), everywhere, None if weight is None else weight.to(dtype))
-    head.ways.add("chunks")
-    states = head.like(index=index.flatten()).states()
-    losses = cross_entropy(states, head.piece, head.bias, targets, head.matrix, dtype).to(head.dtype)
+    source.ways.add("chunks")
+    states = source.like(index=index.flatten()).states()
+    losses = cross_entropy(states, source.piece, source.bias, targets, source.matrix, dtype).to(source.dtype)
     if reduction == "none":
         return losses.view(target.shape)
-    return losses.sum() / share.sum().to(head.dtype) if reduction == "mean" else losses.sum()
+    return losses.sum() / share.sum().to(source.dtype) if reduction == "mean" else losses.sum()

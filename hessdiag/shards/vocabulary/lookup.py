@@ -1,12 +1,13 @@
 """Embeddings by rows: each process looks up what it has, for the tokens of all, and adds nothing for the rest."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from hessdiag.shards.vocabulary.each import each
 from hessdiag.shards.vocabulary.matrix import Block, Matrix
 from hessdiag.shards.vocabulary.tokens import Tokens, tokens
 
@@ -27,11 +28,14 @@ class _Ids:
     ids: Tensor
     padding: int | None
 
-    def rows(self, block: Block, chunk: slice) -> tuple[Tensor, Tensor]:
+    def rows(self, block: Block, chunk: slice, *, derivative: bool) -> tuple[Tensor, Tensor]:
         """For each token the row within the block, and whether it is there at all."""
         ids = self.tokens.pick(self.ids, chunk)
         last = block.rows.stop - block.rows.start - 1
-        return (ids - block.rows.start).clamp(0, last), (ids >= block.rows.start) & (ids < block.rows.stop)
+        there = (ids >= block.rows.start) & (ids < block.rows.stop)
+        if derivative and self.padding is not None:
+            there &= ids != self.padding
+        return (ids - block.rows.start).clamp(0, last), there
 
 
 def look_up(ids: Tensor, piece: Tensor, matrix: Matrix, padding: int | None = None) -> Tensor:
@@ -62,51 +66,61 @@ def look_up(ids: Tensor, piece: Tensor, matrix: Matrix, padding: int | None = No
         if int(least) < 0 or int(most) >= matrix.rows:
             raise IndexError(f"ids run from {int(least):,} to {int(most):,}; the table has {matrix.rows:,} rows")
     padding = None if padding is None else padding % matrix.rows
-    rows: Tensor = _Rows.apply(piece, _Ids(matrix, count, everyones, padding), False)  # type: ignore[no-untyped-call]
-    return rows.view(*ids.shape, matrix.width)
+    (rows,) = _Rows.apply(piece, _Ids(matrix, count, everyones, padding), False)  # type: ignore[no-untyped-call]
+    return cast(Tensor, rows).view(*ids.shape, matrix.width)
 
 
 class _Rows(Function):
     """From the weight to the tokens' rows; of which rows of padding are left out where it is a derivative."""
 
     @staticmethod
-    def forward(ctx: Any, piece: Tensor, ids: _Ids, derivative: bool) -> Tensor:
-        ctx.ids = ids
+    def forward(piece: Tensor, ids: _Ids, derivative: bool) -> tuple[Tensor]:
         width = ids.matrix.width
-        parts = []
+        parts = [piece.new_zeros(0, width)]
         for chunk in ids.tokens.chunks(width):
             found = piece.new_zeros(ids.matrix.size * (chunk.stop - chunk.start), width)
             for block in ids.matrix.blocks:
-                rows, there = ids.rows(block, chunk)
-                if derivative and ids.padding is not None:
-                    there = there & (ids.tokens.pick(ids.ids, chunk) != ids.padding)
+                rows, there = ids.rows(block, chunk, derivative=derivative)
                 found[:, block.columns] += torch.where(there[:, None], block.of(piece)[rows], 0)
             parts.append(ids.tokens.own(found, chunk))
-        return torch.cat(parts) if parts else piece.new_zeros(0, width)
+        return (torch.cat(parts),)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.ids = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:
-        return _Sums.apply(slope, ctx.ids), None, None  # type: ignore[no-untyped-call]
+        return _Sums.apply(slope, ctx.ids)[0], None, None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return each(_Rows.forward, info, in_dims, *args)
 
 
 class _Sums(Function):
     """The adjoint: from the tokens to sums for each row of the weight."""
 
     @staticmethod
-    def forward(ctx: Any, slope: Tensor, ids: _Ids) -> Tensor:
-        ctx.ids = ids
+    def forward(slope: Tensor, ids: _Ids) -> tuple[Tensor]:
         piece = slope.new_zeros(ids.matrix.piece)
         for chunk in ids.tokens.chunks(ids.matrix.width):
             everyones = ids.tokens.everyones(slope, chunk)
             for block in ids.matrix.blocks:
-                rows, there = ids.rows(block, chunk)
-                if ids.padding is not None:
-                    there = there & (ids.tokens.pick(ids.ids, chunk) != ids.padding)
+                rows, there = ids.rows(block, chunk, derivative=True)
                 values = torch.where(there[:, None], everyones[:, block.columns], 0)
                 # unlike index_add_, it adds in one order on a GPU, too
                 block.of(piece).index_put_((rows,), values, accumulate=True)
-        return piece
+        return (piece,)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.ids = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, slope: Tensor) -> Any:
-        return _Rows.apply(slope, ctx.ids, True), None  # type: ignore[no-untyped-call]
+        return _Rows.apply(slope, ctx.ids, True)[0], None  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return each(_Sums.forward, info, in_dims, *args)
