@@ -2,5 +2,6 @@
 
 from hessdiag.shards.recompute import recomputed
 from hessdiag.shards.units import Kind
+from hessdiag.shards.vocabulary.streamed import streamed
 
-KINDS: tuple[Kind, ...] = (recomputed,)  # the last serves every module
+KINDS: tuple[Kind, ...] = (streamed, recomputed)  # the last serves every module

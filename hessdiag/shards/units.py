@@ -37,6 +37,7 @@ class Unit:
         number: Of the unit in the model.
         forward: Its own forward pass, which finds whole parameters within `filled`.
         writes_to: Which of its tensor arguments it changes in place, by number; known once it has run.
+        is_whole: Whether its parameters are gathered whole, all at once.
     """
 
     module: nn.Module
@@ -44,6 +45,7 @@ class Unit:
     number: int
     forward: Forward
     writes_to: set[int] = field(default_factory=set)
+    is_whole: bool = True
 
     @cached_property
     def parameters(self) -> tuple[Placeholder, ...]:
@@ -207,7 +209,7 @@ class Units:
     @property
     def largest(self) -> int:
         """Numbers of the largest: what a process holds whole at a time."""
-        return max((unit.numbers for unit in self.every), default=0)
+        return max((unit.numbers for unit in self.every if unit.is_whole), default=0)
 
     def _add(self, path: str, module: nn.Module) -> None:
         unit = Unit(module, path, next(self._numbers), module.forward)

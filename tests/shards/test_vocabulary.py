@@ -10,8 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.machine.ranks import ranks
+from hessdiag.problem.problem import Problem
 from hessdiag.shards.layout import share
 from hessdiag.shards.placeholder import OutsideUnitError, hollow
+from hessdiag.shards.problem import sharded
 from hessdiag.shards.vocabulary import head, logits, streamed, tokens
 from hessdiag.shards.vocabulary.logits_later import Logits
 from hessdiag.shards.vocabulary.matrix import Matrix
@@ -349,3 +351,56 @@ def test_logits_answer_without_being_computed():
     assert torch.equal(half, output[:, 1:].reshape(-1, 13).double())
     assert streamed.ways(model).startswith("logits of the head whole")
     assert output.detach().numpy().shape == (2, 3, 13)
+
+
+class Decoder(nn.Module):
+    """Blocks that recompute themselves between a table and a head."""
+
+    def __init__(self, outside=False):
+        super().__init__()
+        self.table, self.head = nn.Embedding(30, 4), nn.Linear(4, 30, bias=False)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(4), nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 4)) for _ in range(2)
+        )
+        if outside:
+            self.blocks.append(Mixed(self.table))
+        self.norm = nn.LayerNorm(4)
+        self.head.weight = self.table.weight
+
+    def forward(self, ids):
+        x = self.table(ids)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(self.norm(x))
+
+
+class Mixed(nn.Module):
+    """A block that looks into a table of another module."""
+
+    def __init__(self, table):
+        super().__init__()
+        self.scale, self._table = nn.Parameter(torch.ones(4)), [table]
+
+    def forward(self, x):
+        return self.scale * F.linear(F.linear(x, self._table[0].weight), self._table[0].weight.T)
+
+
+@pytest.mark.parametrize("outside", [False, True])
+def test_units_leave_tables_and_heads_alone(outside, monkeypatch):
+    monkeypatch.setattr(streamed, "LEAST", 100)
+    torch.manual_seed(0)
+    ids, labels = torch.randint(0, 30, (2, 3, 5))
+    problem = Problem(Decoder(outside).double(), [(ids, labels)], "ce")
+    shards = sharded(problem)
+    directions = [torch.randn_like(item) for item in problem.parameters]
+    expected = derivatives([problem.evaluate((ids, labels))], problem.parameters, directions)
+    found = derivatives([shards.evaluate((ids, labels))], shards.pieces, [part.flatten() for part in directions])
+    for one, whole in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(
+            torch.cat(one), torch.cat([part.flatten() for part in whole]), rtol=1e-12, atol=1e-14
+        )
+    if outside:  # all of the model is one unit
+        assert shards.units.largest == problem.n_parameters
+    else:
+        assert shards.units.largest == 4 * 6 + 6
+        assert streamed.ways(shards.model) == "cross-entropy of the head in chunks of the vocabulary"

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from hessdiag.errors import SpecError
 from hessdiag.machine.ranks import ranks
-from hessdiag.shards.placeholder import Placeholder
+from hessdiag.shards.placeholder import Placeholder, running
+from hessdiag.shards.units import Forward, Unit
 from hessdiag.shards.vocabulary.logits import linear
 from hessdiag.shards.vocabulary.logits_later import logits_later
 from hessdiag.shards.vocabulary.lookup import look_up
@@ -22,7 +23,8 @@ CLASSES = 4  # outputs per input from which on a linear layer is taken for a hea
 class Streamed(Placeholder):
     """The weight or bias of an embedding or a linear layer that is never whole.
 
-    Wherever it is used, not only in its module, `F.embedding` and `F.linear` work; everything else is refused.
+    Wherever it is used, not only in its module, `F.embedding` and `F.linear` work; everything else is refused. So are
+    they in a unit that recomputes itself and does not own it: what it computes would have no graph to this one.
 
     Attributes:
         ways: What was done with a head's output: "chunks" for a loss that did without logits, "logits" for these.
@@ -35,9 +37,10 @@ class Streamed(Placeholder):
         cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         """Look up, multiply, or answer and refuse as other parameters do."""
-        if func is F.embedding and isinstance(_argument(args, kwargs, 1, "weight"), Streamed):
+        free = running.get() is None and isinstance(_argument(args, kwargs, 1, "weight"), Streamed)
+        if free and func is F.embedding:
             return _embedding(*args, **(kwargs or {}))
-        if func is F.linear and isinstance(_argument(args, kwargs, 1, "weight"), Streamed):
+        if free and func is F.linear:
             bias = _argument(args, kwargs, 2, "bias")
             if bias is None or isinstance(bias, Streamed) or not isinstance(bias, Placeholder):
                 return _linear(*args, **(kwargs or {}))
@@ -45,6 +48,14 @@ class Streamed(Placeholder):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Placeholder":
         return _turned(super().__deepcopy__(memo), self.ways)
+
+
+def streamed(unit: Unit) -> Forward | None:
+    """The kind of unit that needs no gathering: its own forward pass, if its weight is streamed."""
+    if not stream(unit.module):
+        return None
+    unit.is_whole = False
+    return unit.forward
 
 
 def stream(unit: nn.Module) -> bool:
