@@ -8,7 +8,7 @@ from itertools import accumulate, pairwise
 import torch
 from torch import Tensor, nn
 
-from hessdiag.machine.collectives import gathered
+from hessdiag.machine.collectives import gathered, summed
 
 BLOCK = 2**18  # numbers of a whole vector that are drawn at a time
 GROUP = 16  # numbers that torch's normal draws together: other blocks would change what a generator gives
@@ -126,6 +126,27 @@ class Layout:
                     local[to + begin : to + end] = block[begin - start : end - start]
         assert local is not None  # a problem has a parameter
         return local
+
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Each number summed over all processes, of which each has found its own from its pieces."""
+        return summed(numbers)
+
+    def within(self, start: int, stop: int) -> tuple[slice, "Layout"]:
+        """Where the local numbers of some neighbouring parameters lie, and the layout of these alone.
+
+        Args:
+            start: Where the first of them begins in a whole vector.
+            stop: Where the last of them ends.
+
+        >>> layout = Layout(("a", "b"), (torch.Size([2, 2]), torch.Size([3])), rank=1, size=2)
+        >>> where, only = layout.within(4, 7)
+        >>> where, only.names, only.own
+        (slice(2, 4, None), ('b',), 2)
+        """
+        edges = tuple(accumulate(self.counts, initial=0))
+        first, last = edges.index(start), edges.index(stop)
+        local = slice(sum(self.shares[:first]), sum(self.shares[:last]))
+        return local, Layout(self.names[first:last], self.shapes[first:last], self.rank, self.size)
 
     def whole(self, local: Tensor) -> Tensor:
         """The whole (n, ...) vector of local ones (own, ...), on each process: for tests and small results."""

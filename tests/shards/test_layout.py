@@ -60,3 +60,12 @@ def test_a_generator_gives_every_rank_its_part_of_what_it_gives_at_once(n):
             parts.append(layout.kept(draw))
             assert max(asked) < BLOCK + 16
         assert torch.equal(joined(parts, layout), at_once)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 2])
+def test_neighbours_have_a_layout_of_their_own(rank):
+    layout = Layout(tuple("abcd"), SHAPES, rank, 3)
+    local, only = layout.within(15, 18)
+    whole = torch.arange(1.0, 27.0)
+    assert (only.n, only.names) == (3, ("b", "c"))
+    assert torch.equal(only.kept(lambda count: whole[15:18]), layout.kept(lambda count: whole)[local])
