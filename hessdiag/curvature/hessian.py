@@ -13,16 +13,19 @@ from torch import Tensor
 from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.pullback import batched_grad
+from hessdiag.curvature.sharded.gradient import ShardedGradient, gradient
+from hessdiag.curvature.sharded.vectors import unit_rows
 from hessdiag.errors import ComputeError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.evaluation.convolutions import plain_convolutions
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 
 PASSES = 8  # of rows for each graph, where it is built anew for them: it takes as long as about two
 
 
-class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"]):
+class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences | ShardedGradient"]):
     """The Hessian H of a problem, symmetric of shape (N, N), known only through its products.
 
     Products are second derivatives by automatic differentiation, exact up to rounding. Where the model has none, they
@@ -31,6 +34,9 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
     Before the first product the point is looked at, once for a problem and its parameters: at a smooth point where
     autograd is wrong or NaN, differences take its place; of a kink a warning tells; and where there is no Hessian, or
     the gradient is not the loss's, products are refused.
+
+    Of a sharded problem, products take and give what this process holds of a vector, (own,) or (own, k); `spread` says
+    how much that is, and sums numbers over all processes.
 
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
@@ -54,13 +60,18 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
     second = True
 
     def gradient(self) -> Tensor:
-        """The gradient of the problem's function, shape (N,); in a metric P^(-1/2) g."""
+        """The gradient of the problem's function, shape (N,) or (own,); in a metric P^(-1/2) g."""
         return self._retried(self._gradient)
 
     def _gradient(self) -> Tensor:
-        total = torch.zeros(self.shape[0], dtype=self.dtype, device=self.device)
-        for weight, graph in self._graphs():
-            total += weight * graph.flat_gradient()
+        total = torch.zeros(self.spread.own, dtype=self.dtype, device=self.device)
+        if isinstance(self.problem, ShardedProblem):
+            for weight, batch in zip(self.problem.batch_weights, self.problem.data, strict=True):
+                total += weight * gradient(self.problem, batch, self.dtype)
+        else:
+            for weight, graph in self._graphs():
+                assert not isinstance(graph, ShardedGradient)
+                total += weight * graph.flat_gradient()
         return total if self.scale is None else total.mul_(self.scale)
 
     def rows(self, indices: Tensor, layer: Layer | None = None) -> Tensor:
@@ -73,6 +84,8 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
         Returns:
             Tensor of shape (k, N), or (k, layer.size).
         """
+        if isinstance(self.problem, ShardedProblem):
+            return self._products(unit_rows(self.problem, indices, self.dtype), layer)
         units = torch.zeros(len(indices), self.shape[0], dtype=self.dtype, device=self.device)
         units[torch.arange(len(indices), device=self.device), indices.to(self.device)] = 1.0
         return self._products(units, layer)
@@ -90,7 +103,9 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences"])
     def _forward(self, batch: Any) -> Tensor:
         return self.problem.evaluate(batch)
 
-    def _graph(self, batch: Any) -> "_GradientGraph | GradientDifferences":
+    def _graph(self, batch: Any) -> "_GradientGraph | GradientDifferences | ShardedGradient":
+        if isinstance(self.problem, ShardedProblem):
+            return ShardedGradient(self.problem, batch)
         if self._moved is not None:
             return GradientDifferences(self._moved, batch, self.dtype)
         graph = _GradientGraph(self.problem, batch, self.dtype)

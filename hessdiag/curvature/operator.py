@@ -5,7 +5,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from functools import cached_property, partial
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,8 +14,11 @@ from hessdiag.curvature import replay
 from hessdiag.curvature.differences import Moved, NoDoubleBackwardError, disagreement, movable
 from hessdiag.curvature.metric import uneven
 from hessdiag.curvature.point.examine import Examination, examine, known
+from hessdiag.curvature.pullback import Graph
+from hessdiag.curvature.sharded import vectors as held
 from hessdiag.errors import ComputeError, first_line
 from hessdiag.linalg.algebra import Operator
+from hessdiag.linalg.spread import Spread
 from hessdiag.machine import cost
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.machine.memory import chunk_size, kept_by
@@ -23,21 +26,9 @@ from hessdiag.machine.shortage import fewer, ran_out
 from hessdiag.problem import measuring
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 
-# Autograd would mark a batched gradient as used on a second stream: that on which a leaf was put by another graph.
-NO_STORAGE = "Cannot access storage of BatchedTensorImpl"
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
-
-
-class OtherGraphError(RuntimeError):
-    """A graph of the same parameters is alive that was built on another stream."""
-
-
-class Graph(Protocol):
-    """One batch's part of a matrix, with whatever graph it keeps between products."""
-
-    def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
-        """Rows of `vectors` (k, N) times the matrix: columns of each parameter (of the layer), or `None` for zeros."""
 
 
 G = TypeVar("G", bound=Graph)
@@ -76,7 +67,7 @@ class CurvatureOperator(Operator, Generic[G]):
         self._chunk: int | None = None
         self._kept: G | None = None
         self._since = 0.0  # when the last pass ended, or the first began
-        self._stream = measuring.own_stream(problem.device)
+        self._stream = None if isinstance(problem, ShardedProblem) else measuring.own_stream(problem.device)
         self._beside = False  # whether another graph of the parameters is alive, on the default stream
         self._replays = replay.Replays()
         self.missing: str | None = None
@@ -120,6 +111,11 @@ class CurvatureOperator(Operator, Generic[G]):
         """(N, N), N the number of differentiated parameters."""
         return (self.problem.n_parameters, self.problem.n_parameters)
 
+    @cached_property
+    def spread(self) -> Spread:
+        """How vectors are spread over processes: of a sharded problem each holds its pieces."""
+        return held.spread_over(self.problem)
+
     @property
     def dtype(self) -> torch.dtype:
         """Dtype of vectors: that of the parameters, but at least float32."""
@@ -147,9 +143,11 @@ class CurvatureOperator(Operator, Generic[G]):
     @property
     def chunk(self) -> int:
         """How many vectors share one pass, from free memory; halved when memory runs out."""
+        size = self.spread.own * self.dtype.itemsize
+        if self._chunk is None and isinstance(self.problem, ShardedProblem):
+            self._chunk = held.at_once(self.problem, size)
         if self._chunk is None:
             largest = self.saved_bytes
-            size = self.shape[0] * self.dtype.itemsize
             self._chunk = 1 if largest is None else chunk_size(largest, size, self.device)
         return self._chunk
 
@@ -158,15 +156,13 @@ class CurvatureOperator(Operator, Generic[G]):
         self._chunk = vectors
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
-        """The matrix times v of shape (N,), or V of shape (N, k).
+        """The matrix times v of shape (N,), or V of shape (N, k); of a sharded problem, of local vectors (own,).
 
         Raises:
             ComputeError: if the model has no second derivative, or the result is not finite.
         """
-        if vectors.shape[0] != self.shape[1] or vectors.ndim > 2:
-            raise ValueError(
-                f"{self.matrix} is {self.shape}: it cannot multiply a tensor of shape {tuple(vectors.shape)}"
-            )
+        if vectors.shape[0] != self.spread.own or vectors.ndim > 2:
+            raise ValueError(held.unfit(self, vectors))
         if vectors.ndim == 1:
             return self._products(vectors[None])[0]
         return self._products(vectors.T).T
@@ -183,11 +179,11 @@ class CurvatureOperator(Operator, Generic[G]):
         """Rows of `vectors` (k, N) times the matrix, as rows (k, N), or only the columns of one layer."""
         vectors = vectors.to(self.device, self.dtype).contiguous()
         if not len(vectors):
-            return vectors if layer is None else vectors[:, : layer.size]
+            return vectors[:, : held.width(held.places(self.problem, layer))]
         self.settle()
         total = self._retried(lambda: self._summed(vectors, layer))
         # A sum is cheaper to look at than every number; it can overflow where no number does.
-        if not bool(total.sum().isfinite()) and not bool(total.isfinite().all()):
+        if not bool(self.spread.summed(total.sum()).isfinite()) and held.not_finite(total, self.spread):
             raise ComputeError(
                 f"{self.matrix} has entries that are NaN or infinite{self._where(total, layer)}.",
                 "--dtype float64, or check the weights for overflow"
@@ -205,7 +201,7 @@ class CurvatureOperator(Operator, Generic[G]):
         if self._settled:
             return
         self._settled = True
-        if self._check:
+        if self._check and not isinstance(self.problem, ShardedProblem):  # the look holds whole vectors
             self.look().tell()
         elif (found := known(self.problem, self.matrix)) is not None and found.moved is not None:
             self.turn_to(found.moved, found.reason)
@@ -244,8 +240,8 @@ class CurvatureOperator(Operator, Generic[G]):
 
     def _where(self, total: Tensor, layer: Layer | None) -> str:
         """The first parameter whose columns are not finite."""
-        start = 0 if layer is None else layer.start
-        for (name, _), place in zip(self.problem.named_parameters, self.problem.places(), strict=True):
+        start = held.places(self.problem, layer)[0].start
+        for (name, _), place in zip(self.problem.named_parameters, held.places(self.problem), strict=True):
             part = total[:, max(place.start - start, 0) : max(place.stop - start, 0)]
             if not bool(part.isfinite().all()):
                 return f", in {name} first"
@@ -259,7 +255,7 @@ class CurvatureOperator(Operator, Generic[G]):
         """
         try:
             return self._attempted(compute)
-        except OtherGraphError:
+        except replay.OtherGraphError:
             self._beside, self._stream = True, None
             self._notes.append("not recorded, for a graph of the same parameters is alive elsewhere")
         self.forget()
@@ -310,8 +306,9 @@ class CurvatureOperator(Operator, Generic[G]):
         try:
             return self._pass(graph, vectors, layer, out)
         except (RuntimeError, MemoryError) as error:
-            held = self._replays.used
-            if not ran_out(error) or (len(vectors) == 1 and not held):
+            replayed = self._replays.used
+            beside = isinstance(self.problem, ShardedProblem)  # others are in the same pass
+            if not ran_out(error) or beside or (len(vectors) == 1 and not replayed):
                 raise
             self._replays.drop()  # recordings hold the memory of larger passes
             if len(vectors) > 1:
@@ -321,12 +318,12 @@ class CurvatureOperator(Operator, Generic[G]):
 
     def _space(self, vectors: Tensor, layer: Layer | None) -> Tensor:
         """Where the products come, each written once."""
-        width = self.shape[1] if layer is None else layer.size
+        width = held.width(held.places(self.problem, layer))
         return torch.empty(len(vectors), width, dtype=self.dtype, device=self.device)
 
     def _pass(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None) -> Tensor:
         """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
-        fewest = CPU_FEWEST if self.device.type == "cpu" else 2
+        fewest = 2 if self.device.type != "cpu" or isinstance(self.problem, ShardedProblem) else CPU_FEWEST
         if len(vectors) >= fewest and self._unbatched is None:
             try:
                 rows = self._together(graph, vectors, layer, out)
@@ -335,8 +332,8 @@ class CurvatureOperator(Operator, Generic[G]):
             except RuntimeError as error:
                 if ran_out(error):
                     raise
-                if self._stream is not None and NO_STORAGE in str(error):
-                    raise OtherGraphError from error
+                if self._stream is not None and replay.NO_STORAGE in str(error):
+                    raise replay.OtherGraphError from error
                 self._unbatched = first_line(error)[:120]
         if len(vectors) == 1:
             return self._together(graph, vectors, layer, out)
@@ -361,14 +358,8 @@ class CurvatureOperator(Operator, Generic[G]):
         return found
 
     def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None, out: Tensor | None) -> Tensor:
-        places = self.problem.places(layer)
-        parts = [
-            torch.zeros(rows, place.stop - place.start, dtype=self.dtype, device=self.device)
-            if part is None
-            else part.reshape(rows, -1).to(self.dtype)
-            for place, part in zip(places, columns, strict=True)
-        ]
-        return torch.cat(parts, dim=1, out=out)
+        like = torch.empty(rows, 0, dtype=self.dtype, device=self.device)
+        return held.joined(columns, self.problem, layer, like, out)
 
     def _graphs(self) -> Iterator[tuple[float, G]]:
         """Each batch's weight and graph. One batch's graph is kept; several are rebuilt, one at a time."""

@@ -1,10 +1,20 @@
 """Vector-Jacobian products as torch.autograd.grad has them, without its import of sympy: 0.3 s of every short run."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import graph
+
+from hessdiag.problem.layers import Layer
+
+
+class Graph(Protocol):
+    """One batch's part of a matrix, with whatever graph it keeps between products."""
+
+    def products(self, vectors: Tensor, layer: Layer | None) -> list[Tensor | None]:
+        """Rows of `vectors` (k, N) times the matrix: columns of each parameter (of the layer), or `None` for zeros."""
 
 
 def pullback(

@@ -14,6 +14,13 @@ EAGER = 2  # products of one kind before a recording can pay: it costs as much a
 WORTH = 0.9  # of the time of the product that it replaces
 ROUNDING = 1e3  # in units of the dtype's; atomic additions come in any order
 
+# Autograd would mark a batched gradient as used on a second stream: that on which a leaf was put by another graph.
+NO_STORAGE = "Cannot access storage of BatchedTensorImpl"
+
+
+class OtherGraphError(RuntimeError):
+    """A graph of the same parameters is alive that was built on another stream."""
+
 
 class Product(Protocol):
     """Rows of vectors times a matrix."""

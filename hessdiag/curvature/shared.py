@@ -14,6 +14,7 @@ from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import HessdiagError
 from hessdiag.machine import processes
 from hessdiag.problem.batches import batch as batches
+from hessdiag.shards.problem import ShardedProblem
 
 SPLIT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
 
@@ -57,7 +58,7 @@ def share(operator: CurvatureOperator[Any]) -> CurvatureOperator[Any] | SharedOp
     Samples can be split where the products of the parts add up to those of the whole: not with batch statistics or
     graphs, and not with an objective that is no mean over samples. One product with a random vector tells.
     """
-    if not processes.together():
+    if not processes.together() or isinstance(operator.problem, ShardedProblem):  # which splits them itself
         return operator
     processes.join(operator.device)
     v = torch.randn(operator.shape[0], generator=torch.Generator().manual_seed(0), dtype=torch.float64)

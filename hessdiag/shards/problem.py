@@ -12,6 +12,7 @@ from hessdiag.machine.memory import apart
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.layers import Layer
 from hessdiag.problem.losses import averages
 from hessdiag.problem.problem import Problem
 from hessdiag.shards.kinds import KINDS
@@ -56,13 +57,18 @@ class ShardedProblem(Problem):
         """This process's numbers of each differentiated parameter, flat and padded: the leaves of its graphs."""
         return tuple(parameter.piece for parameter in self.parameters if isinstance(parameter, Placeholder))
 
+    def pieces_of(self, layer: Layer | None = None) -> tuple[Tensor, ...]:
+        """All pieces, or those of one layer."""
+        pairs = zip(self.pieces, self.places(), strict=True)
+        return tuple(piece for piece, place in pairs if layer is None or layer.start <= place.start < layer.stop)
+
     def evaluate(self, batch: Any) -> Tensor:
         """This process's share of the objective of one batch: the sum over all processes is the whole.
 
         Raises:
             ComputeError: if the whole is not a finite scalar, or model, batch and loss do not fit.
         """
-        own, weight = self._own_share(batch)
+        own, weight = self.own_share(batch)
         value = self._alone(own) * weight
         whole = summed(value.detach())
         if not bool(whole.isfinite()):
@@ -101,7 +107,7 @@ class ShardedProblem(Problem):
             evaluator.unasked = None
         return self._alone(batch)
 
-    def _own_share(self, batch: Any) -> tuple[Any, float]:
+    def own_share(self, batch: Any) -> tuple[Any, float]:
         """This process's samples of a batch, and what their objective weighs in the whole."""
         rank, size = ranks()
         n = batches.samples(batch)
