@@ -780,3 +780,59 @@ def test_words_count_rows_and_name_what_hindered():
     told = words.describe(Point("unresolved", why="it holds a generator"))
     assert (told.level, told.because) == ("bad", "it holds a generator")
     assert told.remedy.startswith("objective(model, batch)")
+
+
+def _crowded(dtype, last=None, at_kink=0):
+    """A unit whose samples are so close to its kink, on both sides, that no step is without some; and how many at it."""
+    draw = _seeded(3)
+    apart = 1e-6 * torch.linspace(-1, 1, 40_000, dtype=D)
+    apart[:at_kink] = 0.0
+    x = torch.stack([apart, draw(len(apart)).abs()], dim=1).to(dtype)
+    net = nn.Sequential(nn.Linear(2, 1, bias=False), nn.ReLU(), nn.Linear(1, 1), nn.Tanh()).to(dtype)
+    with torch.no_grad():
+        net[0].weight.copy_(torch.tensor([[1.0, 0.0]]))
+        net[2].weight.fill_(0.7)
+        net[2].bias.fill_(-0.3)
+    if last is not None:
+        net.append(last)
+    return Problem(net, [(x, torch.ones(len(x), 1, dtype=dtype))], "mse")
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_a_point_with_kinks_in_every_step_is_smooth_and_costs_little(dtype, monkeypatch):
+    calls = []
+    here = differences.Moved.here
+    monkeypatch.setattr(differences.Moved, "here", lambda self: calls.append(1) or here(self))
+    found = _examined(_crowded(dtype))
+    assert (found.point.kind, found.failed) == ("smooth", False)
+    assert found.point.error < (1e-5 if dtype == D else 1e-4)
+    assert len(calls) <= (18 if dtype == D else 6)  # along two directions; smaller and larger steps took 48 and 50
+
+
+class _HalfCube(torch.autograd.Function):
+    """x^3, whose second derivative by autograd is half of what it is."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g * 3 * x * x.detach()
+
+
+class _Cubed(nn.Module):
+    def forward(self, x):
+        return _HalfCube.apply(x)
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_kinks_in_every_step_excuse_no_wrong_second_derivative(dtype):
+    assert _examined(_crowded(dtype, _Cubed())).point.kind not in ("smooth", "unchecked")
+
+
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_kinks_in_every_step_hide_none_at_the_point(dtype):
+    assert _examined(_crowded(dtype, at_kink=20_000)).point.kind not in ("smooth", "unchecked")

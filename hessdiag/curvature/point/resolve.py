@@ -116,8 +116,9 @@ def _together(scene: Scene, directions: list[Tensor], products: list[Tensor], ow
     level = _first(line)
     if level is None:
         return None
-    clean = Judge(line, products[0] + weight * products[1], CLEARLY, ()).at_once(level)
-    return None if clean is None else _smooth(line, clean)
+    judge = Judge(line, products[0] + weight * products[1], CLEARLY, ())
+    clean = judge.at_once(level)
+    return _still(scene, line, judge) if clean is None else _smooth(line, clean)
 
 
 def _along(
@@ -135,7 +136,13 @@ def _along(
         return _coarse(scene, line, precise, dtype)
     if own == dtype:
         return _precisely(scene, line, precise, scene.tolerances[dtype], likely)
-    clean = Judge(line, precise, CLEARLY, ()).clean(_first(line) if likely is None else likely)
+    judge = Judge(line, precise, CLEARLY, ())
+    first = _first(line) if likely is None else likely
+    clean = judge.at_once(0 if first is None else first)
+    still = _still(scene, line, judge) if clean is None else None
+    if still is not None:
+        return still
+    clean = clean or judge.clean(first)
     if clean is not None:
         return _smooth(line, clean)
     precise = _at_theta(scene, line.v)
@@ -166,8 +173,41 @@ def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float, like
     kinks = Kinks(scene.moved, line)
     if kinks.dtype != torch.float64:
         return _coarse(scene, line, product, kinks.dtype)
+    still = _still(scene, line, judge, kinks)
+    if still is not None:
+        return still
     outcome = judge.judge(lambda: bool(kinks.units()))
     return _explained(scene, line, product, outcome, judge, kinks)
+
+
+def _still(scene: Scene, line: Line, judge: Judge, kinks: Kinks | None = None) -> Found | None:
+    """A smooth point where every step crosses kinks, from one step with the pieces held; `None` where it does not show.
+
+    Millions of units have some within any step. Beside a point at which none of them is at its kink, the function is
+    that with the pieces held, and so is its second derivative.
+
+    Args:
+        scene: The copy.
+        line: Along v.
+        judge: Of the product.
+        kinks: Of the line, where they are known.
+    """
+    moved = scene.moved
+    if len(line.v) > LONG or not finite(judge.product):
+        return None
+    try:
+        kinks = kinks or Kinks(moved, line)
+        if not kinks.any or kinks.dtype != torch.float64 or kinks.jumping or kinks.units():
+            return None
+        moved.holding = HeldPieces(moved, tight=False)
+        sample = Line(moved, line.v, scene.here, line.eps).sample(0)
+    except (OtherPathError, ComputeError, RuntimeError, TypeError, ValueError) as error:
+        if ran_out(error):
+            raise
+        return None
+    finally:
+        moved.holding = None
+    return Found(Point(error=judge.error(sample), step=sample.relative)) if judge.agrees(sample) else None
 
 
 def _at_theta(scene: Scene, v: Tensor) -> Tensor:

@@ -73,6 +73,11 @@ class Kinks:
         return min((found.dtype for found in self._here), key=DIGITS.index)
 
     @property
+    def any(self) -> bool:
+        """Whether there are piecewise operations at all."""
+        return any(seen.calls for seen in self._here)
+
+    @property
     def jumping(self) -> tuple[tuple[str, str], ...]:
         """Module and name of operations that round."""
         found = [(call.module, call.operation) for seen in self._here for call in seen.calls if call.piece.jumps]
