@@ -14,7 +14,7 @@ from hessdiag.linalg.estimators import formed
 from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.outlook import Outlook, ahead
-from hessdiag.linalg.spread import interruptible, spread_of
+from hessdiag.linalg.spread import Spread, interruptible, is_alone, spread_of
 from hessdiag.linalg.tridiagonal import row_norms
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.machine.work import Work
@@ -141,9 +141,10 @@ def _iterate(
     """
     look, steps, wait = 0, 0, 0
     looks: list[tuple[int, float]] = []  # how residuals fell
-    if kept is not None and kept.arrays:
-        space.resume(kept.arrays)
-        look, steps, wait = kept.arrays["loop"].tolist()
+    if kept is not None:
+        if _alike(kept.arrays, space.spread):
+            space.resume(kept.arrays)
+            look, steps, wait = kept.arrays["loop"].tolist()
         kept.arrays = {}  # as large as the space, which has it now
     while space.size < space.n and space.products < limit:
         if kept is not None and steps:
@@ -179,6 +180,15 @@ def _iterate(
             space.restart(values[staying], vectors[:, staying])
             look = 0
     return _pairs(space, lowest, highest, tol)
+
+
+def _alike(arrays: Arrays, spread: Spread) -> bool:
+    """Whether there is a state, and all processes that hold a piece of it kept the same: else they start anew."""
+    if is_alone(spread):
+        return bool(arrays)
+    products = float(arrays["counts"][1]) if arrays else 0.0
+    count, total, squares = spread.summed(torch.tensor([1.0, products, products**2], dtype=torch.float64)).tolist()
+    return bool(total > 0 and count * squares == total**2)
 
 
 def _outlook(space: KrylovSpace, looks: list[tuple[int, float]], certain: int, limit: int, pairs: int) -> Outlook:

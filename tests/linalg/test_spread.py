@@ -1,5 +1,6 @@
 """Solvers on operators whose vectors are spread over processes, against the same on one process, and how often they sum."""
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -7,10 +8,14 @@ import pytest
 import torch
 
 from hessdiag import linalg
-from hessdiag.linalg import krylov, tridiagonal
+from hessdiag.linalg import krylov, spread, tridiagonal
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.quadratic.cg import conjugate_gradients
-from tests.linalg.spreading import Forgetful, Pieces, Reflected, gathered, in_order, parameters, together
+from hessdiag.linalg.quadrature import spectral_density
+from hessdiag.machine import collectives
+from hessdiag.machine.ranks import ranks
+from tests.linalg.spreading import Forgetful, Meeting, Pieces, Reflected, gathered, in_order, parameters, together
+from tests.shards.forks import on_ranks
 
 N = 400
 SPECTRA = {
@@ -200,3 +205,153 @@ def test_a_step_of_a_block_sums_twice():
 def test_a_spread_that_forgets_a_process_is_noticed(solve):
     with pytest.raises((AssertionError, ValueError)):
         compared(SPECTRA["cubic"], solve, 2, Forgetful)
+
+
+class Kept:
+    """What one process kept of an iteration: as it stood when it saved last."""
+
+    def __init__(self, arrays=None):
+        self.arrays = arrays or {}
+
+    def save(self, units, arrays):
+        self.last = {name: array.copy() for name, array in arrays().items()}
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_pieces_of_a_space_are_taken_up_where_all_kept_the_same(apart):
+    wanted = {"lowest": 1, "highest": 1, "tol": 1e-6}
+
+    def run(own):
+        A, kept, early = Reflected(SPECTRA["cubic"], own), Kept(), Kept()
+        whole = extreme_eigenpairs(A, **wanted, kept=kept)
+        extreme_eigenpairs(A, **wanted, max_products=30, kept=early)
+        A.products = 0
+        again = extreme_eigenpairs(A, **wanted, kept=Kept(early.last if apart and own.rank else kept.last))
+        assert early.last["basis"].shape[1] == own.own
+        assert torch.equal(again.values, whole.values)
+        return A.products, whole.products
+
+    for again, whole in together(2, N, run):
+        assert again == whole if apart else 0 < again < whole
+
+
+def test_an_interrupt_ends_all_processes_and_keeps_what_one_alone_has(monkeypatch):
+    class Interrupted(Reflected):
+        def __matmul__(self, vectors):
+            if self.products >= 40:
+                raise KeyboardInterrupt
+            return super().__matmul__(vectors)
+
+    def ended(own):
+        pairs = extreme_eigenpairs(Interrupted(SPECTRA["cubic"], own), lowest=1, highest=1, tol=1e-9)
+        assert pairs.interrupted
+        return len(spectral_density(Interrupted(SPECTRA["cubic"], own), probes=6, steps=10, at_once=2).nodes)
+
+    assert together(1, N, ended) == [4]
+    monkeypatch.setattr(spread, "ranks", lambda: (0, 2))
+    for solve in (
+        lambda own: extreme_eigenpairs(Interrupted(SPECTRA["cubic"], own), lowest=1, highest=1, tol=1e-9),
+        lambda own: spectral_density(Interrupted(SPECTRA["cubic"], own), probes=6, steps=10, at_once=2),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            together(2, N, solve)
+
+
+def test_what_needs_whole_vectors_is_refused():
+    def refused(own):
+        A = linalg.LinearCombination(((2.0, Reflected(SPECTRA["small"], own)),))
+        assert A.trace() == pytest.approx(2 * float(SPECTRA["small"].double().sum()), rel=1e-12)
+        for call in (lambda: linalg.gershgorin(A), A.to_scipy):
+            with pytest.raises(ValueError, match="spread"):
+                call()
+        with pytest.raises(ValueError, match="no sum"):
+            linalg.LinearCombination(((1.0, Reflected(SPECTRA["small"], own)), (1.0, torch.eye(40))))
+        with pytest.raises(ValueError, match=f"this process has {own.own} numbers"):
+            linalg.lanczos(A, torch.ones(40), 3)
+        return True
+
+    assert together(2, 40, refused) == [True, True]
+
+
+def test_an_operator_that_is_not_symmetric_is_refused_by_all():
+    class Shifted(Reflected):
+        def __matmul__(self, vectors):
+            return super().__matmul__(vectors) + self.values.abs() * self._summed(self.spread, vectors.sum(0)[None])
+
+    with pytest.raises(ValueError, match="not symmetric"):
+        together(2, N, lambda own: linalg.eigsh(Shifted(SPECTRA["cubic"], own)))
+
+
+def test_long_products_fold_alike_however_they_are_spread():
+    """A different fold from that of one process, which nobody could hold: its variance is right all the same."""
+    values = torch.linspace(-1, 3, 1200) ** 3
+
+    def estimate(own):
+        found = linalg.frobenius(Reflected(values, own), 60, 5)
+        return found.value, found.stderr
+
+    alone = linalg.frobenius(Reflected(values), 60, 5)
+    one, two, three = (together(size, 1200, estimate)[0] for size in (1, 2, 3))
+    assert one == pytest.approx(two, rel=1e-12)
+    assert three == pytest.approx(two, rel=1e-12)
+    assert one[0] == pytest.approx(alone.value, rel=1e-12)
+    assert one[1] == pytest.approx(alone.stderr, rel=0.1)
+
+
+class Gloo:
+    """A spread over processes of their own."""
+
+    def __init__(self, n):
+        self.rank, self.meeting = ranks()[0], self
+        self._pieces = Pieces(parameters(n), self.rank, Meeting(ranks()[1]))
+        self.n, self.own, self.kept, self.where = n, self._pieces.own, self._pieces.kept, self._pieces.where
+
+    def summed(self, *numbers):
+        return collectives.summed(numbers[-1])
+
+
+def test_two_processes_find_what_one_does():
+    def work():
+        found = []
+        for solve in (ends, density, traces):
+            A = Reflected(SPECTRA["cubic"], Gloo(N))
+            numbers, _ = solve(A, None)
+            found.append(([np.asarray(of).tolist() for of in numbers], A.products))
+        return found
+
+    ranked = on_ranks(2, work)
+    for index, solve in enumerate((ends, density, traces)):
+        A = Reflected(SPECTRA["cubic"])
+        alone = Found(solve(A, None)[0], [], A.products)
+        same([Found([np.array(of) for of in rank[index][0]], [], rank[index][1]) for rank in ranked], alone)
+
+
+def test_what_each_computes_for_itself_is_taken_from_the_first(monkeypatch):
+    here = threading.local()
+    monkeypatch.setattr(spread, "ranks", lambda: (here.rank, 3))
+
+    def told(own):
+        here.rank = own.rank
+        return spread.agreed(torch.tensor([[1.0, 2.0], [-3.0, 0.0]]) + 10 * own.rank, own).tolist()
+
+    assert together(3, 40, told) == [[[1.0, 2.0], [-3.0, 0.0]]] * 3
+
+
+def test_one_process_has_the_numbers_that_it_had():
+    """As they were before there were spreads: to the bit on one machine, and to rounding on any."""
+    before = [13.06886543697596, 12.752883438021462, 6.6946773922688445, 6.909879985520955, -0.9999999988597115]
+    before += [26.999999999999996, 2013.4156396193719, 18.657332960702863, 177.30425037420397, 0.927702926085939]
+    before += [79.52023903272739]
+    A = Reflected(SPECTRA["cubic"])
+    g = torch.randn(N, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    lanczos, pairs = linalg.lanczos(A, g, 6), linalg.eigsh(A, lowest=1, highest=1, tol=1e-4)
+    trace, norm = linalg.trace(A, 20, 5, sketch=4), linalg.frobenius(A, 20, 5)
+    found = [
+        *lanczos.alphas[1, -2:].tolist(),
+        *lanczos.betas[0, -2:].tolist(),
+        *pairs.values.tolist(),
+        *(trace.value, trace.stderr, norm.value, norm.stderr),
+        float(linalg.slq(A, probes=3, steps=12, seed=1).moments().value[1]),
+    ]
+    assert found == pytest.approx(before, rel=1e-12)
+    assert pairs.products == 172
