@@ -157,6 +157,27 @@ def eigenpairs(device: torch.device) -> Iterator[str]:
         yield f"With `--block 1`, which sees no copies: {alone:.3g} s."
 
 
+def convolutions(device: torch.device) -> Iterator[str]:
+    """One lowest and three highest eigenpairs of a larger ResNet, set-up included."""
+    wanted = {"lowest": 1, "highest": 3}
+    for resolution in (16, 32):
+        problem = problems.resnet(resolution, device)
+        found = hessdiag.eigs(problem, tol=TOLERANCE, **wanted)
+        steps = next(n for n in range(20, 400, 20) if peers.eigenthings_worst(problem, n, **wanted) <= TOLERANCE)
+        times = race(
+            {
+                f"`hessdiag.eigs` ({found.hvps} products, self-checks included)": lambda p=problem: hessdiag.eigs(
+                    replace(p), tol=TOLERANCE, **wanted
+                ),
+                f"hessian-eigenthings, {steps} steps for each end": lambda p=problem, n=steps: peers.eigenthings(
+                    p, n, **wanted
+                ),
+            },
+            5,
+        )
+        yield from table(f"ResNet on {resolution}x{resolution}, {problem.n_parameters:,} parameters", times, "2.5")
+
+
 def density(device: torch.device) -> Iterator[str]:
     """Stochastic Lanczos quadrature, 8 probes of 60 steps."""
     for name, make in (
@@ -237,7 +258,7 @@ def peak(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
-CASES = {case.__name__: case for case in (share, dense, lenet, products, eigenpairs, density, scaling)}
+CASES = {case.__name__: case for case in (share, dense, lenet, products, eigenpairs, convolutions, density, scaling)}
 
 
 def main() -> None:

@@ -92,17 +92,18 @@ def eigenthings_hessian(problem: Problem) -> Any:
     )
 
 
-def eigenthings(problem: Problem, steps: int) -> list[Any]:
-    """Five pairs at each end by their Lanczos, which takes one end at a time."""
+def eigenthings(problem: Problem, steps: int, lowest: int = 5, highest: int = 5) -> list[Any]:
+    """Pairs at each end by their Lanczos, which takes one end at a time."""
     operator = eigenthings_hessian(problem)
-    return [hessian_eigenthings.lanczos(operator, k=5, which=which, max_iter=steps) for which in ("LA", "SA")]
+    ends = (("LA", highest), ("SA", lowest))
+    return [hessian_eigenthings.lanczos(operator, k=k, which=which, max_iter=steps) for which, k in ends]
 
 
-def eigenthings_worst(problem: Problem, steps: int) -> float:
+def eigenthings_worst(problem: Problem, steps: int, lowest: int = 5, highest: int = 5) -> float:
     """The largest true residual of those pairs, relative to the eigenvalue: they have to be told how many steps."""
     operator = HessianOperator(problem)
     worst = 0.0
-    for found in eigenthings(problem, steps):
+    for found in eigenthings(problem, steps, lowest, highest):
         values = torch.as_tensor(found.eigenvalues).to(operator.device).double()
         vectors = torch.as_tensor(found.eigenvectors).to(operator.device)
         vectors = vectors if len(vectors) == operator.shape[0] else vectors.T

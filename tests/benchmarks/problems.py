@@ -69,3 +69,29 @@ def small_resnet(device: torch.device = CPU) -> Problem:
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10),
     )  # fmt: skip
     return _problem(model.eval(), torch.randn(32, 3, 16, 16), torch.randint(10, (32,)), device)
+
+
+class _Stage(nn.Module):
+    def __init__(self, before: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(before, channels, 3, stride, padding=1, bias=False), nn.BatchNorm2d(channels), nn.ReLU(),
+            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels),
+        )  # fmt: skip
+        alike = before == channels and stride == 1
+        skip = nn.Conv2d(before, channels, 1, stride, bias=False)
+        self.skip = nn.Identity() if alike else nn.Sequential(skip, nn.BatchNorm2d(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(self.skip(x) + self.body(x))
+
+
+def resnet(resolution: int, device: torch.device = CPU) -> Problem:
+    """Three residual blocks of 32, 64 and 128 channels, 308,650 parameters, eval mode, batch 32."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU(),
+        _Stage(32, 32, 1), _Stage(32, 64, 2), _Stage(64, 128, 2),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, 10),
+    )  # fmt: skip
+    return _problem(model.eval(), torch.randn(32, 3, resolution, resolution), torch.randint(10, (32,)), device)
