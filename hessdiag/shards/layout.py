@@ -131,10 +131,6 @@ class Layout:
         assert local is not None  # a problem has a parameter
         return local
 
-    def summed(self, numbers: Tensor) -> Tensor:
-        """Each number summed over all processes, of which each has found its own from its pieces."""
-        return summed(numbers)
-
     def within(self, start: int, stop: int) -> tuple[slice, "Layout"]:
         """Where the local numbers of some neighbouring parameters lie, and the layout of these alone.
 
