@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hessdiag.curvature.differences import Raw
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import spread_of
 from hessdiag.linalg.tridiagonal import safe_norm
 
 
@@ -91,6 +92,7 @@ class Scaled:
     def __init__(self, operator: SymmetricOperator, scale: Tensor | None, shift: Tensor | float = 0.0) -> None:
         self.operator = operator
         self.shape, self.dtype, self.device = tuple(operator.shape), operator.dtype, operator.device
+        self.spread = spread_of(operator)
         self._scale = None if scale is None else scale.to(operator.device, operator.dtype)
         self._shift = shift.to(operator.device, operator.dtype) if isinstance(shift, Tensor) else shift
 

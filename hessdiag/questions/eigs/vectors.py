@@ -4,13 +4,18 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.eigenpairs import Eigenpairs
+from hessdiag.linalg.spread import Alone, Spread, summed
 from hessdiag.linalg.tridiagonal import inner, row_norms
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.eigs.result import Eigenpair
 
 
 def eigenpairs(
-    pairs: Eigenpairs, direction: Tensor | None, places: Tensor | None, problem: Problem
+    pairs: Eigenpairs,
+    direction: Tensor | None,
+    places: Tensor | None,
+    problem: Problem,
+    spread: Spread | None = None,
 ) -> tuple[Eigenpair, ...]:
     """Each pair with how it lies to the gradient's direction, and in which layers.
 
@@ -19,9 +24,10 @@ def eigenpairs(
         direction: Of the gradient, of the vectors' length; `None` where it vanishes.
         places: Of the vectors' entries among all parameters; `None` for all.
         problem: Whose layers are meant.
+        spread: Of all vectors over processes, each with its pieces. Default: not at all.
     """
-    weights = torch.stack([_layer_weights(vector, places, problem) for vector in pairs.vectors.T])
-    cosines = None if direction is None else [min(abs(inner(direction, v)), 1.0) for v in pairs.vectors.T]
+    weights = torch.stack([_layer_weights(vector, places, problem, spread) for vector in pairs.vectors.T])
+    cosines = None if direction is None else [min(abs(inner(direction, v, spread)), 1.0) for v in pairs.vectors.T]
     return tuple(
         Eigenpair(
             eigenvalue=float(pairs.values[index]),
@@ -35,11 +41,13 @@ def eigenpairs(
     )
 
 
-def _layer_weights(vector: Tensor, places: Tensor | None, problem: Problem) -> Tensor:
+def _layer_weights(vector: Tensor, places: Tensor | None, problem: Problem, spread: Spread | None) -> Tensor:
     """Share of a vector's squared norm in each layer; its entries are all parameters, or those at some places."""
     layers = problem.layer_slices
     if places is None:
-        squares = torch.stack([row_norms(vector[layer.start : layer.stop]).square() for layer in layers])
+        all_here = spread or Alone(len(vector))
+        own = [all_here.within(layer.start, layer.stop)[0] for layer in layers]
+        squares = summed(torch.stack([row_norms(vector[here]).square() for here in own]), spread)
     else:
         owner = torch.searchsorted(torch.tensor([layer.stop for layer in layers]), places, right=True)
         squares = torch.zeros(len(layers), dtype=torch.float64).index_add_(0, owner, vector.double().square().cpu())

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from hessdiag.linalg.eigensolver import extreme_eigenpairs
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import Spread
 from hessdiag.linalg.tridiagonal import inner, safe_norm
 from hessdiag.questions.common.runs.forecast import foreseen
 from hessdiag.questions.common.runs.outlay import Basis
@@ -69,16 +70,17 @@ def largest(operator: SymmetricOperator, space: Basis, tol: float, seed: int, pr
     )
 
 
-def overlap(vector: Tensor, step: Tensor, scale: Tensor | None) -> float | None:
+def overlap(vector: Tensor, step: Tensor, scale: Tensor | None, spread: Spread | None = None) -> float | None:
     """|cos| of the angle between an eigenvector and a step, both in the metric; `None` for no step.
 
     Args:
         vector: Of unit length, (n,).
         step: As it changes the weights, (n,).
         scale: P^(-1/2), zero where nothing moves; `None` for the identity.
+        spread: Of these vectors over processes, each with its pieces. Default: not at all.
     """
     inside = step.double()
     if scale is not None:
         inside = torch.where(scale > 0, inside / scale, 0.0)
-    size = safe_norm(inside)
-    return abs(inner(vector, inside)) / size if size else None
+    size = safe_norm(inside, spread)
+    return abs(inner(vector, inside, spread)) / size if size else None

@@ -173,7 +173,7 @@ def _assembled(here: readings.Here, found: Sharpness, *, interrupted: bool) -> S
         noise_scale=None if parts is None else parts.scale,
         noise_scale_stderr=None if parts is None else parts.scale_stderr,
         slope=here.slope,
-        gradient_norm=safe_norm(here.gradient),
+        gradient_norm=safe_norm(here.gradient, here.spread),
         loss=here.loss,
         zeros=int((here.theta == 0).sum()),
         hvps=sum(one.passes for one in found.readings if one.kind != "critical") + (parts.pieces if parts else 0),

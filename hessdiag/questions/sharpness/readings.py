@@ -12,6 +12,7 @@ from hessdiag.curvature.differences import CannotCopyError
 from hessdiag.curvature.metric import Scaled
 from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import Spread, spread_of
 from hessdiag.linalg.tridiagonal import inner
 from hessdiag.optimizers.dual_norm import PRODUCTS, dual_norm
 from hessdiag.optimizers.preconditioning import Preconditioning, direction
@@ -65,6 +66,11 @@ class Here:
         self.interrupted = False
         self.loss: float | None = None
 
+    @property
+    def spread(self) -> Spread:
+        """Of all these vectors over processes."""
+        return spread_of(self.operator)
+
     @cached_property
     def theta(self) -> Tensor:
         """The parameters, (N,)."""
@@ -99,7 +105,7 @@ class Here:
     def slope(self) -> float:
         """By how much the loss falls at first along the step, per unit of the learning rate: g'd."""
         pull = self.gradient + self.decay * self.theta.double() if self.decays else self.gradient
-        return inner(pull, self.step)
+        return inner(pull, self.step, self.spread)
 
     @property
     def edge(self) -> float | None:
@@ -157,13 +163,13 @@ def adaptive(here: Here) -> Reading:
 
 def directional(here: Here) -> Reading:
     """The curvature along the next step, d'Hd / d'd: at 2 g'd / (lr d'd) that step leaves the loss where it is."""
-    size = inner(here.step, here.step)
+    size = inner(here.step, here.step, here.spread)
     if not size:
         return Reading(kind="directional", value=None, why="the next step is zero")
     image = here.operator @ here.step.to(here.operator.dtype)
-    bend = inner(here.step, image)
+    bend = inner(here.step, image, here.spread)
     if here.decays:
-        bend += inner(here.decay * here.step, here.step)
+        bend += inner(here.decay * here.step, here.step, here.spread)
     found = Reading(kind="directional", value=bend / size, passes=1)
     if not here.slope > 0:
         return replace(found, why=UPHILL if here.slope < 0 else STILL)
@@ -224,4 +230,4 @@ def step_overlap(here: Here, kind: str) -> float | None:
     if kind not in here.tops:
         return None
     vector, scale = here.tops[kind]
-    return overlap(vector, here.step, scale)
+    return overlap(vector, here.step, scale, here.spread)
