@@ -1,7 +1,8 @@
-"""What to run where a GPU is at hand: `python -m tests.gpu_check [PART ...] [--device cuda] [-o FILE.jsonl]`.
+"""What to run where a GPU is at hand: `python -m tests.gpu_check [PART|CALL ...] [--device cuda] [-o FILE.jsonl]`.
 
 Not collected by pytest. Each part prints one JSON line per finding, so that what was found before a limit is kept; lines
-with `"wrong": true` want mending. `--device cpu` rehearses it.
+with `"wrong": true` want mending. Three calls of some eight minutes each: `correct`, `time` and `race`; then
+`python docs/gpu_table.py FILE.jsonl` prints tables for docs/performance.md. `--device cpu --small` rehearses it.
 """
 
 import argparse
@@ -18,10 +19,13 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests import gpu_time
 
 Line = dict[str, Any]
 
@@ -339,30 +343,50 @@ def _headline(result: Line) -> Line:
     return {key: value for key, value in result.items() if isinstance(value, int | float | str)}
 
 
+def with_time(name: str, device: str, *, small: bool) -> Iterator[Line]:
+    """A part that times, whose lines say where it is a rehearsal."""
+    for line in TIMED[name](device, small, lambda run: timed(run, device, 1 if small else 5)):
+        yield {**line, **({"rehearsal": True} if small else {})}
+
+
+TIMED = {"where": gpu_time.where, "chunks": gpu_time.chunks, "races": gpu_time.races, "sharded": gpu_time.sharded}
 PARTS: dict[str, Callable[[str], Iterator[Line]]] = {
-    "ceilings": ceilings, "same": same, "tf32": tf32, "capture": capture, "broken": broken, "whole": whole,
+    "ceilings": ceilings, "same": same, "tf32": tf32, "capture": capture, "break": broken, "whole": whole,
 }  # fmt: skip
+CALLS = {
+    "correct": ("ceilings", "same", "tf32", "capture", "break", "sharded"),
+    "time": ("ceilings", "where", "chunks"),
+    "race": ("ceilings", "races", "whole"),
+}
 
 
 def main() -> None:
     """Run the named parts, or all."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
+    parser.add_argument("parts", nargs="*", metavar="PART", help=", ".join((*CALLS, *PARTS, *TIMED)))
+    parser.add_argument("--small", action="store_true", help="a rehearsal: the same on small networks")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-o", "--output")
     given = parser.parse_args()
+    parts = PARTS | {name: partial(with_time, name, small=given.small) for name in TIMED}
+    asked = [part for name in given.parts or CALLS for part in CALLS.get(name, (name,))]
+    if unknown := sorted({*asked} - {*parts}):
+        parser.error(f"there is no part {unknown[0]}")
     file = open(given.output, "a") if given.output else contextlib.nullcontext()  # noqa: SIM115
     with file as log:
-        for part in given.parts:
+        for part in dict.fromkeys(asked):
             started = time.perf_counter()
             try:
-                for line in PARTS[part](given.device):
+                for line in parts[part](given.device):
                     text = json.dumps({"part": part, **line}, default=str)
                     print(text, flush=True)
                     if log is not None:
                         print(text, file=log, flush=True)
             except Exception as error:  # the next part has its own findings
-                print(json.dumps({"part": part, "failed": repr(error)[:1000], "wrong": True}), flush=True)
+                text = json.dumps({"part": part, "failed": repr(error)[:1000], "wrong": True})
+                print(text, flush=True)
+                if log is not None:
+                    print(text, file=log, flush=True)
             print(json.dumps({"part": part, "took": round(time.perf_counter() - started, 1)}), flush=True)
 
 

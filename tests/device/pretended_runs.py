@@ -69,6 +69,14 @@ def loading() -> Iterator[dict[str, Any]]:
     yield {**found, "flags": after}
 
 
+def rehearsal(device: str = "cuda") -> Iterator[dict[str, Any]]:
+    """What `tests.gpu_check` times, on small networks."""
+    for part in gpu_check.TIMED:
+        with pretended() if device == "cuda" else contextlib.nullcontext():
+            for found in gpu_check.with_time(part, device, small=True):
+                yield {"part": part, **found}
+
+
 def waits(line: str) -> Iterator[dict[str, Any]]:
     """Where the host waits for the device, or sends to it, by lines of the package; those most often first."""
     with pretended(lines=True) as gpu, contextlib.redirect_stdout(io.StringIO()):
@@ -81,6 +89,7 @@ GROUPS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     **{name: lambda lines=lines: compared(lines) for name, lines in LINES.items()},
     "parts": parts,
     "loading": loading,
+    "rehearsal": rehearsal,
     "waits": waits,
 }
 

@@ -14,13 +14,18 @@ HEAD = "| on a pretended GPU | at first | launches | waits | uploads |\n|---|---
 
 
 def found(group: str) -> dict[str, dict[str, Any]]:
-    """What a group of runs prints, by name; in a process of its own."""
+    """What a group of runs prints, by name."""
+    return {one["name"]: one for one in printed(group)}
+
+
+def printed(group: str) -> list[dict[str, Any]]:
+    """What a group of runs prints, in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.device.pretended_runs", group]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return {one["name"]: one for one in map(json.loads, done.stdout.splitlines())}
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def row(name: str, limit: Limit, counts: dict[str, float]) -> str:

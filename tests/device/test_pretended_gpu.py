@@ -11,6 +11,7 @@ import pytest
 from hessdiag.curvature import registry as operators
 from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.questions import registry
+from tests import gpu_check, gpu_time
 from tests.device import guard, table
 from tests.device.lines import LINES, PARTS
 
@@ -105,6 +106,51 @@ def test_where_problems_go_and_what_is_refused(run):
     assert {"driver", "cuda", "cudnn", "cudnn_deterministic", "peak_reserved_bytes"} <= said["gpu"].keys()
     assert report["flags"] == ["high", True]  # the user's again
     assert "cuda:0 (pretended)" in report["page"]
+
+
+def _tables(lines):
+    sys.path.insert(0, str(ROOT / "docs"))
+    try:
+        import gpu_table
+    finally:
+        sys.path.pop(0)
+    return list(gpu_table.tables(lines))
+
+
+def test_the_check_is_rehearsed_on_the_pretended_gpu_and_its_lines_make_the_tables(run):
+    found = table.printed("rehearsal")
+    assert not [line for line in found if line.get("wrong") or "failed" in line]
+    names = {part: {line["name"] for line in found if line["part"] == part} for part in ("where", "races", "chunks")}
+    cases = {case.name for case in gpu_time.CASES}
+    assert names["where"] == cases
+    assert cases < names["races"]
+    rows = _tables(found)
+    assert rows[0].startswith("A rehearsal")
+    assert {case for case in cases if any(row.startswith(f"| {case} |") for row in rows)} == cases
+    assert "\n0 findings want mending." in rows
+
+
+def test_cases_stand_beside_their_limits():
+    line = {"part": "races", "name": "a case", "seconds": 0.5, "limit": 0.25, "times": 2.0, "goal": 4.0}
+    wrong = {"part": "break", "name": "b", "wrong": True, "failed": "text"}
+    assert _tables([line, wrong])[1:] == [
+        "| a case | 0.5 | 0.25 | 2 | 4 |",
+        "\n1 findings want mending.",
+        "- break: b text",
+    ]
+
+
+def test_times_are_held_against_limits():
+    rounds = list(gpu_time.races("cpu", True, lambda run: 0.3))
+    share = next(line for line in rounds if line["name"].endswith("batch 128") and "share" in line["name"])
+    assert (share["limit"], round(share["times"], 6), share["goal"]) == (0.36, 0.833333, 2.0)
+    product = next(line for line in rounds if line["name"] == "MLP, product with 32")
+    assert product["gradients"] == 1 / 32
+
+
+def test_calls_name_parts_that_there_are():
+    known = {*gpu_check.PARTS, *gpu_check.TIMED}
+    assert {part for call in gpu_check.CALLS.values() for part in call} == known
 
 
 # What a stand-in must do to be worth anything: refuse as a GPU refuses, and count.
