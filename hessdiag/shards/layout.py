@@ -106,10 +106,6 @@ class Layout:
         """Views of a local (..., own) vector, one for each parameter."""
         return tuple(local[..., place] for place in self.places)
 
-    def summed(self, numbers: Tensor) -> Tensor:
-        """Each number summed over all processes, the same on all of them."""
-        return summed(numbers)
-
     def kept(self, draw: Callable[[int], Tensor]) -> Tensor:
         """This process's (own,) part of a whole vector that comes in order; no more than a block of it is held.
 

@@ -78,12 +78,24 @@ class Call:
         results = [item for item in found if isinstance(item, Tensor)]
         return (*results, *(tensors[index] for index in sorted(self.unit.writes_to)))
 
+    def _held(self) -> list[tuple[int, int]]:
+        """The tensors in objects among its arguments, and how often each was written to."""
+        objects = [item for item in self._static if item is not _HERE and not isinstance(item, PLAIN)]
+        return [(id(tensor), tensor._version) for item in objects for tensor in _hidden(item)]
+
     def first(self, inputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The results without a graph, and what its writing to its inputs does to them."""
         (weights,) = self.unit.gathered(pieces)
         own = [tensor.detach().clone() for tensor in inputs]
         before = [tensor._version for tensor in own]
+        held = self._held()
         outputs = self._run(own, weights)
+        if self._held() != held:
+            raise ComputeError(
+                f"{self.unit.path or 'the model'} keeps tensors in an object that it is given, which would be there "
+                "when it runs again, as derivatives of sharded models need.",
+                "model.config.use_cache = False, or a model that returns what it keeps",
+            )
         self.unit.writes_to |= {i for i, tensor in enumerate(own) if tensor._version != before[i]}
         self._sums = [_sums(output) for output in outputs]
         return _apart(outputs, own)

@@ -202,6 +202,9 @@ class Units:
     def __init__(self, model: nn.Module, kinds: Sequence[Kind]) -> None:
         self._model, self._kinds = model, tuple(kinds)
         self.every: list[Unit] = []
+        for config in [vars(module).get("config") for module in model.modules()]:
+            if config is not None and getattr(config, "use_cache", False):
+                config.use_cache = False  # what a block adds to a cache would be there when it runs again
         self._numbers = count()
         for path, module in {id(module): (path, module) for path, module in _found(model, "", listed=False)}.values():
             self._add(path, module)
