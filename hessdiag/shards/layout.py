@@ -106,6 +106,10 @@ class Layout:
         """Views of a local (..., own) vector, one for each parameter."""
         return tuple(local[..., place] for place in self.places)
 
+    def summed(self, numbers: Tensor) -> Tensor:
+        """Each number summed over all processes, of which each has found its own from its pieces."""
+        return summed(numbers)
+
     def kept(self, draw: Callable[[int], Tensor]) -> Tensor:
         """This process's (own,) part of a whole vector that comes in order; no more than a block of it is held.
 

@@ -12,6 +12,7 @@ from hessdiag.machine.memory import apart
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.losses import averages
 from hessdiag.problem.problem import Problem
@@ -96,7 +97,6 @@ class ShardedProblem(Problem):
     def _alone(self, batch: Any) -> Tensor:
         """The objective of a batch in this process alone; whether it is finite is not asked."""
         evaluator = self._evaluator
-        evaluator.harmless = True  # what a forward pass writes to is gathered anew
         evaluator.unasked = []
         try:
             return evaluator.evaluate(batch, fold=False)
@@ -117,6 +117,12 @@ class ShardedProblem(Problem):
         if self.loss_reduction == "sum":
             return part, 0.0 if empty else 1.0
         return part, 0.0 if empty else self.terms(part).count / self.terms(batch).count
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        made = super()._evaluator
+        made.harmless = True  # what a forward pass writes to is gathered anew
+        return made
 
     @property
     def _folds(self) -> bool:
