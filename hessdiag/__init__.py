@@ -18,7 +18,7 @@ _HOMES = {
     "in_metric": "hessdiag.curvature.metric",
     "linalg": "",
     "load": "hessdiag.questions.documents",
-    "load_problem": "hessdiag.problem.load",
+    "load_problem": "hessdiag.shards.load",
     "optimizers": "",
     "results": "",
     "sharded": "hessdiag.shards.problem",

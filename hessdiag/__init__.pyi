@@ -11,7 +11,6 @@ from hessdiag.curvature.hessian import HessianOperator as HessianOperator
 from hessdiag.curvature.metric import in_metric as in_metric
 from hessdiag.errors import HessdiagError as HessdiagError
 from hessdiag.problem.load import ProblemRequest as ProblemRequest
-from hessdiag.problem.load import load_problem as load_problem
 from hessdiag.problem.problem import Problem as Problem
 from hessdiag.questions.blocks.by.result import BlocksBy as BlocksBy
 from hessdiag.questions.blocks.measure import blocks as blocks
@@ -47,6 +46,7 @@ from hessdiag.questions.trust_radius.result import TrustRadius as TrustRadius
 from hessdiag.questions.vanishing.measure import vanishing as vanishing
 from hessdiag.questions.vanishing.models import vanishing_of as vanishing_of
 from hessdiag.questions.vanishing.result import Vanishing as Vanishing
+from hessdiag.shards.load import load_problem as load_problem
 from hessdiag.shards.problem import sharded as sharded
 
 __version__: str

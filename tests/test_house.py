@@ -43,14 +43,14 @@ BELOW: Mapping[str, set[str]] = {
         "statistics",
         "report",
     },
-    "cli": {"machine", "nets", "problem", "curvature", "optimizers", "report", "questions"},
+    "cli": {"machine", "nets", "problem", "shards", "curvature", "optimizers", "report", "questions"},
 }
 PROBLEM = (  # within its room: each part may import those of the lines before
     {"measuring", "modes", "once", "replaced", "spec", "structure"},
     {"files"},
     {"batches"},
     {"device", "finite", "losses"},
-    {"evaluation", "layers", "order"},
+    {"evaluation", "layers", "order", "wrappers"},
     {"problem"},
     {"as_it_trains", "describe", "touched"},
     {"parts"},

@@ -75,7 +75,8 @@ def load(
 ) -> "Problem":
     """Load what was asked about; with a reading of the machine, warn where others crowd it."""
     from hessdiag.machine import processes
-    from hessdiag.problem.load import Shared, load_problem
+    from hessdiag.problem.load import Shared
+    from hessdiag.shards.load import load_problem
 
     processes.meet()  # before one of several may fail, so that the others hear of it
     problem = load_problem(target.load_request(), None if scripts is None else Shared(scripts))

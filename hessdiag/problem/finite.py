@@ -82,18 +82,29 @@ def described(named: Iterable[tuple[str, Tensor]]) -> str | None:
     '1 of 2 entries of b is NaN; so are entries of c'
     """
     bad = [(name, tensor) for name, tensor in named if not is_finite(tensor)]
+    return said(
+        (name, tensor.numel(), int(tensor.detach().isnan().sum()), int(tensor.detach().isinf().sum()))
+        for name, tensor in bad
+    )
+
+
+def said(counted: Iterable[tuple[str, int, int, int]]) -> str | None:
+    """What is not finite, in words; `None` if all is.
+
+    Args:
+        counted: Of each tensor its name, its entries, how many of them are NaN, and how many infinite.
+    """
+    bad = [(name, numel, nan, infinite) for name, numel, nan, infinite in counted if nan or infinite]
     if not bad:
         return None
-    name, tensor = bad[0]
-    wrong = ~torch.isfinite(tensor.detach())
-    count, nan = int(wrong.sum()), bool(torch.isnan(tensor.detach()).any())
-    what = "NaN" if nan else "infinite"
-    several = "all" if count == tensor.numel() > 1 else f"{count:,} of"
+    name, numel, nan, infinite = bad[0]
+    count, what = nan + infinite, "NaN" if nan else "infinite"
+    several = "all" if count == numel > 1 else f"{count:,} of"
     verb = "is" if count == 1 else "are"
-    others = [other for other, _ in bad[1 : 1 + _NAMED]]
+    others = [other for other, *_ in bad[1 : 1 + _NAMED]]
     more = f" and {len(bad) - 1 - len(others):,} more" if len(bad) - 1 > len(others) else ""
     rest = f"; so are entries of {', '.join(others)}{more}" if others else ""
-    return f"{several} {tensor.numel():,} entries of {name} {verb} {what}{rest}"
+    return f"{several} {numel:,} entries of {name} {verb} {what}{rest}"
 
 
 def is_finite(tensor: Tensor) -> bool:

@@ -3,6 +3,7 @@
 import contextlib
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,9 @@ from hessdiag.problem.loading import model as models
 from hessdiag.problem.loading.options import overridden
 from hessdiag.problem.loading.request import DTYPES, Parts, ProblemRequest, Session, Shared
 from hessdiag.problem.loading.suiting import suited
-from hessdiag.problem.modes import uncompiled
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.spec import parse
+from hessdiag.problem.wrappers import unwrapped
 
 __all__ = ["ALL", "DTYPES", "ProblemRequest", "Shared", "load_problem"]
 
@@ -49,12 +50,25 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     >>> problem.n_parameters, problem.dtype, problem.source["synthetic"]
     (48, torch.float64, True)
     """
+    if request.shard:
+        raise SpecError("--shard is not for this command, which builds whole models.", "hessdiag eigs MODEL --shard")
     dtype = request.torch_dtype
     device = device_named(request.device)
     request.check()
+    with explained(request):
+        return _load(Session(request, shared or Shared()), device, dtype)
+
+
+@contextlib.contextmanager
+def explained(request: ProblemRequest) -> Iterator[None]:
+    """Load with the usual random generators seeded, and say which file is at fault where one holds what it should not.
+
+    Raises:
+        LoadError: naming the files, for errors that are not this package's.
+    """
     with _seeded(request.seed):
         try:
-            return _load(Session(request, shared or Shared()), device, dtype)
+            yield
         except (HessdiagError, ImportError):
             raise
         except Exception as error:
@@ -74,12 +88,12 @@ def _is_foreign(text: str) -> bool:
 
 def _load(session: Session, device: torch.device, dtype: torch.dtype | None) -> Problem:
     request = session.request
-    parts = overridden(models.named(session, parse(request.model)), session)
+    parts = models.named(session, parse(request.model))
+    parts = overridden(replace(parts, model=unwrapped(parts.model)), session)
     session.notes += parts.notes
     if request.weights is not None:
         models.load_weights(session, parts.model)
-    own_file = request.weights or (request.model if parse(request.model).kind == "file" else None)
-    where = f"the model of {request.model}" if own_file is None else f"the file {own_file}"
+    where = origin(request)
     finite.check_parameters(parts.model, where, finite.DIVERGED)
     # Looked at on the CPU first: perhaps the GPU is not worth its start, which only model and batches together tell.
     first = device_named(request.device, operations_of(parts.model, [None]))
@@ -87,7 +101,7 @@ def _load(session: Session, device: torch.device, dtype: torch.dtype | None) -> 
     if dtype is not None:
         finite.check_parameters(model, f"{where}, cast to {request.dtype},", "--dtype float32, or the model's own")
     with contextlib.nullcontext() if session.stranger is None else appetite.bounded(model, session.stranger):
-        problem = _fitted(session, parts, model)
+        problem = fitted(session, parts, model)
     if first != device and device_named(request.device, operations_of(problem.model, problem.data)) == device:
         return _moved(problem, device, request.broken_loss)
     return problem.like(notes=(*problem.notes, *device_notes(request.device, first)))
@@ -102,7 +116,13 @@ def _moved(problem: Problem, device: torch.device, broken_loss: bool = False) ->
     return moved
 
 
-def _fitted(session: Session, parts: Parts, model: nn.Module) -> Problem:
+def origin(request: ProblemRequest) -> str:
+    """Where the weights are from, in words."""
+    own_file = request.weights or (request.model if parse(request.model).kind == "file" else None)
+    return f"the model of {request.model}" if own_file is None else f"the file {own_file}"
+
+
+def fitted(session: Session, parts: Parts, model: nn.Module) -> Problem:
     """Model, batches and loss as one problem that was evaluated once."""
     request = session.request
     batches, loss = suited(session, parts, model)
@@ -110,7 +130,7 @@ def _fitted(session: Session, parts: Parts, model: nn.Module) -> Problem:
         loss = loss.to(parameter.device, parameter.dtype)  # class weights meet the outputs
     if parts.train_mode and any(isinstance(module, _MODED) for module in model.modules()):
         session.notes.append("train mode: BatchNorm takes each batch's statistics, dropout keeps one fixed mask")
-    problem = Problem(
+    problem = session.kind(
         model=model,
         data=batches,
         loss=loss,
@@ -128,7 +148,7 @@ def _fitted(session: Session, parts: Parts, model: nn.Module) -> Problem:
 
 def _on(model: nn.Module, device: torch.device, dtype: torch.dtype | None) -> nn.Module:
     try:
-        return uncompiled(model).to(device=device, dtype=dtype)
+        return model.to(device=device, dtype=dtype)
     except (RuntimeError, NotImplementedError, TypeError) as error:
         raise LoadError(f"the model cannot be moved to {device}: {said(error)}") from error
 

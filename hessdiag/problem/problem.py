@@ -20,7 +20,7 @@ from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.losses import loss as losses
-from hessdiag.problem.modes import uncompiled
+from hessdiag.problem.wrappers import unwrapped
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Problem:
             raise LoadError("a problem needs at least one batch; none was given.")
         finite.check_batches(self.data)
         self._leave_out_uncounted()
-        object.__setattr__(self, "model", uncompiled(self.model))
+        object.__setattr__(self, "model", unwrapped(self.model))
         layers.refuse_odd(self.model)
         if not self.named_parameters:
             layers.refuse_none(self.model, self.layers)
@@ -231,7 +231,7 @@ class Problem:
         return None if self.criterion is None else self._outputs_per_target(self.output(self.data[0]))
 
     def remember(self, output: Any) -> None:
-        """Take what the model puts out for the first batch from someone who has computed it, for `n_outputs`."""
+        """Take what the model puts out for the first batch from who has computed it, for `n_outputs`."""
         vars(self)["n_outputs"] = None if self.criterion is None else self._outputs_per_target(output)
 
     def _outputs_per_target(self, output: Any) -> int | None:
@@ -292,14 +292,11 @@ class Problem:
             plain, folded = (self._value_and_gradient(fold) for fold in (False, True))
         except (HessdiagError, RuntimeError):
             return False
-        tolerance = torch.finfo(self.dtype).eps ** 0.5
-        return all(bool((a - b).norm() <= tolerance * a.norm()) for a, b in zip(plain, folded, strict=True))
+        close = torch.finfo(self.dtype).eps ** 0.5
+        return all(bool((a - b).norm() <= close * a.norm()) for a, b in zip(plain, folded, strict=True))
 
     def as_written(self, **changes: Any) -> "Problem":
-        """A copy with these attributes changed, in which nothing is folded.
-
-        For gradients, which folding does not make faster, and for what checks it.
-        """
+        """A copy with these attributes changed in which nothing is folded: for gradients, and for what checks it."""
         other = self.like(**changes)
         vars(other)["_folds"] = False
         return other
@@ -319,9 +316,12 @@ class Problem:
 
     def _value_and_gradient(self, fold: bool) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), self._evaluation(fold):
-            value = self._evaluator.value(self.data[0])
-            gradient = torch.autograd.grad(value, self.parameters, materialize_grads=True, allow_unused=True)
-        return value.detach(), torch.cat([part.reshape(-1).to(self.dtype) for part in gradient])
+            return self.slopes(self._evaluator.value(self.data[0]))
+
+    def slopes(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """What an evaluation gave, and its slopes along the parameters; where these are spread, along some of them."""
+        slopes = torch.autograd.grad(value, self.parameters, materialize_grads=True, allow_unused=True)
+        return value.detach(), torch.cat([part.reshape(-1).to(self.dtype) for part in slopes])
 
     def draw_once(self) -> None:
         """Go on with `one_draw`: the function is that of one draw from here on."""

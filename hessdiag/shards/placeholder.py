@@ -125,16 +125,39 @@ def hollow(model: nn.Module, rank: int, size: int) -> nn.Module:
     Raises:
         LoadError: if the model cannot be copied.
     """
-    memo: dict[int, Any] = {
-        id(parameter): parameter
-        if isinstance(parameter, Placeholder)
-        else placeholder(cut(parameter, rank, size), parameter.shape, requires_grad=parameter.requires_grad, path=name)
-        for name, parameter in model.named_parameters()
-    }
+    return with_placeholders(
+        model,
+        {
+            id(parameter): parameter
+            if isinstance(parameter, Placeholder)
+            else placeholder(
+                cut(parameter, rank, size), parameter.shape, requires_grad=parameter.requires_grad, path=name
+            )
+            for name, parameter in model.named_parameters()
+        },
+    )
+
+
+def with_placeholders(model: nn.Module, stand_ins: dict[int, Placeholder]) -> nn.Module:
+    """A copy of a model with other parameters.
+
+    Args:
+        model: It stays as it is.
+        stand_ins: What takes the place of each parameter, by its identity.
+
+    Raises:
+        LoadError: if the model cannot be copied.
+    """
+    memo: dict[int, Any] = dict(stand_ins)
     try:
-        return copy.deepcopy(model, memo)
+        made = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         raise LoadError(
             f"the model cannot be copied, and a sharded one is a copy without its parameters: {first_line(error)}",
             "a model that copy.deepcopy takes; without --shard it is measured as it is",
         ) from error
+    for module in made.modules():
+        config: Any = getattr(module, "config", None)
+        if config is not None and getattr(config, "use_cache", None):  # what a unit keeps, it would find when run again
+            config.use_cache = False
+    return made

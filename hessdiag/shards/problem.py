@@ -1,7 +1,7 @@
 """A problem whose parameters are spread over processes, and how a whole one becomes one."""
 
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -11,11 +11,12 @@ from hessdiag.machine.collectives import summed
 from hessdiag.machine.memory import apart
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
-from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.layers import Layer
+from hessdiag.problem.loading.cutting import CUTS, Cut
 from hessdiag.problem.losses import averages
 from hessdiag.problem.problem import Problem
+from hessdiag.shards import samples
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow
@@ -91,7 +92,7 @@ class ShardedProblem(Problem):
     def terms(self, batch: Any) -> averages.Terms:
         """What the loss of a batch is a mean of; each process asks the model about all samples."""
         if self.criterion is None and self.objective is None:
-            return averages.of_labels(batch, lambda other: self._alone(other).detach())
+            return averages.of_counted_labels(batch, self._skips)
         return super().terms(batch)
 
     def _alone(self, batch: Any) -> Tensor:
@@ -110,13 +111,45 @@ class ShardedProblem(Problem):
     def own_share(self, batch: Any) -> tuple[Any, float]:
         """This process's samples of a batch, and what their objective weighs in the whole."""
         rank, size = ranks()
-        n = batches.samples(batch)
-        own = slice(rank * n // size, (rank + 1) * n // size)
-        empty = own.start == own.stop
-        part = batches.map_tensors(partial(batches.rows, slice(0, 1) if empty else own, n), batch)
-        if self.loss_reduction == "sum":
-            return part, 0.0 if empty else 1.0
-        return part, 0.0 if empty else self.terms(part).count / self.terms(batch).count
+        if size == 1 or self.cut is None:
+            return batch, 1 / size
+        part = samples.parts(batch, size, self._count, sums=self.loss_reduction == "sum", cut=self.cut)[rank]
+        return part.batch, part.weight
+
+    @cached_property
+    def cut(self) -> Cut | None:
+        """How batches are cut to the processes' own samples; `None` if each evaluates whole batches."""
+        several = (batch for batch in self.data if max(cut.length(batch) for cut in CUTS) > 1)
+        batch = next(several, None)
+        if batch is None or ranks()[1] == 1:
+            return CUTS[0]
+        sums = self.loss_reduction == "sum"
+        with self.evaluation():
+            return samples.proven(batch, self._alone, self.pieces, self._count, sums=sums)
+
+    def _count(self, part: Any) -> float:
+        """What a mean over some samples is divided by."""
+        if self.criterion is not None:
+            return averages.of_loss(self.criterion, part).count
+        if self.objective is not None:
+            return averages.of_batch(part).count
+        return averages.of_counted_labels(part, self._skips).count
+
+    @cached_property
+    def _skips(self) -> bool:
+        return averages.skips_first(self.data[0], lambda other: self._alone(other).detach())
+
+    def slopes(self, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The whole of which an evaluation gave this process's share, and its slopes along the smallest parameters."""
+        return samples.value_and_slopes(value, self.pieces)
+
+    def like(self, **changes: Any) -> "ShardedProblem":
+        """A copy with these attributes changed; how batches are cut stays."""
+        other = super().like(**changes)
+        assert isinstance(other, ShardedProblem)
+        if "cut" in vars(self):
+            vars(other)["cut"] = self.cut
+        return other
 
     @cached_property
     def _evaluator(self) -> Evaluator:

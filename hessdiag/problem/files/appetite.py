@@ -36,7 +36,7 @@ def bounded(model: nn.Module, allowance: Allowance) -> Iterator[None]:
         model: Its layers may say anything of themselves.
         allowance: Of the file that it was read from.
     """
-    if not any(map(_by_its_word, model.modules())):
+    if not any(map(by_its_word, model.modules())):
         yield  # all sizes follow from those of the weights; the trial imports torch's compiler, which takes a second
         return
     passed: set[Any] = set()
@@ -61,7 +61,7 @@ def bounded(model: nn.Module, allowance: Allowance) -> Iterator[None]:
         handle.remove()
 
 
-def _by_its_word(layer: nn.Module) -> bool:
+def by_its_word(layer: nn.Module) -> bool:
     """Whether the size of a layer's output is a number that it says, and not one that its weights have."""
     if isinstance(layer, nn.modules.conv._ConvNd) and not isinstance(layer, _KINDS):
         kernel, padding = layer.weight.shape[2:], layer.padding

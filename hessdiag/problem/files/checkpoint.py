@@ -156,13 +156,14 @@ def _is_idx(head: bytes) -> bool:
     return head[:2] == b"\0\0" and len(head) > 3 and head[2] in _IDX_TYPES and 1 <= head[3] <= 4
 
 
-def read(path: Path, *, trust_code: bool = False, most: int | None = None) -> Any:
+def read(path: Path, *, trust_code: bool = False, most: int | None = None, mapped: bool = False) -> Any:
     """What a file holds: a module, a mapping of tensors, or whatever else was saved.
 
     Args:
         path: File or folder.
         trust_code: Let the file run code where it cannot be loaded without.
         most: Bytes that the file may unpack to; by default what `Allowance` gives it.
+        mapped: Leave tensors where they are in the file until they are read, where it is such that they can be.
 
     Raises:
         UntrustedFileError: if it would run code and is not trusted.
@@ -173,7 +174,7 @@ def read(path: Path, *, trust_code: bool = False, most: int | None = None) -> An
         refuse(path, [], _CODE[form], instead=_joined(path) if form == "dcp" else None)
     allowance = Allowance.of(path, most)
     if form in ("torch", "pickle"):
-        return load(path, allowance, trust_code=trust_code)
+        return load(path, allowance, trust_code=trust_code, mapped=mapped)
     readers: dict[Format, Callable[[], Any]] = {
         "safetensors": lambda: _read_safetensors(path, allowance),
         "npz": lambda: arrays(path, allowance),
@@ -181,8 +182,8 @@ def read(path: Path, *, trust_code: bool = False, most: int | None = None) -> An
         "torchscript": lambda: _read_torchscript(path),
         "pt2": lambda: _read_pt2(path),
         "dcp": lambda: _read_dcp(path),
-        "sharded": lambda: _read_sharded(path, most),
-        "folder": lambda: _read_folder(path, most),
+        "sharded": lambda: _read_sharded(path, most, mapped),
+        "folder": lambda: _read_folder(path, most, mapped),
     }
     try:
         return readers[form]()
@@ -255,17 +256,17 @@ def _read_dcp(path: Path) -> Any:
         return load(joined, Allowance.of(joined), trust_code=True)
 
 
-def _read_sharded(path: Path, most: int | None) -> dict[str, torch.Tensor]:
+def _read_sharded(path: Path, most: int | None, mapped: bool) -> dict[str, torch.Tensor]:
     index = _index(path)
     state: dict[str, torch.Tensor] = {}
-    shards = _shards(index, most)
-    for shard in shards:
+    parts = shards(index, most)
+    for shard in parts:
         if not shard.is_file():
             raise LoadError(f"{shard} does not exist, though {index.name} names it.")
-    allowance = Allowance.of_files(index, shards, most)  # of all together: many small ones are no way around it
+    allowance = Allowance.of_files(index, parts, most)  # of all together: many small ones are no way around it
     taken = 0
-    for shard in shards:
-        content = read(shard, most=allowance.most) if sniff(shard) in ("safetensors", "torch") else None
+    for shard in parts:
+        content = read(shard, most=allowance.most, mapped=mapped) if sniff(shard) in ("safetensors", "torch") else None
         if not isinstance(content, dict):
             raise LoadError(f"{shard} holds no tensors by name, though {index.name} names it.")
         tensors = [value for value in content.values() if isinstance(value, torch.Tensor)]
@@ -279,7 +280,12 @@ def _index(path: Path) -> Path:
     return next(entry for entry in sorted(path.iterdir()) if entry.name.endswith(_INDEX)) if path.is_dir() else path
 
 
-def _shards(index: Path, most: int | None = None) -> list[Path]:
+def shards(index: Path, most: int | None = None) -> list[Path]:
+    """The files that an index names, which lie beside it.
+
+    Raises:
+        LoadError: if it is no index.
+    """
     content = parsed(index, most)
     if not isinstance(content, dict) or not isinstance(content.get("weight_map"), dict):
         raise LoadError(f"{index} names no files by weight.", "the index that lies beside the shards")
@@ -287,10 +293,10 @@ def _shards(index: Path, most: int | None = None) -> list[Path]:
     return [index.parent / Path(name).name for name in sorted(names)]  # a shard lies beside its index
 
 
-def _read_folder(path: Path, most: int | None) -> Any:
+def _read_folder(path: Path, most: int | None, mapped: bool) -> Any:
     for name in ("model.safetensors", "pytorch_model.bin"):
         if (path / name).is_file():
-            return read(path / name, most=most)
+            return read(path / name, most=most, mapped=mapped)
     raise (
         foreign.folder(path)
         or foreign.model_folder(path)

@@ -7,6 +7,7 @@ import logging
 import pickle
 import sys
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,13 +119,14 @@ def _starts(stream: IO[bytes], magic: bytes) -> bool:
     return head == magic
 
 
-def load(path: Path, allowance: Allowance, *, trust_code: bool = False) -> Any:
+def load(path: Path, allowance: Allowance, *, trust_code: bool = False, mapped: bool = False) -> Any:
     """Load what `torch.save` or pickle wrote: data and stock torch.nn layers freely, anything else only if trusted.
 
     Args:
         path: A zip or a legacy file of `torch.save`, or any other pickle.
         allowance: What it may unpack to, if it is not trusted.
         trust_code: Let the file import and run code, where it cannot be loaded without.
+        mapped: Leave tensors where they are in the file until they are read, where it is such that they can be.
 
     Raises:
         UntrustedFileError: naming what the file would import.
@@ -141,7 +143,7 @@ def load(path: Path, allowance: Allowance, *, trust_code: bool = False) -> Any:
     why = None
     if found.error is None and (of_torch or not foreign):
         try:
-            return _load_torch(path, names, allowed) if of_torch else _load_plain(path)
+            return _load_torch(path, names, allowed, mapped) if of_torch else _load_plain(path)
         except pickle.UnpicklingError:
             pass  # not data alone
         except plain_pickle.NotPlainError as error:
@@ -158,13 +160,27 @@ def load(path: Path, allowance: Allowance, *, trust_code: bool = False) -> Any:
     )
 
 
-def _load_torch(path: Path, names: list[str], allowed: Mapping[str, Any]) -> Any:
+def _load_torch(path: Path, names: list[str], allowed: Mapping[str, Any], mapped: bool) -> Any:
     with path.open("rb") as stream, warnings.catch_warnings(), _distributed_tensors(names):
         warnings.simplefilter("ignore")
         # Torch writes to wherever the indices of a sparse tensor lead, and looks at them only if it is told to.
         checked = torch.sparse.check_sparse_tensor_invariants(True)  # type: ignore[no-untyped-call]
         with checked, torch.serialization.safe_globals([(found, name) for name, found in allowed.items()]):
+            if mapped and mappable(path):
+                return torch.load(str(path), map_location="cpu", weights_only=True, mmap=True)
             return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def mappable(path: Path) -> bool:
+    """Whether the tensors of a file of `torch.save` can be read where they lie: it is a zip that is not packed."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        orders = [archive.read(member) for member in members if member.filename.rpartition("/")[2] == "byteorder"]
+    return all(member.compress_type == zipfile.ZIP_STORED for member in members) and all(
+        order.decode(errors="replace").strip() == sys.byteorder for order in orders
+    )
 
 
 def _load_plain(path: Path) -> Any:

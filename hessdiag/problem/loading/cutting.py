@@ -122,20 +122,19 @@ def _agreement(whole: Problem, parts: Problem) -> tuple[bool, bool]:
 def _value_and_gradient(problem: Problem) -> tuple[tuple[Tensor, Tensor], tuple[float, float]]:
     """Value and gradient in float64, and the sums of their sizes over batches."""
     value = torch.zeros((), dtype=torch.float64)
-    gradient = torch.zeros(problem.n_parameters, dtype=torch.float64)
+    gradient: Tensor | float = 0.0
     sizes = [0.0, 0.0]
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
         if not weight:  # every target is ignored
             continue
         with problem.evaluation():
-            one = problem.evaluate(batch)
-            slopes = torch.autograd.grad(one, problem.parameters, materialize_grads=True, allow_unused=True)
-        own = weight * torch.cat([part.reshape(-1).cpu().double() for part in slopes])
-        value += weight * one.detach().cpu().double()
-        gradient += own
-        sizes[0] += abs(weight * float(one.detach()))
+            one, slopes = problem.slopes(problem.evaluate(batch))
+        own = weight * slopes.cpu().double()
+        value += weight * one.cpu().double()
+        gradient = gradient + own
+        sizes[0] += abs(weight * float(one))
         sizes[1] += float(own.norm())
-    return (value, gradient), (sizes[0], sizes[1])
+    return (value, torch.as_tensor(gradient)), (sizes[0], sizes[1])
 
 
 def _no_batch(problem: Problem, cut: Cut, error: Exception) -> str:

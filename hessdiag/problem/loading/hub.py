@@ -100,16 +100,14 @@ def load_hf(
     if cached_only and not cached:
         raise _not_cached(spec.source)
     online.hide_if_broken("torchvision")
-    transformers = _package("transformers")
+    transformers = package("transformers")
     if not cached:
         warnings.warn(f"{spec.source} is being downloaded; `hf download {spec.source}` shows how far", stacklevel=2)
     common = {"revision": spec.revision, "trust_remote_code": trust_code, "local_files_only": local or cached_only}
-    allowance = _local(Path(source), most, trust_code=trust_code) if local else None
+    allowance = checked_folder(Path(source), most, trust_code=trust_code) if local else None
     try:
         with online.offline(cached_only), contextlib.nullcontext() if allowance is None else bounded(allowance):
-            config = transformers.AutoConfig.from_pretrained(source, **common)
-            names = [name for name in config.architectures or () if hasattr(transformers, name)]
-            head = getattr(transformers, names[0]) if names else transformers.AutoModel
+            _, head = architecture(transformers, source, **common)
             options = {"attn_implementation": "eager", "output_loading_info": True, **common, **spec.keywords}
             model, loaded = head.from_pretrained(source, **options)
     except LoadError:
@@ -129,6 +127,13 @@ def load_hf(
     return _module(spec, model), tuple(notes)
 
 
+def architecture(transformers: Any, source: str, **options: Any) -> tuple[Any, Any]:
+    """The config of a transformers model, and the class that it names, with its head."""
+    config = transformers.AutoConfig.from_pretrained(source, **options)
+    names = [name for name in config.architectures or () if hasattr(transformers, name)]
+    return config, getattr(transformers, names[0]) if names else transformers.AutoModel
+
+
 def _not_cached(name: str) -> LoadError:
     return LoadError(
         f"{name} is not in this machine's cache, and huggingface.co cannot be reached from here.",
@@ -137,8 +142,13 @@ def _not_cached(name: str) -> LoadError:
     )
 
 
-def _local(folder: Path, most: int | None, *, trust_code: bool) -> Allowance:
-    """What the model in a folder may take; its files are looked at first."""
+def checked_folder(folder: Path, most: int | None, *, trust_code: bool) -> Allowance:
+    """What the model in a folder may take; its files are looked at first.
+
+    Raises:
+        LoadError: if it is no folder of a transformers model, or its files are damaged or made up.
+        UntrustedFileError: if it brings code of its own, or its weights would run some.
+    """
     if not (folder / "config.json").exists():
         if (other := foreign.folder(folder)) is not None:
             raise other
@@ -159,13 +169,13 @@ def _remote_code(source: str, auto_map: Any = None) -> UntrustedFileError:
 
 def load_timm(spec: Spec) -> nn.Module:
     """A timm model, without pretrained weights unless the spec asks for them."""
-    timm = _package("timm")
+    timm = package("timm")
     return _by_name(spec, timm.create_model, getattr(timm, "list_models", list), pretrained=False)
 
 
 def load_torchvision(spec: Spec) -> nn.Module:
     """A torchvision model, without pretrained weights unless the spec asks for them."""
-    models = _package("torchvision.models")
+    models = package("torchvision.models")
     return _by_name(spec, models.get_model, getattr(models, "list_models", list), weights=None)
 
 
@@ -202,7 +212,12 @@ def _found(name: str) -> None:
         raise LoadError(f"this spec needs {name}, which is not installed.", f"pip install {name}")
 
 
-def _package(name: str) -> ModuleType:
+def package(name: str) -> ModuleType:
+    """A package that a spec needs.
+
+    Raises:
+        LoadError: if it is not installed, or cannot be imported.
+    """
     package = name.partition(".")[0]
     try:
         return importlib.import_module(name)

@@ -119,12 +119,21 @@ def _content(session: Session, spec: Spec, path: Path) -> Any:
 
 def load_weights(session: Session, model: nn.Module) -> None:
     """Put the weights of `--weights` into the model."""
+    take_weights(session, model, *read_weights(session)[:2])
+
+
+def read_weights(session: Session) -> tuple[Any, str, Path]:
+    """What the file of `--weights` holds, what it is called in messages, and its path."""
     text = session.request.weights
     assert text is not None
     spec = parse(text if text.startswith("file:") else f"file:{text}")  # only a path makes sense here
     path = checkpoint.existing(spec.source)
     content = _content(session, spec, path)
-    where = spec.source if spec.key is None else f"{spec.source}#{spec.key}"
+    return content, spec.source if spec.key is None else f"{spec.source}#{spec.key}", path
+
+
+def take_weights(session: Session, model: nn.Module, content: Any, where: str) -> None:
+    """Put what a file of weights holds into the model."""
     loaded = weights.load_content(model, content, where, strict=session.request.strict)
     session.notes += loaded.notes
     session.left_out = loaded.left_out

@@ -1,7 +1,7 @@
 """What a command line says of a problem, and what is gathered while that is loaded."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,7 @@ from hessdiag.problem.files import checkpoint
 from hessdiag.problem.files.allowance import Allowance
 from hessdiag.problem.loading import online
 from hessdiag.problem.losses import loss as losses
+from hessdiag.problem.problem import Problem
 
 DTYPES = {
     "float32": torch.float32,
@@ -48,6 +49,7 @@ class ProblemRequest:
         strict: Refuse weights of other names or shapes than the model's; else leave out what does not fit, and say so.
         broken_loss: Take a loss that is not finite or depends on no parameter: someone wants to know why.
         max_unpacked: Bytes that a file may unpack to; by default a multiple of its own size (`Allowance`).
+        shard: Let each process keep only a piece of every parameter, read from the file where that can be.
     """
 
     model: str
@@ -67,6 +69,7 @@ class ProblemRequest:
     strict: bool = True
     broken_loss: bool = False
     max_unpacked: int | None = None
+    shard: bool = False
 
     def check(self) -> None:
         """Refuse what no file or model could make right, before anything costly is loaded.
@@ -136,6 +139,9 @@ class Session:
     stranger: Allowance | None = None  # of the file that the model itself was in
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
     usual_loss: str = "mse"  # of a model that came without data, a loss and labels
+    kind: Callable[..., Problem] = Problem  # what is made of model, batches and loss
+    drawn: Callable[[Sequence[Any]], None] = lambda batches: None  # told of batches before a model sees them
+    mapped: bool = False  # tensors of files stay where they are until they are read
 
     @property
     def scripts(self) -> dict[Path, ModuleType]:
@@ -144,4 +150,5 @@ class Session:
 
     def read(self, path: Path) -> Any:
         """What a file holds, within what the request lets it do and take."""
-        return checkpoint.read(path, trust_code=self.request.trust_code, most=self.request.max_unpacked)
+        request = self.request
+        return checkpoint.read(path, trust_code=request.trust_code, most=request.max_unpacked, mapped=self.mapped)

@@ -16,7 +16,6 @@ from hessdiag.problem.batches.images import Images
 from hessdiag.problem.loading import cutting, fit, own_loss, synthetic
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.losses import loss as losses
-from hessdiag.problem.problem import Problem
 
 
 def suited(session: Session, parts: Parts, model: nn.Module) -> tuple[list[Any], Any]:
@@ -40,10 +39,9 @@ def suited(session: Session, parts: Parts, model: nn.Module) -> tuple[list[Any],
             batches=request.batches,
             batch_size=request.batch_size or request.samples,
             free_form=free_form,
-            cut=_first_rows
-            if request.samples
-            else _Cutter(parts, model, request.seed, request.data or "", request.broken_loss),
+            cut=_first_rows if request.samples else _Cutter(parts, model, session, request.data or ""),
         )
+        session.drawn(taken)
         taken, loss, more = _given(parts, model, taken, request.data or "")
         session.notes += [*notes, *more]
     if loss is not parts.loss:
@@ -84,13 +82,13 @@ class _Cutter:
 
     parts: Parts
     model: nn.Module
-    seed: int
+    session: Session
     where: str
-    broken_loss: bool = False
     cut: cutting.Cut | None = None
 
     def __call__(self, batch: Any, size: int) -> Iterator[Any]:
         if self.cut is None and cutting.CUTS[0].length(batch) > size:
+            self.session.drawn([batch])
             self.cut = self._proven(batch, size)
         return (self.cut or cutting.CUTS[0]).parts(batch, size)
 
@@ -98,8 +96,7 @@ class _Cutter:
         """The cut for this model and loss. What does not fit even as a whole is said first, and in other words."""
         parts = self.parts
         whole, loss, _ = _given(parts, self.model, [batch], self.where)
-        seed = self.seed if parts.seed is None else parts.seed
-        problem = Problem(
+        problem = self.session.kind(
             model=self.model,
             data=whole,
             loss=loss,
@@ -107,7 +104,7 @@ class _Cutter:
             reduction=parts.reduction,
             layers=parts.layers,
             train_mode=parts.train_mode,
-            seed=seed,
+            seed=self.session.request.seed if parts.seed is None else parts.seed,
         )
         if sum(tensor.numel() for tensor in batch_forms.tensors(batch)) <= cutting.WHOLE_NUMBERS:
             try:
@@ -116,7 +113,7 @@ class _Cutter:
                 if not ran_out(error):
                     raise
             except HessdiagError:
-                if not self.broken_loss:
+                if not self.session.request.broken_loss:
                     raise
                 fit.check_fit(problem, broken_loss=True)
                 return cutting.CUTS[0]  # nothing can be proven of it

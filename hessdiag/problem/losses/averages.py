@@ -93,15 +93,33 @@ def of_labels(batch: Any, value: Callable[[Any], Tensor]) -> Terms:
         batch: A mapping with labels, or anything.
         value: The loss of a batch.
     """
+    return of_counted_labels(batch, skips_first(batch, value))
+
+
+def of_counted_labels(batch: Any, skips: bool) -> Terms:
+    """The same, where it is known whether the model looks at the first label of a sequence."""
     n = batches.samples(batch)
-    key = next((key for key in batches.TARGET_KEYS if key in batch), None) if isinstance(batch, Mapping) else None
-    labels = batch[key] if key is not None else None
-    if not isinstance(labels, Tensor):
+    _, labels = _labels(batch)
+    if labels is None:
         return Terms(n, "samples by the length of most tensors", n)
     if labels.is_floating_point():
         return Terms(labels.numel(), "labels", n)
-    counted = labels if labels.ndim < 2 or _looks_at_first(batch, key, value) else labels[:, 1:]
+    counted = labels[:, 1:] if skips and labels.ndim > 1 else labels
     return Terms(float((counted != IGNORED).sum()), "labels", labels.numel())
+
+
+def skips_first(batch: Any, value: Callable[[Any], Tensor]) -> bool:
+    """Whether a model never looks at the first label of a sequence, as those do not that predict the next token."""
+    key, labels = _labels(batch)
+    classes = labels is not None and not labels.is_floating_point() and labels.ndim > 1
+    return classes and not _looks_at_first(batch, key, value)
+
+
+def _labels(batch: Any) -> tuple[Any, Tensor | None]:
+    """The labels in a mapping, and what they are called there."""
+    key = next((key for key in batches.TARGET_KEYS if key in batch), None) if isinstance(batch, Mapping) else None
+    labels = batch[key] if key is not None else None
+    return key, labels if isinstance(labels, Tensor) else None
 
 
 def _looks_at_first(batch: Any, key: Any, value: Callable[[Any], Tensor]) -> bool:

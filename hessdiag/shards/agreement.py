@@ -1,0 +1,59 @@
+"""What has to be the same in all processes, told by digests before anything is computed from it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from hessdiag.errors import LoadError
+from hessdiag.machine.processes import merged, together
+from hessdiag.machine.ranks import ranks
+from hessdiag.problem.batches.batch import sha256
+
+MODELS = (
+    "and each keeps a piece of what should be one.",
+    "torch.manual_seed(0) before the model is made, or --weights FILE",
+)
+BATCHES = (
+    "and each is to evaluate its own samples of the same ones.",
+    "one seed for all processes (torch.manual_seed(0), a generator with a seed) and no DistributedSampler; "
+    "or --data FILE",
+)
+
+
+def all_of(flag: bool, device: torch.device) -> bool:
+    """Whether this is so in all processes."""
+    return all(merged({ranks()[0]: flag}, device))
+
+
+def same(digests: Mapping[str, str], otherwise: tuple[str, str], device: torch.device) -> None:
+    """Refuse digests that are not the same in all processes, in all of them.
+
+    Args:
+        digests: Of each thing by its name; their order counts.
+        otherwise: What that leads to, and what would work.
+        device: Where the processes compute.
+
+    Raises:
+        LoadError: naming the first that differs, and the rank that has another than rank 0.
+    """
+    if not together():
+        return
+    everywhere = merged({ranks()[0]: list(digests.items())}, device)
+    for rank, other in enumerate(everywhere):
+        if other == everywhere[0]:
+            continue
+        pairs = zip(everywhere[0], other, strict=False)
+        name = next((name for (name, one), (_, another) in pairs if one != another), None)
+        what = f"the number of {'batches' if otherwise is BATCHES else 'parts'}" if name is None else name
+        raise LoadError(f"{what} of rank {rank} is not that of rank 0, {otherwise[0]}", otherwise[1])
+
+
+def same_batches(batches: Sequence[Any], device: torch.device) -> None:
+    """Refuse batches that are not the same in all processes.
+
+    Raises:
+        LoadError: naming the first that differs.
+    """
+    if together():
+        same({f"batch {index}": sha256([batch]) for index, batch in enumerate(batches)}, BATCHES, device)

@@ -1,0 +1,145 @@
+"""This process's samples of a batch, and what their objective weighs in the whole: parts that make the whole, or none.
+
+The objective of a batch is a mean over what its loss averages over, or a sum. Then each process evaluates its own
+samples, weighted by what they count for. Of other objectives (samples that see each other, statistics of the batch,
+graphs) each process evaluates the whole batch, and a W-th of it counts. Which it is tells a trial with few samples.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hessdiag.errors import HessdiagError, LoadError
+from hessdiag.machine.collectives import gathered, summed
+from hessdiag.machine.ranks import ranks
+from hessdiag.machine.shortage import ran_out
+from hessdiag.problem.loading.cutting import COARSE, CUTS, TOLERANCE, Cut
+
+FEW = 2**18  # numbers of a process whose slopes are compared
+_IMPOSSIBLE = (HessdiagError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
+
+Count = Callable[[Any], float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one process evaluates of a batch.
+
+    Attributes:
+        batch: Its samples.
+        weight: What their objective weighs in that of the batch. At 0 the samples are another process's, so that all
+            run the same modules.
+    """
+
+    batch: Any
+    weight: float
+
+
+def span(n: int, rank: int, size: int) -> slice:
+    """Which of n samples a process has: as many as the others, or one less.
+
+    >>> [span(3, rank, 2) for rank in range(2)]
+    [slice(0, 1, None), slice(1, 3, None)]
+    """
+    return slice(rank * n // size, (rank + 1) * n // size)
+
+
+def parts(batch: Any, size: int, count: Count, *, sums: bool, cut: Cut = CUTS[0]) -> list[Part]:
+    """What each of several processes evaluates of a batch whose parts make the whole.
+
+    Args:
+        batch: The whole.
+        size: How many processes there are.
+        count: What a mean over some samples is divided by: those with a target, elements of the output.
+        sums: Whether the objective is a sum, and no mean.
+        cut: Which dimensions run over samples.
+
+    Returns:
+        One for each process; where it has no sample with a target, the first one that has.
+
+    Raises:
+        LoadError: if no sample has a target.
+
+    >>> batch = (torch.zeros(3, 1), torch.tensor([0, -100, 1]))
+    >>> count = lambda part: float((part[1] != -100).sum())
+    >>> [(len(part.batch[1]), part.weight) for part in parts(batch, 2, count, sums=False)]
+    [(1, 0.5), (2, 0.5)]
+    """
+    n = cut.length(batch)
+    spans = [span(n, rank, size) for rank in range(size)]
+    counts = [count(cut.rows(batch, own)) if own.stop > own.start else 0.0 for own in spans]
+    total = sum(counts)
+    if not total:
+        raise LoadError("every target is ignored (-100): the loss is a mean over nothing.")
+    stand_in = _counted(batch, cut, count, spans[next(rank for rank in range(size) if counts[rank])])
+    return [
+        Part(cut.rows(batch, own), 1.0 if sums else counted / total) if counted else Part(stand_in, 0.0)
+        for own, counted in zip(spans, counts, strict=True)
+    ]
+
+
+def _counted(batch: Any, cut: Cut, count: Count, among: slice) -> Any:
+    """The first sample that counts."""
+    each = (cut.rows(batch, slice(index, index + 1)) for index in range(among.start, among.stop))
+    return next(one for one in each if count(one))
+
+
+def proven(
+    batch: Any, alone: Callable[[Any], Tensor], pieces: Sequence[Tensor], count: Count, sums: bool
+) -> Cut | None:
+    """The cut of batches whose parts make the whole, told by value and gradient of a few samples; `None` if none does.
+
+    Called by all processes, with the same batch.
+
+    Args:
+        batch: With more than one sample.
+        alone: The objective of a batch in this process, with a graph that leads to the pieces. Its derivatives with
+            respect to these are those of the sum over all processes.
+        pieces: This process's, of each parameter.
+        count: See `parts`.
+        sums: See `parts`.
+    """
+    rank, size = ranks()
+    for cut in CUTS:
+        if cut.length(batch) < 2:
+            continue
+        try:
+            few = _few(batch, cut, count, size)
+            own = parts(few, size, count, sums=sums, cut=cut)[rank]
+            sign = -1.0 if rank % 2 else 1.0
+            tries = [(few, 1 / size), (own.batch, own.weight), (own.batch, sign * own.weight)]
+            whole, split, signed = (value_and_slopes(alone(part) * weight, pieces) for part, weight in tries)
+        except _IMPOSSIBLE as error:
+            if ran_out(error):
+                raise
+            continue
+        tolerance = COARSE if pieces[0].element_size() < 4 else TOLERANCE[torch.float32]  # inside, many cast to that
+        # The signs keep what cancels, as the slopes of samples do at the end of training.
+        if all(
+            float((one - other).norm()) <= tolerance * max(float(one.norm()), float(scale.norm()))
+            for one, other, scale in zip(whole, split, signed, strict=True)
+        ):
+            return cut
+    return None
+
+
+def _few(batch: Any, cut: Cut, count: Count, size: int) -> Any:
+    """As many samples as there are processes, from the first that counts."""
+    n = cut.length(batch)
+    first = next((index for index in range(n) if count(cut.rows(batch, slice(index, index + 1)))), 0)
+    start = min(first, max(n - size, 0))
+    return cut.rows(batch, slice(start, min(start + size, n)))
+
+
+def value_and_slopes(share: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The sum of all processes' shares, and its slopes along the smallest of all parameters, whole."""
+    taken: list[Tensor] = []
+    for piece in sorted(pieces, key=Tensor.numel):
+        if not taken or sum(map(Tensor.numel, taken)) + piece.numel() <= FEW:
+            taken.append(piece)
+    slopes = torch.autograd.grad(share, taken, materialize_grads=True, allow_unused=True)
+    own = torch.cat([slope.reshape(-1) for slope in slopes])
+    return summed(share.detach().double().reshape(1)), gathered(own.double())
