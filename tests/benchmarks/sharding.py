@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 # Layers, vocabulary, sequences and their length; bars on the share of one process's memory at 2 and 4 ranks.
@@ -61,7 +62,6 @@ def rank(name: str, how: str) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     import hessdiag
-    from hessdiag.machine.memory import apart
 
     layers, vocabulary, count, length, _ = CASES[name]
     base = _peak()
@@ -69,24 +69,44 @@ def rank(name: str, how: str) -> None:
     none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
     config = GPT2Config(n_embd=768, n_layer=layers, n_head=12, n_positions=64, vocab_size=vocabulary, **none)
     tokens = torch.randint(0, vocabulary, (count, length))
-    if how == "sharded":
-        apart()
-        problem = _sharded(GPT2LMHeadModel, config, tokens)
+    plain = how == "plain"
+    if plain:
+        product = _double_backward(GPT2LMHeadModel(config).eval(), tokens)
     else:
-        problem = hessdiag.Problem(
-            GPT2LMHeadModel(config), data=[{"input_ids": tokens, "labels": tokens}], loss="output"
-        )
-    Path("/proc/self/clear_refs").write_text("5")  # what building took is not what products take
-    operator = hessdiag.HessianOperator(problem, check=False)
-    generator = torch.Generator().manual_seed(1)
-    v = operator.spread.kept(lambda n: torch.randn(n, generator=generator))
-    product = operator @ v
-    del product
+        problem = _sharded(GPT2LMHeadModel, config, tokens)
+        Path("/proc/self/clear_refs").write_text("5")  # what building it whole took is not what products take
+        operator = hessdiag.HessianOperator(problem, check=False)
+        generator = torch.Generator().manual_seed(1)
+        v = operator.spread.kept(lambda n: torch.randn(n, generator=generator))
+        product = partial(operator.__matmul__, v)
+    product()
     started = time.perf_counter()
-    product = operator @ v
+    found = product()
     seconds = time.perf_counter() - started
-    norm = float(operator.spread.summed(product.double().square().sum())) ** 0.5
+    square = sum(part.double().square().sum() for part in found.split(2**18))
+    norm = float(square if plain else operator.spread.summed(square)) ** 0.5
     print(json.dumps({"peak": _peak() - base, "seconds": seconds, "norm": norm}))
+
+
+def _double_backward(model, tokens):
+    """Products as they are written without any package: the gradient's graph, differentiated again."""
+    import torch
+
+    parameters = [*model.parameters()]
+    generator = torch.Generator().manual_seed(1)
+    v = torch.randn(sum(item.numel() for item in parameters), generator=generator)
+    with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+        loss = model(input_ids=tokens, labels=tokens, use_cache=False).loss
+        g = torch.autograd.grad(loss, parameters, create_graph=True)
+
+    def product():
+        parts = v.split([item.numel() for item in parameters])
+        cotangents = [part.view_as(item) for part, item in zip(parts, parameters, strict=True)]
+        return torch.cat(
+            [part.reshape(-1) for part in torch.autograd.grad(g, parameters, cotangents, retain_graph=True)]
+        )
+
+    return product
 
 
 def _sharded(kind, config, tokens):
