@@ -35,6 +35,7 @@ from hessdiag.questions.common.result import Measured as Measured
 from hessdiag.questions.common.result import ModelSubject as ModelSubject
 from hessdiag.questions.common.result import Provenance as Provenance
 from hessdiag.questions.common.result import Result as Result
+from hessdiag.questions.common.result import Sharding as Sharding
 from hessdiag.questions.common.result import Subject as Subject
 from hessdiag.questions.diag_share.result import Baselines as Baselines
 from hessdiag.questions.diag_share.result import Change as Change
@@ -162,6 +163,7 @@ __all__ = [
     "Run",
     "Sample",
     "Semicircle",
+    "Sharding",
     "Share",
     "ShareTheory",
     "SignShares",

@@ -116,6 +116,7 @@ def answer(
         collect(clock, result.problem, result.resumed_pieces),
         argv=tuple(click.get_current_context().meta.get("hessdiag.argv", ())),
         cost=progress.ledger.as_dict() if costed and isinstance(result.problem, ModelSubject) else None,
+        sharding=result.provenance.sharding,
     )
     result = replace(result, provenance=made)
     return finish(result, out, None if save is None else lambda: save(result))

@@ -208,6 +208,9 @@ def _in_words(error: Exception) -> tuple[str, str | None, ExitCode]:
         return what, f"{ctx.command_path if ctx else 'hessdiag'} --help", ExitCode.USAGE
     if isinstance(error, ValueError) and "embedded null" in str(error):
         return "a name holds a NUL character, and no file can have such a name.", None, ExitCode.USAGE
+    if isinstance(error, UnicodeEncodeError):
+        what = f"a name holds {error.object[error.start : error.end]!r}, and no file can have such a name here."
+        return what, None, ExitCode.USAGE
     return *_of_others(error), ExitCode.FAILED
 
 
@@ -222,8 +225,6 @@ def _of_others(error: Exception) -> tuple[str, str | None]:
         what, hint = f"{sentence(error)}.", "a smaller model or batch, or a machine with more memory"
     elif lost_gpu.is_lost(error):
         what, hint = lost_gpu.WHAT, lost_gpu.HINT
-    elif isinstance(error, UnicodeEncodeError):
-        what = f"a name holds {error.object[error.start : error.end]!r}, and no file can have such a name here."
     elif isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
         what = f"the system refused{where}: {reason(error)} (run with --traceback to see where)"

@@ -4,7 +4,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,6 +104,21 @@ _OUTPUT = (
 resume_option = click.option(
     "--resume", metavar="DIR", help="Keep finished pieces in DIR; the same command then goes on where it stopped."
 )
+
+
+def shard_option(function: Callable[..., int]) -> Callable[..., int]:
+    """Add --shard, under `model_options`; the targets of the command then ask for it."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> int:
+        if values.pop("shard"):
+            values["targets"] = tuple(replace(one, request=one.request | {"shard": True}) for one in values["targets"])
+        return function(**values)
+
+    shown = (
+        "Keep a piece of each parameter and vector in each of torchrun's processes. One process needs less memory, too."
+    )
+    return _stack(command, (click.option("--shard", is_flag=True, type=SWITCH, help=shown),))
 
 
 def model_options(function: Callable[..., int]) -> Callable[..., int]:

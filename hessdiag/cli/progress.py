@@ -170,7 +170,8 @@ def cost_line(ledger: "Ledger") -> str:
     assert plan is not None
     assert each is not None
     fewest, most = plan.products
-    memory = f"peak memory {gib(plan.peak)} of {gib(plan.available)} that are free"
+    each_of = f" in each of {plan.processes:,} processes," if plan.processes > 1 else ""
+    memory = f"peak memory {gib(plan.peak)}{each_of} of {gib(plan.available)} that are free"
     ends = ledger.planned_seconds
     if plan.search:
         return (

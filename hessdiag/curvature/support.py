@@ -14,6 +14,7 @@ from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.touched import touched
+from hessdiag.shards.problem import ShardedProblem
 
 Products = CurvatureOperator[Any] | SharedOperator
 
@@ -138,7 +139,7 @@ def support(problem: Problem, beyond: int, *, seed: int = 0, numeric: bool = Tru
     (205, 9, 196)
     """
     everything = Support(problem, problem)
-    if problem.n_parameters <= beyond:
+    if problem.n_parameters <= beyond or isinstance(problem, ShardedProblem):  # of which no process sees rows
         return everything
     found = everything
     part = touched(problem, LEAST)

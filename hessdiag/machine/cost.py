@@ -53,6 +53,7 @@ class Plan:
         vectors: The fewest and the most vectors that arithmetic beside the products reads or writes.
         pace: Seconds for one of them, as memory was measured before.
         search: Whether the most is only where a search gives up.
+        processes: Over how many the bytes of each of which these are; 1 where nothing is spread.
     """
 
     products: tuple[int, int]
@@ -61,6 +62,7 @@ class Plan:
     vectors: Range = (0.0, 0.0)
     pace: float = 0.0
     search: bool = False
+    processes: int = 1
 
     @property
     def peak(self) -> int:
@@ -227,6 +229,7 @@ def plan(
     vectors: Range = (0.0, 0.0),
     pace: float = 0.0,
     search: bool = False,
+    processes: int = 1,
 ) -> Plan:
     """Note what is planned, from here on.
 
@@ -237,11 +240,12 @@ def plan(
         vectors: The fewest and the most that arithmetic beside the products reads or writes.
         pace: Seconds for one of them.
         search: Whether the most is only where a search gives up.
+        processes: Over how many the model is spread.
     """
     both = products if isinstance(products, tuple) else (products, products)
     before = memory.held_bytes(device)
     parts = {"process": before} | {name: int(size) for name, size in held.items()}
-    found = Plan(both, parts, before + memory.free_bytes(device), vectors, pace, search)
+    found = Plan(both, parts, before + memory.free_bytes(device), vectors, pace, search, processes)
     own = _CURRENT.get()
     if own is not None:
         own.plan, own.started = found, (time.perf_counter(), own.products + own.gradients)

@@ -63,15 +63,20 @@ def describe(problem: Problem) -> dict[str, Any]:
         "modules": len(modes),
         "modules_in_training": sum(modes),
         "seed": problem.seed,
-        "weights_sha256": batches.hash_tensors(
-            item for item in model.state_dict().values() if isinstance(item, Tensor)
-        ),
+        "weights_sha256": _weights_hash(problem),
         "data_sha256": batches.sha256(problem.data),
         "files": [dict(file) for file in source.get("files", ())],
         "trusted_code": bool(source.get("trusted_code", False)),
         "kernels_forced": list(problem.kernels_forced),
         "notes": list(problem.notes),
     }
+
+
+def _weights_hash(problem: Problem) -> str | None:
+    """Of all weights and buffers; `None` where they are in pieces, of which no process has all."""
+    if any(hasattr(parameter, "piece") for parameter in problem.model.parameters()):
+        return None
+    return batches.hash_tensors(item for item in problem.model.state_dict().values() if isinstance(item, Tensor))
 
 
 def _whole(problem: Problem) -> str:

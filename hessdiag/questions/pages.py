@@ -8,7 +8,7 @@ from typing import Any
 from hessdiag.errors import LoadError
 from hessdiag.questions import documents, registry
 from hessdiag.questions.common.result import Result
-from hessdiag.questions.common.view import findings, reproduction, self_checks, side_tables, warnings
+from hessdiag.questions.common.view import findings, reproduction, self_checks, side_tables, spread, warnings
 from hessdiag.report import document as text_form
 from hessdiag.report import markdown, terminal
 from hessdiag.report.names import Name
@@ -54,6 +54,7 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
         raise LoadError(f"the {result.command} document is damaged: {type(error).__name__} {error}.") from error
     whole = replace(
         laid_out,
+        subject=(*laid_out.subject, *spread(result.provenance)),
         extra=(*laid_out.extra, *side_tables(result)),
         command=result.command,
         warnings=warnings(result),

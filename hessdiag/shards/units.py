@@ -251,6 +251,16 @@ class Units:
         return isinstance(self._model.get_submodule(path), nn.ModuleList | nn.ModuleDict)
 
 
+def largest(model: nn.Module) -> int:
+    """Numbers of the largest unit that a model would have, about: what is streamed is known once it is sharded.
+
+    >>> largest(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)))
+    16
+    """
+    found = (unit for _, unit in _found(model, "", listed=False) if not isinstance(unit, nn.Embedding))
+    return max((sum(item.numel() for item in unit.parameters()) for unit in found), default=0)
+
+
 def _common(paths: Sequence[Sequence[str]]) -> list[str]:
     """What paths begin with in common.
 

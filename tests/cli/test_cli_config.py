@@ -199,7 +199,7 @@ def test_what_a_found_file_may_set_is_a_short_list():
     numbers |= {"damping"}
     choices = {"dtype", "form", "color", "init", "inits", "distribution", "activation", "solve", "operator"}
     choices |= {"norms", "multipliers"}
-    switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt", "landscape"}
+    switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt", "landscape", "shard"}
     assert allowed <= numbers | choices | switches, allowed - numbers - choices - switches
     assert {"force", "trust_code", "file", "save", "resume", "data", "weights", "fail_if"}.isdisjoint(allowed)
 

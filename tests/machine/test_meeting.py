@@ -52,6 +52,26 @@ hessdiag.eigs(setup("bug"), tol=1e-12)
 """
 
 
+def together(folder, program, size, *words):
+    """Start a program in so many processes that meet without torchrun; what each said, and its code."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "PYTHONPATH": ROOT}
+    processes = [
+        subprocess.Popen(
+            [program, *words],
+            cwd=folder,
+            env=os.environ | meeting | {"RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(size)
+    ]
+    said = [process.communicate(timeout=90)[1] for process in processes]
+    return said, [process.returncode for process in processes]
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Start a command in so many processes that have imported torch; what each said, its code, and the seconds."""
@@ -61,24 +81,8 @@ def start(tmp_path_factory):
     with preloaded.programs(os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}) as programs:
 
         def started(size, *words, program=programs / "hessdiag"):
-            with socket.socket() as free:
-                free.bind(("127.0.0.1", 0))
-                port = str(free.getsockname()[1])
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size)}
-            command = [program, *words]
             began = time.monotonic()
-            processes = [
-                subprocess.Popen(
-                    command,
-                    cwd=folder,
-                    env=os.environ | meeting | {"PYTHONPATH": ROOT, "RANK": str(rank)},
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                for rank in range(size)
-            ]
-            said = [process.communicate(timeout=90)[1] for process in processes]
-            return said, [process.returncode for process in processes], time.monotonic() - began
+            return *together(folder, program, size, *words), time.monotonic() - began
 
         yield started
 

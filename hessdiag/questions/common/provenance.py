@@ -40,7 +40,7 @@ def recorded(measure: Callable[P, R]) -> Callable[P, R]:
         clock = Clock()
         result = measure(*args, **kwargs)
         found = collect(clock, result.problem, result.resumed_pieces)
-        return replace(result, provenance=found)
+        return replace(result, provenance=replace(found, sharding=result.provenance.sharding))
 
     return record
 

@@ -147,6 +147,23 @@ class Arithmetic:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sharding:
+    """How a model was spread over processes, each of which kept a piece of every parameter and vector.
+
+    Attributes:
+        processes: How many.
+        piece_bytes: Of the differentiated parameters, in one process.
+        largest_unit_bytes: Of the largest part of the model that was whole at a time.
+        peak_memory_bytes: Most memory that each process held, by rank, all it has loaded included.
+    """
+
+    processes: Count
+    piece_bytes: Count
+    largest_unit_bytes: Count
+    peak_memory_bytes: tuple[Count, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Provenance:
     """How the numbers came to be: an allow-list of facts, with no environment, host name or user name in it.
 
@@ -155,6 +172,7 @@ class Provenance:
         wall_seconds: With loading, where a command loaded.
         cost: What was planned and spent, where products are what takes time.
         resumed_pieces: How many finished pieces of an earlier run were taken up.
+        sharding: How the model was spread over processes; `None` where each had all of it.
     """
 
     argv: tuple[str, ...] = ()
@@ -170,6 +188,7 @@ class Provenance:
     gpu: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
     resumed_pieces: Count | None = field(default=None, metadata=OPTIONAL)
     cost: dict[str, Any] | None = field(default=None, metadata=OPTIONAL)
+    sharding: Sharding | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

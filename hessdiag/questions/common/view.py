@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from hessdiag.machine.sizes import gib
 from hessdiag.numbers import deviation
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.metric import Metric, source
@@ -279,3 +280,18 @@ def metric_facts(metric: Metric | None) -> list[Fact]:
         return []
     said = f"; {source(metric)}" if metric.state else ""
     return [Fact("metric", metric.optimizer, f"numbers are of P^(-1/2) A P^(-1/2), not of A itself{said}")]
+
+
+def spread(provenance: Provenance) -> tuple[tuple[str, str], ...]:
+    """Over how many processes the model was spread, and how much memory each held, as (name, value); nothing of one.
+
+    >>> from hessdiag.questions.common.result import Sharding
+    >>> two = Sharding(processes=2, piece_bytes=8, largest_unit_bytes=4, peak_memory_bytes=(2**30, 3 * 2**29))
+    >>> spread(Provenance(sharding=two))
+    (('sharded', 'over 2 processes, at most 1.5 GiB each'),)
+    """
+    found = provenance.sharding
+    if found is None:
+        return ()
+    over = f"over {found.processes:,} processes" if found.processes > 1 else "in one process"
+    return (("sharded", f"{over}, at most {gib(max(found.peak_memory_bytes), 1)}{' each' * (found.processes > 1)}"),)

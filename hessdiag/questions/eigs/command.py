@@ -8,7 +8,15 @@ import click
 from hessdiag.cli import output
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import MetricText, Target, metric_options, model_options, output_options, resume_option
+from hessdiag.cli.options import (
+    MetricText,
+    Target,
+    metric_options,
+    model_options,
+    output_options,
+    resume_option,
+    shard_option,
+)
 from hessdiag.errors import SpecError
 
 if TYPE_CHECKING:
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
 
 @click.command("eigs", cls=Command)
 @model_options
+@shard_option
 @click.option("--lowest", type=click.IntRange(min=0), metavar="K", default=5, show_default=True, help="Pairs below.")
 @click.option("--highest", type=click.IntRange(min=0), metavar="K", default=5, show_default=True, help="Pairs above.")
 @click.option("--tol", type=float, metavar="R", default=1e-3, show_default=True, help="Relative residual to reach.")
@@ -69,6 +78,8 @@ def command(
     hessdiag eigs builtin:lenet --lowest 3 --highest 10 --save vectors.npz -o eigs.html
     """  # noqa: D301
     scripts: dict[Path, ModuleType] = {}
+    if save is not None and any(target.request.get("shard") for target in targets):
+        raise SpecError("--save writes whole vectors, and with --shard no process has one.", "without --save")
     file = None if save is None else _archive(Path(save), force=click.get_current_context().params["force"])
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Eigs":

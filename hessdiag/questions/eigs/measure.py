@@ -14,8 +14,8 @@ from hessdiag.curvature.support import Support, support
 from hessdiag.errors import SpecError
 from hessdiag.linalg.eigenpairs import ROUNDING, Eigenpairs, dense_eigenpairs, padded
 from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs, smallest_basis
+from hessdiag.linalg.spread import Spread, spread_of
 from hessdiag.linalg.tridiagonal import inner, safe_norm
-from hessdiag.machine import capacity
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.certificate import (
     NONE_FOUND,
@@ -37,6 +37,7 @@ from hessdiag.questions.common.runs.outlay import Basis, basis, outlay
 from hessdiag.questions.common.runs.pieces import on_disk
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.runs.resume import kept_pieces
+from hessdiag.questions.common.sharding import formed_up_to, refuse, sharding, where
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.eigs import vectors
@@ -79,7 +80,7 @@ def eigs(
         block: Vectors per product. One takes fewer products, and cannot notice repeated eigenvalues.
         seed: Of the start vectors.
         progress: Called with (done, total, what).
-        keep_vectors: Whether the result holds the eigenvectors.
+        keep_vectors: Whether the result holds the eigenvectors; of a sharded problem, this process's pieces of them.
         resume: A folder in which the Krylov space is kept, for a run that goes on where this one stopped.
         metric: The optimizer in whose metric P^(-1/2) H P^(-1/2) it is taken: "adam(lr=1e-4)", the state in a
             checkpoint, a live optimizer, or the diagonal of P, (N,). Default: the Hessian itself.
@@ -100,6 +101,7 @@ def eigs(
     problem = problem_of(problem, "hessdiag.linalg.eigsh(operator, lowest=5, highest=5)")
     asked = _Asked(lowest, highest, tol, max_basis, max_products, block, seed)
     asked.refuse()
+    refuse(problem, metric=metric, resume=resume)
     taken = metric_of(problem, metric)
     plan = _plan(problem, replace(asked, metric=taken.key), taken)
     report = progress or silent
@@ -201,14 +203,15 @@ class _Plan:
     def announced(self, resume: str | Path | None) -> str:
         """What will be done, and what it holds in memory and on the disk."""
         zeros, n = self.part.zeros, self.part.size
+        own = spread_of(self.operator).own
         before = f"{zeros:,} of {self.problem.n_parameters:,} rows are zero and left out; " if zeros else ""
         if self.space is None:
             return f"{before}{n:,} parameters: all {n:,} eigenvalues, from the whole Hessian"
-        held = (1 + self.space.images) * self.space.size * n * self.operator.dtype.itemsize
+        held = (1 + self.space.images) * self.space.size * own * self.operator.dtype.itemsize
         return (
             f"{before}{n:,} parameters: {self.asked.lowest} lowest and {self.asked.highest} highest eigenpairs, from "
             f"Hessian products until they converge, up to {self.space.size} vectors in {held / 2**20:,.0f} MiB"
-            f"{on_disk(resume, held, anew=True)}"
+            f"{where(self.problem).replace(', sharded over', ' in each of')}{on_disk(resume, held, anew=True)}"
         )
 
 
@@ -250,7 +253,7 @@ class _Run:
 
 def _plan(problem: Problem, asked: _Asked, taken: InMetric) -> _Plan:
     """The whole matrix of a small problem; else what the iteration will hold and spend, in the ledger before it is."""
-    dense = DENSE_UP_TO * capacity.of(problem.device).times_dense
+    dense = formed_up_to(problem, DENSE_UP_TO)
     part = support(problem, dense, seed=asked.seed)
     operator = taken.operator(HessianOperator(part.problem, check=False), part)
     if part.size <= dense:
@@ -267,13 +270,13 @@ def _plan(problem: Problem, asked: _Asked, taken: InMetric) -> _Plan:
 def _gradient(plan: _Plan) -> tuple[float, Tensor]:
     """Its norm, and its direction without the rows that are zero: zeros where it vanishes."""
     gradient = plan.part.shorten(plan.operator.gradient())
-    size = safe_norm(gradient)
+    size = safe_norm(gradient, spread_of(plan.operator))
     return size, gradient.div_(size) if size else gradient
 
 
-def _slope(size: float, direction: Tensor, along: Tensor, precision: float) -> _Slope:
-    noise = ROUNDING * precision * safe_norm(along)
-    return _Slope(size, direction, inner(direction, along), noise) if size else _Slope(size, None, None, noise)
+def _slope(size: float, direction: Tensor, along: Tensor, precision: float, spread: Spread | None = None) -> _Slope:
+    noise = ROUNDING * precision * safe_norm(along, spread)
+    return _Slope(size, direction, inner(direction, along, spread), noise) if size else _Slope(size, None, None, noise)
 
 
 def _whole(plan: _Plan, report: Progress) -> _Run:
@@ -298,7 +301,7 @@ def _search(plan: _Plan, space: Basis, report: Progress, resume: str | Path | No
     along = products @ direction
     pieces = kept_pieces(plan.problem, "eigs", asdict(asked), resume, plan.operator)
     space = space.again(pieces)
-    slope = _slope(size, direction, along, shared.precision)
+    slope = _slope(size, direction, along, shared.precision, spread_of(products))
     del along  # which is as long as the basis's vectors
     pairs = extreme_eigenpairs(
         products,
@@ -331,7 +334,7 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
         direction = None if direction is None else torch.cat([direction, direction.new_zeros(nulls)])
     converged = bool(pairs.converged.all())
     status: Status = "interrupted" if pairs.interrupted else "inexact" if checks.failed or not converged else "ok"
-    found = vectors.eigenpairs(pairs, direction, places, problem)
+    found = vectors.eigenpairs(pairs, direction, places, problem, spread_of(plan.operator))
     spectrum = None if pairs.spectrum is None else tuple(pairs.spectrum.tolist())
     lowest, highest = found[: pairs.lowest], found[len(found) - pairs.highest :]
     step = (
@@ -343,7 +346,7 @@ def _assembled(plan: _Plan, checks: Examination, run: _Run, *, keep_vectors: boo
     measured = Eigs(
         status=status,
         problem=described(problem),
-        provenance=Provenance(resumed_pieces=run.resumed or None),
+        provenance=Provenance(resumed_pieces=run.resumed or None, sharding=sharding(problem)),
         lowest=lowest,
         highest=highest,
         smallest=lowest[0].eigenvalue if lowest else None,

@@ -7,7 +7,15 @@ import click
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Names
-from hessdiag.cli.options import MetricText, Target, metric_options, model_options, output_options, resume_option
+from hessdiag.cli.options import (
+    MetricText,
+    Target,
+    metric_options,
+    model_options,
+    output_options,
+    resume_option,
+    shard_option,
+)
 from hessdiag.cli.output import Output
 from hessdiag.curvature import registry
 
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
 
 @click.command("spectrum", cls=Command)
 @model_options
+@shard_option
 @click.option(
     "--probes", type=click.IntRange(min=2), metavar="N", default=10, show_default=True, help="Random vectors."
 )

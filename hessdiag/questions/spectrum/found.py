@@ -21,7 +21,7 @@ from hessdiag.questions.common.described import examined
 from hessdiag.questions.common.inertia import Inertia
 from hessdiag.questions.common.metric import Metric
 from hessdiag.questions.common.operators import Operator, OutputChecks, Products
-from hessdiag.questions.common.result import ModelSubject, Provenance, Status
+from hessdiag.questions.common.result import ModelSubject, Provenance, Sharding, Status
 from hessdiag.questions.spectrum import curves
 from hessdiag.questions.spectrum.curves import UNMEASURED
 from hessdiag.questions.spectrum.result import Outlier, Semicircle, Spectrum
@@ -86,6 +86,7 @@ class Setting:
     checks: Examination | None = None
     output: OutputChecks | None = None
     resumed_pieces: int = 0
+    sharding: Sharding | None = None
 
 
 def zero(matrix: Operator | Products | Restricted, scale: float) -> float:
@@ -101,7 +102,7 @@ def spectrum_of(found: Found, setting: Setting) -> Spectrum:
         status="inexact" if found.status == "ok" and not trusted else found.status,
         problem=setting.problem,
         theory=_theory(found, setting),
-        provenance=Provenance(resumed_pieces=setting.resumed_pieces or None),
+        provenance=Provenance(resumed_pieces=setting.resumed_pieces or None, sharding=setting.sharding),
         operator=setting.operator,
         metric=setting.metric,
         loss_in_output=None if output is None else output.loss,

@@ -10,7 +10,7 @@ from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.shared import share
 from hessdiag.curvature.support import support
 from hessdiag.errors import SpecError
-from hessdiag.machine import capacity
+from hessdiag.linalg.spread import spread_of
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common import operators
 from hessdiag.questions.common.described import described
@@ -21,6 +21,7 @@ from hessdiag.questions.common.runs.forecast import Quadratures
 from hessdiag.questions.common.runs.outlay import Quadrature, outlay, quadrature
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.runs.resume import kept_pieces
+from hessdiag.questions.common.sharding import formed_up_to, refuse, sharding, where
 from hessdiag.questions.common.subject import matrix_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.spectrum.exact import exact
@@ -73,17 +74,16 @@ def spectrum(
     >>> round(found.highest, 6), round(found.trace, 6), found.inertia.positive
     (10.0, 10.0, 1)
     """
-    if probes < 2 or steps < 2:
-        raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
+    _refuse_few(probes, steps)
     problem, operator = matrix_of(problem, operator, "hessdiag.linalg.slq(operator)")
-    dense, taken = EXACT_UP_TO * capacity.of(problem.device).times_dense, metric_of(problem, metric)
+    refuse(problem, metric=metric, resume=resume)
+    dense, taken = formed_up_to(problem, EXACT_UP_TO), metric_of(problem, metric)
     part = support(problem, dense, seed=seed, numeric=operator == "hessian")
     matrix = taken.operator(operators.operator(part.problem, operator), part)
     plan = None if part.size <= dense else _planned(matrix, part.size, probes, steps)
-    report = progress or silent
     checks, output = _checked(matrix, seed)
     products: Products = matrix if plan is None else share(matrix)
-    resumed = 0
+    report, resumed = progress or silent, 0
     if plan is None:
         found = exact(part, matrix, ends=ENDS, steps=steps, report=report)
     else:
@@ -99,6 +99,7 @@ def spectrum(
             seed=seed,
             pieces=pieces,
             report=report,
+            where=where(problem),
         )
         found, resumed = sampled(asked), pieces.taken
     setting = Setting(
@@ -112,8 +113,19 @@ def spectrum(
         checks=checks,
         output=output,
         resumed_pieces=resumed,
+        sharding=sharding(problem),
     )
     return _judged(spectrum_of(found, setting))
+
+
+def _refuse_few(probes: int, steps: int) -> None:
+    """Make sure that there are enough for an error.
+
+    Raises:
+        SpecError: if not.
+    """
+    if probes < 2 or steps < 2:
+        raise SpecError(f"--probes and --steps must be at least 2, not {probes} and {steps}.", "--probes 10 --steps 80")
 
 
 def _judged(measured: Spectrum) -> Spectrum:
@@ -124,7 +136,7 @@ def _judged(measured: Spectrum) -> Spectrum:
 def _planned(matrix: Operator, size: int, probes: int, steps: int) -> Quadrature:
     """How vectors are held, and what it takes, entered in the ledger."""
     spent = outlay(matrix)
-    plan = quadrature(spent, size, ENDS, probes, steps)
+    plan = quadrature(spent, spread_of(matrix).own, ENDS, probes, steps)
     rest = Quadratures(probes, steps, 2 * plan.pairs).whole
     most = rest + plan.ends.work(probes * steps)
     count = round(rest.products) + 2 * plan.pairs, round(most.products)

@@ -44,6 +44,7 @@ class Sampling:
         seed: Of the probes.
         pieces: What is kept of it.
         report: Told how far it is.
+        where: Over which processes, for what is said.
     """
 
     matrix: Products | Restricted
@@ -55,6 +56,7 @@ class Sampling:
     seed: int
     pieces: Pieces
     report: Progress
+    where: str = ""
 
     @property
     def products(self) -> int:
@@ -112,7 +114,7 @@ def _extreme_pairs(asked: Sampling, task: Quadratures) -> Eigenpairs:
     wide = min(plan.ends.size, most + BLOCK) * (2 if plan.ends.images else 1)  # each product adds a vector
     disk = pieces.said(wide * n * matrix.dtype.itemsize + 32 * most, asked.probes + 2, anew=True)
     each = f"{asked.probes} x {asked.steps} products"
-    asked.report(0, most, f"{n:,} parameters: {each}, after the extreme eigenpairs{disk}")
+    asked.report(0, most, f"{n:,} parameters: {each}, after the extreme eigenpairs{asked.where}{disk}")
     lowest = 0 if asked.semidefinite else plan.pairs
     wanted = lowest + plan.pairs
     pairs = extreme_eigenpairs(

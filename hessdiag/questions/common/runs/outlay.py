@@ -15,12 +15,14 @@ from hessdiag.machine import cost, memory, processes
 from hessdiag.machine.sizes import gib
 from hessdiag.machine.work import Work
 from hessdiag.questions.common.runs.pieces import Pieces
+from hessdiag.questions.common.runs.spreading import PASSING_PIECES, UNIT, Spreading, spreading_of
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
 CHECK_BYTES = 93  # of the check of the point, for each parameter
 GRAPH = 2.5  # what double backward keeps, in activations of a forward pass
 MOST_FOR_ENDS = 0.75  # of the room: beyond, fewer extreme pairs are taken out of a density
 PASSING = 3  # vectors of one product: its parts, their join, their sum
+CHECK_PIECES = 5  # vectors of the check of a sharded model's products
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Outlay:
         graph: Bytes of the graph that is kept, with the gradient.
         check: Bytes of the check of the point, which is over before vectors are held.
         samples: In the batches.
+        spread: What of it would be spread over processes, and what would not.
     """
 
     device: torch.device
@@ -40,11 +43,21 @@ class Outlay:
     graph: int
     check: int
     samples: int
+    spread: Spreading
 
     @property
     def passing(self) -> int:
         """Bytes that come and go with each product."""
-        return PASSING * self.vector
+        return int((PASSING_PIECES if self.spread.sharded else PASSING) * self.vector)
+
+    def elsewhere(self, vectors: float) -> str:
+        """How so many vectors could be held by more processes, as the end of a hint; nothing where no number does."""
+        count = self.spread.processes(vectors, cost.SPARE * (memory.free_bytes(self.device) + self.spread.here))
+        if count is None or count <= self.spread.size * self.spread.sharded:
+            return ""
+        if count == 1:
+            return ", or --shard"
+        return f", or --shard with {count:,} processes (torchrun), each with as much memory"
 
     @property
     def room(self) -> int:
@@ -76,7 +89,8 @@ class Outlay:
         else:
             parts = {"graph and gradient": self.graph, "one product": self.passing, **held}
         pace = memory.pace(self.vector, self.device) if passes[1] else 0.0
-        cost.plan(products, parts, self.device, vectors=passes, pace=pace, search=search)
+        size = self.spread.size if self.spread.sharded else 1
+        cost.plan(products, parts, self.device, vectors=passes, pace=pace, search=search, processes=size)
 
 
 def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
@@ -89,6 +103,9 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
         memory.give_back()
     problem, n, item = matrix.problem, matrix.shape[0], matrix.dtype.itemsize
     saved = matrix.saved_bytes or 0
+    spread = spreading_of(matrix)
+    if spread.sharded:
+        return _of_pieces(matrix, spread, saved)
     # On a GPU weights are not among what is saved; see `CurvatureOperator.saved_bytes`.
     counted = problem.parameters if matrix.device.type == "cpu" else ()
     weights = sum(parameter.numel() * parameter.itemsize for parameter in counted)
@@ -100,6 +117,7 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
         graph=(1 + scales) * n * item + int(GRAPH * activations),
         check=CHECK_BYTES * n + int(2 * GRAPH * activations),
         samples=problem.n_samples,
+        spread=spread,
     )
     needed, free = max(found.check, found.graph + found.passing), memory.free_bytes(matrix.device)
     if needed > cost.SPARE * free:
@@ -107,7 +125,29 @@ def outlay(matrix: CurvatureOperator[Any]) -> Outlay:
         raise ComputeError(
             f"the check of the point and one product of {n:,} parameters need {gib(needed)}, "
             f"and {gib(free)} of memory are free.",
-            f"--layers 'GLOB' for up to {int(n * cost.SPARE * free / needed):,} parameters{most}",
+            f"--layers 'GLOB' for up to {int(n * cost.SPARE * free / needed):,} parameters{most}{found.elsewhere(4)}",
+        )
+    return found
+
+
+def _of_pieces(matrix: CurvatureOperator[Any], spread: Spreading, saved: int) -> Outlay:
+    """The same of a sharded problem, in each process.
+
+    Raises:
+        ComputeError: if memory does not hold one product.
+    """
+    problem, vector = matrix.problem, matrix.spread.own * matrix.dtype.itemsize
+    activations = max(saved - spread.here, 0)
+    unit = int(UNIT * spread.unit)
+    graph = unit + int(GRAPH * activations)
+    found = Outlay(matrix.device, vector, graph, graph + CHECK_PIECES * vector, problem.n_samples, spread)
+    needed, free = max(found.check, found.graph + found.passing), memory.free_bytes(matrix.device)
+    if needed > cost.SPARE * free:
+        most = ", or fewer samples with --batch-size" if activations > vector else ""
+        raise ComputeError(
+            f"one product of {matrix.shape[0]:,} parameters in pieces needs {gib(needed)} in each of {spread.size:,} "
+            f"processes, {gib(unit)} of it for the largest part of the model, and {gib(free)} of memory are free.",
+            f"--layers 'GLOB' for some of the layers{most}{found.elsewhere(4)}",
         )
     return found
 
@@ -173,13 +213,13 @@ def basis(spent: Outlay, n: int, lowest: int, highest: int, asked: int | None, b
         raise ComputeError(
             f"{asked:,} vectors of {n:,} parameters need {gib((asked + beside) * spent.vector)}, and "
             f"{gib(max(room, 0) * spent.vector)} of memory are free for them.",
-            cure,
+            cure + spent.elsewhere(asked + beside),
         )
     if most < least:
         raise ComputeError(
             f"{lowest:,} + {highest:,} eigenpairs of {n:,} parameters take {least:,} vectors or more, "
             f"{gib((least + beside) * spent.vector)}, and {gib(max(room, 0) * spent.vector)} are free.",
-            _fewer(room, lowest, highest, n, block),
+            _fewer(room, lowest, highest, n, block) + spent.elsewhere(least + beside),
         )
     if quarter // 2 >= LARGEST_BASIS // 4 and quarter // 2 >= least:  # restarts of such a basis cost little
         return held(min(wanted, quarter // 2), True)
@@ -257,13 +297,15 @@ def quadrature(spent: Outlay, n: int, pairs: int, probes: int, steps: int) -> Qu
         raise ComputeError(
             f"{probes:,} random vectors of {n:,} parameters need {gib(needed)} with one's Lanczos vectors, and "
             f"{gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
-            f"--probes {min(most + probes - steps - 1, traced)}, or --layers 'GLOB' for some of the layers",
+            f"--probes {min(most + probes - steps - 1, traced)}, or --layers 'GLOB' for some of the layers"
+            f"{spent.elsewhere(steps + 1 + beside)}",
         )
     if steps + 1 > most:
         raise ComputeError(
             f"{steps:,} Lanczos vectors of {n:,} parameters need {gib((steps + 1 + beside) * spent.vector)}, and "
             f"{gib(max(spent.room, 0) * spent.vector)} of memory are free for them.",
-            f"--steps {max(most - 1, 2)}, or --layers 'GLOB' for some of the layers",
+            f"--steps {max(most - 1, 2)}, or --layers 'GLOB' for some of the layers"
+            f"{spent.elsewhere(steps + 1 + beside)}",
         )
     at_once = max(1, min(probes, spent.room // 4 // (steps + 1)))
     lanczos = {"Lanczos vectors": at_once * (steps + 1), "probes and pairs": beside}
