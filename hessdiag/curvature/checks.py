@@ -8,7 +8,6 @@ import torch
 
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.point.examine import Examination, asymmetry
-from hessdiag.curvature.point.examine import examine as examine_point
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
 
@@ -35,7 +34,7 @@ def examine(operator: CurvatureOperator[Any], seed: int = 0, *, squared: bool = 
     Raises:
         ComputeError: with the size of its products, if those are refused.
     """
-    found = examine_point(operator, seed) if operator.scale is None else _in_metric(operator, seed)
+    found = operator.look(seed) if operator.scale is None else _in_metric(operator, seed)
     cost.begin()
     if squared and found.size and math.isfinite(found.size) and not _SQUARABLE[0] <= found.size <= _SQUARABLE[1]:
         raise ComputeError(

@@ -166,6 +166,14 @@ class Moved:
                 ends.append([tensor.detach().to(dtype=torch.float64, copy=True) for tensor in function()])
         return [(ahead - behind) / (2 * h) for ahead, behind in zip(*ends, strict=True)]
 
+    def weighed(self) -> Iterable[tuple[float, Any]]:
+        """Every batch with its weight."""
+        return zip(self.problem.batch_weights, self.problem.data, strict=True)
+
+    def whole(self, numbers: Sequence[float]) -> list[float]:
+        """The numbers themselves, for all batches are evaluated here."""
+        return list(numbers)
+
     def gradient(self, batch: Any, layer: Layer | None = None) -> Sequence[Tensor]:
         """The gradient of one batch's objective where the parameters stand, without a graph."""
         with self.problem.evaluation(), nullcontext() if self.holding is None else self.holding(batch):

@@ -18,12 +18,15 @@ from hessdiag.curvature.point.examine import NoHessianError, PointWarning, known
 from hessdiag.curvature.point.words import AT_KINK
 from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.curvature.received import Function, NoGaussNewtonError, evaluated, output_of, scalar
+from hessdiag.curvature.sharded.linearized import linearized
+from hessdiag.curvature.sharded.outputs import ShardedSandwich
 from hessdiag.errors import SpecError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.losses.recognised import OwnLoss
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 
 
 def _finite(parts: Sequence[Tensor | None]) -> bool:
@@ -99,7 +102,7 @@ class Sandwich:
         ]
 
 
-class OutputSpaceOperator(CurvatureOperator[Sandwich]):
+class OutputSpaceOperator(CurvatureOperator["Sandwich | ShardedSandwich"]):
     """J' M J summed over batches: symmetric of shape (N, N), known through its products.
 
     Args:
@@ -168,7 +171,7 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
                 self._slopes_error = plain._slopes_error
                 self.forget()
             return found
-        found = linearization(self, seed)
+        found = self._linearized(seed)
         if found is None or found.held or found.error <= found.allowed:
             return found
         assert self.function is not None
@@ -178,12 +181,17 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
         )
         if self._slopes_error is not None:
             self.forget()
-            again = linearization(self, seed)
+            again = self._linearized(seed)
             if again is not None and again.error <= again.allowed:
                 return again
             self._slopes_error = None
             self.forget()
         return found
+
+    def _linearized(self, seed: int) -> Linearization | None:
+        if isinstance(self.problem, ShardedProblem):
+            return linearized(self, self.problem, seed)
+        return linearization(self, seed)
 
     def settle(self) -> None:
         """Look at the point, and compare one product with the linearized model; once.
@@ -209,6 +217,8 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             warnings.warn(f"{AT_KINK} ({self.matrix})", PointWarning, stacklevel=4)
 
     def _forward(self, batch: Any) -> Any:
+        if isinstance(self.problem, ShardedProblem):
+            batch, _ = self.problem.own_share(batch)
         with evaluated(self.problem):
             return output_of(self.problem, batch)
 
@@ -221,7 +231,11 @@ class OutputSpaceOperator(CurvatureOperator[Sandwich]):
             z = output_of(problem, batch)
         return Sandwich(problem, z.tensors, output_slopes.middle(problem, z, self.function(problem.loss_of_output)))
 
-    def _graph(self, batch: Any) -> Sandwich:
+    def _graph(self, batch: Any) -> Sandwich | ShardedSandwich:
+        if isinstance(self.problem, ShardedProblem):
+            own, weight = self.problem.own_share(batch)
+            part = self._part(self.problem, own)
+            return ShardedSandwich(self.problem, part.outputs, part.middle, weight)
         sandwich, moved = self._part(self.problem, batch), self._moved
         if moved is not None:
             there = moved.batch(batch)

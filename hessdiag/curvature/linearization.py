@@ -5,7 +5,7 @@ second derivative by automatic differentiation is used, and no product with J'.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import Moved, copied, movable
+from hessdiag.curvature.differences import Holding, Moved, copied, movable
 from hessdiag.curvature.point.examine import TOLERANCE, unfrozen
 from hessdiag.curvature.point.held import HeldPieces, coarsest
 from hessdiag.curvature.point.watch import OtherPathError
@@ -26,7 +26,7 @@ from hessdiag.problem.problem import Problem
 
 # Relative steps of the outputs' difference, in cube roots of rounding, likely ones first. A step can cross a kink or
 # drown in rounding: the best one counts, and the first that is far better than needed ends the search.
-_STEPS = (0.5, 0.02, 0.002, 2.0, 20.0)
+STEPS = (0.5, 0.02, 0.002, 2.0, 20.0)
 _FAR_BETTER = 0.1
 
 
@@ -65,6 +65,28 @@ class OutputMatrix(SymmetricOperator, Protocol):
     function: Callable[[Loss], Function] | None
 
 
+class Movable(Protocol):
+    """A problem whose parameters can be moved along a direction."""
+
+    problem: Problem
+    holding: Holding | None
+
+    def step(self, v: Tensor, relative: float | None = None) -> float:
+        """The multiple of v to go."""
+
+    def difference(self, v: Tensor, h: float, function: Callable[[], Sequence[Tensor]]) -> list[Tensor]:
+        """Central difference of a function of the parameters along v, in float64."""
+
+    def origin(self) -> None:
+        """Move back."""
+
+    def weighed(self) -> Iterable[tuple[float, Any]]:
+        """What is evaluated here, with its weight."""
+
+    def whole(self, numbers: Sequence[float]) -> list[float]:
+        """Each number, of all that is evaluated anywhere."""
+
+
 def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None:
     """Compare one product with the loss along the linearized model, in float64 where the model can be evaluated in it.
 
@@ -99,29 +121,31 @@ def linearization(operator: OutputMatrix, seed: int = 0) -> Linearization | None
         return None
     watched: set[Tensor] = {*problem.parameters, *moved.problem.parameters}
     allowed, inside = TOLERANCE[problem.dtype], None
-    seen = list(_steps(moved, v, function, moved.problem.dtype, watched, form, allowed))
-    if _least(seen, form) > allowed:
+    seen = list(steps(moved, v, function, moved.problem.dtype, watched, form, allowed))
+    if least(seen, form) > allowed:
         inside = _inside(moved, allowed)
         if inside is not None:
             allowed = TOLERANCE[inside]
-            seen += _steps(moved, v, function, inside, watched, form, allowed)
-    error, held = _least(seen, form), False
-    moves, elsewhere = any(along.moves for along in seen), any(along.elsewhere for along in seen)
-    curves = any(along.size > 0 for along in seen)
+            seen += steps(moved, v, function, inside, watched, form, allowed)
+    error, held = least(seen, form), False
+    moves, elsewhere = any(one.moves for one in seen), any(one.elsewhere for one in seen)
+    curves = any(one.size > 0 for one in seen)
     if error > allowed:  # astride a kink, such as that of units that are exactly zero; the loss may have none
         moved.holding = HeldPieces(moved, tight=True)
         with suppress(OtherPathError):
-            along = _along(moved, v, function, moved.step(v, _STEPS[0] * _unit(moved.problem.dtype)), watched)
-            held = along.distance(form) <= allowed
-            error = min(error, along.distance(form))
+            beside = along(moved, v, function, moved.step(v, STEPS[0] * unit(moved.problem.dtype)), watched)
+            held = beside.distance(form) <= allowed
+            error = min(error, beside.distance(form))
     return Linearization(error, moves, curves, elsewhere, held, allowed, inside)
 
 
-def _least(seen: Sequence["_Along"], form: float) -> float:
-    return min([math.inf, *(along.distance(form) for along in seen)])  # a NaN is no distance
+def least(seen: Sequence["Along"], form: float) -> float:
+    """The smallest distance of any step."""
+    return min([math.inf, *(one.distance(form) for one in seen)])  # a NaN is no distance
 
 
-def _unit(dtype: torch.dtype) -> float:
+def unit(dtype: torch.dtype) -> float:
+    """The cube root of rounding."""
     return float(torch.finfo(dtype).eps ** (1 / 3))
 
 
@@ -132,7 +156,7 @@ def _inside(moved: Moved, allowed: float) -> torch.dtype | None:
 
 
 @dataclass(frozen=True)
-class _Along:
+class Along:
     """u'Bu over all batches, the sum of the magnitudes that it is made of, whether u is not zero, and `elsewhere`."""
 
     second: float
@@ -146,29 +170,29 @@ class _Along:
         return abs(form - self.second) / scale if scale else 0.0
 
 
-def _steps(
-    moved: Moved,
+def steps(
+    moved: Movable,
     v: Tensor,
     function: Callable[[Loss], Function],
     dtype: torch.dtype,
     watched: set[Tensor],
     form: float,
     allowed: float,
-) -> Iterator["_Along"]:
+) -> Iterator["Along"]:
     """Steps of several lengths, for the rounding of a dtype, until one is far better than needed."""
-    for step in _STEPS:
-        along = _along(moved, v, function, moved.step(v, step * _unit(dtype)), watched)
-        yield along
-        if along.distance(form) <= _FAR_BETTER * allowed:
+    for step in STEPS:
+        found = along(moved, v, function, moved.step(v, step * unit(dtype)), watched)
+        yield found
+        if found.distance(form) <= _FAR_BETTER * allowed:
             return
 
 
-def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> _Along:
+def along(moved: Movable, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> Along:
     problem = moved.problem
     second, size, moves, elsewhere = 0.0, 0.0, False, False
     assert problem.loss_of_output is not None
     loss = function(problem.loss_of_output)
-    for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
+    for weight, batch in moved.weighed():
         directions = moved.difference(v, step, partial(_tensors, moved, batch))
         moved.origin()
         z = _outputs(moved, batch)
@@ -186,19 +210,20 @@ def _along(moved: Moved, v: Tensor, function: Callable[[Loss], Function], step: 
         second += weight * math.fsum(float(part.sum()) for part in parts)
         size += weight * math.fsum(float(part.abs().sum()) for part in parts)
         moves = True
-    return _Along(second, size, moves, elsewhere)
+    second, size, moving, reaching = moved.whole([second, size, float(moves), float(elsewhere)])
+    return Along(second, size, moving > 0, reaching > 0)
 
 
-def _outputs(moved: Moved, batch: Any) -> Received:
+def _outputs(moved: Movable, batch: Any) -> Received:
     with evaluated(moved.problem), nullcontext() if moved.holding is None else moved.holding(batch):
         return output_of(moved.problem, batch)
 
 
-def _tensors(moved: Moved, batch: Any) -> tuple[Tensor, ...]:
+def _tensors(moved: Movable, batch: Any) -> tuple[Tensor, ...]:
     return _outputs(moved, batch).tensors
 
 
-def _slopes(moved: Moved, batch: Any, loss: Function, z: Received, tensors: Sequence[Tensor]) -> list[Tensor]:
+def _slopes(moved: Movable, batch: Any, loss: Function, z: Received, tensors: Sequence[Tensor]) -> list[Tensor]:
     """The gradient of the loss with other tensors in the place of those received."""
     leaves = [tensor.to(like.dtype).requires_grad_() for tensor, like in zip(tensors, z.tensors, strict=True)]
     problem = moved.problem

@@ -16,6 +16,7 @@ from hessdiag.curvature.metric import uneven
 from hessdiag.curvature.point.examine import Examination, examine, known
 from hessdiag.curvature.pullback import Graph
 from hessdiag.curvature.sharded import vectors as held
+from hessdiag.curvature.sharded.examine import examined
 from hessdiag.errors import ComputeError, first_line
 from hessdiag.linalg.algebra import Operator
 from hessdiag.linalg.spread import Spread
@@ -201,14 +202,15 @@ class CurvatureOperator(Operator, Generic[G]):
         if self._settled:
             return
         self._settled = True
-        if self._check and not isinstance(self.problem, ShardedProblem):  # the look holds whole vectors
+        if self._check:
             self.look().tell()
         elif (found := known(self.problem, self.matrix)) is not None and found.moved is not None:
             self.turn_to(found.moved, found.reason)
 
     def look(self, seed: int = 0) -> Examination:
         """Look at the point, without the metric; where it asks for differences, they are taken from now on."""
-        found = examine(self if self.scale is None else self.scaled(None), seed)
+        how = examined if isinstance(self.problem, ShardedProblem) else None
+        found = examine(self if self.scale is None else self.scaled(None), seed, how)
         if found.moved is not None and self.missing is None:
             self.turn_to(found.moved, found.reason)
         return found

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -18,7 +19,9 @@ from hessdiag.curvature.point.result import Kind, Pieces, Point
 from hessdiag.errors import ComputeError, ExitCode, HessdiagError
 from hessdiag.linalg.tridiagonal import LONG, safe_norm
 from hessdiag.machine import memory
+from hessdiag.machine.collectives import summed
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 
 # Largest relative error at which products are still believed, by dtype.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
@@ -138,19 +141,20 @@ class Examination:
                 warnings.warn(f"{sentence.says} ({sentence.because})", PointWarning, stacklevel=5)
 
 
-def examine(operator: Matrix, seed: int = 0) -> Examination:
+def examine(operator: Matrix, seed: int = 0, how: Callable[[Matrix, int], Examination] | None = None) -> Examination:
     """Check a matrix once for its problem and parameters, and let it take differences where autograd fails.
 
     Args:
         operator: The matrix. Where the point asks for it, it turns to differences.
         seed: Of the random vectors.
+        how: What checks it; by default a copy of the model is moved.
     """
     problem = operator.problem
     entry = _entry(problem, operator.matrix)
     if entry is not None and entry[1] == seed:
         found = entry[2]
     else:
-        found = _examine(operator, seed)
+        found = (how or _examine)(operator, seed)
         if problem.n_parameters > LONG:
             memory.give_back()
         vars(problem).setdefault("_examinations", {})[operator.matrix] = fingerprint(problem), seed, found
@@ -171,12 +175,15 @@ def _entry(problem: Problem, matrix: str) -> tuple[Tensor, int, Examination] | N
 
 
 def fingerprint(problem: Problem) -> Tensor:
-    """Numbers that change when parameters do."""
+    """Numbers that change when parameters do; in every process the same, where each holds a piece of them."""
+    spread = isinstance(problem, ShardedProblem)
+    leaves: Sequence[Tensor] = problem.pieces if isinstance(problem, ShardedProblem) else problem.parameters
     with torch.no_grad():
-        place = problem.parameters[0].device
-        sums = [parameter.sum().double().to(place) for parameter in problem.parameters]
-        norms = torch._foreach_norm(list(problem.parameters))  # a GPU is asked and waited for once
-        return torch.stack([*sums, *(norm.double().to(place) for norm in norms)]).cpu().nan_to_num()
+        place = leaves[0].device
+        sums = [leaf.sum().double().to(place) for leaf in leaves]
+        norms = torch._foreach_norm(list(leaves))  # a GPU is asked and waited for once
+        own = torch.stack([*sums, *(norm.double().to(place) for norm in norms)]).cpu().nan_to_num()
+        return summed(own) if spread else own
 
 
 def _reason(point: Point) -> str:

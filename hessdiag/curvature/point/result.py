@@ -87,6 +87,7 @@ class Point:
         rounds: Modules in which values are rounded or cut off from the graph, with the operation.
         why: What hindered the check, or what lacks a second derivative.
         pieces: Of a network whose units have kinks, what a step beside the point says.
+        unsearched: Operations whose units were not looked at for being exactly at a kink; `None` where all were.
     """
 
     kind: Kind = "smooth"
@@ -104,6 +105,7 @@ class Point:
     rounds: tuple[tuple[str, str], ...] = ()
     why: str | None = None
     pieces: Pieces | None = field(default=None, metadata={"optional": True})
+    unsearched: tuple[str, ...] | None = field(default=None, metadata={"optional": True})
 
     @property
     def trusted(self) -> bool:

@@ -87,13 +87,14 @@ class _Recording(TorchFunctionMode):
 
 
 class _Holding(TorchFunctionMode):
-    def __init__(self, calls: Sequence[Call], tight: bool) -> None:
+    def __init__(self, calls: Sequence[Call], tight: bool, without_graph: bool) -> None:
         super().__init__()
         self._calls, self._tight, self._next = calls, tight, 0
+        self._without_graph = without_graph
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        name, rule = rule_of(func, args)
+        name, rule = rule_of(func, args, without_graph=self._without_graph)
         if rule is None:
             return func(*args, **kwargs)
         if self._next >= len(self._calls) or self._calls[self._next].operation != name:
@@ -111,15 +112,16 @@ def _writes(func: Any, kwargs: Any) -> bool:
     return bool(kwargs.get("inplace")) or (name.endswith("_") and not name.endswith("__"))
 
 
-def rule_of(func: Any, args: Any) -> tuple[str, Rule | None]:
-    """The name of a call, and its rule if it is piecewise and its derivative is asked for."""
+def rule_of(func: Any, args: Any, *, without_graph: bool = False) -> tuple[str, Rule | None]:
+    """The name of a call, and its rule if it is piecewise and its derivative is asked for, or may be later."""
     written = getattr(func, "__name__", "")
-    return written.strip("_"), RULES.get(written) if tracked(args) else None
+    return written.strip("_"), RULES.get(written) if tracked(args, without_graph=without_graph) else None
 
 
-def tracked(args: Iterable[Any]) -> bool:
-    """Whether anything is differentiated."""
-    return any(isinstance(arg, Tensor) and arg.is_floating_point() and arg.requires_grad for arg in args)
+def tracked(args: Iterable[Any], *, without_graph: bool = False) -> bool:
+    """Whether anything is differentiated, or could be if there were a graph."""
+    numbers = (arg for arg in args if isinstance(arg, Tensor) and arg.is_floating_point())
+    return any(arg.requires_grad or without_graph for arg in numbers)
 
 
 @contextmanager
@@ -143,15 +145,16 @@ def recording(model: nn.Module) -> Iterator[Recorded]:
 
 
 @contextmanager
-def holding(calls: Sequence[Call], *, tight: bool = False) -> Iterator[None]:
+def holding(calls: Sequence[Call], *, tight: bool = False, without_graph: bool = False) -> Iterator[None]:
     """Give every piecewise operation the choices of a recorded pass, in the order of its calls.
 
     Args:
         calls: Of that pass.
         tight: Hold absolute values of exactly zero too.
+        without_graph: Whether the pass runs without one, and calls of any numbers were recorded.
 
     Raises:
         OtherPathError: from inside, if the operations are others.
     """
-    with _Holding(calls, tight):
+    with _Holding(calls, tight, without_graph):
         yield

@@ -9,6 +9,7 @@ from hessdiag.machine.shortage import tells_of_shortage
 from hessdiag.numbers import number
 
 NAMED = 3  # parameters or modules that a sentence names
+OWN_DTYPE = "steps of six lengths were tried, in the model's own dtype for its parameters are sharded"
 AT_KINK = "the outputs have a kink at these parameters: products are those of the piece whose slopes autograd takes"
 
 
@@ -50,6 +51,18 @@ def coarse(point: Point) -> Words | None:
         f"The model computes in {point.computes_in} inside: products are that exact, whatever the dtype of its parameters.",
         f"what is differentiated passes through {point.computes_in}{apart}",
         "take autocast and casts out of the model for more digits",
+    )
+
+
+def unsearched(point: Point) -> Words | None:
+    """What to know of operations that could not be looked into."""
+    if not point.unsearched:
+        return None
+    return Words(
+        "note",
+        f"Kinks were not searched for in {listed(point.unsearched)}.",
+        "which of their units lie exactly at a kink cannot be told where the model is sharded; products and differences of gradients were compared nevertheless",
+        "without --shard, on a machine with the memory, every unit is looked at",
     )
 
 
@@ -178,8 +191,10 @@ def _random(point: Point) -> Words:
     return Words(
         "bad",
         "The forward pass is random: no number below can be trusted.",
-        f"two passes at the same parameters differ by {_percent(point.draw)}, also from the same seed of torch",
-        "draw with torch's global generator, which is then frozen, or make the model deterministic",
+        f"two passes at the same parameters differ by {_percent(point.draw)}, {point.why or 'also from the same seed of torch'}",
+        "make the model deterministic: no dropout and no sampling in forward()"
+        if point.why
+        else "draw with torch's global generator, which is then frozen, or make the model deterministic",
     )
 
 
@@ -221,7 +236,7 @@ def _unresolved(point: Point) -> Words:
     return Words(
         "bad",
         "The products could not be confirmed: differences of gradients do not settle at any step.",
-        f"steps from 3e-3 down to 3e-11 of the parameters' norm were tried{apart}",
+        ("steps from 3e-3 down to 3e-11 of the parameters' norm were tried" if point.step else OWN_DTYPE) + apart,
         "--dtype float64 if the model is in another; fewer --batches; parameters away from exact zeros",
     )
 

@@ -13,6 +13,7 @@ from hessdiag.curvature.registry import OperatorName
 from hessdiag.curvature.shared import SharedOperator
 from hessdiag.errors import SpecError
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import spread_of
 from hessdiag.machine import cost, processes
 from hessdiag.machine.memory import free_bytes
 from hessdiag.problem.problem import Problem
@@ -78,6 +79,6 @@ def together(operator: HessianOperator, most: int) -> int:
 
 
 def vectors_that_fit(matrix: SymmetricOperator) -> int:
-    """How many vectors of the matrix's size a quarter of the free memory holds, in each process."""
-    fitting = max(free_bytes(matrix.device) // 4 // (matrix.shape[0] * matrix.dtype.itemsize), 1)
+    """How many vectors, or pieces of them where processes hold pieces, a quarter of the free memory of each holds."""
+    fitting = max(free_bytes(matrix.device) // 4 // (spread_of(matrix).own * matrix.dtype.itemsize), 1)
     return processes.least(fitting, matrix.device)

@@ -50,7 +50,8 @@ def checks_findings(
     Where a self-check failed, a verdict says no more than these: nothing is proven in such a run.
     """
     tolerance = tolerance or 0.0
-    sentences = [] if point is None else [words.describe(point), words.drawn(point), words.coarse(point)]
+    tellers = (words.describe, words.drawn, words.coarse, words.unsearched)
+    sentences = [] if point is None else [tell(point) for tell in tellers]
     findings = [Finding(said.level, said.says, said.because, said.remedy) for said in sentences if said is not None]
     if any(finding.level == "bad" for finding in findings):
         return findings
