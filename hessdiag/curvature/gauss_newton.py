@@ -27,6 +27,7 @@ from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.losses.recognised import OwnLoss
 from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import ShardedProblem
+from hessdiag.shards.recompute import for_outputs
 
 
 def _finite(parts: Sequence[Tensor | None]) -> bool:
@@ -233,8 +234,9 @@ class OutputSpaceOperator(CurvatureOperator["Sandwich | ShardedSandwich"]):
 
     def _graph(self, batch: Any) -> Sandwich | ShardedSandwich:
         if isinstance(self.problem, ShardedProblem):
-            own, weight = self.problem.own_share(batch)
-            part = self._part(self.problem, own)
+            problem, (own, weight) = self.problem, self.problem.own_share(batch)
+            with for_outputs():
+                part = problem.enlarging(lambda: self._part(problem, own))
             return ShardedSandwich(self.problem, part.outputs, part.middle, weight)
         sandwich, moved = self._part(self.problem, batch), self._moved
         if moved is not None:

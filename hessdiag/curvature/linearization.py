@@ -188,6 +188,7 @@ def steps(
 
 
 def along(moved: Movable, v: Tensor, function: Callable[[Loss], Function], step: float, watched: set[Tensor]) -> Along:
+    """What the loss does along the linearized model, after one step of the outputs' difference."""
     problem = moved.problem
     second, size, moves, elsewhere = 0.0, 0.0, False, False
     assert problem.loss_of_output is not None

@@ -1,8 +1,9 @@
 """A problem whose parameters are spread over processes, and how a whole one becomes one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -14,13 +15,15 @@ from hessdiag.problem import order
 from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.loading.cutting import CUTS, Cut
-from hessdiag.problem.losses import averages
+from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.problem import Problem
 from hessdiag.shards import samples
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow
 from hessdiag.shards.units import Units
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +103,31 @@ class ShardedProblem(Problem):
         evaluator = self._evaluator
         evaluator.unasked = []
         try:
-            return evaluator.evaluate(batch, fold=False)
-        except OutsideUnitError as error:
-            assert self.units is not None
-            self.units.enlarge(error)
+            return self.enlarging(partial(evaluator.evaluate, batch, fold=False))
         finally:
             evaluator.unasked = None
-        return self._alone(batch)
+
+    def enlarging(self, compute: Callable[[], T]) -> T:
+        """What something gives that runs the model, with units made larger until each parameter is used in its own."""
+        assert self.units is not None
+        while True:
+            try:
+                return compute()
+            except OutsideUnitError as error:
+                self.units.enlarge(error)
+
+    @cached_property
+    def _evaluator(self) -> Evaluator:
+        evaluator = super()._evaluator
+        evaluator.harmless = True  # what a forward pass writes to is gathered anew
+        return evaluator
+
+    @cached_property
+    def _recognition(self) -> recognised.Recognition:
+        if self.objective is not None:
+            return recognised.Recognition(None)
+        own = [self.own_share(batch)[0] for batch in self.data]
+        return self.enlarging(lambda: recognised.recognise(self.model, own, self.pieces, self.evaluation))
 
     def own_share(self, batch: Any) -> tuple[Any, float]:
         """This process's samples of a batch, and what their objective weighs in the whole."""
@@ -150,12 +171,6 @@ class ShardedProblem(Problem):
         if "cut" in vars(self):
             vars(other)["cut"] = self.cut
         return other
-
-    @cached_property
-    def _evaluator(self) -> Evaluator:
-        made = super()._evaluator
-        made.harmless = True  # what a forward pass writes to is gathered anew
-        return made
 
     @property
     def _folds(self) -> bool:

@@ -7,6 +7,8 @@ one recomputation serves them all.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -48,6 +50,23 @@ def recomputed(unit: Unit) -> Forward:
     return forward
 
 
+_of_outputs: ContextVar[bool] = ContextVar("of_outputs", default=False)
+
+
+@contextmanager
+def for_outputs() -> Iterator[None]:
+    """Let graphs that are made inside be differentiated again with respect to cotangents of the outputs alone.
+
+    That is what products with the Jacobian need: what pulls a cotangent back is linear in it. The second derivative of
+    the units is then left out, which takes another pass and its exchange.
+    """
+    token = _of_outputs.set(True)
+    try:
+        yield
+    finally:
+        _of_outputs.reset(token)
+
+
 _HERE = object()  # where a tensor is in flat arguments or results
 
 
@@ -65,6 +84,7 @@ class Call:
         self.inputs = sum(item is _HERE for item in static)
         self._results: tuple[Any, list[Any]] | None = None
         self._sums: list[Tensor] | None = None
+        self.linear = _of_outputs.get()  # whether only cotangents are differentiated with respect to, in the end
 
     def _run(self, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The tensors among the results, and then those of its inputs that it writes to."""
@@ -132,7 +152,7 @@ def _sums(output: Tensor) -> Tensor:
     if not numbers.is_floating_point():
         numbers = numbers.abs() if numbers.is_complex() else numbers.double()
     wide = torch.promote_types(numbers.dtype, torch.float32)
-    return torch.stack([numbers.sum(dtype=wide), numbers.abs().sum(dtype=wide)])
+    return torch.stack([numbers.sum(dtype=wide), torch.linalg.vector_norm(numbers, 1, dtype=wide)])
 
 
 def _same(before: Tensor, now: Tensor, output: Tensor) -> bool:
@@ -202,7 +222,8 @@ class _Unit(Function):
         if not any(wants) or not any(present):
             return (None,) * (1 + len(wants))
         given = (cotangent for cotangent in cotangents if cotangent is not None)
-        found = iter(_Pullback.apply(_Asked(ctx.call, wants, present), *ctx.saved_tensors, *given))  # type: ignore[no-untyped-call]
+        kept = [tensor.detach() for tensor in ctx.saved_tensors] if ctx.call.linear else ctx.saved_tensors
+        found = iter(_Pullback.apply(_Asked(ctx.call, wants, present), *kept, *given))  # type: ignore[no-untyped-call]
         return (None, *(next(found) if want else None for want in wants))
 
 

@@ -32,7 +32,7 @@ def examined(operator: Matrix, seed: int) -> Examination:
     """Check a matrix of a sharded problem.
 
     Its products stay whatever is found, for there are no differences to turn to. It takes two products, five gradients
-    and seven values; of memory, five local vectors at a time beside what a product or a gradient takes, and for networks
+    and six values; of memory, five local vectors at a time beside what a product or a gradient takes, and for networks
     with kinks two bytes for each of their units.
 
     Args:

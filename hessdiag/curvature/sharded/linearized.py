@@ -1,4 +1,4 @@
-"""The comparison of a sharded Gauss-Newton product with the loss along the linearized model, its pieces moved in place."""
+"""The comparison of a sharded Gauss-Newton product with the loss along the linearized model."""
 
 from contextlib import suppress
 

@@ -1,7 +1,7 @@
 """One batch's J' M J of a sharded problem: each process has the outputs of its own samples, and a piece of the product.
 
-J' u is a sum over processes, of which each keeps its piece; J v takes everyone's pieces of v. Both run through the units,
-which gather what they need and compute anew.
+J' u is a sum over processes, of which each keeps its piece; J v takes everyone's pieces of v. Both run through the
+units, which gather what they need and compute anew.
 """
 
 from collections.abc import Callable

@@ -47,7 +47,7 @@ class Recognition:
 def recognise(
     model: nn.Module,
     data: Sequence[Any],
-    parameters: Sequence[nn.Parameter],
+    parameters: Sequence[Tensor],
     evaluation: Callable[[], AbstractContextManager[None]],
 ) -> Recognition:
     """Find out whether a model's own loss is one of torch's, of its logits and labels, on all batches.
@@ -142,7 +142,7 @@ def _logits(output: Any) -> Tensor | None:
 
 
 def _compared(
-    own: Tensor, logits: Tensor, labels: Tensor, parameters: Sequence[nn.Parameter], forms: Sequence[Form]
+    own: Tensor, logits: Tensor, labels: Tensor, parameters: Sequence[Tensor], forms: Sequence[Form]
 ) -> str | list[tuple[Form, str | None]]:
     """Why the loss is no function of the logits; or in what each form that takes them differs from it."""
     slope: Tensor | None = torch.autograd.grad(own, logits, create_graph=True, allow_unused=True)[0]
@@ -173,7 +173,7 @@ def _bend(value: Tensor, slope: Tensor, at: Tensor, u: Tensor) -> Tensor | None:
     return found.detach()
 
 
-def _comes_another_way(own: Tensor, logits: Tensor, slope: Tensor, parameters: Sequence[nn.Parameter]) -> bool:
+def _comes_another_way(own: Tensor, logits: Tensor, slope: Tensor, parameters: Sequence[Tensor]) -> bool:
     """Whether parameters get another gradient from the loss than through the logits."""
     options: Any = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
     whole = torch.autograd.grad(own, parameters, **options)
