@@ -13,7 +13,6 @@ from hessdiag.curvature.pullback import pullback
 from hessdiag.curvature.sharded import local
 from hessdiag.curvature.sharded.local import inner, norm
 from hessdiag.machine import cost
-from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import ShardedProblem
 
 # What is done around a batch's value (`True`), and then around its gradient: units compute twice.
