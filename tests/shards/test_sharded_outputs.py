@@ -51,21 +51,23 @@ def conv():
     return Problem(model.eval(), [(torch.randn(3, 2, 4, 4).double(), torch.arange(3))], "ce")
 
 
-def gpt():
+def gpt(samples):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
     config = GPT2Config(vocab_size=13, n_positions=6, n_embd=8, n_layer=2, n_head=2)
-    tokens = torch.randint(13, (8, 6))
+    tokens = torch.randint(13, (samples, 6))
     return Problem(GPT2LMHeadModel(config).double().eval(), [{"input_ids": tokens, "labels": tokens}], "output")
 
 
 found = {}
-for name, problem in {"mse": mlp("mse", 7), "ce": mlp("ce", 3), "several": several(), "conv": conv(), "gpt": gpt()}.items():
+problems = {"mse": mlp("mse", 7), "ce": mlp("ce", 3), "several": several(), "conv": conv()}
+problems |= {"gpt": gpt(8), "gpt, fewer samples than ranks": gpt(3)}
+for name, problem in problems.items():
     own = sharded(problem)
     kinds = {"ggn": GaussNewtonOperator, "fisher": FisherOperator, "empirical": lambda p: FisherOperator(p, empirical=True)}
     for kind, operator in kinds.items():
-        if kind == "empirical" and name == "gpt":
+        if kind == "empirical" and name.startswith("gpt"):
             continue
         A, plain = operator(own), operator(problem)
         torch.manual_seed(1)
@@ -99,7 +101,7 @@ def on_ranks(tmp_path_factory):
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_products_through_the_output_are_those_of_the_whole_model(on_ranks, size):
     products = {name: error for name, error in on_ranks[size].items() if not name.endswith("checks")}
-    assert len(products) == 14
+    assert len(products) == 16
     assert max(products.values()) <= 1e-12, products
 
 
@@ -108,8 +110,9 @@ def test_sharded_products_pass_their_checks(on_ranks, size):
     for name, value in on_ranks[size].items():
         if name.endswith("checks"):
             symmetry, difference, failed = value
-            assert symmetry <= 1e-12, name
-            assert 0 < difference <= 1e-8, name
+            single = name.startswith("gpt")  # whose own loss is computed in float32
+            assert symmetry <= (1e-9 if single else 1e-12), name
+            assert 0 < difference <= (1e-3 if single else 1e-8), name
             assert not failed, name
 
 
