@@ -121,6 +121,7 @@ class OutputSpaceOperator(CurvatureOperator["Sandwich | ShardedSandwich"]):
     """
 
     method = "reverse over reverse"
+    of_outputs = True
     differences = "central differences of outputs"
 
     def __init__(

@@ -55,6 +55,7 @@ class CurvatureOperator(Operator, Generic[G]):
 
     matrix: str  # what it is called, for messages
     method: str  # how one product is computed, for the report
+    of_outputs = False  # whether what is differentiated is the model's output, and no loss
     differences: str  # how, where double backward is missing
     second = False  # whether it is the whole second derivative, which differences of gradients can tell from others
 
@@ -89,7 +90,7 @@ class CurvatureOperator(Operator, Generic[G]):
             passes = f"{self.method}, one vector at a time ({self._unbatched})"
         if self._replays.used:
             passes += ", replayed as a CUDA graph"
-        return "; ".join([passes, *self._notes])
+        return "; ".join([passes, *self._notes, *held.heads(self.problem, asked=self.of_outputs)])
 
     def on(self: S, problem: Problem) -> S:
         """The same matrix of another problem, in the same metric; the point is not looked at anew."""

@@ -14,6 +14,7 @@ from hessdiag.errors import ComputeError, LoadError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem import structure
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.vocabulary.streamed import all_logits
 
 Function = Callable[[Any, Any], Tensor]
 
@@ -68,7 +69,7 @@ def evaluated(problem: Problem) -> Iterator[None]:
         ComputeError: if model, batch and loss do not fit.
     """
     try:
-        with problem.evaluation():
+        with problem.evaluation(), all_logits():
             yield
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
         if ran_out(error):

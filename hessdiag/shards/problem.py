@@ -1,10 +1,11 @@
 """A problem whose parameters are spread over processes, and how a whole one becomes one."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 from hessdiag.errors import NotFiniteError
@@ -22,6 +23,7 @@ from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow
 from hessdiag.shards.units import Units
+from hessdiag.shards.vocabulary.streamed import all_logits
 
 T = TypeVar("T")
 
@@ -127,7 +129,15 @@ class ShardedProblem(Problem):
         if self.objective is not None:
             return recognised.Recognition(None)
         own = [self.own_share(batch)[0] for batch in self.data]
-        return self.enlarging(lambda: recognised.recognise(self.model, own, self.pieces, self.evaluation))
+
+        def everywhere(forms: Sequence[recognised.Form]) -> list[recognised.Form]:
+            agree = summed(torch.tensor([float(form in forms) for form in recognised.FORMS])).tolist()
+            return [form for form, count in zip(recognised.FORMS, agree, strict=True) if count == ranks()[1]]
+
+        with all_logits():
+            return self.enlarging(
+                lambda: recognised.recognise(self.model, own, self.pieces, self.evaluation, everywhere=everywhere)
+            )
 
     def own_share(self, batch: Any) -> tuple[Any, float]:
         """This process's samples of a batch, and what their objective weighs in the whole."""

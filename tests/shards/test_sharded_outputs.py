@@ -31,6 +31,7 @@ from hessdiag.linalg.spread import piece_of, whole_of
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import sharded
+from hessdiag.shards.vocabulary import streamed
 
 
 def mlp(loss, samples):
@@ -62,10 +63,17 @@ def gpt(samples):
 
 found = {}
 problems = {"mse": mlp("mse", 7), "ce": mlp("ce", 3), "several": several(), "conv": conv()}
-problems |= {"gpt": gpt(8), "gpt, fewer samples than ranks": gpt(3)}
+problems |= {"gpt": gpt(8), "gpt, fewer samples than ranks": gpt(3), "gpt, head streamed": gpt(3)}
+kinds = {
+    "hessian": lambda p: HessianOperator(p, check=False),
+    "ggn": GaussNewtonOperator,
+    "fisher": FisherOperator,
+    "empirical": lambda p: FisherOperator(p, empirical=True),
+}
 for name, problem in problems.items():
+    if name.endswith("streamed"):
+        streamed.LEAST, streamed.CLASSES = 100, 1
     own = sharded(problem)
-    kinds = {"ggn": GaussNewtonOperator, "fisher": FisherOperator, "empirical": lambda p: FisherOperator(p, empirical=True)}
     for kind, operator in kinds.items():
         if kind == "empirical" and name.startswith("gpt"):
             continue
@@ -76,6 +84,7 @@ for name, problem in problems.items():
         for got, want in ((A @ piece, plain @ V), ((A @ piece[:, 0])[:, None], (plain @ V[:, 0])[:, None])):
             apart = float((whole_of(got, A.spread) - want).norm() / want.norm())
             found[f"{name} {kind}"] = max(apart, found.get(f"{name} {kind}", 0.0))
+        found[f"{name} {kind} engine"] = A.engine
     checks = examine(HessianOperator(own, check=False))
     found[f"{name} checks"] = [checks.checks["hvp_symmetry"], checks.checks["hvp_finite_difference"], checks.failed]
 if ranks()[0] == 0:
@@ -100,9 +109,21 @@ def on_ranks(tmp_path_factory):
 
 @pytest.mark.parametrize("size", [1, 2, 4])
 def test_products_through_the_output_are_those_of_the_whole_model(on_ranks, size):
-    products = {name: error for name, error in on_ranks[size].items() if not name.endswith("checks")}
-    assert len(products) == 16
-    assert max(products.values()) <= 1e-12, products
+    products = {name: error for name, error in on_ranks[size].items() if not name.endswith(("checks", "engine"))}
+    assert len(products) == 25
+    single = {name for name in products if name.startswith("gpt") and name.endswith("hessian")}  # its loss is float32
+    assert max(error for name, error in products.items() if name not in single) <= 1e-12, products
+    assert max(products[name] for name in single) <= 1e-6, products
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_what_was_done_with_logits_is_said(on_ranks, size):
+    said = {name: text.partition("; ")[2] for name, text in on_ranks[size].items() if name.endswith("engine")}
+    own = "the model's own loss, which is cross-entropy of the next tokens"
+    whole = "logits of the head whole, for this matrix is taken through them"
+    assert said["gpt, head streamed hessian engine"] == "cross-entropy of the head in chunks of the vocabulary"
+    assert said["gpt, head streamed ggn engine"] == said["gpt, head streamed fisher engine"] == f"{whole}; {own}"
+    assert (said["gpt hessian engine"], said["gpt ggn engine"]) == ("", own)
 
 
 @pytest.mark.parametrize("size", [1, 2, 4])

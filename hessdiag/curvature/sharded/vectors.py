@@ -13,6 +13,7 @@ from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.shards.layout import share
 from hessdiag.shards.problem import ShardedProblem
+from hessdiag.shards.vocabulary.streamed import ways
 
 
 class _Matrix(Protocol):
@@ -96,6 +97,12 @@ def at_once(problem: ShardedProblem, vector: int) -> int:
     assert problem.units is not None
     largest = problem.units.largest * problem.dtype.itemsize
     return least(chunk_size(largest, vector, problem.device), problem.device)
+
+
+def heads(problem: Problem, *, asked: bool) -> list[str]:
+    """What was done with the outputs of large heads, in words, if there are any; see `ways`."""
+    said = ways(problem.model, asked=asked) if isinstance(problem, ShardedProblem) else None
+    return [] if said is None else [said]
 
 
 def unit_rows(problem: ShardedProblem, indices: Tensor, dtype: torch.dtype) -> Tensor:

@@ -49,6 +49,8 @@ def recognise(
     data: Sequence[Any],
     parameters: Sequence[Tensor],
     evaluation: Callable[[], AbstractContextManager[None]],
+    *,
+    everywhere: Callable[[Sequence["Form"]], Sequence["Form"]] = list,
 ) -> Recognition:
     """Find out whether a model's own loss is one of torch's, of its logits and labels, on all batches.
 
@@ -60,6 +62,7 @@ def recognise(
         data: Batches with labels.
         parameters: Which are differentiated.
         evaluation: In which the model is to be called.
+        everywhere: From forms that suit here to those that suit in every process, each of which has its own samples.
 
     Returns:
         What was found.
@@ -74,10 +77,12 @@ def recognise(
             if not (own.requires_grad and logits.requires_grad):
                 return Recognition(None, "it is not computed from the logits")
             found = _compared(own, logits, labels, parameters, forms)
+        forms = everywhere([] if isinstance(found, str) else [form for form, apart in found if apart is None])
         if isinstance(found, str):
             return Recognition(None, found)
-        forms = [form for form, apart in found if apart is None]
         if not forms:
+            if any(apart is None for _, apart in found):
+                return Recognition(None, "of another process's samples it is no loss that is known")
             shapes = f"logits {tuple(logits.shape)} with labels {tuple(labels.shape)} suit no loss that is known"
             return Recognition(None, "; ".join(f"{form.name} differs: {apart}" for form, apart in found) or shapes)
     form = forms[0]

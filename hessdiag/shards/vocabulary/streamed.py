@@ -1,6 +1,8 @@
 """Tables and heads as parameters: `F.embedding` and `F.linear` of them are computed without the whole weight."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch.nn.functional as F  # noqa: N812
@@ -27,7 +29,8 @@ class Streamed(Placeholder):
     they in a unit that recomputes itself and does not own it: what it computes would have no graph to this one.
 
     Attributes:
-        ways: What was done with a head's output: "chunks" for a loss that did without logits, "logits" for these.
+        ways: What was done with a head's output: "chunks" for a loss that did without logits, "logits" for these;
+            "asked" where they were asked for, see `all_logits`.
     """
 
     ways: set[str]
@@ -83,15 +86,34 @@ def stream(unit: nn.Module) -> bool:
     return True
 
 
-def ways(model: nn.Module) -> str | None:
-    """What was done with the outputs of heads, in words; `None` where none was used yet."""
+def ways(model: nn.Module, *, asked: bool = False) -> str | None:
+    """What was done with the outputs of heads, in words; `None` where none was used yet.
+
+    Args:
+        model: With streamed heads, or any.
+        asked: Whether to tell of those that were called in `all_logits`, and else of the others.
+    """
     found = {way for item in model.parameters() if isinstance(item, Streamed) for way in item.ways}
-    return WORDS.get(frozenset(found))
+    return WORDS.get(frozenset(found & {"asked"} if asked else found - {"asked"}))
+
+
+_all: ContextVar[bool] = ContextVar("all_logits", default=False)
+
+
+@contextmanager
+def all_logits() -> Iterator[None]:
+    """Let heads that are called inside give logits that are there, as what is differentiated in them needs."""
+    token = _all.set(True)
+    try:
+        yield
+    finally:
+        _all.reset(token)
 
 
 WORDS = {
     frozenset({"chunks"}): "cross-entropy of the head in chunks of the vocabulary",
     frozenset({"logits"}): "logits of the head whole, since the loss is not cross-entropy of them alone",
+    frozenset({"asked"}): "logits of the head whole, for this matrix is taken through them",
     frozenset({"chunks", "logits"}): "cross-entropy of the head in chunks, and its logits whole, which the model uses",
 }
 
@@ -132,7 +154,9 @@ def _linear(input: Tensor, weight: Streamed, bias: Tensor | None = None) -> Tens
     if isinstance(bias, Streamed):
         bias = whole(bias.piece, matrix.rows)
     if matrix.rows > CLASSES * matrix.width:
-        return logits_later(input, weight.piece, bias, matrix, weight.ways)
+        if not _all.get():
+            return logits_later(input, weight.piece, bias, matrix, weight.ways)
+        weight.ways.add("asked")
     return linear(input, weight.piece, bias, matrix)
 
 
