@@ -68,8 +68,11 @@ class OutputMatrix(SymmetricOperator, Protocol):
 class Movable(Protocol):
     """A problem whose parameters can be moved along a direction."""
 
-    problem: Problem
     holding: Holding | None
+
+    @property
+    def problem(self) -> Problem:
+        """It, or the copy that moves."""
 
     def step(self, v: Tensor, relative: float | None = None) -> float:
         """The multiple of v to go."""

@@ -159,7 +159,7 @@ class _Scene:
 
     def _relative(self, level: float) -> float:
         """The step of a level over |theta| / |v|."""
-        return STEP * self.eps ** (1 / 3) * math.pow(10.0, -level)
+        return STEP * math.pow(self.eps, 1 / 3) * math.pow(10.0, -level)
 
     def _held(self) -> Told | None:
         """With all choices held as they are at theta; `None` where other operations are called beside it."""

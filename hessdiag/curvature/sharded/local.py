@@ -26,7 +26,7 @@ def inner(*pairs: tuple[Tensor, Tensor]) -> list[float]:
 
 def distance(a: Tensor, b: Tensor) -> float:
     """The norm of a difference of two whole vectors, with no room for it."""
-    pairs = zip(a.split(BLOCK), b.split(BLOCK), strict=True)
+    pairs = zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True)
     return math.sqrt(summed_numbers([sum(float((x.double() - y.double()).square().sum()) for x, y in pairs)])[0])
 
 
@@ -72,5 +72,5 @@ def _leave_out_padding(problem: ShardedProblem, vector: Tensor) -> None:
 
 
 def _inner(a: Tensor, b: Tensor) -> float:
-    pairs = zip(a.split(BLOCK), b.split(BLOCK), strict=True)
+    pairs = zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True)
     return sum(float((x.double() * y.double()).sum()) for x, y in pairs)
