@@ -1,8 +1,7 @@
 """Self-checks of sharded problems, and their Gauss-Newton and Fisher products, on one rank and on several."""
 
-import json
-import os
-import subprocess
+from functools import partial
+from unittest import mock
 
 import pytest
 import torch
@@ -10,49 +9,41 @@ from torch import nn
 
 import hessdiag
 from hessdiag.curvature.checks import examine
-from hessdiag.curvature.gauss_newton import GaussNewtonOperator
-from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.point import words
-from hessdiag.problem.problem import Problem
-from hessdiag.shards.problem import sharded
-from tests import preloaded
-
-F64 = torch.float64
-
-RANKS = """
-import json, sys
-import torch
-from torch import nn
-from hessdiag.curvature.checks import examine
 from hessdiag.curvature.fisher import FisherOperator
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.point import words
 from hessdiag.linalg.spread import piece_of, whole_of
-from hessdiag.machine.ranks import ranks
 from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import sharded
 from hessdiag.shards.vocabulary import streamed
+from tests.shards import sharded_cases
+from tests.shards.forks import on_ranks
+
+F64 = torch.float64
+
+SIZES = (1, 2, 4)
 
 
-def mlp(loss, samples):
+def _small(loss, samples):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 7), nn.Tanh(), nn.Linear(7, 6), nn.ReLU(), nn.Linear(6, 3)).double()
     y = torch.arange(samples) % 3 if loss == "ce" else torch.randn(samples, 3).double()
     return Problem(model, [(torch.randn(samples, 5).double(), y)], loss)
 
 
-def several():
-    problem = mlp("ce", 5)
-    return Problem(problem.model, [*problem.data, *mlp("ce", 3).data], "ce")
+def _several():
+    problem = _small("ce", 5)
+    return Problem(problem.model, [*problem.data, *_small("ce", 3).data], "ce")
 
 
-def conv():
+def _conv():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)).double()
     return Problem(model.eval(), [(torch.randn(3, 2, 4, 4).double(), torch.arange(3))], "ce")
 
 
-def gpt(samples):
+def _gpt(samples):
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
@@ -61,80 +52,89 @@ def gpt(samples):
     return Problem(GPT2LMHeadModel(config).double().eval(), [{"input_ids": tokens, "labels": tokens}], "output")
 
 
-found = {}
-problems = {"mse": mlp("mse", 7), "ce": mlp("ce", 3), "several": several(), "conv": conv()}
-problems |= {"gpt": gpt(8), "gpt, fewer samples than ranks": gpt(3), "gpt, head streamed": gpt(3)}
-kinds = {
-    "hessian": lambda p: HessianOperator(p, check=False),
+CASES = {
+    "mse": lambda: _small("mse", 7),
+    "ce": lambda: _small("ce", 3),
+    "several": _several,
+    "conv": _conv,
+    "resnet": lambda: sharded_cases.problem("resnet"),
+    "gpt": lambda: _gpt(8),
+    "gpt, fewer samples than ranks": lambda: _gpt(3),
+    "gpt, head streamed": lambda: _gpt(3),
+}
+KINDS = {
+    "hessian": lambda problem: HessianOperator(problem, check=False),
     "ggn": GaussNewtonOperator,
     "fisher": FisherOperator,
-    "empirical": lambda p: FisherOperator(p, empirical=True),
+    "empirical": lambda problem: FisherOperator(problem, empirical=True),
 }
-for name, problem in problems.items():
-    if name.endswith("streamed"):
-        streamed.LEAST, streamed.CLASSES = 100, 1
-    own = sharded(problem)
-    for kind, operator in kinds.items():
-        if kind == "empirical" and name.startswith("gpt"):
+
+
+def _measured(case):
+    """How far products are from those of the whole model, how they were made, and what the checks say."""
+    if case.endswith("streamed"):
+        with mock.patch.multiple(streamed, LEAST=100, CLASSES=1):
+            return _compared(CASES[case]())
+    return _compared(CASES[case]())
+
+
+def _compared(problem):
+    own, found = sharded(problem), {}
+    for kind, operator in KINDS.items():
+        if kind == "empirical" and problem.loss_name == "output":
             continue
         A, plain = operator(own), operator(problem)
         torch.manual_seed(1)
-        V = torch.randn(problem.n_parameters, 3, dtype=torch.float64)
+        V = torch.randn(problem.n_parameters, 3, dtype=F64)
         piece = piece_of(V, A.spread)
-        for got, want in ((A @ piece, plain @ V), ((A @ piece[:, 0])[:, None], (plain @ V[:, 0])[:, None])):
-            apart = float((whole_of(got, A.spread) - want).norm() / want.norm())
-            found[f"{name} {kind}"] = max(apart, found.get(f"{name} {kind}", 0.0))
-        found[f"{name} {kind} engine"] = A.engine
+        pairs = ((A @ piece, plain @ V), ((A @ piece[:, 0])[:, None], (plain @ V[:, 0])[:, None]))
+        found[kind] = max(float((whole_of(got, A.spread) - want).norm() / want.norm()) for got, want in pairs)
+        found[f"{kind} engine"] = A.engine
     checks = examine(HessianOperator(own, check=False))
-    found[f"{name} checks"] = [checks.checks["hvp_symmetry"], checks.checks["hvp_finite_difference"], checks.failed]
-if ranks()[0] == 0:
-    json.dump(found, open(sys.argv[1], "w"))
-"""
+    return found | {"checks": [*checks.checks.values(), checks.failed]}
 
 
 @pytest.fixture(scope="module")
-def on_ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    (folder / "ranks.py").write_text(RANKS)
-    found = {}
-    with preloaded.programs(os.environ | {"OMP_NUM_THREADS": "1"}) as programs:
-        for size in (1, 2, 4):
-            launch = [programs / "python", "-m", "torch.distributed.run", "--standalone", "--no-python"]
-            command = [*launch, "--nproc-per-node", str(size), programs / "python", "ranks.py", f"{size}.json"]
-            run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
-            assert run.returncode == 0, run.stderr[-3000:]
-            found[size] = json.loads((folder / f"{size}.json").read_text())
-    return found
+def found():
+    """What each number of ranks measures, by case."""
+    import transformers.models.gpt2.modeling_gpt2
+    import transformers.models.resnet.modeling_resnet  # noqa: F401
+
+    return {(size, case): on_ranks(size, partial(_measured, case))[0] for size in SIZES for case in CASES}
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_products_through_the_output_are_those_of_the_whole_model(on_ranks, size):
-    products = {name: error for name, error in on_ranks[size].items() if not name.endswith(("checks", "engine"))}
-    assert len(products) == 25
-    single = {name for name in products if name.startswith("gpt") and name.endswith("hessian")}  # its loss is float32
-    assert max(error for name, error in products.items() if name not in single) <= 1e-12, products
-    assert max(products[name] for name in single) <= 1e-6, products
+SINGLE = ("gpt", "gpt, fewer samples than ranks", "gpt, head streamed")  # whose own loss is computed in float32
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_what_was_done_with_logits_is_said(on_ranks, size):
-    said = {name: text.partition("; ")[2] for name, text in on_ranks[size].items() if name.endswith("engine")}
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_products_are_those_of_the_whole_model(found, case, size):
+    errors = {kind: found[size, case][kind] for kind in KINDS if kind in found[size, case]}
+    assert len(errors) == (3 if case in SINGLE else 4)
+    assert errors.pop("hessian") <= (1e-6 if case in SINGLE else 1e-12)
+    assert max(errors.values()) <= 1e-12, errors
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", CASES)
+def test_sharded_products_pass_their_checks(found, case, size):
+    symmetry, difference, failed = found[size, case]["checks"]
+    assert symmetry <= (1e-9 if case in SINGLE else 1e-12)
+    assert 0 < difference <= (1e-3 if case in SINGLE else 1e-8)
+    assert not failed
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_what_was_done_with_logits_is_said(found, size):
+    streams, whole = (
+        {kind: found[size, case][f"{kind} engine"].partition("; ")[2] for kind in ("hessian", "ggn", "fisher")}
+        for case in ("gpt, head streamed", "gpt")
+    )
     own = "the model's own loss, which is cross-entropy of the next tokens"
-    whole = "logits of the head whole, for this matrix is taken through them"
-    assert said["gpt, head streamed hessian engine"] == "cross-entropy of the head in chunks of the vocabulary"
-    assert said["gpt, head streamed ggn engine"] == said["gpt, head streamed fisher engine"] == f"{whole}; {own}"
-    assert (said["gpt hessian engine"], said["gpt ggn engine"]) == ("", own)
-
-
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_sharded_products_pass_their_checks(on_ranks, size):
-    for name, value in on_ranks[size].items():
-        if name.endswith("checks"):
-            symmetry, difference, failed = value
-            single = name.startswith("gpt")  # whose own loss is computed in float32
-            assert symmetry <= (1e-9 if single else 1e-12), name
-            assert 0 < difference <= (1e-3 if single else 1e-8), name
-            assert not failed, name
+    through = f"logits of the head whole, for this matrix is taken through them; {own}"
+    chunks = "cross-entropy of the head in chunks of the vocabulary"
+    assert streams == {"hessian": chunks, "ggn": through, "fisher": through}
+    assert whole == {"hessian": "", "ggn": own, "fisher": own}
 
 
 def _mlp(activation, dtype=F64, loss="ce", width=20):
