@@ -46,12 +46,16 @@ class Fold:
         signs = torch.randint(0, 2, order.shape, generator=generator, dtype=torch.int8) * 2 - 1
         return cls(size, order.to(device), signs.to(device), (rows - 1) / (len(order) - 1))
 
-    def __call__(self, vectors: Tensor) -> Floats:
-        """Fold vectors (k, size)."""
+    def here(self, vectors: Tensor) -> Tensor:
+        """Fold vectors (k, size), in float64."""
         if self.order is not None and self.signs is not None:
             filled = torch.nn.functional.pad(vectors, (0, len(self.order) - self.size))
             vectors = (filled[:, self.order] * self.signs).reshape(len(vectors), -1, LENGTH).sum(1)
-        found: Floats = vectors.double().cpu().numpy()
+        return vectors.double()
+
+    def __call__(self, vectors: Tensor) -> Floats:
+        """The same, as numbers."""
+        found: Floats = self.here(vectors).cpu().numpy()
         return found
 
 
@@ -84,11 +88,14 @@ class SpreadFold:
         drawn = spread.kept(lambda count: torch.randint(0, 2 * LENGTH, (count,), generator=generator))
         return cls(spread, (drawn // 2).to(device), (drawn % 2 * 2 - 1).to(device, torch.int8), 1 / LENGTH)
 
+    def here(self, vectors: Tensor) -> Tensor:
+        """What this process's pieces (k, own) add to the folded vectors, in float64."""
+        short = vectors.new_zeros(len(vectors), min(self.spread.n, LENGTH), dtype=torch.float64)
+        return short.index_add_(1, self.groups, (vectors * self.signs).double())
+
     def __call__(self, vectors: Tensor) -> Floats:
         """Fold vectors (k, own)."""
-        short = vectors.new_zeros(len(vectors), min(self.spread.n, LENGTH), dtype=torch.float64)
-        short.index_add_(1, self.groups, (vectors * self.signs).double())
-        found: Floats = self.spread.summed(short).cpu().numpy()
+        found: Floats = self.spread.summed(self.here(vectors)).cpu().numpy()
         return found
 
 
@@ -102,8 +109,16 @@ def fold_of(spread: Spread, device: torch.device) -> Folding:
 
 def folded(fold: Folding, signs: Tensor, products: Tensor) -> Floats:
     """What the variances below need of products y (k, n) with one vector of signs: y, y^2 and signs y, (3, k, .)."""
-    every = fold(torch.cat([products, products.square(), signs * products]))
-    return every.reshape(3, len(products), -1)
+    return fold(_kinds(signs, products)).reshape(3, len(products), -1)
+
+
+def folded_here(fold: Folding, signs: Tensor, products: Tensor) -> Tensor:
+    """`folded` where it is still to be summed over processes, each of which has its pieces of vectors: (3, k, .)."""
+    return fold.here(_kinds(signs, products)).reshape(3, len(products), -1)
+
+
+def _kinds(signs: Tensor, products: Tensor) -> Tensor:
+    return torch.cat([products, products.square(), signs * products])
 
 
 def variances(fold: Folding, samples: Floats) -> tuple[Floats, Floats]:

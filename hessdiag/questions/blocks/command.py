@@ -6,7 +6,7 @@ import click
 
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, model_options, output_options, resume_option
+from hessdiag.cli.options import Target, model_options, output_options, resume_option, shard_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("blocks", cls=Command)
 @model_options
+@shard_option
 @click.option(
     "--probes",
     type=click.IntRange(min=2),

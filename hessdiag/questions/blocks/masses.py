@@ -6,9 +6,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.sharded.vectors import unit_rows
 from hessdiag.linalg import diagonals
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 from hessdiag.statistics import sampling
 
 Floats = NDArray[np.float64]
@@ -29,16 +31,16 @@ def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Fl
     rng = np.random.default_rng(seed)
     masses, variances, products = [], [], 0
     for layer in problem.executed_layers:
-        strata = [np.arange(place.start, place.stop) for place in problem.places(layer)]
-        sizes = np.array([len(stratum) for stratum in strata])
+        strata = problem.places(layer)
+        sizes = np.array([stratum.stop - stratum.start for stratum in strata])
         counts = sampling.allocate(sizes, max(rows, sampling.BEGINNING * len(strata)))
         mass = variance = 0.0
-        for stratum, count in zip(strata, counts, strict=True):
-            drawn = torch.from_numpy(np.sort(rng.choice(stratum, count, replace=False)))
+        for stratum, size, count in zip(strata, sizes.tolist(), counts, strict=True):
+            drawn = torch.from_numpy(stratum.start + np.sort(rng.choice(size, count, replace=False)))
             entries = _diagonal(operator, drawn, layer)
-            mass += len(stratum) * float(entries.mean())
-            if count < len(stratum):
-                variance += len(stratum) ** 2 * (1 / count - 1 / len(stratum)) * float(entries.var(ddof=1))
+            mass += size * float(entries.mean())
+            if count < size:
+                variance += size**2 * (1 / count - 1 / size) * float(entries.var(ddof=1))
             products += int(count)
         masses.append(mass)
         variances.append(variance)
@@ -47,4 +49,14 @@ def diagonal_masses(operator: HessianOperator, rows: int, seed: int) -> tuple[Fl
 
 def _diagonal(operator: HessianOperator, indices: Tensor, layer: Layer) -> Floats:
     """|H_ii| for some rows of one layer."""
+    problem = operator.problem
+    if isinstance(problem, ShardedProblem):
+        inside, _ = problem.layout.within(layer.start, layer.stop)
+        few = [
+            (unit_rows(problem, some, operator.dtype)[:, inside] * operator.rows(some, layer)).sum(
+                1, dtype=torch.float64
+            )
+            for some in torch.split(indices, operator.chunk)
+        ]
+        return problem.layout.summed(torch.cat(few)).abs().cpu().numpy()
     return diagonals.of_rows(operator.rows(indices, layer), indices - layer.start).abs().cpu().numpy()

@@ -40,9 +40,11 @@ from hessdiag.questions.common.runs.outlay import Outlay, outlay
 from hessdiag.questions.common.runs.pieces import Pieces
 from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.runs.resume import choose_pass, kept_pieces
+from hessdiag.questions.common.sharding import refuse, sharding, where
 from hessdiag.questions.common.splitting import Splitting
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import interrupted_early
+from hessdiag.shards.problem import ShardedProblem
 from hessdiag.statistics.intervals import Estimated
 
 EXACT_UP_TO = 5_000  # parameters: the whole matrices
@@ -105,7 +107,7 @@ def blocks(
     output itself. Up to 5,000 parameters both matrices are computed whole. Beyond, norms of linear layers that see one
     vector per sample are exact as well, from pairs of samples (`hessdiag.curvature.block_norms`), where that takes
     seconds. Elsewhere random signs v on one layer m at a time give E |(Hv)_l|^2 = |H_lm|^2, and the same vectors serve
-    H, G and H - G.
+    H, G and H - G. A sharded problem is measured by them, whatever its size.
 
     With `by` the question is another: how much of H is inside the blocks of a partition, in the Frobenius norm and in
     absolute mass, what the block diagonal makes of the extreme eigenvalues, and how much the blocks' spectra differ:
@@ -138,6 +140,7 @@ def blocks(
     0.363636
     """
     if by is not None:
+        refuse(problem_of(problem), by=by)
         return blocks_by(problem, by, probes=probes, seed=seed, resume=resume, progress=progress)
     return _by_layers(problem, probes, seed, resume, progress or silent)
 
@@ -149,6 +152,7 @@ def _by_layers(
     if probes is not None and probes < 2:
         raise SpecError(f"--probes must be at least 2, not {probes}.", f"--probes {PROBES}")
     problem = problem_of(problem)
+    refuse(problem, resume=resume)
     operator = HessianOperator(problem, check=False)
     spent = outlay(operator)
     if probes is not None:
@@ -244,6 +248,8 @@ def _exactly(run: _Run) -> _Computed | None:
     """From whole columns, or from pairs of samples; `None` where that is dear or does not serve."""
     problem, matrices = run.problem, run.matrices
     prefix, suffix = "", ""
+    if isinstance(problem, ShardedProblem):
+        return None
     if problem.n_parameters <= EXACT_UP_TO:
         found = blocks_exact.by_columns(matrices, run.spent, run.report, run.pieces)
     elif blocks_exact.affordable(problem):
@@ -266,7 +272,7 @@ def _sampled(run: _Run, probes: int, seed: int) -> _Computed:
     n, count, rows = problem.n_parameters, len(problem.executed_layers), most_rows(problem, probes)
     block_squares.plan(run.spent, matrices, probes, rows)
     disk = pieces.said(block_squares.kept_bytes(matrices, probes), anew=True)
-    said = f"{n:,} parameters: {probes:,} x {count} products of the {matrices.said}, an estimate{disk}"
+    said = f"{n:,} parameters: {probes:,} x {count} products of the {matrices.said}, an estimate{where(problem)}{disk}"
     run.report(0, probes * count, said)
     squares = block_squares.sampled(matrices, probes, seed, run.report, pieces, then=Work(rows))
     numbers = assembled(problem, squares, run.precision, exact=False)
@@ -301,9 +307,9 @@ def _judged(run: _Run, found: _Computed, split: _Split, checks: Examination) -> 
         otherwise="neither the layers' norms nor their traces prove a negative eigenvalue",
     )
     measured = replace(
-        examined(_result(problem, found, split, proof, engine), checks),
+        examined(_result(problem, found, split, proof, engine, weight_gains(problem)), checks),
         status="interrupted" if found.interrupted else "inexact" if checks.failed else "ok",
-        provenance=Provenance(resumed_pieces=run.pieces.taken),
+        provenance=Provenance(resumed_pieces=run.pieces.taken, sharding=sharding(problem)),
         indefinite_pair=None if checks.failed else pair,  # it would prove something
     )
     return replace(measured, findings=tuple(findings(measured)))
@@ -316,11 +322,14 @@ def unmeasured(problem: Problem, by: str | Sequence[str] | None = None) -> Block
     count = len(problem.executed_layers)
     nothing = Squares(np.full((1, 1, count, count), np.nan), np.full((1, count), np.nan), 0, interrupted=True)
     found = _Computed(nothing, assembled(problem, nothing, 0.0, exact=True), NO_MASSES, "", interrupted=True)
-    measured = _result(problem, found, NO_SPLIT, NOTHING_MEASURED, "")
+    gains = None if isinstance(problem, ShardedProblem) else weight_gains(problem)  # which others would have to hear of
+    measured = _result(problem, found, NO_SPLIT, NOTHING_MEASURED, "", gains)
     return replace(measured, findings=(interrupted_early(),))
 
 
-def _result(problem: Problem, found: _Computed, split: _Split, proof: Certificate, engine: str) -> Blocks:
+def _result(
+    problem: Problem, found: _Computed, split: _Split, proof: Certificate, engine: str, gains: Numbers | None
+) -> Blocks:
     """The numbers in their places; self-checks and verdict are still to come."""
     layers, numbers = problem.executed_layers, found.numbers
     norms, gauss_newton, residual = numbers.norms, numbers.gauss_newton, numbers.residual
@@ -331,7 +340,7 @@ def _result(problem: Problem, found: _Computed, split: _Split, proof: Certificat
         kinds=tuple(layer.kind for layer in layers),
         sizes=tuple(layer.size for layer in layers),
         depths=tuple(problem.depths),
-        weight_gains=weight_gains(problem),
+        weight_gains=gains,
         parameters=problem.n_parameters,
         frobenius=norms.blocks.value,
         frobenius_stderr=norms.blocks.stderr,

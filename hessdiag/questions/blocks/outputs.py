@@ -1,19 +1,25 @@
 """What a model's outputs and weights say of its blocks, apart from the loss: where they bend, and how weights scale."""
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from hessdiag.curvature.differences import NoDoubleBackwardError, refuse_cut
 from hessdiag.curvature.pullback import pullback
 from hessdiag.curvature.received import evaluated, output_of
+from hessdiag.curvature.sharded.vectors import spread_over
 from hessdiag.errors import HessdiagError
 from hessdiag.fields import Numbers
+from hessdiag.linalg.spread import Spread
+from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine.shortage import ran_out
 from hessdiag.nets.reinitialize import WeightLayer
-from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.placeholder import Placeholder
+from hessdiag.shards.problem import ShardedProblem
 
 SEED = 0
 
@@ -35,6 +41,8 @@ def outputs_bend(problem: Problem) -> bool | None:
     """
     generator = torch.Generator().manual_seed(SEED)
     try:
+        if isinstance(problem, ShardedProblem):
+            return any(_pieces_bend(problem, batch, generator) for batch in problem.data)
         return any(_bends(problem, batch, generator) for batch in problem.data)
     except (HessdiagError, NoDoubleBackwardError, RuntimeError) as error:
         if ran_out(error):
@@ -48,13 +56,27 @@ def _bends(problem: Problem, batch: object, generator: torch.Generator) -> bool:
     slopes = pullback(z, problem.parameters, [_signs(tensor, generator) for tensor in z], create_graph=True)
     refuse_cut(slope for slope in slopes if slope is not None)
     by_parameter = dict(zip(problem.parameters, slopes, strict=True))
-    return any(_bends_along(problem, by_parameter, layer, generator) for layer in problem.executed_layers)
+    layers = map(problem.parameters_of, problem.executed_layers)
+    return any(_bends_along(by_parameter, own, generator) for own in layers)
 
 
-def _bends_along(
-    problem: Problem, slopes: dict[nn.Parameter, Tensor | None], layer: Layer, generator: torch.Generator
-) -> bool:
-    own = problem.parameters_of(layer)
+def _pieces_bend(problem: ShardedProblem, batch: object, generator: torch.Generator) -> bool:
+    """The same from each process's samples and pieces: all ask about every layer, and each hears of the others'."""
+    own, _ = problem.own_share(batch)
+
+    def outputs() -> tuple[Tensor, ...]:
+        with evaluated(problem):
+            return output_of(problem, own).tensors
+
+    z = problem.enlarging(outputs)
+    slopes = pullback(z, problem.pieces, [_signs(tensor, generator) for tensor in z], create_graph=True)
+    refuse_cut(slope for slope in slopes if slope is not None)
+    by_parameter = dict(zip(problem.pieces, slopes, strict=True))
+    bent = sum(_bends_along(by_parameter, problem.pieces_of(layer), generator) for layer in problem.executed_layers)
+    return bool(problem.layout.summed(torch.tensor(float(bent))))
+
+
+def _bends_along(slopes: Mapping[Any, Tensor | None], own: Sequence[Tensor], generator: torch.Generator) -> bool:
     found = [slope for slope in map(slopes.__getitem__, own) if slope is not None and slope.requires_grad]
     if not found:
         return False
@@ -78,13 +100,14 @@ def weight_gains(problem: Problem) -> Numbers:
     >>> weight_gains(Problem(model, data=[(torch.ones(2, 9), torch.ones(2, 4))], loss="mse"))
     (6.0, None)
     """
-    return tuple(_gain(problem.model.get_submodule(layer.path)) for layer in problem.executed_layers)
+    modules = [problem.model.get_submodule(layer.path) for layer in problem.executed_layers]
+    weights = [module.weight if isinstance(module, WeightLayer) else None for module in modules]
+    spread = spread_over(problem)
+    return tuple(None if weight is None else _norm(weight, spread) / math.sqrt(len(weight)) for weight in weights)
 
 
-def _gain(module: nn.Module) -> float | None:
-    if not isinstance(module, WeightLayer):
-        return None
-    weight = module.weight.detach()
-    return float(torch.linalg.vector_norm(weight, dtype=torch.promote_types(weight.dtype, torch.float32))) / math.sqrt(
-        len(weight)
-    )
+def _norm(weight: Tensor, spread: Spread) -> float:
+    if isinstance(weight, Placeholder):
+        return safe_norm(weight.piece.detach(), spread)
+    wide = torch.promote_types(weight.dtype, torch.float32)
+    return float(torch.linalg.vector_norm(weight.detach(), dtype=wide))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.linalg import pairs
 from hessdiag.linalg.estimators import SIGNED
+from hessdiag.linalg.spread import Spread, is_alone
 from hessdiag.machine import cost, processes
 from hessdiag.machine.work import Work
 from hessdiag.problem.layers import Layer
@@ -23,6 +25,7 @@ from hessdiag.questions.common.runs.progress import Progress, silent
 from hessdiag.questions.common.splitting import Splitting
 
 Floats = NDArray[np.float64]
+Within = tuple[slice, Spread]  # where a layer lies in what is held of a vector, and how it is spread
 
 OF_AN_OBJECT = 500  # bytes of a few small arrays beside their numbers
 FOLDING = 13  # numbers held of each that is folded: itself, three kinds of it, and these in three more copies
@@ -122,7 +125,8 @@ def sampled(
 ) -> Squares:
     """Samples from random signs on one layer at a time: E |(K v)_l|^2 = |K_lm|_F^2 and E v'Hv = tr H_mm.
 
-    Every probe serves H and G, so that H - G is sampled by itself and not as a difference of two estimates.
+    Every probe serves H and G, so that H - G is sampled by itself and not as a difference of two estimates. Processes
+    share the probes; of a sharded problem all take each of them, and add up what their pieces show.
 
     Args:
         matrices: What is measured.
@@ -138,7 +142,7 @@ def sampled(
     pieces = pieces or Pieces(None, {})
     operator, layers = matrices.hessian, matrices.problem.executed_layers
     count = len(layers)
-    rank, size = processes.ranks()
+    rank, size = processes.ranks() if is_alone(operator.spread) else (0, 1)
     rounds = range(rank, probes, size)
     total = len(rounds) * count
 
@@ -146,20 +150,21 @@ def sampled(
         """Round and layer of one of this process's probes: they are too many for a list where someone wants that."""
         return rounds[index // count], index % count
 
-    folds = [pairs.Fold.of(layer.size, operator.device) for layer in layers]
+    within = [operator.spread.within(layer.start, layer.stop) for layer in layers]
+    folds = [pairs.fold_of(part, operator.device) for _, part in within]
     interrupted, width = False, pieces.choice("vectors together", lambda: operators.together(operator, LARGEST_PORTION))
     state = pieces.state("probes")
     own = _taken(state.arrays, state.units, count)
     try:
         for start in range(len(own), total, width):
             now = [probe(index) for index in range(start, min(start + width, total))]
-            own.extend(_samples(matrices, folds, now, seed))
+            own.extend(_samples(matrices, within, folds, now, seed))
             state.save(len(own), lambda: _arrays(own, count), last=len(own) == total)
             left = (total - len(own)) * Work(matrices.products, SIGNED)
             cost.reach((len(own) - state.units) * SIGNED, left, left + then)  # of this run
             report(len(own), total, "vectors")
         numbers = [r * count + m for r, m in map(probe, range(total))]
-        found = processes.merged(dict(zip(numbers, own, strict=True)), operator.device)
+        found = own if size == 1 else processes.merged(dict(zip(numbers, own, strict=True)), operator.device)
     except KeyboardInterrupt:
         if len(own) < 2 * count or processes.together():
             raise
@@ -168,25 +173,39 @@ def sampled(
 
 
 def _samples(
-    matrices: Splitting, folds: Sequence[pairs.Fold], probes: Sequence[tuple[int, int]], seed: int
+    matrices: Splitting,
+    within: Sequence[Within],
+    folds: Sequence[pairs.Folding],
+    probes: Sequence[tuple[int, int]],
+    seed: int,
 ) -> list[_Sample]:
-    """What some probes show, each given by its round and its layer."""
-    operator, layers = matrices.hessian, matrices.problem.executed_layers
-    vectors = _signs(operator, [layers[m] for _, m in probes], [(seed, r, m) for r, m in probes])
+    """What some probes show, each given by its round and its layer: one sum over processes that hold pieces."""
+    operator = matrices.hessian
+    vectors = _signs(operator, [within[m] for _, m in probes], [(seed, r, m) for r, m in probes])
     product = (operator @ vectors).double()
     kinds = matrices.parts(product, lambda: vectors)
-    squares = np.stack([by_layer(kind, layers) for kind in kinds])
-    traces = (vectors.double() * product).sum(0).cpu().numpy()
-    found = []
+    squares = torch.stack([_squares(kind, [inside for inside, _ in within]) for kind in kinds])
+    traces = (vectors.double() * product).sum(0)
+    folded = []
     for column, (_, m) in enumerate(probes):
-        inside = slice(layers[m].start, layers[m].stop)
+        inside = within[m][0]
         blocks = torch.stack([kind[inside, column] for kind in kinds])
-        folded = pairs.folded(folds[m], vectors[inside, column].double(), blocks)
-        found.append(_Sample(squares[:, :, column], float(traces[column]), folded))
-    return found
+        folded.append(pairs.folded_here(folds[m], vectors[inside, column].double(), blocks))
+    squares, traces, *folded = _summed([squares, traces, *folded], operator.spread)
+    return [
+        _Sample(squares[:, :, column].numpy(), float(traces[column]), short.numpy())
+        for column, short in enumerate(folded)
+    ]
 
 
-def _joined(found: Sequence[_Sample], folds: Sequence[pairs.Fold], interrupted: bool) -> Squares:
+def _summed(tensors: Sequence[Tensor], spread: Spread) -> list[Tensor]:
+    """Each summed over processes, by one exchange; on the CPU."""
+    together = spread.summed(torch.cat([tensor.flatten() for tensor in tensors])).cpu()
+    parts = torch.split(together, [tensor.numel() for tensor in tensors])
+    return [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+
+
+def _joined(found: Sequence[_Sample], folds: Sequence[pairs.Folding], interrupted: bool) -> Squares:
     """Whole rounds of samples; the products of a round that is not whole were spent all the same."""
     count = len(folds)
     complete = len(found) // count
@@ -224,16 +243,23 @@ def _taken(arrays: Arrays, units: int, count: int) -> list[_Sample]:
 
 def by_layer(columns: Tensor, layers: Sequence[Layer]) -> Floats:
     """Squared norms of the pieces of each column (N, k) that belong to each layer, (L, k)."""
-    found = torch.stack([columns[layer.start : layer.stop].square().sum(0) for layer in layers])
-    return found.cpu().numpy()
+    return _squares(columns, [slice(layer.start, layer.stop) for layer in layers]).cpu().numpy()
 
 
-def _signs(operator: HessianOperator, layers: Sequence[Layer], seeds: Sequence[tuple[int, int, int]]) -> Tensor:
-    """One column per layer: random signs on it and zeros elsewhere, each from its own seed."""
-    vectors = torch.zeros(operator.shape[0], len(layers), dtype=operator.dtype, device=operator.device)
-    for column, (layer, words) in enumerate(zip(layers, seeds, strict=True)):
+def _squares(columns: Tensor, places: Sequence[slice]) -> Tensor:
+    return torch.stack([columns[place].square().sum(0) for place in places])
+
+
+def _signs(operator: HessianOperator, within: Sequence[Within], seeds: Sequence[tuple[int, int, int]]) -> Tensor:
+    """One column per layer: random signs on it and zeros elsewhere, each from its own seed; what is held here of it."""
+    vectors = torch.zeros(operator.spread.own, len(within), dtype=operator.dtype, device=operator.device)
+    for column, ((inside, part), words) in enumerate(zip(within, seeds, strict=True)):
         state = np.random.SeedSequence(words).generate_state(1, np.uint32)
         generator = torch.Generator().manual_seed(int(state[0]))
-        signs = torch.randint(0, 2, (layer.size,), generator=generator, dtype=torch.int8) * 2 - 1
-        vectors[layer.start : layer.stop, column] = signs.to(operator.device, operator.dtype)
+        signs = part.kept(partial(_drawn, generator))
+        vectors[inside, column] = signs.to(operator.device, operator.dtype)
     return vectors
+
+
+def _drawn(generator: torch.Generator, count: int) -> Tensor:
+    return torch.randint(0, 2, (count,), generator=generator, dtype=torch.int8) * 2 - 1

@@ -11,7 +11,7 @@ from hessdiag.shards.problem import ShardedProblem
 WHOLE = "without --shard"
 
 
-def refuse(problem: Problem, *, metric: object = None, resume: object = None) -> None:
+def refuse(problem: Problem, *, metric: object = None, resume: object = None, by: object = None) -> None:
     """End before anything is measured that is not done with pieces.
 
     Raises:
@@ -21,6 +21,11 @@ def refuse(problem: Problem, *, metric: object = None, resume: object = None) ->
         return
     if metric is not None:
         raise SpecError("--metric takes an optimizer's state of whole parameters, and --shard has none.", WHOLE)
+    if by is not None:
+        raise SpecError(
+            "--by looks at rows of the Hessian, and with --shard no process has one.",
+            "--shard without --by for norms of layers, or --by without --shard",
+        )
     if resume is not None:
         raise SpecError("--resume keeps whole vectors, and with --shard no process has one.", WHOLE)
 
