@@ -108,19 +108,24 @@ def row_statistics(
     return RowStatistics(diagonal, sums, products, certificate, space.others[:0])
 
 
-def dense(operator: HessianOperator, finished: Finished = lambda numbers, rows: None) -> Tensor:
+def dense(
+    operator: HessianOperator, finished: Finished = lambda numbers, rows: None, out: Tensor | None = None
+) -> Tensor:
     """The Hessian itself, (N, N), through neuron space; certified as a whole.
 
     Args:
         operator: The Hessian.
         finished: Called with rows as they become whole, which are not certified then.
+        out: Where it comes, (N, N), if not in fresh memory: every number is written, also where it is refused.
 
     Raises:
         NotInNeuronSpaceError: with the reason, if there is no neuron space or H disagrees with an ordinary product.
     """
 
     def compute(space: NeuronSpace) -> tuple[Tensor, float]:
-        H = _filled(operator, space, finished)
+        n = operator.shape[0]
+        H = torch.empty(n, n, dtype=operator.dtype, device=operator.device) if out is None else out
+        _fill(operator, space, H, finished)
         return H, _distance(operator, H)
 
     return _certified(operator, compute)
@@ -153,24 +158,19 @@ def layer_columns(operator: HessianOperator, space: NeuronSpace, index: int) -> 
     return columns
 
 
-def _filled(operator: HessianOperator, space: NeuronSpace, finished: Finished) -> Tensor:
+def _fill(operator: HessianOperator, space: NeuronSpace, H: Tensor, finished: Finished) -> None:
     """All other rows first, then one layer after the other: rows of neurons are whole as soon as they were taken."""
-    n = operator.shape[0]
-    H = torch.empty(n, n, dtype=operator.dtype, device=operator.device)
     for rows, block in operator.blocks(space.others):
         H[rows] = block
         H[:, rows] = block.T
         finished(rows, block)
     for lower, neuron in enumerate(space.layers):
         for first, last in spans(0, neuron.outputs, space.neurons_per_pass(lower)):
-            for panel in space.panels_of(lower, first, last):
-                shape = panel.block.shape[1:]
-                H[panel.rows, panel.columns].view(-1, *shape).copy_(panel.block)
+            for panel in space.panels_of(lower, first, last, H):
                 if panel.mirrored:
-                    H[panel.columns, panel.rows].view(*shape, -1).copy_(panel.block.permute(1, 2, 0))
+                    H[panel.rows, panel.columns] = H[panel.columns, panel.rows].T
             for place in (neuron.weights(first, last), *([neuron.biases(first, last)] if neuron.has_bias else [])):
                 finished(torch.arange(place.start, place.stop), H[place])
-    return H
 
 
 def _distance(operator: HessianOperator, H: Tensor) -> float:

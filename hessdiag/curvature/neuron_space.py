@@ -190,8 +190,15 @@ class NeuronSpace:
         numbers = self.samples * sum(other.outputs + other.inputs for other in self.layers[lower:])
         return max(1, TANGENT_NUMBERS // numbers)
 
-    def panels_of(self, lower: int, first: int, last: int) -> Iterator[Panel]:
-        """Columns of neurons `first` to `last` of one layer against its own later neurons and all layers above."""
+    def panels_of(self, lower: int, first: int, last: int, H: Tensor | None = None) -> Iterator[Panel]:
+        """Columns of neurons `first` to `last` of one layer against its own later neurons and all layers above.
+
+        Given the whole matrix (N, N), blocks are views of H[columns, rows], where products come: no copy is made of
+        them, and what is mirrored is left to do.
+        """
+        if H is not None:
+            yield from self._panels_in(H, lower, first, last)
+            return
         own, h = self.layers[lower], self.ones[lower]
         for factor in self.factors_of(lower, first, last):
             right = factor.right
@@ -202,6 +209,22 @@ class NeuronSpace:
             yield Panel(factor.rows, own.weights(*factor.neurons), block[..., : own.inputs], factor.mirrored)
             if own.has_bias:
                 yield Panel(factor.rows, own.biases(*factor.neurons), block[..., own.inputs :], factor.mirrored)
+
+    def _panels_in(self, H: Tensor, lower: int, first: int, last: int) -> Iterator[Panel]:
+        own = self.layers[lower]
+        for factor in self.factors_of(lower, first, last):
+            right = factor.right
+            parts = [(own.weights(*factor.neurons), self.inputs[lower])]
+            if own.has_bias:
+                parts.append((own.biases(*factor.neurons), right.new_ones(1, self.samples)))
+            for places, inputs in parts:
+                block = H[places, factor.rows]
+                out = block.view(len(right), len(inputs), -1)
+                torch.bmm(inputs.expand(len(right), *inputs.shape), right.mT, out=out)
+                if self.scale is not None:
+                    block *= self.scale[places, None]
+                    block *= self.scale[factor.rows]
+                yield Panel(factor.rows, places, out.permute(2, 0, 1), factor.mirrored)
 
     def rescale(self, block: Tensor, lower: int, factor: Factor) -> None:
         """Take entries H[columns, rows], (neurons, rows, inputs and bias), into the metric, in place."""

@@ -236,3 +236,25 @@ def test_an_error_without_a_message_is_a_reason_too(monkeypatch):
     x = torch.ones(2, requires_grad=True)
     with pytest.raises(NotInNeuronSpaceError, match="cannot be batched: RuntimeError"):
         batched_or_refuse([x * x], [x], [torch.ones(1, 2)])
+
+
+@pytest.mark.parametrize("name", ["convolution and norm", "batch norm in training mode"])
+def test_the_matrix_comes_where_it_is_asked_for(name):
+    """By neuron space and by products alike: what was there before does not matter, and is not kept in part."""
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Tanh(), nn.Linear(3, 2)).double()
+    batch_norm = Problem(model, data=[(_x(7, 4), _x(7, 2))], loss="mse", train_mode=True)
+    problem = batch_norm if name not in CASES else CASES[name]()
+    n = problem.n_parameters
+    wider = torch.full((n, n + 3), torch.nan, dtype=torch.float64)
+    out = wider[:, 1 : n + 1]
+    assert hessian(problem, out=out) is out
+    torch.testing.assert_close(out, brute_force_hessian(problem), rtol=1e-9, atol=1e-12)
+    assert bool(wider[:, [0, n + 1, n + 2]].isnan().all())
+
+
+@pytest.mark.parametrize(
+    "out", [torch.empty(15, 14).double(), torch.empty(15, 15), torch.empty(15, 15, requires_grad=True).double()]
+)
+def test_memory_that_does_not_fit_is_refused(out):
+    with pytest.raises(ValueError, match=r"out has to be \(15, 15\), torch.float64, on cpu"):
+        hessian(CASES["one layer"](), out=out)
