@@ -18,6 +18,7 @@ from hessdiag.curvature.sharded.vectors import unit_rows
 from hessdiag.errors import ComputeError
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.evaluation.convolutions import plain_convolutions
+from hessdiag.problem.evaluation.rectifiers import plain_rectifiers
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import ShardedProblem
@@ -120,22 +121,31 @@ class _GradientGraph:
 
     def __init__(self, problem: Problem, batch: Any, dtype: torch.dtype) -> None:
         self.problem = problem
+        try:
+            with plain_rectifiers():
+                parts = self._parts(batch)
+        except NoDoubleBackwardError:  # or the model writes over the inputs of its ReLUs, which torch does not keep
+            parts = self._parts(batch)
+        # One tensor, for autograd looks at every cotangent of every product in Python.
+        self.gradient = torch.cat([part.reshape(-1).to(dtype) for part in parts])
+
+    def _parts(self, batch: Any) -> tuple[Tensor, ...]:
+        """The gradient's parts, one for each parameter."""
         with plain_convolutions():
-            self.value = problem.evaluate(batch)
+            self.value = self.problem.evaluate(batch)
         if not self.value.requires_grad:
             raise ComputeError(
                 "the loss does not depend on any trainable parameter.",
                 "check that the model is used in the objective, and not detached",
             )
+        parameters = self.problem.parameters
         try:
-            with problem.evaluation():  # checkpointed parts of the model run again here
-                parts = torch.autograd.grad(self.value, problem.parameters, create_graph=True, materialize_grads=True)
+            with self.problem.evaluation():  # checkpointed parts of the model run again here
+                return torch.autograd.grad(self.value, parameters, create_graph=True, materialize_grads=True)
         except RuntimeError as error:
             if ran_out(error):
                 raise
             raise NoDoubleBackwardError(reason(error)) from error
-        # One tensor, for autograd looks at every cotangent of every product in Python.
-        self.gradient = torch.cat([part.reshape(-1).to(dtype) for part in parts])
 
     def flat_gradient(self) -> Tensor:
         """The gradient without its graph; zero where the loss depends on nothing."""

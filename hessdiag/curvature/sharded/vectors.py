@@ -69,10 +69,9 @@ def joined(
     """
     slices = places(problem, layer)
     if not isinstance(problem, ShardedProblem):
+        count, dtype = like.shape[0], like.dtype
         parts = [
-            like.new_zeros(len(like), place.stop - place.start)
-            if part is None
-            else part.reshape(len(like), -1).to(like.dtype)
+            like.new_zeros(count, place.stop - place.start) if part is None else part.reshape(count, -1).to(dtype)
             for place, part in zip(slices, columns, strict=True)
         ]
         return torch.cat(parts, dim=1, out=out)
