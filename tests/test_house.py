@@ -30,7 +30,7 @@ BELOW: Mapping[str, set[str]] = {
     "problem": {"machine", "nets"},
     "shards": {"machine", "problem"},
     "curvature": {"machine", "nets", "problem", "linalg", "shards"},
-    "optimizers": {"machine", "problem", "curvature", "linalg", "theory"},
+    "optimizers": {"machine", "problem", "shards", "curvature", "linalg", "theory"},
     "questions": {
         "machine",
         "nets",

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.sharded.vectors import put, tensor_of
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import spread_of
+from hessdiag.linalg.tridiagonal import inner
 from hessdiag.optimizers.preconditioning import Preconditioning
 from hessdiag.optimizers.state.held import number_of
 from hessdiag.problem.problem import Problem
@@ -56,7 +59,7 @@ def dual_norm(
     Args:
         problem: What is trained.
         operator: Its Hessian.
-        gradient: Its gradient, (N,).
+        gradient: Its gradient, (N,); of a sharded problem this process's pieces, and matrices are gathered one by one.
         made: Muon, of `preconditioning`.
         most: Products in all.
         seed: Of the random starts.
@@ -65,23 +68,27 @@ def dual_norm(
         Both; `None` where the gradient of these matrices is zero, or Muon steps none of them.
     """
     parts = _matrices(problem, made)
-    lr = max((radius for _, _, radius, _ in parts), default=0.0)
-    norms = [float(torch.linalg.svdvals(_part(gradient, place, shape)).sum()) for place, shape, _, _ in parts]
-    dual = sum(radius * scale * norm for (_, _, radius, scale), norm in zip(parts, norms, strict=True))
+    lr = max((radius for _, radius, _ in parts), default=0.0)
+
+    def matrix(vector: Tensor, index: int) -> Tensor:
+        return tensor_of(problem, vector, index).double()
+
+    norms = [float(torch.linalg.svdvals(matrix(gradient, index)).sum()) for index, _, _ in parts]
+    dual = sum(radius * scale * norm for (_, radius, scale), norm in zip(parts, norms, strict=True))
     if not dual:
         return None
 
     def polar(vector: Tensor) -> Tensor:
         found = torch.zeros_like(vector)
-        for place, shape, radius, scale in parts:
-            left, _, right = torch.linalg.svd(_part(vector, place, shape), full_matrices=False)
-            found[place] = (radius * scale * (left @ right)).reshape(-1).to(found)
+        for index, radius, scale in parts:
+            left, _, right = torch.linalg.svd(matrix(vector, index), full_matrices=False)
+            put(problem, found, index, radius * scale * (left @ right))
         return found
 
     source = torch.Generator().manual_seed(seed)
     best, products = _climbed(operator, polar, gradient, most // 2)
     while products < most:
-        noise = torch.randn(len(gradient), generator=source, dtype=torch.float64)
+        noise = spread_of(operator).kept(lambda count: torch.randn(count, generator=source, dtype=torch.float64))
         found, spent = _climbed(operator, polar, noise.to(gradient), most - products)
         best, products = max(best, found), products + spent
     return DualNorm(best / lr**2, dual / lr, products)
@@ -94,7 +101,7 @@ def _climbed(
     d, last, best = polar(start), -math.inf, 0.0
     for products in range(1, most + 1):
         image = operator @ d
-        value = float(d.double() @ image.double())
+        value = inner(d, image, spread_of(operator))
         best = max(best, value)
         if value - last <= SETTLED * abs(value):
             return best, products
@@ -102,19 +109,15 @@ def _climbed(
     return best, most
 
 
-def _matrices(problem: Problem, made: Preconditioning) -> list[tuple[slice, tuple[int, int], float, float]]:
-    """Of each matrix that Muon steps: its place, shape, learning rate, and torch's factor of that for its shape."""
-    found: list[tuple[slice, tuple[int, int], float, float]] = []
+def _matrices(problem: Problem, made: Preconditioning) -> list[tuple[int, float, float]]:
+    """Of each matrix that Muon steps: which parameter it is, learning rate, and torch's factor for its shape."""
+    found: list[tuple[int, float, float]] = []
     of = {} if made.held is None else made.held.of
-    for (name, parameter), place in zip(problem.named_parameters, problem.places(), strict=True):
+    for index, (name, parameter) in enumerate(problem.named_parameters):
         if name in of and "ns_steps" in of[name].group and parameter.ndim == 2:
             rows, columns = parameter.shape
             rule = of[name].group.get("adjust_lr_fn")
             wide = math.sqrt(max(1.0, rows / columns))
             scale = 0.2 * math.sqrt(max(rows, columns)) if rule == "match_rms_adamw" else wide
-            found.append((place, (rows, columns), number_of(of[name].group["lr"]), scale))
+            found.append((index, number_of(of[name].group["lr"]), scale))
     return found
-
-
-def _part(vector: Tensor, place: slice, shape: tuple[int, int]) -> Tensor:
-    return vector[place].view(shape).double()

@@ -17,11 +17,12 @@ class Jointly(torch.optim.Optimizer):
 
     Attributes:
         main: The one whose settings are meant.
+        parts: Both.
         said: What was given to the other.
     """
 
     def __init__(self, main: torch.optim.Optimizer, beside: torch.optim.Optimizer, said: str) -> None:
-        parts = (main, beside)
+        self.parts = parts = (main, beside)
         with uncompiled():
             super().__init__(
                 [parameter for part in parts for group in part.param_groups for parameter in group["params"]], {}

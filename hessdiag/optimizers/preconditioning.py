@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.curvature.local import flat
+from hessdiag.curvature.sharded.gradient import gradient_here
 from hessdiag.errors import SpecError
 from hessdiag.numbers import listed
+from hessdiag.optimizers.in_pieces import hollow_model, refuse_state, step_of_pieces
 from hessdiag.optimizers.recipe import Recipe, of_gradients, recipe
 from hessdiag.optimizers.state import held as holding
 from hessdiag.optimizers.state.denominators import NEEDED
@@ -21,9 +22,10 @@ from hessdiag.optimizers.state.held import Held, number_of
 from hessdiag.optimizers.state.likeness import LOW, Likeness, likeness
 from hessdiag.optimizers.state.saved import of_saved
 from hessdiag.optimizers.state.seen import Preconditioning, of_state
-from hessdiag.optimizers.update import forget_gradients, give_gradients, searches, stepper
+from hessdiag.optimizers.update import forget_gradients, give_gradients, step_as_given
 from hessdiag.problem.files.optimizer_states import is_file, read_saved
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 
 __all__ = ["Preconditioning", "direction", "of_checkpoint", "of_optimizer", "of_recipe", "preconditioning"]
 
@@ -41,7 +43,7 @@ def preconditioning(
     """What an optimizer makes of gradients where the parameters are.
 
     Args:
-        problem: What is trained.
+        problem: What is trained. Of a sharded one all vectors are this process's pieces, and there is no state.
         spec: "adam", "sgd(momentum=0.9)", "train.py:make_optimizer", or "ckpt.pt#optimizer", whose state tells which
             it is; or in Python a recipe, a function, or a `torch.optim.Optimizer` of the model's parameters, with the
             state that it has.
@@ -64,6 +66,8 @@ def preconditioning(
     >>> found.diagonal, round(found.threshold, 9), found.state
     (tensor([6.5000], dtype=torch.float64), 38.0, 'gradients')
     """
+    if isinstance(problem, ShardedProblem):
+        refuse_state(spec, state)
     if isinstance(spec, str) and is_file(spec):
         if state is not None:
             raise SpecError("two files are given for one optimizer's state.", f"--optimizer adamw --state {state}")
@@ -83,7 +87,8 @@ def preconditioning(
 
 def of_recipe(problem: Problem, made: Recipe) -> Preconditioning:
     """Of an optimizer that has not stepped yet: v is the mean of the batches' squared gradients here."""
-    found = of_state(problem, holding.of_recipe(of_gradients(made), problem.model), made.name if made.known else None)
+    model = hollow_model(problem) if isinstance(problem, ShardedProblem) else problem.model
+    found = of_state(problem, holding.of_recipe(of_gradients(made), model), made.name if made.known else None)
     return replace(found, notes=(*((made.assumed,) if made.assumed else ()), *found.notes))
 
 
@@ -163,7 +168,7 @@ def direction(problem: Problem, made: Preconditioning, gradient: Tensor | None =
         gradient: Of the problem, (N,), if it is known; else it is computed, over all batches.
 
     Returns:
-        What is added to the parameters, (N,).
+        What is added to the parameters, (N,); of a sharded problem this process's pieces of it, (own,).
 
     Raises:
         SpecError: if the optimizer looks for its step by itself, as LBFGS does.
@@ -176,19 +181,13 @@ def direction(problem: Problem, made: Preconditioning, gradient: Tensor | None =
     tensor([-1.5000], dtype=torch.float64)
     """
     assert made.held is not None
-    slope = loss_and_gradient(problem)[1] if gradient is None else gradient
+    slope = gradient_here(problem) if gradient is None else gradient
+    if isinstance(problem, ShardedProblem):
+        return step_of_pieces(problem, made, slope)
     model, optimizer = made.held.on(problem.model)
-    if searches(optimizer):
-        raise SpecError(f"{made.optimizer} looks for its step by itself.", "--optimizer adam")
     forget_gradients(optimizer)
     give_gradients(problem, slope, model)
-    try:
-        stepper(optimizer, lambda: None)()
-    except RuntimeError as error:  # it differentiates gradients again, or takes sparse ones alone
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
-        raise SpecError(
-            f"{made.optimizer} cannot step on a gradient that is given to it: {reason}.", "--optimizer adam"
-        ) from error
+    step_as_given(optimizer, made.optimizer)
     at = dict(model.named_parameters())
     moves = [at[name].detach() - parameter.detach() for name, parameter in problem.named_parameters]
     return flat(moves, problem.dtype)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hessdiag.errors import SpecError
 from hessdiag.problem.problem import Problem
 
 _MARK = "__dynamo_disable"  # where torch keeps a function as the compiler is to see it, once it has made that
@@ -64,6 +65,27 @@ def searches(optimizer: torch.optim.Optimizer) -> bool:
     """Whether it evaluates the loss by itself as often as it likes, as LBFGS does."""
     closure = inspect.signature(optimizer.step).parameters.get("closure")
     return closure is not None and closure.default is closure.empty
+
+
+def step_as_given(optimizer: torch.optim.Optimizer, name: str) -> None:
+    """Step once along the gradients that lie there.
+
+    Args:
+        optimizer: Whose parameters hold their gradients.
+        name: What people call it.
+
+    Raises:
+        SpecError: if it looks for its step by itself, or cannot step along a gradient that is given.
+    """
+    if searches(optimizer):
+        raise SpecError(f"{name} looks for its step by itself.", "--optimizer adam")
+    try:
+        stepper(optimizer, lambda: None)()
+    except RuntimeError as error:  # it differentiates gradients again, or takes sparse ones alone
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        raise SpecError(
+            f"{name} cannot step on a gradient that is given to it: {reason}.", "--optimizer adam"
+        ) from error
 
 
 def forget_gradients(optimizer: torch.optim.Optimizer) -> None:

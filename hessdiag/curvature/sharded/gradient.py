@@ -8,10 +8,13 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import get_gradient_edge
 
+from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.curvature.pullback import batched_grad
 from hessdiag.errors import ComputeError, first_line
+from hessdiag.machine import cost
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.layers import Layer
+from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import ShardedProblem
 
 NO_GRADIENT = ("the loss does not depend on any trainable parameter.", "an objective that uses the model it is given")
@@ -25,6 +28,17 @@ def gradient(problem: ShardedProblem, batch: Any, dtype: torch.dtype) -> Tensor:
             raise ComputeError(*NO_GRADIENT)
         parts = torch.autograd.grad(value, problem.pieces, materialize_grads=True)
     return torch.cat([part.to(dtype) for part in parts])
+
+
+def gradient_here(problem: Problem) -> Tensor:
+    """The gradient over all batches, in float64: whole, (N,), or of a sharded problem this process's pieces, (own,)."""
+    if not isinstance(problem, ShardedProblem):
+        return loss_and_gradient(problem)[1]
+    total = torch.zeros(problem.layout.own, dtype=torch.float64, device=problem.device)
+    for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
+        total += weight * gradient(problem, batch, torch.float64)
+    cost.enter_gradient()
+    return total
 
 
 class ShardedGradient:

@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from hessdiag.linalg.spread import Alone, Spread
+from hessdiag.machine.collectives import gathered
 from hessdiag.machine.memory import chunk_size
 from hessdiag.machine.processes import least
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
-from hessdiag.shards.layout import share
+from hessdiag.shards.layout import cut, share
 from hessdiag.shards.problem import ShardedProblem
 from hessdiag.shards.vocabulary.streamed import ways
 
@@ -36,6 +37,31 @@ def places(problem: Problem, layer: Layer | None = None) -> tuple[slice, ...]:
         return problem.places(layer)
     pairs = zip(problem.places(), problem.layout.places, strict=True)
     return tuple(own for place, own in pairs if layer is None or layer.start <= place.start < layer.stop)
+
+
+def tensor_of(problem: Problem, vector: Tensor, index: int) -> Tensor:
+    """The numbers of one parameter in a vector that is held here, in its shape; gathered where they are spread.
+
+    Args:
+        problem: Whose vector it is.
+        vector: (N,), or of a sharded problem (own,).
+        index: Which of its parameters.
+    """
+    part, shape = vector[places(problem)[index]], problem.parameters[index].shape
+    return whole_tensor(part, shape) if isinstance(problem, ShardedProblem) else part.view(shape)
+
+
+def whole_tensor(piece: Tensor, shape: torch.Size) -> Tensor:
+    """A tensor from everyone's piece of it."""
+    return gathered(piece)[: shape.numel()].view(shape)
+
+
+def put(problem: Problem, vector: Tensor, index: int, numbers: Tensor) -> None:
+    """Write the numbers of one parameter, whole, into a vector that is held here."""
+    part = numbers.reshape(-1)
+    if isinstance(problem, ShardedProblem):
+        part = cut(part, problem.layout.rank, problem.layout.size)
+    vector[places(problem)[index]] = part.to(vector)
 
 
 def width(slices: Sequence[slice]) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import loss_and_gradient
+from hessdiag.curvature.sharded.gradient import gradient_here
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.optimizers.state.held import Held, number_of
 from hessdiag.problem.problem import Problem
@@ -35,7 +35,7 @@ _BESIDE = {
 
 @dataclass(frozen=True)
 class Moments:
-    """Of the gradients g_b of single batches, entry by entry, (N,).
+    """Of the gradients g_b of single batches, entry by entry, (N,), or of a sharded problem (own,).
 
     Attributes:
         mean: Of g_b.
@@ -55,7 +55,7 @@ def moments(problem: Problem) -> Moments:
     total: Tensor | None = None
     square = largest = torch.zeros(())
     for batch in problem.data:
-        gradient = loss_and_gradient(problem.like(data=[batch]))[1]
+        gradient = gradient_here(problem.like(data=[batch]))
         if total is None:
             total, square, largest = gradient.clone(), gradient.square(), gradient.abs()
             continue

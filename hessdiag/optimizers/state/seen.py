@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.sharded.vectors import places, spread_over
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.numbers import listed
 from hessdiag.optimizers.recipe import named_with, settings_of_group
@@ -24,7 +25,8 @@ _DECOUPLED = ("adamw", "muon", "lion")
 class Preconditioning:
     """What an optimizer multiplies the gradient by, at one moment, in the flat order of `problem.parameters`.
 
-    Without momentum the next step is `-rates * gradient / diagonal`.
+    Without momentum the next step is `-rates * gradient / diagonal`. Of a sharded problem each vector is this process's
+    pieces of it.
 
     Attributes:
         optimizer: As people call it, with its settings: "Adam(lr=0.001, eps=1e-08)".
@@ -136,7 +138,7 @@ def of_state(problem: Problem, state: OptimizerState, name: str | None = None) -
 
 def _diagonal(problem: Problem, kind: str, state: OptimizerState, moved: set[str], found: Moments | None) -> Tensor:
     diagonal = _filled(problem, torch.inf)
-    for (name, parameter), place in zip(problem.named_parameters, problem.places(), strict=True):
+    for (name, parameter), place in zip(problem.named_parameters, places(problem), strict=True):
         if name not in moved:
             continue
         held = state.of[name]
@@ -233,9 +235,9 @@ def _of_momentum(kind: str, first: Held, origin: Origin) -> list[str]:
 
 def _filled(problem: Problem, value: float, only: set[str] | None = None) -> Tensor:
     """(N,) of one value; infinite outside of the parameters that are named."""
-    found = torch.full((problem.n_parameters,), value, dtype=problem.dtype, device=problem.device)
+    found = torch.full((spread_over(problem).own,), value, dtype=problem.dtype, device=problem.device)
     if only is not None:
-        for (name, _), place in zip(problem.named_parameters, problem.places(), strict=True):
+        for (name, _), place in zip(problem.named_parameters, places(problem), strict=True):
             if name not in only:
                 found[place] = torch.inf
     return found
@@ -247,6 +249,6 @@ def _each(problem: Problem, values: Mapping[str, float], other: float) -> Tensor
     if len(set(each)) == 1:
         return each[0]
     found = _filled(problem, other)
-    for value, place in zip(each, problem.places(), strict=True):
+    for value, place in zip(each, places(problem), strict=True):
         found[place] = value
     return found

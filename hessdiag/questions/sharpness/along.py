@@ -1,15 +1,20 @@
-"""The loss along a step, by forward passes of a copy of the model."""
+"""The loss along a step, by forward passes: of a copy of the model, or of a sharded one where its pieces lie."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import copied
 from hessdiag.curvature.local import flat
+from hessdiag.curvature.sharded.moved import moving
+from hessdiag.curvature.sharded.vectors import spread_over
+from hessdiag.errors import NotFiniteError
 from hessdiag.linalg.tridiagonal import inner
 from hessdiag.problem.problem import Problem
+from hessdiag.shards.problem import ShardedProblem
 
 
 def loss_along(problem: Problem, direction: Tensor, decay: Tensor | float = 0.0) -> Callable[[float], float]:
@@ -33,21 +38,57 @@ def loss_along(problem: Problem, direction: Tensor, decay: Tensor | float = 0.0)
     10.0
     """
     moved = copied(problem, None)
+
+    def bare(step: float) -> float:
+        moved.to(direction, -step)
+        return _value(moved.problem)
+
+    return _decayed(problem, bare, direction, decay)
+
+
+@contextmanager
+def trying(problem: Problem, direction: Tensor, decay: Tensor | float = 0.0) -> Iterator[Callable[[float], float]]:
+    """The same of any problem, for a while: a sharded one has no copy, and stands where it stood again afterwards.
+
+    Args:
+        problem: At theta.
+        direction: d, (N,), or of a sharded problem this process's pieces of it, (own,).
+        decay: Of all weights, or of each.
+
+    Raises:
+        CannotCopyError: if the model is whole, and cannot be copied.
+    """
+    if not isinstance(problem, ShardedProblem):
+        yield loss_along(problem, direction, decay)
+        return
+    with moving(problem) as moved:
+
+        def bare(step: float) -> float:
+            moved.to(direction, -step)
+            try:
+                return moved.loss()
+            except NotFiniteError:
+                return math.inf
+
+        yield _decayed(problem, bare, direction, decay)
+
+
+def _decayed(
+    problem: Problem, loss: Callable[[float], float], direction: Tensor, decay: Tensor | float
+) -> Callable[[float], float]:
+    """A loss along a direction, with the weight decay's half of squares."""
     start = slope = bend = 0.0
     if isinstance(decay, Tensor) or decay:
-        theta = weights(problem)
-        start, slope, bend = (inner(decay * a, b) for a, b in ((theta, theta), (theta, direction), (direction,) * 2))
-
-    def loss(step: float) -> float:
-        moved.to(direction, -step)
-        return _value(moved.problem) + (start - 2 * step * slope + step**2 * bend) / 2
-
-    return loss
+        theta, spread = weights(problem), spread_over(problem)
+        pairs = ((theta, theta), (theta, direction), (direction, direction))
+        start, slope, bend = (inner(decay * a, b, spread) for a, b in pairs)
+    return lambda step: loss(step) + (start - 2 * step * slope + step**2 * bend) / 2
 
 
 def weights(problem: Problem) -> Tensor:
-    """The parameters as one vector, (N,)."""
-    return flat([parameter.detach() for parameter in problem.parameters], problem.dtype)
+    """The parameters as one vector, (N,), or of a sharded problem this process's pieces of it, (own,)."""
+    tensors = problem.pieces if isinstance(problem, ShardedProblem) else problem.parameters
+    return flat([tensor.detach() for tensor in tensors], problem.dtype)
 
 
 def _value(problem: Problem) -> float:

@@ -6,7 +6,7 @@ import click
 
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
-from hessdiag.cli.options import Target, model_options, output_options, state_option
+from hessdiag.cli.options import Target, model_options, output_options, shard_option, state_option
 from hessdiag.cli.output import Output
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 @click.command("sharpness", cls=Command)
 @model_options
+@shard_option
 @click.option(
     "--optimizer",
     metavar="SPEC",

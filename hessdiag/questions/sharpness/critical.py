@@ -8,6 +8,7 @@ PASSES = 10  # at most, the loss at the start among them
 TOLERANCE = 0.02  # width of the bracket, over the step, that is narrow enough
 FARTHEST = 64.0  # factor between a step and the next one that is tried, while there is no bracket
 BEYOND = 1.5  # how far beyond an estimate is tried, over what it has moved: so that the other end comes near, too
+HALVED = 1 + 1e-9  # times half of a bracket's width: a middle halves it, whatever rounding says
 RISES = 8.0  # such a factor where the loss does not bend upwards, so that nothing says how far to go
 
 
@@ -146,7 +147,7 @@ class _Search:
         moved, self._root = abs(math.log(root / self._root)) if self._root else math.inf, root
         middle = math.sqrt(self.low * self.high)
         width = math.log(self.high / self.low)
-        slow, self._width = 2 * width > self._width, width
+        slow, self._width = 2 * width > self._width * HALVED, width
         if math.isinf(self._above) or slow:
             return middle
         margin = 1 + max(self.tolerance / 3, BEYOND * min(moved, 1.0))

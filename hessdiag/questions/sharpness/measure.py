@@ -14,12 +14,15 @@ from hessdiag.errors import SpecError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
 from hessdiag.numbers import counted
+from hessdiag.optimizers.in_pieces import refuse_state
 from hessdiag.optimizers.preconditioning import Preconditioning, preconditioning
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.described import described, examined
 from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import Provenance
 from hessdiag.questions.common.runs.outlay import Basis, basis, outlay
 from hessdiag.questions.common.runs.progress import Progress, silent
+from hessdiag.questions.common.sharding import sharding, where
 from hessdiag.questions.common.subject import problem_of
 from hessdiag.questions.common.verdict import interrupted_early
 from hessdiag.questions.sharpness import readings
@@ -29,6 +32,7 @@ from hessdiag.questions.sharpness.noise import most_pieces, noise
 from hessdiag.questions.sharpness.regime import decided
 from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpness
 from hessdiag.questions.sharpness.verdict import findings
+from hessdiag.shards.problem import ShardedProblem
 
 TOL = 1e-2  # relative residual of eigenvalues, and of their ratios to thresholds
 FEWEST = 8  # products of a search that finds an isolated eigenvalue
@@ -85,6 +89,8 @@ def sharpness(
     (0.25, 'stable', 1.0)
     """
     problem = problem_of(problem)
+    if isinstance(problem, ShardedProblem):
+        refuse_state(optimizer, state)
     if not 0 < tol < 1:
         raise SpecError(f"--tol is a relative residual between 0 and 1, not {tol}.", "--tol 1e-2")
     report = progress or silent
@@ -94,7 +100,7 @@ def sharpness(
     parts = most_pieces(problem)
     fewest, most = 3 * FEWEST + 1 + parts, 3 * MOST + 1 + parts
     spent.plan((fewest, most), {**space.held, "gradients of parts": 4 * parts + 4}, search=True)
-    report(0, 1, announced(problem.n_parameters, most))
+    report(0, 1, announced(problem.n_parameters, most, where(problem)))
     checks = examine(operator, seed)
     made = preconditioning(problem, optimizer, lr, state=state, scripts=scripts)
     found = replace(_nothing(problem), optimizer=_seen(made))
@@ -103,11 +109,12 @@ def sharpness(
     found = _measured(here, found, report)
     if checks.failed and found.status == "ok":
         found = replace(found, status="inexact")
-    found = examined(replace(found, engine=operator.engine), checks)
+    found = replace(found, engine=operator.engine, provenance=Provenance(sharding=sharding(problem)))
+    found = examined(found, checks)
     return replace(found, findings=tuple(findings(found)))
 
 
-def announced(parameters: int, most: int) -> str:
+def announced(parameters: int, most: int, over: str = "") -> str:
     """What will be done, before anything is.
 
     >>> announced(1000, 917)[:75]
@@ -115,7 +122,7 @@ def announced(parameters: int, most: int) -> str:
     """
     return (
         f"{counted(parameters, 'parameter')}: largest eigenvalues, here and in the optimizer's metric, and up to "
-        f"{PASSES} losses along its next step; at most {counted(most, 'Hessian product')}"
+        f"{PASSES} losses along its next step; at most {counted(most, 'Hessian product')}{over}"
     )
 
 
@@ -175,7 +182,7 @@ def _assembled(here: readings.Here, found: Sharpness, *, interrupted: bool) -> S
         slope=here.slope,
         gradient_norm=safe_norm(here.gradient, here.spread),
         loss=here.loss,
-        zeros=int((here.theta == 0).sum()),
+        zeros=here.zeros,
         hvps=sum(one.passes for one in found.readings if one.kind != "critical") + (parts.pieces if parts else 0),
         losses=0 if losses is None else losses.passes,
         gradients=1 + here.made.gradients + (2 if parts and parts.pieces else 0),

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import loss_and_gradient
+from hessdiag.curvature.sharded.gradient import gradient_here
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.linalg.spread import spread_of, summed
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.batches.minibatches import divisible
@@ -45,16 +46,17 @@ def noise(problem: Problem, operator: SymmetricOperator, seed: int) -> Noise:
     own = [problem.like(data=part) for part in parts.each]
     counts = [1.0 if problem.loss_reduction == "sum" else part.averaged.count for part in own]
     whole = sum(counts) if problem.loss_reduction != "sum" else 1.0
+    spread = spread_of(operator)
     rows = torch.stack(
-        [loss_and_gradient(part)[1] * (len(own) * count / whole) for part, count in zip(own, counts, strict=True)]
+        [gradient_here(part) * (len(own) * count / whole) for part, count in zip(own, counts, strict=True)]
     )
     if parts.cut:
-        _, together = loss_and_gradient(problem.like(data=list(parts.cut)))
-        if not safe_norm(rows.mean(0) - together) * len(own) <= APART * float(rows.norm()):
+        together = gradient_here(problem.like(data=list(parts.cut)))
+        if not safe_norm(rows.mean(0) - together, spread) * len(own) <= APART * safe_norm(rows, spread):
             return Noise(why=UNLIKE)
     images = operator @ rows.T.to(operator.dtype)
-    scale = estimated(rows @ images.double(), parts.samples)
-    simple = estimated(rows @ rows.T, parts.samples)
+    scale = estimated(summed(rows @ images.double(), spread), parts.samples)
+    simple = estimated(summed(rows @ rows.T, spread), parts.samples)
     return Noise(
         scale=scale.value,
         scale_stderr=scale.stderr,

@@ -12,13 +12,13 @@ from hessdiag.curvature.differences import CannotCopyError
 from hessdiag.curvature.metric import Scaled
 from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.linalg.spread import Spread, spread_of
+from hessdiag.linalg.spread import Spread, spread_of, summed
 from hessdiag.linalg.tridiagonal import inner
 from hessdiag.optimizers.dual_norm import PRODUCTS, dual_norm
 from hessdiag.optimizers.preconditioning import Preconditioning, direction
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.runs.outlay import Basis
-from hessdiag.questions.sharpness.along import loss_along, weights
+from hessdiag.questions.sharpness.along import trying, weights
 from hessdiag.questions.sharpness.critical import CriticalStep, critical_step
 from hessdiag.questions.sharpness.largest import Largest, largest, overlap
 from hessdiag.questions.sharpness.result import Kind, Reading
@@ -44,7 +44,7 @@ class Here:
         problem: What is trained.
         operator: Its Hessian.
         made: The optimizer.
-        gradient: Of the loss, (N,), in float64.
+        gradient: Of the loss, (N,), in float64; of a sharded problem this and all vectors are a process's pieces.
         space: How many vectors a search may hold.
         tol: Relative residual of eigenvalues.
         seed: Of random starts.
@@ -89,7 +89,14 @@ class Here:
     @cached_property
     def plain(self) -> bool:
         """Whether the metric is the identity: what it sees is the Hessian's own largest eigenvalue, and any decay."""
-        return not isinstance(self.decay, Tensor) and self.metric is not None and bool((self.metric == 1).all())
+        if isinstance(self.decay, Tensor) or self.metric is None:
+            return False
+        return not bool(summed((self.metric != 1).sum(), self.spread))
+
+    @property
+    def zeros(self) -> int:
+        """Weights that are exactly zero; what fills pieces up is none."""
+        return self.spread.n - int(summed((self.theta != 0).sum(), self.spread))
 
     @property
     def decay(self) -> Tensor | float:
@@ -181,11 +188,11 @@ def critical(here: Here) -> Reading:
     if not here.slope > 0:
         return Reading(kind="critical", value=None, why=UPHILL if here.slope < 0 else STILL)
     try:
-        loss = _remembering(here, loss_along(here.problem, here.step, here.decay))
+        rounding = LOSS_ROUNDING * torch.finfo(here.problem.dtype).eps
+        with trying(here.problem, here.step, here.decay) as loss:
+            found = critical_step(_remembering(here, loss), here.slope, here.made.lr, rounding=rounding)
     except CannotCopyError as error:
         return Reading(kind="critical", value=None, why=f"no step can be tried: {error.what}")
-    rounding = LOSS_ROUNDING * torch.finfo(here.problem.dtype).eps
-    found = critical_step(loss, here.slope, here.made.lr, rounding=rounding)
     return against(_of_step(found), 2 / here.made.lr)
 
 
