@@ -133,6 +133,7 @@ def moving(problem: ShardedProblem) -> Iterator[MovedPieces]:
 
     It takes one local vector of memory.
 
+    >>> from hessdiag.problem.problem import Problem
     >>> from hessdiag.shards.problem import sharded
     >>> model = torch.nn.Linear(2, 1, bias=False).double()
     >>> problem = sharded(Problem(model, data=[(torch.ones(1, 2).double(), torch.zeros(1, 1).double())], loss="mse"))
