@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError, SpecError, first_line
+from hessdiag.problem.copies import left_behind
 from hessdiag.shards.layout import cut
 
 running: ContextVar[Any] = ContextVar("running", default=None)  # the unit whose forward pass runs
@@ -148,7 +149,7 @@ def with_placeholders(model: nn.Module, stand_ins: dict[int, Placeholder]) -> nn
     Raises:
         LoadError: if the model cannot be copied.
     """
-    memo: dict[int, Any] = dict(stand_ins)
+    memo: dict[int, Any] = {**left_behind(model), **stand_ins}
     try:
         made = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:

@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils import _pytree as pytree
 
 from hessdiag.errors import ComputeError
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, outside
+from hessdiag.shards.surroundings import Surroundings, watched
+from hessdiag.shards.trees import Form, flattened, put_together
 from hessdiag.shards.units import Forward, Unit
 
 Flags = tuple[bool, ...]
@@ -34,7 +35,7 @@ def recomputed(unit: Unit) -> Forward:
     """A unit's forward pass that keeps its inputs alone, and runs again for its derivatives."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        flat, form = pytree.tree_flatten((args, kwargs))
+        flat, form = flattened((args, kwargs))
         _refuse_hidden(unit, flat, "is given")
         call = Call(unit, form, tuple(item if not isinstance(item, Tensor) else _HERE for item in flat))
         tensors = [item for item in flat if isinstance(item, Tensor)]
@@ -79,10 +80,11 @@ class Call:
         static: The flat arguments, with `_HERE` for tensors.
     """
 
-    def __init__(self, unit: Unit, form: Any, static: tuple[Any, ...]) -> None:
+    def __init__(self, unit: Unit, form: Form, static: tuple[Any, ...]) -> None:
         self.unit, self._form, self._static = unit, form, static
         self.inputs = sum(item is _HERE for item in static)
-        self._results: tuple[Any, list[Any]] | None = None
+        self._results: tuple[Form, list[Any]] | None = None
+        self._found = Surroundings()
         self._sums: list[Tensor] | None = None
         self.linear = _of_outputs.get()  # whether only cotangents are differentiated with respect to, in the end
 
@@ -90,10 +92,15 @@ class Call:
         """The tensors among the results, and then those of its inputs that it writes to."""
         waiting = iter(tensors)
         flat = [next(waiting) if item is _HERE else item for item in self._static]
-        args, kwargs = pytree.tree_unflatten(flat, self._form)
+        args, kwargs = put_together(flat, self._form)
         with self.unit.filled(weights), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-            found, form = pytree.tree_flatten(self.unit.forward(*args, **kwargs))
+            found, form = flattened(self.unit.forward(*args, **kwargs))
         _refuse_hidden(self.unit, found, "returns")
+        after, _ = flattened((args, kwargs))
+        if len(after) != len(flat) or any(now is not before for now, before in zip(after, flat, strict=True)):
+            # It was given a list or a dict of its own, and whoever waits for what it wrote there would not find it.
+            name = self.unit.path or "the model"
+            raise OutsideUnitError(self.unit.parameters[0], f"{name} changes a list or dict that it is given.")
         self._results = (form, [item if not isinstance(item, Tensor) else _HERE for item in found])
         results = [item for item in found if isinstance(item, Tensor)]
         return (*results, *(tensors[index] for index in sorted(self.unit.writes_to)))
@@ -109,7 +116,8 @@ class Call:
         own = [tensor.detach().clone() for tensor in inputs]
         before = [tensor._version for tensor in own]
         held = self._held()
-        outputs = self._run(own, weights)
+        with watched(self.unit.module, pieces[0].device) as self._found:
+            outputs = self._run(own, weights)
         if self._held() != held:
             raise ComputeError(
                 f"{self.unit.path or 'the model'} keeps tensors in an object that it is given, which would be there "
@@ -127,7 +135,8 @@ class Call:
             ComputeError: if they are others than the first time.
         """
         written = self.unit.writes_to
-        outputs = self._run([x.clone() if i in written else x for i, x in enumerate(inputs)], weights)
+        with self._found.put(weights[0].device):
+            outputs = self._run([x.clone() if i in written else x for i, x in enumerate(inputs)], weights)
         if self._sums is not None:
             sums, self._sums = self._sums, None  # once is enough: the second time is as the first
             if len(sums) != len(outputs) or not all(map(_same, sums, map(_sums, outputs), outputs)):
@@ -143,7 +152,7 @@ class Call:
         assert self._results is not None
         form, static = self._results
         waiting = iter(outputs)
-        return pytree.tree_unflatten([next(waiting) if item is _HERE else item for item in static], form)
+        return put_together([next(waiting) if item is _HERE else item for item in static], form)
 
 
 def _sums(output: Tensor) -> Tensor:
@@ -157,8 +166,12 @@ def _sums(output: Tensor) -> Tensor:
 
 def _same(before: Tensor, now: Tensor, output: Tensor) -> bool:
     """Whether sums differ by no more than rounding; of what is not finite nothing is known."""
-    eps = torch.finfo(output.dtype).eps if output.is_floating_point() else 0.0
+    eps = torch.finfo(output.dtype).eps if _varies(output) else 0.0
     return not bool((before - now).abs()[0] > eps**0.75 * before[1])
+
+
+def _varies(output: Tensor) -> bool:
+    return output.is_floating_point() or output.is_complex()
 
 
 def _apart(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -184,10 +197,13 @@ def _refuse_hidden(unit: Unit, flat: Sequence[Any], verb: str) -> None:
     Raises:
         OutsideUnitError: if one does; the unit has to be larger.
     """
+    unseen = verb == "returns" and not torch.is_grad_enabled()  # as when it runs first: then tensors have no graph
     for item in flat:
         if isinstance(item, Placeholder):
             raise outside(item, f"an argument of {unit.path}, which is", unit)
-        if not isinstance(item, (Tensor, *PLAIN)) and any(part.requires_grad for part in _hidden(item)):
+        if not isinstance(item, (Tensor, *PLAIN)) and any(
+            part.requires_grad or (unseen and part.dtype.is_floating_point) for part in _hidden(item)
+        ):
             raise OutsideUnitError(
                 unit.parameters[0], f"{unit.path} {verb} a {type(item).__name__} that holds tensors with a graph."
             )
@@ -212,7 +228,7 @@ class _Unit(Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         outputs = call.first(tensors[: call.inputs], tensors[call.inputs :])
-        ctx.mark_non_differentiable(*(output for output in outputs if not output.is_floating_point()))
+        ctx.mark_non_differentiable(*(output for output in outputs if not _varies(output)))
         return outputs
 
     @staticmethod
