@@ -6,20 +6,20 @@ exchange of pieces and one of sums, for any number of vectors: under vmap, as pr
 one recomputation serves them all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import Function
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError
-from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, outside
+from hessdiag.shards.hidden import PLAIN, hidden, refuse_hidden
+from hessdiag.shards.placeholder import OutsideUnitError
 from hessdiag.shards.surroundings import Surroundings, watched
 from hessdiag.shards.trees import Form, flattened, put_together
 from hessdiag.shards.units import Forward, Unit
@@ -27,16 +27,13 @@ from hessdiag.shards.units import Forward, Unit
 Flags = tuple[bool, ...]
 Row = Sequence[Tensor | None]  # cotangents of one vector
 
-PLAIN = (type(None), bool, int, float, complex, str, bytes, torch.dtype, torch.device, torch.Generator, nn.Module, Enum)
-DEEPEST = 4  # levels of objects in which tensors are looked for
-
 
 def recomputed(unit: Unit) -> Forward:
     """A unit's forward pass that keeps its inputs alone, and runs again for its derivatives."""
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         flat, form = flattened((args, kwargs))
-        _refuse_hidden(unit, flat, "is given")
+        refuse_hidden(unit, flat, "is given")
         call = Call(unit, form, tuple(item if not isinstance(item, Tensor) else _HERE for item in flat))
         tensors = [item for item in flat if isinstance(item, Tensor)]
         written = sorted(unit.writes_to)
@@ -95,7 +92,7 @@ class Call:
         args, kwargs = put_together(flat, self._form)
         with self.unit.filled(weights), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
             found, form = flattened(self.unit.forward(*args, **kwargs))
-        _refuse_hidden(self.unit, found, "returns")
+        refuse_hidden(self.unit, found, "returns")
         after, _ = flattened((args, kwargs))
         if len(after) != len(flat) or any(now is not before for now, before in zip(after, flat, strict=True)):
             # It was given a list or a dict of its own, and whoever waits for what it wrote there would not find it.
@@ -108,7 +105,7 @@ class Call:
     def _held(self) -> list[tuple[int, int]]:
         """The tensors in objects among its arguments, and how often each was written to."""
         objects = [item for item in self._static if item is not _HERE and not isinstance(item, PLAIN)]
-        return [(id(tensor), tensor._version) for item in objects for tensor in _hidden(item)]
+        return [(id(tensor), tensor._version) for item in objects for tensor in hidden(item)]
 
     def first(self, inputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The results without a graph, and what its writing to its inputs does to them."""
@@ -189,34 +186,6 @@ def _apart(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor,
         else output
         for output, home in zip(outputs, homes, strict=False)
     )
-
-
-def _refuse_hidden(unit: Unit, flat: Sequence[Any], verb: str) -> None:
-    """Make sure that no graph passes by the unit, in a parameter of another or in an object that is no container.
-
-    Raises:
-        OutsideUnitError: if one does; the unit has to be larger.
-    """
-    unseen = verb == "returns" and not torch.is_grad_enabled()  # as when it runs first: then tensors have no graph
-    for item in flat:
-        if isinstance(item, Placeholder):
-            raise outside(item, f"an argument of {unit.path}, which is", unit)
-        if not isinstance(item, (Tensor, *PLAIN)) and any(
-            part.requires_grad or (unseen and part.dtype.is_floating_point) for part in _hidden(item)
-        ):
-            raise OutsideUnitError(
-                unit.parameters[0], f"{unit.path} {verb} a {type(item).__name__} that holds tensors with a graph."
-            )
-
-
-def _hidden(item: Any, depth: int = 0) -> Iterator[Tensor]:
-    """Tensors in an object."""
-    if isinstance(item, Tensor):
-        yield item
-    elif depth < DEEPEST and not isinstance(item, PLAIN):
-        inside = item.values() if isinstance(item, Mapping) else item if isinstance(item, (list, tuple, set)) else ()
-        for part in (*inside, *getattr(item, "__dict__", {}).values()):
-            yield from _hidden(part, depth + 1)
 
 
 class _Unit(Function):
