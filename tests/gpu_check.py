@@ -19,13 +19,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tests import gpu_time
+from hessdiag.problem.problem import Problem
+from tests import gpu_models, gpu_pieces, gpu_time
+from tests.benchmarks import problems
+from tests.gpu_time import timed
 
 Line = dict[str, Any]
 
@@ -62,39 +64,25 @@ NOTHING = {
 DIGITS = {"float64": 1e-15, "float32": 5e-7}  # of it that two numbers may differ by, whatever their own size
 
 
-def ceilings(device: str) -> Iterator[Line]:
+def ceilings(device: str, small: bool) -> Iterator[Line]:
     """The rates that everything else is held against."""
     for dtype in (torch.float32, torch.float64):
-        a, b = torch.randn(
-            2, 8192 if device != "cpu" else 1024, 8192 if device != "cpu" else 1024, dtype=dtype, device=device
-        )
+        a, b = torch.randn(2, 256 if small else 8192, 256 if small else 8192, dtype=dtype, device=device)
         seconds = timed(lambda a=a, b=b: a @ b, device)
         yield {"name": f"product of matrices, {dtype}", "tflops": 2 * len(a) ** 3 / seconds / 1e12}
-    source = torch.empty(2**31 if device != "cpu" else 2**27, dtype=torch.uint8, device=device)
+    source = torch.empty(2**20 if small else 2**31, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = timed(lambda: target.copy_(source), device)
     yield {"name": "copy, read and written", "TB/s": 2 * len(source) / seconds / 1e12}
 
 
-def timed(run: Callable[[], Any], device: str, rounds: int = 5) -> float:
-    """Median seconds, with what was launched completed."""
-    times = []
-    for _ in range(rounds + 2):
-        _wait(device)
-        started = time.perf_counter()
-        run()
-        _wait(device)
-        times.append(time.perf_counter() - started)
-    return sorted(times[2:])[rounds // 2]
-
-
-def _wait(device: str) -> None:
-    if device != "cpu":
-        torch.cuda.synchronize()
-
-
-def same(device: str) -> Iterator[Line]:
+def same(device: str, small: bool) -> Iterator[Line]:
     """Each command on the CPU and on the device: numbers of one document against those of the other."""
+    if small:
+        yield from (
+            compared((line, "float64", device)) for line in (f"eigs {MODELS}:mlp --dtype float64", WITHOUT_MODEL[0])
+        )
+        return
     jobs = []
     for dtype in ("float64", "float32"):
         jobs += [
@@ -184,19 +172,20 @@ def _numbers(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def tf32(device: str) -> Iterator[Line]:
+def tf32(device: str, small: bool) -> Iterator[Line]:
     """IEEE float32 in products, whatever the user has switched on; the residual covers the error of an eigenvalue."""
     import hessdiag
     from hessdiag.curvature.hessian import HessianOperator
-    from hessdiag.problem.problem import Problem
-    from tests.benchmarks import problems
 
-    plain = problems.lenet(torch.device("cpu"))
+    def lenet(place: str) -> Problem:
+        return gpu_time.own(*gpu_models.lenet(), torch.device(place)) if small else problems.lenet(torch.device(place))
+
+    plain = lenet("cpu")
     exact = Problem(plain.model.double(), data=[(plain.data[0][0].double(), plain.data[0][1])], loss="ce")
     v = torch.randn(plain.n_parameters, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = HessianOperator(exact) @ v
     top = hessdiag.eigs(exact, lowest=0, highest=1, tol=1e-8).highest[0].eigenvalue
-    problem = problems.lenet(torch.device(device))
+    problem = lenet(device)
     for loud in (False, True):
         torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = loud
         torch.backends.cudnn.benchmark = loud
@@ -214,20 +203,24 @@ def tf32(device: str) -> Iterator[Line]:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = False
 
 
-def capture(device: str) -> Iterator[Line]:
+def capture(device: str, small: bool) -> Iterator[Line]:
     """Recordings beside other graphs of the same parameters, and the allocator after them."""
     from hessdiag.curvature import exact
     from hessdiag.curvature.gauss_newton import GaussNewtonOperator
     from hessdiag.curvature.hessian import HessianOperator
-    from tests.benchmarks import problems
 
     def products(operator: Any, count: int = 16) -> float:
-        V = torch.randn(operator.shape[0], 2, device=device)
+        V = torch.randn(operator.shape[0], 2).to(device)
         for _ in range(count):
             operator @ V
         return timed(lambda: operator @ V, device) * 1e3
 
-    for name, make in (("128x32", problems.deep_mlp), ("LeNet", problems.lenet), ("ResNet", problems.small_resnet)):
+    made: dict[str, Callable[[torch.device], Problem]] = {
+        "128x32": problems.deep_mlp, "LeNet": problems.lenet, "ResNet": problems.small_resnet,
+    }  # fmt: skip
+    if small:
+        made = {"MLP": lambda place: gpu_time.own(*gpu_models.mlp(), place)}
+    for name, make in made.items():
         problem = make(torch.device(device))
         alone = HessianOperator(problem)
         milliseconds = products(alone)
@@ -252,7 +245,7 @@ def capture(device: str) -> Iterator[Line]:
             "space": space is not None,
         }
         del space, operator, alone, beside, problem
-    if device == "cpu":
+    if not gpu_time.real(torch.device(device)):
         return
     for _ in range(2):
         torch.cuda.empty_cache()
@@ -276,23 +269,36 @@ BREAK = (
 )
 
 
-def broken(device: str) -> Iterator[Line]:
+def broken(device: str, small: bool) -> Iterator[Line]:
     """What cannot work on a GPU is told in one line with its exit code."""
     for command, word in BREAK:
+        if word == "memory" and small:  # it is the GPU's that is to run out
+            continue
         args = command.split() if "--device" in command else [*command.split(), "--device", device]
         started = time.perf_counter()
-        run = subprocess.run(
-            [sys.executable, "-m", "hessdiag", *args, "--no-progress"],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        said = (run.stderr or run.stdout)[-700:]
+        code, said = (_here if small else _elsewhere)([*args, "--no-progress"])
         yield {
-            "name": command, "code": run.returncode, "said": said, "seconds": round(time.perf_counter() - started, 1),
-            "wrong": run.returncode not in (2, 3) or "internal error" in said or "Traceback" in said or word not in said.lower(),
+            "name": command, "code": code, "said": said[-700:], "seconds": round(time.perf_counter() - started, 1),
+            "wrong": code not in (2, 3) or "internal error" in said or "Traceback" in said or word not in said.lower(),
         }  # fmt: skip
+
+
+def _elsewhere(args: list[str]) -> tuple[int, str]:
+    """Exit code and words of a command in a process of its own, which it may break."""
+    command = [sys.executable, "-m", "hessdiag", *args]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    except subprocess.TimeoutExpired as late:  # the next one has its own findings
+        return -1, str(late)
+    return run.returncode, run.stderr or run.stdout
+
+
+def _here(args: list[str]) -> tuple[int, str]:
+    from hessdiag.cli import main
+
+    said = io.StringIO()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        return main.run(args), said.getvalue()
 
 
 MOST_SECONDS = 45.0
@@ -314,9 +320,16 @@ WHOLE = (
 )
 
 
-def whole(device: str) -> Iterator[Line]:
+WHOLE_SMALL = (
+    f"diag-share {MODELS}:mlp",
+    "vanishing --depth 3 --width 4 --seeds 6 --hessian-seeds 3",
+    f"eigs {MODELS}:mlp",
+)
+
+
+def whole(device: str, small: bool) -> Iterator[Line]:
     """Whole commands in this process, one after the other: what they announced, what they took, what they answered."""
-    for command in WHOLE:
+    for command in WHOLE_SMALL if small else WHOLE:
         _free(device)
         limit = threading.Timer(MOST_SECONDS, signal.raise_signal, [signal.SIGINT])  # a partial answer, as by Ctrl-C
         limit.start()
@@ -343,20 +356,23 @@ def _headline(result: Line) -> Line:
     return {key: value for key, value in result.items() if isinstance(value, int | float | str)}
 
 
-def with_time(name: str, device: str, *, small: bool) -> Iterator[Line]:
-    """A part that times, whose lines say where it is a rehearsal."""
-    for line in TIMED[name](device, small, lambda run: timed(run, device, 1 if small else 5)):
-        yield {**line, **({"rehearsal": True} if small else {})}
+def lines(part: str, device: str, *, small: bool) -> Iterator[Line]:
+    """What a part finds; its lines say where it is a rehearsal."""
+    found = TIMED[part](device, small, gpu_time.clock(device, small)) if part in TIMED else PARTS[part](device, small)
+    yield from ({**line, **({"rehearsal": True} if small else {})} for line in found)
 
 
-TIMED = {"where": gpu_time.where, "chunks": gpu_time.chunks, "races": gpu_time.races, "sharded": gpu_time.sharded}
-PARTS: dict[str, Callable[[str], Iterator[Line]]] = {
+TIMED = {
+    "where": gpu_time.where, "chunks": gpu_time.chunks, "races": gpu_time.races, "sharded": gpu_pieces.sharded,
+    "large": gpu_pieces.large,
+}  # fmt: skip
+PARTS: dict[str, Callable[[str, bool], Iterator[Line]]] = {
     "ceilings": ceilings, "same": same, "tf32": tf32, "capture": capture, "break": broken, "whole": whole,
 }  # fmt: skip
 CALLS = {
     "correct": ("ceilings", "same", "tf32", "capture", "break", "sharded"),
     "time": ("ceilings", "where", "chunks"),
-    "race": ("ceilings", "races", "whole"),
+    "race": ("ceilings", "races", "large", "whole"),
 }
 
 
@@ -368,16 +384,15 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("-o", "--output")
     given = parser.parse_args()
-    parts = PARTS | {name: partial(with_time, name, small=given.small) for name in TIMED}
     asked = [part for name in given.parts or CALLS for part in CALLS.get(name, (name,))]
-    if unknown := sorted({*asked} - {*parts}):
+    if unknown := sorted({*asked} - {*PARTS, *TIMED}):
         parser.error(f"there is no part {unknown[0]}")
     file = open(given.output, "a") if given.output else contextlib.nullcontext()  # noqa: SIM115
     with file as log:
         for part in dict.fromkeys(asked):
             started = time.perf_counter()
             try:
-                for line in parts[part](given.device):
+                for line in lines(part, given.device, small=given.small):
                     text = json.dumps({"part": part, **line}, default=str)
                     print(text, flush=True)
                     if log is not None:

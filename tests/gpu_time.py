@@ -1,6 +1,7 @@
 """Where the time goes on a GPU, and how far from what it allows: parts `where`, `chunks` and `races` of `tests.gpu_check`."""
 
 import contextlib
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +23,29 @@ Run = Callable[[], Any]
 Timed = Callable[[Run], float]
 
 
+def timed(run: Run, device: str, rounds: int = 5, before: int = 2) -> float:
+    """Median seconds of some rounds, after others that do not count, with what was launched completed."""
+    times = []
+    for _ in range(before + rounds):
+        _wait(device)
+        started = time.perf_counter()
+        run()
+        _wait(device)
+        times.append(time.perf_counter() - started)
+    return sorted(times[before:])[rounds // 2]
+
+
+def _wait(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
+
+
+def clock(device: str, small: bool) -> Timed:
+    """How runs are timed; in a rehearsal once."""
+    rounds, before = (1, 0) if small else (5, 2)
+    return lambda run: timed(run, device, rounds, before)
+
+
 @dataclass(frozen=True)
 class Case:
     """Something that is timed.
@@ -39,7 +63,8 @@ class Case:
     goal: float
 
 
-def _own(model: torch.nn.Module, data: list[Any], loss: str, device: torch.device) -> Problem:
+def own(model: torch.nn.Module, data: list[Any], loss: str, device: torch.device) -> Problem:
+    """A problem whose model and batches are on a device."""
     moved = [tuple(tensor.to(device) for tensor in batch) for batch in data]
     return Problem(model.to(device), data=moved, loss=loss)
 
@@ -47,7 +72,7 @@ def _own(model: torch.nn.Module, data: list[Any], loss: str, device: torch.devic
 def _share(samples: int) -> Callable[[torch.device, bool], Run]:
     def make(device: torch.device, small: bool) -> Run:
         inputs, width = (12, 6) if small else (3072, 128)
-        problem = _own(*gpu_models.wide(inputs, width, min(samples, 8) if small else samples), device)
+        problem = own(*gpu_models.wide(inputs, width, min(samples, 8) if small else samples), device)
         return lambda: _streamed(replace(problem))
 
     return make
@@ -59,7 +84,7 @@ def _streamed(problem: Problem) -> Any:
 
 
 def _lenet(device: torch.device, small: bool) -> Run:
-    problem = _own(*gpu_models.lenet(), device) if small else problems.lenet(device)
+    problem = own(*gpu_models.lenet(), device) if small else problems.lenet(device)
     return lambda: hessdiag.diag_share(replace(problem), rows=8 if small else None)
 
 
@@ -129,8 +154,8 @@ def races(device: str, small: bool, timed: Timed) -> Iterator[Line]:
 
 def _models(place: torch.device, small: bool) -> Iterator[tuple[str, Problem]]:
     if small:
-        yield "MLP", _own(*gpu_models.mlp(), place)
-        yield "LeNet", _own(*gpu_models.lenet(), place)
+        yield "MLP", own(*gpu_models.mlp(), place)
+        yield "LeNet", own(*gpu_models.lenet(), place)
         return
     yield "MLP 128x32", problems.deep_mlp(place)
     yield "MLP 3x512", problems.tanh_mlp(512, 3, 10, 128, place)
@@ -235,33 +260,3 @@ def _held(limits: capacity.Capacity) -> Iterator[None]:
         yield
     finally:
         capacity.CUDA = plain
-
-
-def sharded(device: str, small: bool, timed: Timed) -> Iterator[Line]:
-    """Products of a model in pieces beside those of the whole one, as a single process and as `torchrun` starts it."""
-    from hessdiag.shards.problem import sharded as in_pieces
-
-    place = torch.device(device)
-    for name, problem in _models(place, small):
-        v = torch.randn(problem.n_parameters, generator=torch.Generator().manual_seed(0)).to(place)
-        expected = HessianOperator(problem) @ v
-        try:
-            operator = HessianOperator(in_pieces(problem), check=False)
-            layout = operator.problem.layout
-            found = layout.whole(operator @ layout.kept(_in_order(v)))
-        except (AttributeError, NotImplementedError, hessdiag.errors.HessdiagError) as error:
-            yield {"name": f"{name} in pieces", "refused": str(error)[:300]}
-            continue
-        apart = float((found - expected).norm() / expected.norm())
-        yield {"name": f"{name} in pieces", "apart": apart, "wrong": apart > 1e-4}
-
-
-def _in_order(v: torch.Tensor) -> Callable[[int], torch.Tensor]:
-    at = 0
-
-    def following(count: int) -> torch.Tensor:
-        nonlocal at
-        at += count
-        return v[at - count : at]
-
-    return following

@@ -19,10 +19,12 @@ from hessdiag.nets.ensemble import Ensemble
 from hessdiag.optimizers.classes import of_this
 from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.problem.batches import batch
+from hessdiag.problem.load import ProblemRequest, load_problem
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.sharpness.along import loss_along
 from hessdiag.questions.vanishing import mlp_norms
 from hessdiag.questions.vanishing import norms as vanishing_norms
+from hessdiag.shards.problem import sharded
 from tests import gpu_models
 from tests.benchmarks import problems
 from tests.device.pretended_gpu import GPU, Gpu, pretended
@@ -65,6 +67,14 @@ def _products(gpu: Gpu) -> Iterator[tuple[str, Counts]]:
             V = torch.ones(operator.shape[0], vectors, device=GPU)
             operator @ V
             yield f"{name}, {vectors} vectors", counted(gpu, lambda operator=operator, V=V: operator @ V)
+    gpt = "builtin:gpt(width=8,layers=1,heads=2,vocabulary=16,context=8)"
+    words = load_problem(ProblemRequest(gpt, device="cuda"))
+    for name, problem in (("3-layer MLP", small), ("GPT of 1 block", words)):
+        pieces = HessianOperator(sharded(problem))
+        for vectors in (1, 8):
+            V = torch.ones(pieces.spread.own, vectors, device=GPU)
+            pieces @ V
+            yield f"the same by pieces, {name}, {vectors} vectors", counted(gpu, lambda: pieces @ V)  # noqa: B023
 
 
 @dataclass

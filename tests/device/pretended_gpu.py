@@ -12,6 +12,7 @@ import copy
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -19,9 +20,8 @@ from unittest import mock
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
 
-GPU = torch.device("cuda", 0)
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 FREE = 78 * 2**30
 PACKAGE = "/hessdiag/"
 
@@ -99,32 +99,46 @@ class Gpu(TorchDispatchMode):
             if frames:
                 self.lines[what, f"{frames[-1].filename.partition(PACKAGE)[2]}:{frames[-1].lineno}"] += 1
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to say so at every operation takes its time
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         name = func.overloadpacket.__name__
         if name in ("_to_copy", "copy_"):
             return self._copied(func, name, args, kwargs)
-        tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        ours = [tensor for tensor in tensors if isinstance(tensor, OnGpu)]
+        wrappers: dict[int, OnGpu] = {}  # what is written in place stays the same object
+        strange: list[Tensor] = []
+
+        def inner(tensor: Tensor) -> Tensor:
+            if isinstance(tensor, OnGpu):
+                wrappers[id(tensor.numbers)] = tensor
+                return tensor.numbers
+            if tensor.ndim:  # numbers of no dimension may come from the CPU
+                strange.append(tensor)
+            return tensor
+
+        plain_args, plain = _mapped(inner, args), _mapped(inner, kwargs)
         named = kwargs.get("device")
-        here = torch.device(named).type == "cuda" if named is not None else bool(ours)
-        if ours:
-            self._refuse_mixed(func, name, args, tensors)
+        here = torch.device(named).type == "cuda" if named is not None else bool(wrappers)
+        if wrappers and (strange or name in INDEXING):
+            self._refuse_mixed(func, name, args, strange)
         if here and isinstance(draws := kwargs.get("generator"), torch.Generator) and draws.device.type == "cpu":
             raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu' ({func})")
         if here:
             self._enter(func, name, args)
-        plain = {**tree_map(_inner, kwargs), **({"device": torch.device("cpu")} if named is not None else {})}
+        if named is not None:
+            plain["device"] = CPU
         if "pin_memory" in plain:
             plain["pin_memory"] = False
-        wrappers = {id(tensor.numbers): tensor for tensor in ours}  # what is written in place stays the same object
 
-        def outer(found: Any) -> Any:
-            if not isinstance(found, Tensor) or not here:
-                return found
-            return wrappers.get(id(found)) if id(found) in wrappers else OnGpu(found)
+        def outer(found: Tensor) -> Tensor:
+            known = wrappers.get(id(found))
+            return OnGpu(found) if known is None else known
 
-        return tree_map(outer, func(*tree_map(_inner, args), **plain))
+        found = func(*plain_args, **plain)
+        return _mapped(outer, found) if here else found
 
     def _enter(self, func: Any, name: str, args: Any) -> None:
         if name in WAITING:
@@ -161,15 +175,14 @@ class Gpu(TorchDispatchMode):
         elif to_here:
             self._count("uploads", func)
 
-    def _refuse_mixed(self, func: Any, name: str, args: Any, tensors: list[Tensor]) -> None:
-        """Numbers of no dimension may come from the CPU, and so may what a tensor of the GPU is indexed with."""
-        strange = [tensor for tensor in tensors if tensor.ndim and not isinstance(tensor, OnGpu)]
+    def _refuse_mixed(self, func: Any, name: str, args: Any, strange: list[Tensor]) -> None:
+        """What a tensor of the GPU is indexed with may come from the CPU."""
         if name in INDEXING and isinstance(args[0], OnGpu):
             strange = [tensor for tensor in strange if not any(tensor is index for index in args[1])]
         if strange or (name in INDEXING and not isinstance(args[0], OnGpu)):
             raise RuntimeError(
                 "Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu! "
-                f"({func}: {[tuple(tensor.shape) for tensor in tensors]})"
+                f"({func}: {[tuple(tensor.shape) for tensor in strange]} on the cpu)"
             )
 
 
@@ -177,6 +190,18 @@ def _inner(value: Any) -> Any:
     return value.numbers if isinstance(value, OnGpu) else value
 
 
+def _mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
+    """Arguments or results with their tensors changed; torch's own way through them takes longer than what they do."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)([_mapped(change, item) for item in value])
+    if isinstance(value, dict):
+        return {key: _mapped(change, item) for key, item in value.items()}
+    return value
+
+
+@cache
 def _is_view(func: Any) -> bool:
     return any(found.alias_info is not None and not found.alias_info.is_write for found in func._schema.returns)
 

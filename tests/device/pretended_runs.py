@@ -1,4 +1,4 @@
-"""What is run on the pretended GPU: `python -m tests.device.pretended_runs GROUP` prints JSON lines.
+"""What is run on the pretended GPU: `python -m tests.device.pretended_runs GROUP ...` prints JSON lines.
 
 Commands run on the CPU and on the pretended GPU, and their documents are compared as `tests.gpu_check` compares those
 of a real one. `parts` counts what single products, steps and layers cost; `waits COMMAND` says where a command waits.
@@ -12,9 +12,10 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from tests.device import guard
 
@@ -26,6 +27,8 @@ import torch
 from hessdiag.cli import main
 from hessdiag.problem.batches import batch
 from hessdiag.problem.load import ProblemRequest, load_problem
+from hessdiag.questions.registry import QUESTIONS
+from hessdiag.report import html  # noqa: F401  # imported before the forks
 from tests import gpu_check
 from tests.device.lines import LINES
 from tests.device.parts import parts
@@ -70,10 +73,10 @@ def loading() -> Iterator[dict[str, Any]]:
 
 
 def rehearsal(device: str = "cuda") -> Iterator[dict[str, Any]]:
-    """What `tests.gpu_check` times, on small networks."""
-    for part in gpu_check.TIMED:
+    """All that `tests.gpu_check` does, on small networks."""
+    for part in (*gpu_check.PARTS, *gpu_check.TIMED):
         with pretended() if device == "cuda" else contextlib.nullcontext():
-            for found in gpu_check.with_time(part, device, small=True):
+            for found in gpu_check.lines(part, device, small=True):
                 yield {"part": part, **found}
 
 
@@ -93,9 +96,34 @@ GROUPS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     "waits": waits,
 }
 
+
+def each(groups: Sequence[str]) -> None:
+    """Run groups one after the other, each in a fork that finds everything imported; their names are in their lines."""
+    for question in QUESTIONS:
+        question.module("command"), question.module("measure")
+    for group in groups:
+        child = os.fork()
+        if not child:
+            _print(group)
+        if code := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise SystemExit(code)
+
+
+def _print(group: str, *args: str) -> NoReturn:
+    code = 1
+    try:
+        for found in GROUPS[group](*args):
+            print(json.dumps({"group": group, **found}), flush=True)
+        code = 0
+    except Exception:
+        traceback.print_exc()
+    finally:
+        # Autograd's threads for a device that is not there outlive it: now and then they end the process by an abort.
+        os._exit(code)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for found in GROUPS[sys.argv[1]](*sys.argv[2:]):
-        print(json.dumps(found), flush=True)
-    # Autograd's threads for a device that is not there outlive it: now and then they end the process by an abort.
-    os._exit(0)
+    if sys.argv[1] == "waits":
+        _print(*sys.argv[1:])
+    each(sys.argv[1:])

@@ -13,19 +13,20 @@ ROOT = Path(__file__).parents[2]
 HEAD = "| on a pretended GPU | at first | launches | waits | uploads |\n|---|---|---:|---:|---:|"
 
 
-def found(group: str) -> dict[str, dict[str, Any]]:
-    """What a group of runs prints, by name."""
-    return {one["name"]: one for one in printed(group)}
-
-
-def printed(group: str) -> list[dict[str, Any]]:
-    """What a group of runs prints, in a process of its own."""
+def printed(*groups: str) -> dict[str, list[dict[str, Any]]]:
+    """What groups of runs print, in processes of their own; by group."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.device.pretended_runs", group]
+    command = [sys.executable, "-m", "tests.device.pretended_runs", *groups]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr)
-    return [json.loads(line) for line in done.stdout.splitlines()]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {group: [line for line in lines if line["group"] == group] for group in groups}
+
+
+def by_name(lines: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same lines by what they are of."""
+    return {line["name"]: line for line in lines}
 
 
 def row(name: str, limit: Limit, counts: dict[str, float]) -> str:
@@ -36,7 +37,7 @@ def row(name: str, limit: Limit, counts: dict[str, float]) -> str:
 
 def main() -> None:
     """Print it."""
-    counts = found("parts")
+    counts = by_name(printed("parts")["parts"])
     print(HEAD)
     for name, limit in PARTS.items():
         print(row(name, limit, counts[name]["counts"]))

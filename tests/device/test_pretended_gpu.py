@@ -1,5 +1,6 @@
 """Every command on a GPU that is not there: the numbers of the CPU, no mixed devices, and launches within a table."""
 
+import math
 import os
 import re
 import subprocess
@@ -8,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import hessdiag
 from hessdiag.curvature import registry as operators
 from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.questions import registry
-from tests import gpu_check, gpu_time
+from hessdiag.shards.layout import Layout
+from tests import gpu_check, gpu_pieces, gpu_time
 from tests.device import guard, table
 from tests.device.lines import LINES, PARTS
 
@@ -21,7 +24,7 @@ COUNTS = ("launches", "waits", "uploads")
 
 @pytest.fixture(scope="module")
 def run():
-    """What a group of runs prints, by name; in a process of its own."""
+    """What groups of runs print."""
     if reason := guard.missing():
         if os.environ.get("CI"):
             pytest.fail(f"in CI this has to run: it {reason}")
@@ -32,7 +35,7 @@ def run():
         if os.environ.get("CI"):
             raise
         pytest.skip(f"the guard does not fit this torch: {error}")
-    return table.found
+    return table.printed
 
 
 def _beyond(found, limits):
@@ -45,12 +48,22 @@ def _beyond(found, limits):
     }
 
 
-@pytest.mark.parametrize("group", LINES)
-def test_commands(run, group):
-    found = run(group)
-    assert found.keys() == LINES[group].keys()
+def test_everything(run):
+    """Of one process, whose imports take as long as half of all this."""
+    found = run(*LINES, "parts", "loading", "rehearsal")
+    for group, lines in LINES.items():
+        _check_commands(table.by_name(found[group]), lines)
+    parts = table.by_name(found["parts"])
+    assert parts.keys() == PARTS.keys()
+    assert not _beyond(parts, PARTS)
+    _check_loading(table.by_name(found["loading"]))
+    _check_rehearsal(found["rehearsal"])
+
+
+def _check_commands(found, limits):
+    assert found.keys() == limits.keys()
     assert not [one for one in found.values() if one["wrong"] or "failed alike" in one]
-    assert not _beyond(found, LINES[group])
+    assert not _beyond(found, limits)
 
 
 def test_every_question_and_every_matrix_is_among_them():
@@ -61,12 +74,6 @@ def test_every_question_and_every_matrix_is_among_them():
     taken = {line.split()[0] for line in lines if "--metric" in line}
     assert taken == {"eigs", "spectrum", "bounds", "diag-share"}
     assert {f"step of {name}" for name in OPTIMIZERS} <= PARTS.keys()
-
-
-def test_products_and_steps(run):
-    found = run("parts")
-    assert found.keys() == PARTS.keys()
-    assert not _beyond(found, PARTS)
 
 
 def test_the_table_of_the_documentation_is_within_them():
@@ -84,8 +91,8 @@ def test_the_table_of_the_documentation_is_within_them():
     assert not over
 
 
-def test_where_problems_go_and_what_is_refused(run):
-    found = run("loading")
+def _check_loading(found):
+    """Where problems go, and what is refused."""
     for spec, device in (("mlp", "cpu"), ("weighted", "cpu"), ("wide", "cuda:0")):
         one = found[f"tests/gpu_models.py:{spec}"]
         assert (one["model"], one["data"], len(one["notes"])) == (device, [device], int(device == "cpu"))
@@ -117,10 +124,14 @@ def _tables(lines):
     return list(gpu_table.tables(lines))
 
 
-def test_the_check_is_rehearsed_on_the_pretended_gpu_and_its_lines_make_the_tables(run):
-    found = table.printed("rehearsal")
-    assert not [line for line in found if line.get("wrong") or "failed" in line]
-    names = {part: {line["name"] for line in found if line["part"] == part} for part in ("where", "races", "chunks")}
+def _check_rehearsal(found):
+    """The check runs on the pretended GPU, and its lines make the tables."""
+    assert not [line for line in found if line.get("wrong") or line.get("failed")]
+    names = {part: {line["name"] for line in found if line["part"] == part} for part in KNOWN}
+    assert all(names.values())
+    assert names["sharded"] == {
+        f"{model}, {dtype}, in pieces" for model in ("MLP", "LeNet") for dtype in ("float64", "float32")
+    }
     cases = {case.name for case in gpu_time.CASES}
     assert names["where"] == cases
     assert cases < names["races"]
@@ -148,9 +159,49 @@ def test_times_are_held_against_limits():
     assert product["gradients"] == 1 / 32
 
 
+KNOWN = {*gpu_check.PARTS, *gpu_check.TIMED}
+
+
 def test_calls_name_parts_that_there_are():
-    known = {*gpu_check.PARTS, *gpu_check.TIMED}
-    assert {part for call in gpu_check.CALLS.values() for part in call} == known
+    assert {part for call in gpu_check.CALLS.values() for part in call} == KNOWN
+
+
+PIECES = {f"{model}, {dtype}, " for model in ("MLP", "LeNet") for dtype in ("float64", "float32")}
+
+
+def test_pieces_are_rehearsed_by_two_ranks():
+    found = list(gpu_check.lines("sharded", "cpu", small=True))
+    both = {f"{name}{how}" for name in PIECES for how in ("in pieces", "by 2 ranks and gloo")}
+    assert {line["name"] for line in found} == both
+    for line in found:
+        assert line["apart"] < (1e-9 if "float64" in line["name"] else 1e-4)
+        assert not line["wrong"]
+        assert min(line[kind]["seconds"] for kind in ("whole", "pieces")) > 0
+    assert max(line["apart"] for line in found) > 0  # two runs of the same code would not differ
+
+
+def test_pieces_that_are_refused_or_differ_are_wrong(monkeypatch):
+    monkeypatch.setattr(gpu_pieces, "RANKS", 0)
+    monkeypatch.setattr(hessdiag, "sharded", lambda problem: problem)
+    refused = list(gpu_check.lines("sharded", "cpu", small=True))
+    assert [line["wrong"] for line in refused] == [True] * 4
+    assert all("has no attribute 'layout'" in line["failed"] for line in refused)
+    monkeypatch.undo()
+    whole = Layout.whole
+    monkeypatch.setattr(gpu_pieces, "RANKS", 0)
+    for wrong in (lambda own: own * (1 + 2e-4), lambda own: own * math.nan):
+        monkeypatch.setattr(Layout, "whole", lambda self, local, wrong=wrong: wrong(whole(self, local)))
+        assert [line["wrong"] for line in gpu_check.lines("sharded", "cpu", small=True)] == [True] * 4
+
+
+def test_a_rank_that_fails_is_wrong(monkeypatch):
+    def lost(*given):
+        raise SystemExit(3)
+
+    monkeypatch.setattr(gpu_pieces, "compared", lost)
+    found = list(gpu_pieces.by_ranks("sharded", "cpu", True))
+    assert [line["failed"] for line in found] == ["exit code 3, see what it printed"] * 2
+    assert all(line["wrong"] for line in found)
 
 
 # What a stand-in must do to be worth anything: refuse as a GPU refuses, and count.
