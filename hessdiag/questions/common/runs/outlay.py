@@ -144,9 +144,10 @@ def _of_pieces(matrix: CurvatureOperator[Any], spread: Spreading, saved: int) ->
     needed, free = max(found.check, found.graph + found.passing), memory.free_bytes(matrix.device)
     if needed > cost.SPARE * free:
         most = ", or fewer samples with --batch-size" if activations > vector else ""
+        whole = f", {gib(unit)} of it for the largest part of the model" if unit else ""  # not of what is streamed
         raise ComputeError(
             f"one product of {matrix.shape[0]:,} parameters in pieces needs {gib(needed)} in each of {spread.size:,} "
-            f"processes, {gib(unit)} of it for the largest part of the model, and {gib(free)} of memory are free.",
+            f"processes{whole}, and {gib(free)} of memory are free.",
             f"--layers 'GLOB' for some of the layers{most}{found.elsewhere(4)}",
         )
     return found
