@@ -8,6 +8,8 @@ import socket
 import torch
 import torch.distributed as dist
 
+PATIENCE = 300  # seconds, on a machine that does much else
+
 
 def on_ranks(size, work):
     """What `work()` returns in each of `size` processes that gloo connects; with one, here. No graphs, for it is sent."""
@@ -25,7 +27,7 @@ def on_ranks(size, work):
     for worker in workers:
         worker.start()
     try:
-        found = [pipe.recv() if pipe.poll(60) else "it has not answered" for pipe, _ in pipes]
+        found = [pipe.recv() if pipe.poll(PATIENCE) else "it has not answered" for pipe, _ in pipes]
     finally:
         for worker in workers:
             worker.join(5)
