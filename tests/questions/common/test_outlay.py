@@ -9,6 +9,7 @@ import torch
 from hessdiag.errors import ComputeError
 from hessdiag.machine import memory
 from hessdiag.questions.common.runs import outlay
+from hessdiag.questions.common.runs.spreading import Spreading
 
 CPU = torch.device("cpu")
 VECTOR = 1_000_000
@@ -16,7 +17,8 @@ VECTOR = 1_000_000
 
 @pytest.fixture
 def spent():
-    return outlay.Outlay(device=CPU, vector=VECTOR, graph=0, check=0, samples=1)
+    spread = Spreading(vector=VECTOR, weights=VECTOR, unit=VECTOR // 10, size=1, sharded=False)
+    return outlay.Outlay(device=CPU, vector=VECTOR, graph=0, check=0, samples=1, spread=spread)
 
 
 def free(monkeypatch, vectors):
@@ -111,7 +113,8 @@ def test_what_the_trace_holds_at_the_end_is_refused_at_the_start(spent, monkeypa
 
 @pytest.mark.parametrize(("device", "activations"), [("cpu", 7000), ("cuda:0", 9000)])
 def test_weights_are_not_taken_from_what_a_gpu_saves_without_them(monkeypatch, device, activations):
-    problem = SimpleNamespace(parameters=[torch.zeros(500)], n_samples=1)
+    model = torch.nn.Linear(499, 1)
+    problem = SimpleNamespace(model=model, parameters=[torch.zeros(500)], n_samples=1, dtype=torch.float32)
     matrix = SimpleNamespace(
         problem=problem,
         shape=(500, 500),
