@@ -12,7 +12,10 @@ from hessdiag.errors import LoadError, SpecError, first_line
 from hessdiag.problem.copies import left_behind
 from hessdiag.shards.layout import cut
 
+Slot = tuple[dict[str, Any], str, Any]  # where a module keeps a parameter, or a list of some; and what is there
+
 running: ContextVar[Any] = ContextVar("running", default=None)  # the unit whose forward pass runs
+shown: ContextVar[tuple[tuple[Slot, Any], ...]] = ContextVar("shown", default=())  # slots of opened modules, now whole
 
 OUTSIDE = "a sharded parameter was used outside the module that owns it"
 

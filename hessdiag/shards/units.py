@@ -1,7 +1,9 @@
 """Which modules of a model are units: what is gathered, computed and let go at once.
 
 A unit is an element of a `Sequential`, `ModuleList` or `ModuleDict` that holds parameters, or elsewhere a module with
-parameters of its own, with all below it. Where a parameter is used outside its unit, the unit is enlarged.
+parameters of its own, with all below it. A module that has some of its own beside children with more is opened: it
+runs as it is, with its own ones gathered, and its children are units. Small units are joined to that of their parent.
+Where a parameter is used outside its unit, joined ones are parted again, and others are enlarged.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,9 +21,11 @@ from hessdiag.errors import ComputeError
 from hessdiag.machine.collectives import gathered, scattered
 from hessdiag.machine.ranks import ranks
 from hessdiag.shards.layout import share
-from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, running
+from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, running, shown
 
 LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
+NEVER_CALLED = (nn.ParameterList, nn.ParameterDict)
+JOINED = 2**20  # numbers of units that are joined, at most: more of them would have to be whole at once
 
 Forward = Callable[..., Any]
 Kind = Callable[["Unit"], "Forward | None"]
@@ -38,6 +42,8 @@ class Unit:
         forward: Its own forward pass, which finds whole parameters within `filled`.
         writes_to: Which of its tensor arguments it changes in place, by number; known once it has run.
         is_whole: Whether its parameters are gathered whole, all at once.
+        is_open: Whether it is only the module's own parameters, and what is below has units of its own.
+        is_joined: Whether it could be several smaller ones.
     """
 
     module: nn.Module
@@ -46,11 +52,18 @@ class Unit:
     forward: Forward
     writes_to: set[int] = field(default_factory=set)
     is_whole: bool = True
+    is_open: bool = False
+    is_joined: bool = False
+
+    @cached_property
+    def _modules(self) -> tuple[nn.Module, ...]:
+        return _at(self.module) if self.is_open else tuple(self.module.modules())
 
     @cached_property
     def parameters(self) -> tuple[Placeholder, ...]:
         """Its parameters, trained and frozen, each once."""
-        return tuple(item for item in self.module.parameters() if isinstance(item, Placeholder))
+        every = (item for module in self._modules for item in module.parameters(recurse=False))
+        return tuple({id(item): item for item in every if isinstance(item, Placeholder)}.values())
 
     @property
     def pieces(self) -> tuple[Tensor, ...]:
@@ -63,11 +76,11 @@ class Unit:
         return sum(parameter.numel() for parameter in self.parameters)
 
     @cached_property
-    def _slots(self) -> tuple[tuple[dict[str, Any], str, Any], ...]:
+    def _slots(self) -> tuple[Slot, ...]:
         """Where modules keep parameters: among their own, and in attributes and lists of them."""
         return tuple(
             (home, name, value)
-            for module in self.module.modules()
+            for module in self._modules
             for home in (module._parameters, vars(module))
             for name, value in home.items()
             if isinstance(value, Placeholder)
@@ -81,19 +94,52 @@ class Unit:
         Args:
             weights: One for each of `parameters`.
         """
-        by = {id(parameter): weight for parameter, weight in zip(self.parameters, weights, strict=True)}
-        token = running.set(self)
+        above = shown.get()  # of these the unit must not take any unseen: what it computes has no graph to them
+        token, hidden = running.set(self), shown.set(())
         try:
-            for home, name, value in self._slots:
-                if isinstance(value, Placeholder):
-                    home[name] = by[id(value)]
-                else:
-                    home[name] = type(value)(by.get(id(item), item) for item in value)
+            for (home, name, value), _ in above:
+                home[name] = value
+            for (home, name, _), whole in self._wholes(weights):
+                home[name] = whole
             yield
         finally:
             for home, name, value in self._slots:
                 home[name] = value
+            for (home, name, _), whole in above:
+                home[name] = whole
+            shown.reset(hidden)
             running.reset(token)
+
+    @contextmanager
+    def opened(self, weights: Sequence[Tensor]) -> Iterator[None]:
+        """The same for a module that runs as it is; the units below it do not find them.
+
+        Args:
+            weights: One for each of `parameters`.
+        """
+        wholes = self._wholes(weights)
+        token = shown.set((*shown.get(), *wholes))
+        try:
+            for (home, name, _), whole in wholes:
+                home[name] = whole
+            yield
+        finally:
+            for home, name, value in self._slots:
+                home[name] = value
+            shown.reset(token)
+
+    def _wholes(self, weights: Sequence[Tensor]) -> tuple[tuple[Slot, Any], ...]:
+        """What comes in each slot."""
+        by = {id(parameter): weight for parameter, weight in zip(self.parameters, weights, strict=True)}
+        return tuple(
+            (
+                slot,
+                by[id(slot[2])]
+                if isinstance(slot[2], Placeholder)
+                else type(slot[2])(by.get(id(item), item) for item in slot[2]),
+            )
+            for slot in self._slots
+        )
 
     def gathered(self, *rows: Sequence[Tensor | None]) -> list[list[Tensor]]:
         """Whole tensors of rows of pieces, all of them in one exchange for each dtype.
@@ -206,46 +252,60 @@ class Units:
             if config is not None and getattr(config, "use_cache", False):
                 config.use_cache = False  # what a block adds to a cache would be there when it runs again
         self._numbers = count()
-        for path, module in {id(module): (path, module) for path, module in _found(model, "", listed=False)}.values():
-            self._add(path, module)
+        apart = {id(found.module): found for found in _found(model, "", most=0)}.values()
+        most = min(max((_numbers(found) for found in apart), default=0), JOINED)  # so the largest stays as it is
+        for found in {id(found.module): found for found in _found(model, "", most=most)}.values():
+            self._add(found)
 
     @property
     def largest(self) -> int:
         """Numbers of the largest: what a process holds whole at a time."""
         return max((unit.numbers for unit in self.every if unit.is_whole), default=0)
 
-    def _add(self, path: str, module: nn.Module) -> None:
-        unit = Unit(module, path, next(self._numbers), module.forward)
-        forward = next(found for kind in self._kinds if (found := kind(unit)) is not None)
+    def _add(self, found: "_Found") -> None:
+        module = found.module
+        unit = Unit(module, found.path, next(self._numbers), module.forward)
+        unit.is_open, unit.is_joined = found.is_open, found.is_joined
+        forward = next(served for kind in self._kinds if (served := kind(unit)) is not None)
 
         @wraps(unit.forward)
-        def served(*args: Any, **kwargs: Any) -> Any:
+        def run(*args: Any, **kwargs: Any) -> Any:
             # Within another unit its parameters are there already, or are asked for outside their own.
             return unit.forward(*args, **kwargs) if running.get() is not None else forward(*args, **kwargs)
 
-        vars(module)["forward"] = served
+        vars(module)["forward"] = run
         self.every.append(unit)
 
     def enlarge(self, error: OutsideUnitError) -> None:
         """Make one unit of what a parameter was used in: of the unit that owns it, and the one that ran or the parent.
+
+        Where one of them was joined of smaller ones, it becomes these again instead.
 
         Raises:
             OutsideUnitError: the same, if there is nothing larger.
         """
         owners = [unit for unit in self.every if any(error.parameter is item for item in unit.parameters)]
         users = [unit for unit in self.every if unit is error.unit]
+        if joined := [unit for unit in dict.fromkeys([*owners, *users]) if unit.is_joined]:
+            for unit in joined:
+                self._remove(unit)
+                for found in _found(unit.module, unit.path, most=0):
+                    self._add(found)
+            return
         path = _common([unit.path.split(".") for unit in (*owners, *users)])
-        taken = {unit.path for unit in owners}
+        taken = {unit.path for unit in owners if not unit.is_open}
         while path and (".".join(path) in taken or self._is_list(".".join(path))):
             path = path[:-1]
         name = ".".join(path)
         if not owners or name in taken:
             raise error
-        inside = f"{name}." if name else ""
-        for unit in [unit for unit in self.every if unit.path.startswith(inside)]:
-            vars(unit.module)["forward"] = unit.forward
-            self.every.remove(unit)
-        self._add(name, self._model.get_submodule(name))
+        for unit in [unit for unit in self.every if not name or f"{unit.path}.".startswith(f"{name}.")]:
+            self._remove(unit)
+        self._add(_Found(name, self._model.get_submodule(name)))
+
+    def _remove(self, unit: Unit) -> None:
+        vars(unit.module)["forward"] = unit.forward
+        self.every.remove(unit)
 
     def _is_list(self, path: str) -> bool:
         return isinstance(self._model.get_submodule(path), nn.ModuleList | nn.ModuleDict)
@@ -270,20 +330,62 @@ def _common(paths: Sequence[Sequence[str]]) -> list[str]:
     return [names[0] for names in takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))]
 
 
-def _found(module: nn.Module, path: str, *, listed: bool) -> Iterator[tuple[str, nn.Module]]:
-    """The units at or below a module, with their paths, each module once."""
-    if next(module.parameters(), None) is None:
-        return
-    if not isinstance(module, LISTS) and (_owns(module) or (listed and not _has_blocks(module))):
-        yield path, module
-        return
-    for name, child in module.named_children():
-        yield from _found(child, f"{path}.{name}" if path else name, listed=isinstance(module, LISTS))
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """A module that is to be a unit; see `Unit`."""
+
+    path: str
+    module: nn.Module
+    is_open: bool = False
+    is_joined: bool = False
 
 
-def _owns(module: nn.Module) -> bool:
-    """Whether a module has parameters of its own, or makes them of others."""
-    return any(item is not None for item in module._parameters.values()) or is_parametrized(module)
+def _found(module: nn.Module, path: str, *, most: int, listed: bool = False) -> Iterator[_Found]:
+    """The units at or below a module.
+
+    Args:
+        module: The module.
+        path: Its path.
+        most: Numbers up to which units are joined.
+        listed: Whether it is an element of a sequence.
+    """
+    own, every = _own(module), sum(parameter.numel() for parameter in module.parameters())
+    if not every:
+        return
+    if not isinstance(module, LISTS):
+        small = listed and not _has_blocks(module)
+        if small or is_parametrized(module) or own >= every - own:
+            yield _Found(path, module)
+            return
+    below = [
+        found
+        for name, child in module.named_children()
+        if not isinstance(child, NEVER_CALLED)
+        for found in _found(child, f"{path}.{name}" if path else name, most=most, listed=isinstance(module, LISTS))
+    ]
+    if len(below) + bool(own) > 1 and every <= most and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+        yield _Found(path, module, is_joined=True)
+        return
+    if own:
+        yield _Found(path, module, is_open=True)
+    yield from below
+
+
+def _at(module: nn.Module) -> tuple[nn.Module, ...]:
+    """A module and the lists of parameters that it has, which are modules but never run."""
+    lists = (child for child in module.children() if isinstance(child, NEVER_CALLED))
+    return (module, *(other for child in lists for other in _at(child)))
+
+
+def _own(module: nn.Module) -> int:
+    """How many numbers are in a module's own parameters."""
+    every = (item for other in _at(module) for item in other.parameters(recurse=False))
+    return sum(item.numel() for item in {id(item): item for item in every}.values())
+
+
+def _numbers(found: _Found) -> int:
+    """How many numbers are gathered for a unit."""
+    return _own(found.module) if found.is_open else sum(item.numel() for item in found.module.parameters())
 
 
 def _has_blocks(module: nn.Module) -> bool:

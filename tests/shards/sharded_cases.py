@@ -100,6 +100,96 @@ class Rooted(nn.Module):
         return self.blocks(x) * self.scale.exp()
 
 
+class Vision(nn.Module):
+    """A class token and positions at the top, a container with parameters and blocks, a list of parameters."""
+
+    class Stage(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.shift = nn.Parameter(torch.randn(4))
+            self.blocks = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+            self.scales = nn.ParameterList([nn.Parameter(torch.rand(4)) for _ in range(2)])
+
+        def forward(self, x):
+            for block, scale in zip(self.blocks, self.scales, strict=True):
+                x = x + torch.tanh(block(x + self.shift)) * scale
+            return x
+
+    def __init__(self):
+        super().__init__()
+        self.token, self.positions = nn.Parameter(torch.randn(1, 1, 4)), nn.Parameter(torch.randn(1, 3, 4))
+        self.frozen = nn.Parameter(torch.randn(4), requires_grad=False)
+        self.embed, self.stage, self.head = nn.Linear(2, 4), self.Stage(), nn.Linear(4, 3)
+
+    def forward(self, x):
+        x = self.embed(x.view(-1, 2, 2))
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.positions.sin()
+        return self.head(self.stage(x * self.frozen)[:, 0])
+
+
+class Unseen(nn.Module):
+    """A parameter of the model itself that a block is given, and one that a block finds by itself."""
+
+    class Given(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x, scale):
+            return torch.tanh(self.a(x) * scale)
+
+    class Finds(nn.Module):
+        def __init__(self, home):
+            super().__init__()
+            self.a, self.home = nn.Linear(4, 4), [home]
+
+        def forward(self, x):
+            return torch.tanh(self.a(x) * self.home[0].scale)
+
+    def __init__(self, finds):
+        super().__init__()
+        self.scale, self.shift = nn.Parameter(torch.rand(4)), nn.Parameter(torch.rand(4))
+        self.given, self.head = self.Given(), nn.Linear(4, 3)
+        self.finds = nn.ModuleList([self.Finds(self) if finds else nn.Linear(4, 4)])
+
+    def forward(self, x):
+        return self.head(self.finds[0](self.given(x, self.scale) + self.shift))
+
+
+class Scaled(nn.Sequential):
+    """A sequence with a parameter of its own, that is passed by."""
+
+    def __init__(self):
+        super().__init__(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3))
+        self.scale = nn.Parameter(torch.rand(4))
+
+    def forward(self, x):
+        return super().forward(x * self.scale)
+
+
+class Joined(nn.Module):
+    """Small modules beside a large one: two that are joined, and two of a sequence that never runs as one."""
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.norm = nn.Linear(4, 5, bias=False), nn.LayerNorm(5)
+
+        def forward(self, x):
+            return torch.tanh(self.norm(self.a(x)))
+
+    def __init__(self):
+        super().__init__()
+        self.pair, self.large = self.Pair(), nn.Linear(5, 20)
+        self.passed = nn.Sequential(nn.Linear(20, 2), nn.Linear(2, 3))
+
+    def forward(self, x):
+        x = torch.tanh(self.large(self.pair(x)))
+        for layer in self.passed:
+            x = torch.sin(layer(x))
+        return x
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -167,6 +257,10 @@ def llama():
 
 
 def vectors(model):
+    return model, [(torch.randn(3, 4), torch.arange(3))], "ce"  # of four ranks one has no sample
+
+
+def two_batches(model):
     return model, [(torch.randn(5, 4), torch.arange(5) % 3), (torch.randn(3, 4), torch.arange(3))], "ce"
 
 
@@ -190,7 +284,7 @@ def texts(model):
 
 
 CASES = {
-    "mlp": lambda: vectors(
+    "mlp": lambda: two_batches(
         nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 5), nn.ReLU(inplace=True), nn.Linear(5, 3))
     ),
     "subset": lambda: (
@@ -203,6 +297,11 @@ CASES = {
     "in place": lambda: vectors(InPlace()),
     "outside": lambda: vectors(Outside()),
     "root": lambda: vectors(Rooted()),
+    "vision": lambda: vectors(Vision()),
+    "given a root's": lambda: vectors(Unseen(finds=False)),
+    "finds a root's": lambda: vectors(Unseen(finds=True)),
+    "sequence with its own": lambda: vectors(Scaled()),
+    "joined": lambda: vectors(Joined()),
     "attention": lambda: vectors(Attention()),
     "lstm": lambda: vectors(Recurrent()),
     "checkpointed": lambda: vectors(Checkpointed()),
@@ -265,22 +364,31 @@ def measured(name):
     }
     several = H @ local
     found["products"] = relative(spread.layout.whole(several), HV)
-    found["one"] = relative(spread.layout.whole(H @ local[:, 0].contiguous()), HV[:, 0])
-    found["again"] = float((H @ local - several).abs().max())
     gram = H.spread.summed(local.T @ several)
     found["dots"] = relative(gram, V.T @ HV)
     found["symmetry"] = float((gram - gram.T).norm() / gram.norm())
     padding = [several[place][bounds:] for place, bounds in zip(spread.layout.places, _own(spread.layout), strict=True)]
     found["padding"] = max((float(part.abs().max()) for part in padding if part.numel()), default=0.0)
     found["untouched"] = float(not all(torch.equal(v, before[k]) for k, v in whole.model.state_dict().items()))
+    result = {"errors": found, "units": [unit.path for unit in spread.units.every]}
+    if ranks()[1] == 4:  # what is asked once more takes as long again, and has nothing to do with how many there are
+        return result
+    one, result["of one"] = counted(lambda: H @ local[:, 0].contiguous())
+    found["one"] = relative(spread.layout.whole(one), HV[:, 0])
+    again, result["of three"] = counted(lambda: H @ local)
+    found["again"] = float((again - several).abs().max())
+    return result
+
+
+def counted(work):
+    """What work gives, and how many exchanges of pieces it took."""
     count = []
     exchange = collectives._exchanged
     collectives._exchanged = lambda *given: count.append(1) or exchange(*given)
-    H @ local[:, :1]
-    one = len(count)
-    H @ local
-    collectives._exchanged = exchange
-    return {"errors": found, "exchanges": [one, len(count) - one], "units": [unit.path for unit in spread.units.every]}
+    try:
+        return work(), len(count)
+    finally:
+        collectives._exchanged = exchange
 
 
 def _own(layout):
@@ -296,7 +404,7 @@ def run(file):
         try:
             results[case] = measured(case)
         except Exception as error:  # of all ranks alike: they go on with the next
-            results[case] = {"errors": {"raised": f"{type(error).__name__}: {error}"}, "exchanges": [], "units": []}
+            results[case] = {"errors": {"raised": f"{type(error).__name__}: {error}"}}
     if ranks()[0] == 0:
         Path(file).write_text(json.dumps(results))
 
