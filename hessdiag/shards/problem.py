@@ -145,7 +145,22 @@ class ShardedProblem(Problem):
         if size == 1 or self.cut is None:
             return batch, 1 / size
         part = samples.parts(batch, size, self._count, sums=self.loss_reduction == "sum", cut=self.cut)[rank]
-        return part.batch, part.weight
+        return (part.batch, part.weight) if self._adds_up(batch, part) else (batch, 1 / size)
+
+    def _adds_up(self, batch: Any, part: samples.Part) -> bool:
+        """Whether parts of this batch make the whole: of an objective of one's own it is asked for each, once."""
+        if self.criterion is not None or self.objective is None:
+            return True
+        known = self._adding_up.get(id(batch))
+        if known is None:
+            known = samples.adds_up(batch, part, self._alone, self.dtype)
+            if any(batch is own for own in self.data):  # others come and go, and their numbers with them
+                self._adding_up[id(batch)] = known
+        return known
+
+    @cached_property
+    def _adding_up(self) -> dict[int, bool]:
+        return {}
 
     @cached_property
     def cut(self) -> Cut | None:

@@ -19,6 +19,7 @@ from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.loading.cutting import COARSE, CUTS, TOLERANCE, Cut
 
 FEW = 2**18  # numbers of a process whose slopes are compared
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of a value; inside, many cast to float32
 _IMPOSSIBLE = (HessdiagError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 Count = Callable[[Any], float]
@@ -124,6 +125,24 @@ def proven(
         ):
             return cut
     return None
+
+
+def adds_up(batch: Any, own: Part, alone: Callable[[Any], Tensor], dtype: torch.dtype) -> bool:
+    """Whether the parts of all processes make a whole batch, told by its value; the same answer in all of them.
+
+    What an objective of the user's own averages over may not be what is counted: it may leave out some targets.
+
+    Args:
+        batch: The whole.
+        own: This process's part.
+        alone: The objective of a batch in this process.
+        dtype: Of the parameters.
+    """
+    with torch.no_grad():
+        found = torch.stack([alone(batch) / ranks()[1], alone(own.batch) * own.weight]).detach().double()
+    whole, parts = summed(found).tolist()
+    tolerance = ROUNDING.get(dtype, COARSE)
+    return bool(abs(whole - parts) <= tolerance * abs(whole))  # not of NaN
 
 
 def _few(batch: Any, cut: Cut, count: Count, size: int) -> Any:

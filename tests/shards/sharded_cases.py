@@ -283,10 +283,22 @@ def texts(model):
     return model, [{"input_ids": tokens}], next_token
 
 
+def own_loss(model, batch):
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def ignoring(targets, loss):
+    """Targets that a mean leaves out: all of one rank's, and of its own loss not among the first."""
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+    return model, [(torch.randn(len(targets), 4), torch.tensor(targets))], loss
+
+
 CASES = {
     "mlp": lambda: two_batches(
         nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 5), nn.ReLU(inplace=True), nn.Linear(5, 3))
     ),
+    "ignored targets": lambda: ignoring([-100, 0, 1], "ce"),
+    "own loss, ignored targets": lambda: ignoring([1, 0, 1, 2, -100, -100], own_loss),
     "subset": lambda: (
         *vectors(nn.Sequential(nn.Linear(4, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 3))),
         "2*",
