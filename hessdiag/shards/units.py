@@ -1,8 +1,5 @@
-"""Which modules of a model are units: what is gathered, computed and let go at once.
+"""The units of a model: modules whose parameters are gathered, that compute, and let go, as `division` finds them.
 
-A unit is an element of a `Sequential`, `ModuleList` or `ModuleDict` that holds parameters, or elsewhere a module with
-parameters of its own, with all below it. A module that has some of its own beside children with more is opened: it
-runs as it is, with its own ones gathered, and its children are units. Small units are joined to that of their parent.
 Where a parameter is used outside its unit, joined ones are parted again, and others are enlarged.
 """
 
@@ -15,17 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.parametrize import is_parametrized
 
 from hessdiag.errors import ComputeError
 from hessdiag.machine.collectives import gathered, scattered
 from hessdiag.machine.ranks import ranks
+from hessdiag.shards.division import Found, below, joined, with_lists
 from hessdiag.shards.layout import share
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, running, shown
-
-LISTS = (nn.ModuleList, nn.ModuleDict, nn.Sequential)
-NEVER_CALLED = (nn.ParameterList, nn.ParameterDict)
-JOINED = 2**20  # numbers of units that are joined, at most: more of them would have to be whole at once
 
 Forward = Callable[..., Any]
 Kind = Callable[["Unit"], "Forward | None"]
@@ -54,10 +47,11 @@ class Unit:
     is_whole: bool = True
     is_open: bool = False
     is_joined: bool = False
+    _has_met: bool = False
 
     @cached_property
     def _modules(self) -> tuple[nn.Module, ...]:
-        return _at(self.module) if self.is_open else tuple(self.module.modules())
+        return with_lists(self.module) if self.is_open else tuple(self.module.modules())
 
     @cached_property
     def parameters(self) -> tuple[Placeholder, ...]:
@@ -151,6 +145,7 @@ class Unit:
             For each row, a tensor of each parameter's shape.
         """
         own = self.pieces
+        self._meet(own[0].device)
         found: list[list[Tensor]] = [list(own) for _ in rows]
         for indices in self._by_dtype:
             tensors = [
@@ -160,6 +155,18 @@ class Unit:
                 for i, whole in zip(indices, wholes, strict=True):
                     found[row][i] = whole
         return found
+
+    def _meet(self, device: torch.device) -> None:
+        """Make sure, the first time, that all processes are at this unit: exchanges of other sizes end processes.
+
+        Raises:
+            ComputeError: if another process is at another unit.
+        """
+        if not self._has_met:
+            numbers = gathered(torch.tensor([self.number], device=device))
+            if bool((numbers != self.number).any()):
+                raise _elsewhere(self)
+            self._has_met = True
 
     def scattered(self, rows: Sequence[Sequence[Tensor]], wanted: Sequence[int]) -> list[list[Tensor]]:
         """This process's pieces of sums over all processes, in one exchange for each dtype.
@@ -197,11 +204,11 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
     shares = [share(parameter.numel(), size) for parameter in parameters]
     mark = torch.full((1,), float(unit.number % 251), dtype=rows[0][0].dtype, device=rows[0][0].device)
     everything = gathered(torch.cat([mark, *(piece for row in rows for piece in row)])).view(size, -1)
-    if not bool((everything[:, 0] == mark).all()):
-        raise ComputeError(
-            f"the ranks are at different modules: this one is at {unit.path or 'the model'}.",
-            "a model that runs the same modules in the same order for all samples; or without --shard",
-        )
+    wrong = (everything[:, 0] != mark).any()
+    if wrong.is_cuda:  # to ask is to wait for it: let what comes out be no number, which is asked at the end
+        everything[:, 1:2].masked_fill_(wrong, torch.nan)
+    elif bool(wrong):
+        raise _elsewhere(unit)
     starts = accumulate([1] + [own for _ in rows for own in shares])
     edges = iter(pairwise([*starts]))
     return [
@@ -211,6 +218,13 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
         ]
         for _ in rows
     ]
+
+
+def _elsewhere(unit: Unit) -> ComputeError:
+    return ComputeError(
+        f"the ranks are at different modules: this one is at {unit.path or 'the model'}.",
+        "a model that runs the same modules in the same order for all samples; or without --shard",
+    )
 
 
 def _scattered(rows: list[list[Tensor]]) -> list[list[Tensor]]:
@@ -252,17 +266,17 @@ class Units:
             if config is not None and getattr(config, "use_cache", False):
                 config.use_cache = False  # what a block adds to a cache would be there when it runs again
         self._numbers = count()
-        apart = {id(found.module): found for found in _found(model, "", most=0)}.values()
-        most = min(max((_numbers(found) for found in apart), default=0), JOINED)  # so the largest stays as it is
-        for found in {id(found.module): found for found in _found(model, "", most=most)}.values():
+        for found in below(model, ""):
             self._add(found)
+        for found in joined(model, self.largest):
+            self._replace(found)
 
     @property
     def largest(self) -> int:
         """Numbers of the largest: what a process holds whole at a time."""
         return max((unit.numbers for unit in self.every if unit.is_whole), default=0)
 
-    def _add(self, found: "_Found") -> None:
+    def _add(self, found: Found) -> None:
         module = found.module
         unit = Unit(module, found.path, next(self._numbers), module.forward)
         unit.is_open, unit.is_joined = found.is_open, found.is_joined
@@ -286,10 +300,10 @@ class Units:
         """
         owners = [unit for unit in self.every if any(error.parameter is item for item in unit.parameters)]
         users = [unit for unit in self.every if unit is error.unit]
-        if joined := [unit for unit in dict.fromkeys([*owners, *users]) if unit.is_joined]:
-            for unit in joined:
+        if parted := [unit for unit in dict.fromkeys([*owners, *users]) if unit.is_joined]:
+            for unit in parted:
                 self._remove(unit)
-                for found in _found(unit.module, unit.path, most=0):
+                for found in below(unit.module, unit.path):
                     self._add(found)
             return
         path = _common([unit.path.split(".") for unit in (*owners, *users)])
@@ -299,9 +313,14 @@ class Units:
         name = ".".join(path)
         if not owners or name in taken:
             raise error
-        for unit in [unit for unit in self.every if not name or f"{unit.path}.".startswith(f"{name}.")]:
+        self._replace(Found(name, self._model.get_submodule(name)))
+
+    def _replace(self, found: Found) -> None:
+        """Make one unit of all at or below a path."""
+        inside = f"{found.path}." if found.path else ""
+        for unit in [unit for unit in self.every if f"{unit.path}.".startswith(inside)]:
             self._remove(unit)
-        self._add(_Found(name, self._model.get_submodule(name)))
+        self._add(found)
 
     def _remove(self, unit: Unit) -> None:
         vars(unit.module)["forward"] = unit.forward
@@ -311,16 +330,6 @@ class Units:
         return isinstance(self._model.get_submodule(path), nn.ModuleList | nn.ModuleDict)
 
 
-def largest(model: nn.Module) -> int:
-    """Numbers of the largest unit that a model would have, about: what is streamed is known once it is sharded.
-
-    >>> largest(nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 4)))
-    16
-    """
-    found = (unit for _, unit in _found(model, "", listed=False) if not isinstance(unit, nn.Embedding))
-    return max((sum(item.numel() for item in unit.parameters()) for unit in found), default=0)
-
-
 def _common(paths: Sequence[Sequence[str]]) -> list[str]:
     """What paths begin with in common.
 
@@ -328,74 +337,3 @@ def _common(paths: Sequence[Sequence[str]]) -> list[str]:
     ['a']
     """
     return [names[0] for names in takewhile(lambda names: len(set(names)) == 1, zip(*paths, strict=False))]
-
-
-@dataclass(frozen=True, eq=False)
-class _Found:
-    """A module that is to be a unit; see `Unit`."""
-
-    path: str
-    module: nn.Module
-    is_open: bool = False
-    is_joined: bool = False
-
-
-def _found(module: nn.Module, path: str, *, most: int, listed: bool = False) -> Iterator[_Found]:
-    """The units at or below a module.
-
-    Args:
-        module: The module.
-        path: Its path.
-        most: Numbers up to which units are joined.
-        listed: Whether it is an element of a sequence.
-    """
-    own, every = _own(module), sum(parameter.numel() for parameter in module.parameters())
-    if not every:
-        return
-    if not isinstance(module, LISTS):
-        small = listed and not _has_blocks(module)
-        if small or is_parametrized(module) or own >= every - own:
-            yield _Found(path, module)
-            return
-    below = [
-        found
-        for name, child in module.named_children()
-        if not isinstance(child, NEVER_CALLED)
-        for found in _found(child, f"{path}.{name}" if path else name, most=most, listed=isinstance(module, LISTS))
-    ]
-    if len(below) + bool(own) > 1 and every <= most and not isinstance(module, nn.ModuleList | nn.ModuleDict):
-        yield _Found(path, module, is_joined=True)
-        return
-    if own:
-        yield _Found(path, module, is_open=True)
-    yield from below
-
-
-def _at(module: nn.Module) -> tuple[nn.Module, ...]:
-    """A module and the lists of parameters that it has, which are modules but never run."""
-    lists = (child for child in module.children() if isinstance(child, NEVER_CALLED))
-    return (module, *(other for child in lists for other in _at(child)))
-
-
-def _own(module: nn.Module) -> int:
-    """How many numbers are in a module's own parameters."""
-    every = (item for other in _at(module) for item in other.parameters(recurse=False))
-    return sum(item.numel() for item in {id(item): item for item in every}.values())
-
-
-def _numbers(found: _Found) -> int:
-    """How many numbers are gathered for a unit."""
-    return _own(found.module) if found.is_open else sum(item.numel() for item in found.module.parameters())
-
-
-def _has_blocks(module: nn.Module) -> bool:
-    """Whether there is a sequence of modules of one kind with parts of their own in it, as the stages of ResNets have.
-
-    Only sequences run all that they hold; which of a list's modules run may hang on the samples.
-    """
-    for below in module.modules():
-        if isinstance(below, nn.Sequential):
-            kinds = [type(item) for item in below if not isinstance(item, LISTS) and next(item.children(), None)]
-            if len(kinds) > len(set(kinds)):
-                return True
-    return False

@@ -190,6 +190,40 @@ class Joined(nn.Module):
         return x
 
 
+class Woven(nn.Module):
+    """Results that are views of inputs and of one another, a unit within another, and a weight that two units share."""
+
+    class Views(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a = nn.Linear(4, 4)
+
+        def forward(self, x):
+            y = torch.tanh(self.a(x))
+            return x[:, 1:3], y.view(-1, 2, 2).transpose(1, 2), y.T
+
+    class Nest(nn.Module):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner, self.a = inner, nn.Linear(4, 4)
+
+        def forward(self, x):
+            return torch.sin(self.a(self.inner(torch.tanh(self.inner(x)))))
+
+    def __init__(self):
+        super().__init__()
+        inner = nn.Linear(4, 4)
+        self.inner, self.blocks = inner, nn.ModuleList([self.Views(), self.Nest(inner)])
+        self.left, self.right, self.head = nn.Linear(4, 4), nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+        self.right.weight = self.left.weight
+
+    def forward(self, x):
+        part, square, flipped = self.blocks[0](x * 1.0)
+        x = square.flatten(1) * part.repeat(1, 2) + flipped.T
+        x = torch.tanh(self.left(self.blocks[1](self.inner(x))))
+        return self.head(self.right(x))
+
+
 class Attention(nn.Module):
     def __init__(self):
         super().__init__()
@@ -313,6 +347,7 @@ CASES = {
     "given a root's": lambda: vectors(Unseen(finds=False)),
     "finds a root's": lambda: vectors(Unseen(finds=True)),
     "sequence with its own": lambda: vectors(Scaled()),
+    "views, nests and shared weights": lambda: vectors(Woven()),
     "joined": lambda: vectors(Joined()),
     "attention": lambda: vectors(Attention()),
     "lstm": lambda: vectors(Recurrent()),

@@ -6,7 +6,7 @@ from typing import Any
 
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.machine import processes
-from hessdiag.shards.units import largest
+from hessdiag.shards.division import largest
 
 # Measured with GPT-2 of 88 and 124 million parameters on 2 and 4 processes, see docs/how-to/large-models.md.
 PASSING_PIECES = 2.5  # vectors of one product of a sharded model, beside its parameters
