@@ -1,6 +1,7 @@
 """Memory and time of sharded products beside plain double backward: `python -m tests.benchmarks.sharding [CASE]`.
 
-Peaks are VmHWM above what the imports take, the largest of all ranks. Each run is a process of its own.
+Peaks are VmHWM above what the imports take, the largest of all ranks: while products are taken, and in the whole life
+of a rank, with the model being built whole and cut. Each run is a process of its own.
 """
 
 import json
@@ -32,6 +33,7 @@ def main() -> None:
             share, bar = found["peak"] / one["peak"], CASES[name][4].get(size)
             text = f"  {size} ranks: {found['peak']:.0f} MiB, {share:.3f} of one"
             text += f" (bar {bar})" if bar else ""
+            text += f"; with building {found['life']:.0f} MiB, {found['life'] / one['life']:.3f} of one"
             text += f"; {found['seconds']:.1f} s, {found['seconds'] / one['seconds']:.2f} times one"
             text += f" (bar {SLOWER[size]})" if name == "24.5M" and size in SLOWER else ""
             print(f"{text}; |Hv| differs by {abs(found['norm'] / one['norm'] - 1):.1e}", flush=True)
@@ -49,7 +51,7 @@ def _run(name: str, how: str, size: int) -> dict[str, float]:
         for rank in range(size)
     ]
     each = [json.loads(rank.communicate()[0].splitlines()[-1]) for rank in ranks]
-    return each[0] | {"peak": max(rank["peak"] for rank in each)}
+    return each[0] | {name: max(rank[name] for rank in each) for name in ("peak", "life")}
 
 
 def _peak() -> float:
@@ -69,11 +71,12 @@ def rank(name: str, how: str) -> None:
     none = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "bos_token_id": 0, "eos_token_id": 0}
     config = GPT2Config(n_embd=768, n_layer=layers, n_head=12, n_positions=64, vocab_size=vocabulary, **none)
     tokens = torch.randint(0, vocabulary, (count, length))
-    plain = how == "plain"
+    plain, building = how == "plain", base
     if plain:
         product = _double_backward(GPT2LMHeadModel(config).eval(), tokens)
     else:
         problem = _sharded(GPT2LMHeadModel, config, tokens)
+        building = _peak()
         Path("/proc/self/clear_refs").write_text("5")  # what building it whole took is not what products take
         operator = hessdiag.HessianOperator(problem, check=False)
         generator = torch.Generator().manual_seed(1)
@@ -85,7 +88,9 @@ def rank(name: str, how: str) -> None:
     seconds = time.perf_counter() - started
     square = sum(part.double().square().sum() for part in found.split(2**18))
     norm = float(square if plain else operator.spread.summed(square)) ** 0.5
-    print(json.dumps({"peak": _peak() - base, "seconds": seconds, "norm": norm}))
+    peak = _peak()
+    life = max(building, peak) - base
+    print(json.dumps({"peak": peak - base, "life": life, "seconds": seconds, "norm": norm}))
 
 
 def _double_backward(model, tokens):
