@@ -87,7 +87,8 @@ def _search(module: nn.Module, path: str, *, most: int, listed: bool = False) ->
         if not isinstance(child, NEVER_CALLED)
         for found in _search(child, f"{path}.{name}" if path else name, most=most, listed=isinstance(module, LISTS))
     ]
-    if len(inside) + bool(own) > 1 and every <= most and not isinstance(module, nn.ModuleList | nn.ModuleDict):
+    is_called = not isinstance(module, nn.ModuleList | nn.ModuleDict)
+    if len(inside) + bool(own) > 1 and every <= most and is_called and not _watched(module):
         yield Found(path, module, is_joined=True)
         return
     if own:
@@ -105,6 +106,12 @@ def _own(module: nn.Module) -> int:
     """How many numbers are in a module's own parameters."""
     every = (item for other in with_lists(module) for item in other.parameters(recurse=False))
     return sum(item.numel() for item in {id(item): item for item in every}.values())
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether hooks see what modules below it compute: in one unit, what they keep would have no graph."""
+    inner = (other for other in module.modules() if other is not module)
+    return any(other._forward_hooks or other._forward_pre_hooks for other in inner)
 
 
 def _has_blocks(module: nn.Module) -> bool:

@@ -60,4 +60,4 @@ def test_modules_with_parameters_of_their_own_leave_their_children_units(found):
 
 
 def test_small_neighbours_are_joined_where_their_parent_runs_them(found):
-    assert found[2]["joined"]["units"] == ["pair", "large", "passed.0", "passed.1"]
+    assert found[2]["joined"]["units"] == ["large", "pair", "passed.0", "passed.1"]

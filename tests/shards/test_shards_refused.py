@@ -9,6 +9,7 @@ from torch import nn
 import hessdiag
 from hessdiag.errors import ComputeError
 from tests.shards.forks import on_ranks
+from tests.shards.sharded_cases import Joined
 
 
 class Block(nn.Module):
@@ -102,3 +103,19 @@ def test_ranks_at_different_modules_end_in_an_error_on_both(widths):
 def test_calls_may_run_modules_in_different_orders():
     found = on_ranks(2, lambda: product(InOrder((5, 5), "calls")))
     assert all(bool(one.isfinite().all()) for one in found)
+
+
+def test_modules_that_hooks_watch_are_not_joined():
+    kept = {}
+
+    def objective(model, batch):
+        return nn.functional.cross_entropy(model(batch[0]), batch[1]) + kept["seen"].square().sum()
+
+    model = Joined().double()
+    model.pair.norm.register_forward_hook(lambda module, given, result: kept.update(seen=result))
+    problem = hessdiag.Problem(model, data=[(torch.randn(3, 4).double(), torch.arange(3))], objective=objective)
+    v = torch.randn(problem.n_parameters, dtype=torch.float64)
+    spread = hessdiag.sharded(problem)
+    found, whole = (hessdiag.HessianOperator(one, check=False) @ v for one in (spread, problem))
+    torch.testing.assert_close(found, whole, rtol=1e-12, atol=1e-14)
+    assert [unit.path for unit in spread.units.every if unit.is_joined] == []
