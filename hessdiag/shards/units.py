@@ -213,7 +213,8 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
     edges = iter(pairwise([*starts]))
     return [
         [
-            everything[:, slice(*next(edges))].reshape(-1)[: parameter.numel()].view(parameter.shape)
+            # Contiguous also where each process has one number: batch norm of torch takes it for granted.
+            everything[:, slice(*next(edges))].reshape(-1).contiguous()[: parameter.numel()].view(parameter.shape)
             for parameter in parameters
         ]
         for _ in rows
