@@ -1,6 +1,6 @@
 """The `Problem`: what every diagnostic is handed. A model, its data and a scalar objective of the two."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -316,11 +316,11 @@ class Problem:
 
     def _value_and_gradient(self, fold: bool) -> tuple[Tensor, Tensor]:
         with torch.enable_grad(), self._evaluation(fold):
-            return self.slopes(self._evaluator.value(self.data[0]))
+            return self.slopes(self._evaluator.value, self.data[0])
 
-    def slopes(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """What an evaluation gave, and its slopes along the parameters; where these are spread, along some of them."""
-        slopes = torch.autograd.grad(value, self.parameters, materialize_grads=True, allow_unused=True)
+    def slopes(self, evaluate: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        """What an evaluation gives, and its slopes along the parameters; where these are spread, along some of them."""
+        slopes = torch.autograd.grad(value := evaluate(batch), self.parameters, materialize_grads=True, allow_unused=True)
         return value.detach(), torch.cat([part.reshape(-1).to(self.dtype) for part in slopes])
 
     def draw_once(self) -> None:

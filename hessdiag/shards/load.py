@@ -10,6 +10,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError
 from hessdiag.machine.collectives import summed
+from hessdiag.machine.memory import apart
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import finite, load
 from hessdiag.problem.device import device_named
@@ -53,6 +54,7 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
         return load.load_problem(request, shared)
     device = device_named(request.device)
     request.check()
+    apart()
     with load.explained(request):
         return _loaded(request, shared or Shared(), device)
 

@@ -185,9 +185,9 @@ class ShardedProblem(Problem):
     def _skips(self) -> bool:
         return averages.skips_first(self.data[0], lambda other: self._alone(other).detach())
 
-    def slopes(self, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The whole of which an evaluation gave this process's share, and its slopes along the smallest parameters."""
-        return samples.value_and_slopes(value, self.pieces)
+    def slopes(self, evaluate: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        """The whole of which an evaluation gives this process's share, and its slopes along the smallest parameters."""
+        return samples.value_and_slopes(partial(evaluate, batch), self.pieces)
 
     def like(self, **changes: Any) -> "ShardedProblem":
         """A copy with these attributes changed; how batches are cut stays."""

@@ -5,8 +5,10 @@ samples, weighted by what they count for. Of other objectives (samples that see 
 graphs) each process evaluates the whole batch, and a W-th of it counts. Which it is tells a trial with few samples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -112,7 +114,7 @@ def proven(
             own = parts(few, size, count, sums=sums, cut=cut)[rank]
             sign = -1.0 if rank % 2 else 1.0
             tries = [(few, 1 / size), (own.batch, own.weight), (own.batch, sign * own.weight)]
-            whole, split, signed = (value_and_slopes(alone(part) * weight, pieces) for part, weight in tries)
+            whole, split, signed = (value_and_slopes(partial(_share, alone, *one), pieces) for one in tries)
         except _IMPOSSIBLE as error:
             if ran_out(error):
                 raise
@@ -153,12 +155,37 @@ def _few(batch: Any, cut: Cut, count: Count, size: int) -> Any:
     return cut.rows(batch, slice(start, min(start + size, n)))
 
 
-def value_and_slopes(share: Tensor, pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """The sum of all processes' shares, and its slopes along the smallest of all parameters, whole."""
-    taken: list[Tensor] = []
+def _share(alone: Callable[[Any], Tensor], batch: Any, weight: float) -> Tensor:
+    return alone(batch) * weight
+
+
+def value_and_slopes(share: Callable[[], Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The sum of all processes' shares, and its slopes along the smallest of all parameters, whole.
+
+    Args:
+        share: Evaluates this process's; large parameters are constants then, whose derivatives nobody would look at.
+        pieces: Of each parameter.
+    """
+    few: list[Tensor] = []
     for piece in sorted(pieces, key=Tensor.numel):
-        if not taken or sum(map(Tensor.numel, taken)) + piece.numel() <= FEW:
-            taken.append(piece)
-    slopes = torch.autograd.grad(share, taken, materialize_grads=True, allow_unused=True)
+        if not few or sum(map(Tensor.numel, few)) + piece.numel() <= FEW:
+            few.append(piece)
+    with _alone_differentiated(few, pieces):
+        value = share()
+        slopes = torch.autograd.grad(value, few, materialize_grads=True, allow_unused=True)
     own = torch.cat([slope.reshape(-1) for slope in slopes])
-    return summed(share.detach().double().reshape(1)), gathered(own.double())
+    return summed(value.detach().double().reshape(1)), gathered(own.double())
+
+
+@contextmanager
+def _alone_differentiated(few: Sequence[Tensor], pieces: Sequence[Tensor]) -> Iterator[None]:
+    """Within, no other pieces require gradients."""
+    kept = set(map(id, few))
+    others = [piece for piece in pieces if id(piece) not in kept and piece.requires_grad]
+    try:
+        for piece in others:
+            piece.requires_grad_(False)
+        yield
+    finally:
+        for piece in others:
+            piece.requires_grad_(True)

@@ -128,7 +128,7 @@ def _value_and_gradient(problem: Problem) -> tuple[tuple[Tensor, Tensor], tuple[
         if not weight:  # every target is ignored
             continue
         with problem.evaluation():
-            one, slopes = problem.slopes(problem.evaluate(batch))
+            one, slopes = problem.slopes(problem.evaluate, batch)
         own = weight * slopes.cpu().double()
         value += weight * one.cpu().double()
         gradient = gradient + own
