@@ -4,7 +4,6 @@ A product needs one all-reduce.
 """
 
 import contextlib
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.errors import HessdiagError
 from hessdiag.machine import processes
-from hessdiag.problem.batches import batch as batches
+from hessdiag.shards import samples
 from hessdiag.shards.problem import ShardedProblem
 
 SPLIT_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4}
@@ -80,15 +79,17 @@ def _own_part(operator: CurvatureOperator[Any]) -> tuple[CurvatureOperator[Any],
     """The matrix of this process's samples of every batch, and their share of the whole."""
     rank, size = processes.ranks()
     problem = operator.problem
-    parts, own = [], 0.0
-    for batch in problem.data:
-        n = batches.samples(batch)
-        part = batches.map_tensors(partial(batches.rows, slice(rank * n // size, (rank + 1) * n // size), n), batch)
-        weight = problem.terms(part).count if (rank + 1) * n // size > rank * n // size else 0.0
-        if weight:  # a mean over ignored targets alone is no number
-            parts.append(part)
-            own += weight
-    if not parts:
+    sums = problem.loss_reduction == "sum"
+
+    def count(part: Any) -> float:
+        return problem.terms(part).count
+
+    pairs = [
+        (weight, samples.parts(batch, size, count, sums=sums)[rank])
+        for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
+        if weight  # a mean over ignored targets alone is no number
+    ]
+    own = [part.batch for _, part in pairs if part.weight]
+    if not own:
         return operator, 0.0
-    share = 1.0 if problem.loss_reduction == "sum" else own / problem.averaged.count
-    return operator.on(problem.like(data=parts)), share
+    return operator.on(problem.like(data=own)), 1.0 if sums else sum(weight * part.weight for weight, part in pairs)

@@ -318,9 +318,9 @@ class Problem:
         with torch.enable_grad(), self._evaluation(fold):
             return self.slopes(self._evaluator.value, self.data[0])
 
-    def slopes(self, evaluate: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
-        """What an evaluation gives, and its slopes along the parameters; where these are spread, along some of them."""
-        slopes = torch.autograd.grad(value := evaluate(batch), self.parameters, materialize_grads=True, allow_unused=True)
+    def slopes(self, f: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        """What an evaluation f gives, and its slopes along the parameters; where these are spread, along some."""
+        slopes = torch.autograd.grad(value := f(batch), self.parameters, materialize_grads=True, allow_unused=True)
         return value.detach(), torch.cat([part.reshape(-1).to(self.dtype) for part in slopes])
 
     def draw_once(self) -> None:

@@ -16,7 +16,7 @@ from hessdiag.problem import finite, load
 from hessdiag.problem.device import device_named
 from hessdiag.problem.loading.request import ProblemRequest, Session, Shared
 from hessdiag.problem.problem import Problem
-from hessdiag.shards import agreement, refuse, sources
+from hessdiag.shards import agreement, sources
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.placeholder import OutsideUnitError, placeholder, with_placeholders
 from hessdiag.shards.problem import ShardedProblem
@@ -75,7 +75,7 @@ def _loaded(request: ProblemRequest, shared: Shared, device: torch.device) -> Pr
     del found
     problem = load.fitted(session, parts, model)
     assert isinstance(problem, ShardedProblem)
-    refuse.evaluated(problem, before)
+    problem.refuse(before)
     note = () if problem.cut is not None else (NOT_CUT,)
     return problem.like(notes=(*problem.notes, *note))
 

@@ -1,9 +1,11 @@
 """A problem whose parameters are spread over processes, and how a whole one becomes one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any, TypeVar
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -11,14 +13,16 @@ from torch import Tensor
 from hessdiag.errors import NotFiniteError
 from hessdiag.machine.collectives import summed
 from hessdiag.machine.memory import apart
+from hessdiag.machine.processes import together
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
+from hessdiag.problem.batches.batch import hash_tensors
 from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.loading.cutting import CUTS, Cut
 from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.problem import Problem
-from hessdiag.shards import samples
+from hessdiag.shards import agreement, refuse, samples
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow
@@ -185,9 +189,21 @@ class ShardedProblem(Problem):
     def _skips(self) -> bool:
         return averages.skips_first(self.data[0], lambda other: self._alone(other).detach())
 
-    def slopes(self, evaluate: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
-        """The whole of which an evaluation gives this process's share, and its slopes along the smallest parameters."""
-        return samples.value_and_slopes(partial(evaluate, batch), self.pieces)
+    def refuse(self, before: Iterable[refuse.Found]) -> None:
+        """Refuse what one evaluation of a few samples shows, which would be wrong of a sharded problem.
+
+        Args:
+            before: Parameters that the model had before it was sharded.
+
+        Raises:
+            LoadError: saying what it is, and what works.
+        """
+        assert self.units is not None
+        refuse.evaluated(self, self.units.every, self.own_share(self.data[0])[0], before)
+
+    def slopes(self, f: Callable[[Any], Tensor], batch: Any) -> tuple[Tensor, Tensor]:
+        """The whole of which f gives this process's share, and its slopes along the smallest parameters."""
+        return samples.value_and_slopes(partial(f, batch), self.pieces)
 
     def like(self, **changes: Any) -> "ShardedProblem":
         """A copy with these attributes changed; how batches are cut stays."""
@@ -216,7 +232,9 @@ def sharded(problem: Problem) -> ShardedProblem:
         problem: Built whole in every process.
 
     Raises:
-        LoadError: if the model cannot be copied.
+        LoadError: if the model cannot be copied, if processes have different models or batches, or if derivatives of
+            the sharded model would be wrong: it drops at random, takes statistics of the batch, rewrites parameters.
+        ComputeError: if the loss of the first batch is not a finite scalar.
 
     Example: a loss by pieces.
 
@@ -228,5 +246,16 @@ def sharded(problem: Problem) -> ShardedProblem:
     """
     if isinstance(problem, ShardedProblem):
         return problem
+    whole = problem.model
+    refuse.model(whole, train_mode=problem.train_mode)
+    if together():
+        digests = {
+            name: hash_tensors(iter([item])) for name, item in chain(whole.named_parameters(), whole.named_buffers())
+        }
+        agreement.same(digests, agreement.MODELS, problem.device)
+        agreement.same_batches(problem.data, problem.device)
     given = {field.name: getattr(problem, field.name) for field in fields(Problem)}
-    return ShardedProblem(**{**given, "model": hollow(problem.model, *ranks())})
+    made = ShardedProblem(**{**given, "model": hollow(whole, *ranks())})
+    made.evaluate(made.data[0])
+    made.refuse([ref(parameter) for parameter in whole.parameters()])
+    return made

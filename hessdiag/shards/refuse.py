@@ -1,7 +1,10 @@
 """Models whose sharded derivatives would be wrong, or another model's: refused, each with what works."""
 
+import contextlib
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +15,13 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.wrappers import refuse_spread
+from hessdiag.shards.placeholder import Placeholder
+from hessdiag.shards.units import Unit
 
 UNSHARDED = "without --shard"
 _LOOKUPS = (nn.Embedding, nn.EmbeddingBag)
 _BYTES = (torch.int8, torch.uint8)
+Found = weakref.ref[nn.Parameter]
 _QUANTIZED = ("torch.ao.nn.", "torch.nn.quantized", "torchao.", "bitsandbytes.")
 
 
@@ -92,23 +98,61 @@ def numberless(found: nn.Module, where: str) -> None:
             )
 
 
-def evaluated(problem: Problem, before: Iterable["weakref.ref[nn.Parameter]"] = ()) -> None:
-    """Refuse what one evaluation shows: random numbers, and parameters that are not the model's.
+def evaluated(problem: Problem, units: Iterable[Unit], batch: Any, before: Iterable[Found] = ()) -> None:
+    """Refuse what one evaluation shows: random numbers, parameters that are not the model's, and rewritten ones.
 
     Called by all processes.
 
     Args:
         problem: Evaluated before, so that all that it needs is known.
+        units: Of its model.
+        batch: This process's samples of one batch, of as many as a trial should see.
         before: Parameters that the model had before it was sharded, of which some may still be somewhere.
 
     Raises:
         LoadError: saying which, and what works.
     """
-    with problem.evaluation():
+    with problem.evaluation(), _unwritten(units):
         states = privately.draws_taken(problem.device)
-        value = problem.objective_function(problem.model, problem.data[0])
+        value = problem.objective_function(problem.model, batch)
         draws(states, privately.draws_taken(problem.device))
     strangers(value, [parameter for one in before if (parameter := one()) is not None])
+
+
+@contextlib.contextmanager
+def _unwritten(units: Iterable[Unit]) -> Iterator[None]:
+    """Within, refuse units whose forward passes change their parameters, which are gathered anew each time."""
+    kept = [(unit, unit.forward) for unit in units]
+    try:
+        for unit, forward in kept:
+            unit.forward = partial(_compared, unit, forward)
+        yield
+    finally:
+        for unit, forward in kept:
+            unit.forward = forward
+
+
+def _compared(unit: Unit, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    sums = _sums_of(unit.module)
+    result = forward(*args, **kwargs)
+    for name, after in _sums_of(unit.module).items():
+        if not torch.equal(sums[name], after):
+            raise LoadError(
+                f"{'.'.join(filter(None, (unit.path, name)))} is rewritten in the forward pass, and a sharded "
+                "parameter is gathered anew for each.",
+                f"a model that leaves its parameters as they are, or {UNSHARDED}",
+            )
+    return result
+
+
+def _sums_of(module: nn.Module) -> dict[str, Tensor]:
+    """By which parameters that are there are compared."""
+    with torch.no_grad():
+        return {
+            name: torch.stack([item.sum(), item.square().sum()])
+            for name, item in module.named_parameters()
+            if not isinstance(item, Placeholder)
+        }
 
 
 def strangers(value: Tensor, own: Iterable[nn.Parameter]) -> None:

@@ -13,15 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from hessdiag.errors import HessdiagError, LoadError
 from hessdiag.machine.collectives import gathered, summed
 from hessdiag.machine.ranks import ranks
 from hessdiag.machine.shortage import ran_out
-from hessdiag.problem.loading.cutting import COARSE, CUTS, TOLERANCE, Cut
+from hessdiag.problem.loading.cutting import COARSE, CUTS, Cut
 
 FEW = 2**18  # numbers of a process whose slopes are compared
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-5}  # of a value; inside, many cast to float32
+TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}  # by the coarsest dtype inside; COARSE of others
 _IMPOSSIBLE = (HessdiagError, RuntimeError, ValueError, TypeError, LookupError, AttributeError)
 
 Count = Callable[[Any], float]
@@ -114,12 +116,13 @@ def proven(
             own = parts(few, size, count, sums=sums, cut=cut)[rank]
             sign = -1.0 if rank % 2 else 1.0
             tries = [(few, 1 / size), (own.batch, own.weight), (own.batch, sign * own.weight)]
-            whole, split, signed = (value_and_slopes(partial(_share, alone, *one), pieces) for one in tries)
+            with _Casts({piece.dtype for piece in pieces}) as seen:
+                whole, split, signed = (value_and_slopes(partial(_share, alone, *one), pieces) for one in tries)
+            tolerance = float(gathered(torch.tensor([seen.tolerance], device=pieces[0].device)).max())
         except _IMPOSSIBLE as error:
             if ran_out(error):
                 raise
             continue
-        tolerance = COARSE if pieces[0].element_size() < 4 else TOLERANCE[torch.float32]  # inside, many cast to that
         # The signs keep what cancels, as the slopes of samples do at the end of training.
         if all(
             float((one - other).norm()) <= tolerance * max(float(one.norm()), float(scale.norm()))
@@ -145,6 +148,31 @@ def adds_up(batch: Any, own: Part, alone: Callable[[Any], Tensor], dtype: torch.
     whole, parts = summed(found).tolist()
     tolerance = ROUNDING.get(dtype, COARSE)
     return bool(abs(whole - parts) <= tolerance * abs(whole))  # not of NaN
+
+
+class _Casts(TorchFunctionMode):
+    """Notes the coarsest dtype that anything is rounded to: models of float64 compute parts in float32, or their loss.
+
+    Args:
+        dtypes: Of the parameters.
+    """
+
+    def __init__(self, dtypes: set[torch.dtype]) -> None:
+        super().__init__()
+        self._seen = set(dtypes)
+
+    @property
+    def tolerance(self) -> float:
+        """Relative difference of numbers that are the same but for rounding."""
+        return max(TOLERANCES.get(dtype, COARSE) for dtype in self._seen)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor) and output.is_floating_point() and output.dtype not in self._seen:
+            given = (item for item in args if isinstance(item, Tensor) and item.is_floating_point())
+            if any(item.dtype.itemsize > output.dtype.itemsize for item in given):
+                self._seen.add(output.dtype)
+        return output
 
 
 def _few(batch: Any, cut: Cut, count: Count, size: int) -> Any:
