@@ -2,6 +2,8 @@
 
 import math
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -76,3 +78,13 @@ def test_wrapped_by_trainers(found):
         assert same
         assert fsdp.startswith("LoadError 3: the model is wrapped by FullyShardedDataParallel")
         assert spread.startswith("LoadError 3: the parameter 0.weight is a DTensor (fully_shard")
+
+
+def test_unequal_batches_end_the_command_with_one_message(tmp_path):
+    (tmp_path / "net.py").write_text(SETUP)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "hessdiag", "eigs", "net.py:other_batches", "--shard", "--device", "cpu"]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert run.returncode
+    assert run.stderr.count("error: the number of batches of rank 1 is not that of rank 0") == 1
+    assert run.stderr.count("exitcode  : 3") >= 1
