@@ -1,14 +1,29 @@
 """Several ranks as forks of a test's process: no torch is imported again."""
 
+import fcntl
 import io
 import multiprocessing
 import os
+import pickle
 import socket
 
 import torch
 import torch.distributed as dist
 
 PATIENCE = 300  # seconds, on a machine that does much else
+
+
+def once(tmp_path_factory, name, work):
+    """What `work()` returns, computed by one of the workers that share a run of tests: ranks take a minute."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    kept = folder / f"{name}.pickle"
+    with (folder / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            kept.write_bytes(pickle.dumps(work()))
+    return pickle.loads(kept.read_bytes())
 
 
 def on_ranks(size, work):

@@ -18,7 +18,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.shards.problem import sharded
 from hessdiag.shards.vocabulary import streamed
 from tests.shards import sharded_cases
-from tests.shards.forks import on_ranks
+from tests.shards.forks import on_ranks, once
 
 F64 = torch.float64
 
@@ -100,8 +100,12 @@ def _compared(problem, V, expected):
 
 
 @pytest.fixture(scope="module")
-def found():
+def found(tmp_path_factory):
     """What each number of ranks measures, by case."""
+    return once(tmp_path_factory, "outputs", _of_all)
+
+
+def _of_all():
     import transformers.models.gpt2.modeling_gpt2
     import transformers.models.resnet.modeling_resnet  # noqa: F401
 

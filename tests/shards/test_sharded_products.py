@@ -7,12 +7,17 @@ import sys
 
 import pytest
 
+from tests.shards.forks import once
 from tests.shards.sharded_cases import CASES
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What each number of ranks measures, by case."""
+    return once(tmp_path_factory, "products", lambda: _of_all(tmp_path_factory))
+
+
+def _of_all(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ranks")
     command = [sys.executable, "-m", "tests.shards.sharded_cases", str(folder)]
     run = subprocess.run(
