@@ -20,7 +20,7 @@ LARGEST_CHUNK_OF_GPU = 512  # likewise
 CPU_VECTOR_BYTES = 2 * 2**20
 CPU_PASS_BYTES = 256 * 2**20
 M_MMAP_THRESHOLD = -3  # as malloc.h has it
-LARGE = 2**22  # bytes that the C library takes from the system apart: fresh pages for smaller ones took a quarter of the time
+LARGE = 2**22  # bytes of a block that is taken from the system apart: of smaller ones, fresh pages cost a quarter more
 PAGE = 20 * 2**20  # bytes of a GPU's memory that an expandable segment takes and gives back at once
 
 
