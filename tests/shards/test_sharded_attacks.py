@@ -8,6 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import hessdiag
+from hessdiag.errors import LoadError
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Model(nn.Module):
         return found if store is None else found + sum(store.values() if isinstance(store, dict) else store)
 
 
-KINDS = (HandsOnADataclass, HandsOnAnObject, Appends, WritesToADict, Counts, Turns, Drops, LeavesBehind)
+KINDS = (HandsOnADataclass, HandsOnAnObject, Appends, WritesToADict, Counts, Turns, LeavesBehind)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -103,7 +104,7 @@ def test_derivatives_are_those_of_the_whole(kind):
     torch.manual_seed(0)
     model = Model(kind).double()
     data = [(torch.randn(n, 4).double(), torch.arange(n) % 3) for n in (5, 3)]
-    problem = hessdiag.Problem(model, data=data, loss="ce", one_draw=kind is Drops)
+    problem = hessdiag.Problem(model, data=data, loss="ce")
     whole = hessdiag.HessianOperator(problem, check=False)
     spread = hessdiag.HessianOperator(hessdiag.sharded(problem), check=False)
     V = torch.randn(problem.n_parameters, 2, dtype=torch.float64)
@@ -112,3 +113,9 @@ def test_derivatives_are_those_of_the_whole(kind):
     torch.testing.assert_close(spread.gradient(), whole.gradient(), rtol=1e-9, atol=1e-12)
     for _ in range(2):
         assert float((spread @ V - product).norm() / scale) < 1e-9
+
+
+def test_random_numbers_in_the_forward_pass_are_refused():
+    data = [(torch.randn(5, 4).double(), torch.arange(5) % 3)]
+    with pytest.raises(LoadError, match="draws random numbers"):
+        hessdiag.sharded(hessdiag.Problem(Model(Drops).double(), data=data, loss="ce", one_draw=True))

@@ -34,6 +34,7 @@ def outputs_bend(problem: Problem) -> bool | None:
     Returns:
         `None` where autograd cannot say.
 
+    >>> from torch import nn
     >>> x, y = torch.randn(6, 3), torch.randn(6, 2)
     >>> relu, tanh = (nn.Sequential(nn.Linear(3, 4), act, nn.Linear(4, 2)) for act in (nn.ReLU(), nn.Tanh()))
     >>> [outputs_bend(Problem(model, data=[(x, y)], loss="mse")) for model in (relu, tanh)]
@@ -95,6 +96,7 @@ def weight_gains(problem: Problem) -> Numbers:
     The root mean square of the weights times the root of the number of inputs: 0.58 of what torch draws by itself, 1.41
     of He's initialization. In order of execution.
 
+    >>> from torch import nn
     >>> model = nn.Sequential(nn.Linear(9, 4), nn.LayerNorm(4))
     >>> _ = nn.init.constant_(model[0].weight, 2.0)
     >>> weight_gains(Problem(model, data=[(torch.ones(2, 9), torch.ones(2, 4))], loss="mse"))
