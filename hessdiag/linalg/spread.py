@@ -4,13 +4,14 @@ The solvers know vectors by their inner products only. Where each process holds 
 all numbers of a pass at once, and go on from the sums: what they decide is then the same on every process.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from hessdiag.machine.draws import GROUP, in_blocks
 from hessdiag.machine.ranks import ranks
 
 BLOCK = 2**16  # rows drawn at a time, of a long vector
@@ -76,10 +77,10 @@ class Alone:
 
     def kept(self, draw: Callable[[int], Tensor], /) -> Tensor:
         """All that is drawn."""
-        if self.n < BLOCK + 16:
+        if self.n < BLOCK + GROUP:
             return draw(self.n)
         found, done = torch.empty(0), 0
-        for count in _blocks(self.n):
+        for count in in_blocks(self.n, BLOCK):
             part = draw(count)
             found = found if done else part.new_empty(self.n, *part.shape[1:])
             found[done : done + count] = part
@@ -162,11 +163,3 @@ def _in_order(whole: Tensor) -> Callable[[int], Tensor]:
         return whole[done - count : done]
 
     return following
-
-
-def _blocks(n: int) -> Iterator[int]:
-    """How many rows to draw at a time: see `Spread.kept`."""
-    while n > 0:
-        count = n if n < BLOCK + 16 else BLOCK
-        yield count
-        n -= count

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.machine.collectives import gathered, summed
+from hessdiag.machine.draws import in_blocks
 
 BLOCK = 2**18  # numbers of a whole vector that are drawn at a time
-GROUP = 16  # numbers that torch's normal draws together: other blocks would change what a generator gives
 
 
 def share(numel: int, size: int) -> int:
@@ -119,7 +119,7 @@ class Layout:
         """
         local: Tensor | None = None
         firsts = tuple(accumulate(self.counts, initial=0))
-        for start, stop in pairwise(_blocks(self.n)):
+        for start, stop in pairwise(accumulate(in_blocks(self.n, BLOCK), initial=0)):
             block = draw(stop - start)
             local = block.new_zeros(self.own, *block.shape[1:]) if local is None else local
             for first, count, place in zip(firsts, self.counts, self.places, strict=False):
@@ -162,15 +162,3 @@ def layout_of(named: Sequence[tuple[str, nn.Parameter]], rank: int, size: int) -
     """The layout of parameters by name."""
     names, tensors = zip(*named, strict=True)
     return Layout(names, tuple(torch.Size(tensor.shape) for tensor in tensors), rank, size)
-
-
-def _blocks(n: int) -> list[int]:
-    """Where blocks of a whole vector of n numbers begin and end; the last is not below a group, or all there is.
-
-    >>> _blocks(2 * BLOCK + 3) == [0, BLOCK, 2 * BLOCK + 3]
-    True
-    """
-    edges = [*range(0, n, BLOCK), n]
-    if len(edges) > 2 and edges[-1] - edges[-2] < GROUP:
-        del edges[-2]
-    return edges

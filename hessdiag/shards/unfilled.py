@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-DRAWN_AT_ONCE = 2**20  # numbers; a multiple of the 16 that torch's normal draws together
-_GROUP = 16
+from hessdiag.machine.draws import in_blocks
+
+DRAWN_AT_ONCE = 2**20  # numbers
 _drawing: ContextVar[bool] = ContextVar("drawing", default=True)
 
 
@@ -85,11 +86,8 @@ def _draw(func: Any, like: Tensor, args: Sequence[Any], kwargs: Mapping[str, Any
         if func not in _IN_BLOCKS:
             func(torch.empty(shape, dtype=dtype), *args, **kwargs)
             return
-        left = like.numel()
-        while left:
-            count = left if left < DRAWN_AT_ONCE + _GROUP else DRAWN_AT_ONCE
+        for count in in_blocks(like.numel(), DRAWN_AT_ONCE):
             func(torch.empty(count, dtype=dtype), *args, **kwargs)
-            left -= count
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hessdiag.linalg import tridiagonal
 from hessdiag.machine.collectives import gathered, summed
 from hessdiag.shards.layout import bounds
 from hessdiag.shards.problem import ShardedProblem
@@ -21,7 +22,7 @@ def summed_numbers(numbers: Sequence[float]) -> list[float]:
 
 def inner(*pairs: tuple[Tensor, Tensor]) -> list[float]:
     """Inner products of whole vectors, each from everyone's pieces (own,); one exchange for all."""
-    return summed_numbers([_inner(a, b) for a, b in pairs])
+    return summed_numbers([tridiagonal.inner(a, b) for a, b in pairs])
 
 
 def distance(a: Tensor, b: Tensor) -> float:
@@ -69,8 +70,3 @@ def _leave_out_padding(problem: ShardedProblem, vector: Tensor) -> None:
         width = module.weight.shape[1]
         first, last = (max(edge - start, 0) for edge in (module.padding_idx * width, (module.padding_idx + 1) * width))
         layout.pieces(vector)[index][first : min(last, stop - start)] = 0.0
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    pairs = zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True)
-    return sum(float((x.double() * y.double()).sum()) for x, y in pairs)
