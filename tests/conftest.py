@@ -37,7 +37,8 @@ class Outcome(SimpleNamespace):
 def hessdiag(monkeypatch, tmp_path, capfd):
     """Run the command line in an empty folder, in this process, through the same door as the console script."""
     monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS"):
+    own = [name for name in os.environ if name.startswith("HESSDIAG_")]
+    for name in ("NO_COLOR", "FORCE_COLOR", "TERM", "COLUMNS", *own):
         monkeypatch.delenv(name, raising=False)
 
     def call(*args):

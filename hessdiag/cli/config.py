@@ -1,7 +1,10 @@
 """`hessdiag.toml`, or `[tool.hessdiag]` in pyproject.toml: defaults for the options of every command.
 
-A file that was merely found in the folder sets numbers and choices. What names code or files, where output goes, what
-is overwritten and what is trusted is taken from the command line, or from a file that the user named with `--config`.
+Command line over environment over the file that was named over the file that was found over defaults, option by option.
+
+A file that was merely found in the folder sets numbers and choices, and so does the environment. What names code or
+files, where output goes, what is overwritten and what is trusted is taken from the command line, or from a file that
+the user named with `--config`.
 """
 
 import difflib
@@ -13,6 +16,8 @@ from typing import Any
 import click
 
 from hessdiag.cli.kinds import harmless
+from hessdiag.cli.settings import environment
+from hessdiag.cli.settings.keys import MODEL, ORIGINS, TRUST, Setting, commands, of_type, options
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
@@ -40,14 +45,26 @@ PROBLEM_KEYS = (
 )
 SPECS = ("model", "weights", "data", "loss", "objective")
 _LARGEST = 1_000_000  # bytes
-_NEVER = ("trust_code", "config", "no_config", "traceback", "model", "models")
-MODEL, SOURCE = "hessdiag.config_model", "hessdiag.config_source"
+FOUND, NAMED = "found file", "named file"
+_ALONE = "hessdiag.config_alone"
+
+
+class _Config(click.Option):
+    """`--config`, which is told of `--no-config` wherever that stands on the line."""
+
+    def handle_parse_result(
+        self, ctx: click.Context, opts: Mapping[str, Any], args: list[str]
+    ) -> tuple[Any, list[str]]:
+        """Remember whether the command line counts alone, then take the value."""
+        ctx.meta[_ALONE] = bool(opts.get("no_config"))
+        return super().handle_parse_result(ctx, opts, args)
 
 
 def option(function: Any) -> Any:
     """Add `--config` and `--no-config` to a command."""
     config = click.option(
         "--config",
+        cls=_Config,
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
         is_eager=True,
         expose_value=False,
@@ -57,44 +74,52 @@ def option(function: Any) -> Any:
     ignore = click.option(
         "--no-config",
         is_flag=True,
-        is_eager=True,
         expose_value=False,
-        callback=_ignore,
-        help="Ignore hessdiag.toml.",
+        help="Take nothing from a found hessdiag.toml or the environment.",
     )
-    # --no-config stands first, so that it is seen before the file is read.
     return ignore(config(function))
 
 
-def _ignore(ctx: click.Context, _: click.Parameter, value: bool) -> None:
-    if value:
-        ctx.meta[SOURCE] = None
-        ctx.default_map = None
+def _apply(ctx: click.Context, _: click.Parameter, named: Path | None) -> None:
+    """Lay what is set elsewhere under the command line: found file, named file, environment, each over the last."""
+    if ctx.resilient_parsing:
+        return
+    alone = ctx.meta.get(_ALONE, False)
+    found = None if alone else _here()
+    merged: dict[str, Setting] = {}
+    if found is not None and not (named is not None and named.exists() and named.samefile(found)):
+        merged |= _of_file(ctx, found, FOUND)
+    if named is not None:
+        merged |= _of_file(ctx, named, NAMED)
+    known = options(ctx.command)
+    model = merged.pop("model", None) if "model" not in known else None
+    if not alone:
+        merged |= environment.settings(ctx)
+    for key, setting in merged.items():
+        of_type(known[key], setting, key, ctx)
+    by_parameter = {known[key].name or "": setting for key, setting in merged.items()}
+    ctx.meta[MODEL] = None if model is None else model.value
+    ctx.meta[ORIGINS] = by_parameter | ({} if model is None else {"models": model})
+    ctx.default_map = {name: setting.value for name, setting in by_parameter.items()}
 
 
-def _apply(ctx: click.Context, _: click.Parameter, path: Path | None) -> None:
-    if SOURCE in ctx.meta or ctx.resilient_parsing:
-        return
-    found = path or _here()
-    if found is None:
-        return
-    tables = read(found)
-    check(tables, _options(ctx), found.name)
-    problem, defaults = tables.get("problem", {}), tables.get(ctx.info_name or "", {})
+def _of_file(ctx: click.Context, path: Path, how: str) -> dict[str, Setting]:
+    """What a file sets of the command that runs, by key."""
+    tables = read(path)
+    check(tables, {name: options(command) for name, command in commands(ctx).items()}, path.name)
     takes_model = any(parameter.name == "models" for parameter in ctx.command.params)
-    problem = problem if takes_model else {}
-    if path is None:
-        kinds = {parameter.name or "": parameter.type for parameter in ctx.command.params}
-        given = (problem, defaults)
-        problem, defaults = ({key: table[key] for key in table if _may(kinds.get(key), table[key])} for table in given)
-        _say_left_out([key for table in given for key in table if key not in problem | defaults], found.name)
-    problem = {key: _relocated(key, value, found.parent) for key, value in problem.items()}
-    if takes_model:
-        ctx.meta[MODEL] = problem.pop("model", None)
-        defaults = problem | defaults
-    ctx.meta[SOURCE] = found.name
-    repeated = {parameter.name for parameter in ctx.command.params if getattr(parameter, "multiple", False)}
-    ctx.default_map = {key: _shaped(key, value, key in repeated, found.name) for key, value in defaults.items()}
+    problem, own = tables.get("problem", {}) if takes_model else {}, tables.get(ctx.info_name or "", {})
+    known = options(ctx.command)
+    if how == FOUND:
+        kinds = {key: option.type for key, option in known.items()}
+        given = (problem, own)
+        problem, own = ({key: table[key] for key in table if _may(kinds.get(key), table[key])} for table in given)
+        _say_left_out([key for table in given for key in table if key not in problem | own], path.name)
+    values = {key: _relocated(key, value, path.parent) for key, value in problem.items()} | own
+    repeated = {key for key, option in known.items() if option.multiple}
+    return {
+        key: Setting(_shaped(key, value, key in repeated, path.name), path.name, how) for key, value in values.items()
+    }
 
 
 def _shaped(key: str, value: Any, repeated: bool, source: str) -> Any:
@@ -167,24 +192,24 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     return {name: _normal(table) for name, table in content.items()}
 
 
-def check(tables: Mapping[str, Mapping[str, Any]], options: Mapping[str, Iterable[str]], source: str) -> None:
+def check(tables: Mapping[str, Mapping[str, Any]], keys: Mapping[str, Iterable[str]], source: str) -> None:
     """Refuse tables and keys that mean nothing, naming the nearest that does.
 
     Args:
         tables: As `read` gives them.
-        options: Names of the options of each command.
+        keys: What options of each command are called.
         source: Name of the file, for the message.
 
     Raises:
         SpecError: for the first table or key that is not known or not allowed.
     """
-    known: dict[str, set[str]] = {name: set(names) - set(_NEVER) for name, names in options.items()}
+    known: dict[str, set[str]] = {name: set(names) - {TRUST} for name, names in keys.items()}
     known["problem"] = set(PROBLEM_KEYS)
     for name, table in tables.items():
         if name not in known:
             raise SpecError(f"{source}: there is no table [{name}].{_near(name, known)}")
         for key in table:
-            if key == "trust_code":
+            if key == TRUST:
                 raise SpecError(
                     f"{source}: trust_code cannot stand in a configuration: it must be said each time.",
                     "--trust-code on the command line",
@@ -196,14 +221,6 @@ def check(tables: Mapping[str, Mapping[str, Any]], options: Mapping[str, Iterabl
 def _near(word: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean `{near[0]}`?" if near else f" It may hold {', '.join(sorted(known))}."
-
-
-def _options(ctx: click.Context) -> dict[str, list[str]]:
-    group = ctx.find_root().command
-    if not isinstance(group, click.Group):
-        return {ctx.info_name or "": [parameter.name or "" for parameter in ctx.command.params]}
-    commands = ((name, group.get_command(ctx, name)) for name in group.list_commands(ctx))
-    return {name: [parameter.name or "" for parameter in command.params] for name, command in commands if command}
 
 
 def _normal(table: Mapping[str, Any]) -> dict[str, Any]:

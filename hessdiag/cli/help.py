@@ -2,8 +2,13 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import click
+
+from hessdiag.cli.script.arguments import Arguments
+from hessdiag.cli.settings import instead
+from hessdiag.errors import ExitCode
 
 WIDTH = 80
 COMPLETE_VARIABLE = "_HESSDIAG_COMPLETE"  # by which a shell asks what may come next
@@ -12,7 +17,7 @@ COLUMN = 26  # widest column of options
 
 _MODEL = "weights data loss objective batches batch_size layers device dtype seed train_mode"
 _OUTPUT = "as_json form file force fail_if baseline max_change allow_inexact save resume"
-_RARE = "strict trust_code max_unpacked color no_progress no_config config traceback help"
+_RARE = "strict trust_code max_unpacked color no_progress no_config config print_config show_python traceback help"
 _COMPUTED = "What to compute"
 GROUPS = {
     "Model and data": _MODEL.split(),
@@ -24,7 +29,23 @@ _VERBATIM = "\b\n"  # click's sign that the next lines are to be left as they ar
 
 
 class Command(click.Command):
-    """A command whose help is in groups."""
+    """A command whose help is in groups, and which can say what it would do instead of doing it."""
+
+    def __init__(self, *given: Any, arguments: Arguments = Arguments(), **named: Any) -> None:  # noqa: B008
+        super().__init__(*given, **named)
+        self.arguments = arguments
+
+    def invoke(self, ctx: click.Context) -> int:
+        """Run the command, or print what was asked for in its place."""
+        shown = instead.text(ctx)
+        if shown is None:
+            code: int = super().invoke(ctx)
+            return code
+        from hessdiag.cli.output import speaks, write
+
+        if speaks():
+            write(shown)
+        return ExitCode.OK
 
     def get_help(self, ctx: click.Context) -> str:
         """The help, in 80 columns wherever there are as many."""

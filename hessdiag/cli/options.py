@@ -12,6 +12,8 @@ import click
 
 from hessdiag.cli import config, output
 from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr, Size
+from hessdiag.cli.settings import instead
+from hessdiag.cli.settings.keys import MODEL, origins
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
@@ -143,7 +145,7 @@ def _of_model(function: Callable[..., int], shown: str, weights: str) -> Callabl
     def command(**values: Any) -> int:
         ctx = click.get_current_context()
         taken = {name: values.pop(name) for name in names}
-        asked = taken["models"] or ctx.meta.get(config.MODEL) or not shown.startswith("[")
+        asked = taken["models"] or ctx.meta.get(MODEL) or not shown.startswith("[")
         return function(targets=targets(ctx, **taken) if asked else (), **values)
 
     own = (
@@ -205,7 +207,7 @@ def output_options(function: Callable[..., int]) -> Callable[..., int]:
         return function(out=output.prepare(**taken), **values)
 
     show = click.option("--traceback", is_flag=True, expose_value=False, help="Show the traceback of an error.")
-    return _stack(config.option(show(command)), _OUTPUT)
+    return _stack(config.option(instead.options(show(command))), _OUTPUT)
 
 
 def _stack(command: Callable[..., int], decorators: tuple[Decorator, ...]) -> Callable[..., int]:
@@ -220,17 +222,7 @@ def targets(ctx: click.Context, models: tuple[str, ...], weights: tuple[str, ...
     Raises:
         SpecError: if there is no model, or both several models and several weights.
     """
-    configured = ctx.meta.get(config.MODEL)
-    if configured and models and all(_is_file(model) for model in models):
-        if ctx.get_parameter_source("weights") is click.core.ParameterSource.COMMANDLINE:
-            raise SpecError(
-                f"{ctx.meta[config.SOURCE]} names the model {configured}, so {models[0]} would be its weights, "
-                "and --weights gives others.",
-                "--no-config, or only one of the two",
-            )
-        models, weights = (configured,), models
-    elif configured and not models:
-        models = (configured,)
+    models, weights = named(ctx, models, weights)
     if not models:
         raise SpecError(
             "no MODEL was given.",
@@ -247,6 +239,28 @@ def targets(ctx: click.Context, models: tuple[str, ...], weights: tuple[str, ...
         Target(label, {"model": model, "weights": weight, **common})
         for (model, weight), label in zip(pairs, _labels(varying), strict=True)
     )
+
+
+def named(
+    ctx: click.Context, models: tuple[str, ...], weights: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Models and weights: with a model in the configuration, files on the command line are weights for it.
+
+    Raises:
+        SpecError: if weights are given twice.
+    """
+    configured = ctx.meta.get(MODEL)
+    if not configured:
+        return models, weights
+    if models and all(_is_file(model) for model in models):
+        if ctx.get_parameter_source("weights") is click.core.ParameterSource.COMMANDLINE:
+            raise SpecError(
+                f"{origins(ctx)['models'].where} names the model {configured}, so {models[0]} would be its weights, "
+                "and --weights gives others.",
+                "--no-config, or only one of the two",
+            )
+        return (configured,), models
+    return models or (configured,), weights
 
 
 def _is_file(text: str) -> bool:
@@ -277,10 +291,15 @@ def _arguments(texts: list[str]) -> list[str]:
 
 def _announce_config(ctx: click.Context, models: tuple[str, ...], common: dict[str, Any]) -> None:
     """Say which code and data come from the configuration: a file must not choose them in silence."""
-    used = {"model": models[0]} if models == (ctx.meta.get(config.MODEL),) else {}
+    used = {"models": models[0]} if models == (ctx.meta.get(MODEL),) else {}
     for name in ("weights", "data", "loss", "objective"):
         if ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP:
             used[name] = common.get(name) or ctx.params[name]
-    if used:
-        said = ", ".join(f"{key} = {value}" for key, value in used.items())
-        say(f"using {ctx.meta[config.SOURCE]} ({said})")
+    places = {name: origins(ctx)[name].where for name in used}
+    for where in dict.fromkeys(places.values()):
+        said = [
+            f"{name.removesuffix('s') if name == 'models' else name} = {used[name]}"
+            for name in used
+            if places[name] == where
+        ]
+        say(f"using {where} ({', '.join(said)})")

@@ -8,7 +8,8 @@ import sys
 def bash(line, cwd, *, timeout=60, **environment):
     """Run a line; `hessdiag` stands for this one."""
     line = line.replace("hessdiag ", f"'{sys.executable}' -m hessdiag ")
-    known = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "COLUMNS")}
+    away = ("RANK", "WORLD_SIZE", "COLUMNS", "HESSDIAG_")
+    known = {name: value for name, value in os.environ.items() if not name.startswith(away)}
     return subprocess.run(
         ["bash", "-c", line],
         cwd=cwd,

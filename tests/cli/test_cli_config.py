@@ -32,13 +32,21 @@ def test_a_file_in_pyproject_counts(hessdiag, fake, write):
 
 
 @pytest.mark.parametrize(
-    "args",
-    [["--no-config"], ["--no-config", "--config", "hessdiag.toml"], ["--config", "hessdiag.toml", "--no-config"]],
+    ("args", "seed"),
+    [
+        ((), 5),
+        (("--no-config",), 0),
+        (("--no-config", "--config", "named.toml"), 7),
+        (("--config", "named.toml", "--no_config"), 7),
+    ],
 )
-def test_it_can_be_ignored(hessdiag, fake, write, args):
-    write("[problem]\nseed = 5\n")
+def test_what_was_not_named_can_be_ignored(hessdiag, fake, write, monkeypatch, args, seed):
+    monkeypatch.setenv("HESSDIAG_DTYPE", "float32")
+    write("[problem]\nseed = 5\nbatches = 3\n")
+    write("[problem]\nseed = 7\n", "named.toml")
     hessdiag("diag-share", MODEL, *args)
-    assert fake.requests[0].seed == 0
+    kept = (None, None) if args else (3, "float32")
+    assert (fake.requests[0].seed, fake.requests[0].batches, fake.requests[0].dtype) == (seed, *kept)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +138,7 @@ dtype = "float32"
 batches = "all"
 [diag-share]
 rows = 7
-form = "json"
+format = "json"
 """
 HOSTILE = {
     "model": "'evil.py:f'",
@@ -141,7 +149,7 @@ HOSTILE = {
     "layers": "'*'",
     "device": "'../x'",
 }
-WRITES = {"file": "'../victim.json'", "force": "true", "baseline": "'x.json'", "allow_inexact": "true"}
+WRITES = {"output": "'../victim.json'", "force": "true", "baseline": "'x.json'", "allow_inexact": "true"}
 
 
 def test_a_file_that_is_found_sets_numbers_and_choices(hessdiag, fake, write):
@@ -177,7 +185,7 @@ def test_a_file_that_is_found_names_no_code_and_no_file(hessdiag, fake, write, t
 
 
 def test_a_file_that_is_named_may_say_where_output_goes(hessdiag, fake, write, tmp_path):
-    write("[diag-share]\nfile = 'r.json'\n")
+    write("[diag-share]\noutput = 'r.json'\n")
     assert hessdiag("diag-share", MODEL).code == 0
     assert not (tmp_path / "r.json").exists()
     assert hessdiag("diag-share", MODEL, *NAMED).code == 0
@@ -197,7 +205,7 @@ def test_what_a_found_file_may_set_is_a_short_list():
     numbers |= {"lowest", "highest", "tol", "max_basis", "max_products", "block", "probes", "steps", "scale", "lr"}
     numbers |= {"budget", "time_budget", "threshold", "check", "widths", "depths", "tolerance"}
     numbers |= {"damping"}
-    choices = {"dtype", "form", "color", "init", "inits", "distribution", "activation", "solve", "operator"}
+    choices = {"dtype", "form", "color", "init", "distribution", "activation", "solve", "operator"}
     choices |= {"norms", "multipliers"}
     switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt", "landscape", "shard"}
     assert allowed <= numbers | choices | switches, allowed - numbers - choices - switches

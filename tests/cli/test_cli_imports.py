@@ -12,6 +12,7 @@ import pytest
 
 from hessdiag.cli.main import COMMANDS
 from hessdiag.report.document import dumps
+from tests.cli.commands import SETTABLE
 from tests.documents import document, of_layers
 
 
@@ -42,6 +43,7 @@ sys.exit(code)
         ["diag-share"],
         ["nonsense"],
         *([name, "--help"] for name in COMMANDS),
+        *([name, *SETTABLE[name], shown] for name in SETTABLE for shown in ("--print-config", "--show-python")),
     ],
     ids=" ".join,
 )

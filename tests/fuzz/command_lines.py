@@ -80,7 +80,7 @@ WORDS = {
     "save": ("v.npz", "v.safetensors", "kept.json", "folder/v.npz", "/dev/full", "no/v.npz"),
     "resume": ("pieces", "folder", "kept.json", "no/such", "/dev/null", "kept.json/x"),
     "config": ("hessdiag.toml", "bad.toml", "nothing.toml", "folder", "/dev/null", "batch.npz"),
-    "inits": ("he_normal", "lecun", "xavier-normal", "he"), "init": ("he_normal", "orthogonal", "Lecun", "he"),
+    "init": ("he_normal", "orthogonal", "Lecun", "he"),
     "solve": ("median", "rms", "mean"), "scale": ("1", "0", "1.7", "1e-300", "1e308", "-2", "nan"), "tol": ("1e-3", "0", "1e-30", "-1", "nan", "2"),
     "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "optimizer": ("adam", "sgd(momentum=0.9)", "muon", "lion", "adam(", "nope", "lodo", "train.py:nope", "w.pt#a"), "budget": ("5", "20", "0", "x"),
     "widths": ("2,4", "3", "4,2,2", "x"), "depths": ("1,2", "2,1", "3", "0"), "tolerance": ("0.2", "0", "-1", "nan"),

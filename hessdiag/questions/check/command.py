@@ -12,6 +12,7 @@ from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SWITCH
 from hessdiag.cli.options import Target, model_options, output_options
+from hessdiag.cli.script.arguments import Arguments
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from hessdiag.questions.check.result import Check
     from hessdiag.questions.common.runs.progress import Progress
 
+LOADS = {"broken_loss": True}  # a loss that is not finite is what someone may want to know about
 
-@click.command("check", cls=Command)
+
+@click.command("check", cls=Command, arguments=Arguments(loads=lambda params: LOADS))
 @model_options
 @click.option(
     "--optimizer",
@@ -71,7 +74,7 @@ def command(
         if file is not None:
             _saved(found, file)
 
-    asked = tuple(replace(target, request={**target.request, "broken_loss": True}) for target in targets)
+    asked = tuple(replace(target, request={**target.request, **LOADS}) for target in targets)
     return answer_of_model(asked, measure, out, write, scripts=scripts)
 
 

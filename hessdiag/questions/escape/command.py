@@ -11,6 +11,7 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SWITCH, Names
 from hessdiag.cli.options import Target, optional_model_options, output_options
 from hessdiag.cli.output import Output, speaks
+from hessdiag.cli.script.arguments import Arguments, Params
 from hessdiag.cli.speech import say
 from hessdiag.errors import ExitCode, SpecError
 from hessdiag.nets import INITS
@@ -26,7 +27,29 @@ PAPER = "builtin:deep_mlp(depth=128, width=32)"
 OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "layers")
 
 
-@click.command("escape", cls=Command)
+def _is_drawn(model: str, weights: object, init: str | None) -> bool:
+    """Whether a seed makes the network, so that each race is run on one of its own."""
+    return not weights and model.startswith("builtin:") and init is None
+
+
+def _passed(params: Params) -> dict[str, Any]:
+    """Arguments of the race that are not options as they are typed."""
+    return {
+        "optimizers": params["optimizers"] or (None if params["lr"] is None else ("sgd",)),
+        "budget": params["budget"] or params["check"],
+        "time_budget": params["time_budget"] or (SECONDS if params["models"] else SECONDS_OF_PAPER),
+    }
+
+
+ARGUMENTS = Arguments(
+    loads=lambda params: {} if params["models"] else {"model": PAPER},
+    passes=_passed,
+    refuse=lambda params: _refuse(params["optimizers"], params["lr"], params["budget"], params["check"]),
+    builds=lambda params: _is_drawn((*params["models"], PAPER)[0], params["weights"], params["init"]),
+)
+
+
+@click.command("escape", cls=Command, arguments=ARGUMENTS)
 @optional_model_options
 @click.option(
     "--optimizer",
@@ -98,13 +121,11 @@ def command(
     _refuse(optimizers, lr, budget, check)
     made: list[Escape] = []
     asked = {
-        "optimizers": optimizers or (None if lr is None else ("sgd",)),
         "lr": lr,
         "seeds": seeds,
-        "budget": budget or check,
-        "time_budget": time_budget or (SECONDS if targets else SECONDS_OF_PAPER),
         "threshold": threshold,
         "landscape": landscape,
+        **_passed({**click.get_current_context().params, "models": targets}),
     }
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Escape":
@@ -164,9 +185,9 @@ def _race(
 
     request = target.load_request()
     asked = {**asked, "batch_size": request.batch_size, "seed": seed, "progress": progress}
-    if request.weights is not None or not request.model.startswith("builtin:") or init is not None:
-        return escape(problem, init=init, **asked)
-    return escape_of(lambda own: problem if own == seed else load_problem(replace(request, seed=own)), **asked)
+    if _is_drawn(request.model, request.weights, init):
+        return escape_of(lambda own: problem if own == seed else load_problem(replace(request, seed=own)), **asked)
+    return escape(problem, init=init, **asked)
 
 
 def _checked(result: "Escape", most: int) -> int:

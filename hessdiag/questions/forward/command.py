@@ -13,6 +13,7 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SWITCH, Names
 from hessdiag.cli.options import Target, optional_model_options, output_options, resume_option
 from hessdiag.cli.output import Output
+from hessdiag.cli.script.arguments import Arguments
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
 
@@ -26,7 +27,7 @@ OWN_NETWORKS = ("depth", "width", "activation")
 OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "dtype", "layers", "train_mode")
 
 
-@click.command("forward", cls=Command)
+@click.command("forward", cls=Command, arguments=Arguments(of_model=lambda has: _is_of_model(has)))
 @optional_model_options
 @click.option("--depth", type=click.IntRange(min=1), metavar="N", default=128, show_default=True, help="Layers.")
 @click.option(
@@ -34,7 +35,6 @@ OF_A_MODEL = ("weights", "data", "loss", "objective", "batches", "batch_size", "
 )
 @click.option(
     "--init",
-    "inits",
     type=Names(list(INITS)),
     multiple=True,
     help="Repeatable. Default: lecun, xavier_normal and he_normal.",
@@ -60,7 +60,7 @@ def command(
     targets: tuple[Target, ...],
     depth: int,
     width: int,
-    inits: tuple[str, ...],
+    init: tuple[str, ...],
     distribution: Literal["uniform", "normal"] | None,
     activation: str,
     seeds: int | None,
@@ -80,8 +80,8 @@ def command(
     hessdiag forward --init he_normal --solve median --per-layer
     hessdiag forward train.py:build --data batch.npz --init he_uniform -o forward.html
     """  # noqa: D301
-    file = None if save is None else _weights_file(Path(save), inits, solve)
-    options = _Options(inits, seeds, distribution, solve, per_layer, resume, file)
+    file = None if save is None else _weights_file(Path(save), init, solve)
+    options = _Options(init, seeds, distribution, solve, per_layer, resume, file)
     if _is_of_model(bool(targets)):
         return _of_model(targets, options, out)
     return _of_built_in(depth, width, activation, options, out)

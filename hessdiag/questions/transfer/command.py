@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -11,7 +11,8 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names, Numbers, Size
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output
-from hessdiag.questions.common.ensembles.built import Fresh, builder
+from hessdiag.cli.script.arguments import Arguments, Params
+from hessdiag.questions.common.ensembles.built import Fresh, as_training_starts, builder
 from hessdiag.questions.transfer.result import Transfer
 from hessdiag.questions.transfer.template import USUAL, at_size, refuse_single, varied
 
@@ -39,12 +40,51 @@ class Asked(Fresh):
     @property
     def sizes(self) -> tuple[int, ...]:
         """Widths or depths, as the spec leaves open."""
-        of = varied(self.model)
-        given = self.depths if of == "depth" else self.widths
-        return USUAL[of] if given is None else (given,) if isinstance(given, int) else given
+        return sizes(self.model, self.widths, self.depths)
 
 
-@click.command("transfer", cls=Command)
+def sizes(model: str, widths: int | tuple[int, ...] | None, depths: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    """Widths or depths, as the spec leaves open."""
+    of = varied(model)
+    given = depths if of == "depth" else widths
+    return USUAL[of] if given is None else (given,) if isinstance(given, int) else given
+
+
+def _loads(params: Params) -> dict[str, Any]:
+    return as_training_starts(params["batch"]) | {"place": f"{{{varied(params['model'])}}}"}
+
+
+def _passes(params: Params) -> dict[str, Any]:
+    of = varied(params["model"])
+    given = params["depths"] if of == "depth" else params["widths"]
+    usual = of == "width" and given is None
+    return {} if usual else {"widths": sizes(params["model"], params["widths"], params["depths"]), "varied": of}
+
+
+def _refuse(params: Params) -> None:
+    """Refuse a spec without a place, sizes of the other kind, and fewer than two.
+
+    Raises:
+        SpecError: with what would work.
+    """
+    from hessdiag.errors import SpecError
+
+    model = params["model"]
+    of = varied(model)
+    other = params["depths"] if of == "width" else params["widths"]
+    if other is not None:
+        wrong = "depth" if of == "width" else "width"
+        raise SpecError(
+            f"--{wrong}s are values of {{{wrong}}}, and {model!r} has {{{of}}}.",
+            f"--{of}s {','.join(map(str, USUAL[of]))}",
+        )
+    refuse_single(sizes(model, params["widths"], params["depths"]), of)
+
+
+ARGUMENTS = Arguments(_loads, _passes, takes=("widths", "depths"), refuse=_refuse)
+
+
+@click.command("transfer", cls=Command, arguments=ARGUMENTS)
 @click.argument("model", metavar="MODEL")
 @click.option("--widths", type=Numbers(), metavar="N,N,...", help="Values of {width}. Default: 64,128,256.")
 @click.option("--depths", type=Numbers(), metavar="N,N,...", help="Values of {depth}. Default: 4,8,16.")
@@ -140,27 +180,8 @@ def command(
         max_unpacked=max_unpacked,
         resume=resume,
     )
-    _refuse(asked)
+    _refuse(click.get_current_context().params)
     return answer(partial(_measured, asked), out, unmeasured=partial(_nothing, asked), costed=False)
-
-
-def _refuse(asked: Asked) -> None:
-    """Refuse a spec without a place, sizes of the other kind, and fewer than two.
-
-    Raises:
-        SpecError: with what would work.
-    """
-    from hessdiag.errors import SpecError
-
-    of = varied(asked.model)
-    other = asked.depths if of == "width" else asked.widths
-    if other is not None:
-        wrong = "depth" if of == "width" else "width"
-        raise SpecError(
-            f"--{wrong}s are values of {{{wrong}}}, and {asked.model!r} has {{{of}}}.",
-            f"--{of}s {','.join(map(str, USUAL[of]))}",
-        )
-    refuse_single(asked.sizes, of)
 
 
 def _measured(asked: Asked, progress: "Telling") -> Transfer:

@@ -11,9 +11,10 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import SEED, Names, NumberOr, Numbers, Size
 from hessdiag.cli.options import DEVICE, DTYPES, LOSS, output_options, resume_option
 from hessdiag.cli.output import Output
+from hessdiag.cli.script.arguments import Arguments
 from hessdiag.errors import SpecError
 from hessdiag.nets import ACTIVATIONS, INITS
-from hessdiag.questions.common.ensembles.built import Fresh, builder
+from hessdiag.questions.common.ensembles.built import Fresh, as_training_starts, builder
 from hessdiag.questions.common.result import ModelSubject
 from hessdiag.questions.vanishing.place import PLACE, at_depth, check
 
@@ -39,7 +40,13 @@ class Asked(Fresh):
     hessian_seeds: int | None
 
 
-@click.command("vanishing", cls=Command)
+ARGUMENTS = Arguments(
+    loads=lambda params: as_training_starts(params["batch"]) | {"place": PLACE},
+    refuse=lambda params: _refuse_strangers(params["model"]),
+)
+
+
+@click.command("vanishing", cls=Command, arguments=ARGUMENTS)
 @click.argument("model", metavar="[MODEL]", required=False)
 @click.option(
     "--depth",

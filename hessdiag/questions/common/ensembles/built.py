@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hessdiag.questions.common.result import ModelSubject
 
@@ -34,6 +34,11 @@ class Fresh:
         return ModelSubject(model=spec, spec=spec, device=self.device, dtype=dtype, seed=self.seed)
 
 
+def as_training_starts(batch: int | None) -> dict[str, Any]:
+    """How such networks are loaded: in training mode, for the running statistics of a fresh BatchNorm saw no data."""
+    return {"samples": batch, "batches": 1, "train_mode": True}
+
+
 def builder(
     at_size: Callable[[int], str], asked: Fresh, scripts: "dict[Path, ModuleType] | None" = None
 ) -> "Callable[[int, int], Problem]":
@@ -54,14 +59,12 @@ def builder(
             data=asked.data,
             loss=asked.loss,
             objective=asked.objective,
-            samples=asked.batch,
-            batches=1,
             device=asked.device,
             dtype=asked.dtype,
             seed=seed,
-            train_mode=True,  # as it is trained: the running statistics of a fresh BatchNorm have seen no data
             trust_code=asked.trust_code,
             max_unpacked=asked.max_unpacked,
+            **as_training_starts(asked.batch),
         )
         return load_problem(request, shared)
 

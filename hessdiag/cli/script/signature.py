@@ -1,0 +1,60 @@
+"""What public functions take, read from their sources: importing them would import torch."""
+
+import ast
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from hessdiag.questions.registry import QUESTIONS
+
+
+class Signature(NamedTuple):
+    """The parameters of a function.
+
+    Attributes:
+        function: Its name in `hessdiag`.
+        first: The first that may be given by position; `None` where there is none.
+        sizes: What that takes itself, where it is a function: how many arguments.
+        many: Whether it may be given several times.
+        names: Those that are given by name.
+    """
+
+    function: str
+    first: str | None
+    sizes: int
+    many: bool
+    names: frozenset[str]
+
+
+@cache
+def signature(function: str) -> Signature:
+    """The parameters of a public function.
+
+    >>> found = signature("vanishing_of")
+    >>> found.first, found.sizes, "hessian_seeds" in found.names
+    ('build', 2, True)
+    """
+    home = next(f"{asked.package}.{asked.public[function]}" for asked in QUESTIONS if function in asked.public)
+    spec = find_spec(home)
+    assert spec is not None
+    assert spec.origin is not None
+    tree = ast.parse(Path(spec.origin).read_text("utf-8"))
+    made = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function)
+    takes = made.args
+    first = (*takes.posonlyargs, *takes.args)[:1] or ([takes.vararg] if takes.vararg else [])
+    return Signature(
+        function,
+        first[0].arg if first else None,
+        _arguments_of(first[0].annotation) if first else 0,
+        takes.vararg is not None,
+        frozenset(one.arg for one in takes.kwonlyargs),
+    )
+
+
+def _arguments_of(annotation: ast.expr | None) -> int:
+    """How many arguments a `Callable[[...], ...]` takes."""
+    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
+        takes = annotation.slice.elts[0]
+        return len(takes.elts) if isinstance(takes, ast.List) else 0
+    return 0
