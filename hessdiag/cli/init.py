@@ -10,7 +10,7 @@ from hessdiag.cli.output import writable, write_file
 NAME = "hessdiag.toml"
 
 TEMPLATE = """\
-# Defaults for hessdiag in this folder. Command line and environment (HESSDIAG_SEED=1) win; --no-config ignores this file.
+# Defaults for hessdiag in this folder. Command line and environment (HESSDIAG_SEED=1) win; --no-config ignores it.
 # Commands find it and take its numbers and choices. Code and files (model, weights, data, output) count
 # only where you name it: `hessdiag diag-share --config hessdiag.toml`. Paths count from this file.
 
