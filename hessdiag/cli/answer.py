@@ -34,6 +34,7 @@ def answer_of_model(
     *,
     unmeasured: "Callable[[Problem], R] | None" = None,
     scripts: "dict[Path, ModuleType] | None" = None,
+    costed: bool = True,
 ) -> int:
     """Load the one target, measure it, write the document, and give the exit code.
 
@@ -44,6 +45,7 @@ def answer_of_model(
         save: Given the problem and what was measured, writes the file of --save.
         unmeasured: What to answer after an interrupt that leaves nothing to be said.
         scripts: Gets the scripts that ran, for a `measure` that looks up more in them.
+        costed: As for `answer`.
 
     Raises:
         SpecError: if there are several targets.
@@ -67,6 +69,7 @@ def answer_of_model(
         out,
         None if save is None else lambda result: save(loaded[0], result),
         unmeasured=lambda: unmeasured(loaded[0]) if unmeasured is not None and loaded else None,
+        costed=costed,
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hessdiag.errors import SpecError
+from hessdiag.questions.documents import NOT_ANSWERED
 from hessdiag.questions.registry import question
 
 _OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -96,6 +97,8 @@ def changes(doc: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -
         now, before = _lookup(doc["result"], metric), _lookup(baseline["result"], metric)
         if now is None and before is None:
             continue
+        if before is None and metric.partition(".")[0] in baseline["result"].get(NOT_ANSWERED, ()):
+            continue
         change = _relative_change(now, before)
         if not change <= limit:  # also true for NaN
             said.append(f"{metric} went from {before} to {now}: a change of {change:.2%}, more than {limit:.2%}")
@@ -111,6 +114,8 @@ def _relative_change(now: float | None, before: float | None) -> float:
 
 
 def _lookup(result: Mapping[str, Any], metric: str) -> float | None:
+    if metric.partition(".")[0] in result.get(NOT_ANSWERED, ()):
+        return None
     known = dict(_numbers(result))
     if metric not in known:
         near = difflib.get_close_matches(metric, known, n=3, cutoff=0.5) or list(known)[:5]

@@ -6,6 +6,8 @@ from typing import Any
 import click
 
 from hessdiag.curvature.registry import OPERATORS
+from hessdiag.errors import SpecError
+from hessdiag.questions.report.asked import seconds_of
 from hessdiag.suggest import NAMES, question
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,6})?)\s*(|B|[kKMGT]i?B)")
@@ -78,6 +80,19 @@ class Size(click.ParamType[Any]):
         return size
 
 
+class Budget(click.ParamType[Any]):
+    """Seconds, with or without a unit: 60s, 2min, 90; infinity for none."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number of seconds."""
+        try:
+            return seconds_of(value)
+        except SpecError as error:
+            raise click.BadParameter(error.what, ctx, param) from None
+
+
 class Switch(click.types.BoolParamType):
     """A flag that changes what is measured or shown, and neither what is trusted nor what is written."""
 
@@ -104,5 +119,11 @@ def harmless(kind: click.ParamType[Any], value: Any) -> bool:
     """
     if isinstance(kind, Named):
         return isinstance(value, str) and kind.choices.fullmatch(value) is not None
-    numbers = (click.types.IntParamType, click.types.FloatParamType, NumberOr, Numbers)  # ranges are among these
+    numbers = (
+        click.types.IntParamType,
+        click.types.FloatParamType,
+        NumberOr,
+        Numbers,
+        Budget,
+    )  # ranges are among these
     return isinstance(kind, (*numbers, click.Choice, Switch))

@@ -26,7 +26,6 @@ from hessdiag.version import __version__
 # Short help stands here and in the registry, so that `hessdiag --help` need not import a single command.
 COMMANDS = {
     **{asked.name: (f"{asked.package}.command", asked.help) for asked in QUESTIONS},
-    "report": ("hessdiag.cli.report", "Render a saved result, as text, Markdown or one HTML page."),
     "ls": ("hessdiag.cli.ls", "List built-in networks, losses, initializations and spec forms."),
     "env": ("hessdiag.cli.env", "Versions, devices and threads, for bug reports."),
     "init": ("hessdiag.cli.init", "Write a commented hessdiag.toml."),
@@ -35,8 +34,6 @@ COMMANDS = {
 SYNONYMS = {  # what a command may be called by who looks for it, in the form in which names are compared
     **{synonym: asked.name for asked in QUESTIONS for synonym in asked.synonyms},
     "list": "ls",
-    "render": "report",
-    "show": "report",
     "version": "env",
     "config": "init",
 }

@@ -17,6 +17,7 @@ from hessdiag.cli.settings.keys import MODEL, origins
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
+from hessdiag.questions import documents
 from hessdiag.report.formats import FORMATS
 
 if TYPE_CHECKING:
@@ -138,13 +139,50 @@ def optional_model_options(function: Callable[..., int]) -> Callable[..., int]:
     return _of_model(function, "[MODEL]", "Weights for MODEL.")
 
 
+def model_or_result_options(function: Callable[..., int]) -> Callable[..., int]:
+    """As `model_options`, for a command that also takes a saved result: `saved`, and `targets` is empty then."""
+
+    @functools.wraps(function)
+    def command(**values: Any) -> int:
+        return function(**{"saved": None, **values})
+
+    return _of_model(command, "MODEL|FILE", "Weights for MODEL.")
+
+
+OF_PROBLEM = ("models", "weights", *config.PROBLEM_KEYS[2:], "trust_code")
+
+
+def named_again(ctx: click.Context) -> tuple[str, ...]:
+    """The words of this command line that name the problem, for the command line of another command."""
+    words: list[str] = []
+    for parameter in ctx.command.params:
+        if parameter.name not in OF_PROBLEM or _source(ctx, parameter.name) is not _TYPED:
+            continue
+        held = ctx.params[parameter.name]
+        for value in held if isinstance(held, tuple) else (held,):
+            if isinstance(parameter, click.Argument):
+                words.append(value)
+            elif isinstance(value, bool):
+                words.append((parameter.opts if value else parameter.secondary_opts)[-1])
+            else:
+                words += [parameter.opts[-1], str(value)]
+    typed = ctx.meta.get("hessdiag.argv", ())
+    for flag, takes in (("--config", True), ("--no-config", False)):
+        if flag in typed:
+            start = typed.index(flag)
+            words += typed[start : start + 1 + takes]
+    return tuple(words)
+
+
 def _of_model(function: Callable[..., int], shown: str, weights: str) -> Callable[..., int]:
-    names = ("models", "weights", *config.PROBLEM_KEYS[2:], "trust_code")
+    names = OF_PROBLEM
 
     @functools.wraps(function)
     def command(**values: Any) -> int:
         ctx = click.get_current_context()
         taken = {name: values.pop(name) for name in names}
+        if "FILE" in shown and (saved := saved_result(ctx, taken["models"])) is not None:
+            return function(targets=(), saved=saved, **values)
         asked = taken["models"] or ctx.meta.get(MODEL) or not shown.startswith("[")
         return function(targets=targets(ctx, **taken) if asked else (), **values)
 
@@ -261,6 +299,30 @@ def named(
             )
         return (configured,), models
     return models or (configured,), weights
+
+
+def saved_result(ctx: click.Context, models: tuple[str, ...]) -> str | None:
+    """The path, where a saved result was given in the place of a model.
+
+    Raises:
+        SpecError: if options of a model were given with it.
+    """
+    if len(models) != 1 or not documents.is_document(models[0]):
+        return None
+    stray = next((name for name in OF_PROBLEM[1:] if _source(ctx, name) is _TYPED), None)
+    if stray is not None:
+        raise SpecError(
+            f"--{stray.replace('_', '-')} is of a MODEL, and {models[0]} is a saved result.",
+            f"hessdiag report {models[0]}",
+        )
+    return models[0]
+
+
+_TYPED = click.core.ParameterSource.COMMANDLINE
+
+
+def _source(ctx: click.Context, name: str | None) -> click.core.ParameterSource | None:
+    return ctx.get_parameter_source(name or "")
 
 
 def _is_file(text: str) -> bool:

@@ -17,6 +17,8 @@ from hessdiag.questions.expected import expected, shown
 from hessdiag.report import document as text_form
 from hessdiag.report.document import Document
 
+REPORT = "report"
+NOT_ANSWERED = "not answered"  # questions that a report has no section of
 LARGEST = 256 * 2**20  # bytes of a document that is read: /dev/zero has no end
 
 # Fields of every result that documents hold beside their "result", in this order, each under its own name or another.
@@ -98,6 +100,20 @@ def load_document(path: Path) -> Document:
         raise LoadError(f"{path}: {failure.what}", failure.hint) from None
 
 
+def is_document(path: str) -> bool:
+    """Whether a path is meant to be a document: by its suffix, or of a file without one by how it begins."""
+    if path.lower().endswith(".json"):
+        return True
+    try:
+        file = Path(path)
+        if not file.is_file() or file.suffix == ".py":
+            return False
+        with file.open("rb") as stream:
+            return stream.read(64).lstrip()[:1] == b"{"
+    except (OSError, ValueError):
+        return False
+
+
 def loads(text: str) -> Document:
     """The document in a text, as JSON has it.
 
@@ -110,8 +126,17 @@ def loads(text: str) -> Document:
 
 
 def numbers_of(answer: Result | Mapping[str, Any]) -> Document:
-    """The document of a result, with numbers for the words that stand for some in saved ones."""
-    return document(answer if isinstance(answer, Result) else read(answer))
+    """The document of a result, with numbers for the words that stand for some in saved ones.
+
+    In a report's "result" there are those of its sections, too, each under the name of its command, as gates name them;
+    and the names of commands that it has no section of.
+    """
+    found = document(answer if isinstance(answer, Result) else read(answer))
+    if found["command"] == REPORT:
+        sections = {one["command"]: numbers_of(one["document"])["result"] for one in found["result"]["sections"]}
+        missing = [name for name in registry.NAMES if name not in sections and name != REPORT]
+        found["result"] = {**found["result"], **sections, NOT_ANSWERED: missing}
+    return found
 
 
 def read(doc: Mapping[str, Any]) -> Result:

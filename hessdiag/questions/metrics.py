@@ -5,6 +5,7 @@ import difflib
 from hessdiag.errors import SpecError
 from hessdiag.questions.registry import QUESTIONS
 
+REPORT = "report"  # whose numbers are those of its sections, each after the name of its command
 MEANINGS: dict[str, dict[str, str]] = {asked.name: asked.module("metrics").MEANINGS for asked in QUESTIONS}
 
 _LARGEST = ("largest", "highest", "measured.1")
@@ -67,7 +68,10 @@ def check(metric: str, command: str) -> None:
     Raises:
         SpecError: naming what may have been meant.
     """
-    if command in MEANINGS and not _leads(metric, command):
+    question, _, rest = metric.partition(".")
+    if command == REPORT and question in MEANINGS and question != REPORT:
+        check(rest, question)
+    elif command in MEANINGS and not _leads(metric, command):
         raise unknown(metric, command)
 
 

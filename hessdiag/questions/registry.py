@@ -63,7 +63,7 @@ class Question(NamedTuple):
         return next((one for one in self.variants if one.key in keys), Variant("", "", self.headlines))
 
 
-QUESTIONS = (
+SINGLE = (
     Question(
         "check",
         "Why will it not train? The true cause first; --try its cure.",
@@ -249,6 +249,23 @@ QUESTIONS = (
             "above the gradient."
         ),
         synonyms=("race", "plateau", "optimizers", "stuck"),
+    ),
+)
+QUESTIONS = (
+    *SINGLE,
+    Question(
+        "report",
+        "Everything that applies to a model, in a minute; or show a result.",
+        headlines=tuple(f"{one.name}.{path}" for one in SINGLE for path in one.headlines),
+        public={"Report": "result", "full_report": "measure"},
+        takes="MODEL|FILE",
+        asks="What is there to know about this model?",
+        shows=(
+            "Every question that applies, most telling first, within a budget of time that is planned from timed "
+            "products: one verdict, the numbers to look at first, each section as its own command gives it, and what "
+            "was left out with what it would take. Of a saved result: the same as text, Markdown or one HTML page."
+        ),
+        synonyms=("render", "show", "all", "everything", "full_report", "summary"),
     ),
 )
 

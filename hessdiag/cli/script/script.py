@@ -13,11 +13,12 @@ from typing import Any
 import click
 
 from hessdiag.cli import config
-from hessdiag.cli.options import MetricText, named, targets
+from hessdiag.cli.options import MetricText, named, saved_result, targets
 from hessdiag.cli.script.arguments import Arguments, Params
 from hessdiag.cli.script.signature import Signature, signature
 from hessdiag.cli.script.source import INDENT, Code, call, literal
 from hessdiag.cli.settings.keys import options
+from hessdiag.questions import documents
 from hessdiag.questions.registry import QUESTIONS
 from hessdiag.report.formats import SUFFIXES
 from hessdiag.report.visible import visible
@@ -123,9 +124,9 @@ def show_python(ctx: click.Context) -> str:
     """
     script = Script(ctx)
     script.arguments.refuse(script.params)
-    asked = next((one for one in QUESTIONS if one.name == ctx.info_name), None)
-    if asked is None:
-        script.body.append(call("hessdiag.load", [ctx.params["result"]], {}, into="result = "))
+    asked = next(one for one in QUESTIONS if one.name == ctx.info_name)
+    if asked.name == documents.REPORT and (saved := saved_result(ctx, ctx.params["models"])) is not None:
+        script.body.append(call("hessdiag.load", [saved], {}, into="result = "))
         script.answer()
         return script.text()
     functions = [signature(name) for name in asked.public if name.islower()]

@@ -80,7 +80,7 @@ class Report(Result):
 
     command: ClassVar[str] = "report"
 
-    problem: ModelSubject = ModelSubject()
+    problem: ModelSubject = ModelSubject()  # noqa: RUF009 - frozen
     preset: Preset
     budget_seconds: Number
     seconds: float

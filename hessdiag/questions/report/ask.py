@@ -1,0 +1,136 @@
+"""One question of a report: asked as its command asks it, ended by the budget as by Ctrl-C, kept as its document."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hessdiag.machine import cost
+from hessdiag.problem.problem import Problem
+from hessdiag.questions import documents
+from hessdiag.questions.common.result import Result
+from hessdiag.questions.common.runs.progress import Progress
+from hessdiag.questions.report.steps import WITH_OPTIMIZER, Options, Step, words
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Of what all questions are asked.
+
+    Attributes:
+        problem: Loaded once.
+        named: Its part of a command line, after the command.
+        optimizer: What it is trained with; `None` where nobody said.
+        lr: Its learning rate.
+        seed: Of all that is random.
+        report: Called with (done, total, what).
+        batch_size: Samples of a batch, as the command line has them.
+        scripts: Scripts of the user's that ran already.
+        redrawn: Whether the problem is one of those that a seed makes, as its command line says.
+    """
+
+    problem: Problem
+    named: tuple[str, ...]
+    optimizer: Any
+    lr: float | None
+    seed: int
+    report: Progress
+    batch_size: int | None = None
+    scripts: dict[Path, ModuleType] = field(default_factory=dict)
+    redrawn: bool = False
+
+    def argv(self, step: Step, options: Options) -> tuple[str, ...]:
+        """The single command that gives the same numbers."""
+        given = {"optimizer": self.optimizer, "lr": self.lr} if step.command in WITH_OPTIMIZER else {}
+        own = {
+            name: value if isinstance(value, (str, float)) else "OPTIMIZER"
+            for name, value in given.items()
+            if value is not None
+        }
+        return ("hessdiag", step.command, *self.named, *words(own), *words(options))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a question.
+
+    Attributes:
+        document: Its whole document; `None` where it failed, or was ended before it had a number.
+        argv: The single command.
+        seconds: What it took.
+        products: That it spent.
+        error: Why it failed.
+        interrupted: Whether the keyboard ended it.
+    """
+
+    document: dict[str, Any] | None
+    argv: tuple[str, ...]
+    seconds: float
+    products: float
+    error: Exception | None = None
+    interrupted: bool = False
+
+
+class _Deadline:
+    """Ends a question once, as Ctrl-C would: what it has by then is a true partial result."""
+
+    def __init__(self, at: float) -> None:
+        self.at, self.struck = at, False
+
+    def look(self) -> None:
+        """End it, if it is time."""
+        if not self.struck and time.perf_counter() > self.at:
+            self.struck = True
+            raise KeyboardInterrupt
+
+
+def asked_one(asking: Asking, step: Step, options: Options, until: float) -> Answer:
+    """Ask one question.
+
+    Args:
+        asking: Of what.
+        step: Which.
+        options: How.
+        until: When it is ended, by `time.perf_counter`.
+    """
+    argv, deadline = asking.argv(step, options), _Deadline(until)
+    started = time.perf_counter()
+    result: Result | None = None
+    error: Exception | None = None
+    stopped = False
+    with cost.ledger(lambda _: deadline.look()) as spent:
+        try:
+            result = _measured(asking, step, options, deadline)
+        except KeyboardInterrupt:
+            stopped = True
+        except Exception as failure:  # which must not lose the others
+            error = failure
+    seconds = time.perf_counter() - started
+    cost.enter(spent.products, spent.seconds)  # in the ledger around
+    stopped = stopped or (result is not None and result.interrupted)
+    document = None
+    if result is not None:
+        made = replace(result.provenance, argv=argv, cost=spent.as_dict())
+        document = documents.document(replace(result, provenance=made))
+    return Answer(document, argv, seconds, spent.products, error, interrupted=stopped and not deadline.struck)
+
+
+def _measured(asking: Asking, step: Step, options: Options, deadline: _Deadline) -> Result:
+    def told(done: int, total: int, what: str) -> None:
+        deadline.look()
+        if done:
+            asking.report(done, total, what)
+
+    given: dict[str, Any] = {"seed": asking.seed, "progress": told, **options}
+    if step.command in WITH_OPTIMIZER:
+        given |= {"optimizer": asking.optimizer, "lr": asking.lr}
+    if step.command == "sharpness":
+        given["scripts"] = asking.scripts
+    if step.command == "escape":
+        given["batch_size"] = asking.batch_size
+    if step.command == "escape" and asking.redrawn:  # from the first seed's network alone
+        one: Result = replace(step, function="escape_of").measure()(lambda seed: asking.problem, **given)
+        return one
+    found: Result = step.measure()(asking.problem, **given)
+    return found

@@ -1,0 +1,276 @@
+"""What is there to know about this model? Questions asked one after the other, while the budget lasts."""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.errors import HessdiagError, SpecError
+from hessdiag.machine import processes
+from hessdiag.numbers import listed, number
+from hessdiag.optimizers.recipe import recipe
+from hessdiag.problem.problem import Problem
+from hessdiag.questions import registry
+from hessdiag.questions.common.described import described
+from hessdiag.questions.common.provenance import recorded
+from hessdiag.questions.common.result import Status
+from hessdiag.questions.common.runs.progress import Progress, silent
+from hessdiag.questions.common.subject import problem_of
+from hessdiag.questions.report.ask import Answer, Asking, asked_one
+from hessdiag.questions.report.asked import budget_of
+from hessdiag.questions.report.keys import key_numbers
+from hessdiag.questions.report.pace import Pace, Sizes, first_pace, pace, sizes
+from hessdiag.questions.report.plan import Chosen, Plan, planned
+from hessdiag.questions.report.prices import prices
+from hessdiag.questions.report.result import LeftOut, Preset, Report, Section
+from hessdiag.questions.report.steps import CURVED, STEPS, Step, reading_order
+from hessdiag.questions.report.verdict import findings
+from hessdiag.shards.problem import ShardedProblem
+
+OVER = 1.1  # of the budget: where a section is ended that takes longer than announced
+MOST_DRIFT = 4.0  # times as much as announced: as much is believed of the machine
+BUILT_WITH_DEPTH = {
+    "vanishing": "it takes a MODEL with a place for the depth, 'builtin:mlp(depth={depth})'",
+    "transfer": "it takes a MODEL with a place for the width, 'builtin:mlp(width={width})'",
+}
+
+
+def full_report(
+    problem: Problem | HessianOperator,
+    *,
+    preset: Preset = "normal",
+    budget: float | str | None = None,
+    optimizer: Any = None,
+    lr: float | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Ask of a problem every question that applies to it, in the time that there is.
+
+    What it takes is announced from a few timed products. Questions that tell most for their price come first; where
+    time is short they get cheaper options, or are left out with what they would take. Each section is the document of
+    the single command with these options, number for number.
+
+    Args:
+        problem: A model, its data and its loss.
+        preset: "quick" (20 seconds, fewer rows and probes), "normal" (a minute) or "full" (no limit).
+        budget: Seconds for all questions together, instead of the preset's: 60, "2min", "none".
+        optimizer: What the model is trained with, as `check` and `sharpness` take it.
+        lr: Its learning rate.
+        seed: Of all that is random.
+        progress: Called with (done, total, what).
+
+    Returns:
+        The report; after a keyboard interrupt, of the questions that were answered.
+
+    Raises:
+        SpecError: if there is no such preset, budget or optimizer, or the problem is spread over processes.
+        HessdiagError: what the first question says, if none can be answered.
+
+    >>> import torch
+    >>> _ = torch.manual_seed(0)
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 1))
+    >>> data = [(torch.randn(16, 4), torch.randn(16, 1))]
+    >>> found = full_report(Problem(model, data=data, loss="mse"), preset="quick")
+    >>> [section.command for section in found.sections][:3]
+    ['check', 'sharpness', 'eigs']
+    """
+    named = ("MODEL", *(("--seed", str(seed)) if seed else ()))
+    asking = Asking(problem_of(problem), named, optimizer, lr, seed, progress or silent)
+    return report_of(asking, preset, budget)
+
+
+@recorded
+def report_of(asking: Asking, preset: Preset = "normal", budget: float | str | None = None) -> Report:
+    """The same, with what a command line knows beside the problem."""
+    seconds = budget_of(preset, budget)
+    if isinstance(asking.problem, ShardedProblem) or processes.together():
+        raise SpecError(
+            "a report plans by the clock of one process, and takes no problem that several share.",
+            "hessdiag eigs MODEL --shard",
+        )
+    recipe(asking.optimizer, asking.lr, asking.scripts, model=asking.problem.model)  # a typing error is said at once
+    run = _Run(asking, seconds, quick=preset == "quick")
+    try:
+        run.all()
+    except KeyboardInterrupt:
+        if not run.sections:
+            raise
+        run.interrupt()
+    if not run.sections:
+        raise run.errors[0]
+    return _assembled(run, preset)
+
+
+@dataclass
+class _Run:
+    """A report as it comes to be.
+
+    Attributes:
+        asking: Of what.
+        budget: Seconds in all.
+        quick: Whether no question gets its command's own, dearest options.
+        started: By the clock.
+        sections: Answered.
+        left: Not answered.
+        errors: Why, where questions failed.
+        products: Spent.
+        announced: Seconds that questions with products were to take, those that are over.
+        spent: What they took.
+        interrupted: By the keyboard.
+    """
+
+    asking: Asking
+    budget: float
+    quick: bool
+    started: float = field(default_factory=time.perf_counter)
+    sections: list[Section] = field(default_factory=list)
+    left: dict[str, LeftOut] = field(default_factory=dict)
+    errors: list[Exception] = field(default_factory=list)
+    products: float = 0.0
+    announced: float = 0.0
+    spent: float = 0.0
+    interrupted: bool = False
+    waiting: dict[str, Step] = field(default_factory=dict)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the beginning."""
+        return time.perf_counter() - self.started
+
+    @property
+    def drift(self) -> float:
+        """What was spent over what was announced, where that was more."""
+        return min(max(self.spent / self.announced, 1.0), MOST_DRIFT) if self.announced else 1.0
+
+    def all(self) -> None:
+        """Ask what fits, anew after each answer."""
+        self.waiting = {one.command: self._rungs(one) for one in STEPS}
+        self._ask(Chosen("check", 0, 0.0), math.inf, known=False)
+        self._without()
+        size, known = self._paced()
+        while self.waiting:
+            each = prices(self.waiting, known, size, self.drift)
+            plan = planned(each, self.budget - self.elapsed)
+            if not plan.chosen:
+                self._too_dear(plan.dear)
+                return
+            later = sum(each[one.command][0] for one in plan.chosen[1:])
+            self._tell(plan)
+            self._ask(plan.chosen[0], OVER * self.budget - later)
+
+    def _tell(self, plan: Plan) -> None:
+        """What is planned, at first; then what comes next."""
+        one, more = plan.chosen[0], listed([later.command for later in plan.chosen[1:]], 12)
+        text = f"{one.command}, about {number(one.seconds, 2)} s"
+        if not self.announced:
+            text += f"; then {more}, about {number(plan.seconds, 2)} s in all" * bool(more)
+            text += f"; no time for {listed(list(plan.dear), 12)}" * bool(plan.dear)
+        self.asking.report(0, 1, text)
+
+    def interrupt(self) -> None:
+        """Note what was not reached."""
+        self.interrupted = True
+        for command, one in self.waiting.items():
+            self.left[command] = LeftOut(command=command, why="interrupted before", argv=self.asking.argv(one, {}))
+
+    def _rungs(self, one: Step) -> Step:
+        return replace(one, rungs=one.rungs[:-1]) if self.quick and len(one.rungs) > 1 else one
+
+    def _without(self) -> None:
+        """What does not apply to this model."""
+        for command, why in BUILT_WITH_DEPTH.items():
+            self.left[command] = LeftOut(command=command, why=why)
+        if (why := _no_plateau(self.sections)) is not None:
+            argv = self.asking.argv(self.waiting.pop("escape"), {})
+            self.left["escape"] = LeftOut(command="escape", why=why, argv=argv)
+
+    def _paced(self) -> tuple[Sizes, Pace]:
+        """What prices hang on. Where there is no Hessian, questions about it are off the list."""
+        problem = self.asking.problem
+        found: Pace | None = None
+        try:
+            found = first_pace(problem)
+            if self.elapsed + found.checked > self.budget:
+                return sizes(problem, looked_at=False), found
+            return sizes(problem, looked_at=True), pace(problem, found, self.asking.seed)
+        except HessdiagError as error:
+            for command in CURVED:
+                self._fails(self.waiting.pop(command), error)
+            return sizes(problem, looked_at=False), found or Pace(0.0, 0.0, 0.0, 0.0)
+
+    def _ask(self, one: Chosen, until: float, *, known: bool = True) -> None:
+        asked = self.waiting[one.command]
+        answer = asked_one(self.asking, asked, asked.rungs[one.rung], self.started + until)
+        del self.waiting[one.command]
+        self.products += answer.products
+        if known:
+            self.announced += one.seconds
+            self.spent += answer.seconds
+        if answer.error is not None:
+            self._fails(asked, answer.error)
+        elif answer.document is None:
+            why = "the budget ended it before it had a number"
+            argv = self.asking.argv(asked, asked.rungs[one.rung])
+            self.left[one.command] = LeftOut(command=one.command, why=why, seconds=one.seconds, argv=argv)
+        else:
+            self.sections.append(self._section(one, answer, announced=one.seconds if known else None))
+        if answer.interrupted:
+            raise KeyboardInterrupt
+
+    def _section(self, one: Chosen, answer: Answer, announced: float | None) -> Section:
+        assert answer.document is not None
+        return Section(
+            command=one.command,
+            argv=answer.argv,
+            announced_seconds=announced,
+            seconds=answer.seconds,
+            document=answer.document,
+        )
+
+    def _fails(self, one: Step, error: Exception) -> None:
+        self.errors.append(error)
+        why = error.what if isinstance(error, HessdiagError) else f"it failed: {type(error).__name__}: {error}"
+        argv = () if isinstance(error, SpecError) else self.asking.argv(one, {})
+        self.left[one.command] = LeftOut(command=one.command, why=why, argv=argv)
+
+    def _too_dear(self, dear: Mapping[str, float]) -> None:
+        left = max(self.budget - self.elapsed, 0.0)
+        for command, seconds in dear.items():
+            one = self.waiting[command]
+            why = f"it would take about {number(seconds, 2)} s, and {number(left, 2)} s of the budget were left"
+            argv = self.asking.argv(one, one.rungs[0])
+            self.left[command] = LeftOut(command=command, why=why, seconds=seconds, argv=argv)
+
+
+def _no_plateau(sections: list[Section]) -> str | None:
+    """Why there is nothing to escape from, by `check`; `None` where there is."""
+    if not sections:
+        return "check, which says whether the loss is stuck, has no answer"
+    result = sections[0].document["result"]
+    if result["trained"]:
+        return "the network is trained: there is no plateau to leave"
+    stuck = (
+        result["trains"] is False or (result["confidence"] or 0.0) >= registry.question("check").module("result").BROKEN
+    )
+    return None if stuck else "check finds nothing that keeps the loss from falling"
+
+
+def _assembled(run: _Run, preset: Preset) -> Report:
+    sections = tuple(sorted(run.sections, key=lambda section: reading_order(section.command)))
+    exact = all(section.document["status"] == "ok" for section in sections)
+    status: Status = "interrupted" if run.interrupted else "ok" if exact else "inexact"
+    found = Report(
+        status=status,
+        problem=described(run.asking.problem),
+        preset=preset,
+        budget_seconds=None if run.budget == math.inf else run.budget,
+        seconds=run.elapsed,
+        products=round(run.products),
+        sections=sections,
+        left_out=tuple(sorted(run.left.values(), key=lambda one: reading_order(one.command))),
+        key_numbers=key_numbers(sections),
+    )
+    return replace(found, findings=tuple(findings(found)))

@@ -1,0 +1,137 @@
+"""How fast this problem is computed here: a few losses, gradients and products, timed, before anything is announced."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hessdiag.curvature import exact
+from hessdiag.curvature.checks import examine
+from hessdiag.curvature.differences import loss_and_gradient
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.measurement import measurement
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.linalg.tridiagonal import traffic
+from hessdiag.machine import capacity, cost, memory
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.common.runs.outlay import outlay
+
+DECOMPOSED = 300  # rows of the matrix whose decomposition is timed
+TOGETHER = 16  # vectors that share a pass, at most
+TO_GRADIENT = 4.0  # a product over a gradient, where no product was timed
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the price of a question hangs on.
+
+    Attributes:
+        parameters: N.
+        layers: With parameters.
+        samples: In all batches.
+        others: Parameters whose rows take a product each; the others' come from neuron space. `None` where all do.
+        times_dense: How many times as many rows a matrix may have that is decomposed whole, as on a CPU.
+        times_work: How much more than a CPU the device may compute.
+    """
+
+    parameters: int
+    layers: int
+    samples: int
+    others: int | None = None
+    times_dense: int = 1
+    times_work: int = 1
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds, as measured here and now.
+
+    Attributes:
+        loss: Of the loss of all batches.
+        gradient: With its gradient.
+        product: One product with a single vector.
+        together: One of several that share a pass.
+        cubed: Of the decomposition of a dense matrix, over the cube of its rows.
+        vector: To read or write one vector.
+        checked: What the check of the point takes, which all questions share; 0 where it is done.
+    """
+
+    loss: float
+    gradient: float
+    product: float
+    together: float
+    cubed: float = 0.0
+    vector: float = 0.0
+    checked: float = 0.0
+
+    def search(self, products: float) -> float:
+        """Seconds of a search for eigenpairs that takes so many products, with the arithmetic beside them."""
+        return products * (self.product + self.vector * traffic(int(products // 2)))
+
+
+def timed(compute: Callable[[], Any], device: torch.device) -> float:
+    """Seconds of a computation, to its end."""
+    started = time.perf_counter()
+    compute()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+@measurement()
+def first_pace(problem: Problem) -> Pace:
+    """From one loss and one gradient; products are taken for a multiple of it."""
+    device = problem.device
+    loss = timed(problem.value, device)
+    gradient = timed(lambda: loss_and_gradient(problem), device)
+    product = TO_GRADIENT * gradient
+    return Pace(loss, gradient, product, product, checked=cost.CHECK * product)
+
+
+@measurement()
+def pace(problem: Problem, first: Pace, seed: int) -> Pace:
+    """From products, after the check of the point that all questions share.
+
+    Raises:
+        ComputeError: if there is no Hessian, or memory does not hold one product.
+    """
+    operator = HessianOperator(problem, check=False)
+    outlay(operator)
+    device = problem.device
+    examine(operator, seed, squared=True)
+    V = torch.randn(problem.n_parameters, min(operator.chunk, TOGETHER)).to(device, operator.dtype)
+    operator @ V[:, 0]  # makes the graph, which is kept
+    product = timed(lambda: operator @ V[:, 0], device)
+    together = timed(lambda: operator @ V, device) / V.shape[1]
+    dense = torch.eye(DECOMPOSED, dtype=torch.float64, device=device)
+    dense += 1 / (1 + torch.arange(DECOMPOSED, device=device)[:, None] + torch.arange(DECOMPOSED, device=device))
+    cubed = timed(lambda: torch.linalg.eigh(dense), device) / DECOMPOSED**3
+    return Pace(
+        loss=first.loss,
+        gradient=first.gradient,
+        product=product,
+        together=min(together, product),
+        cubed=cubed,
+        vector=memory.pace(problem.n_parameters * operator.dtype.itemsize, device),
+    )
+
+
+def sizes(problem: Problem, *, looked_at: bool) -> Sizes:
+    """What prices hang on; where products were looked at, with what needs none."""
+    own = capacity.of(problem.device)
+    found = Sizes(
+        problem.n_parameters,
+        len(problem.layer_slices),
+        problem.n_samples,
+        times_dense=own.times_dense,
+        times_work=own.times_work,
+    )
+    if not looked_at:
+        return found
+    try:
+        space = exact.neuron_space(HessianOperator(problem, check=False))
+    except NotInNeuronSpaceError:
+        return found
+    return Sizes(**vars(found) | {"others": len(space.others)})
