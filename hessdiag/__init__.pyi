@@ -35,6 +35,8 @@ from hessdiag.questions.forward.model import forward_model as forward_model
 from hessdiag.questions.forward.result import Forward as Forward
 from hessdiag.questions.precondition.measure import precondition as precondition
 from hessdiag.questions.precondition.result import Precondition as Precondition
+from hessdiag.questions.report.measure import full_report as full_report
+from hessdiag.questions.report.result import Report as Report
 from hessdiag.questions.sharpness.measure import sharpness as sharpness
 from hessdiag.questions.sharpness.result import Sharpness as Sharpness
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
@@ -68,6 +70,7 @@ __all__ = [
     "Precondition",
     "Problem",
     "ProblemRequest",
+    "Report",
     "Sharpness",
     "Spectrum",
     "Transfer",
@@ -85,6 +88,7 @@ __all__ = [
     "escape_of",
     "forward",
     "forward_model",
+    "full_report",
     "hessian",
     "hessian_block",
     "in_metric",

@@ -31,6 +31,7 @@ DOCUMENTS = {
     "forward-model": lambda: document("forward-model"),
     "forward-layers": lambda: document("forward-layers"),
     "shallow": lambda: document("vanishing-shallow"),
+    "report": lambda: document("report"),
     "transfer": lambda: document("transfer"),
     "transfer-mup": lambda: document("transfer-mup"),
     "escape": lambda: document("escape"),

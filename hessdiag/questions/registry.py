@@ -258,7 +258,6 @@ QUESTIONS = (
         "Everything that applies to a model, in a minute; or show a result.",
         headlines=tuple(f"{one.name}.{path}" for one in SINGLE for path in one.headlines),
         public={"Report": "result", "full_report": "measure"},
-        takes="MODEL|FILE",
         asks="What is there to know about this model?",
         shows=(
             "Every question that applies, most telling first, within a budget of time that is planned from timed "

@@ -206,7 +206,7 @@ def test_what_a_found_file_may_set_is_a_short_list():
     numbers |= {"budget", "time_budget", "threshold", "check", "widths", "depths", "tolerance"}
     numbers |= {"damping"}
     choices = {"dtype", "form", "color", "init", "distribution", "activation", "solve", "operator"}
-    choices |= {"norms", "multipliers"}
+    choices |= {"norms", "multipliers", "preset"}
     switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt", "landscape", "shard"}
     assert allowed <= numbers | choices | switches, allowed - numbers - choices - switches
     assert {"force", "trust_code", "file", "save", "resume", "data", "weights", "fail_if"}.isdisjoint(allowed)

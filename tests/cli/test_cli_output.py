@@ -118,9 +118,3 @@ def test_files_that_are_no_result_are_refused_in_one_line(hessdiag, tmp_path, co
     assert outcome.code == 3
     assert outcome.err.startswith("error: r.json: ")
     assert said in outcome.err
-
-
-def test_report_of_a_model_points_to_the_command_that_works(hessdiag):
-    outcome = hessdiag("report", "train.py:build")
-    assert outcome.code == 2
-    assert "hessdiag diag-share train.py:build -o report.html" in outcome.err

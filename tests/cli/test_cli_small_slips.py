@@ -46,13 +46,6 @@ def test_a_wrong_word_takes_two_lines(hessdiag, args):
     assert len(outcome.err.splitlines()) == 2
 
 
-def test_a_model_given_to_report_is_sent_to_diag_share(hessdiag, tmp_path):
-    (tmp_path / "model.pt").write_bytes(b"\x80\x02\xff\xfe")
-    outcome = hessdiag("report", "model.pt")
-    assert outcome.code == 3
-    assert "try: hessdiag diag-share model.pt" in outcome.err
-
-
 def test_without_torch_a_computation_says_so(hessdiag, monkeypatch):
     def missing(request, shared):
         raise ModuleNotFoundError("No module named 'torch'", name="torch")

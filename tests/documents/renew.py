@@ -59,6 +59,7 @@ COMMANDS = {
     "transfer": "transfer 'builtin:mlp(width={width}, depth=3, in_features=8, out_features=4)' --widths 8,32,128 --seeds 4",
     "transfer-mup": "transfer \"builtin:gpt(width={width}, layers=1, heads=2, vocabulary=16, context=8, parametrization='mup')\""
     " --widths 8,16 --seeds 2 --optimizer adam",
+    "report": "report model.pt --preset quick --budget none",
     "chain": "chain --seeds 2000",
     "chain-one": "chain --length 1 --distribution normal --seeds 200",
     "escape": "escape 'builtin:deep_mlp(depth=12, width=8, samples=64)' --init lecun --seeds 2 --optimizer 'sgd(lr=0.1)'"

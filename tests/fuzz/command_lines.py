@@ -82,16 +82,15 @@ WORDS = {
     "config": ("hessdiag.toml", "bad.toml", "nothing.toml", "folder", "/dev/null", "batch.npz"),
     "init": ("he_normal", "orthogonal", "Lecun", "he"),
     "solve": ("median", "rms", "mean"), "scale": ("1", "0", "1.7", "1e-300", "1e308", "-2", "nan"), "tol": ("1e-3", "0", "1e-30", "-1", "nan", "2"),
-    "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "optimizer": ("adam", "sgd(momentum=0.9)", "muon", "lion", "adam(", "nope", "lodo", "train.py:nope", "w.pt#a"), "budget": ("5", "20", "0", "x"),
+    "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "optimizer": ("adam", "sgd(momentum=0.9)", "muon", "lion", "adam(", "nope", "lodo", "train.py:nope", "w.pt#a"), "budget": ("5", "20", "0", "x", "2s"),
     "widths": ("2,4", "3", "4,2,2", "x"), "depths": ("1,2", "2,1", "3", "0"), "tolerance": ("0.2", "0", "-1", "nan"),
     "damping": ("1e-2", "0", "1", "2", "nan", "-1", "1e-300"),
-    "result": ("r.json", "r.json", "r.json", "nothing.json", "batch.npz", "folder", "bad.json", "train.py:build", "/dev/null"),
 }  # fmt: skip
 QUICK = ("ls", "env", "init", "completion")
 MODELS = ("builtin:mlp", "builtin:chain", "builtin:mlp(", "builtin:nope", "builtin:", "train.py:build", "train.py:setup", "train.py:nope",
           "train.py:breaks", "train.py:exits", "train.py:number", "train.py", "nothing.py:f", "m.pt", "m.pt#a", "w.pt", "damaged.pt", "nothing.pt",
           "batch.npz", "r.json", "folder", "mlp", "json:loads", "os:getcwd", "no.such:f", "py:train:build", "file:m.pt", "file:", "torchvision:nope",
-          "timm:", "hf:", "hf: ", "zip:x", "/dev/null", "/dev/full", "link.json")  # fmt: skip
+          "bad.json", "nothing.json", "timm:", "hf:", "hf: ", "zip:x", "/dev/null", "/dev/full", "link.json")  # fmt: skip
 KEYWORDS = ("depth", "width", "activation", "init", "bias", "length", "in_features", "nope", "class")
 
 TRAIN = """
@@ -203,6 +202,7 @@ def generated(rng: random.Random) -> list[str]:
     taken = {"depth", "width", "length", "seeds", "hessian_seeds", "time_budget"} & {option.name for option in options}
     models = name == "forward" and rng.random() < 0.5
     # What is large by default is asked for small.
+    taken |= {"budget"} if name == "report" else set()
     if models:
         taken -= {"depth", "width"}
     chosen = [option for option in options if option.name in taken]
