@@ -63,8 +63,8 @@ class CurvatureOperator(Operator, Generic[G]):
         self.problem = problem
         self._check = check
         self._settled = False  # whether the point was looked at
-        self._batched = False  # whether vectors have shared a pass
-        self._unbatched: str | None = None  # why they cannot
+        self.batched = False  # whether vectors have shared a pass
+        self.unbatched: str | None = None  # why they cannot
         self._notes: list[str] = []
         self._chunk: int | None = None
         self._kept: G | None = None
@@ -85,9 +85,9 @@ class CurvatureOperator(Operator, Generic[G]):
         if self._moved is not None:
             dtype = str(self._moved.problem.dtype).removeprefix("torch.")
             return "; ".join([f"{self.differences} in {dtype}, for {self.missing}", *self._notes])
-        passes = f"batched {self.method}" if self._batched else self.method
-        if self._unbatched is not None:
-            passes = f"{self.method}, one vector at a time ({self._unbatched})"
+        passes = f"batched {self.method}" if self.batched else self.method
+        if self.unbatched is not None:
+            passes = f"{self.method}, one vector at a time ({self.unbatched})"
         if self._replays.used:
             passes += ", replayed as a CUDA graph"
         return "; ".join([passes, *self._notes, *held.heads(self.problem, asked=self.of_outputs)])
@@ -327,17 +327,17 @@ class CurvatureOperator(Operator, Generic[G]):
     def _pass(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None) -> Tensor:
         """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
         fewest = 2 if self.device.type != "cpu" or isinstance(self.problem, ShardedProblem) else CPU_FEWEST
-        if len(vectors) >= fewest and self._unbatched is None:
+        if len(vectors) >= fewest and self.unbatched is None:
             try:
                 rows = self._together(graph, vectors, layer, out)
-                self._batched = True
+                self.batched = True
                 return rows
             except RuntimeError as error:
                 if ran_out(error):
                     raise
                 if self._stream is not None and replay.NO_STORAGE in str(error):
                     raise replay.OtherGraphError from error
-                self._unbatched = first_line(error)[:120]
+                self.unbatched = first_line(error)[:120]
         if len(vectors) == 1:
             return self._together(graph, vectors, layer, out)
         rows = self._space(vectors, layer) if out is None else out

@@ -50,6 +50,8 @@ class Matrix(Protocol):
     matrix: str
     second: bool
     missing: str | None
+    batched: bool
+    unbatched: str | None
 
     @property
     def chunk(self) -> int:
@@ -153,14 +155,19 @@ def examine(operator: Matrix, seed: int = 0, how: Callable[[Matrix, int], Examin
     entry = _entry(problem, operator.matrix)
     if entry is not None and entry[1] == seed:
         found = entry[2]
+        operator.batched, operator.unbatched = entry[3]  # which products of the check have shown
     else:
         found = (how or _examine)(operator, seed)
         if problem.n_parameters > LONG:
             memory.give_back()
-        vars(problem).setdefault("_examinations", {})[operator.matrix] = fingerprint(problem), seed, found
+        passes = operator.batched, operator.unbatched
+        vars(problem).setdefault("_examinations", {})[operator.matrix] = fingerprint(problem), seed, found, passes
     if found.moved is not None and operator.missing is None:
         operator.turn_to(found.moved, found.reason)
     return found
+
+
+_Entry = tuple[Tensor, int, Examination, tuple[bool, str | None]]
 
 
 def known(problem: Problem, matrix: str) -> Examination | None:
@@ -169,8 +176,8 @@ def known(problem: Problem, matrix: str) -> Examination | None:
     return None if entry is None else entry[2]
 
 
-def _entry(problem: Problem, matrix: str) -> tuple[Tensor, int, Examination] | None:
-    entry: tuple[Tensor, int, Examination] | None = vars(problem).get("_examinations", {}).get(matrix)
+def _entry(problem: Problem, matrix: str) -> _Entry | None:
+    entry: _Entry | None = vars(problem).get("_examinations", {}).get(matrix)
     return entry if entry is not None and torch.equal(entry[0], fingerprint(problem)) else None
 
 

@@ -11,7 +11,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions import documents
 from hessdiag.questions.common.result import Result
 from hessdiag.questions.common.runs.progress import Progress
-from hessdiag.questions.report.steps import WITH_OPTIMIZER, Options, Step, words
+from hessdiag.questions.report.steps import CURVED, WITH_OPTIMIZER, Options, Step, words
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,8 @@ def asked_one(asking: Asking, step: Step, options: Options, until: float) -> Ans
 
 def _measured(asking: Asking, step: Step, options: Options, deadline: _Deadline) -> Result:
     def told(done: int, total: int, what: str) -> None:
-        deadline.look()
+        if step.command not in CURVED:  # those others are looked at after every product, where what they have is kept
+            deadline.look()
         if done:
             asking.report(done, total, what)
 

@@ -183,7 +183,7 @@ class _Run:
         """What does not apply to this model."""
         for command, why in BUILT_WITH_DEPTH.items():
             self.left[command] = LeftOut(command=command, why=why)
-        if (why := _no_plateau(self.sections)) is not None:
+        if "escape" in self.waiting and (why := _no_plateau(self.sections)) is not None:
             argv = self.asking.argv(self.waiting.pop("escape"), {})
             self.left["escape"] = LeftOut(command="escape", why=why, argv=argv)
 
@@ -197,7 +197,7 @@ class _Run:
                 return sizes(problem, looked_at=False), found
             return sizes(problem, looked_at=True), pace(problem, found, self.asking.seed)
         except HessdiagError as error:
-            for command in CURVED:
+            for command in [one for one in CURVED if one in self.waiting]:
                 self._fails(self.waiting.pop(command), error)
             return sizes(problem, looked_at=False), found or Pace(0.0, 0.0, 0.0, 0.0)
 
@@ -212,7 +212,7 @@ class _Run:
         if answer.error is not None:
             self._fails(asked, answer.error)
         elif answer.document is None:
-            why = "the budget ended it before it had a number"
+            why = f"{'interrupted' if answer.interrupted else 'the budget ended it'} before it had a number"
             argv = self.asking.argv(asked, asked.rungs[one.rung])
             self.left[one.command] = LeftOut(command=one.command, why=why, seconds=one.seconds, argv=argv)
         else:

@@ -1,0 +1,198 @@
+"""Reports of small networks: the numbers of the single commands, within the budget, whatever fails."""
+
+import json
+import time
+
+import pytest
+import torch
+from torch import nn
+
+import hessdiag as package
+from hessdiag import Problem, full_report
+from hessdiag.errors import ComputeError, SpecError
+from hessdiag.questions import documents
+from hessdiag.questions.report import measure as measuring
+from hessdiag.questions.report.steps import STEPS, Step
+
+SCRIPT = """
+import torch
+from torch import nn
+def setup():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3))
+    return model, [(torch.randn(24, 5), torch.randint(3, (24,)))], "ce"
+"""
+APART = {"provenance", "seconds"}  # what no two runs have alike
+
+
+def problem():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 2)).double()
+    return Problem(model, data=[(torch.randn(16, 4).double(), torch.randint(2, (16,)))], loss="ce")
+
+
+def differences(one, other, path=""):
+    """Where two documents differ, times aside."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = one.keys() | other.keys()
+        return [
+            found
+            for key in sorted(keys)
+            if key not in APART
+            for found in differences(one.get(key, "none"), other.get(key, "none"), f"{path}.{key}")
+        ]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [
+            found
+            for index, pair in enumerate(zip(one, other, strict=True))
+            for found in differences(*pair, f"{path}.{index}")
+        ]
+    return [] if one == other else [f"{path}: {one!r:.60} and {other!r:.60}"]
+
+
+def asked(monkeypatch, *commands, **changed):
+    """Let a report ask of these questions alone, with other functions in the place of some."""
+    steps = [changed.get(one.command.replace("-", "_"), one) for one in STEPS if one.command in ("check", *commands)]
+    monkeypatch.setattr(measuring, "STEPS", tuple(steps))
+
+
+class Replaced(Step):
+    """A step whose function is another."""
+
+    def __init__(self, command, function):
+        super().__init__(command)
+        object.__setattr__(self, "_own", function)
+
+    def measure(self):
+        return self._own
+
+
+def replaced(command, function):
+    return Replaced(command, function)
+
+
+@pytest.mark.parametrize(
+    "args", [["builtin:mlp(width=5, depth=3)", "--seed", "3"], ["train.py:setup", "--optimizer", "sgd", "--lr", "0.1"]]
+)
+def test_numbers_are_those_of_the_single_commands(hessdiag, tmp_path, args):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    out = hessdiag("report", *args, "--budget", "none", "--json")
+    assert out.code in (0, 4)
+    sections = json.loads(out.out)["result"]["sections"]
+    assert len(sections) >= 10
+    for section in sections:
+        alone = hessdiag(*section["argv"][1:], "--json", "--allow-inexact")
+        assert alone.code == 0, alone.err
+        assert differences(json.loads(alone.out), section["document"], section["command"]) == []
+
+
+def test_numbers_of_cheap_options_are_those_of_the_command_with_them(hessdiag):
+    out = hessdiag("report", "builtin:mlp(width=5, depth=3)", "--preset", "quick", "--json")
+    sections = {one["command"]: one for one in json.loads(out.out)["result"]["sections"]}
+    assert "--rows" in sections["diag-share"]["argv"]
+    for command in ("diag-share", "blocks", "trust-radius", "precondition", "eigs"):
+        alone = hessdiag(*sections[command]["argv"][1:], "--json", "--allow-inexact")
+        assert differences(json.loads(alone.out), sections[command]["document"], command) == []
+
+
+def test_python_gives_the_numbers_of_the_functions():
+    report = full_report(problem(), seed=2)
+    eigs = next(one for one in report.sections if one.command == "eigs")
+    alone = json.loads(package.eigs(problem(), seed=2).to_json())
+    assert differences(alone, json.loads(json.dumps(eigs.document))) == []
+    assert eigs.argv == ("hessdiag", "eigs", "MODEL", "--seed", "2")
+    assert report.sections[0].command == "check"
+    assert {one.command for one in report.left_out} >= {"vanishing", "transfer", "escape"}
+
+
+def test_a_report_is_read_back(tmp_path):
+    report = full_report(problem(), preset="quick")
+    (tmp_path / "r.json").write_text(report.to_json(), "utf-8")
+    again = package.load(tmp_path / "r.json")
+    assert again.sections[1].document == json.loads(json.dumps(report.sections[1].document))
+    assert again.key_numbers == report.key_numbers
+    assert all(isinstance(documents.read(one.document), package.results.Result) for one in again.sections)
+
+
+def test_a_budget_that_is_far_too_small_leaves_check_and_says_so():
+    report = full_report(problem(), budget=1e-6)
+    assert [one.command for one in report.sections] == ["check"]
+    assert any("too small for more than check" in one.says for one in report.findings)
+    left = {one.command: one for one in report.left_out}
+    assert left["eigs"].seconds > 0
+    assert left["eigs"].argv[:2] == ("hessdiag", "eigs")
+    assert report.status == "ok"
+
+
+def test_a_question_that_fails_does_not_lose_the_others(monkeypatch):
+    def fails(problem, **options):
+        raise ComputeError("there is no such matrix.")
+
+    def breaks(problem, **options):
+        raise ZeroDivisionError("by nothing")
+
+    asked(monkeypatch, "eigs", "blocks", "bounds", eigs=replaced("eigs", fails), blocks=replaced("blocks", breaks))
+    report = full_report(problem())
+    assert [one.command for one in report.sections] == ["check", "bounds"]
+    left = {one.command: one.why for one in report.left_out}
+    assert left["eigs"] == "there is no such matrix."
+    assert "ZeroDivisionError: by nothing" in left["blocks"]
+
+
+def test_ctrl_c_keeps_what_is_done(monkeypatch):
+    def stops(problem, **options):
+        raise KeyboardInterrupt
+
+    asked(monkeypatch, "eigs", "bounds", "blocks", blocks=replaced("blocks", stops))
+    report = full_report(problem())
+    assert report.status == "interrupted"
+    assert [one.command for one in report.sections] == ["check", "eigs"]
+    assert {one.command for one in report.left_out if one.why.startswith("interrupted")} == {"blocks", "bounds"}
+
+
+def test_what_overruns_is_ended_as_by_ctrl_c_and_told(monkeypatch):
+    """A search that would go on for ever has its Ritz pairs, and the next question its time."""
+
+    def endless(problem, *, progress, **options):
+        def slow(done, total, what):
+            time.sleep(0.2)
+            progress(done, total, what)
+
+        return package.eigs(problem, lowest=20, highest=20, max_basis=90, tol=1e-13, progress=slow, **options)
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(60, 50), nn.Tanh(), nn.Linear(50, 2)).double()
+    large = Problem(model, data=[(torch.randn(16, 60).double(), torch.randint(2, (16,)))], loss="ce")
+    asked(monkeypatch, "eigs", "sharpness", eigs=replaced("eigs", endless))
+    report = full_report(large, budget=3.0)
+    documents_of = {one.command: one.document for one in report.sections}
+    assert documents_of["eigs"]["status"] == "interrupted"
+    assert documents_of["sharpness"]["status"] == "ok"
+    assert report.status == "inexact"
+    assert any(one.says.startswith("The budget ended eigs") for one in report.findings)
+
+
+@pytest.mark.parametrize("asking", [{"preset": "brief"}, {"budget": "soon"}, {"optimizer": "adma"}])
+def test_what_cannot_be_asked_is_refused(asking):
+    with pytest.raises(SpecError):
+        full_report(problem(), **asking)
+
+
+def test_the_answer_comes_first_and_nothing_is_said_twice():
+    report = full_report(problem())
+    said = [one.says for one in report.findings]
+    assert said[0].startswith("Nothing was found")
+    assert "largest stable learning rate" in said[0]
+    assert len(said) == len(set(said))
+    assert sum("negative curvature" in one.lower() for one in said) <= 1
+    assert all(one.because.partition(":")[0] in {s.command for s in report.sections} for one in report.findings)
+
+
+def test_a_network_that_will_not_train_is_answered_by_its_cause():
+    dead = problem()
+    nn.init.zeros_(dead.model[2].weight)
+    nn.init.zeros_(dead.model[0].weight)
+    report = full_report(dead)
+    assert report.findings[0].says.startswith("It will not train as it is: ")
+    assert report.findings[0].remedy
+    assert report.findings[0].because.startswith("check: ")
