@@ -31,7 +31,7 @@ from hessdiag.shards.problem import ShardedProblem
 
 OVER = 1.1  # of the budget: where a section is ended that takes longer than announced
 MOST_DRIFT = 4.0  # times as much as announced: as much is believed of the machine
-BUILT_WITH_DEPTH = {
+BUILT_ANEW = {
     "vanishing": "it takes a MODEL with a place for the depth, 'builtin:mlp(depth={depth})'",
     "transfer": "it takes a MODEL with a place for the width, 'builtin:mlp(width={width})'",
 }
@@ -181,8 +181,8 @@ class _Run:
 
     def _without(self) -> None:
         """What does not apply to this model."""
-        for command, why in BUILT_WITH_DEPTH.items():
-            self.left[command] = LeftOut(command=command, why=why)
+        for command, takes in BUILT_ANEW.items():
+            self.left[command] = LeftOut(command=command, why=takes)
         if "escape" in self.waiting and (why := _no_plateau(self.sections)) is not None:
             argv = self.asking.argv(self.waiting.pop("escape"), {})
             self.left["escape"] = LeftOut(command="escape", why=why, argv=argv)

@@ -72,12 +72,15 @@ class Pace:
 
 
 def timed(compute: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a computation, to its end."""
-    started = time.perf_counter()
-    compute()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    """Seconds of a computation, to its end: the shorter of two, for the first meets what is not there yet."""
+    times = []
+    for _ in range(2):
+        started = time.perf_counter()
+        compute()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - started)
+    return min(times)
 
 
 @measurement()
@@ -102,7 +105,6 @@ def pace(problem: Problem, first: Pace, seed: int) -> Pace:
     device = problem.device
     examine(operator, seed, squared=True)
     V = torch.randn(problem.n_parameters, min(operator.chunk, TOGETHER)).to(device, operator.dtype)
-    operator @ V[:, 0]  # makes the graph, which is kept
     product = timed(lambda: operator @ V[:, 0], device)
     together = timed(lambda: operator @ V, device) / V.shape[1]
     dense = torch.eye(DECOMPOSED, dtype=torch.float64, device=device)

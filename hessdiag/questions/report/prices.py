@@ -19,9 +19,13 @@ PARTS = 10.0  # gradients of parts of the data
 STEPS_OF_CHECK = 120.0  # steps of optimizers, most of which end earlier
 SECONDS_OF_CHECK = 0.6  # for them
 PASSES_OF_CHECK = 20.0  # gradients beside
+ROWS = 1.3  # products' worth of a row with its sums
 KINDS = 12.0  # of preconditioners
 CUBES = 4.0  # decompositions' worth of arithmetic for each, of a dense matrix
 SOLVED = 60.0  # products of conjugate gradients for each, of a large one
+TO_PRODUCT = 3.0  # a step under a preconditioner over a product
+NETWORK = 2.0  # losses' worth of a network that is drawn anew
+OVERHEAD = 0.1  # seconds of any question: imports, descriptions, digests
 RADII = 9.0
 CONTENDERS = 9.0  # runs' worth of races, the search for learning rates included
 CURVED = 3.0  # gradients that a backpropagation takes there, with its looks
@@ -38,7 +42,12 @@ def _of(command: str, module: str = "measure") -> ModuleType:
 def price(step: Step, options: Options, pace: Pace, size: Sizes) -> float:
     """Seconds that a question with these options is announced to take, the check of the point included."""
     shared = 0.0 if step.command in ("check", "forward", "escape") else pace.checked
-    return PRICES[step.command](options, pace, size) + shared
+    return PRICES[step.command](options, pace, size) + shared + OVERHEAD
+
+
+def _number(options: Options, name: str, usual: int) -> int:
+    found: int = options.get(name, usual)
+    return found
 
 
 def _whole(n: int, pace: Pace, size: Sizes) -> float:
@@ -56,7 +65,7 @@ def _eigs(options: Options, pace: Pace, size: Sizes) -> float:
     n = size.parameters
     if n <= _of("eigs").DENSE_UP_TO * size.times_dense:
         return _whole(n, pace, size) + pace.cubed * n**3
-    pairs = options.get("lowest", 5) + options.get("highest", 5)
+    pairs = _number(options, "lowest", 5) + _number(options, "highest", 5)
     return pace.search(SEARCH + EACH_PAIR * (pairs - 2) * (1.0 if "tol" in options else 1.5))
 
 
@@ -72,30 +81,32 @@ def _trust(options: Options, pace: Pace, size: Sizes) -> float:
 
 def _share(options: Options, pace: Pace, size: Sizes) -> float:
     measuring = _of("diag-share")
-    n, rows = size.parameters, options.get("rows")
+    n = size.parameters
+    rows: int | None = options.get("rows")
     if rows is None:
         by_products = n if size.others is None else size.others
         work = size.samples * float(n - by_products) ** 2
         if by_products <= measuring.EXACT_UP_TO and work <= measuring.EXACT_WORK * size.times_work:
             return (by_products + SKETCHES) * pace.together + 2 * work / WORK
         rows = measuring.SAMPLED_ROWS
-    return (min(rows, n) + SKETCHES) * pace.together
+    return ROWS * (min(rows, n) + SKETCHES) * pace.together
 
 
 def _blocks(options: Options, pace: Pace, size: Sizes) -> float:
     measuring = _of("blocks")
-    n, probes = size.parameters, options.get("probes")
+    n = size.parameters
+    probes: int | None = options.get("probes")
     if probes is None and n <= measuring.EXACT_UP_TO:
-        return 2 * _whole(n, pace, size)
+        return _whole(n, pace, size) + n * pace.together
     each = size.layers * (probes or measuring.PROBES)
-    return 2 * each * pace.together + SKETCHES * pace.together
+    return 3 * each * pace.together + SKETCHES * pace.together
 
 
 def _spectrum(options: Options, pace: Pace, size: Sizes) -> float:
     n, measuring = size.parameters, _of("spectrum")
     if n <= measuring.EXACT_UP_TO * size.times_dense:
         return _whole(n, pace, size) + pace.cubed * n**3
-    probes, steps = options.get("probes", 10), options.get("steps", 80)
+    probes, steps = _number(options, "probes", 10), _number(options, "steps", 80)
     arithmetic = pace.vector * probes * sum(2.0 * step + 2.0 * measuring.ENDS for step in range(steps))
     return probes * (steps + 4) * pace.together + arithmetic + pace.search(2 * SEARCH)
 
@@ -113,16 +124,17 @@ def _precondition(options: Options, pace: Pace, size: Sizes) -> float:
     n, measuring = size.parameters, _of("precondition")
     if n <= measuring.EXACT_UP_TO * size.times_dense:
         return _whole(n, pace, size) + KINDS * CUBES * pace.cubed * n**3
-    steps, probes = options.get("steps", 200), options.get("probes", 4)
-    return pace.search(steps) + KINDS * (steps / 4 * probes / 4 + SOLVED) * 2 * pace.product
+    steps, probes = _number(options, "steps", 200), _number(options, "probes", 4)
+    products = TO_PRODUCT * (steps / 4 * probes / 4 + SOLVED)
+    return pace.search(steps) + KINDS * (products * pace.product + pace.vector * steps**2)
 
 
 def _forward(options: Options, pace: Pace, size: Sizes) -> float:
-    return INITS * options.get("seeds", 200) * pace.loss
+    return INITS * _number(options, "seeds", 200) * NETWORK * pace.loss
 
 
 def _escape(options: Options, pace: Pace, size: Sizes) -> float:
-    return CONTENDERS * options["budget"] * CURVED * pace.gradient
+    return CONTENDERS * _number(options, "budget", 1000) * CURVED * pace.gradient
 
 
 PRICES: Mapping[str, Price] = {

@@ -13,6 +13,7 @@ from hessdiag.questions.report.result import Report, Section
 ONCE = (
     (
         "negative curvature is proven",
+        "the hessian has negative curvature",
         "negative curvature is certain",
         "negative curvature is neither",
         "no negative curvature is proven",

@@ -1,7 +1,9 @@
 """Reports of small networks: the numbers of the single commands, within the budget, whatever fails."""
 
 import json
-import time
+from dataclasses import replace
+from itertools import count
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,10 @@ from torch import nn
 import hessdiag as package
 from hessdiag import Problem, full_report
 from hessdiag.errors import ComputeError, SpecError
+from hessdiag.machine import cost
 from hessdiag.questions import documents
+from hessdiag.questions.common.runs.progress import silent
+from hessdiag.questions.report import ask
 from hessdiag.questions.report import measure as measuring
 from hessdiag.questions.report.steps import STEPS, Step
 
@@ -150,26 +155,35 @@ def test_ctrl_c_keeps_what_is_done(monkeypatch):
     assert {one.command for one in report.left_out if one.why.startswith("interrupted")} == {"blocks", "bounds"}
 
 
-def test_what_overruns_is_ended_as_by_ctrl_c_and_told(monkeypatch):
-    """A search that would go on for ever has its Ritz pairs, and the next question its time."""
-
-    def endless(problem, *, progress, **options):
-        def slow(done, total, what):
-            time.sleep(0.2)
-            progress(done, total, what)
-
-        return package.eigs(problem, lowest=20, highest=20, max_basis=90, tol=1e-13, progress=slow, **options)
-
+def test_what_overruns_is_ended_as_by_ctrl_c_and_keeps_what_it_found(monkeypatch):
+    """By a clock that goes on by one with every product."""
+    monkeypatch.setattr(ask, "time", SimpleNamespace(perf_counter=count().__next__))
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(60, 50), nn.Tanh(), nn.Linear(50, 2)).double()
+    model = nn.Sequential(nn.Linear(60, 40), nn.Tanh(), nn.Linear(40, 2)).double()
     large = Problem(model, data=[(torch.randn(16, 60).double(), torch.randint(2, (16,)))], loss="ce")
-    asked(monkeypatch, "eigs", "sharpness", eigs=replaced("eigs", endless))
-    report = full_report(large, budget=3.0)
-    documents_of = {one.command: one.document for one in report.sections}
-    assert documents_of["eigs"]["status"] == "interrupted"
-    assert documents_of["sharpness"]["status"] == "ok"
+    asking = ask.Asking(large, ("MODEL",), None, None, 0, silent)
+    answer = ask.asked_one(asking, Step("eigs"), {"lowest": 20, "highest": 20, "tol": 1e-9}, 60)
+    assert answer.document["status"] == "interrupted"
+    assert answer.document["result"]["largest"] > 0
+    assert answer.document["result"]["largest"] <= 1.0001 * package.eigs(large, lowest=1, highest=1).largest
+    assert not answer.interrupted
+
+
+def test_what_the_budget_ended_is_told(monkeypatch):
+    def stopped(problem, **options):
+        try:
+            cost.enter(1, 0.1)
+        except KeyboardInterrupt:
+            return replace(package.eigs(problem), status="interrupted")
+        raise AssertionError("the clock did not strike")
+
+    monkeypatch.setattr(measuring, "OVER", -1e3)
+    asked(monkeypatch, "eigs", "forward", eigs=replaced("eigs", stopped))
+    report = full_report(problem())
+    assert [one.command for one in report.sections] == ["check", "eigs"]
     assert report.status == "inexact"
     assert any(one.says.startswith("The budget ended eigs") for one in report.findings)
+    assert "the budget ended it" in next(one.why for one in report.left_out if one.command == "forward")
 
 
 @pytest.mark.parametrize("asking", [{"preset": "brief"}, {"budget": "soon"}, {"optimizer": "adma"}])
