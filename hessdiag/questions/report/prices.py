@@ -98,8 +98,8 @@ def _blocks(options: Options, pace: Pace, size: Sizes) -> float:
     probes: int | None = options.get("probes")
     if probes is None and n <= measuring.EXACT_UP_TO:
         return _whole(n, pace, size) + n * pace.together
-    each = size.layers * (probes or measuring.PROBES)
-    return 3 * each * pace.together + SKETCHES * pace.together
+    each: int = size.layers * (probes or measuring.PROBES)
+    return (3 * each + SKETCHES) * pace.together
 
 
 def _spectrum(options: Options, pace: Pace, size: Sizes) -> float:
@@ -107,7 +107,7 @@ def _spectrum(options: Options, pace: Pace, size: Sizes) -> float:
     if n <= measuring.EXACT_UP_TO * size.times_dense:
         return _whole(n, pace, size) + pace.cubed * n**3
     probes, steps = _number(options, "probes", 10), _number(options, "steps", 80)
-    arithmetic = pace.vector * probes * sum(2.0 * step + 2.0 * measuring.ENDS for step in range(steps))
+    arithmetic: float = pace.vector * probes * sum(2.0 * step + 2.0 * measuring.ENDS for step in range(steps))
     return probes * (steps + 4) * pace.together + arithmetic + pace.search(2 * SEARCH)
 
 
@@ -116,7 +116,7 @@ def _bounds(options: Options, pace: Pace, size: Sizes) -> float:
     n = size.parameters
     if n <= measuring.DENSE_UP_TO:
         return _whole(n, pace, size) + 0.5 * pace.cubed * n**3
-    count = n if n <= measuring.EXACT_UP_TO else rows.SKETCHES + rows.REFINED
+    count: int = n if n <= measuring.EXACT_UP_TO else rows.SKETCHES + rows.REFINED
     return count * pace.together + pace.search(SEARCH)
 
 
