@@ -67,9 +67,10 @@ from hessdiag.questions.forward.result import LayerGain as LayerGain
 from hessdiag.questions.forward.result import LayerRatio as LayerRatio
 from hessdiag.questions.forward.result import RatioStatistics as RatioStatistics
 from hessdiag.questions.forward.result import Solution as Solution
+from hessdiag.questions.precondition.result import LeftOut as LeftOut
 from hessdiag.questions.precondition.result import Preconditioned as Preconditioned
 from hessdiag.questions.report.result import KeyNumber as KeyNumber
-from hessdiag.questions.report.result import LeftOut as LeftOut
+from hessdiag.questions.report.result import NotAnswered as NotAnswered
 from hessdiag.questions.report.result import Section as Section
 from hessdiag.questions.sharpness.result import Noise as Noise
 from hessdiag.questions.sharpness.result import OptimizerSeen as OptimizerSeen
@@ -148,6 +149,7 @@ __all__ = [
     "Moment",
     "Noise",
     "NormStatistics",
+    "NotAnswered",
     "OptimizerSeen",
     "Outlier",
     "OwnLayer",

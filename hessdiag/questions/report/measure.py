@@ -24,7 +24,7 @@ from hessdiag.questions.report.keys import key_numbers
 from hessdiag.questions.report.pace import Pace, Sizes, first_pace, pace, sizes
 from hessdiag.questions.report.plan import Chosen, Plan, planned
 from hessdiag.questions.report.prices import prices
-from hessdiag.questions.report.result import LeftOut, Preset, Report, Section
+from hessdiag.questions.report.result import NotAnswered, Preset, Report, Section
 from hessdiag.questions.report.steps import CURVED, STEPS, Step, reading_order
 from hessdiag.questions.report.verdict import findings
 from hessdiag.shards.problem import ShardedProblem
@@ -127,7 +127,7 @@ class _Run:
     quick: bool
     started: float = field(default_factory=time.perf_counter)
     sections: list[Section] = field(default_factory=list)
-    left: dict[str, LeftOut] = field(default_factory=dict)
+    left: dict[str, NotAnswered] = field(default_factory=dict)
     errors: list[Exception] = field(default_factory=list)
     products: float = 0.0
     announced: float = 0.0
@@ -174,7 +174,7 @@ class _Run:
         """Note what was not reached."""
         self.interrupted = True
         for command, one in self.waiting.items():
-            self.left[command] = LeftOut(command=command, why="interrupted before", argv=self.asking.argv(one, {}))
+            self.left[command] = NotAnswered(command=command, why="interrupted before", argv=self.asking.argv(one, {}))
 
     def _rungs(self, one: Step) -> Step:
         return replace(one, rungs=one.rungs[:-1]) if self.quick and len(one.rungs) > 1 else one
@@ -182,10 +182,10 @@ class _Run:
     def _without(self) -> None:
         """What does not apply to this model."""
         for command, takes in BUILT_ANEW.items():
-            self.left[command] = LeftOut(command=command, why=takes)
+            self.left[command] = NotAnswered(command=command, why=takes)
         if "escape" in self.waiting and (why := _no_plateau(self.sections)) is not None:
             argv = self.asking.argv(self.waiting.pop("escape"), {})
-            self.left["escape"] = LeftOut(command="escape", why=why, argv=argv)
+            self.left["escape"] = NotAnswered(command="escape", why=why, argv=argv)
 
     def _paced(self) -> tuple[Sizes, Pace]:
         """What prices hang on. Where there is no Hessian, questions about it are off the list."""
@@ -214,7 +214,7 @@ class _Run:
         elif answer.document is None:
             why = f"{'interrupted' if answer.interrupted else 'the budget ended it'} before it had a number"
             argv = self.asking.argv(asked, asked.rungs[one.rung])
-            self.left[one.command] = LeftOut(command=one.command, why=why, seconds=one.seconds, argv=argv)
+            self.left[one.command] = NotAnswered(command=one.command, why=why, seconds=one.seconds, argv=argv)
         else:
             self.sections.append(self._section(one, answer, announced=one.seconds if known else None))
         if answer.interrupted:
@@ -234,7 +234,7 @@ class _Run:
         self.errors.append(error)
         why = error.what if isinstance(error, HessdiagError) else f"it failed: {type(error).__name__}: {error}"
         argv = () if isinstance(error, SpecError) else self.asking.argv(one, {})
-        self.left[one.command] = LeftOut(command=one.command, why=why, argv=argv)
+        self.left[one.command] = NotAnswered(command=one.command, why=why, argv=argv)
 
     def _too_dear(self, dear: Mapping[str, float]) -> None:
         left = max(self.budget - self.elapsed, 0.0)
@@ -242,7 +242,7 @@ class _Run:
             one = self.waiting[command]
             why = f"it would take about {number(seconds, 2)} s, and {number(left, 2)} s of the budget were left"
             argv = self.asking.argv(one, one.rungs[0])
-            self.left[command] = LeftOut(command=command, why=why, seconds=seconds, argv=argv)
+            self.left[command] = NotAnswered(command=command, why=why, seconds=seconds, argv=argv)
 
 
 def _no_plateau(sections: list[Section]) -> str | None:

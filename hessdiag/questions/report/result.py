@@ -29,7 +29,7 @@ class Section:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class NotAnswered:
     """One question that was not answered.
 
     Attributes:
@@ -86,5 +86,5 @@ class Report(Result):
     seconds: float
     products: Count | None = None
     sections: tuple[Section, ...]
-    left_out: tuple[LeftOut, ...]
+    left_out: tuple[NotAnswered, ...]
     key_numbers: tuple[KeyNumber, ...]
