@@ -50,7 +50,7 @@ PROBLEM = (  # within its room: each part may import those of the lines before
     {"files"},
     {"batches"},
     {"device", "finite", "losses"},
-    {"evaluation", "layers", "order", "wrappers"},
+    {"evaluation", "layers", "lightning", "order", "wrappers"},
     {"problem"},
     {"as_it_trains", "describe", "touched"},
     {"parts"},

@@ -89,7 +89,8 @@ def of_recipe(problem: Problem, made: Recipe) -> Preconditioning:
     """Of an optimizer that has not stepped yet: v is the mean of the batches' squared gradients here."""
     model = hollow_model(problem) if isinstance(problem, ShardedProblem) else problem.model
     found = of_state(problem, holding.of_recipe(of_gradients(made), model), made.name if made.known else None)
-    return replace(found, notes=(*((made.assumed,) if made.assumed else ()), *found.notes))
+    origin = f"the optimizer is that of {made.origin}, as none was named" if made.origin else ""
+    return replace(found, notes=(*(note for note in (made.assumed, origin) if note), *found.notes))
 
 
 def of_optimizer(problem: Problem, optimizer: torch.optim.Optimizer, lr: float | None = None) -> Preconditioning:

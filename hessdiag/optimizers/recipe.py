@@ -17,6 +17,7 @@ from hessdiag.optimizers.closure import ClosureOptimizer
 from hessdiag.optimizers.joint import main_of, muon
 from hessdiag.optimizers.registry import OPTIMIZERS
 from hessdiag.optimizers.update import uncompiled
+from hessdiag.problem.lightning.optimizer import CONFIGURE, configured, names_optimizer
 from hessdiag.problem.loading.python import load_object
 from hessdiag.problem.spec import Spec, call_of, parse
 
@@ -42,6 +43,7 @@ class Recipe:
         own: Its name in `OPTIMIZERS`, where it is one of this package's, which differentiate the loss themselves.
         orders: Whether its groups are the user's own, in the order that saved states have: made by a function or an
             optimizer of theirs, and not by this package from a class.
+        origin: Where it is from, if nobody named it and the model did.
     """
 
     kind: str
@@ -52,6 +54,7 @@ class Recipe:
     assumed: str = ""
     own: str | None = None
     orders: bool = False
+    origin: str | None = None
 
     @property
     def name(self) -> str:
@@ -99,12 +102,12 @@ def recipe(
 
     Args:
         spec: "adam", "adam(eps=1e-2)", "sgd(momentum=0.9)", "torch.optim.AdamW", "soap" of `pytorch_optimizer`,
-            "tr-rmsprop(preset=paper)" of this package, "train.py:make_optimizer"; `None` for the usual one, or with
-            `lr` for plain gradient descent at it. In Python also an optimizer, whose settings are taken and whose
-            state is not, a function of the parameters or of the model, or a recipe.
+            "tr-rmsprop(preset=paper)" of this package, "train.py:make_optimizer"; `None` for that of a LightningModule,
+            else the usual one, or with `lr` for plain gradient descent at it. In Python also an optimizer, whose
+            settings are taken and whose state is not, a function of the parameters or of the model, or a recipe.
         lr: Learning rate, instead of the spec's own.
         scripts: Scripts of the user's that ran already.
-        model: Whose parameters an optimizer holds that is given as it is.
+        model: Whose parameters an optimizer holds that is given as it is, or which names its own.
 
     Raises:
         SpecError: if there is no such optimizer, or it does not take these settings.
@@ -115,6 +118,8 @@ def recipe(
     """
     if lr is not None and not 0 < lr < float("inf"):
         raise SpecError(f"a learning rate is a positive number, not {lr}.", "--lr 1e-3")
+    if spec is None and lr is None and model is not None and names_optimizer(model):
+        return _of_lightning(model)
     if spec is None:
         made = _of_torch(USUAL if lr is None else "sgd", lr)
         return replace(made, given=lr is not None, kind="plain gradient descent, SGD" if lr is not None else made.kind)
@@ -302,6 +307,18 @@ def _called(text: str, function: Callable[..., Any], first: Any, keywords: Mappi
             "def make(params): return torch.optim.Adam(params, lr=1e-3)",
         )
     return found
+
+
+def _of_lightning(model: nn.Module) -> Recipe:
+    """The optimizer that a LightningModule names, made anew for each model."""
+    origin = f"{type(model).__name__}.{CONFIGURE}"
+
+    def make(other: nn.Module, _: Named) -> torch.optim.Optimizer:
+        return _called(origin, configured, other, {})
+
+    sample = make(model, ())
+    kind = type(main_of(sample)).__name__
+    return Recipe(kind, True, make, settings_of(sample), orders=True, origin=origin)
 
 
 def _of_instance(optimizer: torch.optim.Optimizer, model: nn.Module | None) -> Recipe:

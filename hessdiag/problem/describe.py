@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from hessdiag.errors import LoadError
 from hessdiag.problem.batches import batch as batches
+from hessdiag.problem.lightning.step import TrainingStep
 from hessdiag.problem.problem import Problem
 
 
@@ -80,6 +81,13 @@ def _weights_hash(problem: Problem) -> str | None:
 
 
 def _whole(problem: Problem) -> str:
+    if isinstance(problem.objective, TrainingStep):
+        known = problem.loss_of_output
+        return (
+            known.definition
+            if known is not None
+            else f"what the training_step of {type(problem.model).__name__} returns"
+        )
     return "the model's own .loss" if problem.objective is None else "an objective of (model, batch)"
 
 

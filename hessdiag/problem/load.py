@@ -18,7 +18,8 @@ from hessdiag.problem.device import device_named
 from hessdiag.problem.device import notes as device_notes
 from hessdiag.problem.device import operations as operations_of
 from hessdiag.problem.files import appetite, checkpoint
-from hessdiag.problem.loading import fit, own_loss
+from hessdiag.problem.lightning.step import TrainingStep
+from hessdiag.problem.loading import fit, lightning, own_loss
 from hessdiag.problem.loading import model as models
 from hessdiag.problem.loading.options import overridden
 from hessdiag.problem.loading.request import DTYPES, Parts, ProblemRequest, Session, Shared
@@ -89,10 +90,10 @@ def _is_foreign(text: str) -> bool:
 def _load(session: Session, device: torch.device, dtype: torch.dtype | None) -> Problem:
     request = session.request
     parts = models.named(session, parse(request.model))
-    parts = overridden(replace(parts, model=unwrapped(parts.model)), session)
+    parts = lightning.completed(overridden(replace(parts, model=unwrapped(parts.model)), session))
     session.notes += parts.notes
     if request.weights is not None:
-        models.load_weights(session, parts.model)
+        parts = models.load_weights(session, parts)
     where = origin(request)
     finite.check_parameters(parts.model, where, finite.DIVERGED)
     # Looked at on the CPU first: perhaps the GPU is not worth its start, which only model and batches together tell.
@@ -143,6 +144,8 @@ def fitted(session: Session, parts: Parts, model: nn.Module) -> Problem:
         notes=tuple(session.notes),
     )
     notes = fit.check(problem, broken_loss=request.broken_loss)
+    if isinstance(problem.objective, TrainingStep):
+        notes += problem.objective.notes
     return problem.like(notes=(*problem.notes, *notes)) if notes else problem
 
 

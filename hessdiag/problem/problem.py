@@ -18,6 +18,7 @@ from hessdiag.problem.evaluation import kernels
 from hessdiag.problem.evaluation.batch_norm import could_fold
 from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.layers import Layer
+from hessdiag.problem.lightning import seen, step
 from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.wrappers import unwrapped
@@ -35,7 +36,7 @@ class Problem:
         model: The network. It is never modified: training flags and buffers are put back after each use.
         data: Batches: `(x, y)`, `((x1, x2), y)`, a mapping, or anything that `objective` takes.
         loss: A name (`ce`, `mse`, `bce`, `nll`, `output`) or a function of (output, target).
-        objective: A function of (model, batch) returning a scalar; instead of `loss`.
+        objective: A function of (model, batch) returning a scalar; instead of `loss`. A LightningModule brings its own.
         reduction: "mean" or "sum", where the loss does not tell.
         layers: Glob over parameter names; only the matching parameters are differentiated.
         train_mode: Evaluate in training mode (BatchNorm by batch statistics, dropout with one fixed mask).
@@ -68,6 +69,8 @@ class Problem:
     one_draw: bool = False
 
     def __post_init__(self) -> None:
+        if self.loss is None and self.objective is None:
+            object.__setattr__(self, "objective", step.objective_of(self.model))
         if (self.loss is None) == (self.objective is None):
             raise SpecError("a problem needs a loss or an objective, and not both.", "loss='ce'")
         if not self.data:
@@ -109,14 +112,12 @@ class Problem:
     @property
     def why_no_loss_of_output(self) -> str:
         """Why the loss is no known function of the model's output."""
-        if self.objective is not None:
-            return "an objective is no function of the model's output alone"
-        return f"the loss that the model computes is no known function of its logits ({self._recognition.missing})"
+        return self._recognition.why_none
 
     @cached_property
     def _recognition(self) -> recognised.Recognition:
         if self.objective is not None:
-            return recognised.Recognition(None)
+            return seen.recognise(self.model, self.data, self.objective, self.evaluation)
         return recognised.recognise(self.model, self.data, self.parameters, self.evaluation)
 
     @cached_property
@@ -148,16 +149,12 @@ class Problem:
 
     def places(self, layer: Layer | None = None) -> tuple[slice, ...]:
         """Where each parameter tensor, or each of one layer, lies in the parameter vector."""
-        if layer is None:
-            return self._places
-        return tuple(place for place in self._places if layer.start <= place.start < layer.stop)
+        return tuple(place for place in self._places if layer is None or layer.start <= place.start < layer.stop)
 
     def parameters_of(self, layer: Layer | None = None) -> tuple[nn.Parameter, ...]:
         """All parameter tensors, or those of one layer."""
-        if layer is None:
-            return self.parameters
-        pairs = zip(self.parameters, self._places, strict=True)
-        return tuple(parameter for parameter, place in pairs if layer.start <= place.start < layer.stop)
+        own = {place.start for place in self.places(layer)}
+        return tuple(item for item, place in zip(self.parameters, self._places, strict=True) if place.start in own)
 
     @cached_property
     def layer_slices(self) -> tuple[Layer, ...]:
@@ -195,7 +192,8 @@ class Problem:
         """What the loss of a batch is a mean of, of this problem or of another of the same form."""
         if self.criterion is None:
             if self.objective is not None:
-                return averages.of_batch(batch)
+                with self.evaluation():
+                    return seen.terms(self._recognition.loss, self.model, batch)
             return averages.of_labels(batch, lambda other: self.evaluate(other).detach())
         asked = averages.may_broadcast(self.criterion) and len(self.data) > 1  # else nothing hangs on it
         return averages.of_loss(self.criterion, batch, self.output(batch) if asked else None)
@@ -248,7 +246,8 @@ class Problem:
     @cached_property
     def loss_reduction(self) -> losses.Reduction:
         """How the loss joins samples: a mean and a sum scale the Hessian differently."""
-        return self.reduction or (self.criterion.reduction if self.criterion is not None else "unknown")
+        known = self.criterion if self.objective is None else self._recognition.loss
+        return self.reduction or (known.reduction if known is not None else "unknown")
 
     @cached_property
     def batch_weights(self) -> tuple[float, ...]:

@@ -32,6 +32,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     return model
 
 
+def beneath(model: nn.Module) -> nn.Module:
+    """The model that a PEFT adapter lies on, which says what it takes; any other model itself."""
+    adapted = getattr(sys.modules.get("peft"), "PeftModel", ())
+    base = model.get_base_model() if isinstance(model, adapted) else model
+    assert isinstance(base, nn.Module)
+    return base
+
+
 def refuse_spread(model: nn.Module) -> None:
     """Refuse models of which each process has a part of every parameter.
 

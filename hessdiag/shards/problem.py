@@ -131,7 +131,7 @@ class ShardedProblem(Problem):
     @cached_property
     def _recognition(self) -> recognised.Recognition:
         if self.objective is not None:
-            return recognised.Recognition(None)
+            return recognised.OF_AN_OBJECTIVE
         own = [self.own_share(batch)[0] for batch in self.data]
 
         def everywhere(forms: Sequence[recognised.Form]) -> list[recognised.Form]:

@@ -126,7 +126,7 @@ def whole(session: Session, pieces: Pieces) -> Source:
         )
     if session.request.weights is not None:
         session.mapped = True
-        models.load_weights(session, parts.model)
+        parts = models.load_weights(session, parts)
         session.mapped = False
     refuse.numberless(parts.model, session.request.model)
     refuse.model(parts.model, train_mode=parts.train_mode)

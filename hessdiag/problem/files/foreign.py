@@ -239,7 +239,7 @@ def adapter(path: Path) -> LoadError:
     of = f" of {base}" if base else ""
     return LoadError(
         f"{path} is a PEFT adapter{of}: changes to a model, and no whole one.",
-        f"'train.py:setup', with PeftModel.from_pretrained(BASE, '{home}').merge_and_unload() as the model",
+        f"hf:{home} as MODEL, which puts it on {base or 'the model that it belongs to'}",
     )
 
 

@@ -1,7 +1,7 @@
 """MODEL and `--weights`: what a spec gives, and weights that are put into it."""
 
-import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import nn
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem.files import checkpoint, foreign, weights
 from hessdiag.problem.files.allowance import Allowance
-from hessdiag.problem.loading import hub, python
+from hessdiag.problem.loading import adapters, hub, lightning, python
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.spec import Spec, parse
@@ -20,16 +20,17 @@ def named(session: Session, spec: Spec) -> Parts:
     """What the MODEL spec gives."""
     trust = session.request.trust_code
     if spec.kind in ("script", "module"):
-        value = python.load_value(spec, session.scripts)
-        return parts_of(value, spec)
+        made = lightning.of_checkpoint(session, spec, lambda: _looked_at(session))
+        return parts_of(python.load_value(spec, session.scripts) if made is None else made, spec)
     if spec.kind == "file":
         return Parts(_model_file(session, spec))
     if spec.kind == "hf":
-        folder = Path(os.path.expanduser(spec.source))
-        session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
-        model, notes = hub.load_hf(
-            spec, trust_code=trust, reachable=lambda: session.shared.hub_answers, most=session.request.max_unpacked
-        )
+        if adapters.is_adapter(Path(spec.source).expanduser()):
+            adapter = adapters.looked_at(spec, session.request.max_unpacked)
+            session.files += adapter.files
+            model, notes = adapters.load(adapter, partial(_of_hf, session), trust_code=trust)
+        else:
+            model, notes = _of_hf(session, spec)
         return Parts(model, notes=notes)
     if spec.kind == "builtin":
         return parts_of(hub.load_builtin(spec, session.request.seed), spec)
@@ -38,6 +39,14 @@ def named(session: Session, spec: Spec) -> Parts:
     if hub.is_classifier(spec, model):
         session.usual_loss = "ce"
     return Parts(model)
+
+
+def _of_hf(session: Session, spec: Spec) -> tuple[nn.Module, tuple[str, ...]]:
+    """A transformers model, with notes."""
+    request, folder = session.request, Path(spec.source).expanduser()
+    session.files += [*folder.glob("config.json"), *sorted(folder.glob("*.safetensors"))] if folder.is_dir() else []
+    reachable = lambda: session.shared.hub_answers  # noqa: E731 - asked late, for it takes seconds
+    return hub.load_hf(spec, trust_code=request.trust_code, reachable=reachable, most=request.max_unpacked)
 
 
 def parts_of(value: Any, spec: Spec) -> Parts:
@@ -117,19 +126,30 @@ def _content(session: Session, spec: Spec, path: Path) -> Any:
     return content if spec.key is None else weights.pick(content, spec.key, spec.source)
 
 
-def load_weights(session: Session, model: nn.Module) -> None:
-    """Put the weights of `--weights` into the model."""
-    take_weights(session, model, *read_weights(session)[:2])
+def load_weights(session: Session, parts: Parts) -> Parts:
+    """Put the weights of `--weights` into the model; the parts with what else the file says of training."""
+    content, where, _ = read_weights(session)
+    take_weights(session, parts.model, content, where)
+    return lightning.at_epoch(parts, content, session.notes)
 
 
 def read_weights(session: Session) -> tuple[Any, str, Path]:
     """What the file of `--weights` holds, what it is called in messages, and its path."""
+    if session.weights is not None:
+        held, session.weights = session.weights, None
+        return held
     text = session.request.weights
     assert text is not None
     spec = parse(text if text.startswith("file:") else f"file:{text}")  # only a path makes sense here
     path = checkpoint.existing(spec.source)
     content = _content(session, spec, path)
     return content, spec.source if spec.key is None else f"{spec.source}#{spec.key}", path
+
+
+def _looked_at(session: Session) -> Any:
+    """What the file of `--weights` holds, which is read only once."""
+    session.weights = read_weights(session)
+    return session.weights[0]
 
 
 def take_weights(session: Session, model: nn.Module, content: Any, where: str) -> None:

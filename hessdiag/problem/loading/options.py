@@ -9,7 +9,7 @@ from hessdiag.errors import SpecError
 from hessdiag.problem.batches import data
 from hessdiag.problem.batches.images import Images, paired
 from hessdiag.problem.files import checkpoint
-from hessdiag.problem.loading import hub, python, synthetic
+from hessdiag.problem.loading import hub, lightning, python, synthetic
 from hessdiag.problem.loading.model import parts_of
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.losses import loss as losses
@@ -31,7 +31,7 @@ def overridden(parts: Parts, session: Session) -> Parts:
     if request.loss is not None:
         parts = replace(parts, loss=_loss(session, request.loss), objective=None, reduction=None)
     if request.data is not None:
-        own = _data(session, request.data, parts.model, free_form=parts.objective is not None)
+        own = _data(session, request.data, parts.model, free_form=parts.free_form)
         parts = replace(parts, data=own)
     return parts
 
@@ -71,11 +71,14 @@ def _data(session: Session, text: str, model: nn.Module, *, free_form: bool) -> 
         return batches
     if spec.kind not in ("script", "module"):
         raise SpecError(f"--data {text!r} names no data.", "--data batch.npz or --data train.py:batches")
-    value = python.load_value(spec, session.scripts)
+    found = None if spec.arguments is not None else python.load_object(spec, session.scripts)
+    value = found if lightning.is_loader(found) else python.load_value(spec, session.scripts)
     whole = isinstance(value, Problem) or (
         isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], nn.Module)
     )
-    return parts_of(value, spec).data if whole else value
+    if whole:
+        return parts_of(value, spec).data
+    return lightning.data(value, spec, session.notes)
 
 
 def _stored(session: Session, spec: Spec, *, free_form: bool, reconstructs: bool) -> Any:

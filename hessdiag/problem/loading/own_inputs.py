@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hessdiag.errors import LoadError
+from hessdiag.problem.wrappers import beneath
 
 Batch = dict[str, Any]
 Draw = Callable[[int, torch.Generator], Batch]
@@ -23,7 +24,7 @@ IMAGE_SIZES = (32, 224)  # where the config names none
 def arguments(model: nn.Module) -> tuple[str, ...]:
     """Names of what a model's forward pass takes."""
     try:
-        return tuple(inspect.signature(model.forward).parameters)
+        return tuple(inspect.signature(beneath(model).forward).parameters)
     except (AttributeError, TypeError, ValueError):
         return ()
 

@@ -19,6 +19,7 @@ from hessdiag.problem.loading import own_inputs
 from hessdiag.problem.loading.own_inputs import SEQUENCE, Batch, Draw
 from hessdiag.problem.losses.loss import IGNORED, Reduction, attached
 from hessdiag.problem.modes import mode
+from hessdiag.problem.wrappers import beneath
 
 MASKED = 0.15  # of the tokens that a masked language model predicts, as BERT was trained
 _SPAN = ("start_positions", "end_positions")
@@ -44,7 +45,7 @@ def _loss_of(model: nn.Module, inputs: Draw) -> bool:
 
 def reduction(model: nn.Module) -> Reduction | None:
     """How a model's own loss joins samples, where that is known: as a mean, unless it aligns sequences or pairs."""
-    aligns = type(model).__name__.endswith("ForCTC")
+    aligns = type(beneath(model)).__name__.endswith("ForCTC")
     return "mean" if takes_labels(model) and "return_loss" not in own_inputs.arguments(model) and not aligns else None
 
 

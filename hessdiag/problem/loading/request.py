@@ -14,6 +14,7 @@ from hessdiag.errors import SpecError
 from hessdiag.problem.batches.data import ALL
 from hessdiag.problem.files import checkpoint
 from hessdiag.problem.files.allowance import Allowance
+from hessdiag.problem.lightning.step import TrainingStep
 from hessdiag.problem.loading import online
 from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.problem import Problem
@@ -127,6 +128,11 @@ class Parts:
     seed: int | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def free_form(self) -> bool:
+        """Whether batches may be of any form: an objective takes them, and no training step."""
+        return self.objective is not None and not isinstance(self.objective, TrainingStep)
+
 
 @dataclass
 class Session:
@@ -141,6 +147,7 @@ class Session:
     usual_loss: str = "mse"  # of a model that came without data, a loss and labels
     kind: Callable[..., Problem] = Problem  # what is made of model, batches and loss
     drawn: Callable[[Sequence[Any]], None] = lambda batches: None  # told of batches before a model sees them
+    weights: tuple[Any, str, Path] | None = None  # of `--weights`, where it was looked at before it is loaded
     mapped: bool = False  # tensors of files stay where they are until they are read
 
     @property

@@ -13,7 +13,8 @@ from hessdiag.problem.batches import batch as batch_forms
 from hessdiag.problem.batches import data
 from hessdiag.problem.batches.data import ALL
 from hessdiag.problem.batches.images import Images
-from hessdiag.problem.loading import cutting, fit, own_loss, synthetic
+from hessdiag.problem.lightning.step import TrainingStep
+from hessdiag.problem.loading import cutting, fit, own_loss, synthetic, synthetic_step
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.losses import loss as losses
 
@@ -21,13 +22,17 @@ from hessdiag.problem.losses import loss as losses
 def suited(session: Session, parts: Parts, model: nn.Module) -> tuple[list[Any], Any]:
     """Batches, moved to the model, and the loss: the one asked for or the one that they suggest."""
     request, loss = session.request, parts.loss
-    free_form = parts.objective is not None
+    free_form = parts.free_form
     if parts.data is None:
         count = None if request.batches == ALL else request.batches
         size = request.batch_size or request.samples
-        if loss in (None, "output") and not free_form and own_loss.computes_loss(model):
+        if loss in (None, "output") and parts.objective is None and own_loss.computes_loss(model):
             loss = "output"
             taken, notes = own_loss.make(model, batch_size=size, batches=count, seed=request.seed)
+        elif isinstance(parts.objective, TrainingStep):
+            taken, notes = synthetic_step.make(
+                model, parts.objective, batch_size=size, batches=count, seed=request.seed
+            )
         else:
             loss = session.usual_loss if loss is None and not free_form else loss
             taken, notes = synthetic.make(model, loss, batch_size=size, batches=count, seed=request.seed)

@@ -175,6 +175,8 @@ def _probe(model: nn.Module) -> tuple[Form, tuple[int, ...]]:
     """The first form that passes through the model, and the shape of the output for two samples."""
     layer = first_layer(model)
     declared = getattr(model, DECLARED, None)
+    example = getattr(model, "example_input_array", None)  # Lightning's name for it
+    declared = example.shape[1:] if declared is None and isinstance(example, Tensor) else declared
     known = [Form(tuple(declared))] if isinstance(declared, tuple) else []
     configured = list(_configured(model))
     tried, why = [], ""

@@ -43,6 +43,9 @@ _CRITERIA = (
 )
 
 
+FUNCTIONS = frozenset(known.function for known in _CRITERIA)
+
+
 def recognised(loss: Any) -> tuple[Kind, Mapping[str, Any]] | None:
     """The kind of one of torch's losses with its settings; `None` for everything else.
 

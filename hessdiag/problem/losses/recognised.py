@@ -42,6 +42,15 @@ class Recognition:
 
     loss: OwnLoss | None
     missing: str = ""
+    what: str = "the loss that the model computes is no known function of its logits"
+
+    @property
+    def why_none(self) -> str:
+        """Why it is none, in words."""
+        return f"{self.what} ({self.missing})" if self.missing else self.what
+
+
+OF_AN_OBJECTIVE = Recognition(None, what="an objective is no function of the model's output alone")
 
 
 def recognise(

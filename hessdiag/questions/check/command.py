@@ -67,7 +67,7 @@ def command(
         from hessdiag.optimizers.recipe import recipe
         from hessdiag.questions.check.measure import check
 
-        made = recipe(optimizer, lr, scripts)
+        made = recipe(optimizer, lr, scripts, problem.model)
         return check(problem, optimizer=made, attempt=attempt, seed=seed, progress=progress)
 
     def write(problem: "Problem", found: "Check") -> None:

@@ -297,6 +297,7 @@ class StepReading:
         losses: Of the next steps, on the batches in turn, the first at the weights as they are; empty where time was
             short.
         others: Runs with one setting changed; none where nothing speaks for that, or time was short.
+        origin: What of the model's own names it, if nobody else did.
     """
 
     optimizer: str
@@ -317,3 +318,4 @@ class StepReading:
     rounded_share: Number = None
     losses: Numbers = ()
     others: tuple[OtherSetting, ...] = ()
+    origin: str | None = None

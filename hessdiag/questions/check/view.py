@@ -52,6 +52,7 @@ def _optimizer(result: Check) -> tuple[tuple[str, str], ...]:
     settings = {"lr": step.lr} | step.settings
     said = ", ".join(f"{name} {number(value)}" for name, value in settings.items() if value)
     stands_in = "" if step.given else "; stands in, as --optimizer named none"
+    stands_in = f"; that of {step.origin}" if step.origin else stands_in
     return (("optimizer", f"{step.optimizer} ({said}){stands_in}"),)
 
 

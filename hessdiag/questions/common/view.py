@@ -92,7 +92,8 @@ def _mode(problem: ModelSubject, *, as_it_came: bool) -> tuple[tuple[str, str], 
     >>> _mode(mixed, as_it_came=True)[1]
     ('mode', 'eval; 3 of 12 modules in train mode')
     """
-    parameters, training = number(problem.parameters), problem.modules_in_training
+    frozen = f" ({number(problem.frozen)} more are frozen)" if problem.frozen else ""
+    parameters, training = f"{number(problem.parameters)}{frozen}", problem.modules_in_training
     if problem.modules is None or training is None:
         return (("parameters", parameters + (", training mode" if problem.train_mode else "")),)
     measured = "train" if problem.train_mode else "eval"

@@ -12,6 +12,7 @@ from hessdiag.nets.tasks.task import DECLARED, Task
 from hessdiag.optimizers.joint import main_of
 from hessdiag.optimizers.recipe import Recipe, recipe
 from hessdiag.optimizers.registry import OPTIMIZERS
+from hessdiag.problem.lightning.optimizer import names_optimizer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.escape.search import rates
 
@@ -77,6 +78,8 @@ def entrants(
     named = list(_listed(asked if asked is not None else task.contenders or USUAL))
     if usual and not (hasattr(torch.optim, "Muon") and any(p.ndim == 2 for p in problem.parameters)):
         named.remove("muon")
+    if usual and names_optimizer(problem.model):
+        named.insert(0, recipe(None, None, model=problem.model))
     found = [_entrant(problem, one, lr, batch_size, task) for one in named]
     if isinstance(lr, float | int) and all(entrant.recipe.own is not None for entrant in found):
         name = found[0].name
@@ -94,7 +97,7 @@ def _entrant(
 ) -> Entrant:
     spec = one.strip() if isinstance(one, str) else one
     made = recipe(MEANT.get(spec.lower(), spec) if isinstance(spec, str) else spec, None, model=problem.model)
-    name = spec if isinstance(spec, str) else made.name
+    name = spec if isinstance(spec, str) else made.origin or made.name
     own = OPTIMIZERS.get(made.own or "")
     second = own.products if own is not None else made.own is not None or made.kind.lower() in SECOND_ELSEWHERE
     output = own is not None and own.output

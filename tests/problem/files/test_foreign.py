@@ -212,15 +212,13 @@ class TestFolders:
         (here / "t" / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 3}))
         assert refused("./t").hint == "timm:resnet18 --weights t/model.safetensors"
 
-    @pytest.mark.parametrize(
-        "spec", ["./peft", "hf:./peft", "peft/adapter_config.json", "peft/adapter_model.safetensors"]
-    )
+    @pytest.mark.parametrize("spec", ["./peft", "peft/adapter_config.json", "peft/adapter_model.safetensors"])
     def test_a_peft_adapter(self, spec, here):
         self.adapter(here / "peft")
         error = refused(spec)
         assert error.exit_code == 3
         assert "is a PEFT adapter of org/base" in error.what
-        assert "PeftModel.from_pretrained(BASE, 'peft').merge_and_unload()" in error.hint
+        assert error.hint == "hf:peft as MODEL, which puts it on org/base"
 
     @pytest.mark.parametrize("text", ["./peft", "peft/adapter_model.safetensors"])
     def test_a_peft_adapter_as_weights(self, text, here):

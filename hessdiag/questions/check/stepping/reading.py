@@ -28,6 +28,7 @@ def reading(problem: Problem, optimizer: torch.optim.Optimizer, recipe: Recipe, 
     return StepReading(
         optimizer=type(main_of(optimizer)).__name__,
         given=recipe.given,
+        origin=recipe.origin,
         lr=settings.pop("lr", None),
         settings=dict(settings),
         floor=floor.floor if divides and floor is not None else None,
