@@ -70,7 +70,7 @@ def recognise(
     objective: Objective,
     evaluation: Callable[[], AbstractContextManager[None]],
 ) -> Recognition:
-    """Find out whether a training step returns one of torch's losses, on all batches. Of other objectives none is known.
+    """Find out whether a training step returns one of torch's losses, on all batches; others are not looked at.
 
     Args:
         model: A LightningModule.

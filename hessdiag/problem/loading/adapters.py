@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -18,6 +17,7 @@ from hessdiag.problem.spec import Spec
 CONFIG = "adapter_config.json"
 _WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 _OF_INPUTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "CPT", "ADAPTION_PROMPT")
+_RANKS = ("r", "init_r", "target_r", "n_frequency", "num_vectors")
 _OF_OTHER_FILES = ("XLORA",)
 _SCRIPT = "'train.py:setup', with PeftModel.from_pretrained(BASE, FOLDER, is_trainable=True) as the model"
 
@@ -79,6 +79,16 @@ def looked_at(spec: Spec, most: int | None = None) -> Adapter:
         raise LoadError(
             f"{folder} asks for more than its own weights ({', '.join([*odd, *([kind] if not odd else [])])}).", _SCRIPT
         )
+    ranks = [config.get(name) for name in _RANKS]
+    pattern = config.get("rank_pattern")
+    ranks += list(pattern.values()) if isinstance(pattern, Mapping) else []
+    rank = max((number for number in ranks if isinstance(number, int)), default=0)
+    if rank > weights.stat().st_size:  # peft makes room for it before anything is read
+        raise LoadError(
+            f"{folder} is damaged or made up: it says a rank of {rank:,}, and {weights.name} holds "
+            f"{weights.stat().st_size:,} bytes.",
+            "copy it again",
+        )
     base = spec.keywords.get("base", config.get("base_model_name_or_path"))
     if not isinstance(base, str) or not base:
         raise LoadError(f"{folder} does not say which model it belongs to.", f"'hf:{folder}(base=\"./FOLDER\")'")
@@ -134,8 +144,7 @@ def load(
     try:
         with bounded(allowance), warnings.catch_warnings(record=True) as by_peft:
             warnings.simplefilter("always")
-            options = {"is_trainable": True, "low_cpu_mem_usage": True}  # on meta, until the file's weights are there
-            made = peft.PeftModel.from_pretrained(model, str(adapter.folder), **options)
+            made = peft.PeftModel.from_pretrained(model, str(adapter.folder), is_trainable=True)
     except LoadError:
         raise
     except Exception as error:

@@ -127,7 +127,7 @@ def changed(here, **settings):
         ({"megatron_config": {"a": 1}, "megatron_core": "antigravity"}, "megatron_config"),
         ({"layer_replication": [[0, 10**9]]}, "layer_replication"),
         ({"base_model_name_or_path": None}, "does not say which model"),
-        ({"r": 10**9}, "would unpack"),
+        ({"r": 10**9}, "a rank of 1,000,000,000"),
         ({"target_modules": ["nothing"]}, "peft cannot put adapter on ./base"),
         ({"r": 2}, "peft cannot put adapter on ./base"),
         ({"peft_type": "NEW"}, "peft cannot put adapter on ./base"),
