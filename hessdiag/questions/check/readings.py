@@ -48,6 +48,7 @@ class LayerReading:
             less than a hundredth of its greatest slope; of relu6 and its like, at the upper bound; of a softmax, share
             of distributions that are sure of one class.
         identical_fraction: Share of units whose incoming weights and bias equal those of an earlier unit to the bit.
+        copies_part: Whether such units get gradients that differ, so that the next step parts them.
         weight_rms: Of its matrix; of all its parameters where it has none.
         weight_gain: `weight_rms` times the root of `fan_in`: how much a signal of independent entries grows.
         bias_mean: Mean of the bias; `None` without one.
@@ -83,6 +84,7 @@ class LayerReading:
     dead_fraction: Number = None
     saturated_fraction: Number = None
     identical_fraction: Number = None
+    copies_part: bool = False
     weight_rms: Number = None
     weight_gain: Number = None
     bias_mean: Number = None

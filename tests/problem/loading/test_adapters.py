@@ -189,3 +189,16 @@ def test_some_layers_of_an_adapter(here):
     problem = load_problem(ProblemRequest("hf:adapter", layers="*lora_B*", device="cpu"))
     assert problem.n_parameters == 24
     assert [layer.kind for layer in problem.layer_slices] == ["Linear"]
+
+
+def test_adapters_of_layers_in_a_row_are_not_called_copies():
+    """Zero matrices B of query and value follow each other; their rows are alike, and their gradients are not."""
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=TOKENS, max_position_embeddings=8, num_labels=3, **sizes)
+    lora = peft.LoraConfig(r=2, target_modules=["query", "value"], task_type="SEQ_CLS")
+    model = peft.get_peft_model(transformers.BertForSequenceClassification(config), lora).eval()
+    data = [{"input_ids": tokens(), "labels": torch.tensor([0, 1, 2, 0])}]
+    found = hessdiag.check(hessdiag.Problem(model, data=data, loss="output"), optimizer="adam", lr=1e-2)
+    assert "identical_units" not in [cause.id for cause in found.causes]
+    assert [layer.copies_part for layer in found.layers if "lora_B" in layer.layer] == [True, True]

@@ -117,11 +117,12 @@ def _identical(check: Check) -> list[Candidate]:
     """Copies, where the next layer cannot part them: of two layers in a row, or of all."""
     layers = [layer for layer in main(check) if layer.identical_fraction is not None and (layer.units or 0) > 1]
     copies = [layer for layer in layers if (layer.identical_fraction or 0) > COPIES]
-    if not copies:
+    stay = [layer for layer in copies if not layer.copies_part]
+    if not stay:
         return []
-    recurrent = [layer for layer in copies if layer.kind in RECURRENT]
-    in_row = [one for one, next_ in pairwise(layers) if one in copies and next_ in copies]
-    first = (in_row or recurrent or copies)[0]
+    recurrent = [layer for layer in stay if layer.kind in RECURRENT]
+    in_row = [one for one, next_ in pairwise(layers) if one in stay and next_ in copies]
+    first = (in_row or recurrent or stay)[0]
     if len(copies) == len(layers) and (len(layers) > 1 or first.weight_rms):
         sure = 0.95
     elif in_row:

@@ -12,7 +12,7 @@ from hessdiag.problem.order import Order
 from hessdiag.questions.check.readings import LayerReading
 from hessdiag.questions.check.watching.owned import Owned
 from hessdiag.questions.check.watching.passing import Passing
-from hessdiag.questions.check.watching.rows import copies
+from hessdiag.questions.check.watching.rows import copies, part
 from hessdiag.questions.check.watching.seen import Seen
 from hessdiag.questions.check.watching.signals import Signal, even_part, known, root_mean_square
 
@@ -47,6 +47,8 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
     matrices = _matrices(layer)
     weight_rms = _joint(matrices or parameters)
     fan_in = _fan_in(layer, seen, matrices)
+    identical = None if fan_in is None else copies(layer.module, matrices, biases, seen.turned)
+    slope = gradients.get(id(matrices[0])) if identical and len(matrices) == 1 else None
     taken, put, left = (_signal(one) for one in (seen.input, seen.output, seen.signal))
     samples = passing.samples
     return LayerReading(
@@ -72,7 +74,8 @@ def _reading(passing: Passing, index: int, gradients: Gradients, order: Order) -
         cosine=known(left.cosine),
         dead_fraction=_number(seen.dead, 0.0 if seen.output is not None else None),
         saturated_fraction=_number(seen.saturated, 0.0 if seen.output is not None else None),
-        identical_fraction=None if fan_in is None else copies(layer.module, matrices, biases, seen.turned),
+        identical_fraction=identical,
+        copies_part=slope is not None and part(layer.module, matrices[0], biases, seen.turned, slope),
         weight_rms=weight_rms,
         weight_gain=None if fan_in is None or weight_rms is None else weight_rms * fan_in**0.5,
         bias_mean=_mean(biases),

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 MOST = 10_000_000  # entries of a matrix that are compared
+PARTED = 1e-2  # of a gradient's norm, by which copies' gradients differ if the next step parts them
 _FIRST = 8  # columns by which rows mostly differ already
 
 
@@ -64,6 +65,30 @@ def copies(module: Any, matrices: Sequence[Tensor], biases: Sequence[Tensor], tu
         if not (found := identical_fraction(rows)):
             break
     return found
+
+
+def part(module: Any, matrix: Tensor, biases: Sequence[Tensor], turned: bool, gradient: Tensor | None) -> bool:
+    """Whether units that are copies get gradients that differ by more than rounding, and so do not stay copies.
+
+    Args:
+        module: Whose units they are.
+        matrix: Its weights.
+        biases: Its biases.
+        turned: Whether the matrix is one of (inputs, units).
+        gradient: Of the matrix; `None` where none arrived.
+    """
+    if gradient is None or gradient.shape != matrix.shape or gradient.layout is not torch.strided:
+        return False
+    if isinstance(module, (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)):
+        return False
+    rows, slopes = (incoming_rows(module, [item], own, turned) for item, own in ((matrix, biases), (gradient, ())))
+    if rows is None or slopes is None:
+        return False
+    same = torch.unique(keys(rows), return_inverse=True)[1]
+    count = torch.bincount(same)[:, None]
+    means = torch.zeros(len(count), slopes.shape[1], dtype=slopes.dtype, device=slopes.device)
+    apart = slopes - (means.index_add_(0, same, slopes) / count)[same]
+    return bool(apart.norm() > PARTED * gradient.double().norm())
 
 
 def identical_fraction(rows: Tensor) -> float:
