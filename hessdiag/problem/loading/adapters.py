@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from hessdiag.errors import LoadError, first_line, said
+from hessdiag.errors import LoadError, said
 from hessdiag.problem.files import trust
 from hessdiag.problem.files.allowance import Allowance
 from hessdiag.problem.files.folder import bounded, parsed
@@ -149,8 +149,9 @@ def load(
         raise
     except Exception as error:
         raise LoadError(f"peft cannot put {where}: {said(error)}", _SCRIPT) from error
-    if lacking := [first_line(one.message) for one in by_peft if "missing adapter keys" in str(one.message)]:
-        raise LoadError(f"peft cannot put {where}: {lacking[0][:200]}", "the model that the adapter was trained on")
+    if lacking := [text for one in by_peft if "missing adapter keys" in (text := str(one.message))]:
+        short = lacking[0].splitlines()[0][:200]
+        raise LoadError(f"peft cannot put {where}: {short}", "the model that the adapter was trained on")
     made.eval()  # as transformers leaves the model
     own = sum(parameter.numel() for parameter in made.parameters() if parameter.requires_grad)
     note = (
