@@ -9,9 +9,11 @@ from hessdiag.curvature import exact
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.point.examine import fingerprint
 from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
 from hessdiag.machine.memory import free_bytes
+from hessdiag.machine.once import once
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 
@@ -60,7 +62,24 @@ def of(
     finished: exact.Finished = lambda numbers, rows: None,
     out: Tensor | None = None,
 ) -> Tensor:
-    """The same of an operator, in its metric."""
+    """The same of an operator, in its metric. Where several questions are asked of one problem, it is formed once."""
+    if out is not None or operator.scale is not None:
+        return _formed(operator, finished, out)
+    formed: list[None] = []
+
+    def form() -> Tensor:
+        formed.append(None)
+        return _formed(operator, finished, None)
+
+    operator.settle()
+    key = ("dense", operator.problem, operator.missing, tuple(fingerprint(operator.problem).tolist()))
+    H = once(key, form)
+    if not formed:
+        finished(torch.arange(len(H), device=H.device), H)
+    return H
+
+
+def _formed(operator: HessianOperator, finished: exact.Finished, out: Tensor | None) -> Tensor:
     n = operator.shape[0]
     if out is None:
         _fit(operator, free_bytes(operator.device))

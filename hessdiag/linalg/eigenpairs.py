@@ -9,6 +9,7 @@ from torch import Tensor
 from hessdiag.linalg.spread import Spread, agreed, is_alone, piece_of
 from hessdiag.machine import capacity
 from hessdiag.machine.arithmetic import ieee
+from hessdiag.machine.once import once
 
 ROUNDING = 32.0  # units of the products' relative error, times |A|, below which a residual is noise
 
@@ -97,7 +98,7 @@ def dense_eigenpairs(
     n = len(matrix)
     lowest, highest = min(lowest, n), min(highest, n)
     wide = in_float64(matrix)
-    spectrum, vectors = _decomposed((wide + wide.T) / 2, spread)
+    spectrum, vectors = _decomposed(wide, spread)
     wanted = ends(n, lowest, highest)
     vectors = vectors[:, wanted.to(wide.device)]
     residuals = torch.linalg.vector_norm(wide @ vectors - vectors * spectrum[wanted.to(wide.device)], dim=0).cpu()
@@ -121,9 +122,16 @@ def dense_eigenpairs(
     )
 
 
+def decomposed(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """All eigenvalues and eigenvectors of a matrix in float64, symmetrized; once, where work is shared."""
+    key = ("decomposed", id(matrix))  # which is kept beside, so that no other matrix gets its number
+    _, values, vectors = once(key, lambda: (matrix, *torch.linalg.eigh((matrix + matrix.T) / 2)))
+    return values, vectors
+
+
 def _decomposed(matrix: Tensor, spread: Spread | None) -> tuple[Tensor, Tensor]:
     """Eigenvalues and eigenvectors: those of repeated ones are anybody's choice, but one for all processes."""
-    values, vectors = torch.linalg.eigh(matrix)
+    values, vectors = decomposed(matrix)
     if is_alone(spread):
         return values, vectors
     both = agreed(torch.cat([values[None], vectors]), spread)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.preconditioners.form import Preconditioner, power
+from hessdiag.linalg.eigenpairs import decomposed
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import tridiagonalize
 
@@ -45,8 +46,7 @@ class Pairs:
 
 def every(matrix: Tensor) -> Pairs:
     """All eigenpairs of a dense matrix, by LAPACK in float64."""
-    matrix = matrix.double()
-    return Pairs(*torch.linalg.eigh((matrix + matrix.T) / 2))
+    return Pairs(*decomposed(matrix.double()))
 
 
 def found(values: Tensor, vectors: Tensor, residuals: Tensor, damping: float) -> Pairs:

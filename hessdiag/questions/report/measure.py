@@ -9,6 +9,7 @@ from typing import Any
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError, SpecError
 from hessdiag.machine import processes
+from hessdiag.machine.once import sharing
 from hessdiag.numbers import listed, number
 from hessdiag.optimizers.recipe import recipe
 from hessdiag.problem.problem import Problem
@@ -94,7 +95,8 @@ def report_of(asking: Asking, preset: Preset = "normal", budget: float | str | N
     recipe(asking.optimizer, asking.lr, asking.scripts, model=asking.problem.model)  # a typing error is said at once
     run = _Run(asking, seconds, quick=preset == "quick")
     try:
-        run.all()
+        with sharing():
+            run.all()
     except KeyboardInterrupt:
         if not run.sections:
             raise

@@ -11,6 +11,7 @@ from torch import nn
 
 import hessdiag as package
 from hessdiag import Problem, full_report
+from hessdiag.curvature import dense
 from hessdiag.errors import ComputeError, SpecError
 from hessdiag.machine import cost
 from hessdiag.questions import documents
@@ -210,3 +211,31 @@ def test_a_network_that_will_not_train_is_answered_by_its_cause():
     assert report.findings[0].says.startswith("It will not train as it is: ")
     assert report.findings[0].remedy
     assert report.findings[0].because.startswith("check: ")
+
+
+def test_work_that_questions_share_is_done_once(monkeypatch):
+    formed, decomposed, exactly, eigh = [], [], dense._formed, torch.linalg.eigh
+
+    def form(operator, *others):
+        formed.append(operator.shape)
+        return exactly(operator, *others)
+
+    def decompose(matrix):
+        decomposed.append(tuple(matrix.shape))
+        return eigh(matrix)
+
+    own = problem()
+    monkeypatch.setattr(dense, "_formed", form)
+    monkeypatch.setattr(torch.linalg, "eigh", decompose)
+    asked(monkeypatch, "eigs", "spectrum", "bounds", "precondition")
+    report = full_report(own)
+    assert [one.document["status"] for one in report.sections] == ["ok"] * 5
+    assert formed == [(37, 37)]
+    assert decomposed.count((37, 37)) - _by_precondition(decompose, decomposed) == 1
+
+
+def _by_precondition(decompose, decomposed):
+    """How many of its own `precondition` makes of matrices of that size, beside the first."""
+    before = decomposed.count((37, 37))
+    package.precondition(problem())
+    return decomposed.count((37, 37)) - before - 1
