@@ -1,9 +1,10 @@
-"""Write what follows from the registries: reference pages, README's table of commands, stubs for type checkers.
+"""Write what follows from the registries: reference and manual pages, README's table of commands, stubs for checkers.
 
 python docs/generate_reference.py
 """
 
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from hessdiag import results
 from hessdiag.cli.main import COMMANDS, cli
 from hessdiag.curvature.registry import OPERATORS
 from hessdiag.questions.registry import QUESTIONS, Question
+
+sys.path.insert(0, str(Path(__file__).parent))
+from man_page import man_page
 
 ROOT = Path(__file__).parent.parent
 COMMAND_LINE = """\
@@ -134,6 +138,7 @@ def _all(names: list[str]) -> str:
 GENERATED = {
     ROOT / "docs" / "reference" / "cli.md": command_line,
     ROOT / "docs" / "reference" / "python.md": python,
+    ROOT / "docs" / "man" / "hessdiag.1": man_page,
     ROOT / "README.md": lambda: table((ROOT / "README.md").read_text("utf-8")),
     ROOT / "hessdiag" / "__init__.pyi": package_stub,
     ROOT / "hessdiag" / "results.pyi": results_stub,
