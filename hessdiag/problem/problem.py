@@ -57,7 +57,7 @@ class Problem:
     """
 
     model: nn.Module
-    data: Sequence[Any]
+    data: Sequence[Any] = field(repr=False)
     loss: Any = None
     objective: losses.Objective | None = None
     reduction: losses.Reduction | None = None

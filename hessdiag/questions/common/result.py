@@ -226,6 +226,16 @@ class Result:
         """How many finished pieces of an earlier run were taken up."""
         return self.provenance.resumed_pieces or 0
 
+    def __init_subclass__(cls) -> None:
+        """Every result has the short form: what dataclasses would write for it fills screens."""
+        super().__init_subclass__()
+        cls.__repr__ = Result.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        """Its headline numbers and what is said first, for a prompt and a notebook's last line."""
+        briefly: str = import_module("hessdiag.questions.brief").brief(self)
+        return briefly
+
     def to_json(self) -> str:
         """The result document, as `--json` prints it; `hessdiag.load` reads it back."""
         return _rendered(self, "json")

@@ -16,6 +16,7 @@ from hessdiag.fields import Number, Real
 from hessdiag.questions import documents, registry
 from hessdiag.questions.common.result import OPTIONAL, Finding, Measured, ModelSubject, Result, Subject
 from hessdiag.report import document as text_form
+from tests.shown import DOCUMENTS
 
 
 @pytest.fixture(scope="module")
@@ -156,3 +157,13 @@ def test_results_are_read_without_torch(found, tmp_path):
     code = f"import hessdiag, sys; r = hessdiag.load({str(path)!r}); print(r.parameters, r.to_markdown()[:1], 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["26", "#", "False"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_a_prompt_shows_one_line_of_every_result(name):
+    result = documents.read(DOCUMENTS[name]())
+    shown = repr(result)
+    assert shown.startswith(f"<{type(result).__name__}")
+    assert "\n" not in shown
+    assert len(shown) < 600
+    assert not result.findings or result.findings[0].says in shown
