@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hessdiag.cli.completes import completing
 from hessdiag.cli.script.arguments import Arguments
 from hessdiag.cli.settings import instead
 from hessdiag.errors import ExitCode
@@ -34,6 +35,7 @@ class Command(click.Command):
     def __init__(self, *given: Any, arguments: Arguments = Arguments(), **named: Any) -> None:  # noqa: B008
         super().__init__(*given, **named)
         self.arguments = arguments
+        completing(self.params)
 
     def invoke(self, ctx: click.Context) -> int:
         """Run the command, or print what was asked for in its place."""

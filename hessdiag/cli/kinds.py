@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from hessdiag.cli.completes import Text
 from hessdiag.curvature.registry import OPERATORS
 from hessdiag.errors import SpecError
 from hessdiag.questions.report.asked import seconds_of
@@ -97,7 +98,7 @@ class Switch(click.types.BoolParamType):
     """A flag that changes what is measured or shown, and neither what is trusted nor what is written."""
 
 
-class Named(click.types.StringParamType):
+class Named(Text):
     """Text of which some is a choice between names; other text may be a spec, which names code or a file."""
 
     def __init__(self, choices: str) -> None:
