@@ -11,6 +11,7 @@ from hessdiag.version import __version__ as __version__
 
 _HOMES = {
     "HessdiagError": "hessdiag.errors",
+    "Monitor": "hessdiag.monitor.monitor",
     "Problem": "hessdiag.problem.problem",
     "ProblemRequest": "hessdiag.problem.load",
     "hessian": "hessdiag.curvature.dense",

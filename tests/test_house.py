@@ -43,6 +43,7 @@ BELOW: Mapping[str, set[str]] = {
         "statistics",
         "report",
     },
+    "monitor": {"machine", "problem", "linalg", "curvature", "optimizers", "theory", "report", "questions"},
     "cli": {"machine", "nets", "problem", "shards", "curvature", "optimizers", "report", "questions"},
 }
 PROBLEM = (  # within its room: each part may import those of the lines before

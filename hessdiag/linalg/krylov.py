@@ -37,6 +37,7 @@ class KrylovSpace:
         precision: Relative error of products. Default: the rounding of the operator's dtype.
         images: Whether to hold Q A: as much memory again. Without, images of combinations take products, or come from
             the relation above.
+        start: The first block, as rows (block, n) of any length, linearly independent. Default: random.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class KrylovSpace:
         seed: int,
         precision: float | None = None,
         images: bool = True,
+        start: Tensor | None = None,
     ) -> None:
         self.operator = operator
         self.n, self.spread = operator.shape[0], spread_of(operator)
@@ -65,8 +67,8 @@ class KrylovSpace:
         self._projected = torch.zeros(capacity, capacity, dtype=torch.float64)
         self._width = block
         self._reach = 0  # the first row of the basis that products with the next block have a part in
-        self._coupling = torch.zeros(0, block, dtype=torch.float64)
-        self._continue(self._basis[:0])
+        self._continue(self._basis[:0] if start is None else start.to(self._basis))
+        self._coupling = torch.zeros(0, self._width, dtype=torch.float64)  # to a block before it, which there is none
 
     def grow(self) -> bool:
         """Multiply the next block, project, and orthonormalize what is left. Whether there is room for one more."""

@@ -12,16 +12,15 @@ from hessdiag.curvature.differences import CannotCopyError
 from hessdiag.curvature.metric import Scaled
 from hessdiag.curvature.point.line import LOSS_ROUNDING
 from hessdiag.linalg.operator import SymmetricOperator
-from hessdiag.linalg.spread import Spread, spread_of, summed
 from hessdiag.linalg.tridiagonal import inner
 from hessdiag.optimizers.dual_norm import PRODUCTS, dual_norm
-from hessdiag.optimizers.preconditioning import Preconditioning, direction
-from hessdiag.problem.problem import Problem
+from hessdiag.optimizers.preconditioning import direction
 from hessdiag.questions.common.runs.outlay import Basis
-from hessdiag.questions.sharpness.along import trying, weights
+from hessdiag.questions.sharpness.along import trying
 from hessdiag.questions.sharpness.critical import CriticalStep, critical_step
 from hessdiag.questions.sharpness.largest import Largest, largest, overlap
 from hessdiag.questions.sharpness.result import Kind, Reading
+from hessdiag.questions.sharpness.standing import Standing
 
 UPHILL = "the next step goes uphill at first: momentum carries it, and no learning rate is its edge"
 STILL = "the next step is zero, to first order: there is no gradient along it"
@@ -37,13 +36,10 @@ COVERING = 0.5  # of a critical step that rounding may move
 
 
 @dataclass
-class Here:
-    """Where the parameters are, and the optimizer that stands there.
+class Here(Standing):
+    """The same with all that readings need.
 
     Attributes:
-        problem: What is trained.
-        operator: Its Hessian.
-        made: The optimizer.
         gradient: Of the loss, (N,), in float64; of a sharded problem this and all vectors are a process's pieces.
         space: How many vectors a search may hold.
         tol: Relative residual of eigenvalues.
@@ -52,9 +48,6 @@ class Here:
         tops: Eigenvectors that were found, with the scale of their metric.
     """
 
-    problem: Problem
-    operator: SymmetricOperator
-    made: Preconditioning
     gradient: Tensor
     space: Basis
     tol: float
@@ -66,59 +59,16 @@ class Here:
         self.interrupted = False
         self.loss: float | None = None
 
-    @property
-    def spread(self) -> Spread:
-        """Of all these vectors over processes."""
-        return spread_of(self.operator)
-
-    @cached_property
-    def theta(self) -> Tensor:
-        """The parameters, (N,)."""
-        return weights(self.problem)
-
     @cached_property
     def step(self) -> Tensor:
         """The next step per unit of the learning rate, (N,): d, where the weights become theta - lr d."""
         return -direction(self.problem, self.made, self.gradient).double() / self.made.lr
 
     @cached_property
-    def metric(self) -> Tensor | None:
-        """M, (N,), by which the optimizer divides; `None` where there is none."""
-        return self.made.metric(self.problem)
-
-    @cached_property
-    def plain(self) -> bool:
-        """Whether the metric is the identity: what it sees is the Hessian's own largest eigenvalue, and any decay."""
-        if isinstance(self.decay, Tensor) or self.metric is None:
-            return False
-        return not bool(summed((self.metric != 1).sum(), self.spread))
-
-    @property
-    def zeros(self) -> int:
-        """Weights that are exactly zero; what fills pieces up is none."""
-        return self.spread.n - int(summed((self.theta != 0).sum(), self.spread))
-
-    @property
-    def decay(self) -> Tensor | float:
-        """What weight decay adds to the Hessian."""
-        return self.made.weight_decay if self.made.coupled else 0.0
-
-    @property
-    def decays(self) -> bool:
-        """Whether it adds anything."""
-        return isinstance(self.decay, Tensor) or self.decay != 0
-
-    @cached_property
     def slope(self) -> float:
         """By how much the loss falls at first along the step, per unit of the learning rate: g'd."""
         pull = self.gradient + self.decay * self.theta.double() if self.decays else self.gradient
         return inner(pull, self.step, self.spread)
-
-    @property
-    def edge(self) -> float | None:
-        """The curvature in its metric at which the optimizer is at the edge of stability."""
-        constant = self.made.threshold
-        return None if constant is None or not self.made.lr else constant / self.made.lr
 
 
 def _of_eigenvalue(here: Here, kind: Kind, scale: Tensor | None, shift: Tensor | float) -> Reading:

@@ -1,0 +1,1 @@
+"""Curvature along a training run: looks at the live model, within a share of training's time, that change nothing."""
