@@ -65,6 +65,7 @@ def python() -> str:
             (asked.name.replace("-", " ").capitalize(), [*_listed(*_functions_first(asked)), *_parts(asked)])
             for asked in QUESTIONS
         ),
+        ("While it trains", _listed("Monitor")),
         ("What results have in common", [*_listed("load"), *(f"::: hessdiag.results.{name}" for name in _shared())]),
         ("Errors", _listed("HessdiagError")),
     ]

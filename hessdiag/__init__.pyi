@@ -10,6 +10,7 @@ from hessdiag.curvature.gauss_newton import GaussNewtonOperator as GaussNewtonOp
 from hessdiag.curvature.hessian import HessianOperator as HessianOperator
 from hessdiag.curvature.metric import in_metric as in_metric
 from hessdiag.errors import HessdiagError as HessdiagError
+from hessdiag.monitor.monitor import Monitor as Monitor
 from hessdiag.problem.load import ProblemRequest as ProblemRequest
 from hessdiag.problem.problem import Problem as Problem
 from hessdiag.questions.blocks.by.result import BlocksBy as BlocksBy
@@ -67,6 +68,7 @@ __all__ = [
     "GaussNewtonOperator",
     "HessdiagError",
     "HessianOperator",
+    "Monitor",
     "Precondition",
     "Problem",
     "ProblemRequest",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hessdiag.errors import SpecError
 
 FEW = 3  # looks whose median says what the next will take, so that one that was disturbed does not
-PRODUCT = 3.0  # gradients that a Hessian-vector product takes about as long as, while none has been timed
+PRODUCT = 2.0  # gradients, with what goes before them, that a product takes about as long as; until one is timed
 
 
 def share_of(budget: str | float | None) -> float:

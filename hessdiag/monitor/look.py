@@ -12,10 +12,11 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.metric import Scaled
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.linalg import estimators
+from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
 from hessdiag.monitor.record import Reading
-from hessdiag.monitor.tracking import WARM, Found, track
+from hessdiag.monitor.tracking import COLD, WARM, Found, track
 from hessdiag.optimizers.preconditioning import Preconditioning, preconditioning
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.row_sizes import SKETCHES
@@ -26,6 +27,7 @@ from hessdiag.theory.stability import PLAIN
 
 SIGNS = 10  # products of a trace
 ROWS = 64  # of the diagonal share
+DOWNWARD = 8  # at most of negative curvature: the lower end is crowded, and any v'Hv < 0 is proof
 USUAL = 8  # products that a largest eigenvalue takes from a random start
 
 
@@ -76,7 +78,14 @@ class Here:
             return self.found[name], 0
         operator = self.operator if scale is None else Scaled(self.operator, scale, decay)
         slope = self.gradient if scale is None else self.gradient * scale
-        found = track(operator, self.before.get(name), slope, self.seed, self.operator.precision)
+        return self._tracked(name, operator, slope, COLD)
+
+    def bottom(self) -> Found:
+        """The largest eigenvalue of -H, as far as few products show it."""
+        return self._tracked("negative_curvature", -self.operator, self.gradient, DOWNWARD)[0]
+
+    def _tracked(self, name: str, operator: SymmetricOperator, slope: Tensor, cold: int) -> tuple[Found, int]:
+        found = track(operator, self.before.get(name), slope, self.seed, self.operator.precision, cold)
         self.found[name] = found
         return found, found.products
 
@@ -131,8 +140,16 @@ def _sharpness(here: Here) -> Reading:
 
 
 def _negative_curvature(here: Here) -> Reading:
-    found, products = here.top("lambda_max")
-    return Reading(value=found.lowest, bound="upper", proven=found.lowest < -found.rounding, products=products)
+    found = here.bottom()
+    value = -found.value
+    return Reading(
+        value=value,
+        stderr=found.residual if found.converged else None,
+        converged=found.converged,
+        bound=None if found.converged else "upper",
+        proven=value < -found.rounding,
+        products=found.products,
+    )
 
 
 def _trace(here: Here) -> Reading:
@@ -157,7 +174,7 @@ QUANTITIES: Mapping[str, Callable[[Here], Reading]] = {
     "diag_share": _diag_share,
 }
 WITHOUT_PRODUCTS = ("loss", "gradient_norms")
-USUALLY = ("loss", "gradient_norms", "lambda_max", "sharpness", "negative_curvature")
+USUALLY = ("loss", "gradient_norms", "lambda_max", "sharpness")
 
 
 def measured(here: Here, name: str) -> Reading:
@@ -178,11 +195,12 @@ def planned(names: tuple[str, ...], optimizer: torch.optim.Optimizer | None, bef
     """How many products these quantities will take, about."""
     count = 0
     tops = set()
-    if {"lambda_max", "negative_curvature"} & set(names):
+    if "lambda_max" in names:
         tops.add("lambda_max")
     if "sharpness" in names and optimizer is not None:
         tops.add("lambda_max" if type(optimizer).__name__.lower() in PLAIN else "sharpness")
     for name in tops:
         known = before.get(name)
         count += WARM if known is not None and known.converged else USUAL
-    return count + SIGNS * ("trace" in names) + (SKETCHES + ROWS) * ("diag_share" in names)
+    fixed = {"negative_curvature": DOWNWARD, "trace": SIGNS, "diag_share": SKETCHES + ROWS}
+    return count + sum(products for name, products in fixed.items() if name in names)

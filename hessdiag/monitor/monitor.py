@@ -48,7 +48,7 @@ class Monitor:
         optimizer: That trains the model: for `sharpness`, against the threshold of its present settings.
         quantities: Of "loss", "gradient_norms" (per layer), "lambda_max", "sharpness" (curvature in the optimizer's
             metric over its threshold), "negative_curvature" (the lowest Ritz value), "trace" and "diag_share". Default:
-            all but the last two, which take 10 and 72 products; and `sharpness` with an optimizer only.
+            the first four, `sharpness` with an optimizer only; the others take up to 8, 10 and 72 products more.
         log: A file of JSON lines, or a function that is called with each line as a dict.
         resume: Add to a file that is there, if it is of the same run; otherwise such a file is refused.
         tensorboard: A `SummaryWriter`, or the folder of a new one.
@@ -75,7 +75,7 @@ class Monitor:
         ...         optimizer.step()
         ...         record = monitor.step()
         >>> [record.step for record in monitor.records], sorted(record.readings)
-        ([5, 10], ['gradient_norms', 'lambda_max', 'loss', 'negative_curvature', 'sharpness'])
+        ([5, 10], ['gradient_norms', 'lambda_max', 'loss', 'sharpness'])
     """
 
     def __init__(
@@ -212,12 +212,12 @@ class Monitor:
         """The first line of a log."""
         with untouched(self._model, self._problem.device):
             described = describe(self._problem.as_written())
-        kind = None if self._optimizer is None else type(self._optimizer).__name__
+        own = self._optimizer
         return {
             "schema": SCHEMA,
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "problem": described,
-            "optimizer": kind and {"kind": kind, "settings": settings_of(self._optimizer)},
+            "optimizer": None if own is None else {"kind": type(own).__name__, "settings": settings_of(own)},
             "every": self._every,
             "budget": budget,
             "quantities": self._asked,

@@ -29,7 +29,7 @@ def to_tensorboard(target: Any) -> tuple[Sink, Callable[[], None]]:
         except ImportError as error:
             what, cure = lacking(error) or (str(error), "pip install tensorboard")
             raise LoadError(f"TensorBoard's logs need {what}.", cure) from error
-        writer: Any = SummaryWriter(os.fspath(target))  # type: ignore[no-untyped-call]
+        writer: Any = SummaryWriter(os.fspath(target))
     else:
         writer = target
         if not callable(getattr(writer, "add_scalar", None)):

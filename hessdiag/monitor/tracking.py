@@ -1,7 +1,7 @@
 """The largest eigenvalue of an operator that changes slowly, from few products: Lanczos that goes on from last time.
 
 The old eigenvector alone is no start: top eigenvectors swap, and its Krylov space may hold next to nothing of the new
-one. Beside it go noise, the gradient, which is where a new one shows first, and the lowest Ritz vector.
+one. Beside it go noise, and the gradient, in which a new one shows first.
 """
 
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ ENOUGH = 0.05  # residual over value, at most, of a value that counts as converg
 WANTED = 0.02  # the same, which is worth a product more as long as there are few
 LEAST = 4  # products, with fewer of which a wrong eigenvector can pass
 WARM = 5  # products, at most, of a look that goes on from a converged one,
-COLD = 30  # and of one that does not
+COLD = 30  # and of one that does not, unless told otherwise
 WINDOW = 8  # vectors of length N that a search holds
-NOISE, SLOPE, LOWEST = 0.1, 0.3, 0.3  # of what goes beside the old top vector
-KEPT = 3  # top Ritz vectors that a restart keeps, beside the lowest
+NOISE, SLOPE = 0.1, 0.3  # of what goes beside the old top vector
+KEPT = 3  # top Ritz vectors that a restart keeps
 ROUNDING = 32.0  # units of rounding of |A| below which a residual is noise
 
 
@@ -32,24 +32,22 @@ class Found:
         value: The largest Ritz value: at most the largest eigenvalue.
         residual: |A v - value v|: within it there is an eigenvalue.
         converged: Whether that is small beside the value.
-        lowest: The smallest Ritz value, v'Av of a unit vector: at least the smallest eigenvalue.
-        rounding: What rounding can do to either.
+        rounding: What rounding can do to it.
         products: Spent.
-        top: Ritz vector of `value`, (N,).
-        bottom: Ritz vector of `lowest`, (N,).
+        top: Its Ritz vector v, of unit length, (N,).
     """
 
     value: float
     residual: float
     converged: bool
-    lowest: float
     rounding: float
     products: int
     top: Tensor
-    bottom: Tensor
 
 
-def track(operator: SymmetricOperator, before: Found | None, slope: Tensor, seed: int, precision: float) -> Found:
+def track(
+    operator: SymmetricOperator, before: Found | None, slope: Tensor, seed: int, precision: float, cold: int = COLD
+) -> Found:
     """The largest eigenvalue.
 
     Args:
@@ -58,9 +56,10 @@ def track(operator: SymmetricOperator, before: Found | None, slope: Tensor, seed
         slope: The gradient in its coordinates, (N,).
         seed: Of the noise.
         precision: Relative error of products.
+        cold: Most products of a search that does not go on from a converged one; of others it is 5.
 
     Returns:
-        Of a search that goes on from a converged one, after at most 5 products; else after at most 30.
+        The largest Ritz value, converged or not.
 
     >>> A = torch.diag(torch.tensor([1.0, 2.0, 9.0]))
     >>> first = track(A, None, torch.ones(3), 0, 1e-7)
@@ -72,7 +71,7 @@ def track(operator: SymmetricOperator, before: Found | None, slope: Tensor, seed
     n = operator.shape[0]
     if before is not None and len(before.top) != n:  # weights were frozen, or thawed
         before = None
-    most = min(WARM if before is not None and before.converged else COLD, n)
+    most = min(WARM if before is not None and before.converged else cold, n)
     window = min(WINDOW, n)
     start = None if before is None else _start(before, slope, seed)
     space = KrylovSpace(operator, window, 1, 1, seed, precision, images=False, start=start)
@@ -86,25 +85,21 @@ def track(operator: SymmetricOperator, before: Found | None, slope: Tensor, seed
         if (space.products >= min(LEAST, n) and good) or space.products >= most or space.size >= n:
             break
         if not room:
-            wanted = [0, *range(len(values) - KEPT, len(values))]
-            space.restart(values[wanted], vectors[:, wanted])
-    both = space.combine(vectors[:, [len(values) - 1, 0]])
+            space.restart(values[-KEPT:], vectors[:, -KEPT:])
     return Found(
         value=value,
         residual=residual,
         converged=residual <= max(ENOUGH * abs(value), rounding),
-        lowest=float(values[0]),
         rounding=rounding,
         products=space.products,
-        top=both[0],
-        bottom=both[1],
+        top=space.combine(vectors[:, -1:])[0],
     )
 
 
 def _start(before: Found, slope: Tensor, seed: int) -> Tensor:
-    """One row: the old vectors, the gradient and noise."""
+    """One row: the old vector, the gradient and noise."""
     top = before.top
     noise = torch.randn(len(top), generator=torch.Generator().manual_seed(seed), device="cpu").to(top)
     size = safe_norm(slope)
     beside = SLOPE / size * slope.to(top) if size else torch.zeros_like(top)
-    return (top + beside + LOWEST * before.bottom + NOISE / safe_norm(noise) * noise)[None]
+    return (top + beside + NOISE / safe_norm(noise) * noise)[None]
