@@ -1,5 +1,6 @@
 """Every example runs as its own docstring says, and what it measures makes sense."""
 
+import json
 import os
 import re
 import runpy
@@ -252,3 +253,16 @@ def test_momentum_trains_at_the_edge_of_stability(run, tmp_path):
     assert ratio == pytest.approx(1.013, abs=0.02)
     assert "at most 10 passes; edge" in printed
     assert "</svg>" in (tmp_path / "edge.svg").read_text()
+
+
+def test_a_monitored_training(run, tmp_path):
+    log = tmp_path / "run.jsonl"
+    said = run("monitor_training.py", "--steps", "1500", "--log", str(log), "--tensorboard", str(tmp_path / "curves"))
+    header, *records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert header["schema"] == "hessdiag-run/1"
+    assert [record["step"] for record in records] == list(range(50, 1501, 50))
+    assert all("failed" not in record for record in records)
+    looks = [record for record in records if "lambda_max" in record["readings"]]
+    assert len(looks) == said.count("of the threshold")
+    assert records[-1]["share"] < 0.15  # 10 %, and what the first looks were guessed wrong by
+    assert list((tmp_path / "curves").iterdir())

@@ -1,0 +1,101 @@
+"""Looks take no more than their share of training's time, the first one included."""
+
+import pytest
+import torch
+from torch import nn
+
+import hessdiag
+from hessdiag.monitor import look, monitor
+from hessdiag.monitor.budget import Budget, share_of
+
+
+@pytest.fixture
+def time(monkeypatch):
+    """A clock that only training and what is measured move."""
+
+    costs = {"loss": 0.1, "gradient_norms": 0.3}
+
+    class Time:
+        now = 100.0
+
+    def clock(device):
+        return Time.now
+
+    def measured(here, name):
+        products = 0 if name in costs else 5
+        Time.now += costs.get(name, 0.5 * products)
+        return hessdiag.monitor.record.Reading(value=1.0, products=products)
+
+    monkeypatch.setattr(monitor, "clock", clock)
+    monkeypatch.setattr(monitor, "measured", measured)
+    monkeypatch.setattr(monitor.time, "perf_counter", lambda: Time.now)
+    return Time
+
+
+def watched(budget, every=10):
+    model = nn.Linear(2, 2)
+    problem = hessdiag.Problem(model, data=[(torch.randn(4, 2), torch.randn(4, 2))], loss="mse")
+    return hessdiag.Monitor(problem, every, budget)
+
+
+def run(own, time, steps, seconds=0.1):
+    for _ in range(steps):
+        time.now += seconds
+        own.step()
+    return own.records
+
+
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.3])
+def test_the_share_is_kept(time, share):
+    own = watched(share)
+    steps = int(200 / share)
+    records = run(own, time, steps)
+    whole = [record for record in records if "lambda_max" in record.readings]
+    spent = sum(record.seconds for record in records)
+    training = steps * 0.1
+    assert 0.6 * share < spent / training <= share  # neither more, nor much less
+    assert records[-1].share == pytest.approx(spent / training, rel=0.05)
+    assert len(whole) > 1
+    first = whole[0].step * 0.1
+    assert first * share >= 0.4 + 5 * 0.5  # also of the first: it waits until it can be paid for
+
+
+def test_without_a_limit_each_look_is_taken(time):
+    records = run(watched(None), time, 100)
+    assert [record.step for record in records] == list(range(10, 101, 10))
+    assert all("lambda_max" in record.readings for record in records)
+
+
+def test_what_is_left_out_is_recorded(time):
+    records = run(watched("5%"), time, 200)
+    assert [record.step for record in records] == list(range(10, 201, 10))
+    assert "of the budget are left" in records[0].skipped or records[0].left_out
+    for record in records:
+        assert record.skipped or record.readings
+    probes = [record for record in records if record.left_out]
+    assert len(probes) <= 3
+    assert all(record.readings.keys() == {"loss", "gradient_norms"} for record in probes)
+    assert all(record.left_out.keys() == {"lambda_max"} for record in probes)
+
+
+def test_one_disturbed_look_does_not_end_them():
+    budget = Budget(0.05, began=0.0)
+    for gradient, products in ((0.1, 1.0), (0.1, 900.0), (0.1, 1.0)):
+        budget.learn(gradient)
+        budget.learn_products(products, 10)
+    assert budget.look(10, 1.0) == pytest.approx(1.1)
+
+
+def test_a_share_in_words_and_numbers():
+    assert share_of("2.5 %") == pytest.approx(0.025)
+    assert share_of(1) == 1.0
+
+
+def test_it_plans_what_it_measures():
+    model = nn.Linear(2, 2)
+    adam, sgd = torch.optim.Adam(model.parameters()), torch.optim.SGD(model.parameters(), lr=0.1)
+    names = ("loss", "lambda_max", "sharpness")
+    assert look.planned(names, sgd, {}) == look.USUAL
+    assert look.planned(names, adam, {}) == 2 * look.USUAL
+    assert look.planned(("loss",), adam, {}) == 0
+    assert look.planned(("trace", "diag_share", "negative_curvature"), None, {}) == 10 + 72 + 8
