@@ -250,6 +250,19 @@ SINGLE = (
         ),
         synonyms=("race", "plateau", "optimizers", "stuck"),
     ),
+    Question(
+        "compare",
+        "What changed between two results, and beyond their errors?",
+        headlines=("significant", "differences"),
+        public={"Compare": "result", "compare": "measure"},
+        takes="A.json B.json",
+        asks="What changed between two results?",
+        shows=(
+            "Every number of two or more results of one command: which way it went, and whether beyond the errors of "
+            "both, with as many tests in mind as there are. Says what else differs; several make a trajectory."
+        ),
+        synonyms=("diff", "versus", "regression", "difference", "changes"),
+    ),
 )
 QUESTIONS = (
     *SINGLE,

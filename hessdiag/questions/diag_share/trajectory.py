@@ -6,7 +6,6 @@ given here: changes that are called significant are.
 
 import itertools
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -14,8 +13,10 @@ from hessdiag.errors import SpecError
 from hessdiag.numbers import counted, factor_of_log, p_value, percent, ratio, with_error
 from hessdiag.questions.common.metric import Metric, noun
 from hessdiag.questions.common.result import Finding, Status
+from hessdiag.questions.common.steps import step_numbers
 from hessdiag.questions.common.verdict import most_severe_first
 from hessdiag.questions.diag_share.result import Change, Checkpoint, CheckpointLayer, DiagShare, Difference, Trend
+from hessdiag.statistics.differences import holm
 
 ALPHA = 0.05
 ROUNDING = 1e-9  # relative: exact shares that differ by less are alike
@@ -147,20 +148,6 @@ def _p(a: Compared, b: Compared) -> float:
     return math.erfc(abs(after - before) / stderr / math.sqrt(2))
 
 
-def holm(values: Sequence[float]) -> list[float]:
-    """P-values of several comparisons, corrected by Holm: below 0.05, each is so with all others in mind.
-
-    >>> holm([0.01, 0.04, 0.5])
-    [0.03, 0.08, 0.5]
-    """
-    order = sorted(range(len(values)), key=values.__getitem__)
-    adjusted, largest = [0.0] * len(values), 0.0
-    for rank, index in enumerate(order):
-        largest = max(largest, min((len(values) - rank) * values[index], 1.0))
-        adjusted[index] = largest
-    return adjusted
-
-
 def _trend(known: Sequence[Compared]) -> Trend | None:
     """A weighted line through the log shares; its slope is as certain as they are, on a line or not."""
     shares = [point.share or 0.0 for point in known]
@@ -185,22 +172,6 @@ def _trend(known: Sequence[Compared]) -> Trend | None:
 
 def _average(values: Sequence[float], weights: Sequence[float]) -> float:
     return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
-
-
-def step_numbers(labels: Sequence[str]) -> list[float] | None:
-    """The number in which labels differ, if that is one number in each, and it grows.
-
-    >>> step_numbers(["step0.pt", "step100.pt", "step1000.pt"]), step_numbers(["a.pt", "b.pt"])
-    ([0.0, 100.0, 1000.0], None)
-    """
-    parts = [re.split(r"(\d+)", label) for label in labels]
-    if len({len(part) for part in parts}) > 1:
-        return None
-    varying = [index for index in range(len(parts[0])) if len({part[index] for part in parts}) > 1]
-    if len(varying) != 1 or varying[0] % 2 == 0:
-        return None
-    steps = [float(part[varying[0]]) for part in parts]
-    return steps if all(a < b for a, b in itertools.pairwise(steps)) else None
 
 
 @most_severe_first

@@ -9,6 +9,7 @@ import torch
 
 from hessdiag.errors import SpecError
 from hessdiag.questions.common.result import Finding
+from hessdiag.questions.common.steps import step_numbers
 from hessdiag.questions.diag_share import verdict as verdict_of_one
 from hessdiag.questions.diag_share.measure import diag_share
 from hessdiag.questions.diag_share.trajectory import (
@@ -16,11 +17,10 @@ from hessdiag.questions.diag_share.trajectory import (
     change,
     diag_share_along,
     findings,
-    holm,
-    step_numbers,
     verdict,
 )
 from hessdiag.questions.documents import loads, read
+from hessdiag.statistics.differences import holm
 from tests.questions.diag_share.share_problems import wide
 from tests.reference import quadratic
 

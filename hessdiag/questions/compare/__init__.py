@@ -1,0 +1,1 @@
+"""`hessdiag compare`: what changed between results, and whether beyond the errors of both."""
