@@ -4,8 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hessdiag.statistics import quantiles
-from hessdiag.statistics.intervals import Z
+from hessdiag.statistics.student import reach_of, two_sided
 
 SLACK = 1e-9  # relative, of probabilities that are equal but for rounding
 
@@ -75,12 +74,12 @@ def difference(a: Known, b: Known) -> Difference:
     if not any((a.down, a.up, b.down, b.up)):
         return Difference(change, None, (b.low - a.high, b.high - a.low), None, gap > 0)
     freedom = _satterthwaite(toward, (a.freedom, b.freedom))
-    reach = Z if math.isinf(freedom) else float(quantiles.student(0.975, freedom))
+    reach = reach_of(freedom)
     low, high = (stderr, outwards) if rises else (outwards, stderr)
     interval = (b.low - a.high - reach * low, b.high - a.low + reach * high)
     if a.trials and b.trials and a.cases is not None and b.cases is not None:
         return Difference(change, stderr, interval, fisher(a.cases, a.trials, b.cases, b.trials))
-    p = 1.0 if gap == 0 else (0.0 if stderr == 0 else quantiles.two_sided(gap / stderr, freedom))
+    p = 1.0 if gap == 0 else (0.0 if stderr == 0 else two_sided(gap / stderr, freedom))
     return Difference(change, stderr, interval, p)
 
 

@@ -13,13 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hessdiag.statistics import quantiles
+from hessdiag.statistics.student import Z as Z
 
 Floats = NDArray[np.float64]
 
 V_co = TypeVar("V_co", covariant=True)
 E_co = TypeVar("E_co", covariant=True)
-
-Z = 1.959963984540054  # of a normal variable, 95 % on both sides
 
 
 @dataclass(frozen=True)

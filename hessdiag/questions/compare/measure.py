@@ -92,7 +92,9 @@ def compared(docs: Sequence[Document], labels: Sequence[str]) -> Compare:
     several = len(docs) > FEWEST
     mattering = [setting for setting in settings if setting.matters]
     runs = tuple(_run(doc, label) for doc, label in zip(docs, labels, strict=True))
-    repeated = not settings and _one(runs, "weights_sha256", without=sections) and _one(runs, "seed")
+    one_seed = _seeds_known(docs) and len({run.seed for run in runs}) == 1
+    unchanged = all(row.before == row.after for row in rows)
+    repeated = not settings and _one_problem(docs) and (one_seed or unchanged)
     found = Compare(
         status="ok" if all(run.trusted for run in runs) else "inexact",
         problem=Subject(model=runs[-1].model, device="", dtype=runs[-1].dtype, seed=None, notes=_notes(docs)),
@@ -102,7 +104,7 @@ def compared(docs: Sequence[Document], labels: Sequence[str]) -> Compare:
         why=_why(mattering),
         settings=settings,
         differences=len(mattering),
-        same_draws=not repeated and _one(runs, "seed") and any(row.before_stderr and row.after_stderr for row in rows),
+        same_draws=not repeated and one_seed and any(row.before_stderr and row.after_stderr for row in rows),
         repeated=repeated,
         level=changes.LEVEL,
         significant=sum(row.significant for row in rows),
@@ -186,11 +188,15 @@ def _model(problem: Mapping[str, Any]) -> str:
     return f"{problem.get('model') or ''} ({', '.join(origin)})" if origin else problem.get("model") or ""
 
 
-def _one(runs: Sequence[ComparedRun], name: str, without: Sequence[Sequence[Document]] = ()) -> bool:
-    """Whether all runs have the same of something; networks that a question makes itself have no weights."""
-    values = {getattr(run, name) for run in runs}
-    own = bool(without) and all("parameters" not in doc["problem"] for section in without for doc in section)
-    return len(values) == 1 and (own or None not in values)
+def _seeds_known(docs: Sequence[Document]) -> bool:
+    """Whether the seeds in documents are those of what was drawn: of a model that Python handed over they are not."""
+    return all(doc["provenance"].get("argv") or "parameters" not in doc["problem"] for doc in docs)
+
+
+def _one_problem(docs: Sequence[Document]) -> bool:
+    """Whether all are of one network, or of networks that the question makes itself, in one way."""
+    weights = {doc["problem"].get("weights_sha256") for doc in docs}
+    return len(weights) == 1 and (None not in weights or all("parameters" not in doc["problem"] for doc in docs))
 
 
 def _notes(docs: Sequence[Document]) -> tuple[str, ...] | None:

@@ -9,9 +9,8 @@ from typing import Any
 from hessdiag.numbers import number
 from hessdiag.questions import registry
 from hessdiag.questions.compare.quantities import QUANTITIES, Quantity
-from hessdiag.statistics import quantiles
 from hessdiag.statistics.differences import Known
-from hessdiag.statistics.intervals import Z
+from hessdiag.statistics.student import Z, freedom_of, reach_of
 
 # Relative errors of numbers that many rounded ones are summed to.
 ROUNDING = {"float64": 1e-10, "float32": 1e-4, "bfloat16": 0.05, "float16": 0.01}
@@ -159,7 +158,7 @@ def _shown(place: _Place, known: Known, *, random: bool) -> tuple[float, float] 
     if not random:
         wide = known.high - known.low > 2.5 * place.slack
         return (known.low, known.high) if wide else None
-    reach = Z if math.isinf(known.freedom) else float(quantiles.student(0.975, known.freedom))
+    reach = reach_of(known.freedom)
     return known.value - reach * known.down, known.value + reach * known.up
 
 
@@ -184,8 +183,8 @@ def _error(place: _Place) -> Known | None:
         return Known(place.value, place.value, place.value, stderr, stderr, freedom)
     down, up = place.value - interval[0], interval[1] - place.value
     # Wider than the normal law has it, on both sides: Student's, of so many degrees of freedom.
-    freedom = quantiles.freedom_of(math.sqrt(max(down, sys.float_info.min) * max(up, sys.float_info.min)) / stderr)
-    reach = Z if math.isinf(freedom) else float(quantiles.student(0.975, freedom))
+    freedom = freedom_of(math.sqrt(max(down, sys.float_info.min) * max(up, sys.float_info.min)) / stderr)
+    reach = reach_of(freedom)
     return Known(place.value, place.value, place.value, down / reach, up / reach, freedom)
 
 
