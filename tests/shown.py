@@ -36,6 +36,8 @@ DOCUMENTS = {
     "transfer-mup": lambda: document("transfer-mup"),
     "escape": lambda: document("escape"),
     "escape-score": lambda: document("escape-score"),
+    "compare": lambda: document("compare"),
+    "compare-course": lambda: document("compare-course"),
 }
 
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ import torch
 import hessdiag
 from hessdiag.questions.compare.readings import at
 from hessdiag.questions.documents import document
+from hessdiag.questions.spectrum import measure as spectrum_measure
 
 APART = 3.0  # standard errors of a difference
 Run = Callable[[int], Any]
@@ -40,7 +42,7 @@ class Case:
     moved: Callable[[float], Run]
 
 
-def network(width: int = 24) -> torch.nn.Sequential:
+def network(width: int = 16) -> torch.nn.Sequential:
     torch.manual_seed(0)
     layers = (torch.nn.Linear(8, width), torch.nn.Tanh(), torch.nn.Linear(width, width), torch.nn.Tanh())
     return torch.nn.Sequential(*layers, torch.nn.Linear(width, 3)).double()
@@ -51,7 +53,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(48, 8, dtype=torch.float64, generator=rng), torch.randint(0, 3, (48,), generator=rng)
 
 
-def problem(scale: float = 1.0, decay: float = 0.0, width: int = 24) -> hessdiag.Problem:
+def problem(scale: float = 1.0, decay: float = 0.0, width: int = 16) -> hessdiag.Problem:
     """A network with its loss times `scale`, and with `decay` added to the diagonal of the Hessian."""
 
     def objective(model: torch.nn.Module, pair: Any) -> torch.Tensor:
@@ -70,16 +72,16 @@ def scaled(truth: float, spread: float) -> float:
     return 1 + by
 
 
-WIDE = 36  # 1,767 parameters: too many for `spectrum` to compute all eigenvalues
-
-
 def spectrum_case() -> Case:
     def run(asked: hessdiag.Problem) -> Run:
-        return lambda seed: hessdiag.spectrum(asked, seed=seed, probes=10, steps=30)
+        def measured(seed: int) -> Any:
+            with mock.patch.object(spectrum_measure, "EXACT_UP_TO", 0):  # as of a network that is too large for that
+                return hessdiag.spectrum(asked, seed=seed, probes=10, steps=30)
 
-    asked = problem(width=WIDE)
-    truth = float(np.trace(hessdiag.hessian(asked).numpy()))
-    return Case("trace", run(asked), lambda spread: run(problem(scaled(truth, spread), width=WIDE)))
+        return measured
+
+    truth = float(np.trace(hessdiag.hessian(problem()).numpy()))
+    return Case("trace", run(problem()), lambda spread: run(problem(scaled(truth, spread))))
 
 
 def share_case(rows: int) -> Case:
@@ -116,10 +118,14 @@ def ensemble_case(question: Callable[..., Any], headline: str, widths: tuple[int
     def run(width: int, seeds: int) -> Run:
         return lambda seed: question(width=width, seeds=seeds, seed=seed, **options)
 
-    rates = [at(document(run(width, 4000)(10**6))["result"], headline) for width in widths]
-    few = 200
-    spread = np.std([at(document(run(widths[0], few)(seed))["result"], headline) for seed in range(40)], ddof=1)
-    seeds = max(round(few * (APART * math.sqrt(2) * spread / (rates[1] - rates[0])) ** 2), 20)
+    few, runs = 100, 100
+    values = [
+        [at(document(run(width, few)(seed))["result"], headline) for seed in range(10**6, 10**6 + runs)]
+        for width in widths
+    ]
+    spread = math.hypot(*(float(np.std(one, ddof=1)) for one in values))
+    between = float(np.mean(values[1]) - np.mean(values[0]))
+    seeds = max(round(few * (APART * spread / between) ** 2), 20)
     return Case(headline, run(widths[0], seeds), lambda _: run(widths[1], seeds))
 
 

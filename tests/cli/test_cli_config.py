@@ -208,6 +208,7 @@ def test_what_a_found_file_may_set_is_a_short_list():
     choices = {"dtype", "form", "color", "init", "distribution", "activation", "solve", "operator"}
     choices |= {"norms", "multipliers", "preset"}
     switches = {"train_mode", "strict", "as_json", "no_progress", "per_layer", "attempt", "landscape", "shard"}
+    switches |= {"by_step"}
     assert allowed <= numbers | choices | switches, allowed - numbers - choices - switches
     assert {"force", "trust_code", "file", "save", "resume", "data", "weights", "fail_if"}.isdisjoint(allowed)
 

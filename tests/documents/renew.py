@@ -65,6 +65,13 @@ COMMANDS = {
     "escape": "escape 'builtin:deep_mlp(depth=12, width=8, samples=64)' --init lecun --seeds 2 --optimizer 'sgd(lr=0.1)'"
     " --optimizer 'rmsprop(lr=1e-3)' --optimizer tr-rmsprop --budget 90 --landscape",
     "escape-score": "escape builtin:rosenbrock --seeds 1",
+    "compare": "compare before.json after.json",
+    "compare-course": "compare blocks-0.json blocks-1.json blocks-2.json --by-step",
+}
+# What some of them compare: files, and the command lines that write them.
+FIRST = {
+    "compare": {"before.json": "diag-share step0.pt --rows 40", "after.json": "diag-share step1.pt --rows 40"},
+    "compare-course": {f"blocks-{step}.json": f"blocks step{step}.pt --probes 40 --seed {step}" for step in range(3)},
 }
 # Of these a part was done when they were ended, after so many seconds; how much differs from time to time.
 INTERRUPTED = {
@@ -86,6 +93,9 @@ def write(name: str, folder: Path) -> None:
 
     command = [sys.executable, "-m", *argv(name)]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    for file, line in FIRST.get(name, {}).items():
+        before = [sys.executable, "-m", "hessdiag", *shlex.split(line), *ALWAYS, "-o", file]
+        subprocess.run(before, cwd=folder, env=env, stdout=subprocess.DEVNULL, check=True)
     with subprocess.Popen(command, cwd=folder, env=env, stdout=subprocess.PIPE) as process:
         if name in INTERRUPTED:
             time.sleep(INTERRUPTED[name][0])

@@ -85,6 +85,7 @@ WORDS = {
     "time_budget": ("1", "2", "1", "0", "-1", "nan", "x"), "optimizers": ("adam", "sgd(lr=0.1)", "tr-rmsprop", "muon", "adam(", "nope", "lodo"), "optimizer": ("adam", "sgd(momentum=0.9)", "muon", "lion", "adam(", "nope", "lodo", "train.py:nope", "w.pt#a"), "budget": ("5", "20", "0", "x", "2s"),
     "widths": ("2,4", "3", "4,2,2", "x"), "depths": ("1,2", "2,1", "3", "0"), "tolerance": ("0.2", "0", "-1", "nan"),
     "damping": ("1e-2", "0", "1", "2", "nan", "-1", "1e-300"),
+    "results": ("r.json", "s.json", "r.json", "s.json", "nothing.json", "batch.npz", "folder", "bad.json", "m.pt", "/dev/null"),
 }  # fmt: skip
 QUICK = ("ls", "env", "init", "completion")
 MODELS = ("builtin:mlp", "builtin:chain", "builtin:mlp(", "builtin:nope", "builtin:", "train.py:build", "train.py:setup", "train.py:nope",
@@ -146,6 +147,7 @@ def prepare(folder: Path) -> None:
     (folder / "loop.json").symlink_to("loop.json")
     document = Path(__file__).parent.parent / "documents"
     (folder / "r.json").write_text(min(document.glob("*.json"), key=lambda path: path.stat().st_size).read_text())
+    (folder / "s.json").write_text((document / "vanishing.json").read_text())
     assert json.loads((folder / "r.json").read_text())["schema"] == "hessdiag/1"
 
 
@@ -219,7 +221,8 @@ def generated(rng: random.Random) -> list[str]:
         if not isinstance(argument, click.Argument):
             continue
         if argument.name in WORDS:
-            args.append(rng.choice(WORDS[argument.name]))
+            count = rng.choice((1, 2, 2, 2, 3)) if argument.nargs == -1 else 1
+            args += [rng.choice(WORDS[argument.name]) for _ in range(count)]
         elif isinstance(argument.type, click.Choice):
             args.append(str(rng.choice(list(argument.type.choices))))
         elif argument.name == "model":

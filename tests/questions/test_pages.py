@@ -26,6 +26,8 @@ SHOWN = {
     "transfer": lambda: document("transfer"),
     "precondition": lambda: document("precondition"),
     "escape": lambda: document("escape"),
+    "compare": lambda: document("compare"),
+    "compare-course": lambda: document("compare-course"),
 }
 
 

@@ -23,6 +23,7 @@ CHOICES = {
     "schema", "command", "status", "level", "method", "operator", "init", "distribution", "activation", "kind",
     "what", "scope", "quantity", "id", "target", "bound", "loss_in_output", "hessian_method", "outcome",
     "ended", "preset", "state", "optimizer_state", "error_of", "decided_by", "regime", "varied", "role", "held", "multipliers", "weighted_at",
+    "how", "way",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Numbers of results against each other: every change with its error, all of them tested at one level together."""
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -100,6 +101,9 @@ def _of_section(section: Answers, first: int, last: int) -> Iterator[NumberChang
 def _change(command: str, a: Seen, b: Seen, *, trusted: bool) -> NumberChange:
     how, found = _judged(a, b, trusted=trusted)
     change = None if a.value is None or b.value is None else b.value - a.value
+    stderr, interval = (None, None) if found is None else (found.stderr, found.interval)
+    if found is not None and b.quantity.how == "relative":  # it is the difference of logarithms that was judged
+        stderr, interval = math.hypot(a.stderr or 0.0, b.stderr or 0.0), None
     return NumberChange(
         command=command,
         metric=b.metric,
@@ -111,8 +115,8 @@ def _change(command: str, a: Seen, b: Seen, *, trusted: bool) -> NumberChange:
         before_interval=a.interval,
         after_interval=b.interval,
         change=change,
-        stderr=None if found is None else found.stderr,
-        interval=None if found is None else found.interval,
+        stderr=stderr,
+        interval=interval,
         p=None if found is None else found.p,
         p_adjusted=None,
         significant=found is not None and found.proven,

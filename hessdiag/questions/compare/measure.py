@@ -93,8 +93,10 @@ def compared(docs: Sequence[Document], labels: Sequence[str]) -> Compare:
     mattering = [setting for setting in settings if setting.matters]
     runs = tuple(_run(doc, label) for doc, label in zip(docs, labels, strict=True))
     one_seed = _seeds_known(docs) and len({run.seed for run in runs}) == 1
+    weights = {run.weights_sha256 for run in runs}
     unchanged = all(row.before == row.after for row in rows)
-    repeated = not settings and _one_problem(docs) and (one_seed or unchanged)
+    one_network = one_seed and (None not in weights or all("parameters" not in doc["problem"] for doc in docs))
+    repeated = not settings and len(weights) == 1 and (one_network or unchanged)
     found = Compare(
         status="ok" if all(run.trusted for run in runs) else "inexact",
         problem=Subject(model=runs[-1].model, device="", dtype=runs[-1].dtype, seed=None, notes=_notes(docs)),
@@ -173,6 +175,7 @@ def _run(doc: Document, label: str) -> ComparedRun:
         status=doc["status"],
         trusted=all(changes.trusted(part) for part in parts),
         model=_model(problem),
+        synthetic=bool(problem.get("synthetic")),
         started=provenance.get("started") or "",
         dtype=problem.get("dtype") or "",
         device=problem.get("device") or "",
@@ -191,12 +194,6 @@ def _model(problem: Mapping[str, Any]) -> str:
 def _seeds_known(docs: Sequence[Document]) -> bool:
     """Whether the seeds in documents are those of what was drawn: of a model that Python handed over they are not."""
     return all(doc["provenance"].get("argv") or "parameters" not in doc["problem"] for doc in docs)
-
-
-def _one_problem(docs: Sequence[Document]) -> bool:
-    """Whether all are of one network, or of networks that the question makes itself, in one way."""
-    weights = {doc["problem"].get("weights_sha256") for doc in docs}
-    return len(weights) == 1 and (None not in weights or all("parameters" not in doc["problem"] for doc in docs))
 
 
 def _notes(docs: Sequence[Document]) -> tuple[str, ...] | None:

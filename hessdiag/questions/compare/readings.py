@@ -28,7 +28,7 @@ class Seen:
         name: In words.
         quantity: Which it is.
         value: Itself; `None` where it was not measured, or is not finite.
-        known: What is known of it; `None` where nothing is.
+        known: What is known of it, or of its logarithm where it is "relative"; `None` where nothing is.
         stderr: Its standard error as the document has it.
         interval: And its interval, or where it certainly is.
     """
@@ -159,7 +159,8 @@ def _shown(place: _Place, known: Known, *, random: bool) -> tuple[float, float] 
         wide = known.high - known.low > 2.5 * place.slack
         return (known.low, known.high) if wide else None
     reach = reach_of(known.freedom)
-    return known.value - reach * known.down, known.value + reach * known.up
+    low, high = known.value - reach * known.down, known.value + reach * known.up
+    return (math.exp(low), math.exp(min(high, 700.0))) if place.quantity.how == "relative" else (low, high)
 
 
 def _exact(place: _Place) -> Known | None:
@@ -189,12 +190,12 @@ def _error(place: _Place) -> Known | None:
 
 
 def _relative(place: _Place) -> Known | None:
-    """A positive number whose logarithm has the error."""
+    """A positive number by its logarithm, which has the error."""
     stderr, count = place.stderr, place.number(place.quantity.of)
     if stderr is None or not place.value > 0:
         return None
-    down, up = -place.value * math.expm1(-stderr), place.value * math.expm1(min(stderr, 700.0))
-    return Known(place.value, place.value, place.value, down, up, math.inf if count is None else max(count - 1, 1.0))
+    log = math.log(place.value)
+    return Known(log, log, log, stderr, stderr, math.inf if count is None else max(count - 1, 1.0))
 
 
 def _eigenvalue(place: _Place) -> Known | None:

@@ -19,6 +19,7 @@ class ComparedRun:
         status: Its own.
         trusted: Whether its self-checks passed.
         model: What was measured.
+        synthetic: Whether its batch was made up, from its seed.
         started: When it was measured.
         dtype: In which numbers.
         device: Where.
@@ -31,6 +32,7 @@ class ComparedRun:
     status: str
     trusted: bool
     model: str
+    synthetic: bool
     started: str
     dtype: str
     device: str
@@ -71,7 +73,7 @@ class NumberChange:
         after_interval: Likewise.
         change: The last value less the first.
         stderr: Standard error of that, at the ends that face each other; `None` where neither value is random.
-        interval: 95 % interval of the change, or where it certainly is.
+        interval: 95 % interval of the change, or where it certainly is; `None` where logarithms were judged.
         p: How likely chance alone does this, by itself; `None` where neither value is random.
         p_adjusted: The same with all other numbers in mind (Holm's correction, weighted).
         significant: Whether the change is beyond the errors of both.

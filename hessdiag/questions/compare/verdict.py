@@ -7,6 +7,7 @@ from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import most_severe_first
 from hessdiag.questions.compare.result import Compare, CourseStep, NumberChange
 
+FEWEST = 2  # results
 NAMED = 3  # changes that a sentence names
 ALIKE = 1e-6  # relative: repeated measurements that differ by less are the same
 WAYS = {"up": "rose", "down": "fell"}
@@ -102,12 +103,12 @@ def _apart(found: Compare) -> list[Finding]:
     if found.comparable:
         return []
     names = [setting.setting for setting in found.settings if setting.matters]
-    says = f"Not the same was asked of both: {listed(names)} {'differs' if len(names) == 1 else 'differ'}."
-    return [
-        Finding(
-            "warn", says, found.why, "take the changes for those of these settings, too; or measure again with the same"
-        )
-    ]
+    of = "both" if len(found.runs) == FEWEST else "all"
+    says = f"Not the same was asked of {of}: {listed(names)} {'differs' if len(names) == 1 else 'differ'}."
+    remedy = "take the changes for those of these settings, too; or measure again with the same"
+    if "data" in names and any(run.synthetic for run in found.runs):
+        remedy = "--data FILE for each: a synthetic batch is drawn from the seed, and another seed gives other data"
+    return [Finding("warn", says, found.why, remedy)]
 
 
 def _on_the_way(found: Compare) -> list[Finding]:
