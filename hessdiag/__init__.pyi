@@ -22,6 +22,8 @@ from hessdiag.questions.chain.measure import chain as chain
 from hessdiag.questions.chain.result import Chain as Chain
 from hessdiag.questions.check.measure import check as check
 from hessdiag.questions.check.result import Check as Check
+from hessdiag.questions.compare.measure import compare as compare
+from hessdiag.questions.compare.result import Compare as Compare
 from hessdiag.questions.diag_share.measure import diag_share as diag_share
 from hessdiag.questions.diag_share.result import DiagShare as DiagShare
 from hessdiag.questions.diag_share.trajectory import diag_share_along as diag_share_along
@@ -60,6 +62,7 @@ __all__ = [
     "Bounds",
     "Chain",
     "Check",
+    "Compare",
     "DiagShare",
     "Eigs",
     "Escape",
@@ -83,6 +86,7 @@ __all__ = [
     "bounds",
     "chain",
     "check",
+    "compare",
     "diag_share",
     "diag_share_along",
     "eigs",

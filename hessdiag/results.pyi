@@ -37,6 +37,11 @@ from hessdiag.questions.common.result import Provenance as Provenance
 from hessdiag.questions.common.result import Result as Result
 from hessdiag.questions.common.result import Sharding as Sharding
 from hessdiag.questions.common.result import Subject as Subject
+from hessdiag.questions.compare.result import ComparedRun as ComparedRun
+from hessdiag.questions.compare.result import Course as Course
+from hessdiag.questions.compare.result import CourseStep as CourseStep
+from hessdiag.questions.compare.result import NumberChange as NumberChange
+from hessdiag.questions.compare.result import SettingDifference as SettingDifference
 from hessdiag.questions.diag_share.result import Baselines as Baselines
 from hessdiag.questions.diag_share.result import Change as Change
 from hessdiag.questions.diag_share.result import Checkpoint as Checkpoint
@@ -111,8 +116,11 @@ __all__ = [
     "Checkpoint",
     "CheckpointLayer",
     "ClassTheory",
+    "ComparedRun",
     "Component",
     "Contender",
+    "Course",
+    "CourseStep",
     "CriticalScale",
     "Curve",
     "DepthAgreement",
@@ -150,6 +158,7 @@ __all__ = [
     "Noise",
     "NormStatistics",
     "NotAnswered",
+    "NumberChange",
     "OptimizerSeen",
     "Outlier",
     "OwnLayer",
@@ -169,6 +178,7 @@ __all__ = [
     "Sample",
     "Section",
     "Semicircle",
+    "SettingDifference",
     "Sharding",
     "Share",
     "ShareTheory",

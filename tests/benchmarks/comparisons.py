@@ -135,7 +135,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "diag-share --rows 200": lambda: share_case(200),
     "blocks --probes 12": blocks_case,
     "vanishing": lambda: ensemble_case(
-        hessdiag.vanishing, "rates.gradient.per_layer", (8, 9), depth=8, hessian_seeds=6
+        hessdiag.vanishing, "rates.gradient.per_layer", (6, 8), depth=4, hessian_seeds=2
     ),
     "forward": lambda: ensemble_case(hessdiag.forward, "inits.0.log_median_per_layer", (8, 10), depth=8),
     "forward, one init": lambda: ensemble_case(
