@@ -19,7 +19,7 @@ def findings(found: Compare) -> list[Finding]:
     said = _untrusted(found)
     if found.repeated:
         said += _repeated(found)
-    elif not said:
+    elif not said or found.significant:
         said += [_moved(found)]
     said += _apart(found)
     said += _on_the_way(found)
@@ -40,17 +40,18 @@ def sentence(found: Compare) -> str:
         return "no number could be judged"
     if not rows:
         return "nothing moved beyond its error" if any(row.p is not None for row in judged) else "nothing moved"
-    said = "; ".join(_change(row) for row in rows[:NAMED])
+    said = "; ".join(_change(row, found.compared) for row in rows[:NAMED])
     more, rest = len(rows) - NAMED, len(judged) - len(rows)
     if more > 0:
         said += f"; and {more} more of {counted(len(judged), 'number')} moved"
     return said + ("; nothing else moved beyond its error" if rest and more <= 0 else "")
 
 
-def _change(row: NumberChange) -> str:
+def _change(row: NumberChange, compared: str) -> str:
     chance = "exact" if row.p is None else p_value(row.p_adjusted)
     word = {True: ", better", False: ", worse", None: ""}[row.better]
-    return f"{row.name} {WAYS.get(row.way, 'moved')} from {number(row.before)} to {number(row.after)} ({chance}{word})"
+    question = f"{row.command}: " if row.command != compared else ""
+    return f"{question}{row.name} {WAYS.get(row.way, 'moved')} from {number(row.before)} to {number(row.after)} ({chance}{word})"
 
 
 def _moved(found: Compare) -> Finding:
@@ -72,7 +73,8 @@ def _untrusted(found: Compare) -> list[Finding]:
     labels = [run.label for run in found.runs if not run.trusted]
     if not labels:
         return []
-    says = f"Nothing is called different: the self-checks of {listed(labels)} failed."
+    what = "Not all numbers are judged" if found.significant else "Nothing is called different"
+    says = f"{what}: self-checks of {listed(labels)} failed."
     return [Finding("bad", says, "numbers of such a run prove nothing", "see the verdict of that result")]
 
 

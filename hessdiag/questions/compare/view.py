@@ -205,6 +205,11 @@ def _factors(result: Compare) -> Dots | None:
         middle, low, high = zip(*kept, strict=True)
         return Series(name, middle, low, high, group=group)
 
+    drawn = [
+        series(name, group, significant=significant)
+        for name, group, significant in (("moved beyond the errors", 1, True), ("no change shown", 0, False))
+        if any(row.significant is significant for row in rows)
+    ]
     cells = tuple(
         (_question(rows, row), *(number(end) for end in three)) for row, three in zip(rows, ends, strict=True)
     )
@@ -216,11 +221,7 @@ def _factors(result: Compare) -> Dots | None:
         table=Table("By what each number was multiplied", ("number", "factor", "from", "to"), cells),
         text="none",
         labels=tuple(_question(rows, row) for row in rows),
-        series=(
-            series("moved beyond the errors", 1, significant=True),
-            series("no change shown", 0, significant=False),
-            Series("no change", (1.0,) * len(rows), role="reference"),
-        ),
+        series=(*drawn, Series("no change", (1.0,) * len(rows), role="reference")),
         axis="last value over the first",
     )
 

@@ -268,3 +268,16 @@ def test_lists_are_compared_by_name_not_by_place():
 def test_a_refusal_names_both_files():
     with pytest.raises(SpecError, match=r"x\.json is a result of eigs, and y\.json one of chain"):
         compared([of("eigs"), of("chain")], ["x.json", "y.json"])
+
+
+def test_reports_are_compared_section_by_section():
+    docs = [of("report"), of("report", {"weights_sha256": "1" * 64})]
+    held = {one["command"]: one["document"] for one in docs[1]["result"]["sections"]}
+    held["eigs"]["result"]["largest"] *= 2
+    found = compared(docs, ["a", "b"])
+    assert {row.command for row in found.changes} == set(held)
+    assert [(row.command, row.metric) for row in found.changes if row.significant] == [("eigs", "largest")]
+    other = of("report")
+    other["result"]["sections"] = [one for one in other["result"]["sections"] if one["command"] != "eigs"]
+    less = compared([of("report"), other], ["a", "b"])
+    assert {row.command for row in less.changes} == set(held) - {"eigs"}
