@@ -39,6 +39,9 @@ SYNONYMS = {  # what a command may be called by who looks for it, in the form in
 }
 
 
+SHARDED = ("eigs", "spectrum", "blocks", "sharpness")  # commands that take models in pieces
+
+
 class LazyGroup(click.Group):
     """A group that imports a command when it is called, and not to list it."""
 
@@ -72,6 +75,12 @@ class LazyGroup(click.Group):
             code: int | None = super().invoke(ctx)
         except KeyboardInterrupt:
             raise click.exceptions.Exit(signals.exit_code()) from None
+        except click.NoSuchOption as error:
+            if error.option_name != "--shard":
+                raise
+            name = ctx.invoked_subcommand or "this command"
+            what = f"{name} has no --shard: it is for {', '.join(SHARDED[:-1])} and {SHARDED[-1]}."
+            raise click.UsageError(what, error.ctx) from error
         return code
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

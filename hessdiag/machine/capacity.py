@@ -29,6 +29,7 @@ class Capacity:
         apart: Iterations between two looks at what is on the device: each look waits for all that was started.
         times_work: How much more than a CPU it may compute unasked.
         times_dense: How many times as many rows a matrix may have that is decomposed whole, unasked.
+        least_kept: Operations in the products of a run from which on it pays to keep these for the next run.
     """
 
     panel_numbers: int
@@ -41,6 +42,7 @@ class Capacity:
     apart: int
     times_work: int
     times_dense: int
+    least_kept: int
 
 
 CPU = Capacity(
@@ -54,6 +56,7 @@ CPU = Capacity(
     apart=1,
     times_work=1,
     times_dense=1,
+    least_kept=2**27,  # some milliseconds, where to look at each operation of a run takes less than one
 )
 CUDA = Capacity(
     panel_numbers=2**26,
@@ -66,6 +69,7 @@ CUDA = Capacity(
     apart=10,
     times_work=100,
     times_dense=5,  # 10,000 rows in a second, where 2,000 take one core as long
+    least_kept=2**35,
 )
 
 

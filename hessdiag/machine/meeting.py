@@ -28,7 +28,7 @@ ROLL_CALL = 5.0  # seconds in which whoever is still there says so,
 AGREEING = 5.0  # and in which the others may turn out to end for the same reason
 LINGERING = 10.0  # in which the others are done with the store, before the process that holds it ends
 SIGNALLED = 0.3  # in which a signal that another process got may come here too
-FEWER = "fewer ranks on a machine if memory ran out (its kernel's log tells), or --shard"
+FEWER = "fewer ranks on a machine if memory ran out (its kernel's log tells)"
 _GONE = (RuntimeError, ConnectionError)  # of a store that ended with the process that held it
 _FIRST, _SPOKEN = "hessdiag/first", "hessdiag/spoken"
 
@@ -64,6 +64,7 @@ class LostRankError(ComputeError):
         self.words = words
 
 
+_is_spread = False  # whether this run's model is in pieces already
 _store: Any = None  # of the run; `None` before they met, and where the user made the group
 
 
@@ -89,6 +90,16 @@ def meet() -> None:
             "a free MASTER_PORT at a MASTER_ADDR that all of them reach",
         ) from error
     _store = store
+
+
+def spread() -> None:
+    """Say that the model of this run is in pieces: then --shard is no way out of missing memory."""
+    global _is_spread
+    _is_spread = True
+
+
+def _fewer() -> str:
+    return f"{FEWER}, or more machines" if _is_spread else f"{FEWER}, or --shard"
 
 
 def last_words(what: str, hint: str | None, code: int, *, own: bool = True) -> Words | None:
@@ -133,7 +144,7 @@ def lost(error: BaseException) -> LostRankError:
     """Why a connection was closed: what the process left that failed first, or who is gone."""
     with whole():
         rank, size = ranks()
-        unknown = Words(-1, f"rank {rank} of {size} lost another rank: {first_line(error)}", FEWER, ExitCode.FAILED)
+        unknown = Words(-1, f"rank {rank} of {size} lost another rank: {first_line(error)}", _fewer(), ExitCode.FAILED)
         words = None
         with contextlib.suppress(*_GONE):
             words = _told() or _first(_missing(error, wait=True) or unknown)
@@ -196,7 +207,7 @@ def _missing(error: BaseException | None, *, wait: bool) -> Words | None:
 
 
 def _gone(rank: int) -> Words:
-    return Words(rank, "ended without a word, as one that is killed does.", FEWER, ExitCode.FAILED, own=False)
+    return Words(rank, "ended without a word, as one that is killed does.", _fewer(), ExitCode.FAILED, own=False)
 
 
 def _is_dead(rank: int) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hessdiag.errors import LoadError
+from hessdiag.machine import meeting
 from hessdiag.machine.collectives import summed
 from hessdiag.machine.memory import apart
 from hessdiag.machine.ranks import ranks
@@ -55,6 +56,7 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     device = device_named(request.device)
     request.check()
     apart()
+    meeting.spread()
     with load.explained(request):
         return _loaded(request, shared or Shared(), device)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import NotFiniteError
+from hessdiag.machine import meeting
 from hessdiag.machine.collectives import summed
 from hessdiag.machine.memory import apart
 from hessdiag.machine.processes import together
@@ -56,6 +57,7 @@ class ShardedProblem(Problem):
         super().__post_init__()
         if self.units is None:
             apart()
+            meeting.spread()
             object.__setattr__(self, "units", Units(self.model, KINDS))
 
     @cached_property

@@ -7,7 +7,7 @@ one recomputation serves them all.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hessdiag.errors import ComputeError
 from hessdiag.shards.hidden import PLAIN, hidden, refuse_hidden
+from hessdiag.shards.kept import Kept
 from hessdiag.shards.placeholder import OutsideUnitError
 from hessdiag.shards.surroundings import Surroundings, watched
 from hessdiag.shards.trees import Form, flattened, put_together
@@ -83,6 +84,7 @@ class Call:
         self._results: tuple[Form, list[Any]] | None = None
         self._found = Surroundings()
         self._sums: list[Tensor] | None = None
+        self.kept = Kept(unit)
         self.linear = _of_outputs.get()  # whether only cotangents are differentiated with respect to, in the end
 
     def _run(self, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -208,7 +210,8 @@ class _Unit(Function):
             return (None,) * (1 + len(wants))
         given = (cotangent for cotangent in cotangents if cotangent is not None)
         kept = [tensor.detach() for tensor in ctx.saved_tensors] if ctx.call.linear else ctx.saved_tensors
-        found = iter(_Pullback.apply(_Asked(ctx.call, wants, present), *kept, *given))  # type: ignore[no-untyped-call]
+        asked = _Asked(ctx.call, wants, present, Kept(ctx.call.unit) if torch.is_grad_enabled() else None)
+        found = iter(_Pullback.apply(asked, *kept, *given))  # type: ignore[no-untyped-call]
         return (None, *(next(found) if want else None for want in wants))
 
 
@@ -220,11 +223,13 @@ class _Asked:
         call: The call of the unit.
         wants: Which of inputs and pieces derivatives are taken with respect to.
         present: Which results have a cotangent.
+        kept: Of the derivatives, if they will be differentiated again.
     """
 
     call: Call
     wants: Flags
     present: Flags
+    kept: Kept | None
 
     @property
     def width(self) -> int:
@@ -324,9 +329,16 @@ def _pulled_back(asked: _Asked, tensors: Sequence[Tensor], rows: Sequence[Row]) 
 def _vjps(asked: _Asked, tensors: Sequence[Tensor], rows: Sequence[Row]) -> list[list[Tensor]]:
     """The derivatives of a unit that are wanted, of whole tensors: inputs and weights."""
     leaves = [tensor.detach().requires_grad_(want) for tensor, want in zip(tensors, asked.wants, strict=True)]
-    outputs = asked.outputs(leaves)
     wanted = [leaf for leaf in leaves if leaf.requires_grad]
-    return [_derivatives(outputs, wanted, row, last=row is rows[-1]) for row in rows]
+    if asked.kept is None or len(rows) > 1:
+        with asked.call.kept.again():
+            outputs = asked.outputs(leaves)
+        return [_derivatives(outputs, wanted, row, last=row is rows[-1]) for row in rows]
+    with asked.call.kept.recorded():
+        outputs = asked.outputs(leaves)
+    with asked.kept.recorded() as slopes:
+        slopes += _derivatives(outputs, wanted, rows[0], last=True)
+    return [slopes]
 
 
 def _derivatives(outputs: Sequence[Tensor], leaves: Sequence[Tensor], row: Row, *, last: bool) -> list[Tensor]:
@@ -369,13 +381,15 @@ def _second(asked: _Asked, needs: Flags, tensors: Sequence[Tensor], rows: Sequen
     """The derivatives of a pullback that are needed, of whole tensors: inputs, weights and cotangents."""
     flags = (*map(any, zip(asked.wants, needs, strict=False)), *(True for _ in tensors[asked.width :]))
     leaves = [tensor.detach().requires_grad_(flag) for tensor, flag in zip(tensors, flags, strict=True)]
-    outputs = asked.outputs(leaves[: asked.width])
+    with asked.call.kept.again():
+        outputs = asked.outputs(leaves[: asked.width])
     pairs = [pair for pair in zip(outputs, leaves[asked.width :], strict=True) if pair[0].requires_grad]
     wanted = [leaf for leaf, want in zip(leaves, asked.wants, strict=False) if want]
     needed = [leaf for leaf, need in zip(leaves, needs, strict=True) if need]
     if not pairs:
         return [[torch.zeros_like(leaf) for leaf in needed] for _ in rows]
     reached, cotangents = zip(*pairs, strict=True)
-    slopes = torch.autograd.grad(reached, wanted, cotangents, create_graph=True, allow_unused=True)
+    with asked.kept.again() if asked.kept is not None else nullcontext():
+        slopes = torch.autograd.grad(reached, wanted, cotangents, create_graph=True, allow_unused=True)
     own = [leaf.detach() if slope is None else slope for slope, leaf in zip(slopes, wanted, strict=True)]
     return [_derivatives(own, needed, row, last=row is rows[-1]) for row in rows]

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
-from itertools import accumulate, count, pairwise, takewhile
+from itertools import count, takewhile
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,8 @@ from hessdiag.machine.ranks import ranks
 from hessdiag.shards.division import Found, below, joined, with_lists
 from hessdiag.shards.layout import share
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, running, shown
+
+AT_ONCE = 2**20  # numbers of all processes that are exchanged at a time: beside a large unit few
 
 Forward = Callable[..., Any]
 Kind = Callable[["Unit"], "Forward | None"]
@@ -37,6 +40,8 @@ class Unit:
         is_whole: Whether its parameters are gathered whole, all at once.
         is_open: Whether it is only the module's own parameters, and what is below has units of its own.
         is_joined: Whether it could be several smaller ones.
+        is_cheap: Whether what it computes is so little that nothing is kept of it; known once it has run.
+        keepers: What keeps products of its calls, for as long as these are needed.
     """
 
     module: nn.Module
@@ -47,6 +52,8 @@ class Unit:
     is_whole: bool = True
     is_open: bool = False
     is_joined: bool = False
+    is_cheap: bool = False
+    keepers: WeakSet[Any] = field(default_factory=WeakSet)
     _has_met: bool = False
 
     @cached_property
@@ -63,6 +70,15 @@ class Unit:
     def pieces(self) -> tuple[Tensor, ...]:
         """What this process keeps of each, flat and padded."""
         return tuple(parameter.piece for parameter in self.parameters)
+
+    @property
+    def bytes(self) -> int:
+        """Of its pieces."""
+        return sum(piece.numel() * piece.itemsize for piece in self.pieces)
+
+    def kept(self) -> int:
+        """Bytes of the products of its calls that are kept."""
+        return sum(keeper.bytes for keeper in self.keepers)
 
     @property
     def numbers(self) -> int:
@@ -192,6 +208,49 @@ class Unit:
         return tuple(map(tuple, kinds.values()))
 
 
+@dataclass(frozen=True)
+class _Run:
+    """Some numbers that every process has of one tensor.
+
+    Attributes:
+        number: Of the tensor.
+        start: Where they begin in each process's piece.
+        stop: Where they end.
+        at: Where they begin in what is exchanged.
+    """
+
+    number: int
+    start: int
+    stop: int
+    at: int
+
+    @property
+    def inside(self) -> slice:
+        """Where they lie in what is exchanged."""
+        return slice(self.at, self.at + self.stop - self.start)
+
+
+def _exchanges(shares: Sequence[int], most: int) -> Iterator[list[_Run]]:
+    """Pieces of so many numbers in exchanges of about at most so many: few for small pieces, several for a large one.
+
+    >>> [[(run.number, run.start, run.stop) for run in runs] for runs in _exchanges([2, 5, 1], 3)]
+    [[(0, 0, 2), (1, 0, 1)], [(1, 1, 4)], [(1, 4, 5), (2, 0, 1)]]
+    """
+    runs: list[_Run] = []
+    room = most
+    for number, own in enumerate(shares):
+        start = 0
+        while start < own:
+            stop = min(start + room, own)
+            runs.append(_Run(number, start, stop, most - room))
+            room, start = room - (stop - start), stop
+            if not room:
+                yield runs
+                runs, room = [], most
+    if runs:
+        yield runs
+
+
 def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit: Unit) -> list[list[Tensor]]:
     """Whole tensors of pieces of one dtype. What is sent begins with the unit's number, so that none is mistaken.
 
@@ -201,24 +260,21 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
     _, size = ranks()
     if size == 1:
         return [[piece.view(parameter.shape) for piece, parameter in zip(row, parameters, strict=True)] for row in rows]
-    shares = [share(parameter.numel(), size) for parameter in parameters]
-    mark = torch.full((1,), float(unit.number % 251), dtype=rows[0][0].dtype, device=rows[0][0].device)
-    everything = gathered(torch.cat([mark, *(piece for row in rows for piece in row)])).view(size, -1)
-    wrong = (everything[:, 0] != mark).any()
-    if wrong.is_cuda:  # to ask is to wait for it: let what comes out be no number, which is asked at the end
-        everything[:, 1:2].masked_fill_(wrong, torch.nan)
-    elif bool(wrong):
-        raise _elsewhere(unit)
-    starts = accumulate([1] + [own for _ in rows for own in shares])
-    edges = iter(pairwise([*starts]))
-    return [
-        [
-            # Contiguous also where each process has one number: batch norm of torch takes it for granted.
-            everything[:, slice(*next(edges))].reshape(-1).contiguous()[: parameter.numel()].view(parameter.shape)
-            for parameter in parameters
-        ]
-        for _ in rows
-    ]
+    pieces = [piece for row in rows for piece in row]
+    wholes = [piece.new_empty(size, piece.numel()) for piece in pieces]
+    mark = torch.full((1,), float(unit.number % 251), dtype=pieces[0].dtype, device=pieces[0].device)
+    for runs in _exchanges([piece.numel() for piece in pieces], max(AT_ONCE // size, 1)):
+        sent = torch.cat([mark, *(pieces[run.number][run.start : run.stop] for run in runs)])
+        found = gathered(sent).view(size, -1)
+        wrong = (found[:, 0] != mark).any()
+        if wrong.is_cuda:  # to ask is to wait for it: let what comes out be no number, which is asked at the end
+            found[:, 1:2].masked_fill_(wrong, torch.nan)
+        elif bool(wrong):
+            raise _elsewhere(unit)
+        for run in runs:
+            wholes[run.number][:, run.start : run.stop] = found[:, 1:][:, run.inside]
+    each = iter(wholes)
+    return [[next(each).view(-1)[: item.numel()].view(item.shape) for item in parameters] for _ in rows]
 
 
 def _elsewhere(unit: Unit) -> ComputeError:
@@ -233,17 +289,21 @@ def _scattered(rows: list[list[Tensor]]) -> list[list[Tensor]]:
     _, size = ranks()
     if size == 1:
         return [[whole.reshape(-1) for whole in row] for row in rows]
-    shares = [share(whole.numel(), size) for whole in rows[0]]
-    width = sum(shares)
-    everything = rows[0][0].new_zeros(size, len(rows), width)
-    for index, row in enumerate(rows):
-        for whole, (start, stop) in zip(row, pairwise(accumulate(shares, initial=0)), strict=True):
-            flat, own = whole.reshape(-1), stop - start
+    flats = [whole.reshape(-1) for row in rows for whole in row]
+    shares = [share(flat.numel(), size) for flat in flats]
+    pieces = [flat.new_empty(own) for flat, own in zip(flats, shares, strict=True)]
+    for runs in _exchanges(shares, max(AT_ONCE // size, 1)):
+        sent = flats[0].new_zeros(size, runs[-1].inside.stop)
+        for run in runs:
+            flat, own = flats[run.number], shares[run.number]
             for rank in range(size):
-                part = flat[rank * own : (rank + 1) * own]
-                everything[rank, index, start : start + len(part)] = part
-    own_rows = scattered(everything.view(size, -1).flatten()).view(len(rows), width)
-    return [list(row.split(shares)) for row in own_rows]
+                part = flat[rank * own + run.start : min(rank * own + run.stop, flat.numel())]
+                sent[rank, run.at : run.at + len(part)] = part
+        found = scattered(sent.flatten())
+        for run in runs:
+            pieces[run.number][run.start : run.stop] = found[run.inside]
+    each = iter(pieces)
+    return [[next(each) for _ in row] for row in rows]
 
 
 class Units:

@@ -5,15 +5,19 @@ import json
 import os
 import socket
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
 import hessdiag
-from hessdiag.machine import collectives
+from hessdiag.machine import capacity, collectives
 from hessdiag.machine.ranks import ranks
+from hessdiag.shards import kept, units
 
 
 class Odd(nn.Module):
@@ -418,6 +422,9 @@ def measured(name):
     found["padding"] = max((float(part.abs().max()) for part in padding if part.numel()), default=0.0)
     found["untouched"] = float(not all(torch.equal(v, before[k]) for k, v in whole.model.state_dict().items()))
     result = {"errors": found, "units": [unit.path for unit in spread.units.every]}
+    with keeping(spread):
+        keeps = hessdiag.HessianOperator(spread, check=False)
+        found["kept"] = relative(spread.layout.whole(keeps @ local), HV)
     if ranks()[1] == 4:  # what is asked once more takes as long again, and has nothing to do with how many there are
         return result
     one, result["of one"] = counted(lambda: H @ local[:, 0].contiguous())
@@ -425,6 +432,17 @@ def measured(name):
     again, result["of three"] = counted(lambda: H @ local)
     found["again"] = float((again - several).abs().max())
     return result
+
+
+@contextmanager
+def keeping(spread):
+    """Within, all products are kept, of units however small, and exchanges take few numbers at a time."""
+    for unit in spread.units.every:
+        unit.is_cheap = False
+    eager = replace(capacity.CPU, least_kept=0)
+    everything = mock.patch.object(capacity, "CPU", eager), mock.patch.object(kept, "ROOM", 2**40)
+    with everything[0], everything[1], mock.patch.object(units, "AT_ONCE", 20):
+        yield
 
 
 def counted(work):

@@ -209,6 +209,35 @@ def test_a_factor_of_two_in_the_gradient_fails(dtype):
     assert found.point.error == pytest.approx(0.5, abs=1e-3)
 
 
+LEFT = {}
+
+
+class _Leaving(nn.Module):
+    """A block whose hidden units another one uses that is not given them."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, x):
+        LEFT["h"] = self.a(x)
+        return self.b(torch.tanh(LEFT["h"]))
+
+
+class _Beside(nn.Sequential):
+    def forward(self, x):
+        return super().forward(x) + LEFT["h"][:, :3]
+
+
+def test_a_tensor_that_leaves_a_block_by_a_global_is_named():
+    torch.manual_seed(0)
+    data = [(torch.randn(6, 4).double(), torch.arange(6) % 3)]
+    model = _Beside(_Leaving(), nn.Linear(3, 3)).double()
+    found = examine(HessianOperator(sharded(Problem(model, data, "ce")), check=False))
+    assert found.point.kind == "inconsistent"
+    assert "leaves a block by a hook, a global" in words.describe(found.point).because
+
+
 def test_pieces_are_what_they_were():
     problem = sharded(_mlp(nn.ReLU(), torch.float32))
     before = [piece.detach().clone() for piece in problem.pieces]

@@ -32,7 +32,7 @@ def _of_all(tmp_path_factory):
 def test_everything_is_as_of_the_whole(found, case, size):
     errors = found[size][case]["errors"]
     allowed = 1e-6 if case == "llama" else 1e-12  # whose norms are computed in float32
-    names = {"value", "gradient", "products", "dots", "symmetry", "padding", "untouched"}
+    names = {"value", "gradient", "products", "dots", "symmetry", "padding", "untouched", "kept"}
     names |= set() if size == 4 else {"one", "again"}
     assert errors.keys() == names, errors
     assert {name: error for name, error in errors.items() if not error <= allowed} == {}

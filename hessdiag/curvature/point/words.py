@@ -210,10 +210,12 @@ def _rewritten(point: Point) -> Words:
 def _inconsistent(point: Point) -> Words:
     rounding = tuple(f"{operation} in {module or 'the model itself'}" for module, operation in point.rounds)
     seen = f"; values are rounded by {listed(rounding)}: a straight-through estimator" if rounding else ""
+    where = f" in {listed(point.parameters)}" if point.parameters else ""
+    why = f"; {point.why}" if point.why else ""
     return Words(
         "bad",
-        f"The gradient is not that of the loss in {listed(point.parameters)}: the products are derivatives of something else.",
-        f"along a random direction the loss changes otherwise than the gradient says, by {_percent(point.error or 0.0)} of it{seen}",
+        f"The gradient is not that of the loss{where}: the products are derivatives of something else.",
+        f"along a random direction the loss changes otherwise than the gradient says, by {_percent(point.error or 0.0)} of it{seen}{why}",
         "a loss whose graph is whole: no detach(), no .data, no straight-through rounding, no clipped or scaled gradient in what is measured",
     )
 

@@ -16,12 +16,14 @@ from hessdiag.machine.sizes import gib
 from hessdiag.machine.work import Work
 from hessdiag.questions.common.runs.pieces import Pieces
 from hessdiag.questions.common.runs.spreading import PASSING_PIECES, UNIT, Spreading, spreading_of
+from hessdiag.shards.kept import ROOM
 
 # Measured on language models of 10 to 124 million parameters (docs/performance.md).
 CHECK_BYTES = 93  # of the check of the point, for each parameter
 GRAPH = 2.5  # what double backward keeps, in activations of a forward pass
 MOST_FOR_ENDS = 0.75  # of the room: beyond, fewer extreme pairs are taken out of a density
 PASSING = 3  # vectors of one product: its parts, their join, their sum
+KEPT = 16  # what units of a sharded model keep of their products, in inputs of a transformer block
 CHECK_PIECES = 5  # vectors of the check of a sharded model's products
 
 
@@ -139,7 +141,7 @@ def _of_pieces(matrix: CurvatureOperator[Any], spread: Spreading, saved: int) ->
     problem, vector = matrix.problem, matrix.spread.own * matrix.dtype.itemsize
     activations = max(saved - spread.here, 0)
     unit = int(UNIT * spread.unit)
-    graph = unit + int(GRAPH * activations)
+    graph = unit + int(GRAPH * activations) + int(min(KEPT * activations, ROOM * vector))
     found = Outlay(matrix.device, vector, graph, graph + CHECK_PIECES * vector, problem.n_samples, spread)
     needed, free = max(found.check, found.graph + found.passing), memory.free_bytes(matrix.device)
     if needed > cost.SPARE * free:
