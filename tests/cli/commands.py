@@ -2,12 +2,12 @@
 
 import click
 
-from hessdiag.cli.kinds import Named, Names, NumberOr, Numbers, Size
+from hessdiag.cli.kinds import Budget, Named, Names, NumberOr, Numbers, Size
 from hessdiag.cli.main import COMMANDS, cli
 from hessdiag.cli.settings.keys import options
 
 _GROUP = click.Context(cli)
-_ARGUMENTS = {"models": ["train.py:f"], "model": ["train.py:f(width={width})"], "result": ["r.json"]}
+_ARGUMENTS = {"models": ["train.py:f"], "model": ["train.py:f(width={width})"], "results": ["a.json", "b.json"]}
 _OF_MODEL = {"vanishing": ["train.py:f(depth={depth})"]}
 
 
@@ -39,6 +39,8 @@ def sample(option):
         return 0.375
     if isinstance(kind, Numbers):
         return "3,5"
+    if isinstance(kind, Budget):
+        return 30.5
     if isinstance(kind, Size):
         return 123456
     if isinstance(kind, click.types.IntParamType | NumberOr):

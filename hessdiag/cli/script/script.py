@@ -130,7 +130,11 @@ def show_python(ctx: click.Context) -> str:
         script.answer()
         return script.text()
     functions = [signature(name) for name in asked.public if name.islower()]
-    if "models" not in ctx.params:
+    many = next((one for one in functions if one.many), None)
+    if many is not None:
+        given = next(one.name or "" for one in ctx.command.params if isinstance(one, click.Argument))
+        script.ask(many, list(ctx.params[given]))
+    elif "models" not in ctx.params:
         _of_template(script, functions)
     elif script.arguments.of_model(bool(script.params["models"])) or all(one.first for one in functions):
         _of_models(script, functions)

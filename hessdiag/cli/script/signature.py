@@ -15,14 +15,12 @@ class Signature(NamedTuple):
     Attributes:
         function: Its name in `hessdiag`.
         first: The first that may be given by position; `None` where there is none.
-        sizes: What that takes itself, where it is a function: how many arguments.
-        many: Whether it may be given several times.
+        many: Whether any number may be given by position.
         names: Those that are given by name.
     """
 
     function: str
     first: str | None
-    sizes: int
     many: bool
     names: frozenset[str]
 
@@ -32,8 +30,8 @@ def signature(function: str) -> Signature:
     """The parameters of a public function.
 
     >>> found = signature("vanishing_of")
-    >>> found.first, found.sizes, "hessian_seeds" in found.names
-    ('build', 2, True)
+    >>> found.first, "hessian_seeds" in found.names
+    ('build', True)
     """
     home = next(f"{asked.package}.{asked.public[function]}" for asked in QUESTIONS if function in asked.public)
     spec = find_spec(home)
@@ -46,15 +44,6 @@ def signature(function: str) -> Signature:
     return Signature(
         function,
         first[0].arg if first else None,
-        _arguments_of(first[0].annotation) if first else 0,
         takes.vararg is not None,
         frozenset(one.arg for one in takes.kwonlyargs),
     )
-
-
-def _arguments_of(annotation: ast.expr | None) -> int:
-    """How many arguments a `Callable[[...], ...]` takes."""
-    if isinstance(annotation, ast.Subscript) and isinstance(annotation.slice, ast.Tuple):
-        takes = annotation.slice.elts[0]
-        return len(takes.elts) if isinstance(takes, ast.List) else 0
-    return 0

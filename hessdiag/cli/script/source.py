@@ -1,5 +1,6 @@
 """Python's text of values and calls, in the form that formatters leave as it is."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,13 +17,15 @@ class Code(NamedTuple):
 def literal(value: Any) -> str:
     r"""A value as Python's formatters write it: in double quotes where that needs no more escapes.
 
-    >>> literal("train.py:f"), literal('f(a="x")'), literal("\n"), literal((1, 2.0)), literal(Code("seed"))
-    ('"train.py:f"', '\'f(a="x")\'', '"\\n"', '(1, 2.0)', 'seed')
+    >>> literal("train.py:f"), literal('f(a="x")'), literal("\n"), literal((1, 2.0)), literal(float("inf"))
+    ('"train.py:f"', '\'f(a="x")\'', '"\\n"', '(1, 2.0)', 'float("inf")')
     """
     if isinstance(value, Code):
         return value.text
     if isinstance(value, str):
         return _quoted(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return f'float("{value}")'
     if isinstance(value, tuple):
         inside = ", ".join(map(literal, value))
         return f"({inside},)" if len(value) == 1 else f"({inside})"

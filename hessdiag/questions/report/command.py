@@ -10,6 +10,7 @@ from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Budget, Names
 from hessdiag.cli.options import Target, model_or_result_options, named_again, output_options
 from hessdiag.cli.output import Output, finish
+from hessdiag.cli.script.arguments import Arguments
 from hessdiag.questions import documents, metrics
 from hessdiag.questions.report.asked import PRESETS
 from hessdiag.questions.report.result import Preset
@@ -21,8 +22,10 @@ if TYPE_CHECKING:
     from hessdiag.questions.common.runs.progress import Progress
     from hessdiag.questions.report.result import Report
 
+LOADS = {"broken_loss": True}  # `check` says why
 
-@click.command("report", cls=Command)
+
+@click.command("report", cls=Command, arguments=Arguments(loads=lambda params: LOADS))
 @model_or_result_options
 @click.option(
     "--preset",
@@ -90,7 +93,7 @@ def command(
 
 def _broken_too(target: Target) -> Target:
     """With a loss that is not finite, too: `check` says why."""
-    return Target(target.label, {**target.request, "broken_loss": True})
+    return Target(target.label, {**target.request, **LOADS})
 
 
 def _rendered(path: Path, out: Output) -> int:
