@@ -12,6 +12,7 @@ from hessdiag.cli import crowding, signals
 from hessdiag.cli.options import Target
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Telling, reporter
+from hessdiag.cli.settings.spelled import argv
 from hessdiag.errors import SpecError
 from hessdiag.questions.common.provenance import Clock, collect
 from hessdiag.questions.common.result import ModelSubject, Result
@@ -117,7 +118,7 @@ def answer(
             result, save = nothing, None
     made = replace(
         collect(clock, result.problem, result.resumed_pieces),
-        argv=tuple(click.get_current_context().meta.get("hessdiag.argv", ())),
+        argv=argv(click.get_current_context()),
         cost=progress.ledger.as_dict() if costed and isinstance(result.problem, ModelSubject) else None,
         sharding=result.provenance.sharding,
     )

@@ -1,5 +1,6 @@
 """Where values come from: command line, environment, named file, found file, default; and `--print-config`, which says so."""
 
+import json
 import sys
 from itertools import combinations
 
@@ -160,6 +161,18 @@ def test_names_that_no_toml_has_as_they_are(hessdiag):
     shown = hessdiag("diag-share", MODEL, "--data", name, "--print-config")
     assert tomllib.loads(shown.out)["problem"]["data"] == name
     assert "\u202e" not in shown.out
+
+
+def test_the_recorded_command_line_measures_the_same_by_itself(hessdiag, tmp_path, monkeypatch):
+    (tmp_path / "hessdiag.toml").write_text("[chain]\nlength = 4\nformat = 'json'\n")
+    (tmp_path / "c.toml").write_text("[chain]\ndistribution = 'normal'\n")
+    monkeypatch.setenv("HESSDIAG_SEEDS", "20")
+    first = json.loads(hessdiag("chain", "--seed", "3", "--config", "c.toml").out)
+    argv = first["provenance"]["argv"]
+    assert argv == ["hessdiag", "chain", "--length", "4", "--seeds", "20", "--seed", "3", "--config", "c.toml"]
+    monkeypatch.delenv("HESSDIAG_SEEDS")
+    (tmp_path / "hessdiag.toml").unlink()
+    assert json.loads(hessdiag(*argv[1:], "--json").out)["result"] == first["result"]
 
 
 def test_a_trajectory_is_said_and_not_set(hessdiag):

@@ -18,6 +18,7 @@ from hessdiag.cli.script.arguments import Arguments, Params
 from hessdiag.cli.script.signature import Signature, signature
 from hessdiag.cli.script.source import INDENT, Code, call, literal
 from hessdiag.cli.settings.keys import options
+from hessdiag.cli.settings.spelled import is_given, typed
 from hessdiag.questions import documents
 from hessdiag.questions.registry import QUESTIONS
 from hessdiag.report.formats import SUFFIXES
@@ -153,7 +154,7 @@ def _of_models(script: Script, functions: list[Signature]) -> None:
     requests = [one.request for one in asked]
     script.used |= {"weights"} & script.given.keys()
     others = {name: value for name, value in loads.items() if name != "model"}
-    along = next((one for one in functions if one.first not in ("problem", "build")), None)
+    along = next((one for one in functions if one.first not in (None, "problem", "build")), None)
     building = next((one for one in functions if one.first == "build"), None)
     single = next(one for one in functions if one.first == "problem")
     if len(requests) > 1 and along is not None:
@@ -204,24 +205,14 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     found = {
         option.name or "": ctx.params[option.name or ""]
         for option in options(ctx.command).values()
-        if _is_given(ctx, option)
+        if is_given(ctx, option)
     }
     if "metric" in found:
         found["metric"] = MetricText(found["metric"], found.pop("state", None))
     return found
 
 
-def _is_given(ctx: click.Context, option: click.Option) -> bool:
-    value = ctx.params[option.name or ""]
-    if value in (None, ()) or (option.is_flag and not value and option.default is not True):
-        return False
-    return bool(value != option.default)
-
-
 def _typed(name: str, value: Any, ctx: click.Context) -> str:
     """An option as it is typed."""
-    option = next(one for one in ctx.command.params if one.name == name)
-    flags = option.secondary_opts if value is False else option.opts
-    flag = max(flags, key=len)
-    values = value if option.multiple else (value,)
-    return flag if isinstance(value, bool) else " ".join(f"{flag} {shlex.quote(str(one))}" for one in values)
+    option = next(one for one in options(ctx.command).values() if one.name == name)
+    return shlex.join(typed(option, value))

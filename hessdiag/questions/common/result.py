@@ -168,7 +168,7 @@ class Provenance:
     """How the numbers came to be: an allow-list of facts, with no environment, host name or user name in it.
 
     Attributes:
-        argv: The command line; empty in Python.
+        argv: The command line, with what the environment and a found file set; empty in Python.
         wall_seconds: With loading, where a command loaded.
         cost: What was planned and spent, where products are what takes time.
         resumed_pieces: How many finished pieces of an earlier run were taken up.
