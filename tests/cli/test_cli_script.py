@@ -16,7 +16,7 @@ from hessdiag.cli.script.signature import signature
 from hessdiag.questions.registry import QUESTIONS
 from hessdiag.report.document import dumps
 from tests.cli.commands import SETTABLE, options_of, sample, typed
-from tests.documents import document
+from tests.documents import HERE, document
 
 SMALL = "builtin:mlp(depth=3, width=3)"
 FUNCTIONS = [(asked.name, name) for asked in QUESTIONS for name in asked.public if name.islower()]
@@ -59,6 +59,7 @@ LINES = [
     ["chain", "--length", "4", "--seeds", "50", "--scale", "1.5", "--seed", "8"],
     ["escape", SMALL, "--lr", "0.1", "--seeds", "2", "--budget", "12"],
     ["escape", "train.py:build", *USER_OPTIONS, "--optimizer", "adam(lr=0.1)", "--init", "lecun", "--check", "12"],
+    ["compare", str(HERE / "eigs.json"), str(HERE / "eigs-exact.json")],
 ]  # fmt: skip
 
 
