@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from hessdiag.errors import SpecError
 
 FEW = 3  # looks whose median says what the next will take, so that one that was disturbed does not
-PRODUCT = 2.0  # gradients, with what goes before them, that a product takes about as long as; until one is timed
+PROBE = 4.0  # training steps that a gradient and a product take about as long as, while none has been timed
 
 
 def share_of(budget: str | float | None) -> float:
@@ -81,23 +81,22 @@ class Budget:
     def look(self, products: int, single: float) -> float:
         """Seconds that the next look will take.
 
-        As long as no product was timed, a look may time a few gradients first, whose own cost this is then.
+        The first few may only time a gradient and a product, whose cost this is then.
 
         Args:
             products: How many products it plans.
-            single: Seconds of a training step, which a gradient is taken for while none has been timed.
+            single: Seconds of a training step.
         """
         if not self._gradients:
-            return single
+            return PROBE * single
         first = statistics.median(self._gradients)
-        return first if self._probing else first + self.products(products)
+        return first + self.products(min(products, 1) if self.probing else products)
 
     @property
-    def _probing(self) -> bool:
-        return not self._products and len(self._gradients) < FEW
+    def probing(self) -> bool:
+        """Whether a product should be timed before many are planned: the first ones load what later ones find."""
+        return len(self._gradients) < FEW and not math.isinf(self.share)
 
     def products(self, count: int) -> float:
-        """Seconds that so many products will take; of none that was timed by the fastest gradient."""
-        if self._products:
-            return count * statistics.median(self._products)
-        return count * PRODUCT * min(self._gradients, default=0.0)
+        """Seconds that so many products will take."""
+        return count * statistics.median(self._products) if self._products else 0.0

@@ -1,5 +1,6 @@
 """What one look can measure: each quantity from the live model, with its error and its cost."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -182,6 +183,12 @@ def measured(here: Here, name: str) -> Reading:
     began = clock(here.problem.device)
     found = QUANTITIES[name](here)
     return replace(found, seconds=round(clock(here.problem.device) - began, 6))
+
+
+def probe(here: Here) -> None:
+    """One product, to be timed; what is wrong with it is said of what needs products."""
+    with contextlib.suppress(Exception):
+        here.operator @ here.gradient
 
 
 def clock(device: torch.device) -> float:

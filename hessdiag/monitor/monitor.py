@@ -15,7 +15,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import SpecError, said
 from hessdiag.machine.shortage import ran_out
 from hessdiag.monitor.budget import Budget, share_of
-from hessdiag.monitor.look import QUANTITIES, USUALLY, WITHOUT_PRODUCTS, Here, clock, measured, planned
+from hessdiag.monitor.look import QUANTITIES, USUALLY, WITHOUT_PRODUCTS, Here, clock, measured, planned, probe
 from hessdiag.monitor.outlets import Outlets
 from hessdiag.monitor.record import SCHEMA, Reading, Record
 from hessdiag.monitor.tracking import Found
@@ -181,10 +181,14 @@ class Monitor:
             here = Here(problem, operator, self._optimizer, self._tops, self._seed + self._steps)
             _measure(here, [name for name in self._asked if name in WITHOUT_PRODUCTS], readings, failed)
             first = clock(device)
+            if budget.probing and rest and not failed:
+                probe(here)
+                budget.learn_products(clock(device) - first, 1)
             budget.learn(first - began)
-            left = budget.left(began) - (first - began)
+            left = budget.left(began) - (clock(device) - began)
             why = _beyond(f"{products} products take", budget.products(products), left)
             if why is None:
+                first = clock(device)
                 _measure(here, rest, readings, failed)
                 budget.learn_products(clock(device) - first, sum(one.products for one in readings.values()))
             self._tops.update(here.found)

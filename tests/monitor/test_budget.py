@@ -27,7 +27,12 @@ def time(monkeypatch):
         return hessdiag.monitor.record.Reading(value=1.0, products=products)
 
     monkeypatch.setattr(monitor, "clock", clock)
+
+    def probe(here):
+        Time.now += 0.5
+
     monkeypatch.setattr(monitor, "measured", measured)
+    monkeypatch.setattr(monitor, "probe", probe)
     monkeypatch.setattr(monitor.time, "perf_counter", lambda: Time.now)
     return Time
 
