@@ -18,7 +18,7 @@ def view(result: Report) -> View:
         question="What is there to know about this model?",
         subject=subject(result.problem),
         headline=(f"{len(result.sections)} questions", answer),
-        facts=tuple(Fact(f"{one.command} {one.metric}", number(one.value), one.meaning) for one in result.key_numbers),
+        facts=tuple(Fact(one.command, number(one.value), f"{one.metric}: {one.meaning}") for one in result.key_numbers),
         blocks=(
             Table("Questions", ("question", "status", "seconds", "announced"), told, text_columns=2),
             Table("Left out", ("question", "why", "seconds", "command"), left, text_columns=2),

@@ -203,7 +203,8 @@ def test_the_answer_comes_first_and_nothing_is_said_twice():
     assert all(one.because.partition(":")[0] in {s.command for s in report.sections} for one in report.findings)
 
 
-def test_a_network_that_will_not_train_is_answered_by_its_cause():
+def test_a_network_that_will_not_train_is_answered_by_its_cause(monkeypatch):
+    asked(monkeypatch, "sharpness")
     dead = problem()
     nn.init.zeros_(dead.model[2].weight)
     nn.init.zeros_(dead.model[0].weight)
