@@ -111,8 +111,8 @@ def test_the_script_gives_the_numbers_of_the_command(hessdiag, tmp_path, line):
 
 
 def test_every_question_has_such_a_line():
-    timed = {"report"}  # what a report asks follows from times that were measured
-    assert {line[0] for line in LINES} | timed == {asked.name for asked in QUESTIONS if asked.name in SETTABLE}
+    others = {"report", "compare"}  # what a report asks follows from measured times; of results see below
+    assert {line[0] for line in LINES} | others == {asked.name for asked in QUESTIONS if asked.name in SETTABLE}
 
 
 def test_it_runs_by_itself_prints_the_verdict_and_writes_the_file(hessdiag, tmp_path):
@@ -129,6 +129,15 @@ def test_a_saved_result_is_read(hessdiag, tmp_path):
     script = script_of(hessdiag, "report", "r.json", "--format", "markdown", "-o", "r.md")
     run(script)
     assert (tmp_path / "r.md").read_text("utf-8").startswith("#")
+
+
+def test_saved_results_are_compared(hessdiag, tmp_path):
+    for name in ("a.json", "b.json"):
+        (tmp_path / name).write_text(dumps(document("eigs")), "utf-8")
+    line = ("compare", "a.json", "b.json", "--by-step")
+    assert 'hessdiag.compare("a.json", "b.json", by_step=True)' in script_of(hessdiag, *line)
+    found, command = run(script_of(hessdiag, *line[:3])), json.loads(hessdiag(*line[:3], "--json").out)
+    assert differences(found["result"], command["result"]) == []
 
 
 @pytest.mark.parametrize("command", SETTABLE)
