@@ -1,12 +1,10 @@
 """From the text of a command line to a `Problem`."""
 
 import contextlib
-import random
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -25,6 +23,7 @@ from hessdiag.problem.loading.options import overridden
 from hessdiag.problem.loading.request import DTYPES, Parts, ProblemRequest, Session, Shared
 from hessdiag.problem.loading.suiting import suited
 from hessdiag.problem.problem import Problem
+from hessdiag.problem.seeds import seeded
 from hessdiag.problem.spec import parse
 from hessdiag.problem.wrappers import unwrapped
 
@@ -67,7 +66,7 @@ def explained(request: ProblemRequest) -> Iterator[None]:
     Raises:
         LoadError: naming the files, for errors that are not this package's.
     """
-    with _seeded(request.seed):
+    with seeded(request.seed):
         try:
             yield
         except (HessdiagError, ImportError):
@@ -168,18 +167,3 @@ def _source(session: Session, *, synthetic_data: bool) -> dict[str, Any]:
         "trusted_code": request.trust_code,
         "synthetic": synthetic_data,
     }
-
-
-@contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """The usual random generators seeded, and put back afterwards."""
-    ours, numpys = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random.seed(seed)
-        np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(ours)
-            np.random.set_state(numpys)

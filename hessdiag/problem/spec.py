@@ -2,7 +2,7 @@
 
 import ast
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from keyword import iskeyword
 from typing import Any, Literal
 
@@ -14,6 +14,7 @@ Kind = Literal["builtin", "hf", "timm", "torchvision", "script", "module", "file
 
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
 _BARE = re.compile(r"[\w-]+(\(.*\))?", re.DOTALL)
+_OPTIONS = re.compile(r"\(\s*[A-Za-z_]\w*\s*=(?!=).*\)", re.DOTALL)  # at the end of a path: how its data are read
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Spec:
         kind: Where it leads; `script` is `path.py:CALL`, `module` is `pkg.mod:CALL`.
         source: Name of the network, path of the file or dotted name of the module.
         attribute: What to take from a script or a module, `f` or `Class.method`; empty for other kinds.
-        arguments: Keyword arguments in order; `None` where the text has no parentheses.
+        arguments: Keyword arguments in order; `None` where the text has no parentheses. Of a path they say how its data
+            are read; a path after `file:` is taken as it is.
         key: What follows `#`: a dotted key inside a checkpoint, or the arrays of a data file.
         revision: What follows `@` in `hf:NAME@REV`.
     """
@@ -48,7 +50,8 @@ def parse(text: str) -> Spec:
     r"""Read a spec. Its kind depends on the text alone, never on what lies on the disk; nothing is executed.
 
     Args:
-        text: `builtin:mlp(width=32)`, `train.py:setup`, `pkg.mod:f(k=1)`, `model.pt#ema`, `hf:NAME@REV`, ...
+        text: `builtin:mlp(width=32)`, `train.py:setup`, `pkg.mod:f(k=1)`, `model.pt#ema`, `hf:NAME@REV`,
+            `images/(size=224)`, ...
 
     Raises:
         SpecError: if the text fits no form, with the spellings that would.
@@ -115,16 +118,19 @@ def _is_module(text: str) -> bool:
 
 
 def _path(text: str, body: str) -> Spec:
-    if ":" in body and not _DRIVE.match(body):
-        raise SpecError(
-            f"{text!r} is no path, no script or module with a function, and starts with none of {', '.join(RESERVED)}.",
-            f"file:{text} if it is a file",
-        )
     if _BARE.fullmatch(body):
         name = body.partition("(")[0]
         raise SpecError(
             f"{text!r} is a bare word, which could mean several things.",
             f"builtin:{body}, timm:{body}, torchvision:{body}, hf:{name}, {name}.py:setup, or ./{name} for a file",
+        )
+    found = _OPTIONS.search(body)
+    if found and found.start() and found.end() == len(body):
+        return replace(_path(text, body[: found.start()]), arguments=_parse_call(text, f"f{found[0]}")[1])
+    if ":" in body and not _DRIVE.match(body):
+        raise SpecError(
+            f"{text!r} is no path, no script or module with a function, and starts with none of {', '.join(RESERVED)}.",
+            f"file:{text} if it is a file",
         )
     source, key = _split_key(text, body)
     return Spec(text, "file", source, key=key)

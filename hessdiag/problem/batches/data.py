@@ -1,8 +1,9 @@
 """`--data`: batches from files and from the user's code, taken and cut to size."""
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import itemgetter, length_hint
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hessdiag.errors import LoadError
-from hessdiag.problem.batches import images
+from hessdiag.problem.batches import images, streams
 from hessdiag.problem.batches.batch import TARGET_KEYS, map_tensors, samples, tensors
 from hessdiag.problem.files.arrays import from_numpy
 from hessdiag.problem.files.checkpoint import existing, read, sniff
+from hessdiag.problem.seeds import seeded
 
 ALL = -1
 DEFAULT_BATCH_SIZE = 32
@@ -86,6 +88,7 @@ def as_batches(
     batches: int | None = None,
     batch_size: int | None = None,
     free_form: bool = False,
+    seed: int = 0,
     cut: Callable[[Any, int], Iterable[Any]] | None = None,
 ) -> tuple[list[Any], tuple[str, ...]]:
     """Normalize whatever holds batches to a list of them.
@@ -98,6 +101,7 @@ def as_batches(
         batches: How many to take, `ALL` for all; by default the first of an iterable, all of a list.
         batch_size: Cut batches to at most so many samples.
         free_form: Whether an objective will take batches of any form.
+        seed: Of the random numbers that a DataLoader draws; the process's own are left as they are.
         cut: Cuts a batch to parts of at most so many samples; by default along the first dimension.
 
     Returns:
@@ -111,11 +115,12 @@ def as_batches(
     [2, 2, 1]
     """
     notes: tuple[str, ...] = ()
+    size = batch_size or DEFAULT_BATCH_SIZE
     if isinstance(value, Dataset):
-        size = batch_size or DEFAULT_BATCH_SIZE
         value = DataLoader(value, batch_size=size)
         notes = (f"data: the dataset is cut into batches of {size}",)
-    stream = _stream(value, free_form)
+    loader = streams.Reading(value) if isinstance(value, DataLoader) else None
+    stream = _stream(value if loader is None else loader, free_form)
     if stream is None:
         raise LoadError(
             f"data must be a batch, a list of batches or a DataLoader, not a {type(value).__name__}.",
@@ -123,16 +128,21 @@ def as_batches(
         )
     whole = isinstance(value, (tuple, list, Mapping, Tensor))
     wanted = batches if batches is not None else ALL if whole else 1
-    whole_batches = (_plain(batch) for batch in stream)
+    whole_batches: Iterator[Any] = (_plain(batch) for batch in stream)
+    count = 0 if whole else streams.count_of(value, size)
+    if not whole and wanted == ALL:
+        whole_batches = streams.within_memory(whole_batches, count)
     divide = cut or _cut
     pieces = (
         piece for batch in whole_batches for piece in ([batch] if batch_size is None else divide(batch, batch_size))
     )
-    taken = list(pieces if wanted == ALL else itertools.islice(pieces, wanted))
+    with contextlib.nullcontext() if loader is None else seeded(seed), contextlib.closing(pieces):
+        taken = list(pieces if wanted == ALL else itertools.islice(pieces, wanted))
     if not taken:
         raise LoadError("the data holds no batch.")
+    notes += () if loader is None else loader.notes
     if not whole and batches is None:
-        more = f" of {count}" if (count := length_hint(value)) else ""
+        more = f" of {count}" if count else ""
         notes += (f"data: the first batch{more} was taken; --batches N or all takes more",)
     elif len(taken) > 1 or wanted not in (ALL, 1):
         notes += (f"data: {len(taken)} batches were taken",)

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.nets.tasks.grey_digits import WHITE, grey_digits
+from hessdiag.problem.batches.known import Known
 from hessdiag.problem.files.checkpoint import read
 
 IMAGES = "images"  # name of the pixels, where a key says what is input and what is target
@@ -20,7 +20,7 @@ _CHANNELS = 3  # of CIFAR: each row of its data holds all red values, then green
 
 
 @dataclass(frozen=True, eq=False)
-class Images(Dataset[Any]):
+class Images(Known):
     """Images and, as targets, one of their labels or the images themselves. A sample is float64 in [0, 1].
 
     Attributes:
@@ -47,11 +47,16 @@ class Images(Dataset[Any]):
         return image, image if self.target == IMAGES else self.labels[self.target][index]
 
     @property
-    def note(self) -> str:
-        """What a reader of the result must know of the images."""
+    def sources(self) -> tuple[Path, ...]:
+        """See `Known`."""
+        return self.files
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """See `Known`."""
         shape = "x".join(map(str, self.pixels.shape[1:]))
         as_target = ", each its own target" if self.target == IMAGES else ""
-        return f"data: {len(self):,} images of {shape}, pixels scaled to [0, 1], not centred{as_target}"
+        return (f"data: {len(self):,} images of {shape}, pixels scaled to [0, 1], not centred{as_target}",)
 
 
 def from_idx(path: Path, read: Callable[[Path], Any] = read) -> Images:

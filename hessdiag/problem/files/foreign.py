@@ -1,12 +1,12 @@
 """Files of other programs: known by their content, and answered with the command that works."""
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from hessdiag.errors import LoadError
+from hessdiag.problem.files import lines
 from hessdiag.problem.files.folder import parsed
 
 HEAD = 4096  # how much of a file is looked at
@@ -32,7 +32,6 @@ _ARCHIVES = (
 )
 _IMAGES = ((0, b"\x89PNG"), (0, b"\xff\xd8\xff"), (0, b"GIF8"), (8, b"WEBP"))
 _SAVE = "; np.savez('batch.npz', x=t[:, :-1], y=t[:, -1])"
-_DELIMITERS = ",;\t|"
 
 
 def answer(path: Path, head: bytes) -> LoadError | None:
@@ -149,7 +148,11 @@ def _text(path: Path, head: bytes) -> LoadError | None:
         return LoadError(f"{path} is a web page, not the file that was to be downloaded.", "download the file itself")
     if start.startswith(("{", "[")):
         return _json(path)
-    return _csv(path, text, whole=len(head) < HEAD)
+    if lines.form_of(path) is not None:
+        return LoadError(
+            f"{path} is a table of text (CSV), which is data, and neither a model nor weights.", f"--data {path}"
+        )
+    return None
 
 
 def _json(path: Path) -> LoadError | None:
@@ -168,36 +171,6 @@ def _parsed(path: Path) -> Any:
         return parsed(path)
     except LoadError:
         return None
-
-
-def _csv(path: Path, text: str, *, whole: bool) -> LoadError | None:
-    lines = [line for line in text.splitlines() if line.strip()]
-    lines = lines if whole else lines[:-1]
-    if len(lines) < 2:
-        return None
-    counts = {mark: {line.count(mark) for line in lines[:20]} for mark in _DELIMITERS}
-    mark = next((mark for mark, found in counts.items() if len(found) == 1 and found != {0}), None)
-    spaces = mark is None and all(_numeric(line.split()) for line in lines[:20])
-    if mark is None and not spaces:
-        return None
-    rows = [line.split(mark) for line in lines[:20]]
-    skipped = 0 if _numeric(rows[0]) else 1
-    if len({len(row) for row in rows}) > 1 or not all(_numeric(row) for row in rows[skipped:]):
-        return LoadError(
-            f"{path} is a table of text (CSV), which is data, and its columns are not all numbers.", _IN_PYTHON
-        )
-    options = ("" if spaces else f", delimiter={mark!r}") + (", skiprows=1" if skipped else "")
-    code = f"import numpy as np; t = np.loadtxt({str(path)!r}{options}, ndmin=2)"
-    classes = all(re.fullmatch(r"\s*\d+\s*", row[-1]) for row in rows[skipped:])
-    save = _SAVE.replace("t[:, -1])", "t[:, -1].astype(int))") if classes else _SAVE
-    return _table(path, "a table of numbers (CSV)", code + save)
-
-
-def _numeric(words: Iterable[str]) -> bool:
-    try:
-        return [float(word) for word in words] != []
-    except ValueError:
-        return False
 
 
 def folder(path: Path) -> LoadError | None:

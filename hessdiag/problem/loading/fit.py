@@ -45,6 +45,11 @@ def _output(model: nn.Module, inputs: Any) -> Any:
     return None
 
 
+def takes(model: nn.Module, *forms_of_inputs: Tensor) -> bool:
+    """Whether a model takes inputs in one of these forms."""
+    return any(_output(model, forms.placed(inputs, model)) is not None for inputs in forms_of_inputs)
+
+
 def flattened(model: nn.Module, batches: list[Any]) -> tuple[list[Any], tuple[str, ...]]:
     """Batches of images as vectors, where the model takes vectors and not images; with a note that says so."""
     images = batches[0] if isinstance(batches[0], Tensor) else batches[0][0]

@@ -23,6 +23,10 @@ def named(session: Session, spec: Spec) -> Parts:
         made = lightning.of_checkpoint(session, spec, lambda: _looked_at(session))
         return parts_of(python.load_value(spec, session.scripts) if made is None else made, spec)
     if spec.kind == "file":
+        if spec.arguments is not None:
+            raise SpecError(
+                f"{spec.text!r}: a file of a model takes no options.", f"file:{spec.text}, if that is the whole name"
+            )
         return Parts(_model_file(session, spec))
     if spec.kind == "hf":
         if adapters.is_adapter(Path(spec.source).expanduser()):

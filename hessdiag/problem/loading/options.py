@@ -8,8 +8,9 @@ from torch import nn
 from hessdiag.errors import SpecError
 from hessdiag.problem.batches import data
 from hessdiag.problem.batches.images import Images, paired
+from hessdiag.problem.batches.known import Known
 from hessdiag.problem.files import checkpoint
-from hessdiag.problem.loading import hub, lightning, python, synthetic
+from hessdiag.problem.loading import hub, lightning, python, stored, synthetic
 from hessdiag.problem.loading.model import parts_of
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.losses import loss as losses
@@ -36,10 +37,6 @@ def overridden(parts: Parts, session: Session) -> Parts:
     return parts
 
 
-def _takes_tokens(model: nn.Module) -> bool:
-    return any(isinstance(module, (nn.Embedding, nn.EmbeddingBag)) for module in model.modules())
-
-
 def _loss(session: Session, text: str) -> Any:
     if text in losses.NAMES:
         return text
@@ -60,13 +57,13 @@ def _data(session: Session, text: str, model: nn.Module, *, free_form: bool) -> 
     if spec.kind in ("file", "builtin"):
         content = session.shared.contents.get(text)
         if content is None:
-            content = _stored(session, spec, free_form=free_form, reconstructs=synthetic.reconstructs(model))
-            session.shared.contents[text] = content
-        own = [checkpoint.existing(spec.source)] if spec.kind == "file" else []
-        session.files += content.files if isinstance(content, Images) else own
-        if free_form or isinstance(content, Images):
+            content = _stored(session, spec, model, free_form=free_form)
+            if not isinstance(content, Known) or isinstance(content, Images):  # others hang on model, seed and number
+                session.shared.contents[text] = content
+        session.files += content.sources if isinstance(content, Known) else [checkpoint.existing(spec.source)]
+        if free_form or isinstance(content, Known):
             return content
-        batches, notes = data.plain_numbers(data.as_batches(content)[0], tokens=_takes_tokens(model))
+        batches, notes = data.plain_numbers(data.as_batches(content)[0], tokens=stored.takes_tokens(model))
         session.notes += notes
         return batches
     if spec.kind not in ("script", "module"):
@@ -81,9 +78,9 @@ def _data(session: Session, text: str, model: nn.Module, *, free_form: bool) -> 
     return lightning.data(value, spec, session.notes)
 
 
-def _stored(session: Session, spec: Spec, *, free_form: bool, reconstructs: bool) -> Any:
+def _stored(session: Session, spec: Spec, model: nn.Module, *, free_form: bool) -> Any:
     """What a data file or a built-in data set holds."""
     if spec.kind == "builtin":
         content = hub.load_builtin_data(spec)
-        return paired(content, None, spec.text, reconstructs=reconstructs, free_form=free_form)
-    return data.from_file(spec.source, spec.key, read=session.read, free_form=free_form, reconstructs=reconstructs)
+        return paired(content, None, spec.text, reconstructs=synthetic.reconstructs(model), free_form=free_form)
+    return stored.read(session, spec, model, free_form=free_form)

@@ -13,6 +13,8 @@ from hessdiag.problem.batches import batch as batch_forms
 from hessdiag.problem.batches import data
 from hessdiag.problem.batches.data import ALL
 from hessdiag.problem.batches.images import Images
+from hessdiag.problem.batches.known import Known
+from hessdiag.problem.batches.pictures import Pictures
 from hessdiag.problem.lightning.step import TrainingStep
 from hessdiag.problem.loading import cutting, fit, own_loss, synthetic, synthetic_step
 from hessdiag.problem.loading.request import Parts, Session
@@ -44,6 +46,7 @@ def suited(session: Session, parts: Parts, model: nn.Module) -> tuple[list[Any],
             batches=request.batches,
             batch_size=request.batch_size or request.samples,
             free_form=free_form,
+            seed=request.seed,
             cut=_first_rows if request.samples else _Cutter(parts, model, session, request.data or ""),
         )
         session.drawn(taken)
@@ -66,9 +69,11 @@ def _given(parts: Parts, model: nn.Module, batches: list[Any], where: str) -> tu
     except LoadError:
         finite.check_batches(batches, where)  # whether they came like this is said first
         raise
-    if isinstance(parts.data, Images):
+    if isinstance(parts.data, Known):
+        notes += parts.data.notes
+    if isinstance(parts.data, (Images, Pictures)):
         taken, more = fit.flattened(model, taken)
-        notes += [parts.data.note, *more]
+        notes += more
     if parts.objective is None:
         taken, more = own_loss.labelled(model, loss, taken)
         notes += more

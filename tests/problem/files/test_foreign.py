@@ -6,7 +6,6 @@ import re
 import runpy
 import shutil
 import struct
-import subprocess
 import sys
 import tarfile
 import zipfile
@@ -96,15 +95,14 @@ FILES = {
     "parquet": (content(b"PAR1" + bytes(99)), "a Parquet table", "read_parquet"),
     "arrow": (content(b"ARROW1\0\0" + bytes(99)), "an Arrow table", "read_feather"),
     "matlab": (content(b"MATLAB 5.0 MAT-file" + bytes(99)), "a MATLAB file", "loadmat"),
-    "csv": (content(b"a,b\n1,2\n3,4\n"), "table of numbers (CSV)", "np.loadtxt"),
-    "csv of text": (content(b"name,price\ncat,2\ndog,4\n"), "not all numbers", "FILE.py:f"),
+    "csv": (content(b"a,b\n1,2\n3,4\n"), "table of text (CSV), which is data", "--data"),
     "json": (content(b'{"a": 1}'), "is JSON", "FILE.py:f"),
     "html": (content(b"\n<!DOCTYPE html><html>"), "a web page", "download"),
     "png": (content(b"\x89PNG\r\n\x1a\n"), "an image", "FILE.py:f"),
     "tar": (tarred, "a tar archive", "tar xf"),
     "bzip2": (content(b"BZh91AY"), "bzip2", "bunzip2"),
     "xz": (content(b"\xfd7zXZ\0"), "xz", "unxz"),
-    "gzip": (lambda path: path.write_bytes(gzip.compress(b"a,b\n1,2\n")), "a gzip file", "gunzip"),
+    "gzip": (lambda path: path.write_bytes(gzip.compress(b"words")), "a gzip file", "gunzip"),
     "zip": (zipped(["a.txt"]), "neither of torch.save nor of numpy.savez", "unzip"),
 }
 
@@ -112,6 +110,8 @@ FILES = {
 @pytest.mark.parametrize("role", ["model", "weights", "data"])
 @pytest.mark.parametrize("kind", FILES)
 def test_files_are_answered(kind, role, here):
+    if (kind, role) == ("csv", "data"):
+        return  # it is read
     write, what, hint = FILES[kind]
     write(here / "thing.pt")
     error = refused("./thing.pt") if role == "model" else refused("m.py:build", **{role: "./thing.pt"})
@@ -119,31 +119,6 @@ def test_files_are_answered(kind, role, here):
     assert what in error.what
     assert "thing.pt" in error.what
     assert hint in error.hint
-
-
-@pytest.mark.parametrize(
-    ("text", "classes"),
-    [
-        ("a,b,c\n0.5,1,0\n1.5,-2e-3,2\n2,3,1\n", True),
-        ("0.5;1;0.25\n1.5;2;0.5\n", False),
-        ("0.5\t1\t1\n1.5\t2\t0\n", True),
-        ("0.5 1  0.25\n 1.5 2 0.5\n", False),
-        ("\ufeffa,b,c\r\n0.5,1,0.5\r\n1.5,2,1.5\r\n", False),
-        ("x, y, z\n" + "".join(f"{i}.5, {-i}, {i}.25\n" for i in range(3000)), False),
-    ],
-)
-def test_the_command_for_a_table_works(text, classes, here):
-    (here / "t.csv").write_bytes(text.encode())
-    hint = refused("m.py:build", data="t.csv").hint
-    code = re.fullmatch(r'python -c "(.*)", then --data batch.npz', hint)[1]
-    subprocess.run([sys.executable, "-c", code], check=True)
-    rows = len([line for line in text.splitlines() if re.match(r"[\s\d.-]", line)])
-    with np.load("batch.npz") as arrays:
-        assert arrays["x"].shape == (rows, 2)
-        assert arrays["y"].dtype.kind == ("i" if classes else "f")
-        assert arrays["x"][0].tolist() == [0.5, 1.0] if rows < 3000 else [0.5, 0.0]
-    if classes:
-        assert load_problem(ProblemRequest("m.py:build", data="batch.npz", device="cpu")).loss_name == "ce"
 
 
 @pytest.mark.parametrize("cut", range(1, len(ONNX), 7))
