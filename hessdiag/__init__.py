@@ -21,6 +21,7 @@ _HOMES = {
     "load": "hessdiag.questions.documents",
     "load_problem": "hessdiag.shards.load",
     "optimizers": "",
+    "read_data": "hessdiag.problem.loading.stored",
     "results": "",
     "sharded": "hessdiag.shards.problem",
     **{entry.kind: entry.module for entry in OPERATORS},

@@ -12,6 +12,7 @@ from hessdiag.curvature.metric import in_metric as in_metric
 from hessdiag.errors import HessdiagError as HessdiagError
 from hessdiag.monitor.monitor import Monitor as Monitor
 from hessdiag.problem.load import ProblemRequest as ProblemRequest
+from hessdiag.problem.loading.stored import read_data as read_data
 from hessdiag.problem.problem import Problem as Problem
 from hessdiag.questions.blocks.by.result import BlocksBy as BlocksBy
 from hessdiag.questions.blocks.measure import blocks as blocks
@@ -103,6 +104,7 @@ __all__ = [
     "load_problem",
     "optimizers",
     "precondition",
+    "read_data",
     "results",
     "sharded",
     "sharpness",

@@ -14,6 +14,7 @@ from hessdiag.errors import HessdiagError, LoadError, SpecError
 from hessdiag.problem import finite, layers, order
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.batches import indices
+from hessdiag.problem.batches.data import given_batches
 from hessdiag.problem.evaluation import kernels
 from hessdiag.problem.evaluation.batch_norm import could_fold
 from hessdiag.problem.evaluation.evaluator import Evaluator
@@ -34,7 +35,8 @@ class Problem:
 
     Args:
         model: The network. It is never modified: training flags and buffers are put back after each use.
-        data: Batches: `(x, y)`, `((x1, x2), y)`, a mapping, or anything that `objective` takes.
+        data: Batches: `(x, y)`, `((x1, x2), y)`, a mapping, or anything that `objective` takes; or a DataLoader or
+            Dataset, of which the first batch is taken.
         loss: A name (`ce`, `mse`, `bce`, `nll`, `output`) or a function of (output, target).
         objective: A function of (model, batch) returning a scalar; instead of `loss`. A LightningModule brings its own.
         reduction: "mean" or "sum", where the loss does not tell.
@@ -73,11 +75,10 @@ class Problem:
             object.__setattr__(self, "objective", step.objective_of(self.model))
         if (self.loss is None) == (self.objective is None):
             raise SpecError("a problem needs a loss or an objective, and not both.", "loss='ce'")
-        if not self.data:
-            raise LoadError("a problem needs at least one batch; none was given.")
+        given, more = given_batches(self.data, self.seed)
+        vars(self).update(data=given, notes=(*self.notes, *more), model=unwrapped(self.model))
         finite.check_batches(self.data)
         self._leave_out_uncounted()
-        object.__setattr__(self, "model", unwrapped(self.model))
         layers.refuse_odd(self.model)
         if not self.named_parameters:
             layers.refuse_none(self.model, self.layers)
@@ -89,8 +90,7 @@ class Problem:
         counted = [batch for batch in self.data if self.terms(batch).count]
         if left := len(self.data) - len(counted):
             note = f"data: {left} of {len(self.data)} batches are left out, for all their targets are ignored"
-            object.__setattr__(self, "data", counted or self.data[:1])
-            object.__setattr__(self, "notes", (*self.notes, note))
+            vars(self).update(data=counted or self.data[:1], notes=(*self.notes, note))
 
     @cached_property
     def criterion(self) -> losses.Loss | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hessdiag.errors import LoadError
+from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem.batches import images, streams
 from hessdiag.problem.batches.batch import TARGET_KEYS, map_tensors, samples, tensors
 from hessdiag.problem.files.arrays import from_numpy
@@ -117,7 +117,7 @@ def as_batches(
     notes: tuple[str, ...] = ()
     size = batch_size or DEFAULT_BATCH_SIZE
     if isinstance(value, Dataset):
-        value = DataLoader(value, batch_size=size)
+        value = DataLoader(value, batch_size=size, collate_fn=getattr(value, "collate", None))
         notes = (f"data: the dataset is cut into batches of {size}",)
     loader = streams.Reading(value) if isinstance(value, DataLoader) else None
     stream = _stream(value if loader is None else loader, free_form)
@@ -147,6 +147,26 @@ def as_batches(
     elif len(taken) > 1 or wanted not in (ALL, 1):
         notes += (f"data: {len(taken)} batches were taken",)
     return taken, notes
+
+
+def given_batches(value: Any, seed: int) -> tuple[Sequence[Any], tuple[str, ...]]:
+    """What someone gave as data who wrote Python: sequences of batches as they are, of others the first batch.
+
+    Raises:
+        SpecError: if it is text, which names a place and holds no batch.
+        LoadError: if it holds none.
+    """
+    if isinstance(value, (str, Path)):
+        name = str(value)
+        raise SpecError(
+            f"data={name!r} names a place, and holds no batch.",
+            f"batches, notes = hessdiag.read_data({name!r}, model), then data=batches, notes=notes",
+        )
+    if isinstance(value, (Dataset, DataLoader)) or not isinstance(value, Sequence):
+        return as_batches(value, seed=seed)
+    if not value:
+        raise LoadError("a problem needs at least one batch; none was given.")
+    return value, ()
 
 
 def _stream(value: Any, free_form: bool) -> Iterator[Any] | None:

@@ -1,8 +1,8 @@
 """DataLoaders as people have them, read in this process, from the same random numbers each time."""
 
-import contextlib
 import copy
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterator
 from operator import length_hint
 from typing import Any
 
@@ -57,6 +57,9 @@ class Reading:
         states = [generator.get_state() for generator in self._generators]
         try:
             batches = iter(self._loader)
+            for sampler in (self._loader.sampler, self._loader.batch_sampler):
+                if isinstance(sampler, _Ahead):
+                    sampler.look_ahead()
             while True:
                 try:
                     batch, drew = drawing(lambda: next(batches))
@@ -100,31 +103,30 @@ def _here(loader: DataLoader[Any]) -> DataLoader[Any]:
 
 
 class _Ahead:
-    """A sampler that is asked for the first indices at once, so that what it draws is told from what samples draw."""
+    """A sampler that can be asked for the first indices ahead, so that what it draws is told from what samples draw."""
 
     def __init__(self, sampler: Any) -> None:
         self._sampler = sampler
+        self._indices: Iterator[Any] = iter(())
+        self._first: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
-        indices = iter(self._sampler)
-        first = list(_first(indices))
-        return _joined(first, indices)
+        self._indices, self._first = iter(self._sampler), []
+        return self._given()
+
+    def look_ahead(self) -> None:
+        """Ask for the first indices."""
+        self._first = list(itertools.islice(self._indices, 1))
+
+    def _given(self) -> Iterator[Any]:
+        yield from self._first
+        yield from self._indices
 
     def __len__(self) -> int:
         return len(self._sampler)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sampler, name)
-
-
-def _first(indices: Iterator[Any]) -> Iterator[Any]:
-    with contextlib.suppress(StopIteration):
-        yield next(indices)
-
-
-def _joined(first: Iterable[Any], rest: Iterator[Any]) -> Iterator[Any]:
-    yield from first
-    yield from rest
 
 
 def _generators(loader: DataLoader[Any]) -> list[torch.Generator]:

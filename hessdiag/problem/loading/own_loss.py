@@ -109,7 +109,7 @@ def labelled(model: nn.Module, loss: Any, batches: list[Any]) -> tuple[list[Any]
     names = own_inputs.arguments(model)
     if loss not in (None, "output") or not takes_labels(model) or "labels" not in names:
         return batches, ()
-    causal = _is_causal(model)
+    causal = is_causal(model)
     notes: dict[str, None] = {}
 
     def one(batch: Any) -> Any:
@@ -191,7 +191,7 @@ def _labels(model: nn.Module, inputs: Draw) -> tuple[Label, str]:
     if logits.ndim == 4:
         return _pixels(logits.shape[1]), f"uniform classes of {logits.shape[1]} for each pixel as labels"
     if logits.ndim == 3 and logits.shape[-1] >= own_inputs.vocabulary(model) > 0:
-        if _is_causal(model):
+        if is_causal(model):
             return lambda batch, _: {**batch, "labels": batch["input_ids"].clone()}, (
                 "the tokens themselves as labels, which the model shifts"
             )
@@ -224,7 +224,7 @@ def _no_loss(model: nn.Module, batch: Batch) -> str | None:
     return None if bool(loss.isfinite()) and loss.requires_grad else f"its loss is {float(loss.detach())}"
 
 
-def _is_causal(model: nn.Module) -> bool:
+def is_causal(model: nn.Module) -> bool:
     """Whether a model predicts the next token: it never looks at the first label, and does at the others."""
     vocabulary = own_inputs.vocabulary(model)
     if (

@@ -16,7 +16,7 @@ from hessdiag.problem.batches.images import Images
 from hessdiag.problem.batches.known import Known
 from hessdiag.problem.batches.pictures import Pictures
 from hessdiag.problem.lightning.step import TrainingStep
-from hessdiag.problem.loading import cutting, fit, own_loss, synthetic, synthetic_step
+from hessdiag.problem.loading import cutting, fit, naming, own_loss, synthetic, synthetic_step
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.losses import loss as losses
 
@@ -75,6 +75,8 @@ def _given(parts: Parts, model: nn.Module, batches: list[Any], where: str) -> tu
         taken, more = fit.flattened(model, taken)
         notes += more
     if parts.objective is None:
+        taken, more = naming.suited(model, taken)
+        notes += more
         taken, more = own_loss.labelled(model, loss, taken)
         notes += more
         loss = fit.default_loss(model, taken[0]) if loss is None else loss

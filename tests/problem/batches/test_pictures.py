@@ -276,7 +276,9 @@ class TestSize:
 
     def test_scale_as_asked(self, zoo):
         plain, imagenet = (load(f"{zoo}{o}", "./conv.pt", dtype="float64") for o in ("", "(mean='imagenet')"))
-        mean, std = (torch.tensor(p, dtype=torch.float64)[:, None, None] for p in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+        mean, std = (
+            torch.tensor(p, dtype=torch.float64)[:, None, None] for p in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        )
         assert torch.allclose(imagenet.data[0][0], (plain.data[0][0] - mean) / std, rtol=1e-12)
         assert any("over the deviation (0.229, 0.224, 0.225) as asked" in note for note in imagenet.notes)
         assert any("scaled to [0, 1], not centred" in note for note in plain.notes)
