@@ -67,7 +67,7 @@ LITERALS = (
 WORDS = {
     "loss": ("ce", "mse", "bce", "nll", "output", "mes", "cross_entropy", "losses.py:squared", "losses.py:nope", "losses.py:broken"),
     "objective": ("losses.py:objective", "losses.py:squared", "losses.py:", "losses.py:text"),
-    "data": ("batch.npz", "batch.npz#x,y", "batch.npz#z", "train.py:loader", "empty.npz", "damaged.pt", "nothing.npz", "r.json", "builtin:digits"),
+    "data": ("batch.npz", "batch.npz#x,y", "batch.npz#z", "train.py:loader", "empty.npz", "damaged.pt", "nothing.npz", "r.json", "builtin:digits", "t.csv", "t.csv#y(shuffle=False)", "./pics/(size=8)", "t.csv(size=8)"),
     "weights": ("w.pt", "w.pt#a", "damaged.pt", "nothing.pt", "batch.npz", "r.json"),
     "metric": ("adam", "sgd(lr=0.1)", "muon", "adam(", "nope", "rmsprop(eps=1e-3)", "w.pt#optimizer", "damaged.pt#optimizer", "train.py:build"),
     "state": ("w.pt#optimizer", "damaged.pt#optimizer", "nothing.pt", "r.json", "folder", "w.pt"),
@@ -134,6 +134,10 @@ def prepare(folder: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(folder / "batch.npz", x=rng.normal(size=(5, 3)).astype("f4"), y=np.array([0, 1, 0, 1, 1]))
     np.savez(folder / "empty.npz")
+    (folder / "t.csv").write_text("a,b,c,y\n" + "".join(f"{k},{k % 3}.5,-1,{k % 2}\n" for k in range(9)))
+    for label in ("a", "b"):
+        (folder / "pics" / label).mkdir(parents=True)
+        (folder / "pics" / label / "0.pgm").write_bytes(b"P5 4 4 255\n" + rng.bytes(16))
     (folder / "train.py").write_text(TRAIN)
     (folder / "losses.py").write_text(LOSSES)
     (folder / "hessdiag.toml").write_text(

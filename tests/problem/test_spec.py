@@ -51,6 +51,20 @@ def test_modules_round_trip(module, attribute, arguments):
         assert (spec.attribute, spec.arguments) == (attribute, arguments)
 
 
+@given(st.sampled_from(["./a", "a/", "a.csv", "../b (1)/x.csv", "C:\\runs\\a"]), st.none() | IDENTIFIER, ARGUMENTS)
+def test_paths_with_options_round_trip(path, key, arguments):
+    arguments = arguments or None
+    text = path + ("" if key is None else f"#{key}") + written(arguments)
+    spec = parse(text)
+    assert (spec.kind, spec.source, spec.key, spec.arguments) == ("file", path, key, arguments)
+    assert parse(f"file:{path}{written(arguments)}").source == path + written(arguments)
+
+
+@pytest.mark.parametrize("path", ["./a(1)", "./a (copy)", "./a(b==1)", "./run(lr=0.1).pt", "./run(lr=0.1)/"])
+def test_parentheses_that_are_part_of_a_path(path):
+    assert (parse(path).source, parse(path).arguments) == (path, None)
+
+
 @given(st.sampled_from(["builtin", "timm", "torchvision", "hf"]), IDENTIFIER, ARGUMENTS)
 def test_reserved_names_round_trip(kind, name, arguments):
     spec = parse(f"{kind}:{name}{written(arguments)}")

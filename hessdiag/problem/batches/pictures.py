@@ -199,6 +199,11 @@ class Pictures(Known):
     _places: list[int] = field(default_factory=list)  # of the folder, in the order in which they are drawn
 
     @functools.cached_property
+    def total(self) -> int:  # type: ignore[override]
+        """All pictures."""
+        return len(self.folder.files)
+
+    @functools.cached_property
     def _order(self) -> Iterator[int]:
         return iter(range(len(self))) if self.seed is None else shuffled(len(self), self.seed)
 
