@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.errors import HessdiagError, LoadError, said
+from hessdiag.problem.batches.known import printable
 from hessdiag.problem.files.allowance import Allowance
 
 FORMATS = ("PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM")  # others may start programs, as EPS does
@@ -106,7 +107,7 @@ def size_of(source: Path, allowance: Allowance) -> tuple[int, int]:
     Raises:
         LoadError: if it is none, or would unpack to more than it may.
     """
-    with _opened(source, str(source), allowance) as picture:
+    with _opened(source, printable(str(source)), allowance) as picture:
         width, height = picture.size
         return (height, width) if picture.getexif().get(_ORIENTATION, 1) in _ON_ITS_SIDE else (width, height)
 
@@ -129,7 +130,7 @@ def decoded(
     Raises:
         LoadError: if it cannot be read, or would unpack to more than it may.
     """
-    where = where or str(source)
+    where = printable(where or str(source))
     with _opened(source, where, allowance) as picture:
         mode = picture.mode
         upright = pillow("PIL.ImageOps").exif_transpose(picture)
