@@ -56,7 +56,7 @@ def command_line() -> str:
 def python() -> str:
     """All public names: a section for each question, with what its result consists of."""
     sections = [
-        ("Problems", _listed("Problem", "ProblemRequest", "load_problem", "sharded")),
+        ("Problems", _listed("Problem", "ProblemRequest", "load_problem", "read_data", "sharded")),
         (
             "Matrices",
             [*_listed(*(entry.kind for entry in OPERATORS), "in_metric", "hessian", "hessian_block"), OPERATORS_HAVE],
