@@ -9,8 +9,8 @@ from tests.benchmarks.comparisons import CASES, rates
     ("name", "pairs"), [("forward, one init", 100), ("spectrum", 20), ("diag-share --rows 60", 40)]
 )
 def test_rates(name, pairs):
-    """About a thousandth of the binomial law at 5 % and at 84 % is beyond these bounds."""
-    most, least = {100: (0.12, 0.71), 40: (0.175, 0.62), 20: (0.25, 0.55)}[pairs]
+    """Few of such samples are beyond these bounds by chance: at 5 % of those alike, 75 % of those apart."""
+    most, least = {100: (0.12, 0.6), 40: (0.175, 0.6), 20: (0.25, 0.5)}[pairs]
     found = rates(CASES[name](), pairs)
     assert found["alike"] <= most
     assert found["apart"] >= least
