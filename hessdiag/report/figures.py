@@ -2,7 +2,6 @@
 
 import io
 import math
-import re
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from hessdiag.report import curves
 from hessdiag.report.columns import wrap
 from hessdiag.report.drawing import (
     COLOURS,
-    DARK,
     INK,
     LEGEND,
     NARROW,
@@ -37,6 +35,7 @@ from hessdiag.report.drawing import (
 )
 from hessdiag.report.names import fitted
 from hessdiag.report.numbers import drawable
+from hessdiag.report.svg import compact
 from hessdiag.report.view import Curves, Dots, Drawn, Heat, Lines, Role, Series
 
 MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory": "D", "points": "v"}
@@ -45,13 +44,8 @@ MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_CELL = 9  # characters beside a heat map on a phone
 LAYOUTS = 2  # of a heat map, before that of its drawing
 LABEL_PAD = 0.15  # inches beside what is written at an edge: the reader's font is not the one that it is laid out with
+RESOLUTION = 150  # of colour bars, per inch
 FEW_MARKS = 10  # on a line of many points
-FONTS = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
-_COORDINATES = re.compile(r'(?<= )(d|x|y)="[^"]*"')
-_NEEDLESS = re.compile(
-    r" <metadata>.*?</metadata>\n| font-family: 'DejaVu Sans';| transform=\"rotate\(-?0 [^\"]*\"|(?<=\n) +", re.S
-)
-_LONG = re.compile(r"(\.\d\d)\d+")
 
 
 def svg(chart: Drawn, page: Page = WIDE) -> str:
@@ -66,32 +60,19 @@ def svg(chart: Drawn, page: Page = WIDE) -> str:
             figure = curves.figure(chart, page)
         else:
             figure = _heat(chart, page)
-        FigureCanvasSVG(figure)
+        canvas = FigureCanvasSVG(figure)
         if isinstance(chart, Heat) and chart.columns:
             _settle(figure)
         buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
-    return _with_colours(buffer.getvalue())
+        figure.set_dpi(RESOLUTION)
+        canvas.print_svg(buffer, metadata={"Date": None})  # `savefig` would draw everything twice
+    return compact(buffer.getvalue())
 
 
 def _settle(figure: Figure) -> None:
     """Lay out until long labels are inside: cells are square, so that a map's width is known when its height is."""
     for _ in range(LAYOUTS):
         figure.draw_without_rendering()
-
-
-def _with_colours(text: str) -> str:
-    """The same in fewer bytes, with colours that follow the reader's light or dark scheme."""
-    text = _COORDINATES.sub(lambda match: _LONG.sub(r"\1", match[0]), _NEEDLESS.sub("", text))
-    names = {colour.lower(): f"--c{number}" for number, colour in enumerate(DARK)}
-    for colour, name in names.items():
-        text = text.replace(f": {colour}", f": var({name})")
-    light = ";".join(f"{name}:{colour}" for colour, name in names.items())
-    dark = ";".join(f"{names[colour.lower()]}:{other}" for colour, other in DARK.items())
-    scheme = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-    style = f"<style>text{{font-family:{FONTS}}}{scheme}</style>"
-    head, defs, rest = text.partition("<defs>\n")
-    return head + style + "\n" + defs + rest
 
 
 def _labels(names: Sequence[str], page: Page) -> list[str]:
