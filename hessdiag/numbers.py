@@ -176,3 +176,29 @@ def of_log(log: float, digits: int = 3) -> str:
     exponent = math.floor(decades)
     mantissa = f"{10 ** (decades - exponent):.{digits - 1}f}"
     return f"{mantissa}e{exponent}" if float(mantissa) < 10 else f"{1:.{digits - 1}f}e{exponent + 1}"
+
+
+def short(seconds: float) -> str:
+    """A time that may be short, for people.
+
+    >>> short(0.00213), short(0.2), short(4.14), short(130.0)
+    ('2.1 ms', '0.2 s', '4.1 s', '2 min')
+    """
+    if seconds < 0.1:
+        return f"{1000 * seconds:.2g} ms"
+    return f"{seconds:.2g} s" if seconds < 90 else duration(seconds)
+
+
+def duration(seconds: float) -> str:
+    """A duration for people.
+
+    >>> duration(42.2), duration(130), duration(7300), duration(4e5), duration(3.8e8)
+    ('42 s', '2 min', '2 h 1 min', '5 days', '12 years')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    days = seconds / 86400
+    if days >= 2:
+        return f"{days:,.0f} days" if days < 730 else f"{days / 365.25:,.0f} years"
+    minutes = int(seconds // 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -7,6 +7,7 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from hessdiag.cli.speech import columns, say
+from hessdiag.numbers import duration, short
 from hessdiag.report.visible import visible
 
 if TYPE_CHECKING:
@@ -201,29 +202,3 @@ def _bar() -> "Progress":
         TextColumn("{task.fields[left]}", markup=False),
     )
     return Progress(*shown, console=Console(stderr=True, width=columns(), height=24), transient=True)
-
-
-def short(seconds: float) -> str:
-    """The time of one product, for people.
-
-    >>> short(0.00213), short(0.2), short(4.14), short(130.0)
-    ('2.1 ms', '0.2 s', '4.1 s', '2 min')
-    """
-    if seconds < 0.1:
-        return f"{1000 * seconds:.2g} ms"
-    return f"{seconds:.2g} s" if seconds < 90 else duration(seconds)
-
-
-def duration(seconds: float) -> str:
-    """A duration for people.
-
-    >>> duration(42.2), duration(130), duration(7300), duration(4e5), duration(3.8e8)
-    ('42 s', '2 min', '2 h 1 min', '5 days', '12 years')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    days = seconds / 86400
-    if days >= 2:
-        return f"{days:,.0f} days" if days < 730 else f"{days / 365.25:,.0f} years"
-    minutes = int(seconds // 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -14,6 +14,7 @@ from hessdiag.report import markdown, terminal
 from hessdiag.report.names import Name
 from hessdiag.report.view import Heat, Table, View
 from hessdiag.report.visible import shown
+from hessdiag.report.woven import woven
 
 
 def render(subject: Result | Mapping[str, Any], form: str, *, width: int = 100, color: bool = False) -> str:
@@ -62,8 +63,9 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
         notes=result.problem.notes or (),
         checks=self_checks(result),
         reproduce=tuple(reproduction(result.problem, result.provenance)),
+        argv=result.provenance.argv,
     )
-    return replace(shown(_with_names(whole)), argv=result.provenance.argv)  # which shells quote in their own way
+    return shown(woven(whole) if whole.sections else _with_names(whole))
 
 
 def _module_of(result: Result) -> ModuleType:

@@ -106,9 +106,18 @@ def _path(points: Sequence[tuple[float, float]], place: Callable[[float, float],
             yield place(x0 + share * (x1 - x0), y0 + share * (y1 - y0))
 
 
+def position(x: float) -> str:
+    """A place on the x axis: whole numbers in full.
+
+    >>> position(1500.0), position(-2.5487)
+    ('1,500', '-2.55')
+    """
+    return number(int(x) if x == int(x) else x)
+
+
 def x_labels(chart: Lines, width: int) -> str:
     """Ends and middle of the x axis, spread over `width` characters."""
-    first, last = (number(int(value) if value == int(value) else value) for value in (chart.x[0], chart.x[-1]))
+    first, last = position(chart.x[0]), position(chart.x[-1])
     room = max(width - len(first) - len(last), 1)
     axis = chart.x_axis if len(chart.x_axis) + 2 <= room else chart.x_axis.partition(",")[0].partition(" (")[0]
     return f"{first}{axis if len(axis) <= room else '':^{room}}{last}"

@@ -3,20 +3,21 @@
 import base64
 import gzip
 import re
-import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hessdiag.report import columns, document, figures
+from hessdiag.report import columns, document, figures, shell
 from hessdiag.report.drawing import NARROW, WIDE, Page
 from hessdiag.report.names import Name
-from hessdiag.report.terminal import CODE, WORDS
+from hessdiag.report.overview import MOST_OTHERS, SEVERE
+from hessdiag.report.pieces import WORDS
+from hessdiag.report.terminal import CODE
 from hessdiag.report.view import Drawn, Table, View, checks_table
-from hessdiag.report.visible import is_hidden, visible
+from hessdiag.report.woven import first
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -41,9 +42,19 @@ def _environment() -> Environment:
     environment.filters["image"] = _image
     environment.filters["narrow_image"] = _narrow_image
     environment.filters["size"] = _size
-    environment.globals["folded"] = columns.folded
     environment.filters["breaking"] = _breaking
     environment.filters["full"] = _full
+    environment.filters["charts"] = _charts
+    environment.filters["tables"] = _tables
+    environment.filters["first"] = first
+    environment.filters["shell_line"] = shell.line
+    environment.globals |= {
+        "folded": columns.folded,
+        "words": WORDS,
+        "code_title": CODE,
+        "severe_levels": SEVERE,
+        "shown_findings": MOST_OTHERS,
+    }
     return environment
 
 
@@ -51,18 +62,18 @@ def render(doc: Mapping[str, Any], view: View) -> str:
     """Write a view as a page, with its document embedded as data."""
     environment = _environment()
     style = Markup(environment.loader.get_source(environment, "style.css")[0]) if environment.loader else ""
-    charts = [block for block in view.blocks if not isinstance(block, Table)]
+    template = environment.get_template("whole.html" if view.sections else "page.html")
+    return template.render(view=view, style=style, **_embedded(doc))
+
+
+def _charts(view: View) -> list[Drawn]:
+    return [block for block in view.blocks if not isinstance(block, Table)]
+
+
+def _tables(view: View) -> list[Table]:
+    """The tables of a view, its self-checks the last."""
     tables = [block for block in view.blocks if isinstance(block, Table)]
-    return environment.get_template("page.html").render(
-        view=view,
-        style=style,
-        charts=charts,
-        tables=[*tables, *view.extra, *([checks_table(view.checks)] if view.checks else [])],
-        words=WORDS,
-        code_title=CODE,
-        shell_line=_shell_line(view.argv),
-        **_embedded(doc),
-    )
+    return [*tables, *view.extra, *([checks_table(view.checks)] if view.checks else [])]
 
 
 def _breaking(text: str) -> Markup:
@@ -124,16 +135,3 @@ def _in_script(text: str) -> str:
     for sign, escaped in _ESCAPES.items():
         text = text.replace(sign, escaped)
     return text
-
-
-def _shell_line(argv: Sequence[str]) -> str:
-    """The command to paste into a shell; what is not seen stands there by its code, as bash and zsh read it."""
-    return " ".join(_quoted(word) for word in argv)
-
-
-def _quoted(word: str) -> str:
-    shown_word = visible(word)
-    if shown_word == word:
-        return shlex.quote(word)
-    escaped = "".join(visible(sign) if is_hidden(sign) else {"\\": r"\\", "'": r"\'"}.get(sign, sign) for sign in word)
-    return f"$'{escaped}'"

@@ -188,21 +188,23 @@ Block = Table | Drawn
 
 @dataclass(frozen=True)
 class Fact:
-    """A key number, with what it means."""
+    """A key number, with what it means, and the key of the section that it is from."""
 
     name: str
     value: str
     meaning: str
+    section: str = ""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One sentence of the verdict, the number behind it, and what to do."""
+    """One sentence of the verdict, the number behind it, what to do, and the keys of the sections that say it."""
 
     level: str
     says: str
     because: str
     remedy: str
+    sections: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,16 @@ class SelfCheck:
     allowed: str
     outcome: str
     meaning: str
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A question that was not answered: why, what it would take, and the command that answers it."""
+
+    name: str
+    why: str
+    cost: str
+    argv: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -237,6 +249,8 @@ class View:
         checks: What the measurement checked of itself.
         reproduce: What somebody needs who wants the same numbers, as (name, value).
         argv: The command line that gave them; empty where there was none.
+        sections: The answers that it is made of, where it is of several questions.
+        left_out: Questions that were not answered.
     """
 
     question: str
@@ -253,6 +267,25 @@ class View:
     checks: tuple[SelfCheck, ...] = ()
     reproduce: tuple[tuple[str, str], ...] = ()
     argv: tuple[str, ...] = ()
+    sections: tuple["Section", ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """One answer in a report of several questions.
+
+    Attributes:
+        key: Its name: that of its command, and of nothing else in the report.
+        view: The answer, with the single command that gives it.
+        took: How long it took.
+        announced: How long it was planned to take; empty where nobody could know.
+    """
+
+    key: str
+    view: View
+    took: str
+    announced: str = ""
 
 
 def without_empty(table: Table, kept: Collection[str] = ()) -> Table:

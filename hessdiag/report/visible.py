@@ -43,7 +43,10 @@ def _shown(character: str) -> str:
 
 
 def shown(value: T) -> T:
-    """A report, or any part of one, with every text in it made visible."""
+    """A report, or any part of one, with every text in it made visible but for command lines.
+
+    Those `shell.line` writes, for shells have a way of their own.
+    """
     made: object = value
     if isinstance(value, Name):
         made = Name(visible(value), visible(value.full))
@@ -52,5 +55,6 @@ def shown(value: T) -> T:
     elif isinstance(value, tuple):
         made = tuple(map(shown, value))
     elif is_dataclass(value) and not isinstance(value, type):
-        made = replace(value, **{field.name: shown(getattr(value, field.name)) for field in fields(value)})
+        held = {field.name: getattr(value, field.name) for field in fields(value) if field.name != "argv"}
+        made = replace(value, **{name: shown(item) for name, item in held.items()})
     return made  # type: ignore[return-value]

@@ -9,8 +9,7 @@ import unicodedata
 import pytest
 
 from hessdiag.questions.pages import render
-from hessdiag.report import document
-from hessdiag.report.html import _shell_line
+from hessdiag.report import document, shell
 from hessdiag.report.visible import visible
 from tests.shown import DOCUMENTS
 
@@ -92,7 +91,7 @@ def test_the_page_is_text_and_its_figures_hold_no_name_raw():
 
 def test_the_command_to_paste_is_the_command_that_ran(tmp_path):
     argv = ["hessdiag", "eigs", "it's \\ \x1b[31m\u202e\n$(touch x) `id`", "plain", ""]
-    line = _shell_line(argv)
+    line = shell.line(argv)
     assert raw(line) == set()
     said = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, cwd=tmp_path, check=True)
     assert said.stdout.decode().split("\0")[:-1] == argv

@@ -1,26 +1,82 @@
-"""How a report is laid out."""
+"""The view of `report`: the verdict over all questions, then each as its own view has it."""
 
+import math
+from collections import Counter
+from dataclasses import replace
+
+from hessdiag.errors import LoadError
+from hessdiag.numbers import duration, short
+from hessdiag.questions import pages
 from hessdiag.questions.common.view import subject
+from hessdiag.questions.report import result as results
 from hessdiag.questions.report.result import Report
-from hessdiag.report.numbers import MISSING, number
-from hessdiag.report.view import Fact, Table, View
+from hessdiag.report.numbers import MISSING, counted, with_error
+from hessdiag.report.view import Fact, LeftOut, Section, View
+
+WORDS = {"bad": ("bad", "bad"), "warn": ("warning", "warnings"), "note": ("note", "notes"), "ok": ("good", "good")}
 
 
 def view(result: Report) -> View:
-    """Lay out a report."""
-    told = tuple(
-        (section.command, section.document["status"], number(section.seconds), number(section.announced_seconds))
-        for section in result.sections
-    )
-    left = tuple((one.command, one.why, number(one.seconds), " ".join(one.argv) or MISSING) for one in result.left_out)
-    answer = result.findings[0].says if result.findings else ""
+    """Lay out a result of `report`.
+
+    Raises:
+        LoadError: if the document of a section is damaged.
+    """
+    keys = _keys(result.sections)
     return View(
         question="What is there to know about this model?",
-        subject=subject(result.problem),
-        headline=(f"{len(result.sections)} questions", answer),
-        facts=tuple(Fact(one.command, number(one.value), f"{one.metric}: {one.meaning}") for one in result.key_numbers),
-        blocks=(
-            Table("Questions", ("question", "status", "seconds", "announced"), told, text_columns=2),
-            Table("Left out", ("question", "why", "seconds", "command"), left, text_columns=2),
-        ),
+        subject=(*subject(result.problem), ("asked", _asked(result))),
+        headline=_headline(result),
+        facts=tuple(_fact(one, keys) for one in result.key_numbers),
+        blocks=(),
+        sections=tuple(_section(one, key) for one, key in zip(result.sections, keys, strict=True)),
+        left_out=tuple(_left_out(one) for one in result.left_out),
     )
+
+
+def _keys(sections: tuple[results.Section, ...]) -> list[str]:
+    """A name for each section: its command's, with a number where that has several."""
+    before: Counter[str] = Counter()
+    keys = []
+    for section in sections:
+        before[section.command] += 1
+        again = before[section.command]
+        keys.append(section.command if again == 1 else f"{section.command}-{again}")
+    return keys
+
+
+def _asked(result: Report) -> str:
+    budget = result.budget_seconds
+    limit = "no limit of time" if budget is None or math.isinf(budget) else f"a budget of {duration(budget)}"
+    spent = f"{counted(len(result.sections), 'question')} answered in {short(result.seconds)}"
+    products = f", with {counted(result.products, 'Hessian product')}" if result.products else ""
+    return f"preset {result.preset}, {limit}: {spent}{products}"
+
+
+def _headline(result: Report) -> tuple[str, str]:
+    """The first finding, which is the answer, and how many there are of each kind; its reason counts once."""
+    if not result.findings:
+        return "Nothing was found.", ""
+    answer, *others = result.findings
+    count = Counter(one.level for one in (answer, *others) if one is answer or one.because != answer.because)
+    said = (f"{count[level]} {names[count[level] != 1]}" for level, names in WORDS.items() if count[level])
+    return answer.says, ", ".join(said)
+
+
+def _fact(one: results.KeyNumber, keys: list[str]) -> Fact:
+    key = one.command if one.command in keys else ""
+    return Fact(one.meaning, with_error(one.value, one.stderr), one.metric, key)
+
+
+def _section(section: results.Section, key: str) -> Section:
+    try:
+        laid_out = pages.view_of(section.document)
+    except LoadError as error:
+        raise LoadError(f"section `{section.command}`: {error.what}", error.hint) from error
+    announced = "" if section.announced_seconds is None else short(section.announced_seconds)
+    return Section(key, replace(laid_out, argv=section.argv), short(section.seconds), announced)
+
+
+def _left_out(one: results.LeftOut) -> LeftOut:
+    cost = MISSING if one.seconds is None or math.isnan(one.seconds) else f"about {short(one.seconds)}"
+    return LeftOut(one.command, one.why, cost, one.argv)
