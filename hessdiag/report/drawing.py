@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FormatStrFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FormatStrFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from hessdiag.report.columns import wrap
 from hessdiag.report.numbers import drawable
@@ -39,6 +39,7 @@ STYLE: Any = {
     "legend.fontsize": 11,
 }
 SMALLEST = 0.8  # of the usual type of a legend
+MINOR = 3  # decades up to which there are ticks between them: a sixth of the time of drawing
 LEGEND = 0.22  # inches of a line
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -101,6 +102,8 @@ def log_ticks(axis: Axis, page: Page) -> None:
     else:
         axis.set_major_locator(LogLocator(numticks=2 * page.decades + 1))
         axis.set_major_formatter(FuncFormatter(decade))
+    if decades > MINOR:
+        axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 

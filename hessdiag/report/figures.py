@@ -208,7 +208,8 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         axes.set_yscale("log")
         log_ticks(axes.yaxis, page)
     if chart.names:
-        axes.set_xticks(x, _labels(chart.names, page), **_turned(chart.names, page))
+        places, labels = _some_labels(chart.names, page, 2 * page.cells)
+        axes.set_xticks(x[places], labels, **_turned(labels, page))
         axes.margins(x=0.08)
     elif chart.x_log:
         axes.set_xscale("log")
@@ -300,8 +301,14 @@ def _cell_labels(names: Sequence[str], page: Page) -> tuple[list[int], list[str]
 
     On a phone, long names would leave no room for the map: numbers stand for them, in the order of the tables.
     """
-    places = list(range(0, len(names), max(1, -(-len(names) // page.cells))))
+    places, labels = _some_labels(names, page, page.cells)
     if page is NARROW and max(map(len, names)) > LONGEST_CELL:
         return places, [str(index + 1) for index in places]
+    return places, labels
+
+
+def _some_labels(names: Sequence[str], page: Page, most: int) -> tuple[list[int], list[str]]:
+    """Labels at even distances, no more than have room, and where they stand."""
+    places = list(range(0, len(names), max(1, -(-len(names) // most))))
     labels = _labels(names, page)
     return places, [labels[index] for index in places]

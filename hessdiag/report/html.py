@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from hessdiag.report import columns, document, figures, shell
+from hessdiag.report import columns, document, figures, shell, svg
 from hessdiag.report.drawing import NARROW, WIDE, Page
 from hessdiag.report.names import Name
 from hessdiag.report.overview import MOST_OTHERS, SEVERE
@@ -22,8 +22,9 @@ from hessdiag.report.woven import first
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
-LARGE = 300_000  # characters of JSON above which it is embedded compressed
+LARGE = 120_000  # characters of JSON above which it is embedded compressed
 LARGEST = 600_000  # characters of compressed JSON above which its numbers are rounded
+ROOM = 200_000  # characters of it in a page of several answers; a larger one is not embedded
 DIGITS = 6
 PRINTED = (90, 120)  # characters across a table that fit on paper in common and in small type
 LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
@@ -63,7 +64,7 @@ def render(doc: Mapping[str, Any], view: View) -> str:
     environment = _environment()
     style = Markup(environment.loader.get_source(environment, "style.css")[0]) if environment.loader else ""
     template = environment.get_template("whole.html" if view.sections else "page.html")
-    return template.render(view=view, style=style, **_embedded(doc))
+    return template.render(view=view, style=style, **_embedded(doc, most=ROOM if view.sections else None))
 
 
 def _charts(view: View) -> list[Drawn]:
@@ -98,24 +99,25 @@ def _size(table: Table) -> str:
 
 
 def _image(chart: Drawn, page: Page = WIDE) -> str:
-    """A chart as a data URI: within <img>, its ids stay its own and nothing in it can run."""
-    return "data:image/svg+xml;base64," + base64.b64encode(figures.svg(chart, page).encode()).decode()
+    return Markup(svg.data_uri(figures.svg(chart, page)))  # holds no quotation mark and no ampersand
 
 
 def _narrow_image(chart: Drawn) -> str:
-    return _image(chart, NARROW)
+    return Markup(_image(chart, NARROW).replace(" ", "%20"))  # spaces end an address in a `srcset`
 
 
-def _embedded(doc: Mapping[str, Any]) -> dict[str, Any]:
-    """The document as the page carries it: as it is, or compressed where it would outweigh the page."""
+def _embedded(doc: Mapping[str, Any], *, most: int | None = None) -> dict[str, Any]:
+    """The document as the page carries it: as it is, compressed, rounded, or not at all, as its size allows."""
     text = document.dumps(doc, indent=None)
     inline = _in_script(text)
     if len(inline) <= LARGE:
         return {"data": Markup(inline), "data_type": "application/json", "data_form": "JSON"}
     form, data = "gzipped JSON in base64", _packed(text)
-    if len(data) > LARGEST:
+    if len(data) > (most or LARGEST):
         form += f", its numbers rounded to {DIGITS} digits"
         data = _packed(document.dumps(_rounded(doc), indent=None))
+    if most is not None and len(data) > most:
+        form, data = "", ""
     return {"data": data, "data_type": "application/gzip+base64", "data_form": form}
 
 

@@ -112,7 +112,7 @@ def _readings(result: Sharpness) -> Table:
         "Kinds of sharpness",
         ("sharpness", "value", "limit", "ratio", "passes", "what it is"),
         rows,
-        optional=("what it is", "passes"),
+        optional=("what it is", "passes", "limit"),
     )
     return without_empty(table, kept=("limit", "ratio"))
 
