@@ -28,6 +28,7 @@ SHOWN = {
     "escape": lambda: document("escape"),
     "compare": lambda: document("compare"),
     "compare-course": lambda: document("compare-course"),
+    "report": lambda: document("report"),
 }
 
 

@@ -47,10 +47,19 @@ def _keys(sections: tuple[results.Section, ...]) -> list[str]:
 
 def _asked(result: Report) -> str:
     budget = result.budget_seconds
-    limit = "no limit of time" if budget is None or math.isinf(budget) else f"a budget of {duration(budget)}"
+    limit = "no limit of time" if budget is None or math.isinf(budget) else f"a budget of {_time(budget)}"
     spent = f"{counted(len(result.sections), 'question')} answered in {short(result.seconds)}"
     products = f", with {counted(result.products, 'Hessian product')}" if result.products else ""
     return f"preset {result.preset}, {limit}: {spent}{products}"
+
+
+def _time(budget: float) -> str:
+    """A budget as it is asked for.
+
+    >>> _time(90.0), _time(3600.0)
+    ('90 s', '60 min')
+    """
+    return f"{budget:g} s" if budget < 600 else duration(budget)
 
 
 def _headline(result: Report) -> tuple[str, str]:
