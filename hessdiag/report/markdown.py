@@ -47,8 +47,8 @@ def _whole(view: View) -> list[str]:
         lines += ["", f"### Findings: {_escape(view.headline[1])}", ""]
     lines += _overall(others)
     if view.facts:
-        rows = tuple((fact.section, fact.name, fact.value) for fact in view.facts)
-        lines += ["", *_titled(Table("Key numbers", ("from", "what", "value"), rows, text_columns=2))]
+        numbers = tuple((fact.section, fact.name, fact.value) for fact in view.facts)
+        lines += ["", *_titled(Table("Key numbers", ("from", "what", "value"), numbers, text_columns=2))]
     answers = tuple((one.key, one.view.question, " ".join(one.view.headline), one.took) for one in view.sections)
     lines += ["", *_titled(Table("Answers", ("command", "question", "answer", "took"), answers, text_columns=3))]
     for section in view.sections:
@@ -56,7 +56,7 @@ def _whole(view: View) -> list[str]:
     if view.left_out:
         rows = tuple((one.name, one.why, one.cost, shell.line(one.argv)) for one in view.left_out)
         lines += ["", *_titled(Table("Left out", ("question", "why", "would take", "command"), rows, text_columns=4))]
-    return [*lines, "", f"    {shell.line(view.argv)}"]
+    return [*lines, "", *_command(view)]
 
 
 def _overall(findings: tuple[Finding, ...]) -> list[str]:
@@ -81,7 +81,7 @@ def _section(section: Section) -> list[str]:
     lines += ["", f"**{_escape(shown.title)}**", "", *_table(shown)] if shown is not None else []
     lines += ["", *(line for finding in view.verdict for line in _finding(finding))]
     lines += ["", f"**{CODE}**", "", "```python", *view.code, "```"] if view.code else []
-    return [*lines, "", f"    {shell.line(view.argv)}"]
+    return [*lines, "", *_command(view)]
 
 
 def _is_table(block: Block) -> bool:
@@ -107,6 +107,11 @@ def _finding(finding: Finding) -> list[str]:
 def _reasons(finding: Finding) -> list[str]:
     said = (("because", finding.because), ("try", finding.remedy))
     return [f"  {name}: {_escape(text)}" for name, text in said if text]
+
+
+def _command(view: View) -> list[str]:
+    """The command line, between fences that it cannot close: it begins with a word or a quotation mark."""
+    return ["```sh", shell.line(view.argv), "```"] if view.argv else []
 
 
 def _titled(table: Table) -> list[str]:

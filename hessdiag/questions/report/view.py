@@ -86,6 +86,6 @@ def _section(section: results.Section, key: str) -> Section:
     return Section(key, replace(laid_out, argv=section.argv), short(section.seconds), announced)
 
 
-def _left_out(one: results.LeftOut) -> LeftOut:
+def _left_out(one: results.NotAnswered) -> LeftOut:
     cost = MISSING if one.seconds is None or math.isnan(one.seconds) else f"about {short(one.seconds)}"
     return LeftOut(one.command, one.why, cost, one.argv)
