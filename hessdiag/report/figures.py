@@ -65,7 +65,8 @@ def svg(chart: Drawn, page: Page = WIDE) -> str:
             _settle(figure)
         buffer = io.StringIO()
         figure.set_dpi(RESOLUTION)
-        canvas.print_svg(buffer, metadata={"Date": None})  # `savefig` would draw everything twice
+        draw: Any = canvas.print_svg  # `savefig` would draw everything twice
+        draw(buffer, metadata={"Date": None})
     return compact(buffer.getvalue())
 
 

@@ -32,6 +32,7 @@ COMMANDS = {  # page: arguments, and the most pages on paper
         ["eigs", "hf:{folder}/bert", "--batch-size", "4", "--lowest", "1", "--highest", "2", "--tol", "0.1"],
         5,
     ),
+    "report": (["report", str(NETWORKS.parents[1] / "documents" / "report.json")], 24),
     "trajectory": (["diag-share", *(f"{{folder}}/step{step}.pt" for step in range(3)), "--loss", "ce"], 6),
 }
 WIDTHS = (360, 800, 1600)
