@@ -7,13 +7,19 @@ from dataclasses import replace
 from hessdiag.errors import LoadError
 from hessdiag.numbers import duration, short
 from hessdiag.questions import pages
+from hessdiag.questions.common.result import Level
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.report import result as results
 from hessdiag.questions.report.result import Report
 from hessdiag.report.numbers import MISSING, counted, with_error
 from hessdiag.report.view import Fact, LeftOut, Section, View
 
-WORDS = {"bad": ("bad", "bad"), "warn": ("warning", "warnings"), "note": ("note", "notes"), "ok": ("good", "good")}
+WORDS: dict[Level, tuple[str, str]] = {
+    "bad": ("bad", "bad"),
+    "warn": ("warning", "warnings"),
+    "note": ("note", "notes"),
+    "ok": ("good", "good"),
+}
 
 
 def view(result: Report) -> View:
