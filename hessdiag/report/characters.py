@@ -112,7 +112,7 @@ def position(x: float) -> str:
     >>> position(1500.0), position(-2.5487)
     ('1,500', '-2.55')
     """
-    return number(int(x) if x == int(x) else x)
+    return number(int(x) if math.isfinite(x) and x == int(x) else x)
 
 
 def x_labels(chart: Lines, width: int) -> str:

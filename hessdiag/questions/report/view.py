@@ -11,7 +11,7 @@ from hessdiag.questions.common.result import Level
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.report import result as results
 from hessdiag.questions.report.result import Report
-from hessdiag.report.numbers import MISSING, counted, with_error
+from hessdiag.report.numbers import MISSING, counted, number, with_error
 from hessdiag.report.view import Fact, LeftOut, Section, View
 
 WORDS: dict[Level, tuple[str, str]] = {
@@ -54,7 +54,7 @@ def _keys(sections: tuple[results.Section, ...]) -> list[str]:
 def _asked(result: Report) -> str:
     budget = result.budget_seconds
     limit = "no limit of time" if budget is None or math.isinf(budget) else f"a budget of {_time(budget)}"
-    spent = f"{counted(len(result.sections), 'question')} answered in {short(result.seconds)}"
+    spent = f"{counted(len(result.sections), 'question')} answered in {_taken(result.seconds)}"
     products = f", with {counted(result.products, 'Hessian product')}" if result.products else ""
     return f"preset {result.preset}, {limit}: {spent}{products}"
 
@@ -65,7 +65,11 @@ def _time(budget: float) -> str:
     >>> _time(90.0), _time(3600.0)
     ('90 s', '60 min')
     """
-    return f"{budget:g} s" if budget < 600 else duration(budget)
+    return duration(budget) if 600 <= budget < math.inf else f"{budget:g} s"
+
+
+def _taken(seconds: float) -> str:
+    return short(seconds) if math.isfinite(seconds) else number(seconds)
 
 
 def _headline(result: Report) -> tuple[str, str]:
@@ -88,10 +92,10 @@ def _section(section: results.Section, key: str) -> Section:
         laid_out = pages.view_of(section.document)
     except LoadError as error:
         raise LoadError(f"section `{section.command}`: {error.what}", error.hint) from error
-    announced = "" if section.announced_seconds is None else short(section.announced_seconds)
-    return Section(key, replace(laid_out, argv=section.argv), short(section.seconds), announced)
+    announced = "" if section.announced_seconds is None else _taken(section.announced_seconds)
+    return Section(key, replace(laid_out, argv=section.argv), _taken(section.seconds), announced)
 
 
 def _left_out(one: results.NotAnswered) -> LeftOut:
-    cost = MISSING if one.seconds is None or math.isnan(one.seconds) else f"about {short(one.seconds)}"
+    cost = MISSING if one.seconds is None or not math.isfinite(one.seconds) else f"about {short(one.seconds)}"
     return LeftOut(one.command, one.why, cost, one.argv)
