@@ -8,9 +8,10 @@ from tests.docs.test_docs import PAGES, ROOT, console, relative
 
 FILE = re.compile(r"(?<![\w/{}.*-])[\w{}.*-][\w{}./*-]*\.(?:pt|npz|json|safetensors|toml|py)\b")
 WRITES = re.compile(r"(?:-o|--output|--save|\d?>)\s*['\"]?([\w.{}/-]+)")
-MAKES = {  # what scripts save into the folder of --out
+MAKES = {  # what scripts save, into the folder of --out where they have one
     "examples/digits.py": ["batch.npz", r"(mlp|cnn)-(init|trained)\.pt", r"epoch-\d+\.pt"],
     "examples/train_32x32.py": [r"(lenet|mlp)-\d+\.pt", r"batch\.npz"],
+    "python net.py": [r"trained\.pt"],  # the tutorial's
     "hessdiag init": [r"hessdiag\.toml"],
 }
 
