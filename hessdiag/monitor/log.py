@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.files import reason
-from hessdiag.monitor.record import SCHEMA
+from hessdiag.questions.report.run.record import SCHEMA
 from hessdiag.report.document import dumps
 
 SAME = ("model", "parameters", "layers", "loss", "reduction", "data_sha256", "dtype", "train_mode")  # of a run

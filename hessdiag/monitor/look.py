@@ -16,12 +16,12 @@ from hessdiag.linalg import estimators
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
-from hessdiag.monitor.record import Reading
 from hessdiag.monitor.tracking import COLD, WARM, Found, track
 from hessdiag.optimizers.preconditioning import Preconditioning, preconditioning
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.row_sizes import SKETCHES
 from hessdiag.questions.diag_share.measure import diag_share
+from hessdiag.questions.report.run.record import Reading
 from hessdiag.questions.sharpness.readings import NO_CONSTANT, NO_EIGENVALUE
 from hessdiag.questions.sharpness.standing import Standing
 from hessdiag.theory.stability import PLAIN

@@ -17,7 +17,6 @@ from hessdiag.machine.shortage import ran_out
 from hessdiag.monitor.budget import Budget, share_of
 from hessdiag.monitor.look import QUANTITIES, USUALLY, WITHOUT_PRODUCTS, Here, clock, measured, planned, probe
 from hessdiag.monitor.outlets import Outlets
-from hessdiag.monitor.record import SCHEMA, Reading, Record
 from hessdiag.monitor.tracking import Found
 from hessdiag.monitor.untouched import untouched
 from hessdiag.optimizers.recipe import of_gradients, recipe, settings_of
@@ -25,6 +24,7 @@ from hessdiag.optimizers.settings import check_name
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.provenance import versions
+from hessdiag.questions.report.run.record import SCHEMA, Reading, Record
 
 TRIES = 3  # of a quantity that fails, one look after the other, before it is tried no more
 

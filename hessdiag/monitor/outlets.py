@@ -8,8 +8,8 @@ from typing import Any
 
 from hessdiag.errors import SpecError, said
 from hessdiag.monitor.log import Log
-from hessdiag.monitor.record import Record
 from hessdiag.monitor.sinks import to_tensorboard, to_wandb
+from hessdiag.questions.report.run.record import Record
 
 Line = Callable[[dict[str, Any]], object]
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hessdiag.errors import LoadError, SpecError
-from hessdiag.monitor.record import Record
 from hessdiag.packages import lacking
+from hessdiag.questions.report.run.record import Record
 
 PREFIX = "hessdiag"
 Sink = Callable[[Record], None]

@@ -14,6 +14,9 @@ from hessdiag.fields import NonFinite
 from hessdiag.questions import registry
 from hessdiag.questions.common.result import ModelSubject, Result
 from hessdiag.questions.expected import expected, shown
+from hessdiag.questions.report.run import log
+from hessdiag.questions.report.run.result import Run
+from hessdiag.questions.report.run.tracks import followed
 from hessdiag.report import document as text_form
 from hessdiag.report.document import Document
 
@@ -88,6 +91,8 @@ def load_document(path: Path) -> Document:
             content = stream.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise LoadError(f"cannot read {path}: it is larger than {LARGEST >> 20} MiB, and no result.")
+        if log.is_log(content):
+            return _of_log(path, content)
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         hint = f"hessdiag diag-share {path} -o report.html, if it is a model"
@@ -100,18 +105,36 @@ def load_document(path: Path) -> Document:
         raise LoadError(f"{path}: {failure.what}", failure.hint) from None
 
 
+def _of_log(path: Path, content: bytes) -> Document:
+    """The document of a run, from what a monitor wrote."""
+    try:
+        run = read(log.as_document(content))
+        assert isinstance(run, Run)
+    except LoadError as failure:
+        raise LoadError(f"{path}: {failure.what}", failure.hint) from None
+    return text_form.loads(text_form.dumps(document(followed(run))))  # with words for what is no number, as in files
+
+
 def is_document(path: str) -> bool:
-    """Whether a path is meant to be a document: by its suffix, or of a file without one by how it begins."""
-    if path.lower().endswith(".json"):
-        return True
+    """Whether a path is meant to be a document or a log: by its suffix, or of a file without one by how it begins."""
+    return path.lower().endswith((".json", ".jsonl")) or (_beginning(path).lstrip()[:1] == b"{")
+
+
+def is_log(path: str | Path) -> bool:
+    """Whether a file is the log of a run, which `load_document` makes a document of."""
+    return log.is_log(_beginning(path))
+
+
+def _beginning(path: str | Path) -> bytes:
+    """Of a file that can be read; of others, and of scripts, nothing."""
     try:
         file = Path(path)
         if not file.is_file() or file.suffix == ".py":
-            return False
+            return b""
         with file.open("rb") as stream:
-            return stream.read(64).lstrip()[:1] == b"{"
+            return stream.read(log.BEGINNING)
     except (OSError, ValueError):
-        return False
+        return b""
 
 
 def loads(text: str) -> Document:
@@ -132,7 +155,7 @@ def numbers_of(answer: Result | Mapping[str, Any]) -> Document:
     and the names of commands that it has no section of.
     """
     found = document(answer if isinstance(answer, Result) else read(answer))
-    if found["command"] == REPORT:
+    if found["command"] == REPORT and "sections" in found["result"]:
         sections = {one["command"]: numbers_of(one["document"])["result"] for one in found["result"]["sections"]}
         missing = [name for name in registry.NAMES if name not in sections and name != REPORT]
         found["result"] = {**found["result"], **sections, NOT_ANSWERED: missing}

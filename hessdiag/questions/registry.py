@@ -270,14 +270,16 @@ QUESTIONS = (
         "report",
         "Everything that applies to a model, in a minute; or show a result.",
         headlines=tuple(f"{one.name}.{path}" for one in SINGLE for path in one.headlines),
-        public={"Report": "result", "full_report": "measure"},
+        public={"Report": "result", "Run": "run.result", "full_report": "measure"},
         asks="What is there to know about this model?",
         shows=(
             "Every question that applies, most telling first, within a budget of time that is planned from timed "
             "products: one verdict, the numbers to look at first, each section as its own command gives it, and what "
-            "was left out with what it would take. Of a saved result: the same as text, Markdown or one HTML page."
+            "was left out with what it would take. Of a saved result: the same as text, Markdown or one HTML page. Of "
+            "the log of a `hessdiag.Monitor`: its curves, and what they say."
         ),
         synonyms=("render", "show", "all", "everything", "full_report", "summary"),
+        variants=(Variant("records", "run", ("loss.last", "lambda_max.last", "sharpness.last")),),
     ),
 )
 

@@ -32,6 +32,27 @@ def squares(model, batch):
     return model(batch[0]).square().mean()
 
 
+def watched(log):
+    """Train the first of them by gradient descent at the edge of stability, and write what a monitor saw of it."""
+    import hessdiag
+
+    model = nn.Sequential(OrderedDict(one=nn.Linear(4, 24), tanh=nn.Tanh(), two=nn.Linear(24, 3)))
+    torch.manual_seed(2)
+    for weight in model.parameters():
+        nn.init.normal_(weight, std=0.3)
+    x = torch.randn(48, 4)
+    y = torch.sin(2 * x @ torch.randn(4, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    problem = hessdiag.Problem(model, data=[(x, y)], loss="mse")
+    quantities = ("loss", "gradient_norms", "lambda_max", "sharpness", "negative_curvature", "trace", "diag_share")
+    with hessdiag.Monitor(problem, 20, None, optimizer=optimizer, quantities=quantities, log=log) as monitor:
+        for _ in range(400):
+            optimizer.zero_grad()
+            nn.functional.mse_loss(model(x), y).backward()
+            optimizer.step()
+            monitor.step()
+
+
 def save(folder):
     """Files of them: one network, and three checkpoints of another that grows."""
     torch.save(build(), folder / "model.pt")

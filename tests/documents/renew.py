@@ -60,6 +60,7 @@ COMMANDS = {
     "transfer-mup": "transfer \"builtin:gpt(width={width}, layers=1, heads=2, vocabulary=16, context=8, parametrization='mup')\""
     " --widths 8,16 --seeds 2 --optimizer adam",
     "report": "report model.pt --preset quick --budget none",
+    "report-run": "report run.jsonl",
     "chain": "chain --seeds 2000",
     "chain-one": "chain --length 1 --distribution normal --seeds 200",
     "escape": "escape 'builtin:deep_mlp(depth=12, width=8, samples=64)' --init lecun --seeds 2 --optimizer 'sgd(lr=0.1)'"
@@ -89,10 +90,13 @@ def argv(name: str) -> list[str]:
 
 def write(name: str, folder: Path) -> None:
     """Run a command, and keep its document."""
+    from tests.documents import networks
     from tests.preloaded import ROOT
 
     command = [sys.executable, "-m", *argv(name)]
     env = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    if name == "report-run":
+        networks.watched(folder / "run.jsonl")
     for file, line in FIRST.get(name, {}).items():
         before = [sys.executable, "-m", "hessdiag", *shlex.split(line), *ALWAYS, "-o", file]
         subprocess.run(before, cwd=folder, env=env, stdout=subprocess.DEVNULL, check=True)

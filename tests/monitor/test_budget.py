@@ -7,6 +7,7 @@ from torch import nn
 import hessdiag
 from hessdiag.monitor import look, monitor
 from hessdiag.monitor.budget import Budget, share_of
+from hessdiag.questions.report.run.record import Reading
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def time(monkeypatch):
     def measured(here, name):
         products = 0 if name in costs else 5
         Time.now += costs.get(name, 0.5 * products)
-        return hessdiag.monitor.record.Reading(value=1.0, products=products)
+        return Reading(value=1.0, products=products)
 
     monkeypatch.setattr(monitor, "clock", clock)
 

@@ -26,6 +26,7 @@ SHOWN = {
     "transfer": lambda: document("transfer"),
     "precondition": lambda: document("precondition"),
     "escape": lambda: document("escape"),
+    "report-run": lambda: document("report-run"),
     "compare": lambda: document("compare"),
     "compare-course": lambda: document("compare-course"),
     "report": lambda: document("report"),

@@ -131,6 +131,9 @@ def _refuse(docs: Sequence[Document], labels: Sequence[str]) -> None:
         )
     if commands[0] == "compare":
         raise SpecError("results of compare are not compared again.", "hessdiag compare the results that they are of")
+    run = next((label for doc, label in zip(docs, labels, strict=True) if "records" in doc["result"]), None)
+    if commands[0] == REPORT and run is not None:
+        raise SpecError(f"{run} is the log of a run, and logs are not compared.", f"hessdiag report {run}")
     if commands[0] != REPORT and len({kind_of(doc) for doc in docs}) > 1:
         raise SpecError(
             f"{labels[0]} and the others are different kinds of results of {commands[0]}.",

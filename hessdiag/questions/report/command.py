@@ -11,6 +11,7 @@ from hessdiag.cli.kinds import Budget, Names
 from hessdiag.cli.options import Target, model_or_result_options, named_again, output_options
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.script.arguments import Arguments
+from hessdiag.cli.settings.spelled import argv
 from hessdiag.questions import documents, metrics
 from hessdiag.questions.report.asked import PRESETS
 from hessdiag.questions.report.result import Preset
@@ -55,12 +56,14 @@ def command(
     one that there is no time for gets cheaper options, or is left out with what it would take and its command.
 
     With a saved result instead of a MODEL: the same result as text, Markdown, JSON or one HTML page.
+    With the log of a hessdiag.Monitor: its curves along training, and what they say.
 
     \b
     hessdiag report train.py:setup --optimizer adam --lr 1e-3 -o report.html
     hessdiag report model.pt --data batch.npz --loss ce --budget 2min
     hessdiag report model.pt --preset quick --fail-if 'eigs.largest > 100'
     hessdiag report r.json -o r.html
+    hessdiag report run.jsonl -o run.html
     """  # noqa: D301
     if saved is not None:
         return _rendered(Path(saved), out)
@@ -98,6 +101,8 @@ def _broken_too(target: Target) -> Target:
 
 def _rendered(path: Path, out: Output) -> int:
     doc = documents.load_document(path)
-    for gate in out.gates:
+    if documents.is_log(path):
+        doc["provenance"]["argv"] = list(argv(click.get_current_context()))
+    for gate in out.gates if "records" not in doc["result"] else ():
         metrics.check(gate.metric, doc["command"])
     return finish(doc, out, computed=False)

@@ -1,9 +1,11 @@
-"""What a look finds, and the lines of a log: plain data, no torch."""
+"""What a look of a `Monitor` finds, and the lines of its log: plain data, no torch."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hessdiag.fields import Count, Number
 from hessdiag.report.document import plain
 
 SCHEMA = "hessdiag-run/1"
@@ -29,16 +31,16 @@ class Reading:
         why: Why there is no value.
     """
 
-    value: float | None
-    stderr: float | None = field(default=None, metadata={"optional": True})
+    value: Number
+    stderr: Number = field(default=None, metadata={"optional": True})
     converged: bool | None = field(default=None, metadata={"optional": True})
     bound: Literal["lower", "upper"] | None = field(default=None, metadata={"optional": True})
-    threshold: float | None = field(default=None, metadata={"optional": True})
-    curvature: float | None = field(default=None, metadata={"optional": True})
+    threshold: Number = field(default=None, metadata={"optional": True})
+    curvature: Number = field(default=None, metadata={"optional": True})
     optimizer: str | None = field(default=None, metadata={"optional": True})
     proven: bool | None = field(default=None, metadata={"optional": True})
-    layers: Mapping[str, float] | None = field(default=None, metadata={"optional": True})
-    products: int = 0
+    layers: Mapping[str, Number] | None = field(default=None, metadata={"optional": True})
+    products: Count = 0
     seconds: float = 0.0
     why: str | None = field(default=None, metadata={"optional": True})
 
@@ -59,9 +61,9 @@ class Record:
         gave_up: Quantities that failed so often that they are not tried any more, this time for the last.
     """
 
-    step: int
+    step: Count
     readings: Mapping[str, Reading] = field(default_factory=dict)
-    products: int = 0
+    products: Count = 0
     seconds: float = 0.0
     share: float = 0.0
     skipped: str | None = field(default=None, metadata={"optional": True})
@@ -87,6 +89,13 @@ class Record:
         reading = self.readings.get(name)
         return None if reading is None else reading.value
 
+    def known(self, name: str) -> tuple[float, Reading] | None:
+        """One reading with its number, where that is one and is finite."""
+        reading = self.readings.get(name)
+        if reading is None or reading.value is None or not math.isfinite(reading.value):
+            return None
+        return reading.value, reading
+
     def scalars(self) -> dict[str, float]:
         """All numbers by flat names, for curves.
 
@@ -103,5 +112,6 @@ class Record:
                 f"{name}_curvature": reading.curvature,
             }
             found |= {key: float(number) for key, number in numbers.items() if number is not None}
-            found |= {f"{name}/{layer}": float(number) for layer, number in (reading.layers or {}).items()}
+            layers = {f"{name}/{layer}": norm for layer, norm in (reading.layers or {}).items()}
+            found |= {key: float(norm) for key, norm in layers.items() if norm is not None}
         return found
