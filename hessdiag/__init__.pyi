@@ -41,6 +41,7 @@ from hessdiag.questions.precondition.measure import precondition as precondition
 from hessdiag.questions.precondition.result import Precondition as Precondition
 from hessdiag.questions.report.measure import full_report as full_report
 from hessdiag.questions.report.result import Report as Report
+from hessdiag.questions.report.run.result import Run as Run
 from hessdiag.questions.sharpness.measure import sharpness as sharpness
 from hessdiag.questions.sharpness.result import Sharpness as Sharpness
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
@@ -77,6 +78,7 @@ __all__ = [
     "Problem",
     "ProblemRequest",
     "Report",
+    "Run",
     "Sharpness",
     "Spectrum",
     "Transfer",

@@ -58,7 +58,6 @@ from hessdiag.questions.escape.result import Milestone as Milestone
 from hessdiag.questions.escape.result import Plateau as Plateau
 from hessdiag.questions.escape.result import Prediction as Prediction
 from hessdiag.questions.escape.result import Region as Region
-from hessdiag.questions.escape.result import Run as Run
 from hessdiag.questions.escape.result import Spent as Spent
 from hessdiag.questions.escape.result import Stability as Stability
 from hessdiag.questions.forward.own_result import OwnLayer as OwnLayer
@@ -77,6 +76,8 @@ from hessdiag.questions.precondition.result import Preconditioned as Preconditio
 from hessdiag.questions.report.result import KeyNumber as KeyNumber
 from hessdiag.questions.report.result import NotAnswered as NotAnswered
 from hessdiag.questions.report.result import Section as Section
+from hessdiag.questions.report.run.result import RunOptimizer as RunOptimizer
+from hessdiag.questions.report.run.result import Track as Track
 from hessdiag.questions.sharpness.result import Noise as Noise
 from hessdiag.questions.sharpness.result import OptimizerSeen as OptimizerSeen
 from hessdiag.questions.sharpness.result import Reading as Reading
@@ -174,7 +175,7 @@ __all__ = [
     "Reading",
     "Region",
     "Result",
-    "Run",
+    "RunOptimizer",
     "Sample",
     "Section",
     "Semicircle",
@@ -192,6 +193,7 @@ __all__ = [
     "StatisticAgreement",
     "Subject",
     "Symptom",
+    "Track",
     "Trend",
     "Trial",
     "TrialRun",
