@@ -32,6 +32,7 @@ DOCUMENTS = {
     "forward-layers": lambda: document("forward-layers"),
     "shallow": lambda: document("vanishing-shallow"),
     "report": lambda: document("report"),
+    "report-run": lambda: document("report-run"),
     "transfer": lambda: document("transfer"),
     "transfer-mup": lambda: document("transfer-mup"),
     "escape": lambda: document("escape"),

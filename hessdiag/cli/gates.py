@@ -117,9 +117,6 @@ def _lookup(result: Mapping[str, Any], metric: str) -> float | None:
     if metric.partition(".")[0] in result.get(NOT_ANSWERED, ()):
         return None
     known = dict(_numbers(result))
-    steps = metric.split(".")
-    if any(known.get(".".join(steps[:count]), 0) is None for count in range(1, len(steps))):
-        return None  # of a part that was not measured
     if metric not in known:
         near = difflib.get_close_matches(metric, known, n=3, cutoff=0.5) or list(known)[:5]
         raise SpecError(

@@ -16,7 +16,7 @@ from hessdiag.questions.common.result import ModelSubject, Result
 from hessdiag.questions.expected import expected, shown
 from hessdiag.questions.report.run import log
 from hessdiag.questions.report.run.result import Run
-from hessdiag.questions.report.run.tracks import followed
+from hessdiag.questions.report.run.tracks import QUANTITIES, followed
 from hessdiag.report import document as text_form
 from hessdiag.report.document import Document
 
@@ -152,10 +152,13 @@ def numbers_of(answer: Result | Mapping[str, Any]) -> Document:
     """The document of a result, with numbers for the words that stand for some in saved ones.
 
     In a report's "result" there are those of its sections, too, each under the name of its command, as gates name them;
-    and the names of commands that it has no section of.
+    and the names of commands that it has no section of; in that of a run, of quantities that were not measured.
     """
     found = document(answer if isinstance(answer, Result) else read(answer))
-    if found["command"] == REPORT and "sections" in found["result"]:
+    if found["command"] == REPORT and "records" in found["result"]:
+        missing = [name for name in QUANTITIES if found["result"][name] is None]
+        found["result"] = {**found["result"], NOT_ANSWERED: missing}
+    elif found["command"] == REPORT:
         sections = {one["command"]: numbers_of(one["document"])["result"] for one in found["result"]["sections"]}
         missing = [name for name in registry.NAMES if name not in sections and name != REPORT]
         found["result"] = {**found["result"], **sections, NOT_ANSWERED: missing}

@@ -266,6 +266,8 @@ def test_logs_are_not_compared(tmp_path, run):
 
 def test_no_torch_is_needed(tmp_path, run):
     run(*looks(ratio(0.5)))
-    code = "import sys; sys.modules['torch'] = None; import hessdiag; print(hessdiag.load('run.jsonl')._repr_html_()[:7])"
+    code = (
+        "import sys; sys.modules['torch'] = None; import hessdiag; print(hessdiag.load('run.jsonl')._repr_html_()[:7])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout.startswith("<iframe"), done.stderr

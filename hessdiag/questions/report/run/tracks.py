@@ -7,12 +7,12 @@ from hessdiag.questions.report.run.record import Record
 from hessdiag.questions.report.run.result import Run, Track
 from hessdiag.questions.report.run.verdict import findings
 
-NAMES = ("loss", "gradient_norms", "lambda_max", "sharpness", "negative_curvature", "trace", "diag_share")
+QUANTITIES = ("loss", "gradient_norms", "lambda_max", "sharpness", "negative_curvature", "trace", "diag_share")
 
 
 def followed(run: Run) -> Run:
     """The same run with its tracks, its counts and its verdict."""
-    held = [name for name in NAMES if name in run.quantities or any(name in one.readings for one in run.records)]
+    held = [name for name in QUANTITIES if name in run.quantities or any(name in one.readings for one in run.records)]
     whole = replace(
         run,
         looks=sum(bool(record.readings) for record in run.records),

@@ -145,6 +145,7 @@ def _lines(
     kept = {at.step for at in _thinned(looks, MOST_DRAWN)}
     chosen = [index for index, at in enumerate(looks) if at.step in kept]
     title, caption, alt = words
+    ends = ", ".join(f"{number(at.value)} at step {at.step:,}" for at in (looks[0], looks[-1]))
     shown = tuple(
         Series(
             one.name,
@@ -160,7 +161,7 @@ def _lines(
     return Lines(
         title=title,
         caption=caption + _omitted(looks),
-        alt=alt,
+        alt=f"{alt[:-1]}: {ends}.",
         table=_table(title, looks, columns),
         text=text if len(chosen) > 1 else "table",
         x=tuple(float(looks[index].step) for index in chosen),
