@@ -41,7 +41,7 @@ from hessdiag.questions.precondition.measure import precondition as precondition
 from hessdiag.questions.precondition.result import Precondition as Precondition
 from hessdiag.questions.report.measure import full_report as full_report
 from hessdiag.questions.report.result import Report as Report
-from hessdiag.questions.report.run.result import Run as Run
+from hessdiag.questions.report.run.result import MonitoredRun as MonitoredRun
 from hessdiag.questions.sharpness.measure import sharpness as sharpness
 from hessdiag.questions.sharpness.result import Sharpness as Sharpness
 from hessdiag.questions.spectrum.measure import spectrum as spectrum
@@ -74,11 +74,11 @@ __all__ = [
     "HessdiagError",
     "HessianOperator",
     "Monitor",
+    "MonitoredRun",
     "Precondition",
     "Problem",
     "ProblemRequest",
     "Report",
-    "Run",
     "Sharpness",
     "Spectrum",
     "Transfer",

@@ -58,6 +58,7 @@ from hessdiag.questions.escape.result import Milestone as Milestone
 from hessdiag.questions.escape.result import Plateau as Plateau
 from hessdiag.questions.escape.result import Prediction as Prediction
 from hessdiag.questions.escape.result import Region as Region
+from hessdiag.questions.escape.result import Run as Run
 from hessdiag.questions.escape.result import Spent as Spent
 from hessdiag.questions.escape.result import Stability as Stability
 from hessdiag.questions.forward.own_result import OwnLayer as OwnLayer
@@ -175,6 +176,7 @@ __all__ = [
     "Reading",
     "Region",
     "Result",
+    "Run",
     "RunOptimizer",
     "Sample",
     "Section",

@@ -15,7 +15,7 @@ from hessdiag.questions import registry
 from hessdiag.questions.common.result import ModelSubject, Result
 from hessdiag.questions.expected import expected, shown
 from hessdiag.questions.report.run import log
-from hessdiag.questions.report.run.result import Run
+from hessdiag.questions.report.run.result import MonitoredRun
 from hessdiag.questions.report.run.tracks import QUANTITIES, followed
 from hessdiag.report import document as text_form
 from hessdiag.report.document import Document
@@ -109,7 +109,7 @@ def _of_log(path: Path, content: bytes) -> Document:
     """The document of a run, from what a monitor wrote."""
     try:
         run = read(log.as_document(content))
-        assert isinstance(run, Run)
+        assert isinstance(run, MonitoredRun)
     except LoadError as failure:
         raise LoadError(f"{path}: {failure.what}", failure.hint) from None
     return text_form.loads(text_form.dumps(document(followed(run))))  # with words for what is no number, as in files

@@ -270,7 +270,7 @@ QUESTIONS = (
         "report",
         "Everything that applies to a model, in a minute; or show a result.",
         headlines=tuple(f"{one.name}.{path}" for one in SINGLE for path in one.headlines),
-        public={"Report": "result", "Run": "run.result", "full_report": "measure"},
+        public={"Report": "result", "MonitoredRun": "run.result", "full_report": "measure"},
         asks="What is there to know about this model?",
         shows=(
             "Every question that applies, most telling first, within a budget of time that is planned from timed "

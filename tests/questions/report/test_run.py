@@ -66,7 +66,7 @@ def test_what_a_monitor_saw_is_what_is_read(tmp_path):
             optimizer.zero_grad()
             monitor.step()
     found = package.load(path)
-    assert isinstance(found, package.Run)
+    assert isinstance(found, package.MonitoredRun)
     assert list(found.records) == monitor.records
     assert found.problem.parameters == 15
     values = [record.value("lambda_max") for record in monitor.records]

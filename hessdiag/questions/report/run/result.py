@@ -42,7 +42,7 @@ class Track:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run(Result):
+class MonitoredRun(Result):
     """A training run, as a `Monitor` saw it.
 
     Attributes:

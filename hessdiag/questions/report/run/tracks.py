@@ -2,23 +2,25 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from hessdiag.questions.report.run.record import Record
-from hessdiag.questions.report.run.result import Run, Track
+from hessdiag.questions.report.run.result import MonitoredRun, Track
 from hessdiag.questions.report.run.verdict import findings
 
 QUANTITIES = ("loss", "gradient_norms", "lambda_max", "sharpness", "negative_curvature", "trace", "diag_share")
 
 
-def followed(run: Run) -> Run:
+def followed(run: MonitoredRun) -> MonitoredRun:
     """The same run with its tracks, its counts and its verdict."""
     held = [name for name in QUANTITIES if name in run.quantities or any(name in one.readings for one in run.records)]
+    tracks: dict[str, Any] = {name: track(run.records, name) for name in held}
     whole = replace(
         run,
         looks=sum(bool(record.readings) for record in run.records),
         skipped=sum(record.skipped is not None for record in run.records),
         share=run.records[-1].share if run.records else None,
-        **{name: track(run.records, name) for name in held},
+        **tracks,
     )
     return replace(whole, findings=tuple(findings(whole)))
 

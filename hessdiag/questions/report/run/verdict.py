@@ -8,7 +8,7 @@ from hessdiag.numbers import counted, listed, number, percent, with_error
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import by_severity
 from hessdiag.questions.report.run.record import Reading
-from hessdiag.questions.report.run.result import Run, Track
+from hessdiag.questions.report.run.result import MonitoredRun, Track
 
 AROUND = 0.1  # of a ratio, on both sides of 1: at the edge of stability it wanders, more than one look is within
 FEW = 3  # looks that are a stretch
@@ -28,19 +28,19 @@ class At:
     reading: Reading
 
 
-def findings(run: Run) -> list[Finding]:
+def findings(run: MonitoredRun) -> list[Finding]:
     """The answer to stability first, where it was asked, then the others, the most severe first."""
     first = [*_ended(run), *_sharpness(run)]
     rest = [finding for part in PARTS for finding in part(run)]
     return [*first, *by_severity([*_nothing(run), *rest])]
 
 
-def course(run: Run, name: str) -> list[At]:
+def course(run: MonitoredRun, name: str) -> list[At]:
     """A quantity at all looks that have it."""
     return [At(record.step, *found) for record in run.records if (found := record.known(name)) is not None]
 
 
-def _nothing(run: Run) -> list[Finding]:
+def _nothing(run: MonitoredRun) -> list[Finding]:
     if run.looks:
         return []
     said = counted(run.skipped, "look was", "looks were")
@@ -54,7 +54,7 @@ def _nothing(run: Run) -> list[Finding]:
     ]
 
 
-def _ended(run: Run) -> list[Finding]:
+def _ended(run: MonitoredRun) -> list[Finding]:
     """That the loss is no number any more, where it is so at the end."""
     failed = [record for record in run.records if "loss" in (record.failed or {})]
     looks = course(run, "loss")
@@ -67,7 +67,7 @@ def _ended(run: Run) -> list[Finding]:
     return [Finding("bad", says, why, "hessdiag check MODEL, for why; a smaller learning rate")]
 
 
-def _sharpness(run: Run) -> list[Finding]:
+def _sharpness(run: MonitoredRun) -> list[Finding]:
     looks = course(run, "sharpness")
     if not looks:
         return []
@@ -109,7 +109,7 @@ def _steps(looks: Sequence[At]) -> str:
     return f"step{'s' * (len(looks) > 1)} {listed([f'{at.step:,}' for at in looks])}"
 
 
-def _curvature(run: Run) -> Iterator[Finding]:
+def _curvature(run: MonitoredRun) -> Iterator[Finding]:
     looks = course(run, "lambda_max")
     if not looks:
         return
@@ -153,7 +153,7 @@ def _then(looks: Sequence[At]) -> str:
     )
 
 
-def _loss(run: Run) -> Iterator[Finding]:
+def _loss(run: MonitoredRun) -> Iterator[Finding]:
     looks = course(run, "loss")
     if len(looks) < 2:
         return
@@ -166,7 +166,7 @@ def _loss(run: Run) -> Iterator[Finding]:
         yield Finding("warn", f"The loss rose {ends}.", because, "hessdiag check MODEL, for why")
 
 
-def _gradient(run: Run) -> Iterator[Finding]:
+def _gradient(run: MonitoredRun) -> Iterator[Finding]:
     looks = course(run, "gradient_norms")
     if not looks:
         return
@@ -192,7 +192,7 @@ def _gradient(run: Run) -> Iterator[Finding]:
         )
 
 
-def _downward(run: Run) -> Iterator[Finding]:
+def _downward(run: MonitoredRun) -> Iterator[Finding]:
     looks = course(run, "negative_curvature")
     proven = [at for at in looks if at.reading.proven]
     if proven:
@@ -209,7 +209,7 @@ def _downward(run: Run) -> Iterator[Finding]:
         )
 
 
-def _estimates(run: Run) -> Iterator[Finding]:
+def _estimates(run: MonitoredRun) -> Iterator[Finding]:
     """Whether estimates moved beyond their errors."""
     for name, words in (("trace", "The trace"), ("diag_share", "The diagonal share")):
         looks = course(run, name)
@@ -230,7 +230,7 @@ def _estimates(run: Run) -> Iterator[Finding]:
         )
 
 
-def _gaps(run: Run) -> Iterator[Finding]:
+def _gaps(run: MonitoredRun) -> Iterator[Finding]:
     """What there is no reading of."""
     short = [record for record in run.records if record.left_out]
     if (run.skipped and run.looks) or short:
@@ -257,7 +257,7 @@ def _gaps(run: Run) -> Iterator[Finding]:
         )
 
 
-def _damage(run: Run) -> Iterator[Finding]:
+def _damage(run: MonitoredRun) -> Iterator[Finding]:
     if run.unread:
         says = f"The log is damaged: {'; '.join(run.unread)}."
         yield Finding("warn", says, "all that is whole is drawn", "")
@@ -266,7 +266,7 @@ def _damage(run: Run) -> Iterator[Finding]:
         yield Finding("note", says, "the later ones are drawn", "")
 
 
-def _unlogged(run: Run) -> Iterator[Finding]:
+def _unlogged(run: MonitoredRun) -> Iterator[Finding]:
     tracks: dict[str, Track | None] = {
         "loss": run.loss,
         "gradient_norms": run.gradient_norms,
@@ -299,7 +299,7 @@ def given_budget(budget: str | float | None) -> str:
     return "without limit" if budget is None else budget if isinstance(budget, str) else percent(budget, 2)
 
 
-PARTS: tuple[Callable[[Run], Iterator[Finding]], ...] = (
+PARTS: tuple[Callable[[MonitoredRun], Iterator[Finding]], ...] = (
     _curvature,
     _loss,
     _gradient,

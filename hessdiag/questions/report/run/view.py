@@ -6,7 +6,7 @@ from typing import Literal
 
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.report.run.record import Record
-from hessdiag.questions.report.run.result import Run, Track
+from hessdiag.questions.report.run.result import MonitoredRun, Track
 from hessdiag.questions.report.run.verdict import SIGMAS, At, course, given_budget
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, bounded, counted, number, percent, with_error
@@ -27,7 +27,7 @@ WORDS = {
 }
 
 
-def view(result: Run) -> View:
+def view(result: MonitoredRun) -> View:
     """Lay out a run."""
     drawn = [_sharpness(result), _lambda_max(result), _loss(result), _gradients(result), _layers(result)]
     drawn += [_downward(result), _estimate(result, "trace"), _estimate(result, "diag_share")]
@@ -41,7 +41,7 @@ def view(result: Run) -> View:
     )
 
 
-def _subject(run: Run) -> tuple[tuple[str, str], ...]:
+def _subject(run: MonitoredRun) -> tuple[tuple[str, str], ...]:
     own = run.optimizer
     settings = ", ".join(f"{key}={number(value)}" for key, value in (own.settings if own else {}).items())
     steps = [record.step for record in run.records]
@@ -55,7 +55,7 @@ def _subject(run: Run) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _headline(run: Run) -> tuple[str, str]:
+def _headline(run: MonitoredRun) -> tuple[str, str]:
     said = run.findings[0].says if run.findings else ""
     for name, track in _tracks(run):
         if track.measured and name in ("sharpness", "lambda_max", "loss"):
@@ -64,7 +64,7 @@ def _headline(run: Run) -> tuple[str, str]:
     return f"{run.looks}", f"looks. {said}"
 
 
-def _tracks(run: Run) -> list[tuple[str, Track]]:
+def _tracks(run: MonitoredRun) -> list[tuple[str, Track]]:
     held = {
         "sharpness": run.sharpness,
         "lambda_max": run.lambda_max,
@@ -77,7 +77,7 @@ def _tracks(run: Run) -> list[tuple[str, Track]]:
     return [(name, track) for name, track in held.items() if track is not None]
 
 
-def _facts(run: Run) -> list[Fact]:
+def _facts(run: MonitoredRun) -> list[Fact]:
     return [
         Fact(name, _last(run, name), f"{WORDS[name]}; {number(track.smallest)} to {number(track.largest)}, all looks")
         for name, track in _tracks(run)
@@ -85,7 +85,7 @@ def _facts(run: Run) -> list[Fact]:
     ]
 
 
-def _last(run: Run, name: str) -> str:
+def _last(run: MonitoredRun, name: str) -> str:
     return _cell(run.records, name, course(run, name)[-1].step)
 
 
@@ -193,12 +193,12 @@ def _said_bounds(looks: Sequence[At]) -> str:
     return f" {count} {are}: marked by triangles."
 
 
-def _cells(run: Run, looks: Sequence[At], name: str) -> list[str]:
+def _cells(run: MonitoredRun, looks: Sequence[At], name: str) -> list[str]:
     known = {record.step: record for record in run.records}
     return [_cell((known[at.step],), name, at.step) for at in looks]
 
 
-def _sharpness(run: Run) -> Lines | None:
+def _sharpness(run: MonitoredRun) -> Lines | None:
     looks = course(run, "sharpness")
     caption = (
         "The largest curvature in the optimizer's metric, over what its settings of that step can take. Above 1 steps "
@@ -219,7 +219,7 @@ def _sharpness(run: Run) -> Lines | None:
     return _lines(looks, series, "curvature / threshold", words, columns, "chart")
 
 
-def _lambda_max(run: Run) -> Lines | None:
+def _lambda_max(run: MonitoredRun) -> Lines | None:
     """The largest eigenvalue, with the threshold where that is one of it: not in an adaptive optimizer's metric."""
     looks = course(run, "lambda_max")
     sharp = {at.step: at.reading for at in course(run, "sharpness")}
@@ -240,13 +240,13 @@ def _lambda_max(run: Run) -> Lines | None:
     return _lines(looks, series, "eigenvalue", words, columns)
 
 
-def _loss(run: Run) -> Lines | None:
+def _loss(run: MonitoredRun) -> Lines | None:
     looks = course(run, "loss")
     words = ("Loss", "Of the monitor's fixed batches, not of training's own.", "Loss by step.")
     return _lines(looks, _measured("loss", looks), "loss", words, {"loss": _cells(run, looks, "loss")})
 
 
-def _gradients(run: Run) -> Lines | None:
+def _gradients(run: MonitoredRun) -> Lines | None:
     """The whole gradient, and the layers whose parts are the largest and the smallest at the end."""
     looks = course(run, "gradient_norms")
     layers = _by_size(looks)
@@ -270,7 +270,7 @@ def _by_size(looks: Sequence[At]) -> list[str]:
     return sorted(last, key=lambda name: last[name] or 0.0)
 
 
-def _layers(run: Run) -> Heat | None:
+def _layers(run: MonitoredRun) -> Heat | None:
     looks = course(run, "gradient_norms")
     names = list(looks[-1].reading.layers or {}) if looks else []
     if len(names) < 2 or len(looks) < 2:
@@ -298,7 +298,7 @@ def _layers(run: Run) -> Heat | None:
     )
 
 
-def _downward(run: Run) -> Lines | None:
+def _downward(run: MonitoredRun) -> Lines | None:
     looks = course(run, "negative_curvature")
     sizes = tuple(-at.value if at.value < 0 else None for at in looks)
     proven = ["yes" if at.reading.proven else "no" for at in looks]
@@ -308,7 +308,7 @@ def _downward(run: Run) -> Lines | None:
     return _lines(looks, [Series("negative curvature", sizes)], "size of the negative curvature", words, columns)
 
 
-def _estimate(run: Run, name: str) -> Lines | None:
+def _estimate(run: MonitoredRun, name: str) -> Lines | None:
     """An estimate with its 95 % band."""
     looks = course(run, name)
     title = {"trace": "Trace", "diag_share": "Diagonal share"}[name]
@@ -320,7 +320,7 @@ def _estimate(run: Run, name: str) -> Lines | None:
     return _lines(looks, _measured(title.lower(), looks, SIGMAS), title.lower(), words, columns)
 
 
-def _gaps(run: Run) -> list[Table]:
+def _gaps(run: MonitoredRun) -> list[Table]:
     """Looks that were left out, that lack something or that failed."""
     rows = [(f"{record.step:,}", *said) for record in run.records for said in _missing(record)]
     if not rows:
@@ -340,7 +340,7 @@ def _missing(record: Record) -> list[tuple[str, str]]:
     return found + [(name, one.why) for name, one in record.readings.items() if one.value is None and one.why]
 
 
-def _looks(run: Run) -> Table:
+def _looks(run: MonitoredRun) -> Table:
     """What looks cost."""
     kept = run.records[-MOST_ROWS:]
     rows = tuple(
