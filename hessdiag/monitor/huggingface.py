@@ -13,7 +13,7 @@ from hessdiag.problem.batches.batch import map_tensors
 from hessdiag.problem.problem import Problem
 
 
-class MonitorCallback(TrainerCallback):  # type: ignore[misc]  # transformers is not typed
+class MonitorCallback(TrainerCallback):
     """Looks at the model while a Trainer trains it, and leaves training as it is.
 
     The loss is the one that the model returns for a batch with labels; steps are those of the Trainer's `global_step`.

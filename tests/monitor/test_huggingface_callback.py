@@ -67,7 +67,8 @@ def test_training_is_the_same_to_the_bit(tmp_path, accumulate):
     header, *lines = map(json.loads, (tmp_path / "run.jsonl").read_text().splitlines())
     assert header["optimizer"]["kind"] == "AdamW"
     assert len(lines) == 6
-    assert records[-1].readings["sharpness"].value > 0
+    assert records[0].readings["sharpness"].value > 0
+    assert records[-1].readings["sharpness"].why  # the schedule has come to zero
 
 
 def test_the_batch_is_of_the_first_samples_and_the_loss_is_the_models(tmp_path):
