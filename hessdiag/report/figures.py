@@ -202,7 +202,7 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
             markevery=_marked(series, len(x)),
             markersize=5.5 if bold else 4.5,
             markerfacecolor=colour if bold else PAPER,
-            zorder={"theory": 4, "measured": 3}.get(series.role, 2),  # theory is thin: it shows where both agree
+            zorder={"points": 5, "theory": 4, "measured": 3}.get(series.role, 2),  # theory is thin: both show
         )
         drawn.append((series.group, line))
     if drawn:
