@@ -74,7 +74,8 @@ def evaluated(problem: Problem) -> Iterator[None]:
     except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, AssertionError) as error:
         if ran_out(error):
             raise
-        raise ComputeError(f"model, batch and loss do not fit: {reason(error)}") from error
+        hint = "batches in the dtype of the model: x.float(), or model.double()" if "same dtype" in str(error) else None
+        raise ComputeError(f"model, batch and loss do not fit: {reason(error)}", hint) from error
 
 
 def output_of(problem: Problem, batch: Any) -> Received:

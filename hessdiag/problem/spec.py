@@ -1,12 +1,17 @@
-"""The grammar of MODEL, `--data` and `--loss`: text in, a `Spec` out. Imports no torch, looks at no disk."""
+"""The grammar of MODEL, `--data` and `--loss`: text in, a `Spec` out.
+
+Imports no torch. What lies on the disk changes no meaning; only what errors advise looks at it.
+"""
 
 import ast
 import re
 from dataclasses import dataclass, replace
 from keyword import iskeyword
+from pathlib import Path
 from typing import Any, Literal
 
 from hessdiag.errors import SpecError
+from hessdiag.problem import nearby
 
 RESERVED = ("builtin", "hf", "timm", "torchvision", "py", "file")
 
@@ -101,7 +106,10 @@ def _python(text: str, body: str) -> Spec | None:
         return _with_call(text, "module", head, call)
     if body.endswith((".py", ".py:")):
         path = body.removesuffix(":")
-        raise SpecError(f"{text!r} names a script, but nothing in it; did you mean {path}:setup?", f"{path}:setup")
+        likely = " or ".join(f"{path}:{name}" for name in nearby.models_in(path)[:2])
+        means = likely or f"{path}:setup"
+        hint = likely or f"{path}:setup, where setup() returns (model, batches, loss)"
+        raise SpecError(f"{text!r} names a script, but nothing in it; did you mean {means}?", hint)
     stem, colon, call = body.partition(".py:")
     if colon and stem:
         return _with_call(text, "script", f"{stem}.py", call)
@@ -120,6 +128,8 @@ def _is_module(text: str) -> bool:
 def _path(text: str, body: str) -> Spec:
     if _BARE.fullmatch(body):
         name = body.partition("(")[0]
+        if Path(name).exists():
+            raise SpecError(f"{text!r} is a bare word, and a path needs ./ before it.", f"./{body}")
         raise SpecError(
             f"{text!r} is a bare word, which could mean several things.",
             f"builtin:{body}, timm:{body}, torchvision:{body}, hf:{name}, {name}.py:setup, or ./{name} for a file",

@@ -58,7 +58,7 @@ def _findings(findings: tuple[Finding, ...], room: int) -> list[RenderableType]:
     if not findings:
         return []
     severe = [finding for finding in findings if finding.level in SEVERE][:MOST_SEVERE]
-    others = findings[len(severe) :]
+    others = [finding for finding in findings if not any(finding is one for one in severe)]
     lines: list[RenderableType] = [Text("Findings", "bold underline")]
     for finding in severe:
         lines += finding_lines(finding, room)

@@ -27,7 +27,7 @@ from hessdiag.shards.units import Units
 NOT_CUT = "shards: samples of a batch cannot be parted here, so that each process evaluates whole batches"
 
 
-def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Problem:
+def load_problem(request: ProblemRequest | str, shared: Shared | None = None) -> Problem:
     """Load the model, the weights, the batches and the loss that a request names, and check that they fit.
 
     The same seed gives the same problem; the process's own random state is left as it was.
@@ -38,7 +38,7 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     go of the rest; a note says so.
 
     Args:
-        request: What to load.
+        request: What to load; a text alone names a model, as on the command line.
         shared: Scripts and data of earlier loads, which are used again and added to.
 
     Raises:
@@ -51,6 +51,7 @@ def load_problem(request: ProblemRequest, shared: Shared | None = None) -> Probl
     >>> problem.n_parameters, problem.dtype, problem.source["synthetic"], problem.layout.own
     (48, torch.float64, True, 48)
     """
+    request = ProblemRequest(request) if isinstance(request, str) else request
     if not request.shard:
         return load.load_problem(request, shared)
     device = device_named(request.device)

@@ -175,3 +175,10 @@ def test_a_figure_in_an_address_is_the_figure():
     address = svg.data_uri(drawn)
     assert not set(address) & set('"&#')
     assert unquote(address.partition(",")[2]) == drawn.replace('a="1"', "a='1'")
+
+
+def test_each_finding_is_told_once_where_a_note_stands_before_a_warning(doc):
+    levels = ["ok", "note", "warn", "note"]
+    told = [{"level": level, "says": f"Says {n}.", "because": f"b{n}", "try": None} for n, level in enumerate(levels)]
+    text = render({**doc, "verdict": told}, "text")
+    assert [text.count(f"Says {n}.") for n in (1, 2, 3)] == [1, 1, 1]

@@ -27,6 +27,27 @@ class Silent:
         return self
 
 
+class Unread(Silent):
+    """What may be looked up and logged, and not computed with: optimizers, their groups and learning rates."""
+
+    def __getitem__(self, _: object) -> "Unread":
+        return self
+
+    def __iter__(self) -> Iterator["Unread"]:
+        return iter((self,))
+
+    def __format__(self, _: str) -> str:
+        return "?"
+
+    def _refused(self, *_: object) -> Any:
+        raise LoadError(
+            "the LightningModule computes with what its optimizer holds, which is not known here.", OBJECTIVE
+        )
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = __truediv__ = __rtruediv__ = __pow__ = _refused
+    __neg__ = __float__ = __int__ = __bool__ = __lt__ = __le__ = __gt__ = __ge__ = _refused
+
+
 class NoTrainer:
     """What a training step may read of its Trainer where there is none; the rest is refused by name."""
 
@@ -39,6 +60,7 @@ class NoTrainer:
         self.logger = Silent()
         self.loggers: list[Any] = []
         self.callback_metrics: dict[str, Any] = {}
+        self.optimizers = self.lr_schedulers = Unread()
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -76,6 +98,7 @@ def alone(modules: Sequence[nn.Module], trainer: NoTrainer, used: set[str]) -> I
     attributes = {
         **dict.fromkeys(("log", "log_dict", "print"), nothing),
         **{name: of_trainer(name) for name in ("current_epoch", "global_step")},
+        **dict.fromkeys(("optimizers", "lr_schedulers"), lambda *_, **__: trainer.optimizers),
         "logger": property(lambda _: trainer.logger),
         "loggers": property(lambda _: []),
         "trainer": property(lambda module: trainer if module._trainer is None else module._trainer),

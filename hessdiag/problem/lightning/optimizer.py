@@ -7,9 +7,11 @@ import torch
 from torch import nn
 
 from hessdiag.errors import SpecError
+from hessdiag.problem.lightning.alone import NoTrainer, alone, counting
 from hessdiag.problem.lightning.kinds import is_module, overrides
 
 CONFIGURE = "configure_optimizers"
+LENGTHS = {"max_epochs": 100, "max_steps": -1, "num_training_batches": 100, "estimated_stepping_batches": 10_000}
 _YOURS = "--optimizer adam, or --optimizer train.py:make"
 
 
@@ -21,10 +23,16 @@ def names_optimizer(model: nn.Module | None) -> bool:
 def configured(model: Any) -> torch.optim.Optimizer:
     """The one optimizer of a LightningModule, without its schedule.
 
+    A schedule may ask the Trainer how long training will be. Without one any length does, for no step of it is taken.
+
     Raises:
         SpecError: if it makes none, or several.
+        LoadError: if it reads more of a Trainer than that.
     """
-    made = model.configure_optimizers()
+    trainer = NoTrainer(0, 0)
+    vars(trainer).update(LENGTHS, accumulate_grad_batches=1)
+    with alone(counting(model), trainer, set()):
+        made = model.configure_optimizers()
     found = list(_optimizers(made))
     if len(found) != 1:
         several = f"{len(found)} optimizers" if found else "no optimizer"

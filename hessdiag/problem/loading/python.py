@@ -5,6 +5,7 @@ import importlib
 import importlib.util
 import inspect
 import itertools
+import shlex
 import sys
 import sysconfig
 import traceback
@@ -17,6 +18,7 @@ from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
 from hessdiag.packages import distribution
+from hessdiag.problem import nearby
 from hessdiag.problem.files.checkpoint import existing
 from hessdiag.problem.spec import RESERVED, Spec
 
@@ -64,13 +66,23 @@ def call(spec: Spec, function: Callable[..., Any]) -> Any:
         return function(**spec.keywords)
     except TypeError as error:
         if getattr(error.__traceback__, "tb_next", None) is None:  # raised by the call itself, not inside the function
-            name = spec.attribute or spec.source
-            raise SpecError(f"{spec.text}: {error}", f"{name}{_signature(function)}") from error
+            raise SpecError(f"{spec.text}: {error}", _called_so(spec, function)) from error
         raise _user_error(spec, error) from error
     except HessdiagError:
         raise
     except (Exception, SystemExit) as error:
         raise _user_error(spec, error) from error
+
+
+def _called_so(spec: Spec, function: Callable[..., Any]) -> str:
+    """How to name a function with the arguments that it needs, and all that it takes."""
+    takes = f"{spec.attribute or spec.source}{_signature(function)}"
+    needed = [name for name in nearby.needed(function) if name not in spec.keywords]
+    if not needed or spec.kind not in ("script", "module"):
+        return takes
+    given = [f"{name}={value!r}" for name, value in spec.keywords.items()]
+    word = f"{spec.source}:{spec.attribute}({', '.join([*given, *(f'{name}=...' for name in needed)])})"
+    return f"{shlex.quote(word)}, of {takes}"
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -141,7 +153,8 @@ def _no_attribute(spec: Spec, owner: Any, name: str) -> SpecError:
         for entry in public
         if getattr(getattr(owner, entry, None), "__module__", None) == getattr(owner, "__name__", "")
     ]
-    hint = " or ".join(f"{spec.source}:{entry}" for entry in close or own[:4]) or None
+    likely = nearby.models_in(spec.source)[:3] if spec.kind == "script" else ()
+    hint = " or ".join(f"{spec.source}:{entry}" for entry in close or likely or own[:4]) or None
     return SpecError(f"{spec.source} has no {name!r}.", hint)
 
 

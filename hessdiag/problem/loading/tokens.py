@@ -9,6 +9,7 @@ from torch import nn
 
 from hessdiag.errors import LoadError, SpecError, said
 from hessdiag.problem.batches import texts
+from hessdiag.problem.batches.known import printable
 from hessdiag.problem.loading import online, own_inputs, own_loss
 from hessdiag.problem.loading.asked import allowed, switch
 from hessdiag.problem.loading.request import ProblemRequest
@@ -35,6 +36,7 @@ def read(request: ProblemRequest, spec: Spec, path: Path, model: nn.Module) -> t
     dataset = texts.opened(path, spec.key)
     causal = own_loss.takes_labels(model) and own_loss.is_causal(model)
     used = texts.columns(dataset, spec.source, options.get("text"), options.get("label"), causal=causal)
+    _labelled(request, model, dataset, used)
     tokenizer, about = (None, ()) if used.tokens else _tokenizer(request, options.get("tokenizer"), path)
     names = [name for name in (*used.texts, *used.tokens, used.label) if name is not None]
     padding = getattr(tokenizer, "pad_token_id", None)
@@ -48,6 +50,24 @@ def read(request: ProblemRequest, spec: Spec, path: Path, model: nn.Module) -> t
         about,
         spec.source,
     )
+
+
+def _labelled(request: ProblemRequest, model: nn.Module, dataset: Any, used: texts.Columns) -> None:
+    """Refuse texts without labels for a model whose loss is of labels, where a column could hold them.
+
+    Raises:
+        SpecError: if none was named and none is called so.
+    """
+    if used.label or request.loss or request.objective or not own_loss.takes_labels(model) or own_loss.is_causal(model):
+        return
+    there = [name for name in dataset.column_names if name not in (*used.texts, *used.tokens)]
+    likely = [name for name in there if name not in ("id", "idx", "index")]
+    if likely:
+        shown = ", ".join(map(printable, there[:8]))
+        raise SpecError(
+            f"which column of {request.data} holds the labels cannot be told; there is {shown}.",
+            f"(label={printable(likely[0])!r}) at the end of --data",
+        )
 
 
 def _length(asked: Any, model: nn.Module, tokenizer: Any) -> int:
@@ -78,10 +98,10 @@ def _tokenizer(request: ProblemRequest, asked: Any, data: Path) -> tuple[Any, tu
     found = next((place for place in places if any((place / name).is_file() for name in _FILES)), None)
     name = parse(request.model).source if parse(request.model).kind == "hf" else None
     if found is None and (asked is not None or name is None or Path(name).is_dir()):
-        looked = ", ".join(map(str, places))
+        looked, plain = ", ".join(map(str, places)), (request.data or "").partition("(")[0]
         raise LoadError(
             f"{data} holds texts, and there is no tokenizer ({_FILES[0]}) in {looked}.",
-            "tokenizer.save_pretrained(FOLDER) beside the model, then (tokenizer='FOLDER')",
+            f"{plain}(tokenizer='FOLDER'), where tokenizer.save_pretrained('FOLDER') wrote it",
         )
     source = str(found if found is not None else name)
     try:

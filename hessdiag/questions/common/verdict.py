@@ -238,6 +238,11 @@ def piece_findings(point: Point | None) -> list[Finding]:
     ]
 
 
+def running_statistics(problem: ModelSubject) -> bool:
+    """Whether layers took running statistics here, where training takes each batch's and so has other curvature."""
+    return not problem.train_mode and any("BatchNorm" in layer.kind for layer in problem.layers)
+
+
 def data_findings(problem: ModelSubject) -> list[Finding]:
     """What to keep in mind of the data: no warning, for the head of the report says it already."""
     if not problem.synthetic:

@@ -5,7 +5,7 @@ from typing import Any
 
 from hessdiag.numbers import counted, listed, number
 from hessdiag.questions.common.result import Finding, Level
-from hessdiag.questions.common.verdict import by_severity
+from hessdiag.questions.common.verdict import by_severity, running_statistics
 from hessdiag.questions.report.keys import at
 from hessdiag.questions.report.result import Report, Section
 
@@ -72,6 +72,8 @@ def _answer(report: Report) -> Finding:
         return Finding(
             level, f"It {may}: {_lower(says)}", first["because"] and f"check: {first['because']}", first["try"]
         )
+    if running_statistics(report.problem):  # steps of training meet other curvature, so no limit of theirs is known
+        return _limited(says, first, None, None)
     return _limited(says, first, by_command.get("sharpness"), by_command.get("eigs"))
 
 

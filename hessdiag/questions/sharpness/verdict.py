@@ -8,6 +8,7 @@ from hessdiag.questions.common.verdict import (
     interrupted_after,
     most_severe_first,
     piece_findings,
+    running_statistics,
 )
 from hessdiag.questions.sharpness.result import OptimizerSeen, Reading, Sharpness
 from hessdiag.theory.stability import ADAPTIVE
@@ -17,6 +18,7 @@ AS_SHARP = 0.5  # curvature along the step over the largest, below which it goes
 HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 DOUBTED = "the state's v"  # in a note on a state that does not look like the gradients here
+TRAIN_MODE = "--train-mode, for the curvature that steps of training meet"
 NAMES = {
     "lambda_max": "lambda_max",
     "preconditioned": "lambda_max in its metric",
@@ -42,6 +44,7 @@ def findings(found: Sharpness) -> list[Finding]:
         said.append(interrupted_after([NAMES[one.kind] for one in found.readings], "the same command, with more time"))
     optimizer = found.optimizer
     said += _regime(found, optimizer)
+    said += _other_mode(found)
     said += _unconverged(found)
     said += _step(found)
     said += _critical(found, optimizer)
@@ -75,11 +78,23 @@ def _regime(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     if found.regime == "unstable":
         so = ", as far as the gradients here tell" if _standing(optimizer) else ""
         says = f"{optimizer.name} is unstable here{so}: the curvature that it sees is {times(deciding.ratio or 0.0)} what it can take."
+        if running_statistics(found.problem):
+            says = f"{says.removesuffix('.')}, in evaluation mode."
+            return [Finding("note", says, because, TRAIN_MODE)]
         remedy = f"a learning rate below {rate}, or a warm-up; else the loss rises until the curvature has fallen, or for good"
         return [Finding("warn", says, because, remedy)]
     says = f"Whether {optimizer.name} is stable here is open: {SEES[deciding.kind]} is known from below only."
     remedy = "--dtype float64, if it is in another, or --layers GLOB for some of the parameters"
     return [Finding("note", says, because, remedy)]
+
+
+def _other_mode(found: Sharpness) -> list[Finding]:
+    """That steps of training meet other curvature than was measured."""
+    if not running_statistics(found.problem):
+        return []
+    says = "This is the curvature in evaluation mode, and BatchNorm has another one in training."
+    because = "running statistics were taken here; training takes those of each batch"
+    return [Finding("note", says, because, TRAIN_MODE)]
 
 
 def _of_step(found: Sharpness, optimizer: OptimizerSeen, because: str, limit: str) -> Finding:
@@ -285,10 +300,11 @@ def _standing(optimizer: OptimizerSeen) -> bool:
 def _assumed(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     """What was assumed of the optimizer, or is special about its state."""
     notes = [note for note in optimizer.notes if found.decided_by != "directional" or not note.startswith(UNKNOWN)]
+    other_mode = running_statistics(found.problem)  # then it is no wonder that gradients here are not those of training
     doubted = "the order in which the optimizer was made: --optimizer train.py:make --state FILE; or the weights that belong to the state"
     said = [
         Finding("warn", f"{optimizer.name}: {note.rstrip('.?')}.", "", doubted)
-        if DOUBTED in note
+        if DOUBTED in note and not other_mode
         else Finding("note", f"{optimizer.name}: {note.rstrip('.')}.", "", "")
         for note in notes
     ]

@@ -204,3 +204,14 @@ class TestRefusals:
         with pytest.raises(LoadError, match="datasets does not work here") as caught:
             load("one/")
         assert caught.value.hint == "pip install datasets"
+
+
+def test_a_column_of_labels_that_is_not_called_so_is_asked_for(here):
+    rows = datasets.Dataset.from_dict({"text": texts(), "id": list(range(20)), "mood": [n % 2 for n in range(20)]})
+    rows.save_to_disk(str(here / "moods"))
+    with pytest.raises(
+        HessdiagError, match="which column of moods/ holds the labels cannot be told; there is id, mood"
+    ) as caught:
+        load("moods/", model="hf:bert")
+    assert caught.value.hint == "(label='mood') at the end of --data"
+    assert load("moods/(label='mood')", model="hf:bert").n_samples == 20

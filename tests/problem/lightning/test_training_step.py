@@ -259,3 +259,39 @@ def test_within_training_the_trainer_is_the_real_one():
     trainer = L.Trainer(max_epochs=3, max_steps=1, accelerator="cpu", **quiet)
     trainer.fit(Looks().double(), torch.utils.data.DataLoader(batches()[:1], batch_size=None))
     assert seen[0] == seen[1] == 3
+
+
+class Scheduled(Lit):
+    """Logs its learning rate, and asks the Trainer for a length of its schedule."""
+
+    def training_step(self, batch, batch_idx):
+        self.log("lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        for group in self.optimizers().param_groups:
+            self.log("again", group["lr"])
+        self.log("last", self.lr_schedulers().get_last_lr()[0])
+        return F.cross_entropy(self(batch[0]), batch[1])
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.02)
+        steps = self.trainer.estimated_stepping_batches * self.trainer.max_epochs
+        return [optimizer], [torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)]
+
+
+def test_a_learning_rate_may_be_logged_and_a_schedule_ask_for_its_length():
+    torch.manual_seed(0)
+    model = Scheduled().double()
+    problem = hessdiag.Problem(model, data=batches())
+    assert problem.value() == hessdiag.Problem(model, data=batches(), loss="ce").value()
+    assert (step := hessdiag.check(problem).step).lr == 0.02
+    assert step.optimizer == "AdamW"
+    with pytest.raises(RuntimeError, match="not attached"):
+        _ = model.trainer
+
+
+def test_a_learning_rate_that_is_computed_with_is_refused():
+    class Scales(Lit):
+        def training_step(self, batch, batch_idx):
+            return F.cross_entropy(self(batch[0]), batch[1]) * self.optimizers().param_groups[0]["lr"]
+
+    with pytest.raises(LoadError, match="computes with what its optimizer holds"):
+        hessdiag.eigs(hessdiag.Problem(Scales().double(), data=batches()))

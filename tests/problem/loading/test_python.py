@@ -104,3 +104,52 @@ def test_errors(folder, text, error, said):
     assert said in str(caught.value)
     assert "\n" not in caught.value.what
     assert caught.value.exit_code == (2 if error is SpecError else 3)
+
+
+MESSY = """
+import argparse
+import torch.nn as nn
+class Block(nn.Module):
+    def __init__(self, channels): ...
+    def forward(self, x): ...
+class Smooth(nn.Module):
+    def forward(self, logits, y): ...
+class Net(nn.Module):
+    def __init__(self, width=8): ...
+    def forward(self, x): ...
+class Rows: ...
+def main(): argparse.ArgumentParser().parse_args()
+"""
+
+
+def test_advice_on_a_script_names_what_is_in_it(folder):
+    (folder / "mine.py").write_text(MESSY)
+    for text in ("mine.py", "mine.py:", "mine.py:setup"):
+        with pytest.raises(SpecError) as caught:
+            value(text)
+        assert caught.value.hint == "mine.py:Net"  # Block needs an argument, and Smooth is a loss
+    (folder / "mine.py").write_text(MESSY + "def build_net(): ...\ndef setup(n=3): ...\ndef make(x): ...")
+    with pytest.raises(SpecError, match=r"did you mean mine\.py:build_net or mine\.py:setup\?"):
+        value("mine.py")
+
+
+def test_advice_reads_scripts_that_are_none(folder):
+    for content in (b"def f(:", b"\0", b"\xff\xfe", b"(" * 5000, b""):
+        (folder / "odd.py").write_bytes(content)
+        with pytest.raises(SpecError, match=r"did you mean odd\.py:setup\?"):
+            value("odd.py")
+
+
+def test_a_call_that_lacks_arguments_is_advised_as_a_whole_word(folder):
+    (folder / "data.py").write_text("class Rows:\n    def __init__(self, dim, size=4, *, root): ...\n")
+    with pytest.raises(SpecError) as caught:
+        value("data.py:Rows(size=3)")
+    assert caught.value.hint == "'data.py:Rows(size=3, dim=..., root=...)', of Rows(dim, size=4, *, root)"
+
+
+def test_a_bare_word_that_is_a_folder_is_taken_for_one_in_the_advice(folder):
+    (folder / "pictures").mkdir()
+    for text in ("pictures", "pictures(size=8)"):
+        with pytest.raises(SpecError) as caught:
+            value(text)
+        assert caught.value.hint == f"./{text}"

@@ -240,3 +240,12 @@ def _by_precondition(decompose, decomposed):
     before = decomposed.count((37, 37))
     package.precondition(problem())
     return decomposed.count((37, 37)) - before - 1
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+def test_limits_of_evaluation_mode_are_no_limits_of_training_with_batch_norm(train_mode):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).double()
+    data = [(torch.randn(16, 4).double(), torch.randint(2, (16,)))]
+    answer = full_report(Problem(model, data=data, loss="ce", train_mode=train_mode), budget=None, preset="quick")
+    assert ("learning rate" in answer.findings[0].says or "unstable" in answer.findings[0].says) is train_mode

@@ -214,3 +214,20 @@ def test_results_that_lack_something_are_shown():
     assert "Nothing here says whether" in says(nothing)
     part = replace(result(), status="interrupted", readings=result().readings[:1], decided_by=None, ratio=None)
     assert "no reading has a threshold" in render(part, "text", width=100)
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+def test_instability_in_evaluation_mode_is_no_warning_of_a_network_with_batch_norm(train_mode):
+    """Running statistics that are far from the batch's make curvature that no step of training meets."""
+    torch.manual_seed(0)
+    norm = torch.nn.BatchNorm1d(4)
+    norm.running_var.fill_(1e-4)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), norm, torch.nn.Tanh(), torch.nn.Linear(4, 1)).double()
+    data = [(torch.randn(32, 3).double(), torch.randn(32, 1).double())]
+    found = sharpness(Problem(model, data=data, loss="mse", train_mode=train_mode), lr=0.2)
+    assert found.regime == ("stable" if train_mode else "unstable")
+    assert all(one.level == "note" for one in found.findings)
+    assert ("--train-mode" in " ".join(one.remedy for one in found.findings)) is not train_mode
+    plain = sharpness(Problem(torch.nn.Linear(3, 1).double(), data=data, loss="mse"), lr=20.0)
+    assert plain.findings[0].level == "warn"
+    assert "evaluation mode" not in says(plain)
