@@ -254,6 +254,11 @@ def _check_keywords(kind: type, keywords: Mapping[str, Any], name: str = "") -> 
 
 def _of_code(spec: Spec, scripts: dict[Path, ModuleType]) -> Recipe:
     """A function or class of the user's, or of an installed library."""
+    if spec.kind == "file":
+        raise SpecError(
+            f"{spec.text!r} is a file, and an optimizer is named by its class and settings here.",
+            "adamw(lr=1e-3), or train.py:make, a function of the parameters",
+        )
     if spec.kind not in ("script", "module"):
         raise SpecError(
             f"{spec.text!r} is no optimizer.", "adam, sgd(momentum=0.9) or train.py:make, a function of the parameters"

@@ -85,7 +85,7 @@ def test_an_assumed_learning_rate_is_said():
         ("adam(0.1)", "positional"),
         ("adam(lr=__import__('os').getcwd())", "not a literal"),
         ("adam(lr=1e-3", "not NAME or NAME(key=LITERAL"),
-        ("net.pt", "is no optimizer"),
+        ("net.pt", "is a file"),
         ("hf:adam", "is no optimizer"),
     ],
 )

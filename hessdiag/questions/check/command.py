@@ -31,7 +31,7 @@ LOADS = {"broken_loss": True}  # a loss that is not finite is what someone may w
 @click.option(
     "--optimizer",
     metavar="SPEC",
-    help="Yours, with its settings: adam, sgd(momentum=0.9), train.py:make. Default: adam(lr=1e-3) stands in.",
+    help="Yours, with its settings: adam, sgd(momentum=0.9), train.py:make, ckpt.pt#optimizer. Default: adam(lr=1e-3).",
 )
 @click.option("--lr", type=float, metavar="X", help="Its learning rate; alone, that of plain gradient descent.")
 @click.option(
@@ -64,10 +64,10 @@ def command(
     scripts: dict[Path, ModuleType] = {}
 
     def measure(problem: "Problem", seed: int, progress: "Progress") -> "Check":
-        from hessdiag.optimizers.recipe import recipe
+        from hessdiag.optimizers.saved import recipe_for
         from hessdiag.questions.check.measure import check
 
-        made = recipe(optimizer, lr, scripts, problem.model)
+        made = recipe_for(problem, optimizer, lr, scripts)
         return check(problem, optimizer=made, attempt=attempt, seed=seed, progress=progress)
 
     def write(problem: "Problem", found: "Check") -> None:

@@ -3,7 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from hessdiag.optimizers.recipe import of_gradients, recipe
+from hessdiag.optimizers.recipe import of_gradients
+from hessdiag.optimizers.saved import recipe_for
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.check.causes.ranking import causes
 from hessdiag.questions.check.result import Check
@@ -33,8 +34,9 @@ def check(
 
     Args:
         problem: A model, its data and its loss.
-        optimizer: "adam", "sgd(momentum=0.9)", "train.py:make", a `torch.optim.Optimizer` that the model is trained
-            with, or a function of its parameters; `None` for `adam(lr=1e-3)`, which stands in.
+        optimizer: "adam", "sgd(momentum=0.9)", "train.py:make", "ckpt.pt#optimizer" for the settings that a checkpoint
+            holds, a `torch.optim.Optimizer` that the model is trained with, or a function of its parameters; `None`
+            for `adam(lr=1e-3)`, which stands in.
         lr: Its learning rate, instead of its own; alone, that of plain gradient descent.
         attempt: Try the first cure: train a copy with it, beside one of the network as it is.
         seed: Of random numbers that the model draws, and of the trial.
@@ -55,7 +57,7 @@ def check(
     [('dead_units', '0', 1.0)]
     """
     problem = problem_of(problem)
-    made = of_gradients(recipe(optimizer, lr, model=problem.model))
+    made = of_gradients(recipe_for(problem, optimizer, lr))
     found, slope = passed(problem, seed=seed)
     found = stepped(found, problem, made, seed=seed, slope=slope)
     ranked = causes(found)

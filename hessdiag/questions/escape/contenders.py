@@ -12,6 +12,7 @@ from hessdiag.nets.tasks.task import DECLARED, Task
 from hessdiag.optimizers.joint import main_of
 from hessdiag.optimizers.recipe import Recipe, recipe
 from hessdiag.optimizers.registry import OPTIMIZERS
+from hessdiag.optimizers.saved import recipe_for
 from hessdiag.problem.lightning.optimizer import names_optimizer
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.escape.search import rates
@@ -96,7 +97,7 @@ def _entrant(
     problem: Problem, one: Any, lr: float | Mapping[str, float] | None, batch_size: int | None, task: Task
 ) -> Entrant:
     spec = one.strip() if isinstance(one, str) else one
-    made = recipe(MEANT.get(spec.lower(), spec) if isinstance(spec, str) else spec, None, model=problem.model)
+    made = recipe_for(problem, MEANT.get(spec.lower(), spec) if isinstance(spec, str) else spec)
     name = spec if isinstance(spec, str) else made.origin or made.name
     own = OPTIMIZERS.get(made.own or "")
     second = own.products if own is not None else made.own is not None or made.kind.lower() in SECOND_ELSEWHERE
@@ -109,7 +110,8 @@ def _entrant(
     given = _given(name, lr) if made.own is None or isinstance(lr, Mapping) else None
     if given is not None and made.own is not None:
         raise SpecError(f"{name} has no learning rate that --lr could set.", f"--optimizer '{made.own}(...)'")
-    tried = () if given is not None or made.own is not None or not isinstance(spec, str) else rates(spec, made)
+    fixed = given is not None or made.own is not None or made.orders
+    tried = () if fixed or not isinstance(spec, str) else rates(spec, made)
     if given is not None:
         made = made.with_settings(lr=given)
     with _in_words(name):

@@ -11,7 +11,7 @@ from hessdiag.errors import HessdiagError, SpecError
 from hessdiag.machine import processes
 from hessdiag.machine.once import sharing
 from hessdiag.numbers import listed, number
-from hessdiag.optimizers.recipe import recipe
+from hessdiag.optimizers.saved import recipe_for
 from hessdiag.problem.problem import Problem
 from hessdiag.questions import registry
 from hessdiag.questions.common.described import described
@@ -90,9 +90,9 @@ def report_of(asking: Asking, preset: Preset = "normal", budget: float | str | N
     if isinstance(asking.problem, ShardedProblem) or processes.together():
         raise SpecError(
             "a report plans by the clock of one process, and takes no problem that several share.",
-            "hessdiag eigs MODEL --shard",
+            "hessdiag report MODEL without torchrun, or each question by itself, as hessdiag eigs MODEL",
         )
-    recipe(asking.optimizer, asking.lr, asking.scripts, model=asking.problem.model)  # a typing error is said at once
+    recipe_for(asking.problem, asking.optimizer, asking.lr, asking.scripts)  # a typing error is said at once
     run = _Run(asking, seconds, quick=preset == "quick")
     try:
         with sharing():

@@ -45,6 +45,37 @@ def test_a_learning_rate_is_that_of_the_optimizer(hessdiag, script):
         assert (step["optimizer"], step["lr"]) == (name, lr)
 
 
+def saved(tmp_path, lr):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.8, 0.99), weight_decay=0.25)
+    model(torch.randn(16, 4)).square().mean().backward()
+    optimizer.step()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / "ckpt.pt")
+
+
+@pytest.mark.parametrize("options", [(), ("--try",)])
+def test_a_checkpoint_gives_the_settings_of_its_optimizer(hessdiag, script, options, tmp_path):
+    saved(tmp_path, lr=0.02)
+    outcome = hessdiag("check", script, "--optimizer", "ckpt.pt#optimizer", *options, "--json")
+    result = json.loads(outcome.out)["result"]
+    step = result["step"]
+    assert (outcome.code, step["given"], step["optimizer"], step["lr"]) == (0, True, "AdamW", 0.02)
+    assert (step["settings"]["weight_decay"], step["settings"]["beta1"]) == (0.25, 0.8)
+    assert any("ckpt.pt#optimizer" in said and "start anew" in said for said in result["not_looked_at"])
+
+
+def test_a_learning_rate_stands_in_where_a_schedule_ended_at_zero(hessdiag, script, tmp_path):
+    saved(tmp_path, lr=0.0)
+    outcome = hessdiag("check", script, "--optimizer", "ckpt.pt")
+    assert outcome.code == 2
+    assert "is 0, as schedules end" in outcome.err
+    assert "--lr 1e-3" in outcome.err
+    step = json.loads(hessdiag("check", script, "--optimizer", "ckpt.pt", "--lr", "1e-3", "--json").out)["result"][
+        "step"
+    ]
+    assert (step["optimizer"], step["lr"]) == ("AdamW", 1e-3)
+
+
 @pytest.mark.parametrize("name", ["mended.pt", "mended.safetensors"])
 def test_the_weights_of_a_cure_are_saved(hessdiag, script, name, tmp_path):
     options = ("--optimizer", "sgd", "--lr", 0.1, "--try", "--save", name)
