@@ -180,7 +180,8 @@ def read(path: Path) -> dict[str, dict[str, Any]]:
     except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, digits without end
         reason = "it is nested too deep" if isinstance(error, RecursionError) else error
         raise SpecError(
-            f"{path.name} is not valid TOML: {reason}.", "hessdiag init --force writes a fresh one"
+            f"{path.name} is not valid TOML: {reason}.",
+            "a table and its keys, as `hessdiag init` writes in an empty folder",
         ) from None
     if path.name == "pyproject.toml":
         tool = content.get("tool")

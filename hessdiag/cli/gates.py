@@ -33,8 +33,12 @@ class Gate:
     threshold: float
 
 
-def parse(text: str) -> Gate:
+def parse(text: str, usual: str = "diag_share") -> Gate:
     """Read a gate.
+
+    Args:
+        text: METRIC OP NUMBER.
+        usual: The metric of an example that goes with an error.
 
     Raises:
         SpecError: if the text is not METRIC OP NUMBER.
@@ -44,7 +48,9 @@ def parse(text: str) -> Gate:
     """
     match = _GATE.fullmatch(text)
     if match is None:
-        raise SpecError(f"cannot read the gate {text!r}: it must be METRIC OP NUMBER.", "--fail-if 'diag_share < 1e-3'")
+        cut = "" if re.search("[<>=]", text) else " Without quotes a shell takes < and > for itself."
+        example = f"--fail-if '{usual} < 1e-3', in quotes"
+        raise SpecError(f"cannot read the gate {text!r}: it must be METRIC OP NUMBER.{cut}", example)
     metric, op, threshold = match.groups()
     return Gate(metric, op, float(threshold))
 
@@ -77,14 +83,26 @@ def violations(result: Mapping[str, Any], gates: Sequence[Gate]) -> list[str]:
     return said
 
 
+def check_baseline(command: str, baseline: Mapping[str, Any]) -> None:
+    """Refuse a baseline of another command.
+
+    Raises:
+        SpecError: with how one is made.
+    """
+    if command != baseline["command"]:
+        raise SpecError(
+            f"the baseline is a result of {baseline['command']}, not of {command}.",
+            f"hessdiag {command} ... -o baseline.json",
+        )
+
+
 def changes(doc: Mapping[str, Any], baseline: Mapping[str, Any], limit: float) -> list[str]:
     """One sentence for each headline number that moved by more than `limit` relative to a baseline document.
 
     Raises:
         SpecError: if the two come from different commands.
     """
-    if doc["command"] != baseline["command"]:
-        raise SpecError(f"the baseline is a result of {baseline['command']}, not of {doc['command']}.")
+    check_baseline(doc["command"], baseline)
     asked = question(doc["command"])
     kind, before_kind = (asked.variant(one["result"]) for one in (doc, baseline))
     if kind != before_kind:

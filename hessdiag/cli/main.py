@@ -39,6 +39,20 @@ SYNONYMS = {  # what a command may be called by who looks for it, in the form in
 }
 
 
+MEANT = {  # what options are called elsewhere
+    "-q": "--no-progress",
+    "--quiet": "--no-progress",
+    "--silent": "--no-progress",
+    "--out": "--output",
+    "--overwrite": "--force",
+    "--cpu": "--device cpu",
+    "--cuda": "--device cuda",
+    "--gpu": "--device cuda",
+    "--learning-rate": "--lr",
+    "--checkpoint": "--weights",
+    "--ckpt": "--weights",
+    "--dataset": "--data",
+}
 SHARDED = ("eigs", "spectrum", "blocks", "sharpness")  # commands that take models in pieces
 
 
@@ -76,11 +90,7 @@ class LazyGroup(click.Group):
         except KeyboardInterrupt:
             raise click.exceptions.Exit(signals.exit_code()) from None
         except click.NoSuchOption as error:
-            if error.option_name != "--shard":
-                raise
-            name = ctx.invoked_subcommand or "this command"
-            what = f"{name} has no --shard: it is for {', '.join(SHARDED[:-1])} and {SHARDED[-1]}."
-            raise click.UsageError(what, error.ctx) from error
+            raise _no_such(error, ctx.invoked_subcommand or "this command") from error
         return code
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -92,6 +102,18 @@ class LazyGroup(click.Group):
         """Keep the arguments for the record before they are taken apart."""
         ctx.meta["hessdiag.argv"] = ["hessdiag", *args]
         return super().parse_args(ctx, args)
+
+
+def _no_such(error: click.NoSuchOption, command: str) -> click.UsageError:
+    """The same error, with what an option is called here that has another name elsewhere."""
+    if error.option_name == "--shard":
+        what = f"{command} has no --shard: it is for {', '.join(SHARDED[:-1])} and {SHARDED[-1]}."
+        return click.UsageError(what, error.ctx)
+    meant = MEANT.get(error.option_name, "")
+    options = [name for param in error.ctx.command.params for name in param.opts] if error.ctx else []
+    if meant.partition(" ")[0] not in options:
+        return error
+    return click.UsageError(f"no such option '{error.option_name}'. Did you mean '{meant}'?", error.ctx)
 
 
 @click.command(
@@ -177,9 +199,8 @@ def _interrupted(args: Sequence[str], code: int) -> int:
         return int(cause.code)
     if meeting is not None:
         meeting.last_words(f"was {signals.word()}.", None, code, own=False)
-    with contextlib.suppress(HessdiagError):  # of nonsense in the environment, said already
-        if ranks()[0] > 0:
-            return code  # the first of several processes speaks for all
+    if _is_a_follower():
+        return code  # the first of several processes speaks for all
     if any(argument.partition("=")[0] == "--resume" for argument in args):
         again = [] if "--force" in args else ["--force"]  # the files of -o and --save are there already
         writes = any(argument.startswith(("-o", "--output", "--save")) for argument in args)
@@ -190,9 +211,18 @@ def _interrupted(args: Sequence[str], code: int) -> int:
     return code
 
 
+def _is_a_follower() -> bool:
+    """Whether this is one of several processes, and not the first."""
+    with contextlib.suppress(HessdiagError):  # of nonsense in the environment, said elsewhere
+        return ranks()[0] > 0
+    return False
+
+
 def _explain(error: Exception) -> int:
     """Say what went wrong in one or two lines, and give the exit code; of several processes the first to fail does."""
     what, hint, code = _in_words(error)
+    if isinstance(error, click.UsageError) and not isinstance(error, click.BadParameter) and _is_a_follower():
+        return code  # all have the same command line, and the first speaks for all
     meeting = sys.modules.get("hessdiag.machine.meeting")  # of processes that have not met, each speaks
     if meeting is not None and isinstance(error, meeting.LostRankError):
         if meeting.follow(error.words):

@@ -357,6 +357,8 @@ def _announce_config(ctx: click.Context, models: tuple[str, ...], common: dict[s
     for name in ("weights", "data", "loss", "objective"):
         if ctx.get_parameter_source(name) is click.core.ParameterSource.DEFAULT_MAP:
             used[name] = common.get(name) or ctx.params[name]
+    if "weights" in used:
+        used["weights"] = ", ".join(used["weights"])
     places = {name: origins(ctx)[name].where for name in used}
     for where in dict.fromkeys(places.values()):
         said = [

@@ -20,6 +20,7 @@ from hessdiag.packages import lacking
 from hessdiag.questions import documents, metrics
 from hessdiag.questions.common.result import Result
 from hessdiag.questions.pages import render
+from hessdiag.questions.registry import QUESTIONS
 from hessdiag.report.document import Document, escaped
 from hessdiag.report.formats import SUFFIXES
 
@@ -100,16 +101,25 @@ def prepare(
         progress=not no_progress and speaks(),
         allow_inexact=allow_inexact,
         gates=_gates(fail_if, click.get_current_context().info_name or ""),
-        baseline=documents.load_document(Path(baseline)) if baseline else None,
+        baseline=_baseline(baseline, click.get_current_context().info_name or "") if baseline else None,
         max_change=gates.parse_change(max_change),
     )
 
 
 def _gates(texts: Sequence[str], command: str) -> tuple[gates.Gate, ...]:
     """The gates, each on a number that a result of the command can have; `report` shows those of any, and looks."""
-    found = tuple(gates.parse(text) for text in texts)
+    usual = next((asked.headlines[0] for asked in QUESTIONS if asked.name == command and asked.headlines), "diag_share")
+    found = tuple(gates.parse(text, usual) for text in texts)
     for gate in found if command != documents.REPORT else ():
         metrics.check(gate.metric, command)
+    return found
+
+
+def _baseline(file: str, command: str) -> Document:
+    """The document of `--baseline`, of this command; `report` shows results of any, and looks later."""
+    found = documents.load_document(Path(file))
+    if command != documents.REPORT:
+        gates.check_baseline(command, found)
     return found
 
 

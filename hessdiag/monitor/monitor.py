@@ -20,11 +20,11 @@ from hessdiag.monitor.outlets import Outlets
 from hessdiag.monitor.tracking import Found
 from hessdiag.monitor.untouched import untouched
 from hessdiag.optimizers.recipe import of_gradients, recipe, settings_of
-from hessdiag.optimizers.settings import check_name
 from hessdiag.problem.describe import describe
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.provenance import versions
 from hessdiag.questions.report.run.record import SCHEMA, Reading, Record
+from hessdiag.suggest import meant
 
 TRIES = 3  # of a quantity that fails, one look after the other, before it is tried no more
 
@@ -247,7 +247,10 @@ def _chosen(
     if isinstance(quantities, str):
         quantities = (quantities,)
     for name in quantities or ():
-        check_name("a quantity", name, QUANTITIES)
+        if name not in QUANTITIES:
+            near = meant(str(name), QUANTITIES) or QUANTITIES[0]
+            what = f"a quantity is one of {', '.join(QUANTITIES)}, not {name!r}."
+            raise SpecError(what, f'quantities=["{near}"]')
     if "sharpness" in (quantities or ()) and optimizer is None:
         raise SpecError("sharpness is against an optimizer's threshold, and none was given.", "optimizer=optimizer")
     wanted = USUALLY if quantities is None else quantities

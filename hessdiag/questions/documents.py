@@ -95,7 +95,7 @@ def load_document(path: Path) -> Document:
             return _of_log(path, content)
         text = content.decode("utf-8")
     except UnicodeDecodeError:
-        hint = f"hessdiag diag-share {path} -o report.html, if it is a model"
+        hint = f"hessdiag diag-share {path} -o {path.stem}.json first, if it is a model"
         raise LoadError(f"cannot read {path}: it is not text.", hint) from None
     except (OSError, ValueError) as failure:
         raise LoadError(f"cannot read {path}: {files.reason(failure)}.") from None

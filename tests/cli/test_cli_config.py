@@ -88,6 +88,7 @@ def test_one_weights_file_may_be_a_string(hessdiag, fake, write):
     write("[problem]\nmodel = 'train.py:f'\nweights = 'a.pt'\n")
     assert hessdiag("diag-share", *NAMED).code == 0
     assert fake.requests[0].weights == "a.pt"
+    assert "using hessdiag.toml (model = train.py:f, weights = a.pt)" in hessdiag("diag-share", *NAMED).err
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 """Slips of a first-time user: each ends in one clear line, before anything costly, and leaves stdout clean."""
 
 import json
+from importlib import import_module
 
 import pytest
 
+from hessdiag.cli.main import COMMANDS, MEANT
 from hessdiag.problem import load
+from tests.documents import document
 
 MODEL = "builtin:mlp(depth=2, width=3)"
 
@@ -54,3 +57,52 @@ def test_without_torch_a_computation_says_so(hessdiag, monkeypatch):
     outcome = hessdiag("diag-share", MODEL)
     assert outcome.code == 3
     assert outcome.err == "error: this command computes, and torch is not installed.\n  try: pip install torch\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"), [("--quiet", "--no-progress"), ("--cpu", "--device cpu"), ("--out", "--output")]
+)
+def test_an_option_of_other_programs_is_named_as_here(hessdiag, given, meant):
+    outcome = hessdiag("eigs", MODEL, given)
+    assert outcome.code == 2
+    assert f"no such option '{given}'. Did you mean '{meant}'?" in outcome.err
+
+
+def test_names_of_other_programs_are_none_of_ours():
+    own = {
+        name for module, _ in COMMANDS.values() for param in import_module(module).command.params for name in param.opts
+    }
+    assert not own & set(MEANT)
+    assert own >= {meant.partition(" ")[0] for meant in MEANT.values()}
+
+
+def test_a_wrong_option_is_said_by_the_first_of_several_processes(hessdiag, monkeypatch):
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    said = []
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        outcome = hessdiag("eigs", MODEL, "--epochs", 3)
+        assert outcome.code == 2
+        said.append(outcome.err)
+    assert "no such option" in said[0]
+    assert said[1] == ""
+    monkeypatch.delenv("MASTER_ADDR")  # a rank that is left over
+    assert "unset RANK" in hessdiag("eigs", MODEL, "--epochs", 3).err
+
+
+@pytest.mark.parametrize(("gate", "quotes"), [("confidence", True), ("confidence > 70%", False)])
+def test_what_is_no_gate_is_answered_with_one_of_the_command(hessdiag, gate, quotes):
+    outcome = hessdiag("check", MODEL, "--fail-if", gate)
+    assert outcome.code == 2
+    assert "try: --fail-if 'confidence < 1e-3'" in outcome.err
+    assert ("Without quotes a shell" in outcome.err) is quotes
+
+
+def test_a_baseline_of_another_command_is_refused_before_anything_is_measured(hessdiag, monkeypatch, tmp_path):
+    monkeypatch.setattr(load, "load_problem", lambda request, shared: pytest.fail("measured"))
+    (tmp_path / "before.json").write_text(json.dumps(document("bounds")))
+    outcome = hessdiag("eigs", MODEL, "--baseline", "before.json")
+    assert outcome.code == 2
+    assert "the baseline is a result of bounds, not of eigs" in outcome.err
+    assert "try: hessdiag eigs ... -o baseline.json" in outcome.err

@@ -169,7 +169,7 @@ def test_a_schedule_that_begins_at_zero():
         ({"budget": "5"}, "a budget is a share"),
         ({"budget": "500%"}, "a budget is a share"),
         ({"budget": -0.1}, "a budget is a share"),
-        ({"quantities": ["lambda"]}, "a quantity is one of"),
+        ({"quantities": ["lambda"]}, r"a quantity is one of[^\n]*\n  try: quantities=\[\"lambda_max\"\]"),
         ({"quantities": ["sharpness"]}, "none was given"),
         ({"optimizer": "adam"}, "is the one that trains the model"),
         ({"optimizer": torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.1)}, "none of the model's"),

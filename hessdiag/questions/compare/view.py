@@ -32,7 +32,11 @@ def _subject(result: Compare) -> tuple[tuple[str, str], ...]:
     between = several if len(labels) > 2 else f"{labels[0]} and {labels[1]}"
     models = list(dict.fromkeys(run.model for run in result.runs))
     alike = "yes" if result.comparable else f"NO: {result.why}"
-    return (("compared", between), ("model", " / ".join(models[:2])), ("same question", alike))
+    return (
+        ("compared", between),
+        ("model", " / ".join(dict.fromkeys((models[0], models[-1])))),
+        ("same question", alike),
+    )
 
 
 def _headline(result: Compare) -> tuple[str, str]:

@@ -7,6 +7,7 @@ import torch
 
 import hessdiag
 from hessdiag.errors import SpecError
+from hessdiag.questions.compare import view
 from hessdiag.questions.compare.measure import compared
 from hessdiag.questions.documents import numbers_of
 from tests.documents import document
@@ -281,3 +282,11 @@ def test_reports_are_compared_section_by_section():
     other["result"]["sections"] = [one for one in other["result"]["sections"] if one["command"] != "eigs"]
     less = compared([of("report"), other], ["a", "b"])
     assert {row.command for row in less.changes} == set(held) - {"eigs"}
+
+
+def test_a_trajectory_names_its_first_and_its_last_model():
+    docs = [of("eigs", {"weights": f"epoch{epoch}.pt"}) for epoch in (0, 1, 2)]
+    subject = dict(view.view(compared(docs, ["a", "b", "c"])).subject)
+    assert "epoch0.pt" in subject["model"]
+    assert "epoch2.pt" in subject["model"]
+    assert "epoch1.pt" not in subject["model"]

@@ -80,6 +80,26 @@ class Record:
         found: dict[str, Any] = plain(self)
         return found
 
+    def __str__(self) -> str:
+        """In a line, for a training loop that prints it.
+
+        >>> print(Record(step=50, readings={"loss": Reading(value=0.5)}, left_out={"trace": "no time"}))
+        step 50: loss 0.5; no trace: no time
+        >>> print(Record(step=50, skipped="no time"))
+        step 50: no look: no time
+        """
+        if self.skipped is not None:
+            return f"step {self.step}: no look: {self.skipped}"
+        found = [
+            f"{name} {reading.why if reading.value is None else format(reading.value, '.4g')}"
+            for name, reading in self.readings.items()
+        ]
+        reasons: dict[str, list[str]] = {}
+        for name, why in {**(self.left_out or {}), **(self.failed or {})}.items():
+            reasons.setdefault(why, []).append(name)
+        missing = [f"no {' and no '.join(names)}: {why}" for why, names in reasons.items()]
+        return f"step {self.step}: {'; '.join([', '.join(found), *missing] if found else missing)}"
+
     def value(self, name: str) -> float | None:
         """One reading's number; `None` where it was not measured.
 
