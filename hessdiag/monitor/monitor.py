@@ -248,7 +248,7 @@ def _chosen(
         quantities = (quantities,)
     for name in quantities or ():
         if name not in QUANTITIES:
-            near = meant(str(name), QUANTITIES) or QUANTITIES[0]
+            near = meant(str(name), QUANTITIES) or next(iter(QUANTITIES))
             what = f"a quantity is one of {', '.join(QUANTITIES)}, not {name!r}."
             raise SpecError(what, f'quantities=["{near}"]')
     if "sharpness" in (quantities or ()) and optimizer is None:

@@ -169,6 +169,7 @@ def test_a_schedule_that_begins_at_zero():
         ({"budget": "5"}, "a budget is a share"),
         ({"budget": "500%"}, "a budget is a share"),
         ({"budget": -0.1}, "a budget is a share"),
+        ({"quantities": ["xyz"]}, r"try: quantities=\[\"loss\"\]"),
         ({"quantities": ["lambda"]}, r"a quantity is one of[^\n]*\n  try: quantities=\[\"lambda_max\"\]"),
         ({"quantities": ["sharpness"]}, "none was given"),
         ({"optimizer": "adam"}, "is the one that trains the model"),
