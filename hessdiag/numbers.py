@@ -87,7 +87,7 @@ def with_error(value: float | None, stderr: float | None, digits: int = 4) -> st
         return number(value, digits)
     if 0 < stderr < math.inf and PLAIN[0] <= abs(value) < PLAIN[1]:
         decimals = 1 - math.floor(math.log10(stderr))
-        if 0 <= decimals <= 7:
+        if 0 <= decimals <= 7 and not (value and float(f"{value:.{decimals}f}") == 0):
             return f"{value:,.{decimals}f} ± {stderr:.{decimals}f}"
     return f"{number(value, digits)} ± {number(stderr, 2)}"
 
@@ -97,6 +97,8 @@ def with_interval(value: float | None, bounds: Sequence[float] | None, digits: i
 
     >>> with_interval(0.012345, (0.0115, 0.0133)), with_interval(0.012345, None)
     ('0.01235 (95 %: 0.01150 to 0.01330)', '0.01235')
+    >>> with_interval(1.798e-5, (1.55e-5, 0.0437))  # whose digits are beyond those of its width
+    '1.798e-5 (95 %: 1.550e-5 to 0.04370)'
     """
     if value is None or bounds is None or None in bounds:
         return number(value, digits)
@@ -104,7 +106,7 @@ def with_interval(value: float | None, bounds: Sequence[float] | None, digits: i
     half = (bounds[1] - bounds[0]) / 2
     if 0 < half < math.inf and PLAIN[0] <= max(map(abs, ends)) < PLAIN[1]:
         decimals = 1 - math.floor(math.log10(half))
-        if 0 <= decimals <= 7:
+        if 0 <= decimals <= 7 and not (value and float(f"{value:.{decimals}f}") == 0):
             middle, low, high = (f"{end:,.{decimals}f}" for end in ends)
             return f"{middle} (95 %: {low} to {high})"
     return f"{number(value, digits)} (95 %: {number(bounds[0], digits)} to {number(bounds[1], digits)})"

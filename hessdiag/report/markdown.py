@@ -2,7 +2,7 @@
 
 from hessdiag.report import shell
 from hessdiag.report.columns import folded
-from hessdiag.report.numbers import counted
+from hessdiag.report.numbers import MISSING, counted
 from hessdiag.report.overview import MOST_OTHERS, SEVERE
 from hessdiag.report.pieces import WORDS
 from hessdiag.report.terminal import CODE
@@ -54,7 +54,7 @@ def _whole(view: View) -> list[str]:
     for section in view.sections:
         lines += ["", *_section(section)]
     if view.left_out:
-        rows = tuple((one.name, one.why, one.cost, shell.line(one.argv)) for one in view.left_out)
+        rows = tuple((one.name, one.why, one.cost or MISSING, shell.line(one.argv)) for one in view.left_out)
         lines += ["", *_titled(Table("Left out", ("question", "why", "would take", "command"), rows, text_columns=4))]
     return [*lines, "", *_command(view)]
 

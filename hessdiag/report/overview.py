@@ -103,7 +103,7 @@ def _left_out(left_out: tuple[LeftOut, ...], room: int) -> list[RenderableType]:
     lines: list[RenderableType] = [Text("Left out", "bold underline")]
     wide = max(cell_len(one.name) for one in left_out)
     for one in left_out:
-        cost = f" ({one.cost})" if one.argv else ""
+        cost = f" ({one.cost})" if one.cost else ""
         lines.append(pairs([(one.name + " " * (wide - cell_len(one.name)), f"{one.why}{cost}")], room))
         if one.argv:
             lines.append(verbatim(f"    {shell.line(one.argv)}"))

@@ -95,7 +95,7 @@ def _children_seconds():
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("name", ["diag-share", "vanishing"])
+@pytest.mark.parametrize("name", ["diag-share", "vanishing", "report"])
 def test_report_works_where_torch_is_absent(tmp_path, name):
     (tmp_path / "r.json").write_text(dumps(document(name)), "utf-8")
     code = "import sys; sys.modules['torch'] = None\nfrom hessdiag.cli.main import run\nsys.exit(run(sys.argv[1:]))"

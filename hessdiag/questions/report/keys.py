@@ -7,10 +7,10 @@ from hessdiag.questions import registry
 from hessdiag.questions.report.result import KeyNumber, Section
 
 FIRST = {
-    "check": ("output.loss", "confidence"),
+    "check": ("output.loss",),
     "sharpness": ("ratio", "largest_lr", "noise_scale"),
     "eigs": ("largest", "smallest", "largest_step", "gradient_norm"),
-    "spectrum": ("trace", "negative_fraction"),
+    "spectrum": ("trace", "negative_mass"),
     "blocks": ("between_layers", "residual_share"),
     "diag-share": ("diag_share",),
     "trust-radius": ("trusted_radius.uniform", "missing_share"),

@@ -33,8 +33,8 @@ from hessdiag.shards.problem import ShardedProblem
 OVER = 1.1  # of the budget: where a section is ended that takes longer than announced
 MOST_DRIFT = 4.0  # times as much as announced: as much is believed of the machine
 BUILT_ANEW = {
-    "vanishing": "it takes a MODEL with a place for the depth, 'builtin:mlp(depth={depth})'",
-    "transfer": "it takes a MODEL with a place for the width, 'builtin:mlp(width={width})'",
+    "vanishing": "it compares networks of several depths, not one: MODEL as 'builtin:mlp(depth={depth})'",
+    "transfer": "it compares networks of several widths, not one: MODEL as 'builtin:mlp(width={width})'",
 }
 
 
@@ -242,7 +242,7 @@ class _Run:
         left = max(self.budget - self.elapsed, 0.0)
         for command, seconds in dear.items():
             one = self.waiting[command]
-            why = f"it would take about {number(seconds, 2)} s, and {number(left, 2)} s of the budget were left"
+            why = f"there was no time: {number(left, 2)} s of the budget were left"
             argv = self.asking.argv(one, one.rungs[0])
             self.left[command] = NotAnswered(command=command, why=why, seconds=seconds, argv=argv)
 

@@ -7,19 +7,21 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import exact
+from hessdiag.curvature import block_norms, exact
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
-from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
+from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
 from hessdiag.linalg.tridiagonal import traffic
 from hessdiag.machine import capacity, cost, memory
 from hessdiag.problem.problem import Problem
+from hessdiag.questions import registry
 from hessdiag.questions.common.runs.outlay import outlay
 
 DECOMPOSED = 300  # rows of the matrix whose decomposition is timed
-TOGETHER = 16  # vectors that share a pass, at most
+MOST = 2.0  # seconds of one timing, about: fewer vectors share a pass where products are dear
+ONCE = 0.3  # seconds from which a timing is not repeated
 TO_GRADIENT = 4.0  # a product over a gradient, where no product was timed
 
 
@@ -32,6 +34,7 @@ class Sizes:
         layers: With parameters.
         samples: In all batches.
         others: Parameters whose rows take a product each; the others' come from neuron space. `None` where all do.
+        pairs: Operations of exact blocks from pairs of samples; `None` where they are dear, or do not serve.
         times_dense: How many times as many rows a matrix may have that is decomposed whole, as on a CPU.
         times_work: How much more than a CPU the device may compute.
     """
@@ -40,6 +43,7 @@ class Sizes:
     layers: int
     samples: int
     others: int | None = None
+    pairs: float | None = None
     times_dense: int = 1
     times_work: int = 1
 
@@ -72,7 +76,10 @@ class Pace:
 
 
 def timed(compute: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of a computation, to its end: the shorter of two, for the first meets what is not there yet."""
+    """Seconds of a computation, to its end: the shorter of two, for the first meets what is not there yet.
+
+    One that takes long is not made again: what it meets is little beside it.
+    """
     times = []
     for _ in range(2):
         started = time.perf_counter()
@@ -80,6 +87,8 @@ def timed(compute: Callable[[], Any], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
+        if times[0] > ONCE:
+            break
     return min(times)
 
 
@@ -104,8 +113,9 @@ def pace(problem: Problem, first: Pace, seed: int) -> Pace:
     outlay(operator)
     device = problem.device
     examine(operator, seed, squared=True)
-    V = torch.randn(problem.n_parameters, min(operator.chunk, TOGETHER)).to(device, operator.dtype)
-    product = timed(lambda: operator @ V[:, 0], device)
+    v = torch.randn(problem.n_parameters, 1).to(device, operator.dtype)
+    product = timed(lambda: operator @ v[:, 0], device)
+    V = v.repeat(1, max(1, min(operator.chunk, int(MOST / product))))
     together = timed(lambda: operator @ V, device) / V.shape[1]
     dense = torch.eye(DECOMPOSED, dtype=torch.float64, device=device)
     dense += 1 / (1 + torch.arange(DECOMPOSED, device=device)[:, None] + torch.arange(DECOMPOSED, device=device))
@@ -114,7 +124,7 @@ def pace(problem: Problem, first: Pace, seed: int) -> Pace:
         loss=first.loss,
         gradient=first.gradient,
         product=product,
-        together=min(together, product),
+        together=together,
         cubed=cubed,
         vector=memory.pace(problem.n_parameters * operator.dtype.itemsize, device),
     )
@@ -136,4 +146,7 @@ def sizes(problem: Problem, *, looked_at: bool) -> Sizes:
         space = exact.neuron_space(HessianOperator(problem, check=False))
     except NotInNeuronSpaceError:
         return found
-    return Sizes(**vars(found) | {"others": len(space.others)})
+    pairs = None
+    if registry.question("blocks").module("exact").affordable(problem):
+        pairs = block_norms.operations(problem, neuron_layers(problem))
+    return Sizes(**vars(found) | {"others": len(space.others), "pairs": pairs})

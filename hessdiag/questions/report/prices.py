@@ -1,7 +1,7 @@
 """What each question takes, announced from the pace of products here and from how its command works.
 
-Counts of products are the commands' own where these know them, and of searches what they took on networks of 1,700 to
-1,900,000 parameters; tests compare both with what is spent.
+Counts of products are the commands' own where these know them, and of searches what they took on MLPs, CNNs and small
+GPTs. Tests compare both with what is spent: `python -m tests.benchmarks.report_budget` does so on larger networks.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,21 +12,24 @@ from hessdiag.questions.common.row_sizes import SKETCHES
 from hessdiag.questions.report.pace import Pace, Sizes
 from hessdiag.questions.report.steps import Options, Step
 
-SEARCH = 32.0  # products to the outermost eigenpair, about
-EACH_PAIR = 8.0  # and for each further one
+SEARCH = 32.0  # products to both outermost eigenpairs
+EACH_PAIR = 4.0  # and for each further one
+TWICE = 40.0  # to the outermost eigenpair of the Hessian and of its form in the optimizer's metric
 LOSSES = 12.0  # along a step
 PARTS = 10.0  # gradients of parts of the data
-STEPS_OF_CHECK = 120.0  # steps of optimizers, most of which end earlier
-SECONDS_OF_CHECK = 0.6  # for them
-PASSES_OF_CHECK = 20.0  # gradients beside
-ROWS = 1.3  # products' worth of a row with its sums
-KINDS = 12.0  # of preconditioners
-CUBES = 4.0  # decompositions' worth of arithmetic for each, of a dense matrix
-SOLVED = 60.0  # products of conjugate gradients for each, of a large one
-TO_PRODUCT = 3.0  # a step under a preconditioner over a product
+TRUSTED = 16.0  # products to the steps of all radii in a norm, after
+FIRST_TRUSTED = 12.0  # for the first
+DRAWN_ROWS = 15  # of a layer, to the mass of its diagonal, at least
+ROWS = 1.2  # products' worth of a row with its sums
+ALL_ENDS = 0.25  # decompositions' worth of the bounds of a dense matrix
+CUBES = 2.5  # for each preconditioner of one
+PREPARED = 0.03  # seconds beside
+TO_PRODUCT = 2.0  # a step under a preconditioner over a product
 NETWORK = 2.0  # losses' worth of a network that is drawn anew
-OVERHEAD = 0.1  # seconds of any question: imports, descriptions, digests
+DRAWN = 6e-8  # seconds for each of its parameters
+OVERHEAD = 0.05  # seconds of any question: imports, descriptions, digests
 RADII = 9.0
+VECTORS = 60.0  # that arithmetic reads or writes for each
 CONTENDERS = 9.0  # runs' worth of races, the search for learning rates included
 CURVED = 3.0  # gradients that a backpropagation takes there, with its looks
 INITS = 3.0
@@ -41,7 +44,7 @@ def _of(command: str, module: str = "measure") -> ModuleType:
 
 def price(step: Step, options: Options, pace: Pace, size: Sizes) -> float:
     """Seconds that a question with these options is announced to take, the check of the point included."""
-    shared = 0.0 if step.command in ("check", "forward", "escape") else pace.checked
+    shared = 0.0 if step.command in ("forward", "escape") else pace.checked
     return PRICES[step.command](options, pace, size) + shared + OVERHEAD
 
 
@@ -56,11 +59,6 @@ def _whole(n: int, pace: Pace, size: Sizes) -> float:
     return rows * pace.together + (n - rows) * n * 4e-10
 
 
-def _check(options: Options, pace: Pace, size: Sizes) -> float:
-    steps = min(STEPS_OF_CHECK * pace.gradient, 2 * SECONDS_OF_CHECK)
-    return PASSES_OF_CHECK * pace.gradient + steps
-
-
 def _eigs(options: Options, pace: Pace, size: Sizes) -> float:
     n = size.parameters
     if n <= _of("eigs").DENSE_UP_TO * size.times_dense:
@@ -70,20 +68,20 @@ def _eigs(options: Options, pace: Pace, size: Sizes) -> float:
 
 
 def _sharpness(options: Options, pace: Pace, size: Sizes) -> float:
-    return pace.search(2 * SEARCH) + LOSSES * pace.loss + PARTS * pace.gradient
+    return pace.search(TWICE) + LOSSES * pace.loss + PARTS * pace.gradient
 
 
 def _trust(options: Options, pace: Pace, size: Sizes) -> float:
     norms = len(options.get("norms", (1, 2, 3)))
-    products = 20 * norms
-    return products * pace.product + 2 * norms * RADII * pace.loss + PARTS * pace.gradient
+    products = FIRST_TRUSTED + TRUSTED * norms
+    return products * pace.product + norms * RADII * (2 * pace.loss + VECTORS * pace.vector) + PARTS * pace.gradient
 
 
 def _share(options: Options, pace: Pace, size: Sizes) -> float:
     measuring = _of("diag-share")
     n = size.parameters
     rows: int | None = options.get("rows")
-    if rows is None:
+    if rows is None or rows >= n:
         by_products = n if size.others is None else size.others
         work = size.samples * float(n - by_products) ** 2
         if by_products <= measuring.EXACT_UP_TO and work <= measuring.EXACT_WORK * size.times_work:
@@ -98,8 +96,11 @@ def _blocks(options: Options, pace: Pace, size: Sizes) -> float:
     probes: int | None = options.get("probes")
     if probes is None and n <= measuring.EXACT_UP_TO:
         return _whole(n, pace, size) + n * pace.together
-    each: int = size.layers * (probes or measuring.PROBES)
-    return (3 * each + SKETCHES) * pace.together
+    if probes is None and size.pairs is not None:
+        return size.pairs / WORK
+    probes = probes or int(measuring.PROBES)
+    rows = 0 if size.others is not None else max(probes, DRAWN_ROWS)  # where the residual's own blocks vanish: none
+    return size.layers * (2 * probes + rows) * pace.together
 
 
 def _spectrum(options: Options, pace: Pace, size: Sizes) -> float:
@@ -115,22 +116,23 @@ def _bounds(options: Options, pace: Pace, size: Sizes) -> float:
     measuring, rows = _of("bounds"), _of("bounds", "rows")
     n = size.parameters
     if n <= measuring.DENSE_UP_TO:
-        return _whole(n, pace, size) + 0.5 * pace.cubed * n**3
+        return _whole(n, pace, size) + ALL_ENDS * pace.cubed * n**3
     count: int = n if n <= measuring.EXACT_UP_TO else rows.SKETCHES + rows.REFINED
     return count * pace.together + pace.search(SEARCH)
 
 
 def _precondition(options: Options, pace: Pace, size: Sizes) -> float:
     n, measuring = size.parameters, _of("precondition")
+    reading, kinds = _of("precondition", "readings"), len(_of("precondition", "kinds").WORDS)
     if n <= measuring.EXACT_UP_TO * size.times_dense:
-        return _whole(n, pace, size) + KINDS * CUBES * pace.cubed * n**3
-    steps, probes = _number(options, "steps", 200), _number(options, "probes", 4)
-    products = TO_PRODUCT * (steps / 4 * probes / 4 + SOLVED)
-    return pace.search(steps) + KINDS * (products * pace.product + pace.vector * steps**2)
+        return _whole(n, pace, size) + kinds * (PREPARED + CUBES * pace.cubed * n**3)
+    steps, probes = min(_number(options, "steps", 200), n), _number(options, "probes", 4)
+    products: float = kinds * (probes * reading.QUADRATURE_STEPS + 2 * reading.ENDS)  # and iterations, where told
+    return pace.search(steps) + TO_PRODUCT * products * pace.product
 
 
 def _forward(options: Options, pace: Pace, size: Sizes) -> float:
-    return INITS * _number(options, "seeds", 200) * NETWORK * pace.loss
+    return INITS * _number(options, "seeds", 200) * (NETWORK * pace.loss + DRAWN * size.parameters)
 
 
 def _escape(options: Options, pace: Pace, size: Sizes) -> float:
@@ -138,7 +140,6 @@ def _escape(options: Options, pace: Pace, size: Sizes) -> float:
 
 
 PRICES: Mapping[str, Price] = {
-    "check": _check,
     "eigs": _eigs,
     "sharpness": _sharpness,
     "trust-radius": _trust,

@@ -27,8 +27,7 @@ ELSEWHERE = ("forward",)  # of networks that are drawn anew, not of this one
 
 def findings(report: Report) -> list[Finding]:
     """The answer first, then the findings of all sections, the most severe first."""
-    told = by_severity(_told_once(report.sections))
-    return [_answer(report), *_cut(report), *told]
+    return [_answer(report), *by_severity([*_cut(report), *_told_once(report.sections)])]
 
 
 def _told_once(sections: Sequence[Section]) -> Iterator[Finding]:
@@ -91,7 +90,10 @@ def _limited(says: str, first: dict[str, Any], sharpness: Section | None, eigs: 
                     f"a learning rate below {number(rate)}" if isinstance(rate, float) else "a smaller learning rate"
                 )
                 return Finding("warn", f"{begins}; but {name} is unstable here.", because, limit)
-            limit = f"; its largest stable learning rate here is {number(rate)}" if isinstance(rate, float) else ""
+            whose = name.partition("(")[0]
+            limit = (
+                f"; {whose} is stable here up to a learning rate of {number(rate)}" if isinstance(rate, float) else ""
+            )
             return Finding(level, f"{begins}{limit}.", because, first["try"])
     step = None if eigs is None else eigs.document["result"].get("largest_step")
     if isinstance(step, float):
@@ -138,6 +140,7 @@ def _cut(report: Report) -> list[Finding]:
             if only
             else f"There was no time for {counted(len(dear), 'question')}: {listed([one.command for one in dear], 12)}"
         )
-        because = f"the cheapest of them, {least.command}, takes about {number(least.seconds, 2)} s of {number(report.budget_seconds)} s"
+        which = least.command if len(dear) == 1 else f"the cheapest of them, {least.command},"
+        because = f"{which} takes about {number(least.seconds, 2)} s of {number(report.budget_seconds)} s"
         found.append(Finding("note", f"{says}.", because, "a larger --budget, or the commands under what was left out"))
     return found

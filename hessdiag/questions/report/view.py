@@ -11,7 +11,7 @@ from hessdiag.questions.common.result import Level
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.report import result as results
 from hessdiag.questions.report.result import Report
-from hessdiag.report.numbers import MISSING, counted, number, with_error
+from hessdiag.report.numbers import counted, number, with_error
 from hessdiag.report.view import Fact, LeftOut, Section, View
 
 WORDS: dict[Level, tuple[str, str]] = {
@@ -97,5 +97,5 @@ def _section(section: results.Section, key: str) -> Section:
 
 
 def _left_out(one: results.NotAnswered) -> LeftOut:
-    cost = MISSING if one.seconds is None or not math.isfinite(one.seconds) else f"about {short(one.seconds)}"
+    cost = "" if one.seconds is None or not math.isfinite(one.seconds) else f"about {short(one.seconds)}"
     return LeftOut(one.command, one.why, cost, one.argv)
