@@ -55,6 +55,20 @@ class Page(HTMLParser):
         return "".join(data for name, data in self.texts if name == tag)
 
 
+def embedded(page):
+    """The document that a page carries: as it is, or packed where it is large."""
+    (script,) = page.all("script")
+    text = page.text("script")
+    packed = script["type"] == "application/gzip+base64"
+    return loads(gzip.decompress(base64.b64decode(text)).decode() if packed else text)
+
+
+def charts(view):
+    """All figures of a view, those of its sections too."""
+    own = [block for block in view.blocks if not isinstance(block, Table)]
+    return own + [block for section in view.sections for block in charts(section.view)]
+
+
 def test_page_is_well_formed_and_loads_nothing(html):
     text, page = html, Page(html)
     for _, attrs, _ in page.elements:
@@ -63,8 +77,8 @@ def test_page_is_well_formed_and_loads_nothing(html):
         assert not [name for name in attrs if name.startswith("on")]
     assert "@import" not in text
     assert "url(" not in text.replace("url(%23", "")  # but for what a figure refers to in itself
-    scripts = page.all("script")
-    assert [script["type"] for script in scripts] == ["application/json"]
+    assert len(page.all("script")) == 1
+    assert page.all("script")[0]["type"] in ("application/json", "application/gzip+base64")  # data, which does not run
     policy = next(meta["content"] for meta in page.all("meta") if meta.get("http-equiv") == "Content-Security-Policy")
     assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -75,9 +89,10 @@ def test_headings_are_in_order_and_figures_are_described(doc, html):
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
-    charts = [block for block in view_of(doc).blocks if not isinstance(block, Table)]
-    images = page.all("img")
-    assert len(images) == len(charts) == len(page.all("figcaption")) == len(page.all("details"))
+    view, images = view_of(doc), page.all("img")
+    assert len(images) == len(charts(view)) == len(page.all("figcaption"))
+    if not view.sections:  # whose tables are folded as well
+        assert len(page.all("details")) == len(images)
     assert all(len(image["alt"]) > 20 for image in images)
     assert len(page.all("caption")) == len(page.all("table"))
     assert all(cell.get("scope") in ("col", "row") for cell in page.all("th"))
@@ -116,8 +131,7 @@ def test_hostile_names_are_text():
 
 
 def test_embedded_data_is_the_document(doc, html):
-    page = Page(html)
-    assert loads(page.text("script")) == doc
+    assert embedded(Page(html)) == doc
 
 
 def test_embedded_data_cannot_end_its_element():
@@ -144,7 +158,7 @@ def test_a_large_document_is_embedded_compressed():
     page = Page(render(doc, "html"))
     (script,) = page.all("script")
     assert script["type"] == "application/gzip+base64"
-    assert loads(gzip.decompress(base64.b64decode(page.text("script"))).decode()) == doc
+    assert embedded(page) == doc
     assert "gzipped JSON" in page.text("p")
 
 
@@ -154,7 +168,7 @@ def test_a_larger_one_is_rounded_and_that_is_said(monkeypatch):
     monkeypatch.setattr(page_module, "LARGE", 1000)
     monkeypatch.setattr(page_module, "LARGEST", 1000)
     page = Page(render(doc, "html"))
-    held = loads(gzip.decompress(base64.b64decode(page.text("script"))).decode())
+    held = embedded(page)
     assert held["result"]["norm"] == 3.14159
     assert held["problem"] == doc["problem"]
     assert "rounded to 6 digits" in page.text("p")
@@ -246,7 +260,7 @@ def test_markdown_tables_are_rectangular(doc):
         assert "<img" not in text
         for block in re.findall(r"(?:^\|.*\n)+", text, re.M):
             assert len({line.count("|") for line in block.splitlines()}) == 1
-        assert "### Verdict" in text
+        assert "### Verdict" in text or "### Findings" in text
 
 
 def test_theory_and_checks_are_on_the_page():

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from hessdiag.fields import Count, Interval, NonEmpty, Number, Numbers, Share
+from hessdiag.fields import Count, Interval, NonEmpty, Number, Numbers
 from hessdiag.questions.common.result import Result
 
 How = Literal["estimates", "exact", "untold", "missing"]
@@ -183,7 +183,7 @@ class Compare(Result):
     differences: Count
     same_draws: bool
     repeated: bool
-    level: Share
+    level: Number
     significant: Count
     worse: Count
     better: Count

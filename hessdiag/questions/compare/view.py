@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from hessdiag.questions.compare.result import Compare, ComparedRun, Course, NumberChange
 from hessdiag.questions.compare.verdict import WAYS, moved, sentence
-from hessdiag.report.numbers import MISSING, bounded, counted, interval, number, p_value, ratio, with_error
+from hessdiag.report.numbers import MISSING, bounded, counted, interval, number, p_value, percent, ratio, with_error
 from hessdiag.report.view import Block, Dots, Fact, Lines, Series, Table, View, without_empty
 
 MOST_ROWS = 40  # of a chart
@@ -61,9 +61,8 @@ def _facts(result: Compare) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def _level(level: float) -> str:
-    once = f"without any change, one comparison in {round(1 / level)} shows one"
-    return f"estimates, at {100 * level:g} % all together: {once}"
+def _level(level: float | None) -> str:
+    return f"estimates, at {percent(level)} all together: so many comparisons show a change where there is none"
 
 
 def _question(rows: Sequence[NumberChange], row: NumberChange) -> str:
