@@ -57,7 +57,9 @@ def test_paths_with_options_round_trip(path, key, arguments):
     text = path + ("" if key is None else f"#{key}") + written(arguments)
     spec = parse(text)
     assert (spec.kind, spec.source, spec.key, spec.arguments) == ("file", path, key, arguments)
-    assert parse(f"file:{path}{written(arguments)}").source == path + written(arguments)
+    literal = path + written(arguments)
+    if "#" not in literal:
+        assert parse(f"file:{literal}").source == literal
 
 
 @pytest.mark.parametrize("path", ["./a(1)", "./a (copy)", "./a(b==1)", "./run(lr=0.1).pt", "./run(lr=0.1)/"])
