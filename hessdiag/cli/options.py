@@ -50,7 +50,7 @@ _MODEL = (
     click.option(
         "--data",
         metavar="SPEC",
-        help="Batches: batch.npz, data.pt, train.py:loader, a CIFAR or IDX file, builtin:digits. Without: synthetic.",
+        help="Batches: batch.npz, train.py:loader, images/, table.csv#y, builtin:digits. Without: synthetic.",
     ),
     click.option(
         "--loss", type=LOSS, metavar="NAME|SPEC", help="ce, mse, bce, nll, output, or losses.py:f of (output, target)."

@@ -134,7 +134,18 @@ class Monitor:
         return record
 
     def close(self) -> None:
-        """Close the log, and what was opened for TensorBoard. Nothing is looked at any more."""
+        """Close the log, and what was opened for TensorBoard. Nothing is looked at any more.
+
+        A run in which no look at the curvature fitted the budget is warned of.
+        """
+        rest = [name for name in self._asked if name not in WITHOUT_PRODUCTS]
+        seen = any(name in record.readings or name in (record.failed or ()) for record in self.records for name in rest)
+        if self.records and rest and not seen:
+            self._outlets.warn(
+                "budget",
+                f"none of {len(self.records)} looks had {' or '.join(rest)}: too small a budget for so short a run. "
+                "A smaller fixed batch, a larger budget or budget=None gives some.",
+            )
         self._asked = ()
         self._outlets.close()
 

@@ -105,3 +105,17 @@ def test_it_plans_what_it_measures():
     assert look.planned(names, adam, {}) == 2 * look.USUAL
     assert look.planned(("loss",), adam, {}) == 0
     assert look.planned(("trace", "diag_share", "negative_curvature"), None, {}) == 10 + 72 + 8
+
+
+def test_a_run_without_a_look_at_the_curvature_says_so(time):
+    own = watched(0.01)
+    run(own, time, 30)
+    with pytest.warns(RuntimeWarning, match=r"none of 3 looks had lambda_max: .*budget=None"):
+        own.close()
+
+
+def test_a_run_with_one_says_nothing(time, recwarn):
+    own = watched(None)
+    run(own, time, 30)
+    own.close()
+    assert not recwarn.list

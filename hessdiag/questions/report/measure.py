@@ -197,7 +197,8 @@ class _Run:
             found = first_pace(problem)
             if self.elapsed + found.checked > self.budget:
                 return sizes(problem, looked_at=False), found
-            return sizes(problem, looked_at=True), pace(problem, found, self.asking.seed)
+            left = self.budget - self.elapsed - found.checked
+            return sizes(problem, looked_at=True), pace(problem, found, self.asking.seed, left)
         except HessdiagError as error:
             for command in [one for one in CURVED if one in self.waiting]:
                 self._fails(self.waiting.pop(command), error)

@@ -1,5 +1,6 @@
 """How fast this problem is computed here: a few losses, gradients and products, timed, before anything is announced."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from hessdiag.questions.common.runs.outlay import outlay
 
 DECOMPOSED = 300  # rows of the matrix whose decomposition is timed
 MOST = 2.0  # seconds of one timing, about: fewer vectors share a pass where products are dear
+PART = 0.05  # and of the time that is left: where that is short, too
 ONCE = 0.3  # seconds from which a timing is not repeated
 TO_GRADIENT = 4.0  # a product over a gradient, where no product was timed
 
@@ -103,8 +105,14 @@ def first_pace(problem: Problem) -> Pace:
 
 
 @measurement()
-def pace(problem: Problem, first: Pace, seed: int) -> Pace:
+def pace(problem: Problem, first: Pace, seed: int, left: float = math.inf) -> Pace:
     """From products, after the check of the point that all questions share.
+
+    Args:
+        problem: What is measured.
+        first: Its losses and gradients.
+        seed: Of the check.
+        left: Seconds that all questions may still take.
 
     Raises:
         ComputeError: if there is no Hessian, or memory does not hold one product.
@@ -115,7 +123,7 @@ def pace(problem: Problem, first: Pace, seed: int) -> Pace:
     examine(operator, seed, squared=True)
     v = torch.randn(problem.n_parameters, 1).to(device, operator.dtype)
     product = timed(lambda: operator @ v[:, 0], device)
-    V = v.repeat(1, max(1, min(operator.chunk, int(MOST / product))))
+    V = v.repeat(1, max(1, min(operator.chunk, int(min(MOST, PART * left) / product))))
     together = timed(lambda: operator @ V, device) / V.shape[1]
     dense = torch.eye(DECOMPOSED, dtype=torch.float64, device=device)
     dense += 1 / (1 + torch.arange(DECOMPOSED, device=device)[:, None] + torch.arange(DECOMPOSED, device=device))
