@@ -62,7 +62,7 @@ def _facts(result: Compare) -> tuple[Fact, ...]:
 
 
 def _level(level: float | None) -> str:
-    return f"estimates, at {percent(level)} all together: so many comparisons show a change where there is none"
+    return f"estimates, at {percent(level, 1)} all together: so many comparisons show a change where there is none"
 
 
 def _question(rows: Sequence[NumberChange], row: NumberChange) -> str:
