@@ -51,3 +51,12 @@ def test_an_objective_that_takes_a_mapping_for_a_pair_is_shown_the_mapping(tmp_p
     )
     error = refused(f"{tmp_path / 'net.py'}:model", data=str(tmp_path / "b.npz"), objective=f"{tmp_path / 'net.py'}:f")
     assert "a mapping of x: (4, 3) float32, y: (4,) int64" in error.what
+
+
+def test_a_function_that_reads_the_command_line_is_told_from_one_that_builds(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["hessdiag", "check", "train.py:main"])
+    lines = ["import argparse", "def main():", "    argparse.ArgumentParser('train').parse_args()"]
+    (tmp_path / "train.py").write_text("\n".join(lines))
+    with pytest.raises(LoadError, match="raised SystemExit") as caught:
+        load_problem(ProblemRequest(model=f"{tmp_path}/train.py:main"))
+    assert "builds the model and reads no command line" in caught.value.hint

@@ -165,6 +165,8 @@ def _user_error(spec: Spec, error: BaseException) -> LoadError:
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"pip install {distribution(error.name)}, or run where it can be imported"
+    if isinstance(error, SystemExit):  # as argparse leaves, which reads the arguments of hessdiag
+        hint = f"{spec.source}:NAME of a function or class that builds the model and reads no command line"
     return LoadError(f"{spec.source} raised {type(error).__name__}: {lines[0]} ({_place(spec, error)})", hint)
 
 
