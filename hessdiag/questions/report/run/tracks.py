@@ -28,6 +28,7 @@ def followed(run: MonitoredRun) -> MonitoredRun:
 def track(records: Sequence[Record], name: str) -> Track:
     """Where a quantity went.
 
+    >>> from hessdiag.questions.report.run.record import Reading
     >>> looks = [Record(step=step, readings={"loss": Reading(value=1 / step)}) for step in (1, 2, 4)]
     >>> found = track(looks, "loss")
     >>> found.first, found.last, found.at, found.measured
