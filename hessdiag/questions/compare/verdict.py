@@ -85,14 +85,10 @@ def _repeated(found: Compare) -> list[Finding]:
         if row.change and abs(row.change) > ALIKE * max(abs(row.before or 0.0), abs(row.after or 0.0))
     ]
     if not apart:
-        return [
-            Finding(
-                "ok",
-                "The same numbers: one measurement, made twice.",
-                "weights, data, options and seed are the same",
-                "",
-            )
-        ]
+        why = "weights, data, options and seed are the same"
+        if any(row.how == "missing" for row in found.changes):
+            return [Finding("note", "The same numbers, where both results have them.", why, "")]
+        return [Finding("ok", "The same numbers: one measurement, made twice.", why, "")]
     says = f"The same weights, data, options and seed gave other numbers: {listed([row.name for row in apart])}."
     largest = max(apart, key=lambda row: abs(row.change or 0.0) / max(abs(row.before or 0.0), abs(row.after or 0.0)))
     because = f"{largest.name}: {number(largest.before, 6)} and {number(largest.after, 6)}"

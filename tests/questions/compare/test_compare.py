@@ -146,6 +146,15 @@ def test_the_same_seed_and_weights_give_the_same_numbers_or_it_is_said():
     assert "gave other numbers: trace" in other.findings[0].says
 
 
+def test_a_repetition_that_lacks_a_number_is_not_called_the_same():
+    a = of("eigs")
+    found = compared([a, of("eigs", largest=None)], ["a", "b"])
+    assert found.repeated
+    assert any(one.says == "The same numbers, where both results have them." for one in found.findings)
+    assert not any("made twice" in one.says for one in found.findings)
+    assert any("made twice" in one.says for one in compared([a, a], ["a", "b"]).findings)
+
+
 def test_estimates_from_the_same_random_numbers_are_said_to_be():
     docs = [of("spectrum"), of("spectrum", {"weights_sha256": "1" * 64}, trace=500.0, trace_interval=[480.0, 520.0])]
     assert compared(docs, ["a", "b"]).same_draws
