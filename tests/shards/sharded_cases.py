@@ -422,7 +422,7 @@ def measured(name):
     found["padding"] = max((float(part.abs().max()) for part in padding if part.numel()), default=0.0)
     found["untouched"] = float(not all(torch.equal(v, before[k]) for k, v in whole.model.state_dict().items()))
     result = {"errors": found, "units": [unit.path for unit in spread.units.every]}
-    with keeping(spread):
+    with keeping(spread, sum(weight.numel() for weight in before.values()) // 20):
         keeps = hessdiag.HessianOperator(spread, check=False)
         found["kept"] = relative(spread.layout.whole(keeps @ local), HV)
     if ranks()[1] == 4:  # what is asked once more takes as long again, and has nothing to do with how many there are
@@ -435,13 +435,16 @@ def measured(name):
 
 
 @contextmanager
-def keeping(spread):
-    """Within, all products are kept, of units however small, and exchanges take few numbers at a time."""
+def keeping(spread, few=20):
+    """Within, all products are kept, of units however small, and exchanges take few numbers at a time, at least 20.
+
+    A language model in parts of 20 would take 2,000 exchanges, and four ranks half a minute.
+    """
     for unit in spread.units.every:
         unit.is_cheap = False
     eager = replace(capacity.CPU, least_kept=0)
     everything = mock.patch.object(capacity, "CPU", eager), mock.patch.object(kept, "ROOM", 2**40)
-    with everything[0], everything[1], mock.patch.object(units, "AT_ONCE", 20):
+    with everything[0], everything[1], mock.patch.object(units, "AT_ONCE", max(few, 20)):
         yield
 
 
