@@ -13,6 +13,7 @@ from hessdiag.questions.common.result import Finding, Level, ModelSubject
 P = ParamSpec("P")
 
 SEVERITY: tuple[Level, ...] = ("bad", "warn", "note", "ok")
+TRAIN_MODE = "--train-mode, for the curvature that steps of training meet"
 CAN_USE_IT = "an optimizer that can use it: perturbed or adaptive gradient steps, trust region, Newton-CG"
 REVIVAL = "drop constant inputs; for dead units, wider layers or leaky ReLU"
 FAINT = (
@@ -241,6 +242,27 @@ def piece_findings(point: Point | None) -> list[Finding]:
 def running_statistics(problem: ModelSubject) -> bool:
     """Whether layers took running statistics here, where training takes each batch's and so has other curvature."""
     return not problem.train_mode and any("BatchNorm" in layer.kind for layer in problem.layers)
+
+
+def other_mode_findings(problem: ModelSubject) -> list[Finding]:
+    """That steps of training meet other curvature than was measured, so that no limit of theirs follows."""
+    if not running_statistics(problem):
+        return []
+    says = "This is the curvature in evaluation mode, and BatchNorm has another one in training: no limit of its learning rate follows."
+    because = "running statistics were taken here; training takes those of each batch"
+    return [Finding("note", says, because, TRAIN_MODE)]
+
+
+def in_this_mode(problem: ModelSubject, said: Finding) -> Finding:
+    """The same finding about steps; where those of training meet other curvature, of evaluation mode and no more."""
+    if not running_statistics(problem):
+        return said
+    return Finding("note", f"{said.says.removesuffix('.')}, in evaluation mode.", said.because, TRAIN_MODE)
+
+
+def mode_words(problem: ModelSubject) -> str:
+    """What is to be said beside a limit of steps, where it is not that of training's."""
+    return "; in evaluation mode, and training has another" if running_statistics(problem) else ""
 
 
 def data_findings(problem: ModelSubject) -> list[Finding]:

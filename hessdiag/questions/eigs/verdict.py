@@ -11,6 +11,7 @@ from hessdiag.questions.common.verdict import (
     faint_findings,
     most_severe_first,
     nothing_there,
+    other_mode_findings,
     piece_findings,
     zero_rows_findings,
 )
@@ -126,6 +127,8 @@ def _proven(eigs: Eigs) -> Finding:
 
 
 def _sharpness(eigs: Eigs) -> list[Finding]:
+    if abstained := other_mode_findings(eigs.problem):
+        return abstained
     if eigs.metric is not None:
         return _limit(eigs, eigs.metric)
     if eigs.largest_step is None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from hessdiag.questions.common.metric import Metric, here, noun
+from hessdiag.questions.common.verdict import mode_words
 from hessdiag.questions.common.view import metric_facts, signs, subject
 from hessdiag.questions.eigs.result import Eigenpair, Eigs
 from hessdiag.report.names import shortened
@@ -76,7 +77,9 @@ def _facts(result: Eigs) -> tuple[Fact, ...]:
         Fact(
             "largest stable step",
             bounded(result.largest_step, step_bound),
-            _limit(result.metric) + (", or less: λ_max has not converged" if step_bound else ""),
+            _limit(result.metric)
+            + (", or less: λ_max has not converged" if step_bound else "")
+            + mode_words(result.problem),
         ),
         Fact(
             "along the gradient",

@@ -11,7 +11,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.questions import documents
 from hessdiag.questions.common.result import Result
 from hessdiag.questions.common.runs.progress import Progress
-from hessdiag.questions.report.steps import CURVED, WITH_OPTIMIZER, Options, Step, words
+from hessdiag.questions.report.steps import CURVED, OF_MOMENTS, OF_OPTIMIZER, Options, Step, words
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,8 @@ class Asking:
         batch_size: Samples of a batch, as the command line has them.
         scripts: Scripts of the user's that ran already.
         redrawn: Whether the problem is one of those that a seed makes, as its command line says.
+        state: The file with what the optimizer had accumulated, where `optimizer` is not that file.
+        moments: Whether there are second moments among that, beside which preconditioners are compared.
     """
 
     problem: Problem
@@ -39,13 +41,19 @@ class Asking:
     batch_size: int | None = None
     scripts: dict[Path, ModuleType] = field(default_factory=dict)
     redrawn: bool = False
+    state: str | None = None
+    moments: bool = False
+
+    def of_optimizer(self, command: str) -> dict[str, Any]:
+        """What a question takes of it."""
+        takes = (OF_MOMENTS if self.moments else OF_OPTIMIZER).get(command, ())
+        return {name: getattr(self, name) for name in takes}
 
     def argv(self, step: Step, options: Options) -> tuple[str, ...]:
         """The single command that gives the same numbers."""
-        given = {"optimizer": self.optimizer, "lr": self.lr} if step.command in WITH_OPTIMIZER else {}
         own = {
             name: value if isinstance(value, (str, float)) else "OPTIMIZER"
-            for name, value in given.items()
+            for name, value in self.of_optimizer(step.command).items()
             if value is not None
         }
         return ("hessdiag", step.command, *self.named, *words(own), *words(options))
@@ -72,8 +80,15 @@ class Answer:
     interrupted: bool = False
 
 
-class _Deadline:
-    """Ends a question once, as Ctrl-C would: what it has by then is a true partial result."""
+class Deadline:
+    """Ends work once, as Ctrl-C would: what it has by then is a true partial result.
+
+    Args:
+        at: By `time.perf_counter`.
+
+    Attributes:
+        struck: Whether it did.
+    """
 
     def __init__(self, at: float) -> None:
         self.at, self.struck = at, False
@@ -94,7 +109,7 @@ def asked_one(asking: Asking, step: Step, options: Options, until: float) -> Ans
         options: How.
         until: When it is ended, by `time.perf_counter`.
     """
-    argv, deadline = asking.argv(step, options), _Deadline(until)
+    argv, deadline = asking.argv(step, options), Deadline(until)
     started = time.perf_counter()
     result: Result | None = None
     error: Exception | None = None
@@ -116,17 +131,15 @@ def asked_one(asking: Asking, step: Step, options: Options, until: float) -> Ans
     return Answer(document, argv, seconds, spent.products, error, interrupted=stopped and not deadline.struck)
 
 
-def _measured(asking: Asking, step: Step, options: Options, deadline: _Deadline) -> Result:
+def _measured(asking: Asking, step: Step, options: Options, deadline: Deadline) -> Result:
     def told(done: int, total: int, what: str) -> None:
         if step.command not in CURVED:  # those others are looked at after every product, where what they have is kept
             deadline.look()
         if done:
             asking.report(done, total, what)
 
-    given: dict[str, Any] = {"seed": asking.seed, "progress": told, **options}
-    if step.command in WITH_OPTIMIZER:
-        given |= {"optimizer": asking.optimizer, "lr": asking.lr}
-    if step.command == "sharpness":
+    given: dict[str, Any] = {"seed": asking.seed, "progress": told, **options, **asking.of_optimizer(step.command)}
+    if step.command in ("sharpness", "precondition"):
         given["scripts"] = asking.scripts
     if step.command == "escape":
         given["batch_size"] = asking.batch_size

@@ -8,7 +8,7 @@ import click
 from hessdiag.cli.answer import answer_of_model
 from hessdiag.cli.help import Command
 from hessdiag.cli.kinds import Budget, Names
-from hessdiag.cli.options import Target, model_or_result_options, named_again, output_options
+from hessdiag.cli.options import Target, model_or_result_options, named_again, output_options, state_option
 from hessdiag.cli.output import Output, finish
 from hessdiag.cli.script.arguments import Arguments
 from hessdiag.cli.settings.spelled import argv
@@ -35,11 +35,12 @@ LOADS = {"broken_loss": True}  # `check` says why
     show_default=True,
     help="quick: 20s, fewer rows and probes; normal: 60s; full: no limit.",
 )
-@click.option("--budget", type=Budget(), metavar="TIME", help="For all questions together: 60s, 2min, none.")
+@click.option("--budget", type=Budget(), metavar="TIME", help="For all questions, once loaded: 60s, 2min, none.")
 @click.option("--optimizer", metavar="SPEC", help="Yours, for check and sharpness. Default: adam(lr=1e-3) stands in.")
 @click.option(
     "--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Its learning rate; alone, of plain SGD."
 )
+@state_option("--optimizer")
 @output_options
 def command(
     targets: tuple[Target, ...],
@@ -48,6 +49,7 @@ def command(
     budget: float | None,
     optimizer: str | None,
     lr: float | None,
+    state: str | None,
     out: Output,
 ) -> int:
     """What is there to know about this model? Every question that applies, under one budget of time.
@@ -60,6 +62,7 @@ def command(
 
     \b
     hessdiag report train.py:setup --optimizer adam --lr 1e-3 -o report.html
+    hessdiag report train.py:setup --optimizer train.py:make --state ckpt.pt#optimizer
     hessdiag report model.pt --data batch.npz --loss ce --budget 2min
     hessdiag report model.pt --preset quick --fail-if 'eigs.largest > 100'
     hessdiag report r.json -o r.html
@@ -86,6 +89,7 @@ def command(
             report=progress,
             batch_size=request["batch_size"],
             scripts=scripts,
+            state=state,
             redrawn=request["weights"] is None and request["model"].startswith("builtin:"),
         )
         return report_of(asking, preset, budget)

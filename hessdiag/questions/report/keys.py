@@ -16,11 +16,18 @@ FIRST = {
     "trust-radius": ("trusted_radius.uniform", "missing_share"),
     "precondition": ("preconditioners.0.condition",),
 }
+LIMITS = ("ratio", "largest_lr", "largest_step")  # of steps
 
 
-def key_numbers(sections: Sequence[Section]) -> tuple[KeyNumber, ...]:
-    """Those of all sections that have a value."""
-    return tuple(number for section in sections for number in _of(section))
+def key_numbers(sections: Sequence[Section], *, limits: bool = True) -> tuple[KeyNumber, ...]:
+    """Those of all sections that have a value.
+
+    Args:
+        sections: Answered.
+        limits: Whether steps of training have the limits that were found here.
+    """
+    found = (number for section in sections for number in _of(section))
+    return tuple(number for number in found if limits or number.metric not in LIMITS)
 
 
 def _of(section: Section) -> Iterator[KeyNumber]:

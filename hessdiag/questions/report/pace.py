@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 
-from hessdiag.curvature import block_norms, exact
+from hessdiag.curvature import block_norms
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.differences import loss_and_gradient
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.measurement import measurement
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
+from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace
+from hessdiag.errors import HessdiagError
 from hessdiag.linalg.tridiagonal import traffic
 from hessdiag.machine import capacity, cost, memory
 from hessdiag.problem.problem import Problem
@@ -24,7 +26,8 @@ DECOMPOSED = 300  # rows of the matrix whose decomposition is timed
 MOST = 2.0  # seconds of one timing, about: fewer vectors share a pass where products are dear
 PART = 0.05  # and of the time that is left: where that is short, too
 ONCE = 0.3  # seconds from which a timing is not repeated
-TO_GRADIENT = 4.0  # a product over a gradient, where no product was timed
+FEW = 4  # vectors that share a pass in questions about probes
+TO_GRADIENT = 2.5  # a product over a gradient, where no product was timed
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ class Pace:
         loss: Of the loss of all batches.
         gradient: With its gradient.
         product: One product with a single vector.
-        together: One of several that share a pass.
+        few: One of a few that share a pass.
+        together: One of as many as share a pass at most.
         cubed: Of the decomposition of a dense matrix, over the cube of its rows.
         vector: To read or write one vector.
         checked: What the check of the point takes, which all questions share; 0 where it is done.
@@ -67,6 +71,7 @@ class Pace:
     loss: float
     gradient: float
     product: float
+    few: float
     together: float
     cubed: float = 0.0
     vector: float = 0.0
@@ -77,10 +82,10 @@ class Pace:
         return products * (self.product + self.vector * traffic(int(products // 2)))
 
 
-def timed(compute: Callable[[], Any], device: torch.device) -> float:
+def timed(compute: Callable[[], Any], device: torch.device, left: float = math.inf) -> float:
     """Seconds of a computation, to its end: the shorter of two, for the first meets what is not there yet.
 
-    One that takes long is not made again: what it meets is little beside it.
+    One that takes long, or much of the seconds that are left, is not made again: what it meets is little beside it.
     """
     times = []
     for _ in range(2):
@@ -89,19 +94,24 @@ def timed(compute: Callable[[], Any], device: torch.device) -> float:
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         times.append(time.perf_counter() - started)
-        if times[0] > ONCE:
+        if times[0] > min(ONCE, PART * left):
             break
     return min(times)
 
 
 @measurement()
-def first_pace(problem: Problem) -> Pace:
-    """From one loss and one gradient; products are taken for a multiple of it."""
+def first_pace(problem: Problem, left: float = math.inf) -> Pace:
+    """From one loss and one gradient; products are taken for a multiple of it.
+
+    Args:
+        problem: What is measured.
+        left: Seconds that all questions may still take.
+    """
     device = problem.device
-    loss = timed(problem.value, device)
-    gradient = timed(lambda: loss_and_gradient(problem), device)
+    loss = timed(problem.value, device, left)
+    gradient = timed(lambda: loss_and_gradient(problem), device, left)
     product = TO_GRADIENT * gradient
-    return Pace(loss, gradient, product, product, checked=cost.CHECK * product)
+    return Pace(loss, gradient, product, product, product, checked=cost.CHECK * product)
 
 
 @measurement()
@@ -122,9 +132,15 @@ def pace(problem: Problem, first: Pace, seed: int, left: float = math.inf) -> Pa
     device = problem.device
     examine(operator, seed, squared=True)
     v = torch.randn(problem.n_parameters, 1).to(device, operator.dtype)
-    product = timed(lambda: operator @ v[:, 0], device)
-    V = v.repeat(1, max(1, min(operator.chunk, int(min(MOST, PART * left) / product))))
-    together = timed(lambda: operator @ V, device) / V.shape[1]
+
+    def shared(vectors: int) -> float:
+        V = v.repeat(1, max(vectors, 1))
+        return timed(lambda: operator @ V, device, left) / V.shape[1]
+
+    product = timed(lambda: operator @ v[:, 0], device, left)
+    fitting = min(operator.chunk, int(min(MOST, PART * left) / product))
+    few = shared(min(FEW, fitting)) if fitting > 1 else product
+    together = shared(fitting) if fitting > FEW else few
     dense = torch.eye(DECOMPOSED, dtype=torch.float64, device=device)
     dense += 1 / (1 + torch.arange(DECOMPOSED, device=device)[:, None] + torch.arange(DECOMPOSED, device=device))
     cubed = timed(lambda: torch.linalg.eigh(dense), device) / DECOMPOSED**3
@@ -132,6 +148,7 @@ def pace(problem: Problem, first: Pace, seed: int, left: float = math.inf) -> Pa
         loss=first.loss,
         gradient=first.gradient,
         product=product,
+        few=few,
         together=together,
         cubed=cubed,
         vector=memory.pace(problem.n_parameters * operator.dtype.itemsize, device),
@@ -139,7 +156,10 @@ def pace(problem: Problem, first: Pace, seed: int, left: float = math.inf) -> Pa
 
 
 def sizes(problem: Problem, *, looked_at: bool) -> Sizes:
-    """What prices hang on; where products were looked at, with what needs none."""
+    """What prices hang on; where products were looked at, with what needs none.
+
+    Whether neuron space serves is told by the form of the layers: a proof takes as long as some questions do.
+    """
     own = capacity.of(problem.device)
     found = Sizes(
         problem.n_parameters,
@@ -148,11 +168,15 @@ def sizes(problem: Problem, *, looked_at: bool) -> Sizes:
         times_dense=own.times_dense,
         times_work=own.times_work,
     )
-    if not looked_at:
+    if not looked_at or problem.dtype not in CERTIFIED:
+        return found
+    operator = HessianOperator(problem, check=False)
+    operator.settle()
+    if operator.missing is not None:  # it takes differences of gradients
         return found
     try:
-        space = exact.neuron_space(HessianOperator(problem, check=False))
-    except NotInNeuronSpaceError:
+        space = NeuronSpace(problem)
+    except (NotInNeuronSpaceError, RuntimeError, HessdiagError, MemoryError):
         return found
     pairs = None
     if registry.question("blocks").module("exact").affordable(problem):

@@ -64,3 +64,21 @@ def planned(prices: Prices, budget: float) -> Plan:
                 rungs[command] = rung
     chosen = tuple(Chosen(command, rung, prices[command][rung]) for command, rung in rungs.items())
     return Plan(chosen, {command: each[0] for command, each in prices.items() if command not in rungs})
+
+
+def better(prices: Prices, asked: Mapping[str, int], left: float) -> Chosen | None:
+    """What to ask once more, with better options, in time that is left over; `None` where nothing fits.
+
+    Args:
+        prices: By question, in order of importance.
+        asked: With which of its options each was.
+        left: Seconds.
+
+    >>> better({"eigs": (1.0, 6.0, 9.0), "blocks": (2.0, 5.0)}, {"eigs": 0, "blocks": 0}, 7.0)
+    Chosen(command='eigs', rung=1, seconds=6.0)
+    """
+    for command, each in prices.items():
+        for rung in range(len(each) - 1, asked[command], -1):
+            if each[rung] <= left:
+                return Chosen(command, rung, each[rung])
+    return None

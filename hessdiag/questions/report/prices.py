@@ -27,6 +27,7 @@ PREPARED = 0.03  # seconds beside
 TO_PRODUCT = 2.0  # a step under a preconditioner over a product
 NETWORK = 2.0  # losses' worth of a network that is drawn anew
 DRAWN = 6e-8  # seconds for each of its parameters
+DRAWN_LAYER = 7e-5  # and for each of its layers
 OVERHEAD = 0.05  # seconds of any question: imports, descriptions, digests
 RADII = 9.0
 VECTORS = 60.0  # that arithmetic reads or writes for each
@@ -34,6 +35,9 @@ CONTENDERS = 9.0  # runs' worth of races, the search for learning rates included
 CURVED = 3.0  # gradients that a backpropagation takes there, with its looks
 INITS = 3.0
 WORK = 1e10  # floating-point operations in a second, in neuron space
+PULLS = 1.5  # gradients for each layer of the proof that neuron space serves
+PANELS = 1.5e-4  # seconds for each two of its layers
+MANY = 16  # vectors that share a pass, from which they take what many take
 
 Price = Callable[[Options, Pace, Sizes], float]
 
@@ -56,7 +60,19 @@ def _number(options: Options, name: str, usual: int) -> int:
 def _whole(n: int, pace: Pace, size: Sizes) -> float:
     """The dense matrix of n rows."""
     rows = n if size.others is None else size.others
-    return rows * pace.together + (n - rows) * n * 4e-10
+    return rows * pace.together + (n - rows) * n * 4e-10 + _proof(pace, size)
+
+
+def _proof(pace: Pace, size: Sizes) -> float:
+    """That neuron space serves, where it does."""
+    if size.others is None:
+        return 0.0
+    return PULLS * size.layers * pace.gradient + PANELS * size.layers**2
+
+
+def _sharing(vectors: int, pace: Pace) -> float:
+    """A product of so many that share a pass."""
+    return pace.few if vectors < MANY else pace.together
 
 
 def _eigs(options: Options, pace: Pace, size: Sizes) -> float:
@@ -85,7 +101,7 @@ def _share(options: Options, pace: Pace, size: Sizes) -> float:
         by_products = n if size.others is None else size.others
         work = size.samples * float(n - by_products) ** 2
         if by_products <= measuring.EXACT_UP_TO and work <= measuring.EXACT_WORK * size.times_work:
-            return (by_products + SKETCHES) * pace.together + 2 * work / WORK
+            return (by_products + SKETCHES) * pace.together + 2 * work / WORK + _proof(pace, size)
         rows = measuring.SAMPLED_ROWS
     return ROWS * (min(rows, n) + SKETCHES) * pace.together
 
@@ -97,10 +113,10 @@ def _blocks(options: Options, pace: Pace, size: Sizes) -> float:
     if probes is None and n <= measuring.EXACT_UP_TO:
         return _whole(n, pace, size) + n * pace.together
     if probes is None and size.pairs is not None:
-        return size.pairs / WORK
+        return size.pairs / WORK + _proof(pace, size)
     probes = probes or int(measuring.PROBES)
     rows = 0 if size.others is not None else max(probes, DRAWN_ROWS)  # where the residual's own blocks vanish: none
-    return size.layers * (2 * probes + rows) * pace.together
+    return size.layers * (2 * probes + rows) * _sharing(probes, pace)
 
 
 def _spectrum(options: Options, pace: Pace, size: Sizes) -> float:
@@ -109,7 +125,7 @@ def _spectrum(options: Options, pace: Pace, size: Sizes) -> float:
         return _whole(n, pace, size) + pace.cubed * n**3
     probes, steps = _number(options, "probes", 10), _number(options, "steps", 80)
     arithmetic: float = pace.vector * probes * sum(2.0 * step + 2.0 * measuring.ENDS for step in range(steps))
-    return probes * (steps + 4) * pace.together + arithmetic + pace.search(2 * SEARCH)
+    return probes * (steps + 4) * _sharing(probes, pace) + arithmetic + pace.search(2 * SEARCH)
 
 
 def _bounds(options: Options, pace: Pace, size: Sizes) -> float:
@@ -132,7 +148,11 @@ def _precondition(options: Options, pace: Pace, size: Sizes) -> float:
 
 
 def _forward(options: Options, pace: Pace, size: Sizes) -> float:
-    return INITS * _number(options, "seeds", 200) * (NETWORK * pace.loss + DRAWN * size.parameters)
+    return (
+        INITS
+        * _number(options, "seeds", 200)
+        * (NETWORK * pace.loss + DRAWN * size.parameters + DRAWN_LAYER * size.layers)
+    )
 
 
 def _escape(options: Options, pace: Pace, size: Sizes) -> float:

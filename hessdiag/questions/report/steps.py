@@ -30,27 +30,30 @@ class Step:
         return getattr(asked.module(asked.public[name]), name)
 
 
-# What tells most for its price comes first: where time is short, what is behind it gets cheaper options, or none.
-# The race away from a plateau is asked of networks that `check` finds stuck, and tells most there.
+# As one would ask of a network that does not train: the cause, whether the steps are too large, which way curvature
+# goes, the race away from a plateau where `check` finds one, what the initialization does; then the rest, what tells
+# most for its price first. Where time is short, what is behind gets cheaper options, or none.
 STEPS = (
     Step("check"),
-    Step("eigs", ({"lowest": 1, "highest": 1, "tol": 1e-2}, {"lowest": 2, "highest": 3, "tol": 1e-2}, {})),
     Step("sharpness"),
+    Step("eigs", ({"lowest": 1, "highest": 1, "tol": 1e-2}, {"lowest": 2, "highest": 3, "tol": 1e-2}, {})),
     Step("escape", ({"seeds": 1, "budget": 50}, {"seeds": 1, "budget": 200}, {"seeds": 1, "budget": 1000})),
+    Step("forward", ({"seeds": 20}, {"seeds": 60}, {}), "forward_model"),
     Step("trust-radius", ({"norms": ("uniform",)}, {})),
     Step("diag-share", ({"rows": 100}, {"rows": 300}, {})),
     Step("blocks", ({"probes": 4}, {"probes": 8}, {})),
     Step("spectrum", ({"probes": 3, "steps": 20}, {"probes": 5, "steps": 40}, {})),
-    Step("bounds"),
-    Step("forward", ({"seeds": 20}, {"seeds": 60}, {}), "forward_model"),
     Step("precondition", ({"steps": 40, "probes": 2}, {"steps": 100, "probes": 2}, {})),
+    Step("bounds"),
 )
+REDRAWN = "forward"  # of networks that are drawn anew: the last thing to know of one that is trained
 READING = (
     *("check", "escape", "sharpness", "eigs", "spectrum", "blocks", "diag-share"),
     *("trust-radius", "bounds", "precondition"),
 )
 CURVED = tuple(step.command for step in STEPS if step.command not in ("check", "forward", "escape"))
-WITH_OPTIMIZER = ("check", "sharpness")
+OF_OPTIMIZER = {"check": ("optimizer", "lr"), "sharpness": ("optimizer", "lr", "state")}
+OF_MOMENTS = OF_OPTIMIZER | {"precondition": ("optimizer", "state")}  # of one whose second moments a file holds
 
 _FLAGS = {"norms": "norm"}
 

@@ -5,8 +5,10 @@ from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import (
     checks_findings,
     data_findings,
+    in_this_mode,
     interrupted_after,
     most_severe_first,
+    other_mode_findings,
     piece_findings,
     running_statistics,
 )
@@ -18,7 +20,6 @@ AS_SHARP = 0.5  # curvature along the step over the largest, below which it goes
 HARDLY = 0.3  # |cos| of the step and the top eigenvector, below which it hardly goes along it
 UNKNOWN = "no threshold for"  # how a note on an optimizer begins that has none
 DOUBTED = "the state's v"  # in a note on a state that does not look like the gradients here
-TRAIN_MODE = "--train-mode, for the curvature that steps of training meet"
 NAMES = {
     "lambda_max": "lambda_max",
     "preconditioned": "lambda_max in its metric",
@@ -43,8 +44,8 @@ def findings(found: Sharpness) -> list[Finding]:
     if found.interrupted and found.readings:
         said.append(interrupted_after([NAMES[one.kind] for one in found.readings], "the same command, with more time"))
     optimizer = found.optimizer
-    said += _regime(found, optimizer)
-    said += _other_mode(found)
+    said += [in_this_mode(found.problem, one) for one in _regime(found, optimizer)]
+    said += other_mode_findings(found.problem)
     said += _unconverged(found)
     said += _step(found)
     said += _critical(found, optimizer)
@@ -78,23 +79,11 @@ def _regime(found: Sharpness, optimizer: OptimizerSeen) -> list[Finding]:
     if found.regime == "unstable":
         so = ", as far as the gradients here tell" if _standing(optimizer) else ""
         says = f"{optimizer.name} is unstable here{so}: the curvature that it sees is {times(deciding.ratio or 0.0)} what it can take."
-        if running_statistics(found.problem):
-            says = f"{says.removesuffix('.')}, in evaluation mode."
-            return [Finding("note", says, because, TRAIN_MODE)]
         remedy = f"a learning rate below {rate}, or a warm-up; else the loss rises until the curvature has fallen, or for good"
         return [Finding("warn", says, because, remedy)]
     says = f"Whether {optimizer.name} is stable here is open: {SEES[deciding.kind]} is known from below only."
     remedy = "--dtype float64, if it is in another, or --layers GLOB for some of the parameters"
     return [Finding("note", says, because, remedy)]
-
-
-def _other_mode(found: Sharpness) -> list[Finding]:
-    """That steps of training meet other curvature than was measured."""
-    if not running_statistics(found.problem):
-        return []
-    says = "This is the curvature in evaluation mode, and BatchNorm has another one in training."
-    because = "running statistics were taken here; training takes those of each batch"
-    return [Finding("note", says, because, TRAIN_MODE)]
 
 
 def _of_step(found: Sharpness, optimizer: OptimizerSeen, because: str, limit: str) -> Finding:

@@ -1,5 +1,6 @@
 """The view of `sharpness`: how large a step will my optimizer take here?"""
 
+from hessdiag.questions.common.verdict import mode_words
 from hessdiag.questions.common.view import subject
 from hessdiag.questions.sharpness.result import Reading, Sharpness
 from hessdiag.questions.sharpness.verdict import NAMES
@@ -78,7 +79,8 @@ def _facts(result: Sharpness) -> tuple[Fact, ...]:
             "largest learning rate",
             with_error(result.largest_lr, result.largest_lr_stderr, 3),
             "at which the ratio is 1, everything else as it is"
-            + ("" if seen is None else f"; yours is {number(seen.lr)}"),
+            + ("" if seen is None else f"; yours is {number(seen.lr)}")
+            + mode_words(result.problem),
         ),
         Fact(
             "step and top eigenvector",

@@ -39,4 +39,4 @@ def test_sigint_keeps_what_is_answered(tmp_path):
     assert report["status"] == "interrupted"
     answered = [one["command"] for one in report["result"]["sections"]]
     assert {"check", "eigs", "sharpness"} <= set(answered)
-    assert {"forward", "bounds"} <= {one["command"] for one in report["result"]["left_out"]}
+    assert {"precondition", "bounds"} <= {one["command"] for one in report["result"]["left_out"]}

@@ -15,8 +15,8 @@ from hessdiag.questions.report.steps import CURVED, STEPS, step
 
 APART = 2.5  # times as much, or as little, as announced
 FEW = 30  # products: what checks take beside, and what no plan hangs on
-BY_PRODUCTS = Pace(loss=0.0, gradient=0.0, product=1.0, together=1.0)
-BY_PASSES = Pace(loss=1.0, gradient=1.0, product=0.0, together=0.0)
+BY_PRODUCTS = Pace(loss=0.0, gradient=0.0, product=1.0, few=1.0, together=1.0)
+BY_PASSES = Pace(loss=1.0, gradient=1.0, product=0.0, few=0.0, together=0.0)
 WORTH = {"precondition": prices.TO_PRODUCT, "diag-share": prices.ROWS}  # of each of their products, in time
 
 MODELS = {  # with the most products of a question that is asked
