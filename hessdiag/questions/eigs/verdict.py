@@ -9,6 +9,7 @@ from hessdiag.questions.common.verdict import (
     checks_findings,
     data_findings,
     faint_findings,
+    in_this_mode,
     most_severe_first,
     nothing_there,
     other_mode_findings,
@@ -41,7 +42,7 @@ def findings(eigs: Eigs) -> list[Finding]:
     found += faint
     found += _negative_curvature(eigs)
     found += [] if faint else _sharpness(eigs)  # the limit would be beyond any learning rate
-    found += _gradient(eigs)
+    found += [in_this_mode(eigs.problem, one) for one in _gradient(eigs)]
     found += _localization(eigs)
     found += _inertia(eigs)
     found += zero_rows_findings(eigs.zero_rows, eigs.untouched, eigs.parameters)

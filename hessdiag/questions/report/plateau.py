@@ -1,5 +1,6 @@
 """Whether there is a plateau to leave, by what `check` found. Pure: its document in, a reason out."""
 
+import math
 from collections.abc import Mapping
 from statistics import median
 from typing import Any
@@ -55,4 +56,4 @@ def steepness(check: Mapping[str, Any]) -> float | None:
 
 def _real(value: object) -> bool:
     """Whether it is a number: what is none stands as a word in a document."""
-    return isinstance(value, (int, float))
+    return isinstance(value, (int, float)) and math.isfinite(value)

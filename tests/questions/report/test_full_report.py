@@ -18,6 +18,7 @@ from hessdiag.questions import documents
 from hessdiag.questions.common.runs.progress import silent
 from hessdiag.questions.report import ask
 from hessdiag.questions.report import measure as measuring
+from hessdiag.questions.report.pace import Pace
 from hessdiag.questions.report.steps import STEPS, Step
 
 SCRIPT = """
@@ -256,3 +257,107 @@ def test_limits_of_evaluation_mode_are_no_limits_of_training_with_batch_norm(tra
     data = [(torch.randn(16, 4).double(), torch.randint(2, (16,)))]
     answer = full_report(Problem(model, data=data, loss="ce", train_mode=train_mode), budget=None, preset="quick")
     assert ("learning rate" in answer.findings[0].says or "unstable" in answer.findings[0].says) is train_mode
+
+
+def test_with_batch_norm_every_question_withholds_limits_for_one_reason():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 2)).double()
+    normed = Problem(model, data=[(torch.randn(16, 4).double(), torch.randint(2, (16,)))], loss="ce")
+    reason = "no limit of its learning rate follows"
+    for found in (package.eigs(normed), package.eigs(normed, metric="adam"), package.sharpness(normed, lr=1e3)):
+        assert sum(reason in one.says for one in found.findings) == 1
+        assert not any("learning rate" in f"{one.says} {one.remedy}".replace(reason, "") for one in found.findings)
+        assert all(one.level != "warn" for one in found.findings)
+    training = Problem(model, data=normed.data, loss="ce", train_mode=True)
+    assert any("learning rates below" in one.says for one in package.eigs(training).findings)
+
+
+@pytest.mark.parametrize("train_mode", [False, True])
+def test_limits_of_evaluation_mode_are_no_key_numbers(train_mode, monkeypatch):
+    asked(monkeypatch, "eigs", "sharpness")
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Linear(5, 2)).double()
+    data = [(torch.randn(16, 4).double(), torch.randint(2, (16,)))]
+    report = full_report(Problem(model, data=data, loss="ce", train_mode=train_mode), budget="none")
+    assert ("largest_step" in {one.metric for one in report.key_numbers}) is train_mode
+    assert "largest" in {one.metric for one in report.key_numbers}
+
+
+def test_time_that_is_left_is_spent_on_better_answers(monkeypatch):
+    """The plan that was made is for 1 s; when it is through, the clock says that there are 1,000."""
+    given = []
+
+    def eigs(problem, **options):
+        given.append({name: options[name] for name in ("lowest", "highest") if name in options})
+        monkeypatch.setattr(measuring._Run, "remaining", property(lambda run: 1000.0))
+        return package.eigs(problem, **options)
+
+    asked(monkeypatch, "eigs")
+    dearer = Replaced("eigs", eigs)
+    rungs = ({"lowest": 1, "highest": 1}, {"lowest": 2, "highest": 3})
+    object.__setattr__(dearer, "rungs", rungs)
+    monkeypatch.setattr(measuring, "STEPS", (measuring.STEPS[0], dearer))
+    monkeypatch.setattr(measuring, "step", lambda command: dearer)
+    monkeypatch.setattr(measuring, "prices", lambda steps, *rest: dict.fromkeys(steps, (1.0, 500.0)))
+    monkeypatch.setattr(measuring._Run, "remaining", property(lambda run: 2.0))
+    report = full_report(problem(), budget=1e4)
+    assert given == list(rungs)
+    assert [one.command for one in report.sections] == ["check", "eigs"]
+    assert report.sections[1].argv[3:] == ("--lowest", "2", "--highest", "3")
+    assert report.sections[1].announced_seconds == 500.0
+
+
+def test_a_better_answer_that_does_not_come_to_its_end_leaves_the_first(monkeypatch):
+    def eigs(problem, **options):
+        found = package.eigs(problem)
+        return found if options["lowest"] == 1 else replace(found, status="interrupted", largest=-1.0)
+
+    one = Replaced("eigs", eigs)
+    object.__setattr__(one, "rungs", ({"lowest": 1}, {"lowest": 2}))
+    monkeypatch.setattr(measuring, "step", lambda command: one)
+    run = measuring._Run(ask.Asking(problem(), ("MODEL",), None, None, 0, silent), 1e4, quick=False)
+    run.waiting = {"eigs": one}
+    run._ask(measuring.Chosen("eigs", 0, 1.0), 1e4)
+    with pytest.raises(KeyboardInterrupt):
+        run._ask_again(measuring.Chosen("eigs", 1, 1.0))
+    assert [section.document["result"]["largest"] > 0 for section in run.sections] == [True]
+
+
+def test_a_check_of_the_point_that_takes_too_long_is_ended(monkeypatch):
+    def endless(problem, first, seed, left):
+        while True:
+            cost.enter(1, 0.1)
+
+    monkeypatch.setattr(measuring, "pace", endless)
+    monkeypatch.setattr(measuring, "OVER", -1e3)
+    monkeypatch.setattr(measuring, "first_pace", lambda problem, left: Pace(1.0, 1.0, 1.0, 1.0, 1.0))
+    asked(monkeypatch, "eigs")
+    report = full_report(problem(), budget=10.0)
+    assert [one.command for one in report.sections] == ["check"]
+    assert {one.command for one in report.left_out} >= {"eigs"}
+    assert report.products >= 1
+
+
+def test_what_the_optimizer_had_accumulated_is_that_of_the_single_commands(hessdiag, tmp_path, monkeypatch):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    script = {}
+    exec(SCRIPT, script)
+    for name in ("Adam", "SGD"):
+        model, data, _ = script["setup"]()
+        optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(data[0][0]), data[0][1]).backward()
+            optimizer.step()
+        torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict()}, tmp_path / f"{name}.pt")
+    asked(monkeypatch, "sharpness", "precondition")
+    common = ("train.py:setup", "--weights", "Adam.pt#model", "--budget", "none", "--json")
+    given = ("--optimizer", "adam", "--state", "Adam.pt#optimizer")
+    sections = as_alone(hessdiag, hessdiag("report", *common, *given))
+    assert sections["sharpness"]["document"]["result"]["optimizer"]["state"] == "checkpoint"
+    assert sections["precondition"]["document"]["result"]["optimizer_state"] == "checkpoint"
+    assert "--state" not in sections["check"]["argv"]
+    plain = as_alone(hessdiag, hessdiag("report", *common, "--optimizer", "sgd", "--state", "SGD.pt#optimizer"))
+    assert plain["precondition"]["document"]["result"]["optimizer_state"] == "gradients"  # SGD holds no squares
+    missing = hessdiag("report", *common, "--optimizer", "adam", "--state", "none.pt")
+    assert (missing.code, missing.err.splitlines()[0]) == (3, "error: none.pt does not exist.")

@@ -6,7 +6,7 @@ import pytest
 
 from hessdiag.errors import SpecError
 from hessdiag.questions.report.asked import budget_of, seconds_of
-from hessdiag.questions.report.plan import planned
+from hessdiag.questions.report.plan import Chosen, better, planned
 
 PRICES = {"eigs": (1.0, 4.0, 10.0), "sharpness": (2.0,), "blocks": (3.0, 30.0), "bounds": (0.5,)}
 
@@ -73,3 +73,13 @@ def test_presets_have_budgets_of_their_own():
     assert budget_of("full", "5s") == 5
     with pytest.raises(SpecError, match="there is no preset"):
         budget_of("brief", None)
+
+
+def test_time_that_is_left_over_betters_the_first_that_it_betters():
+    asked = {"eigs": 0, "sharpness": 0, "blocks": 0, "bounds": 0}
+    assert better(PRICES, asked, 12.0) == Chosen("eigs", 2, 10.0)
+    assert better(PRICES, asked, 5.0) == Chosen("eigs", 1, 4.0)
+    assert better(PRICES, asked | {"eigs": 2}, 40.0) == Chosen("blocks", 1, 30.0)
+    assert better(PRICES, asked | {"eigs": 1}, 9.0) is None
+    assert better(PRICES, asked, 3.9) is None
+    assert better({}, {}, math.inf) is None
