@@ -14,7 +14,7 @@ from hessdiag.questions.report.steps import Options, Step
 
 SEARCH = 32.0  # products to both outermost eigenpairs
 EACH_PAIR = 4.0  # and for each further one
-TWICE = 40.0  # to the outermost eigenpair of the Hessian and of its form in the optimizer's metric
+TWICE = 44.0  # to the outermost eigenpair of the Hessian and of its form in the optimizer's metric
 LOSSES = 12.0  # along a step
 PARTS = 10.0  # gradients of parts of the data
 TRUSTED = 16.0  # products to the steps of all radii in a norm, after
@@ -23,9 +23,10 @@ DRAWN_ROWS = 15  # of a layer, to the mass of its diagonal, at least
 ROWS = 1.2  # products' worth of a row with its sums
 ALL_ENDS = 0.25  # decompositions' worth of the bounds of a dense matrix
 CUBES = 2.5  # for each preconditioner of one
-PREPARED = 0.03  # seconds beside
+PREPARED = 0.05  # seconds beside
 TO_PRODUCT = 2.0  # a step under a preconditioner over a product
 NETWORK = 2.0  # losses' worth of a network that is drawn anew
+AROUND = 4e-4  # seconds of a loss that are not the network's
 DRAWN = 6e-8  # seconds for each of its parameters
 DRAWN_LAYER = 7e-5  # and for each of its layers
 OVERHEAD = 0.05  # seconds of any question: imports, descriptions, digests
@@ -148,11 +149,9 @@ def _precondition(options: Options, pace: Pace, size: Sizes) -> float:
 
 
 def _forward(options: Options, pace: Pace, size: Sizes) -> float:
-    return (
-        INITS
-        * _number(options, "seeds", 200)
-        * (NETWORK * pace.loss + DRAWN * size.parameters + DRAWN_LAYER * size.layers)
-    )
+    passing = max(pace.loss - AROUND, pace.loss / 3)
+    drawing = DRAWN * size.parameters + DRAWN_LAYER * size.layers
+    return INITS * _number(options, "seeds", 200) * (NETWORK * passing + drawing)
 
 
 def _escape(options: Options, pace: Pace, size: Sizes) -> float:
