@@ -91,6 +91,8 @@ def _limited(says: str, first: dict[str, Any], sharpness: Section | None, eigs: 
                 )
                 return Finding("warn", f"{begins}; but {name} is unstable here.", because, limit)
             whose = name.partition("(")[0]
+            if result.get("regime") == "edge":
+                return Finding(level, f"{begins}; {whose} is at the edge of stability here.", because, first["try"])
             limit = (
                 f"; {whose} is stable here up to a learning rate of {number(rate)}" if isinstance(rate, float) else ""
             )

@@ -19,7 +19,9 @@ from hessdiag.questions.common.runs.progress import silent
 from hessdiag.questions.report import ask
 from hessdiag.questions.report import measure as measuring
 from hessdiag.questions.report.pace import Pace
+from hessdiag.questions.report.result import Section
 from hessdiag.questions.report.steps import STEPS, Step
+from hessdiag.questions.report.verdict import _limited
 
 SCRIPT = """
 import torch
@@ -361,3 +363,17 @@ def test_what_the_optimizer_had_accumulated_is_that_of_the_single_commands(hessd
     assert plain["precondition"]["document"]["result"]["optimizer_state"] == "gradients"  # SGD holds no squares
     missing = hessdiag("report", *common, "--optimizer", "adam", "--state", "none.pt")
     assert (missing.code, missing.err.splitlines()[0]) == (3, "error: none.pt does not exist.")
+
+
+def test_a_race_off_a_plateau_is_that_of_its_command(hessdiag, monkeypatch):
+    asked(monkeypatch, "escape")
+    monkeypatch.setattr(measuring, "STEPS", tuple(replace(one, rungs=one.rungs[:1]) for one in measuring.STEPS))
+    stuck = "builtin:mlp(depth=24, width=4, init='lecun')"
+    assert as_alone(hessdiag, hessdiag("report", stuck, "--budget", "none", "--json")).keys() == {"check", "escape"}
+
+
+def test_at_the_edge_of_stability_nothing_is_called_stable():
+    result = {"ratio": 1.04, "largest_lr": 9.6e-4, "regime": "edge", "optimizer": {"name": "Adam(lr=0.001)"}}
+    section = Section(command="sharpness", argv=(), seconds=1.0, document={"result": result})
+    found = _limited("Nothing was found.", {"try": "", "level": "ok"}, section, None)
+    assert found.says == "Nothing was found; Adam is at the edge of stability here."
