@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
+from hessdiag.report import layout
 from hessdiag.report.columns import wrap
 from hessdiag.report.drawing import (
     COLOURS,
@@ -19,6 +20,7 @@ from hessdiag.report.drawing import (
     Page,
     array,
     axis_text,
+    blank,
     decade,
     legend_that_fits,
     log_ticks,
@@ -42,7 +44,7 @@ def figure(chart: Curves, page: Page = WIDE) -> Figure:
     named = _named(panels)
     columns = min(COLUMNS if page is WIDE else 2, max(len(named), 1))
     legend = LEGEND * -(-len(named) // columns)
-    drawn = Figure(figsize=(page.width, sum(heights) + 0.7 + legend), layout="constrained")
+    drawn = blank(page.width, sum(heights) + 0.7 + legend)
     ends = _ends(panels)
     all_axes = drawn.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -52,10 +54,12 @@ def figure(chart: Curves, page: Page = WIDE) -> Figure:
         else:
             _panel(axes, panel, page)
     all_axes[-1].set_xlabel(axis_text(chart.x_axis, page))
+    shown = None
     if named:
         handles = [_handle(curve) for curve in named]
         names = [str(handle.get_label()) for handle in handles]
-        legend_that_fits(drawn, {"handles": handles, "labels": names, "ncols": columns, "handlelength": 3.5})
+        shown = legend_that_fits(drawn, {"handles": handles, "labels": names, "ncols": columns, "handlelength": 3.5})
+    layout.stack(drawn, all_axes, heights, shown)
     return drawn
 
 

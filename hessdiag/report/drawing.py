@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
 from matplotlib.ticker import FormatStrFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from hessdiag.report.columns import wrap
@@ -39,7 +41,7 @@ STYLE: Any = {
     "legend.fontsize": 11,
 }
 SMALLEST = 0.8  # of the usual type of a legend
-MINOR = 3  # decades up to which there are ticks between them: a sixth of the time of drawing
+MINOR = 3  # decades up to which a wide page has ticks between them: a sixth of the time of drawing
 LEGEND = 0.22  # inches of a line
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -102,19 +104,26 @@ def log_ticks(axis: Axis, page: Page) -> None:
     else:
         axis.set_major_locator(LogLocator(numticks=2 * page.decades + 1))
         axis.set_major_formatter(FuncFormatter(decade))
-    if decades > MINOR:
+    if decades > MINOR or page is NARROW:
         axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_that_fits(figure: Figure, entries: dict[str, Any]) -> None:
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, in inches; 72 dots each, as SVG has it, for what is measured in it to be what is drawn."""
+    figure = Figure(figsize=(width, height), dpi=72)
+    FigureCanvasSVG(figure)
+    return figure
+
+
+def legend_that_fits(figure: Figure, entries: dict[str, Any]) -> Legend:
     """Above the axes; one that is too wide gets fewer columns, and at last smaller type rather than be cut off."""
     size = STYLE["legend.fontsize"]
     while True:
-        legend = figure.legend(**entries, loc="outside upper left", fontsize=size)
+        legend = figure.legend(**entries, loc="upper left", fontsize=size)
         room = 0.95 * figure.bbox.width / legend.get_window_extent().width
         if room >= 1:
-            return
+            return legend
         legend.remove()
         if entries["ncols"] > 1 and room < SMALLEST:
             drawn = [pair for pair in zip(entries["handles"], entries["labels"], strict=True) if pair[1].strip()]

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from hessdiag.report import curves
+from hessdiag.report import curves, layout
 from hessdiag.report.columns import wrap
 from hessdiag.report.drawing import (
     COLOURS,
@@ -28,6 +28,7 @@ from hessdiag.report.drawing import (
     Page,
     array,
     axis_text,
+    blank,
     decade,
     legend_that_fits,
     log_ticks,
@@ -42,9 +43,10 @@ MARKS: dict[Role, str] = {"measured": "o", "mean": "", "reference": "|", "theory
 DASHES: dict[Role, str] = {"measured": "-", "mean": "--", "reference": ":", "theory": "-.", "points": "none"}
 MANY_LABELS = 40  # rows above which labels would no longer be read
 LONGEST_CELL = 9  # characters beside a heat map on a phone
-LAYOUTS = 2  # of a heat map, before that of its drawing
-LABEL_PAD = 0.15  # inches beside what is written at an edge: the reader's font is not the one that it is laid out with
+LABEL_PAD = 11.0  # points beside what is written at an edge: the reader's font is not the one that it is laid out with
 RESOLUTION = 150  # of colour bars, per inch
+SHADES = 64  # of a heat map: more are not told apart, and take half as many bytes again
+LETTERS = 9  # of a line below an axis, per inch
 FEW_MARKS = 10  # on a line of many points
 
 
@@ -60,20 +62,11 @@ def svg(chart: Drawn, page: Page = WIDE) -> str:
             figure = curves.figure(chart, page)
         else:
             figure = _heat(chart, page)
-        canvas = FigureCanvasSVG(figure)
-        if isinstance(chart, Heat) and chart.columns:
-            _settle(figure)
         buffer = io.StringIO()
         figure.set_dpi(RESOLUTION)
-        draw: Any = canvas.print_svg  # `savefig` would draw everything twice
+        draw: Any = FigureCanvasSVG(figure).print_svg  # `savefig` would draw everything twice
         draw(buffer, metadata={"Date": None})
     return compact(buffer.getvalue())
-
-
-def _settle(figure: Figure) -> None:
-    """Lay out until long labels are inside: cells are square, so that a map's width is known when its height is."""
-    for _ in range(LAYOUTS):
-        figure.draw_without_rendering()
 
 
 def _labels(names: Sequence[str], page: Page) -> list[str]:
@@ -91,7 +84,7 @@ def _dots(chart: Dots, page: Page = WIDE) -> Figure:
     count = len(chart.labels)
     if count > MANY_LABELS:
         return _many_dots(chart, page)
-    figure = Figure(figsize=(page.width, 1.3 + page.row * count + LEGEND * len(chart.series)), layout="constrained")
+    figure = blank(page.width, 1.3 + page.row * count + LEGEND * len(chart.series))
     axes = figure.add_subplot()
     rows = np.arange(count)
     for series in chart.series:
@@ -110,13 +103,14 @@ def _dots(chart: Dots, page: Page = WIDE) -> Figure:
     if not chart.log:
         axes.axvline(0, color=INK, linewidth=0.8)
     handles, labels = axes.get_legend_handles_labels()
-    legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
+    legend = legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
+    layout.stack(figure, [axes], [1.0], legend)
     return figure
 
 
 def _many_dots(chart: Dots, page: Page = WIDE) -> Figure:
     """The same with the rows along x, by number: for networks of many layers."""
-    figure = Figure(figsize=(page.width, 3.4 + LEGEND * len(chart.series)), layout="constrained")
+    figure = blank(page.width, 3.4 + LEGEND * len(chart.series))
     axes = figure.add_subplot()
     rows = np.arange(1, len(chart.labels) + 1)
     for series in chart.series:
@@ -136,7 +130,8 @@ def _many_dots(chart: Dots, page: Page = WIDE) -> Figure:
     axes.set_ylabel(axis_text(chart.axis, page))
     axes.grid(axis="y", linewidth=0.6)
     handles, labels = axes.get_legend_handles_labels()
-    legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
+    legend = legend_that_fits(figure, {"handles": handles, "labels": labels, "ncols": len(handles)})
+    layout.stack(figure, [axes], [1.0], legend)
     return figure
 
 
@@ -172,7 +167,7 @@ def _mark(series: Series, colour: str) -> dict[str, Any]:
 
 
 def _lines(chart: Lines, page: Page = WIDE) -> Figure:
-    figure = Figure(figsize=(page.width, _height(chart, page)), layout="constrained")
+    figure = blank(page.width, _height(chart, page))
     axes = figure.add_subplot()
     x = np.asarray(chart.x)
     drawn: list[tuple[int, Line2D]] = []
@@ -209,7 +204,8 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
         axes.set_yscale("log")
         log_ticks(axes.yaxis, page)
     if chart.names:
-        places, labels = _some_labels(chart.names, page, 2 * page.cells)
+        level = LETTERS * page.width // (max(map(len, chart.names)) + 2)
+        places, labels = _some_labels(chart.names, page, max(int(level), page.cells))
         axes.set_xticks(x[places], labels, **_turned(labels, page))
         axes.margins(x=0.08)
     elif chart.x_log:
@@ -223,8 +219,7 @@ def _lines(chart: Lines, page: Page = WIDE) -> Figure:
     axes.set_xlabel(axis_text(chart.x_axis, page))
     axes.set_ylabel(axis_text(chart.y_axis, page))
     axes.grid(linewidth=0.6)
-    if drawn:
-        legend_that_fits(figure, _legend(drawn))
+    layout.stack(figure, [axes], [1.0], legend_that_fits(figure, _legend(drawn)) if drawn else None)
     return figure
 
 
@@ -239,8 +234,7 @@ def _legend(lines: Sequence[tuple[int, Line2D]]) -> dict[str, Any]:
 
 def _turned(names: Sequence[str], page: Page) -> dict[str, Any]:
     """How labels below an axis stand: level where they have room."""
-    room = 9 * page.width  # characters on a line
-    if sum(min(len(name), page.label) + 2 for name in names) <= room:
+    if sum(min(len(name), page.label) + 2 for name in names) <= LETTERS * page.width:
         return {}
     return {"rotation": 40, "ha": "right", "rotation_mode": "anchor"}
 
@@ -264,8 +258,8 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     names = (chart.labels, chart.columns or chart.labels)
     height, width = (min(3.0 + 0.3 * len(labels), 7.0) for labels in names)
     scale = min((page.width - 0.1) / (width + 1.4), 1.0)
-    figure = Figure(figsize=((width + 1.4) * scale, max(height * scale, 2.5)), layout="constrained")
-    axes = figure.add_subplot()
+    figure = blank((width + 1.4) * scale, max(height * scale, 2.5))
+    axes, bar = figure.add_subplot(), figure.add_axes((0.9, 0.1, 0.03, 0.8))
     matrix = np.array([array(row, log=True) for row in chart.matrix])
     known = matrix[~np.isnan(matrix)]
     if known.size:
@@ -273,11 +267,18 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
         low, top = chart.scale or (known.min(), max(known.max(), 1e-12))
         norm = LogNorm(min(max(low, top * 1e-6), top * 0.9), top, clip=True)
         # One pixel for each cell, which the reader's program enlarges.
-        image = axes.imshow(matrix, cmap="cividis", norm=norm, interpolation="none", resample=False, aspect="equal")
-        bar = figure.colorbar(image, ax=axes, label=chart.axis, shrink=0.8)
-        log_ticks(bar.ax.yaxis, page)
+        image = axes.imshow(
+            matrix,
+            cmap=mpl.colormaps["cividis"].resampled(SHADES),
+            norm=norm,
+            interpolation="none",
+            resample=False,
+            aspect="auto",
+        )
+        figure.colorbar(image, cax=bar, label=chart.axis)
+        log_ticks(bar.yaxis, page)
     else:
-        axes.set_aspect("equal")
+        bar.set_axis_off()
     axes.set_xlim(-0.5, len(names[1]) - 0.5)
     axes.set_ylim(len(names[0]) - 0.5, -0.5)
     axes.set_yticks(*_cell_labels(names[0], page))
@@ -286,7 +287,6 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     if page is NARROW and max(map(len, names[0])) > LONGEST_CELL:
         axes.set_ylabel("layer, by its number")
     if chart.x_axis or chart.y_axis:
-        figure.set_layout_engine("constrained", w_pad=LABEL_PAD)
         axes.set_xlabel(axis_text(chart.x_axis, page))
         axes.set_ylabel(axis_text(chart.y_axis, page))
     if chart.marked is not None:
@@ -294,6 +294,8 @@ def _heat(chart: Heat, page: Page = WIDE) -> Figure:
     axes.tick_params(length=0, labelsize=9)
     if max(map(len, names)) > 1:
         axes.spines[:].set_visible(False)
+    pad = LABEL_PAD if chart.x_axis or chart.y_axis else layout.PAD
+    layout.map_and_bar(figure, axes, bar, (len(names[0]), len(names[1])), pad)
     return figure
 
 

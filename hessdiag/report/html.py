@@ -17,7 +17,7 @@ from hessdiag.report.overview import MOST_OTHERS, SEVERE
 from hessdiag.report.pieces import WORDS
 from hessdiag.report.terminal import CODE
 from hessdiag.report.view import Drawn, Table, View, checks_table
-from hessdiag.report.woven import first
+from hessdiag.report.woven import by_turns, first
 
 # Within a page, `<` could end the data block, and the two separators end a line of JavaScript.
 _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
@@ -25,9 +25,11 @@ _ESCAPES = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028",
 LARGE = 120_000  # characters of JSON above which it is embedded compressed
 LARGEST = 600_000  # characters of compressed JSON above which its numbers are rounded
 ROOM = 200_000  # characters of it in a page of several answers; a larger one is not embedded
+MOST_PACKED = 12  # times as many characters as that take more room however they are packed
 DIGITS = 6
 PRINTED = (90, 120)  # characters across a table that fit on paper in common and in small type
 LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
+_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=[≤≥±×]) (?=[-\d])")  # a number, its sign and its unit
 _NUMBER = re.compile(r"(?<![\w.])-?\d[\d.,]*e-\d+\b")  # a line may end after a hyphen, but not in here
 
 
@@ -44,10 +46,12 @@ def _environment() -> Environment:
     environment.filters["narrow_image"] = _narrow_image
     environment.filters["size"] = _size
     environment.filters["breaking"] = _breaking
+    environment.filters["cell"] = _cell
     environment.filters["full"] = _full
     environment.filters["charts"] = _charts
     environment.filters["tables"] = _tables
     environment.filters["first"] = first
+    environment.filters["by_turns"] = by_turns
     environment.filters["shell_line"] = shell.line
     environment.globals |= {
         "folded": columns.folded,
@@ -81,9 +85,14 @@ def _breaking(text: str) -> Markup:
     """Text whose long words may go on in the next line after a dot, a slash or an underscore."""
     words = (
         columns.WITHIN.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else str(escape(word))
-        for word in text.split(" ")
+        for word in _TOGETHER.sub("\N{NO-BREAK SPACE}", text).split(" ")
     )
     return Markup(_NUMBER.sub(r'<span class="number">\g<0></span>', " ".join(words)))
+
+
+def _cell(text: str, *, number: bool, size: str) -> str:
+    """A cell of a table: only in small type on paper may the lines of a number end, and then at no hyphen."""
+    return text if number and "widest" not in size else _breaking(text)
 
 
 def _full(cell: str) -> str:
@@ -112,6 +121,8 @@ def _embedded(doc: Mapping[str, Any], *, most: int | None = None) -> dict[str, A
     inline = _in_script(text)
     if len(inline) <= LARGE:
         return {"data": Markup(inline), "data_type": "application/json", "data_form": "JSON"}
+    if most is not None and len(text) > MOST_PACKED * most:
+        return {"data": "", "data_type": "", "data_form": ""}
     form, data = "gzipped JSON in base64", _packed(text)
     if len(data) > (most or LARGEST):
         form += f", its numbers rounded to {DIGITS} digits"

@@ -7,7 +7,7 @@ from hessdiag.report.overview import MOST_OTHERS, SEVERE
 from hessdiag.report.pieces import WORDS
 from hessdiag.report.terminal import CODE
 from hessdiag.report.view import Block, Finding, Heat, Section, Table, View, checks_table
-from hessdiag.report.woven import first
+from hessdiag.report.woven import by_turns, first
 
 # Tags, the ends of cells, quotations and, on GitHub, mathematics. The first is what entities themselves begin with.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "$": "&#36;"}
@@ -63,7 +63,7 @@ def _overall(findings: tuple[Finding, ...]) -> list[str]:
     """The severe findings, those of no single section, and the first others: all of these are in their sections."""
     severe = [one for one in findings if one.level in SEVERE]
     wide = [one for one in findings if one.level not in SEVERE and len(one.sections) != 1]
-    narrow = [one for one in findings if one.level not in SEVERE and len(one.sections) == 1]
+    narrow = by_turns([one for one in findings if one.level not in SEVERE and len(one.sections) == 1])
     shown = narrow[: max(MOST_OTHERS - len(wide), 0)]
     lines = [line for one in (*severe, *wide) for line in _finding(one)]
     lines += [_finding(one)[0] for one in shown]

@@ -1,110 +1,111 @@
-"""A report of several answers for the terminal: the verdict, and a few lines of each answer."""
+"""A report of several answers for the terminal, in two screens: verdict, findings, key numbers, a sentence each."""
 
 from rich.cells import cell_len
 from rich.console import RenderableType
 from rich.text import Text
 
-from hessdiag.report import brief, shell
-from hessdiag.report.columns import GAP
+from hessdiag.report import columns, shell
+from hessdiag.report.columns import GAP, wrap
 from hessdiag.report.numbers import counted
 from hessdiag.report.pieces import (
+    BESIDE,
     WORDS,
     finding_line,
     finding_lines,
-    head,
-    pairs,
     reasons,
-    table_lines,
+    remarks,
+    running,
     verbatim,
     wrapped,
 )
 from hessdiag.report.view import Fact, Finding, LeftOut, Section, Table, View
-from hessdiag.report.woven import first
+from hessdiag.report.woven import by_turns, first
 
 SEVERE = ("bad", "warn")
 MOST_SEVERE = 6  # findings with their numbers and cures
-MOST_OTHERS = 6  # findings in a line
+MOST_OTHERS = 5  # findings in a line
 ALL = "All of it, with figures, tables, how to read them and the command for each answer: -o report.html"
 
 
 def parts(view: View, room: int) -> list[RenderableType]:
     """What to print, a paragraph each."""
-    return [
-        *head(view, room),
-        Text(),
-        *_verdict(view, room),
-        *_findings(first(view)[1], room),
-        *_key_numbers(view.facts, room),
-        *(line for section in view.sections for line in _section(section, room)),
-        *_left_out(view.left_out, room),
-        wrapped(ALL, room, "dim"),
+    paragraphs = [
+        [wrapped(view.question, room, "bold"), running(view.subject, room), *remarks(view, room)],
+        _verdict(view, room),
+        _findings(first(view)[1], view.headline[1], room),
+        _key_numbers(view.facts, room),
+        _answers(view.sections, room),
+        _left_out(view.left_out, room),
+        [wrapped(ALL, room, "dim")],
     ]
+    return [part for paragraph in paragraphs if paragraph for part in (Text(), *paragraph)]
 
 
 def _verdict(view: View, room: int) -> list[RenderableType]:
-    """The headline, which is a finding where something is wrong, and how many findings there are."""
+    """The headline, which is a finding where something is wrong."""
     finding, _ = first(view)
     word, style = WORDS["ok" if finding is None else finding.level]
     sign = word.partition(" ")[0]
-    sentence, counts = view.headline
-    said = wrapped(f"{sign} {sentence}", room, "bold", indent=2)
+    said = wrapped(f"{sign} {view.headline[0]}", room, "bold", indent=2)
     said.stylize(style, 0, len(sign))
-    why = [] if finding is None else reasons(finding, room)
-    return [said, *why, wrapped(f"  findings {counts}", room, "dim", indent=11) if counts else Text(), Text()]
+    return [said, *([] if finding is None else reasons(finding, room))]
 
 
-def _findings(findings: tuple[Finding, ...], room: int) -> list[RenderableType]:
+def _findings(findings: tuple[Finding, ...], counts: str, room: int) -> list[RenderableType]:
     """The severe ones with numbers and cures, some of the others in a sentence, and how many more there are."""
     if not findings:
         return []
     severe = [finding for finding in findings if finding.level in SEVERE][:MOST_SEVERE]
-    others = [finding for finding in findings if not any(finding is one for one in severe)]
-    lines: list[RenderableType] = [Text("Findings", "bold underline")]
+    others = by_turns([finding for finding in findings if not any(finding is one for one in severe)])
+    lines: list[RenderableType] = [_title("Findings", counts)]
     for finding in severe:
         lines += finding_lines(finding, room)
     lines += [finding_line(finding, room) for finding in others[:MOST_OTHERS]]
     more = len(others) - MOST_OTHERS
-    return [*lines, *([wrapped(f"  and {counted(more, 'finding')} more", room, "dim")] if more > 0 else []), Text()]
+    return [*lines, *([wrapped(f"  and {counted(more, 'finding')} more", room, "dim")] if more > 0 else [])]
+
+
+def _title(text: str, beside: str = "") -> Text:
+    return Text(text, "bold underline").append(f"  {beside}" if beside else "", "not bold not underline dim")
 
 
 def _key_numbers(facts: tuple[Fact, ...], room: int) -> list[RenderableType]:
     if not facts:
         return []
     rows = tuple((fact.name, fact.section, fact.value) for fact in facts)
-    title = Text("Key numbers", "bold underline")
-    return [title, table_lines(Table("", ("what", "from", "value"), rows, text_columns=2), room), Text()]
+    _, body = columns.lines(Table("", ("", "", ""), rows, text_columns=2), room)
+    return [_title("Key numbers"), Text("\n".join(body))]
 
 
-def _section(section: Section, room: int) -> list[RenderableType]:
-    """The answer in a sentence, and one chart or table."""
-    view = section.view
-    value, sentence = view.headline
-    lines = _rule(section.key, view.question, section.took, room)
-    lines += [wrapped(f"! {warning}", room, "bold yellow", indent=2) for warning in view.warnings]
-    lines.append(wrapped(f"{value}  {sentence}", room, "", bold=len(value)))
-    drawn = brief.telling(view, room - GAP)
-    return [*lines, *([drawn] if drawn is not None else []), Text()]
-
-
-def _rule(key: str, question: str, took: str, room: int) -> list[RenderableType]:
-    """The name of a section, its question and its time, on one line where that is wide enough."""
-    said = f"{key}  {question} "
-    left = room - cell_len(said) - cell_len(took) - 1
-    if left < 2:
-        return [wrapped(f"{said.rstrip()} ({took})", room, "bold", indent=2)]
-    line = Text(said, "bold").append("─" * left, "not bold dim").append(f" {took}", "not bold dim")
-    return [line]
+def _answers(sections: tuple[Section, ...], room: int) -> list[RenderableType]:
+    """A sentence for each question, beside its name or below it, and what to know before it is believed."""
+    beside = max(cell_len(section.key) for section in sections) + GAP
+    beside = beside if room - beside >= BESIDE else 0
+    lines: list[RenderableType] = [_title("Answers")]
+    for section in sections:
+        value, sentence = section.view.headline
+        said = wrap(f"{value} {sentence} ({section.took})", room - (beside or GAP))
+        line = Text(section.key + " " * (beside - cell_len(section.key)), "dim").append(
+            "" if beside else "\n" + " " * GAP
+        )
+        start = len(line)
+        line.append(("\n" + " " * (beside or GAP)).join(said), "not dim")
+        line.stylize("bold bright_white", start, start + min(len(value), len(said[0])))
+        lines.append(line)
+        lines += [wrapped(f"! {warning}", room, "bold yellow", indent=2) for warning in section.view.warnings]
+    return lines
 
 
 def _left_out(left_out: tuple[LeftOut, ...], room: int) -> list[RenderableType]:
     """What was not answered: why, what it would take, and what to type for it."""
     if not left_out:
         return []
-    lines: list[RenderableType] = [Text("Left out", "bold underline")]
-    wide = max(cell_len(one.name) for one in left_out)
+    lines: list[RenderableType] = [_title("Left out")]
     for one in left_out:
-        cost = f" ({one.cost})" if one.cost else ""
-        lines.append(pairs([(one.name + " " * (wide - cell_len(one.name)), f"{one.why}{cost}")], room))
+        cost = f" ({one.cost})" if one.cost and one.cost not in one.why else ""
+        line = wrapped(f"{one.name}: {one.why}{cost}", room, "", indent=2)
+        line.stylize("bold", 0, len(one.name))
+        lines.append(line)
         if one.argv:
-            lines.append(verbatim(f"    {shell.line(one.argv)}"))
-    return [*lines, Text()]
+            lines.append(verbatim(f"    {shell.line(one.argv)}", "dim"))
+    return lines

@@ -25,10 +25,25 @@ SHORTEST = 8  # of a bar or a sparkline
 
 def head(view: View, room: int) -> list[RenderableType]:
     """The question, what was measured, and what to know before the answer."""
-    parts: list[RenderableType] = [Text(), wrapped(view.question, room, "bold"), Text(), pairs(view.subject, room)]
-    parts.extend(wrapped(f"! {warning}", room, "bold yellow", indent=2) for warning in view.warnings)
-    parts.extend(wrapped(f"• {note}", room, "dim", indent=2) for note in view.notes)
-    return parts
+    return [Text(), wrapped(view.question, room, "bold"), Text(), pairs(view.subject, room), *remarks(view, room)]
+
+
+def remarks(view: View, room: int) -> list[RenderableType]:
+    """Warnings, and what the loader remarked."""
+    warnings = [wrapped(f"! {warning}", room, "bold yellow", indent=2) for warning in view.warnings]
+    return [*warnings, *(wrapped(f"• {note}", room, "dim", indent=2) for note in view.notes)]
+
+
+def running(rows: Sequence[tuple[str, str]], room: int) -> Text:
+    """Names and their values one after another, as many on a line as fit."""
+    text, used = Text(), room
+    for name, value in rows:
+        said = wrap(f"{name} {value}", room, indent=GAP)
+        beside = used + 3 + cell_len(said[0]) <= room and len(said) == 1
+        text.append(" · " if beside else "\n" if text else "", "dim")
+        text.append(said[0][: len(name)], "dim").append("\n".join((said[0][len(name) :], *said[1:])))
+        used = used + 3 + cell_len(said[0]) if beside else cell_len(said[-1])
+    return text
 
 
 def check_line(check: SelfCheck, room: int) -> Text:

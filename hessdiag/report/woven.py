@@ -1,7 +1,7 @@
 """One report of several answers: what they all say is said once, and each finding leads to its section."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -59,3 +59,13 @@ def first(whole: View) -> tuple[Finding | None, tuple[Finding, ...]]:
         return None, verdict
     head = verdict[0]
     return head, tuple(one for one in verdict[1:] if not one.because or one.because != head.because)
+
+
+def by_turns(findings: Sequence[Finding]) -> list[Finding]:
+    """The same findings, the first of each section before the second of any."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    turns = []
+    for finding in findings:
+        seen[finding.sections] += 1
+        turns.append(seen[finding.sections])
+    return [finding for _, finding in sorted(zip(turns, findings, strict=True), key=lambda pair: pair[0])]

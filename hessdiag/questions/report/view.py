@@ -21,6 +21,25 @@ WORDS: dict[Level, tuple[str, str]] = {
     "ok": ("good", "good"),
 }
 
+NAMES = {  # of key numbers, in a few words; the others are called what gates call them
+    ("check", "output.loss"): "loss",
+    ("sharpness", "ratio"): "curvature over what the optimizer can take (edge: 1)",
+    ("sharpness", "largest_lr"): "largest stable learning rate of the optimizer",
+    ("sharpness", "noise_scale"): "gradient noise scale, in samples",
+    ("eigs", "largest"): "largest eigenvalue: the sharpness",
+    ("eigs", "smallest"): "smallest eigenvalue",
+    ("eigs", "largest_step"): "largest stable step of gradient descent",
+    ("eigs", "gradient_norm"): "norm of the gradient",
+    ("spectrum", "trace"): "trace: the sum of the eigenvalues",
+    ("spectrum", "negative_mass"): "share of Σ|λ| that is negative",
+    ("blocks", "between_layers"): "share of |H|² between layers",
+    ("blocks", "residual_share"): "share of the residual beside Gauss-Newton",
+    ("diag-share", "diag_share"): "share of Σ|H_ij| on the diagonal",
+    ("trust-radius", "trusted_radius.uniform"): "longest step that the Hessian tells of (rms)",
+    ("trust-radius", "missing_share"): "curvature that autograd misses at kinks",
+    ("precondition", "preconditioners.0.condition"): "condition number, damped, unpreconditioned",
+}
+
 
 def view(result: Report) -> View:
     """Lay out a result of `report`.
@@ -84,7 +103,8 @@ def _headline(result: Report) -> tuple[str, str]:
 
 def _fact(one: results.KeyNumber, keys: list[str]) -> Fact:
     key = one.command if one.command in keys else ""
-    return Fact(one.meaning, with_error(one.value, one.stderr), one.metric, key)
+    name = NAMES.get((one.command, one.metric), one.meaning)
+    return Fact(name, with_error(one.value, one.stderr), one.metric, key)
 
 
 def _section(section: results.Section, key: str) -> Section:
