@@ -145,6 +145,7 @@ def _show_axis(set_scale: Any, axis: Axis, chart: Dots, page: Page) -> None:
         powers = 10.0 ** decades[:: max(1, math.ceil(len(decades) / page.decades))]
         axis.set_ticks([*-powers[::-1], 0, *powers])
         axis.set_major_formatter(FuncFormatter(decade))
+        axis.set_minor_locator(NullLocator())
     elif chart.log and any(drawable(value, log=True) for value in values):
         set_scale("log")
         log_ticks(axis, page)

@@ -15,6 +15,7 @@ from hessdiag.report.drawing import NARROW, WIDE, Page
 from hessdiag.report.names import Name
 from hessdiag.report.overview import MOST_OTHERS, SEVERE
 from hessdiag.report.pieces import WORDS
+from hessdiag.report.spoken import spoken
 from hessdiag.report.terminal import CODE
 from hessdiag.report.view import Drawn, Table, View, checks_table
 from hessdiag.report.woven import by_turns, first
@@ -29,8 +30,9 @@ MOST_PACKED = 12  # times as many characters as that take more room however they
 DIGITS = 6
 PRINTED = (90, 120)  # characters across a table that fit on paper in common and in small type
 LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
-_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=[≤≥±×]) (?=[-\d])")  # a number, its sign and its unit
-_NUMBER = re.compile(r"(?<![\w.])-?\d[\d.,]*e-\d+\b")  # a line may end after a hyphen, but not in here
+_TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=[≤≥±×<=]) (?=[-\d])|(?<=\bp) (?=[<=])")  # a number, its sign and its unit
+# A line may end after a hyphen, but not in a number, a time or the name of an option.
+_KEPT = re.compile(r"(?<![\w.])-?\d[\d.,]*e-\d+\b|(?<!\S)--?[a-z][\w-]*|\b\d{4}-\d\d-\d\d(?:T[\d:]+)?")
 
 
 @cache
@@ -52,7 +54,8 @@ def _environment() -> Environment:
     environment.filters["tables"] = _tables
     environment.filters["first"] = first
     environment.filters["by_turns"] = by_turns
-    environment.filters["shell_line"] = shell.line
+    environment.filters["shell_line"] = _command
+    environment.filters["spoken"] = spoken
     environment.globals |= {
         "folded": columns.folded,
         "words": WORDS,
@@ -87,7 +90,15 @@ def _breaking(text: str) -> Markup:
         columns.WITHIN.sub("<wbr/>", str(escape(word))) if len(word) > LONG_WORD else str(escape(word))
         for word in _TOGETHER.sub("\N{NO-BREAK SPACE}", text).split(" ")
     )
-    return Markup(_NUMBER.sub(r'<span class="number">\g<0></span>', " ".join(words)))
+    return _kept(" ".join(words))
+
+
+def _command(argv: tuple[str, ...]) -> Markup:
+    return _kept(str(escape(shell.line(argv))))
+
+
+def _kept(markup: str) -> Markup:
+    return Markup(_KEPT.sub(r'<span class="kept">\g<0></span>', markup))
 
 
 def _cell(text: str, *, number: bool, size: str) -> str:
