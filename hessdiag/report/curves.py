@@ -59,7 +59,7 @@ def figure(chart: Curves, page: Page = WIDE) -> Figure:
         handles = [_handle(curve) for curve in named]
         names = [str(handle.get_label()) for handle in handles]
         shown = legend_that_fits(drawn, {"handles": handles, "labels": names, "ncols": columns, "handlelength": 3.5})
-    layout.stack(drawn, all_axes, heights, shown)
+    layout.stack(drawn, list(all_axes), heights, shown)
     return drawn
 
 

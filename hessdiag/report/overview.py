@@ -29,7 +29,7 @@ ALL = "All of it, with figures, tables, how to read them and the command for eac
 
 def parts(view: View, room: int) -> list[RenderableType]:
     """What to print, a paragraph each."""
-    paragraphs = [
+    paragraphs: list[list[RenderableType]] = [
         [wrapped(view.question, room, "bold"), running(view.subject, room), *remarks(view, room)],
         _verdict(view, room),
         _findings(first(view)[1], view.headline[1], room),
