@@ -90,7 +90,7 @@ def _answers(sections: tuple[Section, ...], room: int) -> list[RenderableType]:
         )
         start = len(line)
         line.append(("\n" + " " * (beside or GAP)).join(said), "not dim")
-        line.stylize("bold bright_white", start, start + min(len(value), len(said[0])))
+        line.stylize("bold", start, start + min(len(value), len(said[0])))
         lines.append(line)
         lines += [wrapped(f"! {warning}", room, "bold yellow", indent=2) for warning in section.view.warnings]
     return lines

@@ -59,7 +59,7 @@ def check_line(check: SelfCheck, room: int) -> Text:
 def wrapped(text: str, room: int, style: str, *, indent: int = 0, bold: int = 0) -> Text:
     """Text broken at words, with hanging lines indented; the first `bold` characters stand out."""
     made = Text("\n".join(wrap(text, room, indent=indent)), style)
-    made.stylize("bold bright_white", 0, bold)
+    made.stylize("bold", 0, bold)
     return made
 
 
