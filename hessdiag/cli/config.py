@@ -17,7 +17,7 @@ import click
 
 from hessdiag.cli.kinds import harmless
 from hessdiag.cli.settings import environment
-from hessdiag.cli.settings.keys import MODEL, ORIGINS, TRUST, Setting, commands, of_type, options
+from hessdiag.cli.settings.keys import MODEL, ORIGINS, TRUST, UNNAMED, Setting, commands, of_type, options
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
@@ -114,7 +114,10 @@ def _of_file(ctx: click.Context, path: Path, how: str) -> dict[str, Setting]:
         kinds = {key: option.type for key, option in known.items()}
         given = (problem, own)
         problem, own = ({key: table[key] for key in table if _may(kinds.get(key), table[key])} for table in given)
-        _say_left_out([key for table in given for key in table if key not in problem | own], path.name)
+        left = [key for table in given for key in table if key not in problem | own]
+        _say_left_out(left, path.name)
+        if "model" in left:
+            ctx.meta[UNNAMED] = path.name
     values = {key: _relocated(key, value, path.parent) for key, value in problem.items()} | own
     repeated = {key for key, option in known.items() if option.multiple}
     return {

@@ -13,7 +13,7 @@ import click
 from hessdiag.cli import config, output
 from hessdiag.cli.kinds import SEED, SWITCH, Named, Names, NumberOr, Size
 from hessdiag.cli.settings import instead
-from hessdiag.cli.settings.keys import MODEL, origins
+from hessdiag.cli.settings.keys import MODEL, UNNAMED, origins
 from hessdiag.cli.speech import say
 from hessdiag.errors import SpecError
 from hessdiag.problem import spec
@@ -262,10 +262,10 @@ def targets(ctx: click.Context, models: tuple[str, ...], weights: tuple[str, ...
     """
     models, weights = named(ctx, models, weights)
     if not models:
-        raise SpecError(
-            "no MODEL was given.",
-            f"{ctx.command_path} builtin:lenet, {ctx.command_path} train.py:setup, or hessdiag init",
-        )
+        found = ctx.meta.get(UNNAMED)
+        usual = f"{ctx.command_path} builtin:lenet, {ctx.command_path} train.py:setup, or hessdiag init"
+        why = f": that of {found} counts where the file is named" if found else ""
+        raise SpecError(f"no MODEL was given{why}.", f"{ctx.command_path} --config {found}" if found else usual)
     if len(models) > 1 and len(weights) > 1:
         raise SpecError("a trajectory takes several MODELs or several --weights, not both.")
     for text in models:

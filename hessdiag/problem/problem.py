@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
+from hessdiag.numbers import counted
 from hessdiag.problem import finite, layers, order
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.batches import indices
@@ -25,7 +26,7 @@ from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.wrappers import unwrapped
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Problem:
     """A model, batches and an objective: the function of the parameters whose Hessian is measured.
 
@@ -59,7 +60,7 @@ class Problem:
     """
 
     model: nn.Module
-    data: Sequence[Any] = field(repr=False)
+    data: Sequence[Any]
     loss: Any = None
     objective: losses.Objective | None = None
     reduction: losses.Reduction | None = None
@@ -92,12 +93,13 @@ class Problem:
             note = f"data: {left} of {len(self.data)} batches are left out, for all their targets are ignored"
             vars(self).update(data=counted or self.data[:1], notes=(*self.notes, note))
 
+    def __repr__(self) -> str:
+        what = f"{self.n_parameters:,} parameters, {self.loss_name} of {counted(len(self.data), 'batch', 'batches')}"
+        return f"<{type(self).__name__} of {type(self.model).__name__}: {what}>"
+
     @cached_property
     def criterion(self) -> losses.Loss | None:
-        """`loss` as a function of (output, target), with what is known of it; `None` where the scalar is another's.
-
-        That is the model's, with `loss="output"`, or the `objective`'s.
-        """
+        """`loss` as a function of (output, target), with what is known of it; `None` of `output` and an objective."""
         named = isinstance(self.loss, str) and self.loss == "output"
         return None if self.loss is None or named else losses.resolve(self.loss)
 
@@ -303,8 +305,7 @@ class Problem:
     def like(self, **changes: Any) -> "Problem":
         """A copy with these attributes changed, for the same loss and function.
 
-        What the loss was recognised as stays, and that an evaluation rewrote parameters: the private copy of the model
-        that took its place does so no more.
+        What the loss was recognised as stays, and that an evaluation rewrote parameters: its private copy is kept.
         """
         other = replace(self, **changes)
         if "_recognition" in vars(self):

@@ -62,8 +62,13 @@ ALIASES = {  # what people type: what may be meant, in one command or another
 }
 
 
-def check(metric: str, command: str) -> None:
+def check(metric: str, command: str, *, of_model: bool = False) -> None:
     """Refuse the name of a number that a command's result never has.
+
+    Args:
+        metric: The name.
+        command: The command.
+        of_model: Whether a report is of a model, and of no log.
 
     Raises:
         SpecError: naming what may have been meant.
@@ -71,8 +76,12 @@ def check(metric: str, command: str) -> None:
     question, _, rest = metric.partition(".")
     if command == REPORT and question in MEANINGS and question != REPORT:
         check(rest, question)
-    elif command in MEANINGS and not _leads(metric, command):
-        raise unknown(metric, command)
+    elif command in MEANINGS and not _leads(metric, command, 0):
+        if of_model and _leads(metric, command):
+            what = f"a report of a model has no number {metric!r}; one of the log of a hessdiag.Monitor has."
+            raise SpecError(what, f"hessdiag {command} run.jsonl --fail-if '{metric} > 0'")
+        if of_model or not _leads(metric, command):
+            raise unknown(metric, command)
 
 
 def unknown(metric: str, command: str) -> SpecError:
@@ -91,8 +100,8 @@ def unknown(metric: str, command: str) -> SpecError:
     return SpecError(f"{what}.", f"hessdiag ls metrics {command}")
 
 
-def _leads(metric: str, command: str) -> bool:
-    """Whether the name is the path of a number in a command's result."""
+def _leads(metric: str, command: str, kind: int | None = None) -> bool:
+    """Whether the name is the path of a number in a command's result, of one of its kinds or of any."""
     from msgspec import inspect  # importing msgspec and results is for those who set a gate
 
     from hessdiag.fields import NonFinite
@@ -103,6 +112,6 @@ def _leads(metric: str, command: str) -> bool:
     return steps[0] not in documents.ENVELOPE and any(
         isinstance(kind, (inspect.IntType, inspect.FloatType))
         or (isinstance(kind, inspect.EnumType) and kind.cls is NonFinite)
-        for found in documents.result_types(command)
+        for found in documents.result_types(command)[slice(None) if kind is None else slice(kind, kind + 1)]
         for kind in types_at(found, steps)
     )

@@ -33,7 +33,7 @@ from hessdiag.shards.vocabulary.streamed import all_logits
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ShardedProblem(Problem):
     """A problem of which each process keeps a piece of every parameter, and evaluates its own samples.
 

@@ -222,6 +222,8 @@ def test_settings_from_elsewhere_are_in_it(hessdiag, tmp_path, monkeypatch):
         script.split()
     ).replace("( ", "(").replace(" )", ")")
     assert "hessdiag.eigs(problem, seed=9, tol=0.5)" in script
+    assert script.startswith("# What this does: HESSDIAG_SEED=9 hessdiag eigs w.pt --config c.toml\n")
+    assert "HESSDIAG" not in script_of(hessdiag, "eigs", "w.pt", "--config", "c.toml", "--seed", "3")
 
 
 def test_made_up_networks_win_over_a_configured_model(hessdiag, tmp_path):

@@ -5,7 +5,9 @@ from importlib import import_module
 
 import pytest
 
+import hessdiag as package
 from hessdiag.cli.main import COMMANDS, MEANT
+from hessdiag.errors import SpecError
 from hessdiag.problem import load
 from tests.documents import document
 
@@ -106,3 +108,39 @@ def test_a_baseline_of_another_command_is_refused_before_anything_is_measured(he
     assert outcome.code == 2
     assert "the baseline is a result of bounds, not of eigs" in outcome.err
     assert "try: hessdiag eigs ... -o baseline.json" in outcome.err
+
+
+def test_a_number_of_a_log_is_no_gate_of_a_model_and_of_a_log_it_is(hessdiag, monkeypatch):
+    monkeypatch.setattr(load, "load_problem", lambda request, shared: pytest.fail("measured"))
+    outcome = hessdiag("report", MODEL, "--fail-if", "lambda_max.last > 1")
+    assert outcome.code == 2
+    assert (
+        "a report of a model has no number 'lambda_max.last'; one of the log of a hessdiag.Monitor has" in outcome.err
+    )
+    assert "try: hessdiag report run.jsonl --fail-if 'lambda_max.last > 0'" in outcome.err
+
+
+def test_a_report_of_several_processes_is_answered_with_what_works(monkeypatch):
+    monkeypatch.setattr("hessdiag.machine.processes.together", lambda: True)
+    with pytest.raises(SpecError, match="by the clock of one process") as caught:
+        package.full_report(package.load_problem(MODEL))
+    assert (
+        caught.value.hint
+        == "hessdiag report MODEL without torchrun, or each question by itself, as hessdiag eigs MODEL"
+    )
+
+
+def test_what_is_no_toml_is_answered_with_what_is(hessdiag, tmp_path):
+    (tmp_path / "hessdiag.toml").write_text("[problem]\nseed = yes\n")
+    outcome = hessdiag("eigs", MODEL)
+    assert outcome.code == 2
+    assert "try: a table and its keys, as `hessdiag init` writes in an empty folder" in outcome.err
+
+
+def test_a_model_in_a_file_that_was_found_is_taken_where_the_file_is_named(hessdiag, tmp_path):
+    (tmp_path / "hessdiag.toml").write_text(f"[problem]\nmodel = '{MODEL}'\n")
+    outcome = hessdiag("eigs")
+    assert outcome.code == 2
+    assert "no MODEL was given: that of hessdiag.toml counts where the file is named." in outcome.err
+    assert "try: hessdiag eigs --config hessdiag.toml" in outcome.err
+    assert hessdiag("eigs", "--config", "hessdiag.toml", "--show-python").code == 0

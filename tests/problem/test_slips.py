@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+import hessdiag
 from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem.load import ProblemRequest, load_problem
 
@@ -60,3 +61,25 @@ def test_a_function_that_reads_the_command_line_is_told_from_one_that_builds(tmp
     with pytest.raises(LoadError, match="raised SystemExit") as caught:
         load_problem(ProblemRequest(model=f"{tmp_path}/train.py:main"))
     assert "builds the model and reads no command line" in caught.value.hint
+
+
+def test_a_file_without_a_model_is_answered_with_what_holds_one(tmp_path):
+    torch.save({"a": 1}, tmp_path / "a.pt")
+    error = refused(str(tmp_path / "a.pt"))
+    assert "holds no model" in error.what
+    assert error.hint == "a file of torch.save(model, FILE), or 'train.py:build_model'"
+
+
+def test_a_dtype_that_is_none_is_answered_with_one():
+    error = refused("builtin:mlp", dtype="double")
+    assert (error.exit_code, error.hint) == (2, "--dtype float64")
+    assert "float32, float64, bfloat16, float16" in error.what
+
+
+def test_text_alone_names_a_model():
+    assert hessdiag.load_problem("builtin:mlp(depth=2, width=3)").n_parameters == 18
+
+
+def test_a_problem_is_shown_in_one_line():
+    problem = hessdiag.Problem(nn.Linear(999, 2), data=[(torch.ones(2, 999), torch.ones(2, 2))] * 2, loss="mse")
+    assert repr(problem) == "<Problem of Linear: 2,000 parameters, mse of 2 batches>"

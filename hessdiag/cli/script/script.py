@@ -6,6 +6,7 @@ left is said to be of the command line alone. Where a command does more than tha
 `Arguments` that says so, and that its own code goes by.
 """
 
+import os
 import shlex
 from pathlib import PurePath
 from typing import Any
@@ -17,7 +18,8 @@ from hessdiag.cli.options import MetricText, named, saved_result, targets
 from hessdiag.cli.script.arguments import Arguments, Params
 from hessdiag.cli.script.signature import Signature, signature
 from hessdiag.cli.script.source import INDENT, Code, call, literal
-from hessdiag.cli.settings.keys import options
+from hessdiag.cli.settings import environment
+from hessdiag.cli.settings.keys import options, origins
 from hessdiag.cli.settings.spelled import is_given, typed
 from hessdiag.questions import documents
 from hessdiag.questions.registry import QUESTIONS
@@ -107,7 +109,8 @@ class Script:
     def text(self) -> str:
         """The whole of it."""
         argv = self.ctx.meta.get("hessdiag.argv", [self.ctx.command_path])
-        line = visible(shlex.join(one for one in argv if one.replace("_", "-") != "--show-python"))
+        words = shlex.join(one for one in argv if one.replace("_", "-") != "--show-python")
+        line = visible(" ".join([*_variables(self.ctx), words]))
         left = [_typed(name, self.given[name], self.ctx) for name in self.given if name not in self.used]
         said = [f"# Of the command line alone: {visible(', '.join(left))}"] if left else []
         own = sorted(line for line in self.imports if "hessdiag" in line)
@@ -210,6 +213,16 @@ def _given(ctx: click.Context) -> dict[str, Any]:
     if "metric" in found:
         found["metric"] = MetricText(found["metric"], found.pop("state", None))
     return found
+
+
+def _variables(ctx: click.Context) -> list[str]:
+    """What the environment set, as a shell takes it in front of a command."""
+    held = [one for name, one in origins(ctx).items() if one.how == environment.HOW and not _overridden(ctx, name)]
+    return [f"{one.where}={shlex.quote(os.environ[one.where])}" for one in held]
+
+
+def _overridden(ctx: click.Context, name: str) -> bool:
+    return ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
 
 
 def _typed(name: str, value: Any, ctx: click.Context) -> str:

@@ -8,6 +8,7 @@ import click
 ASIDE = ("config", "no_config", "print_config", "show_python", "traceback", "help")  # of the command line by nature
 TRUST = "trust_code"
 ORIGINS, MODEL = "hessdiag.config_origins", "hessdiag.config_model"  # in the `meta` of a context
+UNNAMED = "hessdiag.config_unnamed"  # there, too: the found file whose model was left out
 
 
 class Setting(NamedTuple):

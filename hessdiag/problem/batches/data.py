@@ -90,6 +90,7 @@ def as_batches(
     free_form: bool = False,
     seed: int = 0,
     cut: Callable[[Any, int], Iterable[Any]] | None = None,
+    more: str = "--batches N or all",
 ) -> tuple[list[Any], tuple[str, ...]]:
     """Normalize whatever holds batches to a list of them.
 
@@ -103,6 +104,7 @@ def as_batches(
         free_form: Whether an objective will take batches of any form.
         seed: Of the random numbers that a DataLoader draws; the process's own are left as they are.
         cut: Cuts a batch to parts of at most so many samples; by default along the first dimension.
+        more: What takes more batches, for the note that says so.
 
     Returns:
         Batches of tensors, and notes on how many were taken.
@@ -142,8 +144,8 @@ def as_batches(
         raise LoadError("the data holds no batch.")
     notes += () if loader is None else loader.notes
     if not whole and batches is None:
-        more = f" of {count}" if count else ""
-        notes += (f"data: the first batch{more} was taken; --batches N or all takes more",)
+        of = f" of {count}" if count else ""
+        notes += (f"data: the first batch{of} was taken; {more} takes more",)
     elif len(taken) > 1 or wanted not in (ALL, 1):
         notes += (f"data: {len(taken)} batches were taken",)
     return taken, notes
@@ -163,7 +165,7 @@ def given_batches(value: Any, seed: int) -> tuple[Sequence[Any], tuple[str, ...]
             f"batches, notes = hessdiag.read_data({name!r}, model), then data=batches, notes=notes",
         )
     if isinstance(value, (Dataset, DataLoader)) or not isinstance(value, Sequence):
-        return as_batches(value, seed=seed)
+        return as_batches(value, seed=seed, more="a list of batches")
     if not value:
         raise LoadError("a problem needs at least one batch; none was given.")
     return value, ()

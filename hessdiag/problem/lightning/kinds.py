@@ -44,6 +44,11 @@ def is_data_module(value: Any) -> bool:
     return isinstance(value, tuple(bases("LightningDataModule")))
 
 
+def is_data_module_class(value: Any) -> bool:
+    """Whether something is a class of LightningDataModules."""
+    return isinstance(value, type) and issubclass(value, tuple(bases("LightningDataModule")))
+
+
 def is_metric(value: Any) -> bool:
     """Whether something is a metric of torchmetrics, which counts what it is shown."""
     metric = getattr(sys.modules.get(METRICS), "Metric", None)

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hessdiag.errors import SpecError
+from hessdiag.errors import LoadError, SpecError
 from hessdiag.problem.lightning.alone import NoTrainer, alone, counting
 from hessdiag.problem.lightning.kinds import is_module, overrides
 
@@ -31,8 +31,11 @@ def configured(model: Any) -> torch.optim.Optimizer:
     """
     trainer = NoTrainer(0, 0)
     vars(trainer).update(LENGTHS, accumulate_grad_batches=1)
-    with alone(counting(model), trainer, set()):
-        made = model.configure_optimizers()
+    try:
+        with alone(counting(model), trainer, set()):
+            made = model.configure_optimizers()
+    except LoadError as error:
+        raise LoadError(error.what, _YOURS) from error
     found = list(_optimizers(made))
     if len(found) != 1:
         several = f"{len(found)} optimizers" if found else "no optimizer"

@@ -58,10 +58,10 @@ def _number(value: Any) -> int:
 
 
 def of_checkpoint(session: Session, spec: Spec, content: Callable[[], Any]) -> Any:
-    """A LightningModule whose class a spec names, with the settings that its checkpoint holds; `None` for other specs.
+    """A module or data module whose class a spec names, with its settings of the checkpoint; `None` for other specs.
 
     The class is called with the checkpoint's `hyper_parameters` that it takes, and with those of the spec instead where
-    it gives some.
+    it gives some. Settings that were saved as one argument (`save_hyperparameters(config)`) are given as that, a dict.
 
     Args:
         session: Of this load.
@@ -71,19 +71,26 @@ def of_checkpoint(session: Session, spec: Spec, content: Callable[[], Any]) -> A
     if session.request.weights is None:
         return None
     kind = python.load_object(replace(spec, arguments=None), session.scripts)
-    if not kinds.is_module_class(kind):
+    what, prefix = next((which for test, *which in _SAVED if test(kind)), (None, ""))
+    if what is None:
         return None
     found = content()
-    saved = found.get("hyper_parameters") if is_checkpoint(found) else None
+    saved = found.get(f"{prefix}hyper_parameters") if is_checkpoint(found) else None
     if not isinstance(saved, Mapping):
         return None
+    whole = found.get(f"{prefix}hparams_name")
+    if whole in _taken(kind, {}) and whole not in saved:
+        saved = {whole: dict(saved)}
     taken = {name: value for name, value in saved.items() if name in _taken(kind, saved) and _is_plain(value)}
     own = {name: value for name, value in taken.items() if name not in spec.keywords}
     if not own:
         return None
     shown = some([f"{name}={value!r}" for name, value in own.items()])
-    session.notes.append(f"model: {kind.__name__} with the checkpoint's hyper_parameters {shown}")
+    session.notes.append(f"{what}: {kind.__name__} with the checkpoint's {prefix}hyper_parameters {shown}")
     return python.call(replace(spec, arguments=tuple({**own, **spec.keywords}.items())), kind)
+
+
+_SAVED = ((kinds.is_module_class, "model", ""), (kinds.is_data_module_class, "data", "datamodule_"))
 
 
 def _taken(kind: type, saved: Mapping[str, Any]) -> set[str]:

@@ -20,7 +20,7 @@ def named(session: Session, spec: Spec) -> Parts:
     """What the MODEL spec gives."""
     trust = session.request.trust_code
     if spec.kind in ("script", "module"):
-        made = lightning.of_checkpoint(session, spec, lambda: _looked_at(session))
+        made = lightning.of_checkpoint(session, spec, lambda: looked_at(session))
         return parts_of(python.load_value(spec, session.scripts) if made is None else made, spec)
     if spec.kind == "file":
         if spec.arguments is not None:
@@ -150,7 +150,7 @@ def read_weights(session: Session) -> tuple[Any, str, Path]:
     return content, spec.source if spec.key is None else f"{spec.source}#{spec.key}", path
 
 
-def _looked_at(session: Session) -> Any:
+def looked_at(session: Session) -> Any:
     """What the file of `--weights` holds, which is read only once."""
     session.weights = read_weights(session)
     return session.weights[0]

@@ -11,7 +11,7 @@ from hessdiag.problem.batches.images import Images, paired
 from hessdiag.problem.batches.known import Known
 from hessdiag.problem.files import checkpoint
 from hessdiag.problem.loading import hub, lightning, python, stored, synthetic
-from hessdiag.problem.loading.model import parts_of
+from hessdiag.problem.loading.model import looked_at, parts_of
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.losses import loss as losses
 from hessdiag.problem.problem import Problem
@@ -69,7 +69,8 @@ def _data(session: Session, text: str, model: nn.Module, *, free_form: bool) -> 
     if spec.kind not in ("script", "module"):
         raise SpecError(f"--data {text!r} names no data.", "--data batch.npz or --data train.py:batches")
     found = None if spec.arguments is not None else python.load_object(spec, session.scripts)
-    value = found if lightning.is_loader(found) else python.load_value(spec, session.scripts)
+    value = found if lightning.is_loader(found) else lightning.of_checkpoint(session, spec, lambda: looked_at(session))
+    value = python.load_value(spec, session.scripts) if value is None else value
     whole = isinstance(value, Problem) or (
         isinstance(value, tuple) and len(value) == 3 and isinstance(value[0], nn.Module)
     )

@@ -127,17 +127,22 @@ def _module(spec: Spec) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{spec.source}.".startswith(f"{error.name}."):
             raise _user_error(spec, error) from error
-        close = difflib.get_close_matches(spec.source, RESERVED, n=1)
-        hint = (
-            f"{close[0]}:{spec.attribute}"
-            if close
-            else f"{spec.source.replace('.', '/')}.py:{spec.attribute}, if it is a file"
-        )
-        raise LoadError(f"there is no module {error.name!r} in the current directory or installed.", hint) from error
+        what = f"there is no module {error.name!r} in the current directory or installed."
+        raise LoadError(what, _elsewhere(spec)) from error
     except HessdiagError:
         raise
     except (Exception, SystemExit) as error:
         raise _user_error(spec, error) from error
+
+
+def _elsewhere(spec: Spec) -> str:
+    """What may be meant by a module that is not there."""
+    if close := difflib.get_close_matches(spec.source, RESERVED, n=1):
+        return f"{close[0]}:{spec.attribute}"
+    file = f"{spec.source.replace('.', '/')}.py"
+    if any(Path("src", one).is_file() for one in (file, f"{file.removesuffix('.py')}/__init__.py")):
+        return f"PYTHONPATH=src hessdiag ... {spec.source}:{spec.attribute}"
+    return f"{file}:{spec.attribute}, if it is a file"
 
 
 def _on_path(folder: Path) -> None:

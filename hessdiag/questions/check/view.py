@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import zip_longest
 
-from hessdiag.questions.check.result import BROKEN, Cause, Check, Trial
+from hessdiag.questions.check.result import BROKEN, Check, Trial
 from hessdiag.questions.common.view import subject
 from hessdiag.report.names import shortened
 from hessdiag.report.numbers import MISSING, counted, drawable, number, percent
@@ -17,7 +17,7 @@ OPTIONAL = ("units", "fan-in", "saturated", "gain", "update/weight")
 def view(result: Check) -> View:
     """Lay out a result of `check`."""
     blocks = (
-        _causes(result.causes),
+        _causes(result),
         _trial(result.trial),
         _layers(result),
         _signals(result),
@@ -85,13 +85,16 @@ def _facts(result: Check) -> tuple[Fact, ...]:
     return tuple(fact for fact in facts if fact.value != MISSING)
 
 
-def _causes(causes: Sequence[Cause]) -> Table | None:
+def _causes(result: Check) -> Table | None:
+    causes = result.causes
     if not causes:
         return None
+    layers = [layer.layer for layer in result.layers]
+    names: dict[str, str] = dict(zip(layers, shortened(layers), strict=True))
     rows = tuple(
         (
             cause.id,
-            cause.layer or MISSING,
+            names.get(cause.layer or "", cause.layer) or MISSING,
             number(cause.value),
             number(cause.threshold),
             percent(cause.confidence, 2),

@@ -212,7 +212,8 @@ class Flow:
         gradient: Median size of the gradient's entries then, zeros left out.
         travelled: Length of the way so far, over the norm of the weights at its start.
         ended: "out" where the plateau was left; "dead" where the gradient became exactly zero; "unfinished" where the
-            gradients that it may take did not do, and the plateau lasts longer than the last time.
+            gradients that it may take did not do, and the plateau lasts longer than the last time; "late" where it may
+            take fewer for want of time, so that another run with the same seed may come to another end.
         gradients: What it took.
     """
 
@@ -220,7 +221,7 @@ class Flow:
     loss: Numbers
     gradient: Numbers
     travelled: Numbers
-    ended: Literal["out", "dead", "unfinished"]
+    ended: Literal["out", "dead", "unfinished", "late"]
     gradients: Count
 
     def __post_init__(self) -> None:

@@ -71,7 +71,7 @@ def command(
     if saved is not None:
         return _rendered(Path(saved), out)
     for gate in out.gates:
-        metrics.check(gate.metric, "report")
+        metrics.check(gate.metric, "report", of_model=True)
     scripts: dict[Path, ModuleType] = {}
     named = named_again(click.get_current_context())
 

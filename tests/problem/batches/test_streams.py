@@ -217,7 +217,7 @@ class TestInPython:
     def test_a_problem_takes_the_first_batch_of_a_loader(self):
         problem = hessdiag.Problem(nn.Linear(2, 3), data=DataLoader(DATASET, 5, num_workers=2), loss="ce")
         assert problem.n_samples == 5
-        assert any("the first batch of 3 was taken" in note for note in problem.notes)
+        assert "data: the first batch of 3 was taken; a list of batches takes more" in problem.notes
         assert hessdiag.Problem(nn.Linear(2, 3), data=DATASET, loss="ce").n_samples == 12
         assert hessdiag.Problem(nn.Linear(2, 3), data=DATASET, loss="ce").like(seed=3).n_samples == 12
 

@@ -77,6 +77,26 @@ class Two(LitClassifier):
         return [torch.optim.SGD(self.parameters(), lr=0.1) for _ in range(2)]
 
 
+class Sized(Data):
+    def __init__(self, batch_size=4):
+        super().__init__()
+        self.save_hyperparameters()
+
+    def train_dataloader(self):
+        return DataLoader(self.samples, batch_size=self.hparams.batch_size)
+
+
+class OfConfig(LitClassifier):
+    def __init__(self, config):
+        super().__init__(config["features"], config["width"])
+        self.config = config
+
+
+class Hungry(LitClassifier):
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1 * self.trainer.datamodule.batch_size)
+
+
 class Late(LitClassifier):
     def configure_model(self):
         self.head = nn.Linear(3, 3)

@@ -1,11 +1,13 @@
 """LightningModules, data modules and checkpoints as a command line names them."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
 import torch
 
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.problem.lightning import optimizer
 from hessdiag.problem.load import ALL, ProblemRequest, load_problem
 
 L = pytest.importorskip("lightning")
@@ -82,18 +84,21 @@ def test_a_data_module_that_is_not_prepared():
     assert "prepare_data() once" in caught.value.hint
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    import importlib.util
-
+def lit_module():
     spec = importlib.util.spec_from_file_location("lit_for_training", LIT)
     lit = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(lit)
+    return lit
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    lit = lit_module()
 
     class Trained(lit.LitClassifier):
         on_train_batch_start = L.LightningModule.on_train_batch_start
 
-    class Prepared(lit.Data):
+    class Prepared(lit.Sized):
         prepare_data = L.LightningDataModule.prepare_data
 
     quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
@@ -101,7 +106,7 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = Trained(8, width=5)
     trainer = L.Trainer(max_epochs=2, accelerator="cpu", default_root_dir=folder, **quiet)
-    trainer.fit(model, Prepared())
+    trainer.fit(model, Prepared(batch_size=10))
     trainer.save_checkpoint(folder / "epoch=1.ckpt")
     return folder / "epoch=1.ckpt", model
 
@@ -122,6 +127,25 @@ def test_the_spec_has_the_last_word(checkpoint):
         loaded("LitClassifier(width=7)", "datamodule", weights=str(file))
 
 
+def test_a_checkpoint_gives_its_data_module_what_it_was_made_with(checkpoint):
+    file, _ = checkpoint
+    problem = loaded("LitClassifier", "Sized", weights=str(file))
+    assert len(problem.data[0][0]) == 10
+    assert "data: Sized with the checkpoint's datamodule_hyper_parameters batch_size=10" in said(problem)
+    assert len(loaded("LitClassifier", "Sized(batch_size=7)", weights=str(file)).data[0][0]) == 7
+    assert len(loaded("LitClassifier(features=8)", "Sized").data[0][0]) == 4  # without a checkpoint
+
+
+def test_settings_that_were_saved_as_one_argument_are_given_as_one(checkpoint, tmp_path):
+    file, _ = checkpoint
+    content = torch.load(file, weights_only=False)
+    content |= {"hparams_name": "config", "hyper_parameters": {"features": 8, "width": 5}}
+    torch.save(content, tmp_path / "one.ckpt")
+    problem = loaded("OfConfig", "datamodule", weights=str(tmp_path / "one.ckpt"))
+    assert problem.model.config == {"features": 8, "width": 5}
+    assert "hyper_parameters config={'features': 8, 'width': 5}" in said(problem)
+
+
 def test_a_model_that_is_there_takes_the_weights(checkpoint):
     file, _ = checkpoint
     with pytest.raises(LoadError, match="of another shape"):  # 16 wide
@@ -135,6 +159,13 @@ def test_settings_that_are_no_plain_data_stay_in_a_file_that_is_not_run(checkpoi
     torch.save(content, tmp_path / "odd.ckpt")
     with pytest.raises(LoadError, match="pathlib"):
         loaded("LitClassifier", "datamodule", weights=str(tmp_path / "odd.ckpt"))
+
+
+def test_an_optimizer_that_wants_a_trainer_is_answered_with_one_that_does_not():
+    model = lit_module().Hungry(8)
+    with pytest.raises(LoadError, match=r"reads self\.trainer\.datamodule") as caught:
+        optimizer.configured(model)
+    assert caught.value.hint == "--optimizer adam, or --optimizer train.py:make"
 
 
 def test_the_optimizer_is_the_modules_own():

@@ -106,6 +106,15 @@ def test_errors(folder, text, error, said):
     assert caught.value.exit_code == (2 if error is SpecError else 3)
 
 
+@pytest.mark.parametrize("file", ["src/some_pkg_xyz/model.py", "src/some_pkg_xyz/model/__init__.py"])
+def test_a_module_in_src_is_answered_with_where_it_can_be_imported(folder, file):
+    (folder / file).parent.mkdir(parents=True)
+    (folder / file).touch()
+    with pytest.raises(LoadError) as caught:
+        value("some_pkg_xyz.model:Net")
+    assert caught.value.hint == "PYTHONPATH=src hessdiag ... some_pkg_xyz.model:Net"
+
+
 MESSY = """
 import argparse
 import torch.nn as nn

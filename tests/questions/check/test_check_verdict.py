@@ -9,6 +9,7 @@ from hessdiag.questions.check.cures.cure import Cure, unchanged
 from hessdiag.questions.check.result import Cause, Symptom, Trial, TrialRun
 from hessdiag.questions.check.verdict import findings
 from hessdiag.questions.check.view import view
+from hessdiag.report.view import Table
 
 CAUSE = Cause(
     id="dead_units",
@@ -87,3 +88,12 @@ def test_a_loss_that_does_not_fall_is_no_health(trains, level, says):
     assert found.says.startswith(says)
     assert ("does not fall" in " ".join(view(check).headline)) == (trains is False)
     assert ("does not tell much" in found.because, "large enough" in found.because) == (trains is None, trains is False)
+
+
+def test_a_layer_has_one_name_in_all_tables():
+    check = healthy(causes=(replace(CAUSE, layer="net.body.2"),))
+    check = replace(check, layers=tuple(replace(layer, layer=f"net.body.{layer.layer}") for layer in check.layers))
+    tables = {block.title.split(",")[0]: block for block in view(check).blocks if isinstance(block, Table)}
+    named = tables["Causes"].rows[0][1]
+    assert (named, named.full) == ("2", "net.body.2")
+    assert named in [row[0] for row in tables["Layers"].rows]

@@ -1,6 +1,7 @@
 """Where a race starts: is this a plateau, a minimum, a dead network, or none of these?"""
 
 import math
+import time
 from dataclasses import replace
 
 import torch
@@ -70,6 +71,8 @@ def plateau_of(
     flow: Flow | None = None
     if state == "plateau" and gradient.any() and sharpest and gradients:
         flow = followed(spot, sharpest, floor + threshold * (reference - floor), gradients, deadline)
+        if flow is not None and flow.ended == "unfinished" and (gradients < GRADIENTS or time.monotonic() > deadline):
+            flow = replace(flow, ended="late")
     found = Plateau(
         seed=seed,
         loss=loss,

@@ -194,7 +194,9 @@ def _undecayed(asked: _Asked, rate: float) -> tuple[Escape, str] | None:
     low, high = max(law.low, BAND[0] * bound), max(law.high, 3 * bound)
     how = f"{ESCAPE}/(lr |lambda_min|), lambda_min = {number(plateau.lowest)},"
     if bound > law.low:
-        how = f"gradient flow is not out after the time {number(bound * rate)}, lambda_min = {number(plateau.lowest)},"
+        late = " (followed no further for want of time)" if ended == "late" else ""
+        how = f"gradient flow is not out after the time {number(bound * rate)}{late}, "
+        how += f"lambda_min = {number(plateau.lowest)},"
     return Escape(low, max(law.typical, 1.5 * bound), high), how
 
 
