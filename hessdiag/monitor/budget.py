@@ -1,13 +1,14 @@
 """Which share of training's time looks may take, what they have taken, and what the next one will."""
 
 import math
-import statistics
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hessdiag.errors import SpecError
 
 FEW = 3  # looks whose median says what the next will take, so that one that was disturbed does not
+SURE = 1.1  # times what a look should take is saved up before it begins, for then it is made whole
 PROBE = 4.0  # training steps that a gradient and a product take about as long as, while none has been timed
 
 
@@ -79,9 +80,7 @@ class Budget:
             self._products.append(seconds / count)
 
     def look(self, products: int, single: float) -> float:
-        """Seconds that the next look will take.
-
-        The first few may only time a gradient and a product, whose cost this is then.
+        """Seconds that the next look will take, and some to be sure; of the first what a gradient and a product take.
 
         Args:
             products: How many products it plans.
@@ -89,14 +88,23 @@ class Budget:
         """
         if not self._gradients:
             return PROBE * single
-        first = statistics.median(self._gradients)
-        return first + self.products(min(products, 1) if self.probing else products)
+        return SURE * (_usual(self._gradients) + self.products(products))
 
     @property
     def probing(self) -> bool:
-        """Whether a product should be timed before many are planned: the first ones load what later ones find."""
-        return len(self._gradients) < FEW and not math.isinf(self.share)
+        """Whether a product should be timed before many are planned."""
+        return not self._products and not math.isinf(self.share)
 
     def products(self, count: int) -> float:
         """Seconds that so many products will take."""
-        return count * statistics.median(self._products) if self._products else 0.0
+        return count * _usual(self._products) if self._products else 0.0
+
+    def spare(self, left: float, products: int) -> float:
+        """How many products there is time for besides so many, of as many seconds as are left."""
+        one = self.products(1)
+        return max(left / one - products, 0.0) if one else math.inf
+
+
+def _usual(seconds: Sequence[float]) -> float:
+    """The median; of fewer than three the least, for the first ones load what later ones find."""
+    return sorted(seconds)[len(seconds) // 2 if len(seconds) >= FEW else 0]

@@ -29,7 +29,6 @@ from hessdiag.theory.stability import PLAIN
 SIGNS = 10  # products of a trace
 ROWS = 64  # of the diagonal share
 DOWNWARD = 8  # at most of negative curvature: the lower end is crowded, and any v'Hv < 0 is proof
-USUAL = 8  # products that a largest eigenvalue takes from a random start
 
 
 @dataclass
@@ -42,6 +41,7 @@ class Here:
         optimizer: That trains it; `None` where it is not known.
         before: Largest eigenvalues of the look before, by the operator.
         seed: Of random numbers of this look.
+        cold: Products, at most, of a search that does not go on from a converged one.
         found: Largest eigenvalues of this one.
     """
 
@@ -50,6 +50,7 @@ class Here:
     optimizer: torch.optim.Optimizer | None
     before: Mapping[str, Found]
     seed: int
+    cold: int = COLD
     found: dict[str, Found] = field(default_factory=dict)
 
     @cached_property
@@ -79,7 +80,7 @@ class Here:
             return self.found[name], 0
         operator = self.operator if scale is None else Scaled(self.operator, scale, decay)
         slope = self.gradient if scale is None else self.gradient * scale
-        return self._tracked(name, operator, slope, COLD)
+        return self._tracked(name, operator, slope, self.cold)
 
     def bottom(self) -> Found:
         """The largest eigenvalue of -H, as far as few products show it."""
@@ -198,16 +199,15 @@ def clock(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def planned(names: tuple[str, ...], optimizer: torch.optim.Optimizer | None, before: Mapping[str, Found]) -> int:
-    """How many products these quantities will take, about."""
-    count = 0
-    tops = set()
-    if "lambda_max" in names:
-        tops.add("lambda_max")
-    if "sharpness" in names and optimizer is not None:
-        tops.add("lambda_max" if type(optimizer).__name__.lower() in PLAIN else "sharpness")
-    for name in tops:
-        known = before.get(name)
-        count += WARM if known is not None and known.converged else USUAL
+def planned(names: tuple[str, ...], optimizer: torch.optim.Optimizer | None) -> int:
+    """How many products these quantities will take, about; a search from a random start is content with as few."""
     fixed = {"negative_curvature": DOWNWARD, "trace": SIGNS, "diag_share": SKETCHES + ROWS}
-    return count + sum(products for name, products in fixed.items() if name in names)
+    return WARM * len(tops(names, optimizer)) + sum(products for name, products in fixed.items() if name in names)
+
+
+def tops(names: tuple[str, ...], optimizer: torch.optim.Optimizer | None) -> set[str]:
+    """The largest eigenvalues that these quantities are of."""
+    found = {"lambda_max"} & set(names)
+    if "sharpness" in names and optimizer is not None:
+        found.add("lambda_max" if type(optimizer).__name__.lower() in PLAIN else "sharpness")
+    return found

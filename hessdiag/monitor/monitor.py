@@ -15,9 +15,9 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import SpecError, said
 from hessdiag.machine.shortage import ran_out
 from hessdiag.monitor.budget import Budget, share_of
-from hessdiag.monitor.look import QUANTITIES, USUALLY, WITHOUT_PRODUCTS, Here, clock, measured, planned, probe
+from hessdiag.monitor.look import QUANTITIES, USUALLY, WITHOUT_PRODUCTS, Here, clock, measured, planned, probe, tops
 from hessdiag.monitor.outlets import Outlets
-from hessdiag.monitor.tracking import Found
+from hessdiag.monitor.tracking import COLD, WARM, Found
 from hessdiag.monitor.untouched import untouched
 from hessdiag.optimizers.recipe import of_gradients, recipe, settings_of
 from hessdiag.problem.describe import describe
@@ -33,8 +33,9 @@ class Monitor:
     """Looks at a model while it is trained, and leaves training as it is.
 
     Call `step()` after each step of the optimizer. Every so many steps it measures the chosen quantities at the live
-    weights, unless that would take more than its share of training's time: then the look is left out, and that is
-    recorded. A look that fails is recorded and warned of once; it never ends the training.
+    weights, unless that would take more than its share of training's time: then that is recorded, and the look is made
+    at the first step at which there is time for it. A look that fails is recorded and warned of once; it never ends the
+    training.
 
     Random numbers, gradients, modes, buffers and hooks are as they were: training is the same to the bit with and
     without it. Largest eigenvalues go on from the last look's eigenvectors, by at most 5 products; they are mostly
@@ -44,7 +45,8 @@ class Monitor:
         problem: The model that is trained, as it is, and the fixed batches and loss that it is looked at with. A batch
             as large as training's makes a product about as long as three training steps.
         every: Steps between looks, at least.
-        budget: Share of training's own time that all looks may take, as "5%" or 0.05; `None` for no limit.
+        budget: Share of training's own time that all looks may take, as "5%" or 0.05; `None` for no limit. A look that
+            there is no time for when it is due is made as soon as there is.
         optimizer: That trains the model: for `sharpness`, against the threshold of its present settings.
         quantities: Of "loss", "gradient_norms" (per layer), "lambda_max", "sharpness" (curvature in the optimizer's
             metric over its threshold), "negative_curvature" (the lowest Ritz value), "trace" and "diag_share". Default:
@@ -103,9 +105,11 @@ class Monitor:
         self._every, self._seed = every, seed
         self._budget = Budget(share_of(budget))
         self._asked = _chosen(quantities, optimizer, problem)
+        self._planned = planned(self._asked, optimizer)  # products
         self._tops: dict[str, Found] = {}
         self._failures: Counter[str] = Counter()
         self._steps = 0
+        self._owed = False  # a look that there was no time for, and that is made as soon as there is
         self.records: list[Record] = []
         header = self._header(budget)
         self._outlets = Outlets(header, log, resume=resume, tensorboard=tensorboard, wandb=wandb)
@@ -125,10 +129,12 @@ class Monitor:
         if self._budget.began is None:
             self._budget.began, self._budget.first = time.perf_counter(), self._steps
             self._next = self._after(self._steps - 1)
-        if self._steps < self._next or not self._asked:
+        due = self._steps >= self._next
+        if not self._asked or not (due or (self._owed and self._affords(time.perf_counter()))):
             return None
-        self._next = self._after(self._steps)
+        self._next = self._steps + self._every
         record = self._due()
+        self._owed = bool(record.skipped or record.left_out)
         self.records.append(record)
         self._outlets.write(record)
         return record
@@ -142,7 +148,7 @@ class Monitor:
         seen = any(name in record.readings or name in (record.failed or ()) for record in self.records for name in rest)
         if self.records and rest and not seen:
             self._outlets.warn(
-                "budget",
+                ["budget"],
                 f"none of {len(self.records)} looks had {' or '.join(rest)}: too small a budget for so short a run. "
                 "A smaller fixed batch, a larger budget or budget=None gives some.",
             )
@@ -167,22 +173,29 @@ class Monitor:
         """A look, if the budget allows."""
         budget, device = self._budget, self._problem.device
         began = clock(device)
-        single = budget.trained(began) / max(self._steps - budget.first, 1)
-        products = planned(self._asked, self._optimizer, self._tops)
-        why = _beyond("a look takes", budget.look(products, single), budget.left(began))
-        if why is not None:
+        if not self._affords(began):
+            why = _beyond("a look takes", self._price(began), budget.left(began))
             return Record(step=self._steps, skipped=why, share=round(budget.used(began), 6))
         try:
-            record = self._look(began, products)
+            record = self._look(began)
         except Exception as error:  # whatever it is, training goes on
             record = self._judged({}, {}, dict.fromkeys(self._asked, said(error)))
         seconds = clock(device) - began
         budget.spent += seconds
         return replace(record, seconds=round(seconds, 6), share=round(budget.used(began + seconds), 6))
 
-    def _look(self, began: float, products: int) -> Record:
+    def _affords(self, now: float) -> bool:
+        return self._price(now) <= self._budget.left(now)
+
+    def _price(self, now: float) -> float:
+        """Seconds that a look is expected to take. This is asked at each step while one is owed."""
+        single = self._budget.trained(now) / max(self._steps - self._budget.first, 1)
+        return self._budget.look(self._planned, single)
+
+    def _look(self, began: float) -> Record:
         """All that was asked for, as far as the budget reaches."""
         budget, device = self._budget, self._problem.device
+        products, searches = self._planned, tops(self._asked, self._optimizer)
         readings: dict[str, Reading] = {}
         failed: dict[str, str] = {}
         rest = [name for name in self._asked if name not in WITHOUT_PRODUCTS]
@@ -192,14 +205,17 @@ class Monitor:
             here = Here(problem, operator, self._optimizer, self._tops, self._seed + self._steps)
             _measure(here, [name for name in self._asked if name in WITHOUT_PRODUCTS], readings, failed)
             first = clock(device)
+            budget.learn(first - began)
+            why, left = None, budget.left(began) - (first - began)
             if budget.probing and rest and not failed:
                 probe(here)
                 budget.learn_products(clock(device) - first, 1)
-            budget.learn(first - began)
-            left = budget.left(began) - (clock(device) - began)
-            why = _beyond(f"{products} products take", budget.products(products), left)
+                left -= clock(device) - first
+                if (seconds := budget.products(products)) > left:
+                    why = _beyond(f"{products} products take", seconds, left)
             if why is None:
                 first = clock(device)
+                here.cold = WARM + int(min(budget.spare(left, products) / max(len(searches), 1), COLD - WARM))
                 _measure(here, rest, readings, failed)
                 budget.learn_products(clock(device) - first, sum(one.products for one in readings.values()))
             self._tops.update(here.found)
@@ -212,8 +228,10 @@ class Monitor:
         self._failures.update(failed.keys())
         hopeless = tuple(name for name in failed if self._failures[name] >= TRIES)
         self._asked = tuple(name for name in self._asked if name not in hopeless)
-        for name, why in failed.items():
-            self._outlets.warn(name, f"{name} failed at step {self._steps}, and training goes on: {why}")
+        self._planned = planned(self._asked, self._optimizer)
+        for why in dict.fromkeys(failed.values()):
+            same = [name for name in failed if failed[name] == why]
+            self._outlets.warn(same, f"{', '.join(same)} failed at step {self._steps}, and training goes on: {why}")
         return Record(
             step=self._steps,
             readings=readings,
@@ -268,10 +286,8 @@ def _chosen(
     return tuple(name for name in QUANTITIES if name in wanted and (name != "sharpness" or optimizer is not None))
 
 
-def _beyond(what: str, seconds: float, left: float) -> str | None:
-    """Why something is not done; `None` where the budget allows it."""
-    if seconds <= left:
-        return None
+def _beyond(what: str, seconds: float, left: float) -> str:
+    """Why something is not done that the budget does not allow."""
     return f"{what} about {seconds:.2g} s, and {max(left, 0):.2g} s of the budget are left"
 
 

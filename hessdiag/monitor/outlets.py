@@ -3,7 +3,7 @@
 import os
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from hessdiag.errors import SpecError, said
@@ -69,13 +69,13 @@ class Outlets:
                 write(record)
             except Exception as error:
                 del self._writes[name]
-                self.warn(name, f"nothing more is written to {name}: {said(error)}")
+                self.warn([name], f"nothing more is written to {name}: {said(error)}")
 
-    def warn(self, about: str, what: str) -> None:
-        """Warn once of each thing; where warnings are made errors, on stderr."""
-        if about in self._warned:
+    def warn(self, about: Iterable[str], what: str) -> None:
+        """Warn unless all of these things were warned of; where warnings are made errors, on stderr."""
+        if self._warned.issuperset(about):
             return
-        self._warned.add(about)
+        self._warned.update(about)
         try:
             warnings.warn(f"hessdiag.Monitor: {what}", RuntimeWarning, stacklevel=2)
         except RuntimeWarning as warning:

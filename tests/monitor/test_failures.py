@@ -65,8 +65,10 @@ def test_weights_that_are_no_numbers():
     assert monitor.step().failed is None
     with torch.no_grad():
         model[0].weight[0, 0] = torch.nan
-    with pytest.warns(RuntimeWarning, match="training goes on"):
+    with pytest.warns(RuntimeWarning, match="training goes on") as warned:
         records = [monitor.step() for _ in range(3)]
+    (one,) = warned  # for there is one reason
+    assert "loss, gradient_norms, lambda_max failed at step 2" in str(one.message)
     assert set(records[-1].gave_up) == {"loss", "gradient_norms", "lambda_max"}
     assert monitor.step() is None
 
