@@ -1,5 +1,6 @@
 """`Monitor`: curvature along a training run, at most so often and within a share of training's time."""
 
+import math
 import os
 import time
 from collections import Counter
@@ -109,7 +110,7 @@ class Monitor:
         self._tops: dict[str, Found] = {}
         self._failures: Counter[str] = Counter()
         self._steps = 0
-        self._owed = False  # a look that there was no time for, and that is made as soon as there is
+        self._when = math.inf  # there is time for a look that there was none for when it was due
         self.records: list[Record] = []
         header = self._header(budget)
         self._outlets = Outlets(header, log, resume=resume, tensorboard=tensorboard, wandb=wandb)
@@ -130,11 +131,11 @@ class Monitor:
             self._budget.began, self._budget.first = time.perf_counter(), self._steps
             self._next = self._after(self._steps - 1)
         due = self._steps >= self._next
-        if not self._asked or not (due or (self._owed and self._affords(time.perf_counter()))):
+        if not self._asked or not (due or (time.perf_counter() >= self._when and self._affords(time.perf_counter()))):
             return None
         self._next = self._steps + self._every
         record = self._due()
-        self._owed = bool(record.skipped or record.left_out)
+        self._when = self._affordable() if record.skipped or record.left_out else math.inf
         self.records.append(record)
         self._outlets.write(record)
         return record
@@ -184,11 +185,16 @@ class Monitor:
         budget.spent += seconds
         return replace(record, seconds=round(seconds, 6), share=round(budget.used(began + seconds), 6))
 
+    def _affordable(self) -> float:
+        """When there will be time for a look, if training goes on."""
+        now = time.perf_counter()
+        return now + max(self._price(now) - self._budget.left(now), 0.0) / self._budget.share
+
     def _affords(self, now: float) -> bool:
         return self._price(now) <= self._budget.left(now)
 
     def _price(self, now: float) -> float:
-        """Seconds that a look is expected to take. This is asked at each step while one is owed."""
+        """Seconds that a look is expected to take."""
         single = self._budget.trained(now) / max(self._steps - self._budget.first, 1)
         return self._budget.look(self._planned, single)
 
