@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -118,6 +119,10 @@ def as_batches(
     """
     notes: tuple[str, ...] = ()
     size = batch_size or DEFAULT_BATCH_SIZE
+    if isinstance(value, _tables()):
+        formatted = value if value.format["type"] else value.with_format("torch")  # a transform of theirs stays
+        value = DataLoader(formatted, batch_size=size)
+        notes = (f"data: the dataset is cut into batches of {size}",)
     if isinstance(value, Dataset):
         value = DataLoader(value, batch_size=size, collate_fn=getattr(value, "collate", None))
         notes = (f"data: the dataset is cut into batches of {size}",)
@@ -151,6 +156,12 @@ def as_batches(
     return taken, notes
 
 
+def _tables() -> tuple[type, ...]:
+    """The class of Hugging Face's data sets, which is no Dataset of torch's; where it was imported, for what is one."""
+    found = getattr(sys.modules.get("datasets"), "Dataset", None)
+    return (found,) if isinstance(found, type) else ()
+
+
 def given_batches(value: Any, seed: int) -> tuple[Sequence[Any], tuple[str, ...]]:
     """What someone gave as data who wrote Python: sequences of batches as they are, of others the first batch.
 
@@ -164,7 +175,7 @@ def given_batches(value: Any, seed: int) -> tuple[Sequence[Any], tuple[str, ...]
             f"data={name!r} names a place, and holds no batch.",
             f"batches, notes = hessdiag.read_data({name!r}, model), then data=batches, notes=notes",
         )
-    if isinstance(value, (Dataset, DataLoader)) or not isinstance(value, Sequence):
+    if isinstance(value, (Dataset, DataLoader, *_tables())) or not isinstance(value, Sequence):
         return as_batches(value, seed=seed, more="a list of batches")
     if not value:
         raise LoadError("a problem needs at least one batch; none was given.")

@@ -282,7 +282,8 @@ def _number(path: Path, columns: Columns, row: Row, place: int) -> float:
         columns.names[other] for other in columns.inputs if is_number(row[1][other]) and other not in columns.targets
     )
     target = ",".join(columns.names[other] for other in columns.targets)
-    hint = f"--data '{path}#{target}(inputs={others[:_SHOWN]})'" if others else "numbers in its place"
+    named = ", ".join(f'"{name}"' for name in others[:_SHOWN])  # in quotes that may stand within a shell's
+    hint = f"--data '{path}#{target}(inputs=({named},))'" if others else "numbers in its place"
     raise LoadError(f"{where}: {printable(cell[:40])!r} is no number.", hint)
 
 

@@ -170,9 +170,23 @@ def _user_error(spec: Spec, error: BaseException) -> LoadError:
     hint = None
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = f"pip install {distribution(error.name)}, or run where it can be imported"
+    if isinstance(error, ImportError) and spec.kind == "script" and "relative import" in lines[0]:
+        hint = _as_module(spec)
     if isinstance(error, SystemExit):  # as argparse leaves, which reads the arguments of hessdiag
         hint = f"{spec.source}:NAME of a function or class that builds the model and reads no command line"
     return LoadError(f"{spec.source} raised {type(error).__name__}: {lines[0]} ({_place(spec, error)})", hint)
+
+
+def _as_module(spec: Spec) -> str:
+    """How to name a file of a package as the module that it is, where its own relative imports work."""
+    path = Path(spec.source)
+    top = path.resolve().parent
+    while (top / "__init__.py").is_file():
+        top = top.parent
+    inside = top.relative_to(Path.cwd()) if top.is_relative_to(Path.cwd()) else top
+    name = ".".join(path.resolve().with_suffix("").relative_to(top).parts)
+    front = "" if inside == Path() else f"PYTHONPATH={shlex.quote(str(inside))} "
+    return f"{front}hessdiag ... {name}:{spec.attribute}"
 
 
 def _place(spec: Spec, error: BaseException) -> str:

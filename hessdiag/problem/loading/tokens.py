@@ -34,6 +34,7 @@ def read(request: ProblemRequest, spec: Spec, path: Path, model: nn.Module) -> t
     """
     options = allowed(spec, texts.OPTIONS)
     dataset = texts.opened(path, spec.key)
+    _without_pictures(dataset, spec.source)
     causal = own_loss.takes_labels(model) and own_loss.is_causal(model)
     used = texts.columns(dataset, spec.source, options.get("text"), options.get("label"), causal=causal)
     _labelled(request, model, dataset, used)
@@ -52,11 +53,26 @@ def read(request: ProblemRequest, spec: Spec, path: Path, model: nn.Module) -> t
     )
 
 
-def _labelled(request: ProblemRequest, model: nn.Module, dataset: Any, used: texts.Columns) -> None:
-    """Refuse texts without labels for a model whose loss is of labels, where a column could hold them.
+def _without_pictures(dataset: Any, source: str) -> None:
+    """Refuse a data set of pictures.
 
     Raises:
-        SpecError: if none was named and none is called so.
+        LoadError: naming the column.
+    """
+    pictures = [name for name, kind in dataset.features.items() if type(kind).__name__ == "Image"]
+    if pictures:
+        raise LoadError(
+            f"{printable(pictures[0])} of {source} holds pictures, which are read from folders and from your own code.",
+            "--data train.py:loader, a DataLoader whose batches hold pixel_values and labels; or a folder of pictures",
+        )
+
+
+def _labelled(request: ProblemRequest, model: nn.Module, dataset: Any, used: texts.Columns) -> None:
+    """Refuse texts without labels for a model whose loss is of labels.
+
+    Raises:
+        SpecError: if a column could hold them, and none was named and none is called so.
+        LoadError: if none could.
     """
     if used.label or request.loss or request.objective or not own_loss.takes_labels(model) or own_loss.is_causal(model):
         return
@@ -68,6 +84,11 @@ def _labelled(request: ProblemRequest, model: nn.Module, dataset: Any, used: tex
             f"which column of {request.data} holds the labels cannot be told; there is {shown}.",
             f"(label={printable(likely[0])!r}) at the end of --data",
         )
+    raise LoadError(
+        f"{request.data} holds no labels, and the loss of {type(model).__name__} is of labels: where tokens are "
+        "masked, a collator makes them.",
+        "--data train.py:loader, a DataLoader with the collator of your Trainer",
+    )
 
 
 def _length(asked: Any, model: nn.Module, tokenizer: Any) -> int:

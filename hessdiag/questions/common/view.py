@@ -64,11 +64,11 @@ def subject(problem: ModelSubject, *, as_it_came: bool = False) -> tuple[tuple[s
     origin = [problem.spec] if problem.spec else []
     if problem.weights:
         origin.append(f"weights {problem.weights}")
-    batch = f"{counted(problem.samples, 'sample')}" + (
-        f" in {counted(problem.batches, 'batch', 'batches')}" if problem.batches != 1 else ""
-    )
+    batch = counted(problem.samples, "sample")
     if problem.input_shape:
         batch += f" of {_shape(problem.input_shape)}"
+    if problem.batches != 1:
+        batch += f" in {counted(problem.batches, 'batch', 'batches')}"
     if problem.synthetic:
         batch += ", SYNTHETIC"
     elif problem.data:

@@ -215,3 +215,39 @@ def test_a_column_of_labels_that_is_not_called_so_is_asked_for(here):
         load("moods/", model="hf:bert")
     assert caught.value.hint == "(label='mood') at the end of --data"
     assert load("moods/(label='mood')", model="hf:bert").n_samples == 20
+
+
+def test_a_data_set_from_a_script_is_cut_into_batches(here):
+    (here / "own.py").write_text(
+        "import datasets\n"
+        "tokens = datasets.Dataset.from_dict({'input_ids': [[k % 9, 3, 2] for k in range(40)], 'text': ['a'] * 40})\n"
+        "changed = tokens.with_transform(lambda rows: {'input_ids': __import__('torch').tensor(rows['input_ids']) * 0})\n"
+    )
+    problem = load("own.py:tokens", batches=ALL)
+    assert [len(batch["input_ids"]) for batch in problem.data] == [32, 8]
+    rows = torch.tensor([[k % 9, 3, 2] for k in range(40)])
+    assert torch.equal(torch.cat([batch["input_ids"] for batch in problem.data]), rows)
+    with torch.no_grad():
+        expected = problem.model(input_ids=rows, labels=rows).loss
+    assert problem.value() == pytest.approx(float(expected), rel=1e-6)
+    assert not load("own.py:changed").data[0]["input_ids"].any()  # their transform stays
+
+
+def test_without_labels_it_is_said_who_makes_them(here):
+    datasets.Dataset.from_dict({"text": texts()}).save_to_disk(str(here / "bare"))
+    with pytest.raises(
+        LoadError, match="bare/ holds no labels, and the loss of BertForSequenceClassification"
+    ) as caught:
+        load("bare/", model="hf:bert")
+    assert "with the collator of your Trainer" in caught.value.hint
+
+
+def test_pictures_in_a_data_set_are_refused_with_what_is_read(here):
+    from PIL import Image
+
+    rows = {"image": [Image.new("RGB", (4, 4))] * 3, "label": [0, 1, 0]}
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(str(here / "pictures"))
+    with pytest.raises(LoadError, match="image of pictures/ holds pictures") as caught:
+        load("pictures/", model="hf:bert")
+    assert "a DataLoader whose batches hold pixel_values" in caught.value.hint

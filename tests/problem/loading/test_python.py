@@ -115,6 +115,17 @@ def test_a_module_in_src_is_answered_with_where_it_can_be_imported(folder, file)
     assert caught.value.hint == "PYTHONPATH=src hessdiag ... some_pkg_xyz.model:Net"
 
 
+@pytest.mark.parametrize(("home", "path"), [("src/", "PYTHONPATH=src "), ("", "")])
+def test_a_file_of_a_package_is_answered_with_its_name_as_a_module(folder, home, path):
+    package = folder / f"{home}some_pkg_xyz"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "model.py").write_text("from .layers import Net\n")
+    with pytest.raises(LoadError, match="relative import") as caught:
+        value(f"{home}some_pkg_xyz/model.py:Net")
+    assert caught.value.hint == f"{path}hessdiag ... some_pkg_xyz.model:Net"
+
+
 MESSY = """
 import argparse
 import torch.nn as nn
