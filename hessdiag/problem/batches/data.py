@@ -156,7 +156,7 @@ def as_batches(
     return taken, notes
 
 
-def _tables() -> tuple[type, ...]:
+def _tables() -> tuple[Any, ...]:
     """The class of Hugging Face's data sets, which is no Dataset of torch's; where it was imported, for what is one."""
     found = getattr(sys.modules.get("datasets"), "Dataset", None)
     return (found,) if isinstance(found, type) else ()

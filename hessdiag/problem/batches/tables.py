@@ -283,7 +283,7 @@ def _number(path: Path, columns: Columns, row: Row, place: int) -> float:
     )
     target = ",".join(columns.names[other] for other in columns.targets)
     named = ", ".join(f'"{name}"' for name in others[:_SHOWN])  # in quotes that may stand within a shell's
-    hint = f"--data '{path}#{target}(inputs=({named},))'" if others else "numbers in its place"
+    hint = f"--data '{path}#{target}(inputs=({named}))'" if others else "numbers in its place"
     raise LoadError(f"{where}: {printable(cell[:40])!r} is no number.", hint)
 
 

@@ -135,7 +135,7 @@ class TestReading:
         with pytest.raises(LoadError, match=r"column id: 'x\d' is no number") as caught:
             read(path)
         hint = caught.value.hint
-        assert hint == f'--data \'{path}#y(inputs=("a", "b",))\''
+        assert hint == f'--data \'{path}#y(inputs=("a", "b"))\''
         torch.save(nn.Linear(2, 2), folder / "m.pt")
         problem = load(hint.removeprefix("--data '").removesuffix("'"), str(folder / "m.pt"))
         assert sorted(problem.data[0][0].tolist()) == [[1, 2], [3, 4]]
