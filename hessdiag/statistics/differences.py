@@ -40,10 +40,11 @@ class Difference:
 
     Attributes:
         value: Itself.
-        stderr: Its standard error, towards zero; `None` where neither number is random.
+        stderr: Its standard error, towards zero, or the larger one where it is zero; `None` where neither is random.
         interval: Its 95 % interval, or where it certainly is.
         p: Two-sided; `None` where neither is random.
         proven: Whether the numbers certainly differ, where neither is random.
+        least: The smallest that p could have become: of few cases in all it is never small, however they are parted.
     """
 
     value: float
@@ -51,6 +52,7 @@ class Difference:
     interval: tuple[float, float]
     p: float | None
     proven: bool = False
+    least: float = 0.0
 
 
 def difference(a: Known, b: Known) -> Difference:
@@ -77,8 +79,11 @@ def difference(a: Known, b: Known) -> Difference:
     reach = reach_of(freedom)
     low, high = (stderr, outwards) if rises else (outwards, stderr)
     interval = (b.low - a.high - reach * low, b.high - a.low + reach * high)
+    if not change:
+        stderr = max(stderr, outwards)
     if a.trials and b.trials and a.cases is not None and b.cases is not None:
-        return Difference(change, stderr, interval, fisher(a.cases, a.trials, b.cases, b.trials))
+        cases, least = (a.cases, a.trials, b.cases, b.trials), _least(a.cases + b.cases, a.trials, b.trials)
+        return Difference(change, stderr, interval, fisher(*cases), least=least)
     p = 1.0 if gap == 0 else (0.0 if stderr == 0 else two_sided(gap / stderr, freedom))
     return Difference(change, stderr, interval, p)
 
@@ -107,6 +112,12 @@ def fisher(a: int, n: int, b: int, m: int) -> float:
     chances = [math.exp(log_ways(n, i) + log_ways(m, k - i) - whole) for i in range(max(0, k - m), min(k, n) + 1)]
     seen = chances[a - max(0, k - m)]
     return min(math.fsum(chance for chance in chances if chance <= seen * (1 + SLACK)), 1.0)
+
+
+def _least(cases: int, n: int, m: int) -> float:
+    """The smallest p of Fisher's test for so many cases among n + m: where they are all on one side."""
+    fewest, most = max(0, cases - m), min(cases, n)
+    return min(fisher(one, n, cases - one, m) for one in (fewest, most))
 
 
 def holm(values: Sequence[float], weights: Sequence[float] | None = None) -> list[float]:

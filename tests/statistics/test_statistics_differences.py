@@ -104,3 +104,24 @@ def test_every_pair_of_small_samples_keeps_its_level():
                 if fisher(a, n, b, m) <= 0.05
             )
             assert chance <= 0.05
+
+
+@pytest.mark.parametrize("cases", range(13))
+def test_the_smallest_p_of_so_many_cases_is_that_of_all_ways_to_part_them(cases):
+    n, m = 5, 7
+    ways = [
+        stats.fisher_exact([[a, n - a], [cases - a, m - cases + a]])[1]
+        for a in range(max(0, cases - m), min(cases, n) + 1)
+    ]
+    a = min(cases, n)
+    share = [
+        Known(k / size, k / size, k / size, 0.1, 0.1, cases=k, trials=size) for k, size in ((a, n), (cases - a, m))
+    ]
+    assert difference(*share).least == pytest.approx(min(ways))
+    assert difference(estimate(1.0, 0.1), estimate(2.0, 0.1)).least == 0
+
+
+def test_numbers_that_are_equal_have_one_error_whichever_is_first():
+    a, b = Known(1.0, 1.0, 1.0, 0.1, 0.5), Known(1.0, 1.0, 1.0, 0.2, 0.3)
+    assert difference(a, b).stderr == difference(b, a).stderr == pytest.approx(math.hypot(0.2, 0.5))
+    assert difference(a, b).p == difference(b, a).p == 1

@@ -28,3 +28,22 @@ def numbers_in(labels: Sequence[str]) -> list[float] | None:
     if len(varying) != 1 or varying[0] % 2 == 0:
         return None
     return [float(part[varying[0]]) for part in parts]
+
+
+def short_names(labels: Sequence[str]) -> list[str]:
+    """Labels without the words that all begin and end with, where something is left of each.
+
+    >>> short_names(["run/step-0.json", "run/step-100.json"]), short_names(["before.json", "after.json"])
+    (['0', '100'], ['before', 'after'])
+    >>> short_names(["a.json", "b.json", "a.json"]), short_names(["result 1", "result 2"])
+    (['a', 'b', 'a'], ['1', '2'])
+    """
+    front, back = _shared(labels), _shared([label[::-1] for label in labels])
+    short = [label[front : len(label) - back] for label in labels]
+    return short if all(short) and front + back < min(map(len, labels)) else list(labels)
+
+
+def _shared(labels: Sequence[str]) -> int:
+    """How many characters all begin with, up to the last one that ends a word."""
+    alike = itertools.takewhile(lambda signs: len(set(signs)) == 1, zip(*labels, strict=False))
+    return len(re.sub(r"[^\W_]+$", "", "".join(signs[0] for signs in alike)))

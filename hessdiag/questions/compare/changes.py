@@ -61,19 +61,22 @@ def changes(sections: Sequence[Answers], first: int = 0, last: int = -1) -> tupl
     """Every number of one result against the same of another, tested at `LEVEL` all together.
 
     The first estimate of each question has `FIRST` of the level between them. So a change of it is found nearly as if
-    nothing else were tested; once found, its part goes to the others (Holm 1979).
+    nothing else were tested; once found, its part goes to the others (Holm 1979). What could not be significant
+    whatever came out, as a share of too few cases, takes no part (Tarone 1990).
     """
     found = [list(_of_section(section, first, last)) for section in sections]
-    weights = [weight for one in found for weight in _weights([change.p is not None for change in one], len(sections))]
-    rows = list(itertools.chain(*found))
-    tested = [index for index, change in enumerate(rows) if change.p is not None]
-    adjusted = holm([rows[index].p or 0.0 for index in tested], [weights[index] for index in tested])
-    for index, p in zip(tested, adjusted, strict=True):
-        rows[index] = replace(rows[index], p_adjusted=p, significant=p <= LEVEL)
+    weights = [weight for one in found for weight in _weights([least <= LEVEL for _, least in one], len(sections))]
+    rows = [change for one in found for change, _ in one]
+    tested = [index for index, weight in enumerate(weights) if weight]
+    adjusted = dict(zip(tested, holm([rows[i].p or 0.0 for i in tested], [weights[i] for i in tested]), strict=True))
+    for index, change in enumerate(rows):
+        if change.p is not None:
+            p = adjusted.get(index, 1.0)
+            rows[index] = replace(change, p_adjusted=p, significant=p <= LEVEL)
     return tuple(_directed(change, section) for section, change in zip(_owners(sections, found), rows, strict=True))
 
 
-def _owners(sections: Sequence[Answers], found: Sequence[Sequence[NumberChange]]) -> Iterator[Answers]:
+def _owners(sections: Sequence[Answers], found: Sequence[Sequence[object]]) -> Iterator[Answers]:
     for section, rows in zip(sections, found, strict=True):
         yield from itertools.repeat(section, len(rows))
 
@@ -83,14 +86,16 @@ def _weights(tested: Sequence[bool], sections: int) -> list[float]:
 
     >>> _weights([False, True, True, True], 1)
     [0.0, 0.9, 0.05, 0.05]
+    >>> _weights([True, False], 2)
+    [0.5, 0.0]
     """
     count, first = sum(tested), next((index for index, one in enumerate(tested) if one), None)
-    rest = (1 - FIRST) / max(count - 1, 1)
-    parts = [0.0 if not one else FIRST if index == first else rest for index, one in enumerate(tested)]
+    whole, rest = (FIRST if count > 1 else 1.0), (1 - FIRST) / max(count - 1, 1)
+    parts = [0.0 if not one else whole if index == first else rest for index, one in enumerate(tested)]
     return [round(part / sections, 15) for part in parts]
 
 
-def _of_section(section: Answers, first: int, last: int) -> Iterator[NumberChange]:
+def _of_section(section: Answers, first: int, last: int) -> Iterator[tuple[NumberChange, float]]:
     whole = section.trusted[first] and section.trusted[last]
     for key in section.keys:
         a, b = section.seen[first].get(key), section.seen[last].get(key)
@@ -98,13 +103,14 @@ def _of_section(section: Answers, first: int, last: int) -> Iterator[NumberChang
             yield _change(section.command, a, b, trusted=whole)
 
 
-def _change(command: str, a: Seen, b: Seen, *, trusted: bool) -> NumberChange:
+def _change(command: str, a: Seen, b: Seen, *, trusted: bool) -> tuple[NumberChange, float]:
+    """A change before its p has been corrected, with the smallest that this could have become; infinite without one."""
     how, found = _judged(a, b, trusted=trusted)
     change = None if a.value is None or b.value is None else b.value - a.value
     stderr, interval = (None, None) if found is None else (found.stderr, found.interval)
     if found is not None and b.quantity.how == "relative":  # it is the difference of logarithms that was judged
         stderr, interval = math.hypot(a.stderr or 0.0, b.stderr or 0.0), None
-    return NumberChange(
+    made = NumberChange(
         command=command,
         metric=b.metric,
         name=b.name,
@@ -124,6 +130,7 @@ def _change(command: str, a: Seen, b: Seen, *, trusted: bool) -> NumberChange:
         way="open",
         better=None,
     )
+    return made, math.inf if found is None or found.p is None else found.least
 
 
 def _judged(a: Seen, b: Seen, *, trusted: bool) -> tuple[How, Difference | None]:
@@ -182,7 +189,7 @@ def steps(sections: Sequence[Answers], labels: Sequence[str]) -> tuple[CourseSte
         (
             labels[index],
             labels[index + 1],
-            _change(section.command, a, b, trusted=all(section.trusted[index : index + 2])),
+            _change(section.command, a, b, trusted=all(section.trusted[index : index + 2]))[0],
         )
         for section in sections
         for _, along in _headlines(section)

@@ -17,6 +17,7 @@ from hessdiag.questions.compare.verdict import findings
 from hessdiag.report.document import Document
 
 FEWEST = 2
+NAMED = 4  # values of a setting
 Given = Result | str | Path
 REPORT = "report"  # a command whose result is made of other commands' documents
 
@@ -167,7 +168,13 @@ def _settings(sections: Sequence[Sequence[Document]]) -> tuple[SettingDifference
 
 
 def _why(mattering: Sequence[SettingDifference]) -> str:
-    return "; ".join(f"{one.setting}: {' / '.join(dict.fromkeys(one.values))}" for one in mattering)
+    return "; ".join(f"{one.setting}: {_values(list(dict.fromkeys(one.values)))}" for one in mattering)
+
+
+def _values(values: Sequence[str]) -> str:
+    """Different values of a setting, in their order: the first, and how many more."""
+    more = len(values) - NAMED
+    return " / ".join(values[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _run(doc: Document, label: str) -> ComparedRun:

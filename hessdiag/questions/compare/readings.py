@@ -64,8 +64,9 @@ def _places(quantity: Quantity, result: Mapping[str, Any]) -> Iterator[tuple[str
         return
     home, _, _ = quantity.path.partition(".*")
     for index, entry in enumerate(at(result, home) or ()):
-        of = entry.get(quantity.key) if isinstance(entry, Mapping) else result["names"][index]
-        yield str(index), of if isinstance(of, str) else number(of)
+        of = entry.get(quantity.key) if isinstance(entry, Mapping) else at(result, f"names.{index}")
+        if of is not None:
+            yield str(index), of if isinstance(of, str) else number(of)
 
 
 def at(value: Any, path: str) -> Any:
@@ -148,7 +149,11 @@ def _seen(quantity: Quantity, index_or_path: str, of: str, result: Mapping[str, 
     place = _Place(quantity, path, index_or_path, result, value, rounding)
     known = _KNOWN[quantity.how](place)
     random = known is not None and bool(known.down or known.up)
-    stderr = {"error": place.stderr, "relative": value * (place.stderr or 0.0)}.get(quantity.how) if random else None
+    stderr = (
+        {"error": place.stderr, "median": place.stderr, "relative": value * (place.stderr or 0.0)}.get(quantity.how)
+        if random
+        else None
+    )
     interval = None if known is None else _shown(place, known, random=random)
     return Seen(path, name, quantity, value, known, stderr, interval)
 
@@ -187,6 +192,19 @@ def _error(place: _Place) -> Known | None:
     freedom = freedom_of(math.sqrt(max(down, sys.float_info.min) * max(up, sys.float_info.min)) / stderr)
     reach = reach_of(freedom)
     return Known(place.value, place.value, place.value, down / reach, up / reach, freedom)
+
+
+def _median(place: _Place) -> Known | None:
+    """A median of a sample, whose error is widened by Student's t of so many degrees of freedom as few numbers tell it.
+
+    Two of them have twice as many, so what is compared is the error before that.
+    """
+    known, count = _error(place), place.number(place.quantity.of)
+    if known is None or not known.up or not count or count < 1:
+        return known
+    freedom = 2 * math.sqrt(count)
+    stderr = known.up * Z / reach_of(freedom)
+    return Known(place.value, place.value, place.value, stderr, stderr, freedom)
 
 
 def _relative(place: _Place) -> Known | None:
@@ -228,8 +246,10 @@ def _residual_of(result: Mapping[str, Any], eigenvalue: float) -> float:
         for name in ("outliers", "highest", "lowest")
         if isinstance(result.get(name), list)
         for pair in result[name]
+        if isinstance(pair, Mapping)
     ]
-    return next((_finite(pair["residual"]) or 0.0 for pair in pairs if pair["eigenvalue"] == eigenvalue), 0.0)
+    found = (pair.get("residual") for pair in pairs if pair.get("eigenvalue") == eigenvalue)
+    return next((_finite(residual) or 0.0 for residual in found), 0.0)
 
 
 def _radius(place: _Place) -> Known | None:
@@ -255,6 +275,8 @@ def _share(place: _Place) -> Known | None:
     cases = (
         round(place.value * n) if place.value <= 1 and not isinstance(place.at(place.path), int) else round(place.value)
     )
+    if not 0 <= cases <= n:
+        return None
     share, z = cases / n, Z
     middle, half = (
         (share + z * z / 2 / n) / (1 + z * z / n),
@@ -269,6 +291,7 @@ def _share(place: _Place) -> Known | None:
 _KNOWN: dict[str, Callable[[_Place], Known | None]] = {
     "exact": _exact,
     "error": _error,
+    "median": _median,
     "relative": _relative,
     "eigenvalue": _eigenvalue,
     "radius": _radius,

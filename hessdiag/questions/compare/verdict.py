@@ -59,7 +59,11 @@ def _moved(found: Compare) -> Finding:
     says = f"{said[:1].upper()}{said[1:]}."
     tested = sum(row.p is not None for row in found.changes)
     exact = sum(row.how == "exact" for row in found.changes)
-    because = f"{counted(found.significant, 'number')} of {tested + exact}: {tested} tested at {percent(found.level, 1)} all together (Holm, the first with most of it), {exact} by what is certain"
+    how = [f"{tested} tested at {percent(found.level, 1)} all together (Holm, the first with most of it)"] * bool(
+        tested
+    )
+    how += [f"{exact} by what is certain"] * bool(exact)
+    because = f"{counted(found.significant, 'number')} of {tested + exact}: {', '.join(how)}" if how else ""
     if found.worse:
         return Finding("warn", says, because, "look at what changed between the two: weights, data, versions")
     if found.significant:

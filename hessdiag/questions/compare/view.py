@@ -3,12 +3,15 @@
 import math
 from collections.abc import Sequence
 
+from hessdiag.numbers import listed
+from hessdiag.questions.common.steps import short_names
 from hessdiag.questions.compare.result import Compare, ComparedRun, Course, NumberChange
 from hessdiag.questions.compare.verdict import WAYS, moved, sentence
 from hessdiag.report.numbers import MISSING, bounded, counted, interval, number, p_value, percent, ratio, with_error
 from hessdiag.report.view import Block, Dots, Fact, Lines, Series, Table, View, without_empty
 
 MOST_ROWS = 40  # of a chart
+MOST_COLUMNS = 4  # results that have one each
 SHORT = 12  # characters of a sha256
 
 
@@ -62,7 +65,8 @@ def _facts(result: Compare) -> tuple[Fact, ...]:
 
 
 def _level(level: float | None) -> str:
-    return f"estimates, at {percent(level, 1)} all together: so many comparisons show a change where there is none"
+    share = percent(level, 1)
+    return f"estimates, at {share} all together: of comparisons without any change, at most {share} show one"
 
 
 def _question(rows: Sequence[NumberChange], row: NumberChange) -> str:
@@ -123,10 +127,12 @@ def _steps(result: Compare) -> Table | None:
     """Every step of the headline numbers."""
     if not result.steps:
         return None
+    labels = [run.label for run in result.runs]
+    short = dict(zip(labels, short_names(labels), strict=True))
     rows = tuple(
         (
             step.name,
-            f"{step.start} → {step.end}",
+            f"{short[step.start]} → {short[step.end]}",
             with_error(step.change, step.stderr, 3),
             "exact" if step.p is None else p_value(step.p).removeprefix("p = ").removeprefix("p "),
             "yes" if step.significant else "no",
@@ -144,7 +150,7 @@ def _steps(result: Compare) -> Table | None:
 def _course_table(result: Compare) -> Table | None:
     if not result.courses:
         return None
-    labels = [run.label for run in result.runs]
+    labels = short_names([run.label for run in result.runs])
     rows = tuple(
         (label, *(_value(course.values[index], None, _ends(course, index)) for course in result.courses))
         for index, label in enumerate(labels)
@@ -163,7 +169,7 @@ def _courses(result: Compare) -> Lines | None:
     table = _course_table(result)
     if not drawn or table is None:
         return None
-    names = tuple(run.label for run in result.runs)
+    names = tuple(short_names([run.label for run in result.runs]))
     return Lines(
         title="Along the results",
         caption="Each headline number over its value in the first result, with 95 % intervals. "
@@ -257,11 +263,16 @@ def _settings(result: Compare) -> Table | None:
     """What differs besides weights and seeds."""
     if not result.settings:
         return None
+    labels, few = [run.label for run in result.runs], len(result.runs) <= MOST_COLUMNS
     rows = tuple(
-        (setting.setting, *setting.values, "yes" if setting.matters else "no, only the errors")
+        (
+            setting.setting,
+            *(setting.values if few else (listed(list(dict.fromkeys(setting.values))),)),
+            "yes" if setting.matters else "no, only the errors",
+        )
         for setting in result.settings
     )
-    columns = ("setting", *(run.label for run in result.runs), "numbers may differ by it")
+    columns = ("setting", *(short_names(labels) if few else ("values",)), "numbers may differ by it")
     return Table("What else differs", columns, rows, text_columns=len(columns))
 
 

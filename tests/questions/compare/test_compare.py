@@ -1,12 +1,15 @@
 """What is comparable, what is refused, and what a comparison says."""
 
 import json
+import math
 
 import pytest
 import torch
+from scipy import stats
 
 import hessdiag
 from hessdiag.errors import SpecError
+from hessdiag.questions.common.ensembles.statistics import of_few
 from hessdiag.questions.compare import view
 from hessdiag.questions.compare.measure import compared
 from hessdiag.questions.documents import numbers_of
@@ -121,6 +124,35 @@ def test_a_bound_proves_only_what_it_bounds():
     for other, moved in ((value * 2, False), (value / 2, True)):
         doc = of("eigs", {"weights_sha256": "1" * 64}, largest=other)
         assert rows_like(compared([bound, doc], ["a", "b"]), "largest").significant is moved
+
+
+def test_two_medians_have_twice_as_many_numbers_that_tell_them():
+    """The width that one median's error has for being few is not counted twice."""
+    docs = [of("forward", {"weights_sha256": name * 64}) for name in "12"]
+    live, stderr = (docs[0]["result"]["inits"][0]["layers"][-1]["live"], 0.02)
+    for doc, value in zip(docs, (-1.0, -0.95), strict=True):
+        doc["result"]["inits"][0] |= {"log_median_per_layer": value, "log_median_per_layer_stderr": stderr}
+    row = rows_like(compared(docs, ["a", "b"]), "inits.0.log_median_per_layer")
+    plain = stderr / of_few(live)
+    assert row.stderr == pytest.approx(math.hypot(plain, plain))
+    assert row.p == pytest.approx(2 * stats.t.sf(0.05 / row.stderr, 4 * math.sqrt(live)), rel=1e-9)
+    assert row.before_stderr == stderr
+    assert row.before_interval == pytest.approx((-1 - 1.96 * stderr, -1 + 1.96 * stderr), rel=1e-3)
+
+
+def test_shares_of_too_few_cases_take_no_part_of_the_level():
+    """Not one network dead, or one of all: no way to part them is significant, so the others have the whole level."""
+    docs = [of("forward", {"weights_sha256": name * 64}) for name in "12"]
+    for doc in docs:
+        doc["result"]["inits"] = doc["result"]["inits"][:1]
+    for dead, weight in ((0, 1.0), (0.5, 0.9)):
+        for doc, value in zip(docs, (-1.0, -0.95), strict=True):
+            doc["result"]["inits"][0]["log_median_per_layer"] = value
+            doc["result"]["inits"][0]["layers"][-1]["dead_fraction"] = dead
+        found = compared(docs, ["a", "b"])
+        row = rows_like(found, "inits.0.log_median_per_layer")
+        assert row.p_adjusted == pytest.approx(row.p / weight)
+        assert rows_like(found, "inits.0.layers.-1.dead_fraction").p_adjusted == pytest.approx(1)
 
 
 def test_intervals_of_fractions_differ_only_where_they_are_apart():

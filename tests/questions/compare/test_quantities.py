@@ -1,6 +1,7 @@
 """Every number that gates are set on is compared or left out on purpose, in every document that commands write."""
 
 import copy
+import itertools
 import math
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from hessdiag.questions import documents
 from hessdiag.questions.compare.measure import compared
 from hessdiag.questions.compare.quantities import LEFT_OUT, QUANTITIES
-from hessdiag.questions.compare.readings import kind_of, readings
+from hessdiag.questions.compare.readings import at, kind_of, readings
 from hessdiag.questions.metrics import MEANINGS
 from hessdiag.questions.registry import QUESTIONS
 from tests.documents import CURRENT, document
@@ -96,3 +97,45 @@ def test_each_number_that_moves_far_beyond_its_error_is_found_and_only_that(name
 def _goes_with(moved, metric):
     """Errors of several numbers hang on the magnitude of one, which can only make them larger."""
     return moved < {metric, "largest_step"}
+
+
+KINDS = [(a, b) for a, b in itertools.combinations(DOCS, 2) if kind_of(DOCS[a]) == kind_of(DOCS[b])]
+
+
+@pytest.mark.parametrize(("first", "second"), KINDS)
+def test_the_other_way_round_is_the_mirrored_answer(first, second):
+    docs = [DOCS[first], DOCS[second]]
+    there, back = ({row.name: row for row in compared(pair, ["a", "b"]).changes} for pair in (docs, docs[::-1]))
+    assert there.keys() == back.keys()
+    for name, row in there.items():
+        other = back[name]
+        assert {"up": "down", "down": "up"}.get(row.way, row.way) == other.way
+        assert (row.significant, row.how, row.before) == (other.significant, other.how, other.after)
+        assert (row.better is None) == (other.better is None)
+        assert row.better is None or row.better != other.better
+        for mine, its in ((row.p, other.p), (row.p_adjusted, other.p_adjusted), (row.stderr, other.stderr)):
+            assert mine == (None if its is None else pytest.approx(its, rel=1e-9)), name
+        mirrored = other.interval and (-other.interval[1], -other.interval[0])
+        assert row.interval == (mirrored and pytest.approx(mirrored, rel=1e-9)), name
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_a_hole_anywhere_is_no_crash(name):
+    """Entries of lists that are null, and counts that are none: a document may be damaged or of a broken run."""
+    doc = DOCS[name]
+    for key, held in doc["result"].items():
+        for value in (None, [None, *held[1:]]) if isinstance(held, list) and held else ():
+            broken = {**doc, "result": {**doc["result"], key: value}}
+            assert set(readings(broken)) <= set(readings(doc))
+    for quantity in QUANTITIES[kind_of(doc)]:
+        for path in {quantity.path, quantity.of} - {""}:
+            broken = copy.deepcopy(doc)
+            place, key = holder(broken, path.replace("*", "0")) if _is_there(broken, path) else (None, "")
+            for value in (-1, math.nan, None) if place is not None else ():
+                place[key] = value
+                assert set(readings(broken)) <= set(readings(doc))
+
+
+def _is_there(doc, path):
+    home = path.replace("*", "0").rpartition(".")[0]
+    return isinstance(at(doc["result"], home) if home else doc["result"], dict)
