@@ -7,6 +7,7 @@ Z = 1.959963984540054  # of a normal variable, 95 % on both sides
 OUTSIDE = 0.05  # of such an interval
 MANY = 1e4  # degrees of freedom of what is normal
 TERMS = 1000  # of a continued fraction, at most
+BISECTIONS = 42  # to some 1e-12
 TINY = 1e-300
 
 
@@ -31,7 +32,7 @@ def reach_of(freedom: float) -> float:
     if freedom > MANY:
         return Z
     low, high = Z, 13.0  # of one degree of freedom it is 12.7
-    for _ in range(60):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if two_sided(middle, freedom) > OUTSIDE else (low, middle)
     return high
@@ -47,7 +48,7 @@ def freedom_of(reach: float) -> float:
     low, high = 0.0, math.log(MANY)
     if two_sided(reach, MANY) >= OUTSIDE:
         return math.inf
-    for _ in range(60):
+    for _ in range(BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if two_sided(reach, math.exp(middle)) > OUTSIDE else (low, middle)
     return math.exp(high) if low else 1.0

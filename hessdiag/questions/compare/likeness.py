@@ -8,6 +8,7 @@ from hessdiag.questions.compare.readings import at
 from hessdiag.questions.compare.result import SettingDifference
 
 DIGITS = 12  # of a sha256, to tell two apart
+LONGEST = 60  # characters of a setting
 # Of a given model, by their paths in a document's "problem".
 OF_MODEL = {
     "parameters": "parameters",
@@ -104,4 +105,6 @@ def _said(value: Any) -> str:
         return "yes" if value else "no"
     text = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
     looks_hashed = len(text) == 64 and all(sign in "0123456789abcdef" for sign in text)
-    return text[:DIGITS] if looks_hashed or len(text) > 60 else text
+    if looks_hashed:
+        return text[:DIGITS]
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1].rstrip()}…"

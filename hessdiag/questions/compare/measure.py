@@ -66,7 +66,7 @@ def _labels(given: Sequence[Given]) -> list[str]:
     for names in (short, whole):
         if len(set(names)) == len(names):
             return names
-    return [f"{name} ({index + 1})" for index, name in enumerate(whole)]
+    return [f"{name} ({index + 1})" for index, name in enumerate(short)]
 
 
 def _by_step(labels: Sequence[str]) -> list[int]:
@@ -134,7 +134,7 @@ def _refuse(docs: Sequence[Document], labels: Sequence[str]) -> None:
         raise SpecError("results of compare are not compared again.", "hessdiag compare the results that they are of")
     run = next((label for doc, label in zip(docs, labels, strict=True) if "records" in doc["result"]), None)
     if commands[0] == REPORT and run is not None:
-        raise SpecError(f"{run} is the log of a run, and logs are not compared.", f"hessdiag report {run}")
+        raise SpecError(f"{run} is the log of a run, and logs are not compared.", "hessdiag report with each of them")
     if commands[0] != REPORT and len({kind_of(doc) for doc in docs}) > 1:
         raise SpecError(
             f"{labels[0]} and the others are different kinds of results of {commands[0]}.",

@@ -10,14 +10,13 @@ from typing import Literal
 # How a number is known:
 # "exact"       to rounding, from weights and data alone
 # "error"       its standard error and 95 % interval stand beside it; null where it is exact, or where it is not known
-# "median"      of so many networks: its standard error from order statistics, wider for these are few (`of_few`)
-# "relative"    as "error", of a positive number, where the logarithm is what is normal
+# "relative"    the same, of a positive number, where the logarithm is what is normal
 # "eigenvalue"  to its residual where it converged; else it is a bound
 # "radius"      certainly within what stands beside it as its error
 # "bounds"      certainly within the interval beside it
 # "share"       of so many independent networks or runs
 # "told"        as "exact" where the method is exact; else with no error: shown, and never called different
-How = Literal["exact", "error", "median", "relative", "eigenvalue", "radius", "bounds", "share", "told"]
+How = Literal["exact", "error", "relative", "eigenvalue", "radius", "bounds", "share", "told"]
 Better = Literal["less", "more", "near zero"]
 
 
@@ -151,14 +150,7 @@ SHARPNESS = (
     ),
 )
 FORWARD = (
-    Quantity(
-        "inits.*.log_median_per_layer",
-        "log median per layer, {}",
-        "median",
-        "near zero",
-        key="init",
-        of="inits.*.layers.-1.live",
-    ),
+    Quantity("inits.*.log_median_per_layer", "log median per layer, {}", better="near zero", key="init"),
     Quantity("inits.*.rms", "root mean square, {}", key="init"),
     Quantity("inits.*.layers.-1.dead_fraction", "dead networks, {}", "share", "less", key="init", of="inits.*.seeds"),
 )
@@ -208,8 +200,8 @@ TRANSFER = tuple(
     )
 )
 CHAIN = (
-    Quantity("log_median", "log of the measured median", "median", of="seeds"),
-    Quantity("gradient.log_median", "log of a gradient entry's median", "median", of="seeds"),
+    Quantity("log_median", "log of the measured median"),
+    Quantity("gradient.log_median", "log of a gradient entry's median"),
     Quantity("theory_median_abs", "exact median", "exact"),
     Quantity("theory_rms", "exact root mean square", "exact"),
     Quantity("gradient.theory_median_abs", "exact median of a gradient entry", "exact"),

@@ -149,11 +149,7 @@ def _seen(quantity: Quantity, index_or_path: str, of: str, result: Mapping[str, 
     place = _Place(quantity, path, index_or_path, result, value, rounding)
     known = _KNOWN[quantity.how](place)
     random = known is not None and bool(known.down or known.up)
-    stderr = (
-        {"error": place.stderr, "median": place.stderr, "relative": value * (place.stderr or 0.0)}.get(quantity.how)
-        if random
-        else None
-    )
+    stderr = {"error": place.stderr, "relative": value * (place.stderr or 0.0)}.get(quantity.how) if random else None
     interval = None if known is None else _shown(place, known, random=random)
     return Seen(path, name, quantity, value, known, stderr, interval)
 
@@ -192,19 +188,6 @@ def _error(place: _Place) -> Known | None:
     freedom = freedom_of(math.sqrt(max(down, sys.float_info.min) * max(up, sys.float_info.min)) / stderr)
     reach = reach_of(freedom)
     return Known(place.value, place.value, place.value, down / reach, up / reach, freedom)
-
-
-def _median(place: _Place) -> Known | None:
-    """A median of a sample, whose error is widened by Student's t of so many degrees of freedom as few numbers tell it.
-
-    Two of them have twice as many, so what is compared is the error before that.
-    """
-    known, count = _error(place), place.number(place.quantity.of)
-    if known is None or not known.up or not count or count < 1:
-        return known
-    freedom = 2 * math.sqrt(count)
-    stderr = known.up * Z / reach_of(freedom)
-    return Known(place.value, place.value, place.value, stderr, stderr, freedom)
 
 
 def _relative(place: _Place) -> Known | None:
@@ -291,7 +274,6 @@ def _share(place: _Place) -> Known | None:
 _KNOWN: dict[str, Callable[[_Place], Known | None]] = {
     "exact": _exact,
     "error": _error,
-    "median": _median,
     "relative": _relative,
     "eigenvalue": _eigenvalue,
     "radius": _radius,

@@ -11,6 +11,7 @@ from hessdiag.report.numbers import MISSING, bounded, counted, interval, number,
 from hessdiag.report.view import Block, Dots, Fact, Lines, Series, Table, View, without_empty
 
 MOST_ROWS = 40  # of a chart
+WIDE = 4.0  # standard errors: what reaches farther is told by its interval, which the error is too small for
 MOST_COLUMNS = 4  # results that have one each
 SHORT = 12  # characters of a sha256
 
@@ -51,8 +52,9 @@ def _facts(result: Compare) -> tuple[Fact, ...]:
     tested = sum(row.p is not None for row in result.changes)
     facts = [
         Fact("moved", number(result.significant), "numbers, beyond the errors of both"),
-        Fact("tested", number(tested), _level(result.level)),
     ]
+    if tested:
+        facts.append(Fact("tested", number(tested), _level(result.level)))
     if result.worse or result.better:
         facts.append(
             Fact(
@@ -101,7 +103,9 @@ def _changes(result: Compare) -> Table | None:
 
 
 def _value(value: float | None, stderr: float | None, ends: tuple[float, float] | None) -> str:
-    if stderr is not None or ends is None or value is None:
+    if ends is None or value is None:
+        return with_error(value, stderr)
+    if stderr is not None and max(value - ends[0], ends[1] - value) <= WIDE * stderr:
         return with_error(value, stderr)
     if math.isinf(ends[1]) or math.isinf(ends[0]):
         return bounded(value, "lower" if math.isinf(ends[1]) else "upper")

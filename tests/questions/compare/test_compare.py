@@ -1,18 +1,18 @@
 """What is comparable, what is refused, and what a comparison says."""
 
 import json
-import math
 
+import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 import hessdiag
 from hessdiag.errors import SpecError
-from hessdiag.questions.common.ensembles.statistics import of_few
 from hessdiag.questions.compare import view
 from hessdiag.questions.compare.measure import compared
 from hessdiag.questions.documents import numbers_of
+from hessdiag.questions.forward.norms import ratio_statistics
+from hessdiag.statistics.differences import Known, difference
 from tests.documents import document
 
 
@@ -126,18 +126,14 @@ def test_a_bound_proves_only_what_it_bounds():
         assert rows_like(compared([bound, doc], ["a", "b"]), "largest").significant is moved
 
 
-def test_two_medians_have_twice_as_many_numbers_that_tell_them():
-    """The width that one median's error has for being few is not counted twice."""
-    docs = [of("forward", {"weights_sha256": name * 64}) for name in "12"]
-    live, stderr = (docs[0]["result"]["inits"][0]["layers"][-1]["live"], 0.02)
-    for doc, value in zip(docs, (-1.0, -0.95), strict=True):
-        doc["result"]["inits"][0] |= {"log_median_per_layer": value, "log_median_per_layer_stderr": stderr}
-    row = rows_like(compared(docs, ["a", "b"]), "inits.0.log_median_per_layer")
-    plain = stderr / of_few(live)
-    assert row.stderr == pytest.approx(math.hypot(plain, plain))
-    assert row.p == pytest.approx(2 * stats.t.sf(0.05 / row.stderr, 4 * math.sqrt(live)), rel=1e-9)
-    assert row.before_stderr == stderr
-    assert row.before_interval == pytest.approx((-1 - 1.96 * stderr, -1 + 1.96 * stderr), rel=1e-3)
+def test_a_median_s_error_is_wide_enough_for_a_difference_of_two():
+    """Some sqrt(n) degrees of freedom each: the width that the error has for being few is Student's of both."""
+    rng = np.random.default_rng(0)
+    n, runs = 60, 1500
+    found = [ratio_statistics(rng.normal(size=n)) for _ in range(2 * runs)]
+    known = [Known(one.log_median, one.log_median, one.log_median, *[one.log_median_stderr] * 2) for one in found]
+    p = np.array([difference(a, b).p for a, b in zip(known[::2], known[1::2], strict=True)])
+    assert np.mean(p <= 0.05) == pytest.approx(0.05, abs=0.02)
 
 
 def test_shares_of_too_few_cases_take_no_part_of_the_level():
