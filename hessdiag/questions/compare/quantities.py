@@ -33,6 +33,7 @@ class Quantity:
         error: Path of the standard error, where it is not `_stderr` behind the own; `interval` likewise.
         interval: Its two ends, or where the paths of the ends are two, both.
         of: Path of a count: networks or runs of a share, or one more than the degrees of freedom of an error.
+        widened: Path of a count n: error and interval are wider by Student's t of n - 1 degrees of freedom already.
         flag: Path of a word or a truth value that makes it a bound.
         scale: Paths of numbers whose largest magnitude rounding is relative to, besides its own.
         unit: A magnitude likewise: 1 for shares, which are differences of larger numbers.
@@ -47,6 +48,7 @@ class Quantity:
     error: str = ""
     interval: tuple[str, ...] = ()
     of: str = ""
+    widened: str = ""
     flag: str = ""
     scale: tuple[str, ...] = ()
     unit: float = 0.0
@@ -101,11 +103,11 @@ BOUNDS = (
     Quantity("inner.0", "an eigenvalue is at or below", "told"),
 )
 BLOCKS = (
-    Quantity("norm", "Frobenius norm"),
-    Quantity("between_layers", "share of |H|² between layers", of="probes", unit=1.0),
-    Quantity("residual_share", "share of the residual", of="probes", unit=1.0),
-    Quantity("gauss_newton_norm", "norm of the Gauss-Newton part", scale=("norm",)),
-    Quantity("residual_norm", "norm of the residual", scale=("norm",)),
+    Quantity("norm", "Frobenius norm", widened="probes"),
+    Quantity("between_layers", "share of |H|² between layers", widened="probes", unit=1.0),
+    Quantity("residual_share", "share of the residual", widened="probes", unit=1.0),
+    Quantity("gauss_newton_norm", "norm of the Gauss-Newton part", widened="probes", scale=("norm",)),
+    Quantity("residual_norm", "norm of the residual", widened="probes", scale=("norm",)),
     Quantity("eigenvalue_bounds.1", "upper bound from block norms", "told"),
     Quantity(
         "trace.*",
@@ -117,10 +119,10 @@ BLOCKS = (
     ),
 )
 BLOCKS_BY = (
-    Quantity("frobenius_share", "share of |H|² inside blocks", unit=1.0),
+    Quantity("frobenius_share", "share of |H|² inside blocks", widened="probes", unit=1.0),
     Quantity("absolute_share", "absolute share inside blocks", unit=1.0),
-    Quantity("relative_error", "error of the block diagonal", unit=1.0),
-    Quantity("heterogeneity", "heterogeneity of the blocks", of="probes", unit=1.0),
+    Quantity("relative_error", "error of the block diagonal", widened="probes", unit=1.0),
+    Quantity("heterogeneity", "heterogeneity of the blocks", widened="probes", unit=1.0),
     *_ends("lambda_min.hessian", "lambda_max.hessian", ENDS),
     *_ends(
         "lambda_min.blocks",

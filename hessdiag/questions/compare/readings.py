@@ -179,6 +179,8 @@ def _error(place: _Place) -> Known | None:
         return _exact(place) if place.quantity.known and interval is None else _told(place)
     if not stderr > 0:
         return _exact(place)
+    if place.quantity.widened:
+        return _unwidened(place, stderr, interval)
     if interval is None or not interval[0] <= place.value <= interval[1]:
         count = place.number(place.quantity.of)
         freedom = math.inf if count is None else max(count - 1, 1.0)
@@ -188,6 +190,15 @@ def _error(place: _Place) -> Known | None:
     freedom = freedom_of(math.sqrt(max(down, sys.float_info.min) * max(up, sys.float_info.min)) / stderr)
     reach = reach_of(freedom)
     return Known(place.value, place.value, place.value, down / reach, up / reach, freedom)
+
+
+def _unwidened(place: _Place, stderr: float, interval: tuple[float, float] | None) -> Known:
+    """An estimate whose error has Student's width already: two of them together have more degrees of freedom."""
+    low, high = interval or (place.value - Z * stderr, place.value + Z * stderr)
+    freedom = max((place.number(place.quantity.widened) or 2.0) - 1, 1.0)
+    reach = reach_of(freedom)
+    down, up = (max(end, 0.0) / reach for end in (place.value - low, high - place.value))
+    return Known(place.value, place.value, place.value, down, up, freedom)
 
 
 def _relative(place: _Place) -> Known | None:

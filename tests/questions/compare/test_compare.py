@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import hessdiag
 from hessdiag.errors import SpecError
+from hessdiag.questions.blocks.estimates import mean_variance
 from hessdiag.questions.compare import view
 from hessdiag.questions.compare.measure import compared
 from hessdiag.questions.documents import numbers_of
@@ -124,6 +126,21 @@ def test_a_bound_proves_only_what_it_bounds():
     for other, moved in ((value * 2, False), (value / 2, True)):
         doc = of("eigs", {"weights_sha256": "1" * 64}, largest=other)
         assert rows_like(compared([bound, doc], ["a", "b"]), "largest").significant is moved
+
+
+def test_errors_that_are_student_s_already_are_compared_as_welch_does():
+    """The width that one mean of few probes has is not that of a difference of two, and never counts twice."""
+    rng = np.random.default_rng(1)
+    samples = rng.normal(0, 1, 12), rng.normal(0.8, 2, 7)
+    docs = []
+    for name, x in zip("12", samples, strict=True):
+        error = float(np.sqrt(mean_variance(x[:, None])[0]))
+        shares = {"between_layers": float(x.mean()), "between_layers_stderr": error, "probes": len(x)}
+        docs.append(of("blocks", {"weights_sha256": name * 64}, **shares))
+    row = rows_like(compared(docs, ["a", "b"]), "between_layers")
+    assert row.p == pytest.approx(stats.ttest_ind(*samples, equal_var=False).pvalue, rel=1e-9)
+    half = 1.96 * row.before_stderr
+    assert row.before_interval == pytest.approx((row.before - half, row.before + half), rel=1e-3)
 
 
 def test_a_median_s_error_is_wide_enough_for_a_difference_of_two():
