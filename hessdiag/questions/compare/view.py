@@ -68,7 +68,7 @@ def _facts(result: Compare) -> tuple[Fact, ...]:
 
 def _level(level: float | None) -> str:
     share = percent(level, 1)
-    return f"estimates, at {share} all together: of comparisons without any change, at most {share} show one"
+    return f"estimates, at {share} all together: of comparisons of equals, {share} show a change"
 
 
 def _question(rows: Sequence[NumberChange], row: NumberChange) -> str:
