@@ -121,12 +121,12 @@ def ensemble_case(
 
 
 CASES: dict[str, Callable[[], Case]] = {
-    "spectrum": lambda: spectrum_case(0.1),
+    "spectrum": lambda: spectrum_case(0.146),
     "diag-share --rows 60": lambda: share_case(60, 0.000686, 0.000742),
     "diag-share --rows 200": lambda: share_case(200, 0.000302, 0.000313),
     "blocks --probes 12": lambda: blocks_case(0.0229),
     "vanishing": lambda: ensemble_case(
-        hessdiag.vanishing, "rates.gradient.per_layer", (6, 8), 100, depth=4, hessian_seeds=2
+        hessdiag.vanishing, "rates.gradient.per_layer", (6, 8), 1900, depth=4, hessian_seeds=2
     ),
     "forward": lambda: ensemble_case(hessdiag.forward, "inits.0.log_median_per_layer", (8, 10), 814, depth=8),
     "forward, one init": lambda: ensemble_case(

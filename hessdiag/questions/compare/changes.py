@@ -13,9 +13,8 @@ from hessdiag.questions.compare.result import Course, CourseStep, How, NumberCha
 from hessdiag.statistics.differences import Difference, difference, holm
 
 LEVEL = 0.05
-FIRST = (
-    0.9  # of the level, for the first estimate of each question: the others share what is left, and what it passes on
-)
+# Of the level, for the first estimate of each question: the others share what is left, and what it passes on.
+FIRST = 0.95
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def _weights(tested: Sequence[bool], sections: int) -> list[float]:
     """How the level is divided among the numbers of a question; nothing to what is not tested.
 
     >>> _weights([False, True, True, True], 1)
-    [0.0, 0.9, 0.05, 0.05]
+    [0.0, 0.95, 0.025, 0.025]
     >>> _weights([True, False], 2)
     [0.5, 0.0]
     """

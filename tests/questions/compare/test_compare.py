@@ -158,7 +158,7 @@ def test_shares_of_too_few_cases_take_no_part_of_the_level():
     docs = [of("forward", {"weights_sha256": name * 64}) for name in "12"]
     for doc in docs:
         doc["result"]["inits"] = doc["result"]["inits"][:1]
-    for dead, weight in ((0, 1.0), (0.5, 0.9)):
+    for dead, weight in ((0, 1.0), (0.5, 0.95)):
         for doc, value in zip(docs, (-1.0, -0.95), strict=True):
             doc["result"]["inits"][0]["log_median_per_layer"] = value
             doc["result"]["inits"][0]["layers"][-1]["dead_fraction"] = dead
