@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from hessdiag.machine.ranks import local_size
+from hessdiag.machine.ranks import local_size, ranks
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ CPU_VECTOR_BYTES = 2 * 2**20
 CPU_PASS_BYTES = 256 * 2**20
 M_MMAP_THRESHOLD = -3  # as malloc.h has it
 LARGE = 2**22  # bytes of a block that is taken from the system apart: of smaller ones, fresh pages cost a quarter more
+LARGE_AT_FIRST = 2**16  # likewise while a model is loaded and tried, when memory counts for more than time
 PAGE = 20 * 2**20  # bytes of a GPU's memory that an expandable segment takes and gives back at once
 
 
@@ -104,13 +105,20 @@ def give_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def apart() -> None:
+def apart(least: int = LARGE) -> None:
     """Let the C library take large blocks from the system one by one from now on, and return each when it is freed.
 
-    It would otherwise keep what was freed: after whole tensors have come and gone, a process held twice its need.
+    It would otherwise keep what was freed: after whole tensors have come and gone, a process held twice its need. With
+    large pages it is cheap to fetch such blocks again. Torch asks for them if it has taken no memory yet, and reads
+    once whether it should. Smaller blocks, which several processes have, would then take more than they need.
+
+    Args:
+        least: Bytes of such a block.
     """
+    if ranks()[1] == 1:
+        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, least)
 
 
 def _left_in_groups() -> list[int]:

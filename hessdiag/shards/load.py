@@ -11,7 +11,7 @@ from torch import nn
 from hessdiag.errors import LoadError
 from hessdiag.machine import meeting
 from hessdiag.machine.collectives import summed
-from hessdiag.machine.memory import apart
+from hessdiag.machine.memory import LARGE_AT_FIRST, apart
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import finite, load
 from hessdiag.problem.device import device_named
@@ -54,12 +54,15 @@ def load_problem(request: ProblemRequest | str, shared: Shared | None = None) ->
     request = ProblemRequest(request) if isinstance(request, str) else request
     if not request.shard:
         return load.load_problem(request, shared)
-    device = device_named(request.device)
-    request.check()
-    apart()
-    meeting.spread()
-    with load.explained(request):
-        return _loaded(request, shared or Shared(), device)
+    apart(LARGE_AT_FIRST)
+    try:
+        device = device_named(request.device)
+        request.check()
+        meeting.spread()
+        with load.explained(request):
+            return _loaded(request, shared or Shared(), device)
+    finally:
+        apart()
 
 
 def _loaded(request: ProblemRequest, shared: Shared, device: torch.device) -> Problem:

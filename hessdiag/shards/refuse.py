@@ -54,6 +54,12 @@ def model(found: nn.Module, *, train_mode: bool) -> None:
                 "one is gathered anew for each.",
                 f"{UNSHARDED}, or max_norm=None once its rows are short",
             )
+        if isinstance(module, _LOOKUPS) and module.scale_grad_by_freq:
+            raise LoadError(
+                f"{what}, scale_grad_by_freq) divides the gradient of each row by how often a batch looks it up, of "
+                "which each process has some samples.",
+                f"scale_grad_by_freq=False, with which gradients are those of the loss; or {UNSHARDED}",
+            )
         if train_mode and isinstance(module, _DropoutNd) and module.p > 0:
             raise LoadError(
                 f"{what}, p = {module.p:g}) drops in training mode, and each unit of a sharded model runs several "
@@ -149,7 +155,7 @@ def _sums_of(module: nn.Module) -> dict[str, Tensor]:
     """By which parameters that are there are compared."""
     with torch.no_grad():
         return {
-            name: torch.stack([item.sum(), item.square().sum()])
+            name: torch.stack([item.sum(), torch.dot(item.flatten(), item.flatten())])
             for name, item in module.named_parameters()
             if not isinstance(item, Placeholder)
         }

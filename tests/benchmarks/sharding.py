@@ -45,6 +45,8 @@ def _run(name: str, how: str, size: int) -> dict[str, float]:
         free.bind(("127.0.0.1", 0))
         meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(size)}
     environment = os.environ | meeting | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    if how == "sharded" and size == 1:  # as the command does before torch takes memory; here a model is built first
+        environment["THP_MEM_ALLOC_ENABLE"] = "1"
     command = [sys.executable, "-m", "tests.benchmarks.sharding", "--rank", name, how]
     ranks = [
         subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)

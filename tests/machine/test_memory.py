@@ -174,6 +174,20 @@ def test_segments_may_grow_unless_the_user_says_otherwise(monkeypatch, given, ex
     assert __main__.os.environ == expected
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "1"),
+        ({"THP_MEM_ALLOC_ENABLE": "0"}, "0"),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, None),  # whose blocks are smaller, and would take more than they need
+    ],
+)
+def test_one_process_asks_for_large_pages_unless_the_user_says_otherwise(monkeypatch, given, expected):
+    monkeypatch.setattr(memory.os, "environ", dict(given))
+    memory.apart()
+    assert memory.os.environ.get("THP_MEM_ALLOC_ENABLE") == expected
+
+
 def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     from torch import nn
 

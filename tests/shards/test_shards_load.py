@@ -156,6 +156,7 @@ def test_refused_models():
         (nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)), True, r"1 \(Dropout, p = 0.1\) drops in training mode"),
         (nn.Sequential(nn.BatchNorm1d(2)), True, r"0 \(BatchNorm1d\) takes the statistics of the batch"),
         (nn.Embedding(3, 2, max_norm=1.0), False, "max_norm = 1"),
+        (nn.EmbeddingBag(3, 2, scale_grad_by_freq=True), False, "scale_grad_by_freq"),
         (hooked, False, "weight has a hook on its gradient"),
     ):
         with pytest.raises(LoadError, match=said):
