@@ -175,15 +175,16 @@ def test_segments_may_grow_unless_the_user_says_otherwise(monkeypatch, given, ex
 
 
 @pytest.mark.parametrize(
-    ("given", "expected"),
+    ("size", "given", "expected"),
     [
-        ({}, "1"),
-        ({"THP_MEM_ALLOC_ENABLE": "0"}, "0"),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, None),  # whose blocks are smaller, and would take more than they need
+        (1, {}, "1"),
+        (1, {"THP_MEM_ALLOC_ENABLE": "0"}, "0"),
+        (2, {}, None),  # whose blocks are smaller, and would take more than they need
     ],
 )
-def test_one_process_asks_for_large_pages_unless_the_user_says_otherwise(monkeypatch, given, expected):
+def test_one_process_asks_for_large_pages_unless_the_user_says_otherwise(monkeypatch, size, given, expected):
     monkeypatch.setattr(memory.os, "environ", dict(given))
+    monkeypatch.setattr(memory, "ranks", lambda: (0, size))
     memory.apart()
     assert memory.os.environ.get("THP_MEM_ALLOC_ENABLE") == expected
 
