@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
+from hessdiag.curvature.layer_chain import LayerChain, NotAChainError
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.pullback import batched_grad
 from hessdiag.curvature.sharded.gradient import ShardedGradient, gradient
@@ -26,7 +27,7 @@ from hessdiag.shards.problem import ShardedProblem
 PASSES = 8  # of rows for each graph, where it is built anew for them: it takes as long as about two
 
 
-class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences | ShardedGradient"]):
+class HessianOperator(CurvatureOperator["LayerChain | _GradientGraph | GradientDifferences | ShardedGradient"]):
     """The Hessian H of a problem, symmetric of shape (N, N), known only through its products.
 
     Products are second derivatives by automatic differentiation, exact up to rounding. Where the model has none, they
@@ -59,6 +60,7 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences | 
     method = "double backward"
     differences = "central differences of gradients"
     second = True
+    _chained = True  # whether batches so far were those of a chain of linear layers
 
     def gradient(self) -> Tensor:
         """The gradient of the problem's function, shape (N,) or (own,); in a metric P^(-1/2) g."""
@@ -104,16 +106,28 @@ class HessianOperator(CurvatureOperator["_GradientGraph | GradientDifferences | 
     def _forward(self, batch: Any) -> Tensor:
         return self.problem.evaluate(batch)
 
-    def _graph(self, batch: Any) -> "_GradientGraph | GradientDifferences | ShardedGradient":
+    def _graph(self, batch: Any) -> "LayerChain | _GradientGraph | GradientDifferences | ShardedGradient":
         if isinstance(self.problem, ShardedProblem):
             return ShardedGradient(self.problem, batch)
         if self._moved is not None:
             return GradientDifferences(self._moved, batch, self.dtype)
-        graph = _GradientGraph(self.problem, batch, self.dtype)
+        graph = self._chain(batch) or _GradientGraph(self.problem, batch, self.dtype)
         if not self._examined:
-            refuse_cut([graph.value, graph.gradient])
+            refuse_cut(graph.ends)
             self._examined = True
         return graph
+
+    def _chain(self, batch: Any) -> LayerChain | None:
+        """The same by hand, where the model is simple enough for it."""
+        if not self._chained:
+            return None
+        try:
+            found = LayerChain(self.problem, batch, self.dtype)
+        except NotAChainError:
+            self._chained, self.method, self.cpu_fewest = False, type(self).method, type(self).cpu_fewest
+            return None
+        self.method, self.cpu_fewest = "forward over reverse, layer by layer", 2
+        return found
 
 
 class _GradientGraph:
@@ -146,6 +160,11 @@ class _GradientGraph:
             if ran_out(error):
                 raise
             raise NoDoubleBackwardError(reason(error)) from error
+
+    @property
+    def ends(self) -> list[Tensor]:
+        """Tensors whose graphs are differentiated again."""
+        return [self.value, self.gradient]
 
     def flat_gradient(self) -> Tensor:
         """The gradient without its graph; zero where the loss depends on nothing."""

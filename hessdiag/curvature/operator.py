@@ -57,6 +57,7 @@ class CurvatureOperator(Operator, Generic[G]):
     method: str  # how one product is computed, for the report
     of_outputs = False  # whether what is differentiated is the model's output, and no loss
     differences: str  # how, where double backward is missing
+    cpu_fewest = CPU_FEWEST
     second = False  # whether it is the whole second derivative, which differences of gradients can tell from others
 
     def __init__(self, problem: Problem, *, check: bool = True) -> None:
@@ -326,7 +327,7 @@ class CurvatureOperator(Operator, Generic[G]):
 
     def _pass(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None) -> Tensor:
         """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
-        fewest = 2 if self.device.type != "cpu" or isinstance(self.problem, ShardedProblem) else CPU_FEWEST
+        fewest = self.cpu_fewest if self.device.type == "cpu" and not isinstance(self.problem, ShardedProblem) else 2
         if len(vectors) >= fewest and self.unbatched is None:
             try:
                 rows = self._together(graph, vectors, layer, out)
