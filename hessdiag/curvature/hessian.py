@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.chains.layer_chain import LayerChain, NotAChainError
 from hessdiag.curvature.differences import GradientDifferences, NoDoubleBackwardError, reason, refuse_cut
-from hessdiag.curvature.layer_chain import LayerChain, NotAChainError
 from hessdiag.curvature.operator import CurvatureOperator
 from hessdiag.curvature.pullback import batched_grad
 from hessdiag.curvature.sharded.gradient import ShardedGradient, gradient

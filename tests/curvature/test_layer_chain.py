@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hessdiag.curvature.chains.layer_chain import LayerChain, NotAChainError
 from hessdiag.curvature.hessian import HessianOperator
-from hessdiag.curvature.layer_chain import LayerChain, NotAChainError
 from hessdiag.problem.problem import Problem
 
 LOSSES = {

@@ -192,7 +192,8 @@ def test_one_process_asks_for_large_pages_unless_the_user_says_otherwise(monkeyp
 def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     from torch import nn
 
-    from hessdiag.curvature.hessian import HessianOperator, _GradientGraph
+    from hessdiag.curvature.chains.layer_chain import LayerChain
+    from hessdiag.curvature.hessian import HessianOperator
     from hessdiag.problem.problem import Problem
 
     problem = Problem(
@@ -202,14 +203,14 @@ def test_running_out_of_memory_halves_the_chunk(monkeypatch):
     )
     expected = HessianOperator(problem).rows(torch.arange(13))
     operator = HessianOperator(problem)
-    computed = _GradientGraph.products
+    computed = LayerChain.products
 
     def scarce(self, vectors, layer):
         if len(vectors) > 4:
             raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
         return computed(self, vectors, layer)
 
-    monkeypatch.setattr(_GradientGraph, "products", scarce)
+    monkeypatch.setattr(LayerChain, "products", scarce)
     torch.testing.assert_close(operator.rows(torch.arange(13)), expected)
     assert operator.chunk == 4
     assert "4 vectors a pass" in operator.engine

@@ -9,9 +9,10 @@ from torch import nn
 import hessdiag
 from hessdiag.cli.main import run
 from hessdiag.curvature import differences
+from hessdiag.curvature.chains.layer_chain import LayerChain
 from hessdiag.curvature.checks import examine
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
-from hessdiag.curvature.hessian import HessianOperator, _GradientGraph
+from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError
 from hessdiag.curvature.neuron_space import NeuronSpace
 from hessdiag.linalg import krylov
@@ -76,14 +77,14 @@ def _problem(*, samples=6, model=None):
 
 def _scarce(monkeypatch, error, fitting):
     """Products for which memory runs out with more vectors than these."""
-    computed = _GradientGraph.products
+    computed = LayerChain.products
 
     def products(self, vectors, layer):
         if len(vectors) > fitting:
             raise error.with_traceback(None)  # without the places where other tests raised it
         return computed(self, vectors, layer)
 
-    monkeypatch.setattr(_GradientGraph, "products", products)
+    monkeypatch.setattr(LayerChain, "products", products)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +97,7 @@ def test_passes_are_halved_and_stay_batched(monkeypatch, error):
     _scarce(monkeypatch, error, 5)
     torch.testing.assert_close(operator.rows(torch.arange(17)), expected)
     assert operator.chunk == 4
-    assert operator.engine == "batched double backward; 4 vectors a pass, for memory ran out with more"
+    assert operator.engine == f"batched {operator.method}; 4 vectors a pass, for memory ran out with more"
 
 
 @pytest.mark.parametrize("matrix", [HessianOperator, GaussNewtonOperator])
