@@ -67,13 +67,13 @@ def of(
         return _formed(operator, finished, out)
     formed: list[None] = []
 
-    def form() -> Tensor:
+    def form() -> tuple[Tensor, str]:
         formed.append(None)
-        return _formed(operator, finished, None)
+        return _formed(operator, finished, None), operator.method
 
     operator.settle()
     key = ("dense", operator.problem, operator.missing, tuple(fingerprint(operator.problem).tolist()))
-    H = once(key, form)
+    H, operator.method = once(key, form)
     if not formed:
         finished(torch.arange(len(H), device=H.device), H)
     return H

@@ -72,7 +72,7 @@ LINES: dict[str, dict[str, Limit]] = {
         f"transfer {GPT} --widths 4,8 --seeds 2 --steps 2 --optimizer adam": Limit(49000, 1600, 960),
     },
     "models": {
-        f"eigs {WIDE} --highest 2 --lowest 1 --tol 1e-6": Limit(5300, 220, 66),
+        f"eigs {WIDE} --highest 2 --lowest 1 --tol 1e-6 --dtype float64": Limit(5300, 220, 66),
         f"spectrum {WIDE} --probes 2 --steps 10": Limit(3000, 150, 49),
         f"spectrum {WIDE} --operator ggn --probes 2 --steps 10 --dtype float64": Limit(2600, 160, 50),
         f"diag-share {OWN}:weighted --dtype float64": Limit(2000, 130, 26),

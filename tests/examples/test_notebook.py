@@ -16,7 +16,9 @@ def test_the_notebook_runs_and_shows_pages(tmp_path):
     assert not any(cell.outputs for cell in code), "outputs are no source"
     nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute(cwd=str(tmp_path))
     printed = ["".join(output.text for output in cell.outputs if output.output_type == "stream") for cell in code]
-    assert [text.count("\n") for text in printed if text.startswith("<")] == [1], "a result is printed as one line"
+    assert [text.count("\n") for text in printed if text.startswith("<")] == [1, 1], (
+        "a problem and a result: a line each"
+    )
     (shown,) = [output for cell in code for output in cell.outputs if output.output_type == "execute_result"]
     assert shown.data["text/plain"].startswith("<Eigs of Sequential: smallest ")
     assert len(shown.data["text/plain"]) < 400

@@ -247,7 +247,7 @@ def test_everything_to_reproduce_is_there():
     problem, provenance = doc["problem"], doc["provenance"]
     problem["trusted_code"], provenance["wall_seconds"], provenance["peak_memory_bytes"] = True, 1.25, 250_000_000
     page = Page(render(doc, "html"))
-    text = page.text("dd") + page.text("code") + page.text("dt")
+    text = page.text("dd") + page.text("code") + page.text("dt") + page.text("span")  # an option is kept unbroken
     for needed in ("hessdiag diag-share model.pt", f"torch {provenance['versions']['torch']}",
                    problem["weights_sha256"], problem["data_sha256"], problem["files"][0]["sha256"], "float32, seed 0",
                    "1.25 s", "238 MiB", "math kernel", "1 thread", "--trust-code"):  # fmt: skip

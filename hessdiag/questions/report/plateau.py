@@ -41,7 +41,7 @@ def steepness(check: Mapping[str, Any]) -> float | None:
     |g||w| / loss, the median of layers with weights; `None` where that is not known.
 
     >>> layer = {"gradient_rms": 1e-9, "weight_rms": 0.5, "parameters": 100}
-    >>> steepness({"output": {"loss": 2.0}, "step": None, "layers": [layer]})
+    >>> round(steepness({"output": {"loss": 2.0}, "step": None, "layers": [layer]}), 12)
     2.5e-08
     """
     output, step = check["output"] or {}, check["step"] or {}
