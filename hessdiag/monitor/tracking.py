@@ -13,7 +13,7 @@ from hessdiag.linalg.krylov import KrylovSpace
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.tridiagonal import safe_norm
 
-ENOUGH = 0.04  # residual over value, at most, of a value that counts as converged: none such was 2 % off, of 106 looks
+ENOUGH = 0.04  # residual over value, at most, of a value that counts as converged: of 108 such looks two were 2 % off
 WANTED = 0.02  # the same, which is worth a product more as long as there are few
 LEAST = 4  # products, with fewer of which a wrong eigenvector can pass
 WARM = 5  # products, at most, of a look that goes on from a converged one,

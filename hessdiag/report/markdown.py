@@ -41,8 +41,8 @@ def _whole(view: View) -> list[str]:
     """A report of several answers: the verdict, then of each answer its sentence, its numbers and its first table."""
     finding, others = first(view)
     lines = [f"## {_escape(view.question)}", "", f"**{_escape(view.headline[0])}**", ""]
-    lines += [f"- {line.strip()}" for line in _reasons(finding)] if finding is not None else []
-    lines += ["", *_head(view), *(f"- {_escape(note)}" for note in view.notes)]
+    lines += [part for line in (_reasons(finding) if finding is not None else []) for part in (line.strip(), "")]
+    lines += [*_head(view), *(f"- {_escape(note)}" for note in view.notes)]
     if others:
         lines += ["", f"### Findings: {_escape(view.headline[1])}", ""]
     lines += _overall(others)

@@ -21,7 +21,7 @@ from hessdiag.shards.division import Found, below, joined, with_lists
 from hessdiag.shards.layout import share
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, running, shown
 
-AT_ONCE = 2**19  # numbers of all processes that are exchanged at a time: beside a large unit few
+AT_ONCE = 2**20  # numbers of all processes that are exchanged at a time: beside a large unit few
 
 Forward = Callable[..., Any]
 Kind = Callable[["Unit"], "Forward | None"]

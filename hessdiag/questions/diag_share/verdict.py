@@ -185,7 +185,7 @@ def _precision(share: DiagShare) -> list[Finding]:
         found.append(
             Finding(
                 "warn",
-                f"The estimate is rough: {percent(low)} to {percent(high)} at 95 %.",
+                f"The share is known roughly: {percent(low)} to {percent(high)} at 95 %.",
                 f"{share.rows:,} of {share.parameters:,} rows were computed",
                 f"--rows {min(4 * share.rows, share.parameters)}",
             )
