@@ -17,7 +17,7 @@ LONGEST_CHOICE = 12  # characters of a choice's names beside an option; longer l
 COLUMN = 26  # widest column of options
 
 _MODEL = "weights data loss objective batches batch_size layers device dtype seed train_mode"
-_OUTPUT = "as_json form file force fail_if baseline max_change allow_inexact save resume"
+_OUTPUT = "as_json form file force fail_if baseline max_change exit_zero allow_inexact save resume"
 _RARE = "strict trust_code max_unpacked color no_progress no_config config print_config show_python traceback help"
 _COMPUTED = "What to compute"
 GROUPS = {

@@ -102,6 +102,7 @@ _OUTPUT = (
     ),
     click.option("--baseline", metavar="FILE", help="Exit 1 if headline numbers moved away from this result."),
     click.option("--max-change", default="10%", show_default=True, metavar="P%", help="How far they may move."),
+    click.option("--exit-zero", is_flag=True, help="Say which of these gates are violated, and exit 0."),
 )
 
 resume_option = click.option(

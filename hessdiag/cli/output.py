@@ -56,6 +56,7 @@ class Output:
         gates: Conditions under which the run fails.
         baseline: An earlier document to compare with.
         max_change: Largest relative change that is allowed against it.
+        exit_zero: Whether violated gates are only said.
     """
 
     form: str
@@ -66,6 +67,7 @@ class Output:
     gates: tuple[gates.Gate, ...]
     baseline: Document | None
     max_change: float
+    exit_zero: bool
 
 
 def prepare(
@@ -79,6 +81,7 @@ def prepare(
     fail_if: Sequence[str],
     baseline: str | None,
     max_change: str,
+    exit_zero: bool,
 ) -> Output:
     """Check the options of the answer and join them.
 
@@ -103,6 +106,7 @@ def prepare(
         gates=_gates(fail_if, click.get_current_context().info_name or ""),
         baseline=_baseline(baseline, click.get_current_context().info_name or "") if baseline else None,
         max_change=gates.parse_change(max_change),
+        exit_zero=exit_zero,
     )
 
 
@@ -360,7 +364,7 @@ def _exit_code(answer: Result | Document, out: Output) -> int:
             error("the numbers are not trustworthy; see the verdict.", "--allow-inexact to accept them")
     if untrusted:
         return ExitCode.INEXACT
-    return ExitCode.GATE if said else ExitCode.OK
+    return ExitCode.GATE if said and not out.exit_zero else ExitCode.OK
 
 
 def _violations(answer: Result | Document, out: Output) -> list[str]:

@@ -108,6 +108,9 @@ def test_a_traceback_is_shown_on_request(hessdiag, fake, args):
         ("inexact", ["--allow-inexact"], 0),
         ("inexact", ["--fail-if", "diag_share<1"], 4),
         ("inexact", ["--allow-inexact", "--fail-if", "diag_share<1"], 1),
+        ("ok", ["--fail-if", "diag_share<1"], 1),
+        ("ok", ["--fail-if", "diag_share<1", "--exit-zero"], 0),
+        ("inexact", ["--fail-if", "diag_share<1", "--exit-zero"], 4),
         ("interrupted", [], 130),
         ("interrupted", ["--fail-if", "diag_share<1"], 130),
     ],
@@ -117,6 +120,7 @@ def test_status_decides_before_gates_do(hessdiag, fake, status, args, code):
     outcome = hessdiag("diag-share", MODEL, "--json", *args)
     assert outcome.code == code
     assert json.loads(outcome.out)["status"] == status
+    assert ("gate: diag_share" in outcome.err) == (any("diag_share" in one for one in args) and status != "interrupted")
 
 
 def test_nan_violates_a_gate_from_either_side(hessdiag, fake):

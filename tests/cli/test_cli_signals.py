@@ -43,7 +43,7 @@ def measure(**request):
                 raise RuntimeError("this was a KeyboardInterrupt")
             finally:
                 pass
-    out = output.prepare(False, "json", "r.json", False, "auto", True, False, (), None, "10%")
+    out = output.prepare(False, "json", "r.json", False, "auto", True, False, (), None, "10%", False)
     render = output.render
     def slow(*args, **keys):
         if sys.argv[1] == "rendering":
