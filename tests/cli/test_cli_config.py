@@ -150,7 +150,13 @@ HOSTILE = {
     "layers": "'*'",
     "device": "'../x'",
 }
-WRITES = {"output": "'../victim.json'", "force": "true", "baseline": "'x.json'", "allow_inexact": "true", "exit_zero": "true"}
+WRITES = {
+    "output": "'../victim.json'",
+    "force": "true",
+    "baseline": "'x.json'",
+    "allow_inexact": "true",
+    "exit_zero": "true",
+}
 
 
 def test_a_file_that_is_found_sets_numbers_and_choices(hessdiag, fake, write):

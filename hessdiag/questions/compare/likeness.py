@@ -44,8 +44,8 @@ EFFORT = ("method", "probes", "steps", "seeds", "hessian_seeds", "inits.0.seeds"
 # Options of the command line that stand in a document by what they led to, or say nothing of its numbers.
 ELSEWHERE = frozenset((
     "json", "format", "o", "output", "force", "color", "no-progress", "allow-inexact", "fail-if", "baseline",
-    "max-change", "exit-zero", "resume", "save", "config", "no-config", "traceback", "weights", "data", "loss", "batches",
-    "batch-size", "device", "dtype", "seed", "layers", "train-mode", "no-train-mode", "strict", "no-strict",
+    "exit-zero", "max-change", "resume", "save", "config", "no-config", "traceback", "weights", "data", "loss",
+    "batches", "batch-size", "device", "dtype", "seed", "layers", "train-mode", "no-train-mode", "strict", "no-strict",
     "trust-code", "max-unpacked", "shard", "rows", "probes", "steps", "seeds", "hessian-seeds", "tol", "metric",
     "state", "operator", "by", "width", "depth", "init", "distribution", "activation", "length", "scale", "widths",
     "depths", "budget", "threshold", "optimizer", "lr", "damping", "check",
