@@ -47,7 +47,7 @@ BELOW: Mapping[str, set[str]] = {
     "cli": {"machine", "nets", "problem", "shards", "curvature", "optimizers", "report", "questions"},
 }
 PROBLEM = (  # within its room: each part may import those of the lines before
-    {"nearby"},
+    {"graph", "nearby"},
     {"measuring", "modes", "once", "replaced", "seeds", "spec", "structure"},
     {"files"},
     {"batches"},

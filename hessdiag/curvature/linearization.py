@@ -21,6 +21,7 @@ from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.curvature.received import LEAST, Function, Received, evaluated, length, loss_and_slopes, output_of, scalar
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.operator import SymmetricOperator
+from hessdiag.problem.graph import behind
 from hessdiag.problem.losses.loss import Loss
 from hessdiag.problem.problem import Problem
 
@@ -241,14 +242,5 @@ def _slopes(moved: Movable, batch: Any, loss: Function, z: Received, tensors: Se
 def _depends(problem: Problem, loss: Function, z: Received, watched: set[Tensor]) -> bool:
     """Whether the loss reaches a parameter though all that it receives is cut off from them."""
     with evaluated(problem):
-        ahead: list[Any] = [scalar(loss, z, [tensor.detach() for tensor in z.tensors]).grad_fn]
-    seen = set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        if getattr(node, "variable", None) in watched:
-            return True
-        seen.add(node)
-        ahead += [successor for successor, _ in node.next_functions]
-    return False
+        value = scalar(loss, z, [tensor.detach() for tensor in z.tensors])
+    return any(getattr(node, "variable", None) in watched for node in behind([value]))

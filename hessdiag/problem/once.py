@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from hessdiag.problem.graph import behind
+
 _ONCE = once_differentiable(lambda ctx: None).__code__
 
 
@@ -18,17 +20,10 @@ def once(tensors: Iterable[Tensor], until: Any = None) -> str | None:
         tensors: Where to begin.
         until: A node of the graph beyond which it does not matter.
     """
-    ahead: list[Any] = [tensor.grad_fn for tensor in tensors]
-    seen = {until}
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
+    for node in behind(tensors, until):
         function: Any = getattr(node, "_forward_cls", None)
         if any(getattr(getattr(function, name, None), "__code__", None) is _ONCE for name in ("backward", "vjp")):
             return f"the function {function.__name__} is differentiable only once"
         if node.name() == "torch::autograd::Error":
             return "a function in the model is differentiable only once"
-        seen.add(node)
-        ahead += [successor for successor, _ in node.next_functions]
     return None

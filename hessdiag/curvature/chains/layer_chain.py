@@ -23,6 +23,7 @@ from hessdiag.curvature.neuron_layers import NeuronLayer, NotInNeuronSpaceError,
 from hessdiag.curvature.pullback import batched_grad, pullback
 from hessdiag.errors import HessdiagError
 from hessdiag.machine.shortage import ran_out
+from hessdiag.problem.graph import behind
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 
@@ -220,7 +221,7 @@ def _links(
     inputs, outputs = [one.inputs for one in passed.values()], [one.outputs for one in passed.values()]
     if any(tensor.dtype != dtype for tensor in (*inputs, *outputs)) or inputs[0].requires_grad:
         raise NotAChainError("the first layer's input depends on parameters, or dtypes differ")
-    if _leaves(value) != {outputs[-1]}:
+    if {node.variable for node in behind([value]) if hasattr(node, "variable")} != {outputs[-1]}:
         raise NotAChainError("the loss depends on more than the last layer's output")
     pairs = list(zip(inputs[1:], outputs, strict=False))
     if not all(h.shape == before.shape and _elementwise(h, before) for h, before in pairs):
@@ -256,19 +257,6 @@ def _bends(slopes: Sequence[Tensor], outputs: Sequence[Tensor], backs: Sequence[
         chosen = ([tensors[index] for index in bent] for tensors in (slopes, outputs, backs))
         for index, bend in zip(bent, pullback(*chosen), strict=True):
             found[index] = bend if bend is not None and bool(bend.any()) else None
-    return found
-
-
-def _leaves(tensor: Tensor) -> set[Tensor]:
-    """All that a tensor depends on."""
-    ahead: list[Any] = [tensor.grad_fn]
-    seen, found = {None}, set()
-    while ahead:
-        node = ahead.pop()
-        if node not in seen:
-            seen.add(node)
-            found |= {node.variable} if hasattr(node, "variable") else set()
-            ahead += [successor for successor, _ in node.next_functions]
     return found
 
 
