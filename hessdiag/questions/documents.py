@@ -21,7 +21,8 @@ from hessdiag.report import document as text_form
 from hessdiag.report.document import Document
 
 REPORT = "report"
-NOT_ANSWERED = "not answered"  # questions that a report has no section of
+INTERRUPTED = "interrupted"
+NOT_ANSWERED = "not answered"  # questions that a report has no section of, or a part
 LARGEST = 256 * 2**20  # bytes of a document that is read: /dev/zero has no end
 
 # Fields of every result that documents hold beside their "result", in this order, each under its own name or another.
@@ -152,14 +153,15 @@ def numbers_of(answer: Result | Mapping[str, Any]) -> Document:
     """The document of a result, with numbers for the words that stand for some in saved ones.
 
     In a report's "result" there are those of its sections, too, each under the name of its command, as gates name them;
-    and the names of commands that it has no section of; in that of a run, of quantities that were not measured.
+    and the names of commands that it has no whole section of; in that of a run, of quantities that were not measured.
     """
     found = document(answer if isinstance(answer, Result) else read(answer))
     if found["command"] == REPORT and "records" in found["result"]:
         missing = [name for name in QUANTITIES if found["result"][name] is None]
         found["result"] = {**found["result"], NOT_ANSWERED: missing}
     elif found["command"] == REPORT:
-        sections = {one["command"]: numbers_of(one["document"])["result"] for one in found["result"]["sections"]}
+        whole = (one for one in found["result"]["sections"] if one["document"]["status"] != INTERRUPTED)
+        sections = {one["command"]: numbers_of(one["document"])["result"] for one in whole}
         missing = [name for name in registry.NAMES if name not in sections and name != REPORT]
         found["result"] = {**found["result"], **sections, NOT_ANSWERED: missing}
     return found

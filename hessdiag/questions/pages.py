@@ -58,7 +58,7 @@ def view_of(subject: Result | Mapping[str, Any]) -> View:
         subject=(*laid_out.subject, *spread(result.provenance)),
         extra=(*laid_out.extra, *side_tables(result)),
         command=result.command,
-        warnings=warnings(result),
+        warnings=(*warnings(result), *laid_out.warnings),
         verdict=findings(result),
         notes=result.problem.notes or (),
         checks=self_checks(result),

@@ -19,7 +19,7 @@ CLOSE = {"rtol": 1e-9, "atol": 1e-12}
 
 
 def dense(P, n):
-    return P.apply(lambda values: values, torch.eye(n, dtype=torch.float64))
+    return P.of(lambda values: values)(torch.eye(n, dtype=torch.float64))
 
 
 def brute_ggn(problem):
@@ -75,10 +75,30 @@ def test_functions_of_a_preconditioner_are_those_of_its_matrix():
     matrix = dense(P, 12).numpy()
     values, vectors = np.linalg.eigh(2.0 * matrix + 0.5 * np.eye(12))
     assert sorted(values)[:3] == pytest.approx([0.5, 0.5, 0.5])  # what no part has, and what the basis leaves out
-    found = P.apply(power(-0.5, 0.5, 2.0), torch.eye(12).double()).numpy()
+    found = P.of(power(-0.5, 0.5, 2.0))(torch.eye(12).double()).numpy()
     np.testing.assert_allclose(found, vectors @ np.diag(values**-0.5) @ vectors.T, **CLOSE)
-    np.testing.assert_allclose(P.apply(power(-0.5, 0.5, 2.0), torch.ones(12).double()), found @ np.ones(12), **CLOSE)
+    np.testing.assert_allclose(P.of(power(-0.5, 0.5, 2.0))(torch.ones(12).double()), found @ np.ones(12), **CLOSE)
     assert P.frobenius == pytest.approx(np.linalg.norm(matrix))
+
+
+def test_small_matrices_of_one_shape_are_multiplied_together():
+    generator = torch.Generator().manual_seed(2)
+    parts = []
+    for start in (0, 6, 12):
+        U, V = (torch.linalg.qr(torch.randn(n, n, generator=generator).double())[0] for n in (2, 3))
+        values = torch.rand(2, 3, generator=generator).double()
+        parts.append(Part(torch.arange(start, start + 6).view(2, 3), values, U, V))
+    whole = Preconditioner("three", tuple(parts), 0)
+    assert [part.values.shape for part in whole.together] == [(3, 2, 3)]
+    half = torch.block_diag(*(_half(part) for part in parts))  # places of a layer follow each other
+    for vectors in (torch.randn(18, generator=generator).double(), torch.eye(18).double()):
+        np.testing.assert_allclose(whole.of(power(-0.5, 0.1))(vectors), half @ vectors, **CLOSE)
+
+
+def _half(part):
+    """(P + 0.1 I)^(-1/2) by the whole matrix of eigenvectors."""
+    basis = torch.kron(part.left, part.right)
+    return (basis * (0.1 + part.values.flatten()) ** -0.5) @ basis.T
 
 
 def test_blocks_and_diagonal_are_bent_one_by_one():

@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]
+SMALL = 64 * 64  # parameters of a matrix: the product of a larger one takes longer than its call
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Part:
         values: Eigenvalues: (n,) of a diagonal, (k,) in a basis, (b, a) in a product of two.
         left: `None` for a diagonal; else orthonormal columns, (n, k) or (b, b). What k < n columns leave out is zero.
         right: Of the columns of a matrix of parameters, (a, a): the eigenvectors are all products of left and right.
+
+    Of several matrices of parameters that are alike in shape all four may have one more dimension, the first.
     """
 
     places: Tensor
@@ -26,16 +30,20 @@ class Part:
     left: Tensor | None = None
     right: Tensor | None = None
 
-    def apply(self, function: Function, vectors: Tensor) -> Tensor:
-        """f(P) V for a function of eigenvalues and V of shape (n, k), or (b, a, k)."""
-        scales, basis = function(self.values), self.left
-        if basis is None:
-            return scales[..., None] * vectors
-        if self.right is not None:
-            turned = torch.einsum("bi,bak,aj->ijk", basis, vectors, self.right)
-            return torch.einsum("bi,ijk,aj->bak", basis, scales[..., None] * turned, self.right)
-        rest = function(self.values.new_zeros(1))
-        return rest * vectors + basis @ ((scales - rest)[:, None] * (basis.T @ vectors))
+    def of(self, function: Function) -> Function:
+        """f(P) for a function of eigenvalues, as what multiplies V of shape (n, k), or (b, a, k)."""
+        scales, left, right = function(self.values), self.left, self.right
+        if left is None:
+            return lambda vectors: scales[..., None] * vectors
+        if right is None:
+            rest = function(self.values.new_zeros(1))
+            return lambda vectors: rest * vectors + left @ ((scales - rest)[:, None] * (left.T @ vectors))
+
+        def product(vectors: Tensor) -> Tensor:
+            turned = scales * (left.mT @ vectors.movedim(-1, 0) @ right)
+            return (left @ turned @ right.mT).movedim(0, -1)
+
+        return product
 
     @property
     def frobenius(self) -> float:
@@ -66,18 +74,38 @@ class Preconditioner:
         """Its norm."""
         return math.hypot(*(part.frobenius for part in self.parts))
 
-    def apply(self, function: Function, vectors: Tensor) -> Tensor:
-        """f(P) V for a function of the eigenvalues, and V of shape (N,) or (N, k).
+    @cached_property
+    def together(self) -> tuple[Part, ...]:
+        """Its parts, small ones of one shape in one: of a deep network they take as long to call as to multiply."""
+        alike: dict[tuple[int, ...], list[Part]] = {}
+        for index, part in enumerate(self.parts):
+            small = part.left is not None and part.right is not None and part.values.numel() <= SMALL
+            alike.setdefault(tuple(part.values.shape) if small else (-1, index), []).append(part)
+        return tuple(one[0] if len(one) == 1 else _stacked(one) for one in alike.values())
+
+    def of(self, function: Function) -> Function:
+        """f(P) for a function of the eigenvalues, as what multiplies V of shape (N,) or (N, k).
 
         >>> P = Preconditioner("diagonal", (Part(torch.tensor([0, 2]), torch.tensor([3.0, 8.0])),), 2)
-        >>> P.apply(lambda values: (values + 1) ** -0.5, torch.ones(3))
+        >>> P.of(lambda values: (values + 1) ** -0.5)(torch.ones(3))
         tensor([0.5000, 1.0000, 0.3333])
         """
-        columns = vectors if vectors.ndim > 1 else vectors[:, None]
-        found = function(columns.new_zeros(1)) * columns
-        for part in self.parts:
-            found[part.places] = part.apply(function, columns[part.places])
-        return found if vectors.ndim > 1 else found[:, 0]
+        parts = [(part.places, part.of(function)) for part in self.together]
+
+        def product(vectors: Tensor) -> Tensor:
+            columns = vectors if vectors.ndim > 1 else vectors[:, None]
+            found = function(columns.new_zeros(1)) * columns
+            for places, own in parts:
+                found[places] = own(columns[places])
+            return found if vectors.ndim > 1 else found[:, 0]
+
+        return product
+
+
+def _stacked(parts: list[Part]) -> Part:
+    """Products of two bases that are alike in shape, as one."""
+    held = [[getattr(part, name) for part in parts] for name in ("places", "values", "left", "right")]
+    return Part(*(torch.stack(tensors) for tensors in held))
 
 
 def power(exponent: float, shift: float, scale: float = 1.0) -> Function:

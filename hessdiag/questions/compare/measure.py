@@ -179,7 +179,9 @@ def _values(values: Sequence[str]) -> str:
 
 def _run(doc: Document, label: str) -> ComparedRun:
     problem, provenance = doc["problem"], doc["provenance"]
-    parts = [one["document"] for one in doc["result"]["sections"]] if doc["command"] == REPORT else [doc]
+    sections = doc["result"]["sections"] if doc["command"] == REPORT else ()
+    parts = [one["document"] for one in sections] or [doc]
+    cut = tuple(one["command"] for one in sections if one.get("whole_seconds") is not None)
     return ComparedRun(
         label=label,
         status=doc["status"],
@@ -192,6 +194,7 @@ def _run(doc: Document, label: str) -> ComparedRun:
         seed=problem.get("seed"),
         weights_sha256=problem.get("weights_sha256"),
         argv=tuple(provenance.get("argv") or ()),
+        cut=cut or None,
     )
 
 

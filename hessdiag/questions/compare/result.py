@@ -1,10 +1,10 @@
 """What changed between results of one question, and whether beyond the errors of both."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from hessdiag.fields import Count, Interval, NonEmpty, Number, Numbers
-from hessdiag.questions.common.result import Result
+from hessdiag.questions.common.result import OPTIONAL, Result
 
 How = Literal["estimates", "exact", "untold", "missing"]
 Way = Literal["up", "down", "none", "open"]
@@ -26,6 +26,7 @@ class ComparedRun:
         seed: Of all that is random in it.
         weights_sha256: Of the weights; `None` where they have none.
         argv: The command line that gave it; empty in Python.
+        cut: Questions of a report that its budget ended.
     """
 
     label: str
@@ -39,6 +40,7 @@ class ComparedRun:
     seed: int | None
     weights_sha256: str | None
     argv: tuple[str, ...]
+    cut: tuple[str, ...] | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hessdiag.numbers import counted, listed, number, p_value, percent
 from hessdiag.questions.common.result import Finding
 from hessdiag.questions.common.verdict import most_severe_first
-from hessdiag.questions.compare.result import Compare, CourseStep, NumberChange
+from hessdiag.questions.compare.result import Compare, ComparedRun, CourseStep, NumberChange
 
 FEWEST = 2  # results
 NAMED = 3  # changes that a sentence names
@@ -166,7 +166,7 @@ def _unjudged(found: Compare) -> list[Finding]:
 
 
 def _unfinished(found: Compare) -> list[Finding]:
-    labels = [f"{run.label} ({run.status})" for run in found.runs if run.status != "ok" and run.trusted]
+    labels = [f"{run.label} ({how})" for run in found.runs if run.trusted and (how := _ended(run))]
     if not labels:
         return []
     return [
@@ -174,3 +174,8 @@ def _unfinished(found: Compare) -> list[Finding]:
             "note", f"Not all results are whole: {listed(labels)}.", "what they have is compared, bounds as bounds", ""
         )
     ]
+
+
+def _ended(run: ComparedRun) -> str:
+    """How a result ended that is not whole."""
+    return f"its budget ended {listed(run.cut, 12)}" if run.cut else "" if run.status == "ok" else run.status

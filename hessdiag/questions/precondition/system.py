@@ -146,9 +146,10 @@ class Whitened:
         """(N, N)."""
         return (self.size, self.size)
 
-    def root(self, vectors: Tensor) -> Tensor:
-        """(cP + mu I)^exponent V."""
-        return self.P.apply(power(self.exponent, self.shift, self.scale), vectors)
+    @cached_property
+    def root(self) -> Callable[[Tensor], Tensor]:
+        """(cP + mu I)^exponent, as what multiplies V."""
+        return self.P.of(power(self.exponent, self.shift, self.scale))
 
     def __matmul__(self, vectors: Tensor) -> Tensor:
         """The product with V."""

@@ -70,6 +70,7 @@ class Answer:
         products: That it spent.
         error: Why it failed.
         interrupted: Whether the keyboard ended it.
+        done: Share of its work that was behind it when it was ended, as it told; 0 where it told nothing.
     """
 
     document: dict[str, Any] | None
@@ -78,6 +79,7 @@ class Answer:
     products: float
     error: Exception | None = None
     interrupted: bool = False
+    done: float = 0.0
 
 
 class Deadline:
@@ -113,10 +115,18 @@ def asked_one(asking: Asking, step: Step, options: Options, until: float) -> Ans
     started = time.perf_counter()
     result: Result | None = None
     error: Exception | None = None
-    stopped = False
+    stopped, shares = False, [0.0]
+
+    def told(done: int, total: int, what: str) -> None:
+        shares.append(done / total if 0 < done < total else 0.0)
+        if step.command not in CURVED:  # those others are looked at after every product, where what they have is kept
+            deadline.look()
+        if done:
+            asking.report(done, total, what)
+
     with cost.ledger(lambda _: deadline.look()) as spent:
         try:
-            result = _measured(asking, step, options, deadline)
+            result = _measured(asking, step, options, told)
         except KeyboardInterrupt:
             stopped = True
         except Exception as failure:  # which must not lose the others
@@ -128,16 +138,11 @@ def asked_one(asking: Asking, step: Step, options: Options, until: float) -> Ans
     if result is not None:
         made = replace(result.provenance, argv=argv, cost=spent.as_dict())
         document = documents.document(replace(result, provenance=made))
-    return Answer(document, argv, seconds, spent.products, error, interrupted=stopped and not deadline.struck)
+    by_keyboard = stopped and not deadline.struck
+    return Answer(document, argv, seconds, spent.products, error, interrupted=by_keyboard, done=shares[-1])
 
 
-def _measured(asking: Asking, step: Step, options: Options, deadline: Deadline) -> Result:
-    def told(done: int, total: int, what: str) -> None:
-        if step.command not in CURVED:  # those others are looked at after every product, where what they have is kept
-            deadline.look()
-        if done:
-            asking.report(done, total, what)
-
+def _measured(asking: Asking, step: Step, options: Options, told: Progress) -> Result:
     given: dict[str, Any] = {"seed": asking.seed, "progress": told, **options, **asking.of_optimizer(step.command)}
     if step.command in ("sharpness", "precondition"):
         given["scripts"] = asking.scripts

@@ -10,7 +10,7 @@ from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.errors import HessdiagError, LoadError, SpecError
 from hessdiag.machine import cost, processes
 from hessdiag.machine.once import sharing
-from hessdiag.numbers import listed, number
+from hessdiag.numbers import listed, number, short
 from hessdiag.optimizers.preconditioning import preconditioning
 from hessdiag.optimizers.saved import recipe_for
 from hessdiag.problem.files.optimizer_states import is_file
@@ -34,6 +34,7 @@ from hessdiag.questions.report.verdict import findings
 from hessdiag.shards.problem import ShardedProblem
 
 OVER = 1.1  # of the budget: where a section is ended that takes longer than announced
+TELLING = 0.2  # of its work: from there on the time that a question took tells what all of it takes
 MOST_DRIFT = 4.0  # times as much as announced: as much is believed of the machine
 BUILT_ANEW = {
     "vanishing": "it compares networks of several depths, not one: MODEL as 'builtin:mlp(depth={depth})'",
@@ -283,9 +284,10 @@ class _Run:
         if answer.error is not None:
             self._fails(asked, answer.error)
         elif answer.document is None:
-            why = f"{'interrupted' if answer.interrupted else 'the budget ended it'} before it had a number"
-            argv = self.asking.argv(asked, asked.rungs[one.rung])
-            self.left[one.command] = NotAnswered(command=one.command, why=why, seconds=one.seconds, argv=argv)
+            ended = "interrupted" if answer.interrupted else f"the budget ended it after {short(answer.seconds)},"
+            why, argv = f"{ended} before it had a number", self.asking.argv(asked, asked.rungs[one.rung])
+            whole = None if answer.interrupted else self._whole(one, answer)
+            self.left[one.command] = NotAnswered(command=one.command, why=why, seconds=whole, argv=argv)
         else:
             self.sections.append(self._section(one, answer, announced=one.seconds if known else None))
             if known and answer.document["status"] != "interrupted":
@@ -305,13 +307,20 @@ class _Run:
         if answer.interrupted:
             raise KeyboardInterrupt
 
+    def _whole(self, one: Chosen, answer: Answer) -> float:
+        """Seconds to the end of what the budget ended: by what it told of its progress, or else by its price."""
+        told = answer.seconds / answer.done if answer.done >= TELLING else 0.0
+        return max(told or self.drift * one.seconds, answer.seconds)
+
     def _section(self, one: Chosen, answer: Answer, announced: float | None) -> Section:
         assert answer.document is not None
+        cut = answer.document["status"] == "interrupted" and not answer.interrupted
         return Section(
             command=one.command,
             argv=answer.argv,
             announced_seconds=announced,
             seconds=answer.seconds,
+            whole_seconds=self._whole(one, answer) if cut else None,
             document=answer.document,
         )
 
@@ -332,8 +341,8 @@ class _Run:
 
 def _assembled(run: _Run, preset: Preset) -> Report:
     sections = tuple(sorted(run.sections, key=lambda section: reading_order(section.command)))
-    exact = all(section.document["status"] == "ok" for section in sections)
-    status: Status = "interrupted" if run.interrupted else "ok" if exact else "inexact"
+    trusted = all(section.trusted for section in sections)
+    status: Status = "interrupted" if run.interrupted else "ok" if trusted else "inexact"
     subject = described(run.asking.problem)
     found = Report(
         status=status,

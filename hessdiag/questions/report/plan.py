@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+SPARE = 1.25  # times what a better answer takes more, as announced: prices are off by so much
+
 Prices = Mapping[str, Sequence[float]]  # seconds of each rung of a question, the cheapest first
 
 
@@ -42,11 +44,13 @@ class Plan:
 def planned(prices: Prices, budget: float) -> Plan:
     """Ask as many questions as fit, in order of importance; then all of them better, step by step, while there is time.
 
+    Better answers leave some time over: one that the budget ends may have less to say than a cheap one that is whole.
+
     Args:
         prices: By question, in order of importance.
         budget: Seconds; infinity for no limit.
 
-    >>> plan = planned({"eigs": (1.0, 6.0), "blocks": (20.0,), "bounds": (2.0,)}, 9.0)
+    >>> plan = planned({"eigs": (1.0, 6.0), "blocks": (20.0,), "bounds": (2.0,)}, 10.0)
     >>> [(one.command, one.rung) for one in plan.chosen], plan.dear
     ([('eigs', 1), ('bounds', 0)], {'blocks': 20.0})
     """
@@ -59,7 +63,7 @@ def planned(prices: Prices, budget: float) -> Plan:
     for rung in range(1, max((len(each) for each in prices.values()), default=0)):
         for command in rungs:
             each, now = prices[command], rungs[command]
-            if now == rung - 1 and rung < len(each) and each[rung] - each[now] <= left:
+            if now == rung - 1 and rung < len(each) and SPARE * (each[rung] - each[now]) <= left:
                 left -= each[rung] - each[now]
                 rungs[command] = rung
     chosen = tuple(Chosen(command, rung, prices[command][rung]) for command, rung in rungs.items())

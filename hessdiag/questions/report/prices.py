@@ -24,12 +24,13 @@ ROWS = 1.2  # products' worth of a row with its sums
 ALL_ENDS = 0.25  # decompositions' worth of the bounds of a dense matrix
 CUBES = 2.5  # for each preconditioner of one
 PREPARED = 0.05  # seconds beside
-TO_PRODUCT = 2.0  # a step under a preconditioner over a product
+TO_PRODUCT = 1.2  # a product there over one by itself
+WHITENED = 500.0  # vectors that a step under a preconditioner reads or writes, beside its product
 NETWORK = 2.0  # losses' worth of a network that is drawn anew
 AROUND = 4e-4  # seconds of a loss that are not the network's
 DRAWN = 6e-8  # seconds for each of its parameters
 DRAWN_LAYER = 7e-5  # and for each of its layers
-OVERHEAD = 0.05  # seconds of any question: imports, descriptions, digests
+OVERHEAD = 0.02  # seconds of any question: imports, descriptions, digests
 RADII = 9.0
 VECTORS = 60.0  # that arithmetic reads or writes for each
 CONTENDERS = 9.0  # runs' worth of races, the search for learning rates included
@@ -145,7 +146,7 @@ def _precondition(options: Options, pace: Pace, size: Sizes) -> float:
         return _whole(n, pace, size) + kinds * (PREPARED + CUBES * pace.cubed * n**3)
     steps, probes = min(_number(options, "steps", 200), n), _number(options, "probes", 4)
     products: float = kinds * (probes * reading.QUADRATURE_STEPS + 2 * reading.ENDS)  # and iterations, where told
-    return pace.search(steps) + TO_PRODUCT * products * pace.product
+    return pace.search(steps) + products * (TO_PRODUCT * pace.product + WHITENED * pace.vector)
 
 
 def _forward(options: Options, pace: Pace, size: Sizes) -> float:

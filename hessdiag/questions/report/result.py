@@ -1,10 +1,10 @@
 """The report of a model: answers of several questions, what was left out, and one verdict over all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 from hessdiag.fields import Count, Number
-from hessdiag.questions.common.result import ModelSubject, Result
+from hessdiag.questions.common.result import OPTIONAL, ModelSubject, Result
 
 Preset = Literal["quick", "normal", "full"]
 
@@ -18,6 +18,7 @@ class Section:
         argv: The single command that gives the same numbers.
         announced_seconds: What it was planned to take; `None` where nobody could know.
         seconds: What it took.
+        whole_seconds: What it takes to its end, about, where the budget ended it before; `None` where it did not.
         document: Its whole document, as the single command writes it.
     """
 
@@ -25,7 +26,19 @@ class Section:
     argv: tuple[str, ...]
     announced_seconds: Number = None
     seconds: float
+    whole_seconds: Number = field(default=None, metadata=OPTIONAL)
     document: dict[str, Any]
+
+    @property
+    def cut(self) -> bool:
+        """Whether the budget ended it before its end."""
+        return self.whole_seconds is not None
+
+    @property
+    def trusted(self) -> bool:
+        """Whether its numbers are: those of a part are, unless a self-check failed."""
+        status = self.document["status"]
+        return status == "ok" or (status == "interrupted" and self.document["result"].get("trusted") is not False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,11 +3,12 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hessdiag.numbers import counted, listed, number
+from hessdiag.numbers import counted, listed, number, short
 from hessdiag.questions.common.result import Finding, Level
 from hessdiag.questions.common.verdict import by_severity, running_statistics
 from hessdiag.questions.report.keys import at
 from hessdiag.questions.report.result import Report, Section
+from hessdiag.report import shell
 
 # What several questions find, by how they begin to say it: the first in reading order is heard.
 ONCE = (
@@ -22,6 +23,7 @@ ONCE = (
     ("this is the hessian of one piece",),
     ("signs of the eigenvalues", "no eigenvalue is negative", "the hessian has negative eigenvalues"),
 )
+SURE = 1.1  # times what it took: how much more a question at least takes of which that is told
 ELSEWHERE = ("forward",)  # of networks that are drawn anew, not of this one
 
 
@@ -37,7 +39,8 @@ def _told_once(sections: Sequence[Section]) -> Iterator[Finding]:
         own: set[str] = set()
         for raw in section.document["verdict"]:
             key = _topic(raw["says"])
-            if key in heard or (section.command in ELSEWHERE and raw["level"] != "bad"):
+            told = section.cut and key.startswith("interrupted")  # by `_cut`
+            if told or key in heard or (section.command in ELSEWHERE and raw["level"] != "bad"):
                 continue
             own.add(key)
             yield _named(section.command, raw)
@@ -115,10 +118,21 @@ def _lower(says: str) -> str:
     return says if word != word.capitalize() or not word.isalpha() else says[:1].lower() + says[1:]
 
 
+def taken(section: Section) -> str:
+    """What a question took; of one that the budget ended, of what it takes.
+
+    >>> taken(Section(command="blocks", argv=(), seconds=3.9, whole_seconds=5.2, document={}))
+    '3.9 s of about 5.2 s'
+    """
+    whole, took = section.whole_seconds, short(section.seconds)
+    if whole is None:
+        return took
+    return f"{took} of {'about' if whole > SURE * section.seconds else 'more than'} {short(whole)}"
+
+
 def _cut(report: Report) -> list[Finding]:
     """What the budget ended, and what it left no time for."""
     found = []
-    ended = [section.command for section in report.sections if section.document["status"] == "interrupted"]
     if report.interrupted:
         missing = listed([one.command for one in report.left_out if one.why.startswith("interrupted")], 12)
         found.append(
@@ -129,15 +143,16 @@ def _cut(report: Report) -> list[Finding]:
                 "",
             )
         )
-    elif ended:
-        found.append(
-            Finding(
-                "warn",
-                f"The budget ended {listed(ended, 12)} before the end: these numbers are as they stood then.",
-                f"{number(report.budget_seconds)} s for all, {number(report.seconds)} s taken",
-                "a larger --budget, or --budget none",
-            )
+    found += [
+        Finding(
+            "note",
+            f"The budget ended {section.command} before its end: its numbers are as they stood then.",
+            f"it had {taken(section)}, and {number(report.budget_seconds)} s were for all",
+            shell.line(section.argv),
         )
+        for section in report.sections
+        if section.cut
+    ]
     dear = [one for one in report.left_out if one.seconds is not None]
     if dear and not report.interrupted:
         least = min(dear, key=lambda one: one.seconds or 0.0)

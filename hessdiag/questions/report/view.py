@@ -8,9 +8,11 @@ from hessdiag.errors import LoadError
 from hessdiag.numbers import duration, short
 from hessdiag.questions import pages
 from hessdiag.questions.common.result import Level
-from hessdiag.questions.common.view import subject
+from hessdiag.questions.common.view import BY_STATUS, subject
 from hessdiag.questions.report import result as results
 from hessdiag.questions.report.result import Report
+from hessdiag.questions.report.verdict import taken
+from hessdiag.report import shell
 from hessdiag.report.numbers import counted, number, with_error
 from hessdiag.report.view import Fact, LeftOut, Section, View
 
@@ -21,6 +23,7 @@ WORDS: dict[Level, tuple[str, str]] = {
     "ok": ("good", "good"),
 }
 
+CUT = "CUT BY THE BUDGET: these are the numbers as they stood then, of what was measured by then."
 NAMES = {  # of key numbers, in a few words; the others are called what gates call them
     ("check", "output.loss"): "loss",
     ("sharpness", "ratio"): "curvature over what the optimizer can take (edge: 1)",
@@ -56,6 +59,7 @@ def view(result: Report) -> View:
         blocks=(),
         sections=tuple(_section(one, key) for one, key in zip(result.sections, keys, strict=True)),
         left_out=tuple(_left_out(one) for one in result.left_out),
+        warnings=tuple(_cut(one, result) for one in result.sections if one.cut),
     )
 
 
@@ -113,7 +117,19 @@ def _section(section: results.Section, key: str) -> Section:
     except LoadError as error:
         raise LoadError(f"section `{section.command}`: {error.what}", error.hint) from error
     announced = "" if section.announced_seconds is None else _taken(section.announced_seconds)
-    return Section(key, replace(laid_out, argv=section.argv), _taken(section.seconds), announced)
+    warnings = laid_out.warnings
+    if section.cut:
+        warnings = (CUT, *(said for said in warnings if said != BY_STATUS["interrupted"]))
+    took = taken(section) if math.isfinite(section.seconds) else number(section.seconds)
+    return Section(key, replace(laid_out, argv=section.argv, warnings=warnings), took, announced)
+
+
+def _cut(section: results.Section, result: Report) -> str:
+    """What the head says of a question that the budget ended."""
+    return (
+        f"CUT BY THE BUDGET of {_time(result.budget_seconds or math.inf)}: {section.command}, which had "
+        f"{taken(section)}. Its numbers are as they stood then. To the end: {shell.line(section.argv)}"
+    )
 
 
 def _left_out(one: results.NotAnswered) -> LeftOut:

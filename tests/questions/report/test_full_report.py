@@ -180,23 +180,6 @@ def test_what_overruns_is_ended_as_by_ctrl_c_and_keeps_what_it_found(monkeypatch
     assert not answer.interrupted
 
 
-def test_what_the_budget_ended_is_told(monkeypatch):
-    def stopped(problem, **options):
-        try:
-            cost.enter(1, 0.1)
-        except KeyboardInterrupt:
-            return replace(package.eigs(problem), status="interrupted")
-        raise AssertionError("the clock did not strike")
-
-    monkeypatch.setattr(measuring, "OVER", -1e3)
-    asked(monkeypatch, "eigs", "forward", eigs=replaced("eigs", stopped))
-    report = full_report(problem())
-    assert [one.command for one in report.sections] == ["check", "eigs"]
-    assert report.status == "inexact"
-    assert any(one.says.startswith("The budget ended eigs") for one in report.findings)
-    assert "the budget ended it" in next(one.why for one in report.left_out if one.command == "forward")
-
-
 @pytest.mark.parametrize("asking", [{"preset": "brief"}, {"budget": "soon"}, {"optimizer": "adma"}])
 def test_what_cannot_be_asked_is_refused(asking):
     with pytest.raises(SpecError):

@@ -31,7 +31,8 @@ def test_without_a_limit_all_is_asked_as_commands_do():
 
 def test_more_questions_come_before_better_answers():
     assert rungs(planned(PRICES, 6.5)) == {"eigs": 0, "sharpness": 0, "blocks": 0, "bounds": 0}
-    assert rungs(planned(PRICES, 9.5)) == {"eigs": 1, "sharpness": 0, "blocks": 0, "bounds": 0}
+    assert rungs(planned(PRICES, 9.5)) == {"eigs": 0, "sharpness": 0, "blocks": 0, "bounds": 0}
+    assert rungs(planned(PRICES, 10.5)) == {"eigs": 1, "sharpness": 0, "blocks": 0, "bounds": 0}
 
 
 def test_what_is_dear_makes_room_for_what_is_not():
