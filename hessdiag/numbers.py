@@ -183,10 +183,10 @@ def of_log(log: float, digits: int = 3) -> str:
 def short(seconds: float) -> str:
     """A time that may be short, for people.
 
-    >>> short(0.00213), short(0.2), short(4.14), short(130.0)
-    ('2.1 ms', '0.2 s', '4.1 s', '2 min')
+    >>> short(0.00213), short(0.0998), short(0.2), short(4.14), short(130.0)
+    ('2.1 ms', '0.1 s', '0.2 s', '4.1 s', '2 min')
     """
-    if seconds < 0.1:
+    if seconds < 0.0995:  # from there on two digits are 0.1 s
         return f"{1000 * seconds:.2g} ms"
     return f"{seconds:.2g} s" if seconds < 90 else duration(seconds)
 
