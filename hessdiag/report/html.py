@@ -31,6 +31,7 @@ DIGITS = 6
 PRINTED = (90, 120)  # characters across a table that fit on paper in common and in small type
 LONG_WORD = 12  # characters above which a word is a name or a path, and may be broken
 _TOGETHER = re.compile(r"(?<=\d) (?=%)|(?<=[≤≥±×<=]) (?=[-\d])|(?<=\bp) (?=[<=])")  # a number, its sign and its unit
+_HYPHENED = re.compile(r"\b[a-z]+-[a-z]+\b")  # a word in a heading
 # A line may end after a hyphen, but not in a number, a time or the name of an option.
 _KEPT = re.compile(r"(?<![\w.])-?\d[\d.,]*e-\d+\b|(?<!\S)--?[a-z][\w-]*|\b\d{4}-\d\d-\d\d(?:T[\d:]+)?")
 
@@ -48,6 +49,7 @@ def _environment() -> Environment:
     environment.filters["narrow_image"] = _narrow_image
     environment.filters["size"] = _size
     environment.filters["breaking"] = _breaking
+    environment.filters["question"] = _question
     environment.filters["cell"] = _cell
     environment.filters["full"] = _full
     environment.filters["charts"] = _charts
@@ -91,6 +93,11 @@ def _breaking(text: str) -> Markup:
         for word in _TOGETHER.sub("\N{NO-BREAK SPACE}", text).split(" ")
     )
     return _kept(" ".join(words))
+
+
+def _question(text: str) -> Markup:
+    """A heading, in which no line ends within the name of a command."""
+    return Markup(_HYPHENED.sub(r'<span class="kept">\g<0></span>', str(_breaking(text))))
 
 
 def _command(argv: tuple[str, ...]) -> Markup:

@@ -182,6 +182,11 @@ def test_numbers_do_not_break_and_names_do():
     assert page_module._breaking("0.25 of it") == "0.25 of it"
 
 
+def test_no_line_of_a_heading_ends_within_the_name_of_a_command():
+    page = render(document("compare"), "html")
+    assert re.search(r'<h1>[^<]*results of <span class="kept">diag-share</span>, and [^<]*</h1>', page)
+
+
 def test_a_reason_with_numbers_in_it_is_one_column(html):
     """The row is a flex container: each child of its own would stand beside the others."""
     found = re.findall(r'<p class="because">(.*?)</p>', html, flags=re.DOTALL)
