@@ -2,6 +2,8 @@
 
 import functools
 import inspect
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields
@@ -11,12 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from hessdiag.problem.graph import behind
 from hessdiag.problem.lightning.step import NAME, TrainingStep
 from hessdiag.problem.losses import averages, criteria
 from hessdiag.problem.losses.loss import Loss, Objective, resolve
 from hessdiag.problem.losses.recognised import OF_AN_OBJECTIVE, OwnLoss, Recognition
 
-_WHAT = f"the {NAME} does not return one of torch's losses as it is"
+ALONE = 1e-5  # relative: what rounding may make of a product in single precision
+SAME = 1e-6  # relative difference of multiples of a loss that are one
+_WHAT = f"the {NAME} does not return one of torch's losses as it is, or a multiple of one"
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class Call:
         loss: Which, with its settings.
         received: What it was given of the model.
         target: What it was given to compare with.
+        multiple: How many times its value is returned.
     """
 
     loss: Callable[..., Tensor]
     received: Any
     target: Any
+    multiple: float = 1.0
 
 
 class _Watch(TorchFunctionMode):
@@ -52,13 +59,30 @@ class _Watch(TorchFunctionMode):
 
 @dataclass(frozen=True)
 class StepLoss(OwnLoss):
-    """The loss of torch's that a training step returns, as a function of what it is given there."""
+    """The loss of torch's that a training step returns, as a function of what it is given there.
+
+    Attributes:
+        step: From the model and a batch to the call.
+        multiple: How many times its value is returned.
+    """
 
     step: Callable[[nn.Module, Any], Call | str] = lambda model, batch: ""
+    multiple: float = 1.0
+
+    @property
+    def is_plain(self) -> bool:
+        """As of any loss."""
+        return self.multiple == 1.0
+
+    @property
+    def is_likelihood(self) -> bool:
+        """Whether it is a likelihood's: a multiple is one of squared errors alone, with another variance of noise."""
+        return super().is_likelihood and (self.multiple == 1.0 or self.kind == "mse")
 
     def parts(self, model: nn.Module, batch: Any) -> tuple[Any, Any]:
         """What the loss is given of the model, and the target, in the training step on this batch."""
-        found = self.step(model, batch)
+        with torch.enable_grad():  # by which a multiple is told
+            found = self.step(model, batch)
         if isinstance(found, str):
             raise ValueError(f"the {NAME} does not return the loss that it returned first: {found}")
         return found.received, found.target
@@ -81,6 +105,7 @@ def recognise(
     if not isinstance(objective, TrainingStep):
         return OF_AN_OBJECTIVE
     first: Loss | None = None
+    multiple = 1.0
     for batch in data:
         with torch.enable_grad(), evaluation():
             found = watched(objective, model, batch)
@@ -89,12 +114,20 @@ def recognise(
         loss = resolve(found.loss)
         if first is not None and (first.kind, *_settings(first)) != (loss.kind, *_settings(loss)):
             return Recognition(None, "it is another loss for another batch", _WHAT)
-        first = first or loss
+        if first is not None and abs(found.multiple - multiple) > SAME * multiple:
+            return Recognition(None, f"it is another multiple of {first.name} for another batch", _WHAT)
+        first, multiple = first or loss, found.multiple if first is None else multiple
     assert first is not None
     known = {one.name: getattr(first, one.name) for one in fields(Loss)}
-    definition = f"the {NAME}, which is torch's {first.name} ({first.reduction})"
-    step = functools.partial(watched, objective)
-    return Recognition(StepLoss(**{**known, "name": NAME, "definition": definition}, step=step))
+    times = f"{multiple:g} times " * (multiple != 1.0)
+    definition = f"the {NAME}, which is {times}torch's {first.name} ({first.reduction})"
+    function = first.function if multiple == 1.0 else functools.partial(_times, multiple, first.function)
+    own = {**known, "name": NAME, "function": function, "definition": definition, "multiple": multiple}
+    return Recognition(StepLoss(**own, step=functools.partial(watched, objective)))
+
+
+def _times(multiple: float, function: Callable[[Any, Any], Tensor], output: Any, target: Any) -> Tensor:
+    return multiple * function(output, target)
 
 
 def terms(loss: Loss | None, model: nn.Module, batch: Any) -> averages.Terms:
@@ -116,11 +149,13 @@ def watched(objective: TrainingStep, model: nn.Module, batch: Any) -> Call | str
     watch = _Watch()
     with watch:
         value = objective(model, batch)
-    call = next(((func, args, keywords) for own, func, args, keywords in watch.calls if own is value), None)
+    as_it_is = ((1.0, call) for call in watch.calls if call[0] is value)
+    times = ((multiple, call) for call in watch.calls if (multiple := _multiple(value, call[0])) is not None)
+    multiple, call = next(itertools.chain(as_it_is, times), (1.0, None))
     if call is None:
         seen = sorted({func.__name__ for _, func, _, _ in watch.calls})
         return f"it computes {' and '.join(seen)}, and returns more" if seen else "it calls no loss of torch's"
-    function, args, keywords = call
+    _, function, args, keywords = call
     given = dict(inspect.signature(function).bind(*args, **keywords).arguments)
     received, target = given.pop("input"), given.pop("target")
     settings = {name: item for name, item in given.items() if item is not None}
@@ -129,4 +164,20 @@ def watched(objective: TrainingStep, model: nn.Module, batch: Any) -> Call | str
         return f"it calls {function.__name__} with {', '.join(sorted(settings))}"
     if any(isinstance(item, Tensor) and item.requires_grad for item in (target, *settings.values())):
         return f"what {function.__name__} compares with depends on parameters"
-    return Call(loss, received, target)
+    if multiple != 1.0 and resolve(loss).reduction != "mean":  # of a sum it may be what makes it a mean
+        return f"it returns {multiple:g} times a {function.__name__} that is no mean"
+    return Call(loss, received, target, multiple)
+
+
+def _multiple(value: Tensor, own: Tensor) -> float | None:
+    """How many times a loss is in a value that has nothing else in it; `None` where it has."""
+    if not (isinstance(own, Tensor) and own.requires_grad and own.numel() == 1 and value.requires_grad):
+        return None
+    if own.grad_fn is None or any(node.name().endswith("AccumulateGrad") for node in behind([value], own.grad_fn)):
+        return None
+    (slope,) = torch.autograd.grad(value.sum(), own, create_graph=True, allow_unused=True)
+    if slope is None or slope.requires_grad:  # it is not there, or not by a constant
+        return None
+    multiple, whole = float(slope), float(value.detach())
+    alone = abs(whole - multiple * float(own.detach())) <= ALONE * abs(whole)
+    return multiple if alone and 0 < multiple < math.inf else None

@@ -72,6 +72,11 @@ class Loss:
         return self.kind is not None and criteria.is_convex(self.options)
 
     @property
+    def is_plain(self) -> bool:
+        """Whether its value is that of its kind with these options, and no multiple of it."""
+        return self.kind is not None
+
+    @property
     def is_likelihood(self) -> bool:
         """Whether it is known to be a negative log-likelihood of an exponential family in natural parameters."""
         return self.kind is not None and criteria.is_likelihood(self.kind, self.options)

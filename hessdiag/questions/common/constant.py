@@ -90,7 +90,7 @@ def _part(problem: Problem, loss: Loss, batch: Any) -> tuple[Any, Any]:
 
 def _plain(loss: Loss, parts: list[tuple[Any, Any]]) -> bool:
     """Whether the closed form is of this loss: a mean without weights, of outputs and targets that match."""
-    if loss.kind is None or loss.reduction != "mean":
+    if not loss.is_plain or loss.reduction != "mean":
         return False
     weighted = any(loss.options.get(name) is not None for name in ("weight", "pos_weight"))
     if weighted or loss.options.get("label_smoothing"):

@@ -10,6 +10,7 @@ from torch import nn
 import hessdiag
 from hessdiag.curvature.gauss_newton import GaussNewtonOperator
 from hessdiag.errors import LoadError, SpecError
+from hessdiag.questions.common.constant import best_constant_loss
 
 L = pytest.importorskip("lightning")
 torchmetrics = pytest.importorskip("torchmetrics")
@@ -121,6 +122,15 @@ class Odd(Lit):
             "nll": lambda: F.nll_loss(F.log_softmax(z, 1), y),
             "mse": lambda: F.mse_loss(z, F.one_hot(y.clamp(min=0), 3).to(z)),
             "scaled": lambda: 2 * F.cross_entropy(z, y),
+            "raised": lambda: 2 * F.cross_entropy(z, y) + 3.0,
+            "doubled": lambda: 2 * F.mse_loss(z, F.one_hot(y.clamp(min=0), 3).to(z)),
+            "logged": lambda: F.cross_entropy(z, y) + 0 * batch[0].sum(),
+            "divided": lambda: F.cross_entropy(z, y, reduction="sum") / len(y),
+            "by batch": lambda: len(y) * F.cross_entropy(z, y),
+            "penalized": lambda: 2 * F.cross_entropy(z, y) + 0.1 * self.net[0].weight.square().sum(),
+            "two": lambda: F.cross_entropy(z, y) + F.mse_loss(z, torch.zeros_like(z)),
+            "squared": lambda: F.cross_entropy(z, y) ** 2,
+            "against": lambda: -F.cross_entropy(z, y),
             "own": lambda: (z.logsumexp(1) - z.gather(1, y.clamp(min=0)[:, None])[:, 0]).mean(),
             "target": lambda: F.mse_loss(z, z.flip(0)),
         }[self.form]()
@@ -133,7 +143,16 @@ class Odd(Lit):
         ("smoothed", "ce", "mean"),
         ("nll", "nll", "mean"),
         ("mse", "mse", "mean"),
-        ("scaled", None, "unknown"),
+        ("scaled", "ce", "mean"),
+        ("doubled", "mse", "mean"),
+        ("logged", "ce", "mean"),
+        ("raised", None, "unknown"),
+        ("divided", None, "unknown"),
+        ("by batch", None, "unknown"),
+        ("penalized", None, "unknown"),
+        ("two", None, "unknown"),
+        ("squared", None, "unknown"),
+        ("against", None, "unknown"),
         ("own", None, "unknown"),
         ("target", None, "unknown"),
     ],
@@ -146,6 +165,28 @@ def test_the_loss_is_known_for_what_is_returned(form, kind, reduction):
         assert "training_step does not return" in problem.why_no_loss_of_output
         with pytest.raises(SpecError, match="Gauss-Newton"):
             GaussNewtonOperator(problem)
+
+
+def test_gauss_newton_of_a_multiple_is_that_of_brute_force():
+    lit = Odd("scaled").double()
+    (x, y), *_ = batches()
+    problem = hessdiag.Problem(lit, data=[(x, y)])
+    lit.eval()
+    z = lit.net(x)
+    rows = [torch.autograd.grad(one, problem.parameters, retain_graph=True) for one in z.flatten()]
+    J = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows])
+    B = torch.autograd.functional.hessian(lambda flat: 2 * F.cross_entropy(flat.view(7, 3), y), z.detach().flatten())
+    found = GaussNewtonOperator(problem) @ torch.eye(problem.n_parameters).double()
+    torch.testing.assert_close(found, J.T @ B @ J, rtol=1e-10, atol=1e-14)
+    loss = problem.loss_of_output
+    assert (loss.is_convex, loss.is_likelihood) == (True, False)
+    assert loss.definition == "the training_step, which is 2 times torch's cross_entropy (mean)"
+    split = hessdiag.blocks(problem)
+    assert split.loss_in_output == "convex"
+    assert split.gauss_newton is not None
+    plain = hessdiag.Problem(lit, data=[(x, y)], loss="ce")
+    assert best_constant_loss(problem) == pytest.approx(2 * best_constant_loss(plain), rel=1e-6)
+    assert hessdiag.Problem(Odd("doubled").double(), data=[(x, y)]).loss_of_output.is_likelihood
 
 
 def test_averaging_makes_the_whole_of_the_parts():
