@@ -73,7 +73,11 @@ class Judge:
         if not self._finite or not finite(sample.mean):
             return float("inf")
         scale = self.scale(sample)
-        return safe_norm(self.product - sample.mean) / scale if scale else 0.0
+        return self.apart(sample) / scale if scale else 0.0
+
+    def apart(self, sample: Sample) -> float:
+        """|Hv - D|, where both are finite."""
+        return safe_norm(self.product - sample.mean)
 
     def scale(self, sample: Sample) -> float:
         """The larger of |Hv| and |D|."""
@@ -88,7 +92,7 @@ class Judge:
             return False
         one_sided = max(ONE_SIDED, self.tolerance) if self._coarse else ONE_SIDED
         return (
-            safe_norm(self.product - sample.mean) <= self.tolerance * scale + noise
+            self.apart(sample) <= self.tolerance * scale + noise
             and safe_norm(sample.half) <= one_sided * scale + noise
             and not self.mismatched(sample)
             and self._tensors_agree(sample, scale, noise)
@@ -130,7 +134,7 @@ class Judge:
         sample = self.line.sample(level)
         exact = sample.noise <= CLEAR_NOISE * self.tolerance * self.scale(sample)
         if (exact or level < CLEAR) and self.agrees(sample, deep=level > 0):
-            return self._outcome("agrees", sample)
+            return self.outcome("agrees", sample)
         return None
 
     def judge(self, at_kink: Callable[[], bool]) -> Outcome:
@@ -150,14 +154,14 @@ class Judge:
                 break
             before, now = sample(level - 1), sample(level)
             if self.agrees(now, deep=True):
-                return self._outcome("agrees", now)
+                return self.outcome("agrees", now)
             last = now.mean - before.mean
             earlier = before.mean - sample(level - 2).mean
             if self._grows(earlier, last, now.noise):
                 suspected = True
                 if at_kink() or level == DEEPEST_AT_KINKS:
                     jump = 2 * last / (1 / now.h - 1 / before.h)
-                    return self._outcome("kink", now, jump)
+                    return self.outcome("kink", now, jump)
             elif suspected:
                 break
         return self._downwards() or self._upwards()
@@ -182,14 +186,14 @@ class Judge:
         if not finite(first.mean) or not finite(second.mean) or apart > CONVERGED * scale + second.noise:
             return None
         if self._inconsistent(first, second):
-            return self._outcome("inconsistent", first)
+            return self.outcome("inconsistent", first)
         half, before = safe_norm(second.half), safe_norm(first.half)
         if half > max(0.5 * before, CONVERGED * scale, second.noise) and cosine(first.half, second.half) > SCATTERED:
-            return self._outcome("sides", first)
+            return self.outcome("sides", first)
         falling = half <= max(0.3 * before, CONVERGED * scale + second.noise)
         noise = 10 * (apart + first.noise)
         if falling and (not self._finite or safe_norm(self.product - first.mean) > noise):
-            return self._outcome("wrong", first)
+            return self.outcome("wrong", first)
         return None
 
     def _inconsistent(self, first: Sample, second: Sample) -> bool:
@@ -208,7 +212,7 @@ class Judge:
         samples = [self.line.sample(level) for level in range(0, HIGHEST - 1, -1)]
         for now in samples[1:]:
             if self.agrees(now):
-                return self._outcome("agrees", now)
+                return self.outcome("agrees", now)
         pairs = list(itertools.pairwise(samples))
         apart = [safe_norm(now.mean - before.mean) / (self.scale(now) or 1.0) for before, now in pairs]
         best = min(range(len(pairs)), key=lambda index: apart[index] if math.isfinite(apart[index]) else math.inf)
@@ -216,9 +220,10 @@ class Judge:
         proportional = safe_norm(before.half) <= max(0.3 * safe_norm(now.half), CONVERGED * self.scale(now))
         if apart[best] <= CONVERGED and proportional and not self.mismatched(now) and self.error(now) > 10 * CONVERGED:
             # Above the best pair truncation rules, below it rounding: the step between both is the one to take.
-            return self._outcome("wrong", now if best == 0 else before)
+            return self.outcome("wrong", now if best == 0 else before)
         levels = [self.line.sample(level) for level in range(HIGHEST, 2)]
-        return self._outcome("unresolved", min(levels, key=self.error))
+        return self.outcome("unresolved", min(levels, key=self.error))
 
-    def _outcome(self, finding: Finding, sample: Sample, jump: Tensor | None = None) -> Outcome:
+    def outcome(self, finding: Finding, sample: Sample, jump: Tensor | None = None) -> Outcome:
+        """What was found at a sample."""
         return Outcome(finding, sample, self.error(sample), jump)

@@ -9,14 +9,15 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from hessdiag.curvature.differences import CannotCopyError, Moved, copied, loss_and_gradient, reason
+from hessdiag.curvature.differences import Moved, loss_and_gradient, reason
 from hessdiag.curvature.point import words
 from hessdiag.curvature.point.gates import beside
 from hessdiag.curvature.point.held import coarsest
 from hessdiag.curvature.point.line import Place, finite
 from hessdiag.curvature.point.resolve import Found, Scene, resolve
 from hessdiag.curvature.point.result import Kind, Pieces, Point
-from hessdiag.errors import ComputeError, ExitCode, HessdiagError
+from hessdiag.curvature.point.standing import FAILS, Standing, UnsteadyError, seeded, standing
+from hessdiag.errors import ComputeError, ExitCode
 from hessdiag.linalg.tridiagonal import LONG, safe_norm
 from hessdiag.machine import memory
 from hessdiag.machine.collectives import summed
@@ -25,9 +26,6 @@ from hessdiag.shards.problem import ShardedProblem
 
 # Largest relative error at which products are still believed, by dtype.
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
-
-SAME_GRADIENT, SAME_LOSS = 1e-6, 1e-9  # of two passes in float64; atomic additions come in any order
-SAME_COARSE = 1e3  # units of the last digit, in a coarser dtype
 ANOTHER = 0.5  # relative distance of gradients of the model and of its copy beyond which these are two functions
 _CLOSURE = "the objective reaches the model by another way than its argument, so that a copy cannot take its place"
 COMPANY = 4  # vectors that share a pass on a CPU, so that what is checked is what commands use
@@ -204,22 +202,38 @@ def _reason(point: Point) -> str:
 
 def _examine(operator: Matrix, seed: int) -> Examination:
     problem = operator.problem
-    moved, places, why = _copy(problem)
-    draw, rewritten = 0.0, problem.rewritten
-    random = False
-    if moved is not None:
-        draw = _apart(moved, places)
-        if draw:
-            places = _freeze(problem, moved)
-            operator.forget()
-            random = _apart(moved, places) > 0
-        del places[1:]  # vectors can be long
-        rewritten = rewritten or moved.problem.rewritten
+    passes = operator.batched, operator.unbatched
+    with seeded(problem):
+        stand, why = standing(problem)
+        try:
+            return _looked(operator, seed, stand, why)
+        except UnsteadyError as found:
+            draw = found.draw
+    assert stand is not None
+    operator.batched, operator.unbatched = passes
+    for one in (problem, *(() if operator.moved is None else (operator.moved.problem,))):
+        one.draw_once()  # torch's random numbers start from the same seed in every evaluation
+    operator.forget()
+    random = stand.freeze()
+    return _looked(operator, seed, stand, why, draw, random=random)
+
+
+def _looked(
+    operator: Matrix, seed: int, stand: Standing | None, why: str | None, draw: float = 0.0, *, random: bool = False
+) -> Examination:
+    """What is found from a copy at theta; `why` says why there is none.
+
+    Raises:
+        UnsteadyError: if passes there turn out to differ, and one draw was not settled on before.
+    """
+    problem, moved = operator.problem, None if stand is None else stand.moved
     V = _vectors(operator, seed)
     HV = operator.raw(V)
-    rewritten = rewritten or problem.rewritten
+    rewritten = problem.rewritten or (() if moved is None else moved.problem.rewritten)
     size = float(HV.abs().max()) if finite(HV) else math.inf
     held = Found(Point())
+    if stand is not None and (rewritten or operator.missing is not None or not operator.second):
+        stand.insist()
     if random:
         point = Point("random")
     elif rewritten:
@@ -228,16 +242,16 @@ def _examine(operator: Matrix, seed: int) -> Examination:
         point = Point("once", "differences", why=operator.missing)
     elif not operator.second:
         point = Point()
-    elif moved is None:
+    elif stand is None:
         point = Point("unchecked" if finite(HV) else "no_hessian", error=None if finite(HV) else math.inf, why=why)
     else:
-        held = _resolved(operator, moved, places[0], V, HV)
+        held = _resolved(operator, stand, V, HV)
         point = held.point
-    if point.kind not in ("smooth", "random", "rewritten") and moved is not None and _elsewhere(problem, places[0]):
+    if point.kind not in ("smooth", "random", "rewritten") and stand is not None and _elsewhere(problem, stand.here):
         point = Point("unchecked" if operator.missing is None else "unresolved", why=_CLOSURE)
     point = replace(point, draw=draw)
-    if moved is not None and operator.second and point.kind in ("smooth", "kink"):
-        point = replace(point, pieces=_pieces(moved, places[0], point))
+    if stand is not None and operator.second and point.kind in ("smooth", "kink"):
+        point = replace(point, pieces=_pieces(stand, point))
     engine = operator.moved
     if point.engine != "autograd" and operator.missing is None and moved is not None:
         moved.holding = held.held
@@ -259,28 +273,13 @@ def _examine(operator: Matrix, seed: int) -> Examination:
     return Examination(checks, point, tolerance, size, engine)
 
 
-def _copy(problem: Problem) -> tuple[Moved | None, list[Place], str | None]:
-    """A copy that can be moved, in float64 where it can be evaluated in it, with two passes at theta; or why not."""
-    why = None
-    for dtype in (torch.float64, None):
-        try:
-            moved = copied(problem, dtype)
-            with torch.random.fork_rng([problem.device] if problem.device.type == "cuda" else []):
-                torch.manual_seed(problem.seed)  # so that how far two passes differ is the same in every run
-                return moved, [Place(*moved.here()), Place(*moved.here())], None
-        except CannotCopyError as error:
-            return None, [], error.what
-        except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError) as error:
-            why = f"a copy of the model cannot be evaluated: {reason(error)}"
-    return None, [], why
-
-
-def _pieces(moved: Moved, here: Place, point: Point) -> Pieces | None:
+def _pieces(stand: Standing, point: Point) -> Pieces | None:
     """What a step beside the point says of kinks; `None` where there are none, or it cannot be taken."""
-    inside = moved.problem.dtype if point.computes_in is None else getattr(torch, point.computes_in)
+    inside = stand.moved.problem.dtype if point.computes_in is None else getattr(torch, point.computes_in)
+    before = None if stand.noted is None else (stand.here.loss, stand.noted)
     try:
-        return beside(moved, here.gradient, float(torch.finfo(inside).eps))
-    except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError):
+        return beside(stand.moved, stand.here.gradient, float(torch.finfo(inside).eps), before)
+    except FAILS:
         return None
 
 
@@ -291,25 +290,6 @@ def _elsewhere(problem: Problem, copy: Place) -> bool:
         return False
     size = max(safe_norm(gradient), safe_norm(copy.gradient))
     return safe_norm(gradient - copy.gradient) > ANOTHER * size
-
-
-def _apart(moved: Moved, places: list[Place]) -> float:
-    """Relative distance of two passes; 0 where it is rounding."""
-    first, second = places
-    eps = torch.finfo(moved.problem.dtype).eps
-    size = max(safe_norm(first.gradient), safe_norm(second.gradient))
-    gradients = safe_norm(first.gradient - second.gradient) / size if size and finite(first.gradient) else 0.0
-    losses = abs(first.loss - second.loss) / (max(abs(first.loss), abs(second.loss)) or 1.0)
-    if gradients > max(SAME_GRADIENT, SAME_COARSE * eps) or losses > max(SAME_LOSS, SAME_COARSE * eps):
-        return max(gradients, losses)
-    return 0.0
-
-
-def _freeze(problem: Problem, moved: Moved) -> list[Place]:
-    """Start torch's random numbers from the same seed in every evaluation, and look again."""
-    for one in (problem, moved.problem):
-        one.draw_once()
-    return [Place(*moved.here()), Place(*moved.here())]
 
 
 def _vectors(operator: Matrix, seed: int) -> Tensor:
@@ -351,19 +331,24 @@ def asymmetry(V: Tensor, HV: Tensor) -> float:
     return float(torch.where(scale > 0, (forms - forms.T).abs() / scale, 0.0).max())
 
 
-def _resolved(operator: Matrix, moved: Moved, here: Place, V: Tensor, HV: Tensor) -> Found:
+def _resolved(operator: Matrix, stand: Standing, V: Tensor, HV: Tensor) -> Found:
+    moved = stand.moved
+
     def product(v: Tensor) -> Tensor:
         return operator.on(moved.problem).raw(v[:, None])[:, 0]
 
     # Of long vectors few samples are held and each takes long, so that it pays to know beforehand which steps to take.
     inside = coarsest(moved) if len(V) > LONG else None
-    scene = Scene(moved, here, product, TOLERANCE, inside)
-    if not finite(here.gradient):
-        return Found(scene.without_gradient())
+    scene = Scene(stand, product, TOLERANCE, inside)
     zero = bool((V[:, 1] == 0).sum() > (V[:, 0] == 0).sum())
     columns = (0, 1) if zero else (0,)
     try:
-        return resolve(scene, [V[:, c] for c in columns], [HV[:, c] for c in columns], operator.problem.dtype)
-    except (HessdiagError, RuntimeError, TypeError, AttributeError, NotImplementedError, MemoryError) as error:
+        if not finite(stand.here.gradient):
+            stand.insist()
+            return Found(scene.without_gradient())
+        found = resolve(scene, [V[:, c] for c in columns], [HV[:, c] for c in columns], operator.problem.dtype)
+        stand.insist()
+        return found
+    except FAILS as error:
         kind: Kind = "unchecked" if finite(HV) else "no_hessian"
         return Found(Point(kind, error=None if finite(HV) else math.inf, why=f"at a step aside: {reason(error)}"))

@@ -6,7 +6,7 @@ at hand. How much it leaves out shows in the loss beyond: as it is, and with eve
 
 import math
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any
@@ -136,6 +136,40 @@ class Ahead:
     flipped: int | None
 
 
+class Noted:
+    """The gates where the parameters stand, noted while something else evaluates the batches.
+
+    It is what a copy's `holding` asks for.
+
+    Args:
+        keep: Whether to keep them, which holds a number for each unit, or to count them only.
+
+    Attributes:
+        count: Gates, over all samples.
+        unheld: Names of piecewise operations that cannot be held.
+        kept: What was seen last.
+    """
+
+    def __init__(self, *, keep: bool) -> None:
+        self._keep = keep
+        self.count, self.unheld = 0, dict[str, None]()
+        self.kept: _Seen | None = None
+
+    @contextmanager
+    def __call__(self, batch: Any) -> Iterator[None]:
+        """Note the gates of a batch."""
+        mode = _Looking()
+        with mode:
+            yield
+        self.add(mode.seen)
+
+    def add(self, seen: _Seen) -> None:
+        """Count the gates of another batch."""
+        self.count += seen.count
+        self.unheld |= seen.unheld
+        self.kept = seen if self._keep else None
+
+
 class Gates:
     """The loss of a problem away from its parameters, with its gates free and with all of them held.
 
@@ -143,6 +177,7 @@ class Gates:
 
     Args:
         moved: A copy of the problem, whose parameters move, and stand afterwards where they were moved last.
+        before: Its loss where no step was made, and the gates of that pass. Default: they are looked at.
 
     Attributes:
         count: Gates, over all samples.
@@ -161,20 +196,12 @@ class Gates:
     (2, Ahead(loss=2.0, frozen=-2.0, flipped=2))
     """
 
-    def __init__(self, moved: Moved) -> None:
+    def __init__(self, moved: Moved, before: tuple[float, Noted] | None = None) -> None:
         self._moved = moved
-        self._kept: _Seen | None = None
-        self.count, self.loss = 0, 0.0
-        unheld: dict[str, None] = {}
-        moved.origin()
-        for weight, batch in self._batches():
-            value, seen = self._look(batch)
-            self.loss += weight * value
-            self.count += seen.count
-            unheld |= seen.unheld
-            self._kept = seen if len(moved.problem.data) == 1 else None
-        self._hold = bool(self.count) and not unheld
-        self.why = f"no rule holds {', '.join(unheld)} to a side" if unheld else None
+        self.loss, noted = before or self._standing()
+        self.count, self._kept = noted.count, noted.kept
+        self._hold = bool(self.count) and not noted.unheld
+        self.why = f"no rule holds {', '.join(noted.unheld)} to a side" if noted.unheld else None
 
     def at(self, step: Tensor, scale: float = 1.0) -> Ahead:
         """The loss after `scale` times a step (N,) from the parameters."""
@@ -219,6 +246,15 @@ class Gates:
         problem = self._moved.problem
         return zip(problem.batch_weights, problem.data, strict=True)
 
+    def _standing(self) -> tuple[float, Noted]:
+        loss, noted = 0.0, Noted(keep=len(self._moved.problem.data) == 1)
+        self._moved.origin()
+        for weight, batch in self._batches():
+            value, seen = self._look(batch)
+            loss += weight * value
+            noted.add(seen)
+        return loss, noted
+
     def _before(self, batch: Any) -> _Seen:
         """The gates of a batch where no step was made."""
         if self._kept is not None:
@@ -239,18 +275,19 @@ class Gates:
             return math.inf
 
 
-def beside(moved: Moved, gradient: Tensor, eps: float) -> Pieces | None:
-    """What a step down the gradient says of a network whose units have kinks, from three forward passes.
+def beside(moved: Moved, gradient: Tensor, eps: float, before: tuple[float, Noted] | None = None) -> Pieces | None:
+    """What a step down the gradient says of a network whose units have kinks, from two forward passes beside it.
 
     Args:
         moved: A copy of the problem, whose parameters move.
         gradient: At the parameters, (N,).
         eps: Rounding of the loss.
+        before: The loss at the parameters, and the gates of that pass. Default: they are looked at.
 
     Returns:
         `None` for a network without kinks.
     """
-    gates = Gates(moved)
+    gates = Gates(moved, before)
     if not gates.count:
         return None
     length = float(gradient.norm())

@@ -15,6 +15,7 @@ from hessdiag.curvature.point.held import HeldPieces
 from hessdiag.curvature.point.line import Line, Place, Sample, finite
 from hessdiag.curvature.point.result import Kind, Kink, Point
 from hessdiag.curvature.point.sides import Kinks, Side
+from hessdiag.curvature.point.standing import Standing
 from hessdiag.curvature.point.watch import OtherPathError
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import LONG, safe_norm
@@ -41,19 +42,27 @@ class Scene:
     """What a point is judged by.
 
     Attributes:
-        moved: A copy of the problem, in float64 where that can be.
-        here: Loss and gradient of it at theta.
+        standing: A copy of the problem, in float64 where that can be, with loss and gradient at theta.
         product: H v by autograd where the copy stands.
         tolerance: Of products in the problem's own dtype.
         tolerances: By dtype.
         inside: The coarsest dtype that the copy computes in, where that was looked at before.
     """
 
-    moved: Moved
-    here: Place
+    standing: Standing
     product: Product
     tolerances: dict[torch.dtype, float]
     inside: torch.dtype | None = None
+
+    @property
+    def moved(self) -> Moved:
+        """The copy."""
+        return self.standing.moved
+
+    @property
+    def here(self) -> Place:
+        """Loss and gradient of it at theta."""
+        return self.standing.here
 
     @property
     def eps(self) -> float:
@@ -118,6 +127,7 @@ def _together(scene: Scene, directions: list[Tensor], products: list[Tensor], ow
         return None
     judge = Judge(line, products[0] + weight * products[1], CLEARLY, ())
     clean = judge.at_once(level)
+    scene.standing.settle(judge, clean)
     return _still(scene, line, judge) if clean is None else _smooth(line, clean)
 
 
@@ -139,6 +149,7 @@ def _along(
     judge = Judge(line, precise, CLEARLY, ())
     first = _first(line) if likely is None else likely
     clean = judge.at_once(0 if first is None else first)
+    scene.standing.settle(judge, clean)
     still = _still(scene, line, judge) if clean is None else None
     if still is not None:
         return still
@@ -168,6 +179,7 @@ def _precisely(scene: Scene, line: Line, product: Tensor, tolerance: float, like
     """The kind of point from a product in float64."""
     judge = Judge(line, product, tolerance, scene.moved.problem.places())
     clean = judge.clean(likely)
+    scene.standing.settle(judge, clean)
     if clean is not None:
         return _smooth(line, clean)
     kinks = Kinks(scene.moved, line)
@@ -236,8 +248,10 @@ def _coarse(scene: Scene, line: Line, product: Tensor, dtype: torch.dtype) -> Fo
     tolerance = scene.tolerances[dtype]
     judge = Judge(coarse, product, tolerance, (), coarse=True)
     sample = _first_that_agrees(coarse, judge)
+    clean = judge.outcome("agrees", sample) if judge.agrees(sample) else None
+    scene.standing.settle(judge, clean)
     point = Point(error=judge.error(sample), step=sample.relative, computes_in=name)
-    if judge.agrees(sample):
+    if clean is not None:
         return Found(point)
     held = _held(scene, coarse, converged=False)
     if held is not None and judge.agrees(held[1]):

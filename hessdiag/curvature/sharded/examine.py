@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from hessdiag.curvature.differences import STEP
-from hessdiag.curvature.point.examine import SAME_COARSE, SAME_LOSS, TOLERANCE, Examination, Matrix
+from hessdiag.curvature.point.examine import TOLERANCE, Examination, Matrix
 from hessdiag.curvature.point.line import LOSS_ROUNDING, ROUNDING
 from hessdiag.curvature.point.result import Point
+from hessdiag.curvature.point.standing import SAME_COARSE, SAME_LOSS
 from hessdiag.curvature.point.watch import DIGITS, OtherPathError
 from hessdiag.curvature.sharded import local
 from hessdiag.curvature.sharded.judge import Step, Told, judged
