@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hessdiag.errors import ComputeError, HessdiagError, first_line
 from hessdiag.linalg.tridiagonal import LONG
@@ -59,8 +59,15 @@ def copied(problem: Problem, dtype: torch.dtype | None) -> "Moved":
     Raises:
         CannotCopyError: if the model cannot be copied.
     """
+    memo: dict[int, Any] = {}
+    if dtype is not None:  # at once in that dtype, which is less to do and to hold
+        memo = {
+            id(one): nn.Parameter(one.detach().to(dtype, copy=True), one.requires_grad)
+            for one in problem.model.parameters()
+            if type(one) is nn.Parameter and one.is_floating_point()
+        }
     try:
-        model = copy.deepcopy(problem.model)
+        model = copy.deepcopy(problem.model, memo)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:
         if ran_out(error):
             raise
@@ -94,9 +101,10 @@ def loss_and_gradient(problem: Problem, holding: Holding | None = None) -> tuple
     """Over all batches, in float64; with what is to be done around each evaluation of a batch."""
     loss, total = 0.0, torch.zeros(problem.n_parameters, dtype=torch.float64, device=problem.device)
     for weight, batch in zip(problem.batch_weights, problem.data, strict=True):
-        with problem.evaluation(), nullcontext() if holding is None else holding(batch):
+        with nullcontext() if holding is None else holding(batch):
             value = problem.evaluate(batch)
-            parts = list(torch.autograd.grad(value, problem.parameters, materialize_grads=True, allow_unused=True))
+            with problem.evaluation():  # checkpointed parts of the model run again here
+                parts = list(torch.autograd.grad(value, problem.parameters, materialize_grads=True, allow_unused=True))
         loss += weight * float(value.detach().double())
         for place in reversed(problem.places()):  # each part is let go once it is added: one copy fewer at the peak
             total[place].add_(parts.pop().reshape(-1).to(total), alpha=weight)

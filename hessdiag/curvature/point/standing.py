@@ -118,7 +118,10 @@ class Standing:
 def seeded(problem: Problem) -> Iterator[None]:
     """Torch's random numbers from the problem's seed, and afterwards as they were."""
     with _own_numbers(problem.device):
-        torch.manual_seed(problem.seed)
+        if problem.device.type == "cpu":
+            torch.default_generator.manual_seed(problem.seed)  # alone: to look for other devices takes a while
+        else:
+            torch.manual_seed(problem.seed)
         yield
 
 
