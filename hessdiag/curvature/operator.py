@@ -31,7 +31,6 @@ from hessdiag.shards.problem import ShardedProblem
 
 CPU_FEWEST = 4  # vectors that share a pass on a CPU: with fewer, arranging the batch costs more than it saves
 
-
 G = TypeVar("G", bound=Graph)
 T = TypeVar("T")
 S = TypeVar("S", bound="CurvatureOperator[Any]")
@@ -65,6 +64,7 @@ class CurvatureOperator(Operator, Generic[G]):
         self._check = check
         self._settled = False  # whether the point was looked at
         self.batched = False  # whether vectors have shared a pass
+        self._sharing = False  # whether few vectors share one, too
         self.unbatched: str | None = None  # why they cannot
         self._notes: list[str] = []
         self._chunk: int | None = None
@@ -217,10 +217,14 @@ class CurvatureOperator(Operator, Generic[G]):
             self.turn_to(found.moved, found.reason)
         return found
 
-    def raw(self, vectors: Tensor) -> Tensor:
-        """The matrix times V of shape (N, k) as autograd gives it: NaN is no error, and the point is not looked at."""
+    def raw(self, vectors: Tensor, *, share: bool = False) -> Tensor:
+        """The matrix times V (N, k) by autograd, NaN included, without a look; few vectors may `share` a pass."""
         rows = vectors.T.to(self.device, self.dtype).contiguous()
-        return self._retried(lambda: self._summed(rows, None)).T
+        self._sharing = share
+        try:
+            return self._retried(lambda: self._summed(rows, None)).T
+        finally:
+            self._sharing = False
 
     def turn_to(self, moved: Moved, why: str) -> None:
         """Take differences on this copy from now on.
@@ -327,7 +331,8 @@ class CurvatureOperator(Operator, Generic[G]):
 
     def _pass(self, graph: G, vectors: Tensor, layer: Layer | None, out: Tensor | None) -> Tensor:
         """Products with all vectors at once, or one by one where the model's operations cannot be batched."""
-        fewest = self.cpu_fewest if self.device.type == "cpu" and not isinstance(self.problem, ShardedProblem) else 2
+        pays = self._sharing or self.device.type != "cpu" or isinstance(self.problem, ShardedProblem)
+        fewest = 2 if pays else self.cpu_fewest
         if len(vectors) >= fewest and self.unbatched is None:
             try:
                 rows = self._together(graph, vectors, layer, out)

@@ -9,6 +9,7 @@ from torch import nn
 from hessdiag.curvature import checks
 from hessdiag.curvature.dense import hessian, hessian_block
 from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.curvature.point.examine import asymmetry
 from hessdiag.errors import ComputeError, LoadError, SpecError
 from hessdiag.problem.problem import Problem
 from tests.reference import brute_force_hessian, cosine_problem, quadratic, share
@@ -578,3 +579,11 @@ def test_every_batch_is_prepared_alike():
     torch.testing.assert_close(operator @ v, operator @ v, rtol=0, atol=0)
     assert operator.missing is None
     assert int(model.body[1].num_batches_tracked) == 0
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_asymmetry_is_the_same_whatever_the_size_of_products(size):
+    generator = torch.Generator().manual_seed(0)
+    V, HV = torch.randn(2, 5, 3, generator=generator).unbind()
+    assert asymmetry(V, HV) > 0.1  # two norms that vanish would agree exactly
+    assert asymmetry(V, size * HV) == pytest.approx(asymmetry(V, HV), rel=1e-5)

@@ -509,6 +509,31 @@ def test_random_numbers_of_another_source_are_named():
         GaussNewtonOperator(problem) @ torch.ones(problem.n_parameters, dtype=D)
 
 
+class _Counts(nn.Module):
+    """Larger by a little in some of its forward passes, by their number."""
+
+    def __init__(self, little, passes):
+        super().__init__()
+        self.inner, self.little, self.passes, self.count = _net(3, 4, 1), little, passes, 0
+
+    def forward(self, x):
+        self.count += 1
+        return self.inner(x) * (1 + self.little * (self.count in self.passes))
+
+
+@pytest.mark.parametrize("passes", [(1,), range(2, 99), range(2, 99, 2)], ids=["first", "later", "every other"])
+@pytest.mark.parametrize("dtype", [D, torch.float32])
+def test_passes_that_differ_show_as_well_beside_the_point_as_at_it(passes, dtype):
+    """There is one at the point and one on each side of it; another one at it only where those leave a doubt."""
+    x, y = torch.linspace(-1, 1, 9, dtype=dtype).view(3, 3), torch.ones(3, 1, dtype=dtype)
+    problems = [Problem(_Counts(little, passes).to(dtype), [(x, y)], "mse") for little in (2e-6, 1e-15)]
+    before = torch.get_rng_state()
+    assert _examined(problems[0]).point.draw == pytest.approx(3e-6, rel=0.5)  # of the loss or of the gradient
+    same = _examined(problems[1])
+    assert (same.point.kind, same.failed, same.point.draw) == ("smooth", False, 0.0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 class _Writes(nn.Module):
     def __init__(self, kind):
         super().__init__()

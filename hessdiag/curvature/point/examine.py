@@ -28,7 +28,8 @@ from hessdiag.shards.problem import ShardedProblem
 TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-2, torch.bfloat16: 0.5, torch.float16: 0.2}
 ANOTHER = 0.5  # relative distance of gradients of the model and of its copy beyond which these are two functions
 _CLOSURE = "the objective reaches the model by another way than its argument, so that a copy cannot take its place"
-COMPANY = 4  # vectors that share a pass on a CPU, so that what is checked is what commands use
+COMPANY = 4  # vectors whose symmetry is checked, where they can share a pass
+FEWEST = 2  # where differences tell of them anyway: still as many as share a pass, so that what is checked is in use
 
 
 class NoHessianError(ComputeError):
@@ -63,8 +64,8 @@ class Matrix(Protocol):
     def moved(self) -> Moved | None:
         """The copy that differences are taken on, if they are."""
 
-    def raw(self, vectors: Tensor) -> Tensor:
-        """Products with the columns of a matrix as autograd gives them, NaN included."""
+    def raw(self, vectors: Tensor, *, share: bool = False) -> Tensor:
+        """Products with the columns of a matrix as autograd gives them, NaN included; in one pass with `share`."""
 
     def on(self, problem: Problem) -> "Matrix":
         """The same matrix of another problem."""
@@ -227,8 +228,9 @@ def _looked(
         UnsteadyError: if passes there turn out to differ, and one draw was not settled on before.
     """
     problem, moved = operator.problem, None if stand is None else stand.moved
-    V = _vectors(operator, seed)
-    HV = operator.raw(V)
+    whole = _vectors(operator, seed)
+    V = whole[:, :FEWEST] if operator.second and stand is not None else whole
+    HV = operator.raw(V, share=whole.shape[1] >= COMPANY)
     rewritten = problem.rewritten or (() if moved is None else moved.problem.rewritten)
     size = float(HV.abs().max()) if finite(HV) else math.inf
     held = Found(Point())
@@ -263,6 +265,8 @@ def _looked(
         V = V[:, :2]
         HV = operator.raw(V)
         size = float(HV.abs().max()) if finite(HV) else math.inf
+    if point.error is None and V.shape[1] < whole.shape[1]:  # symmetry is all that there is
+        V, HV = whole, torch.cat([HV, operator.raw(whole[:, FEWEST:])], dim=1)
     checks: dict[str, float | None] = {"hvp_symmetry": asymmetry(V, HV)}
     if operator.missing is not None:
         checks["hvp_two_steps"] = operator.precision

@@ -44,8 +44,7 @@ class Scene:
     Attributes:
         standing: A copy of the problem, in float64 where that can be, with loss and gradient at theta.
         product: H v by autograd where the copy stands.
-        tolerance: Of products in the problem's own dtype.
-        tolerances: By dtype.
+        tolerances: Of products, by dtype.
         inside: The coarsest dtype that the copy computes in, where that was looked at before.
     """
 
@@ -60,18 +59,13 @@ class Scene:
         return self.standing.moved
 
     @property
-    def here(self) -> Place:
-        """Loss and gradient of it at theta."""
-        return self.standing.here
-
-    @property
     def eps(self) -> float:
         """Rounding of the copy."""
         return float(torch.finfo(self.moved.problem.dtype).eps)
 
     def without_gradient(self) -> Point:
         """The point where the gradient itself is not finite."""
-        gradient = self.here.gradient
+        gradient = self.standing.here.gradient
         return Point(
             "no_hessian",
             error=math.inf,
@@ -121,7 +115,7 @@ def _together(scene: Scene, directions: list[Tensor], products: list[Tensor], ow
     if not 0 < sizes[0] < math.inf or not sizes[0] / FARTHEST < sizes[1] < sizes[0] * FARTHEST:
         return None
     weight = sizes[0] / sizes[1]
-    line = Line(scene.moved, directions[0] + weight * directions[1], scene.here, scene.eps)
+    line = Line(scene.moved, directions[0] + weight * directions[1], scene.standing.here, scene.eps)
     level = _first(line)
     if level is None:
         return None
@@ -135,7 +129,7 @@ def _along(
     scene: Scene, v: Tensor, product: Tensor, own: torch.dtype, likely: float | None, inside: torch.dtype | None
 ) -> Found:
     moved, dtype = scene.moved, scene.moved.problem.dtype
-    line = Line(moved, v, scene.here, scene.eps)
+    line = Line(moved, v, scene.standing.here, scene.eps)
     if inside not in (None, torch.float64):  # known before: small steps would show rounding only
         assert inside is not None
         precise = product.to(line.v) if own == dtype else _at_theta(scene, line.v)
@@ -212,7 +206,7 @@ def _still(scene: Scene, line: Line, judge: Judge, kinks: Kinks | None = None) -
         if not kinks.any or kinks.dtype != torch.float64 or kinks.jumping or kinks.units():
             return None
         moved.holding = HeldPieces(moved, tight=False)
-        sample = Line(moved, line.v, scene.here, line.eps).sample(0)
+        sample = Line(moved, line.v, scene.standing.here, line.eps).sample(0)
     except (OtherPathError, ComputeError, RuntimeError, TypeError, ValueError) as error:
         if ran_out(error):
             raise
@@ -298,7 +292,7 @@ def _explained(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judg
         return Found(replace(point, kind=kind, engine="differences", parameters=names, rows=rows))
     if outcome.finding == "inconsistent":
         share = abs(sample.mismatch) / sample.slope if sample.slope else float("inf")
-        names = misled(scene.moved, scene.here.gradient, line)
+        names = misled(scene.moved, scene.standing.here.gradient, line)
         return Found(replace(point, kind="inconsistent", error=share, parameters=names, rounds=kinks.jumping))
     if outcome.finding == "unresolved":
         held = _held(scene, line)
@@ -310,7 +304,7 @@ def _explained(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judg
 
 def _at_kink(scene: Scene, line: Line, product: Tensor, outcome: Outcome, judge: Judge, kinks: Kinks) -> Found:
     """Whose numbers autograd's are, where the gradient or the curvature jumps."""
-    sample, size = outcome.sample, safe_norm(scene.here.gradient)
+    sample, size = outcome.sample, safe_norm(scene.standing.here.gradient)
     jump = None if outcome.jump is None else safe_norm(outcome.jump) / (size or 1.0)
     held = _held(scene, line)
     smooth_abs = held is not None and not held[0].tight  # |p|^2 is no kink
