@@ -42,7 +42,7 @@ class HessianOperator(CurvatureOperator["LayerChain | _GradientGraph | GradientD
 
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
-        check: Whether to look at the point; it costs about four gradients and a product.
+        check: Whether to look at the point; it costs about three gradients and a product.
 
     Raises:
         NoHessianError: (a `ComputeError`) from the first product, if it cannot be trusted.
