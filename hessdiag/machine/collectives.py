@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hessdiag.machine.processes import backend_for, between_gpus, join, peers, together, total
+from hessdiag.machine.processes import backend_for, between_gpus, is_small, join, of_each, parted, peers, together, total
 from hessdiag.machine.ranks import ranks
 
 
@@ -58,9 +58,24 @@ def summed(tensor: Tensor) -> Tensor:
     return total(tensor.clone()) if together() else tensor
 
 
+def _gather(out: Tensor, own: Tensor, group: Any) -> None:
+    if group is None and is_small(own):
+        out.copy_(of_each(own).view_as(out))
+    else:
+        _gather_around(out, own, group=group)
+
+
+def _reduce_scatter(out: Tensor, own: Tensor, group: Any) -> None:
+    if group is None:  # gloo would sum the whole on each
+        rows = own.view(ranks()[1], *out.shape)
+        torch.sum(parted(rows), 0, dtype=out.dtype, out=out)
+    else:
+        _reduce_scatter_on_gpus(out, own, group=group)
+
+
 # Newer torch renames both, and warns of the old names.
-_gather: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
-_reduce_scatter: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
+_gather_around: Any = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
+_reduce_scatter_on_gpus: Any = getattr(dist, "reduce_scatter_single", dist.reduce_scatter_tensor)
 
 
 def _exchanged(collective: Any, given: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -72,5 +87,5 @@ def _exchanged(collective: Any, given: Tensor, shape: tuple[int, ...]) -> Tensor
         if by_gpu:
             dist.barrier()  # of gloo, which sees who is lost; nccl would wait for it
         out = torch.empty(shape, dtype=own.dtype, device=own.device)
-        collective(out, own, group=between_gpus() if by_gpu else None)
+        collective(out, own, between_gpus() if by_gpu else None)
     return out.to(given.device)
