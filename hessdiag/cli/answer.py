@@ -14,6 +14,7 @@ from hessdiag.cli.output import Output, finish
 from hessdiag.cli.progress import Telling, reporter
 from hessdiag.cli.settings.spelled import argv
 from hessdiag.errors import SpecError
+from hessdiag.machine.ranks import ranks
 from hessdiag.questions.common.provenance import Clock, collect
 from hessdiag.questions.common.result import ModelSubject, Result
 from hessdiag.questions.common.runs.progress import Progress
@@ -112,7 +113,7 @@ def answer(
         try:
             result = measure(progress)
         except KeyboardInterrupt:
-            nothing = unmeasured()
+            nothing = None if ranks()[1] > 1 else unmeasured()  # it asks the model, and the others are elsewhere
             if nothing is None:
                 raise
             result, save = nothing, None

@@ -13,7 +13,7 @@ import click
 from hessdiag.cli import signals, speech, streams
 from hessdiag.cli.help import COMPLETE_VARIABLE
 from hessdiag.cli.quiet import third_parties
-from hessdiag.errors import ExitCode, HessdiagError, SpecError
+from hessdiag.errors import ExitCode, HessdiagError, LoadError, SpecError
 from hessdiag.files import reason
 from hessdiag.machine import lost_gpu
 from hessdiag.machine.ranks import ranks
@@ -198,7 +198,7 @@ def _interrupted(args: Sequence[str], code: int) -> int:
             speech.error(cause.told(), cause.hint)
         return int(cause.code)
     if meeting is not None:
-        meeting.last_words(f"was {signals.word()}.", None, code, own=False)
+        meeting.last_words(f"was {signals.word()}.", None, code, own=not _is_a_follower())
     if _is_a_follower():
         return code  # the first of several processes speaks for all
     if any(argument.partition("=")[0] == "--resume" for argument in args):
@@ -220,10 +220,12 @@ def _is_a_follower() -> bool:
 
 def _explain(error: Exception) -> int:
     """Say what went wrong in one or two lines, and give the exit code; of several processes the first to fail does."""
+    meeting = sys.modules.get("hessdiag.machine.meeting")  # of processes that have not met, each speaks
+    if meeting is not None:
+        error = meeting.cause(error)
     what, hint, code = _in_words(error)
     if isinstance(error, click.UsageError) and not isinstance(error, click.BadParameter) and _is_a_follower():
         return code  # all have the same command line, and the first speaks for all
-    meeting = sys.modules.get("hessdiag.machine.meeting")  # of processes that have not met, each speaks
     if meeting is not None and isinstance(error, meeting.LostRankError):
         if meeting.follow(error.words):
             speech.error(what, hint)
@@ -278,8 +280,5 @@ def _left(error: SystemExit) -> int:
     """What a SystemExit means: click's end of a completion, or the user's own code."""
     if COMPLETE_VARIABLE in os.environ:
         return error.code if isinstance(error.code, int) else ExitCode.OK
-    speech.error(
-        f"the code that was loaded ended the program with sys.exit({error.code!r}).",
-        "put what runs on import under `if __name__ == '__main__':`",
-    )
-    return ExitCode.FAILED
+    what = f"the code that was loaded ended the program with sys.exit({error.code!r})."
+    return _explain(LoadError(what, "put what runs on import under `if __name__ == '__main__':`"))

@@ -6,7 +6,17 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hessdiag.machine.processes import backend_for, between_gpus, is_small, join, of_each, parted, peers, together, total
+from hessdiag.machine.processes import (
+    backend_for,
+    between_gpus,
+    is_small,
+    join,
+    of_each,
+    parted,
+    peers,
+    together,
+    total,
+)
 from hessdiag.machine.ranks import ranks
 
 

@@ -19,14 +19,16 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from hessdiag.errors import ComputeError, ExitCode, first_line
+from hessdiag.errors import ComputeError, ExitCode, first_line, said
 from hessdiag.machine.ranks import ranks
+from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.machine.whole import whole
 
 PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
 ROLL_CALL = 5.0  # seconds in which whoever is still there says so,
 AGREEING = 5.0  # and in which the others may turn out to end for the same reason
 LINGERING = 10.0  # in which the others are done with the store, before the process that holds it ends
+STANDING_BY = 10.0  # in which the others may meet an error of the model that was caught here,
 SIGNALLED = 0.3  # in which a signal that another process got may come here too
 FEWER = "fewer ranks on a machine if memory ran out (its kernel's log tells)"
 _GONE = (RuntimeError, ConnectionError)  # of a store that ended with the process that held it
@@ -66,6 +68,9 @@ class LostRankError(ComputeError):
 
 _is_spread = False  # whether this run's model is in pieces already
 _store: Any = None  # of the run; `None` before they met, and where the user made the group
+_lost: ComputeError | None = None  # why this process is no more with the others: what fails afterwards fails of it
+_caught: list[Exception] = []  # what the model raised here that the others have not been asked about
+_count = 0  # of all that it raised here
 
 
 def meet() -> None:
@@ -140,8 +145,51 @@ def follow(words: Words) -> bool:
     return not words.own
 
 
-def lost(error: BaseException) -> LostRankError:
+def lost(error: BaseException) -> ComputeError:
     """Why a connection was closed: what the process left that failed first, or who is gone."""
+    global _lost
+    _lost = _lost or LostRankError(_lost_words(error))
+    return _lost
+
+
+def cause(error: Exception) -> Exception:
+    """What an error comes of: that another process was lost before, that an error was this one's alone, or itself."""
+    return _lost or error
+
+
+def failed(error: Exception) -> None:
+    """Note what the model raised here: it may be caught, and the others may wait in the midst of the model."""
+    global _count
+    rank, size = ranks()
+    if size > 1 and _store is not None and _lost is None and not isinstance(error, LostRankError):
+        with whole(), contextlib.suppress(*_GONE):
+            _count += 1
+            _caught.append(error)
+            _store.set(_failure(_count, rank), "")
+
+
+def go_on() -> None:
+    """Before an exchange: what the model raised here, and was caught, it has to have raised for all.
+
+    Raises:
+        ComputeError: with the first error, where it has not. The others wait for numbers of another size, and gloo ends
+            processes that are sent such.
+    """
+    global _lost
+    if _caught and _lost is None:
+        with whole(), contextlib.suppress(*_GONE):
+            names = [_failure(_count, rank) for rank in range(ranks()[1])]
+            _until(lambda: _store.check(names) or _store.check([_FIRST]), STANDING_BY)
+            if not _store.check(names):
+                first = _caught[0]
+                what = sentence(first) if ran_out(first) else f"the model or its loss raised {said(first)}"
+                _lost = ComputeError(f"{what}, and in this process alone.")
+        _caught.clear()
+    if _lost is not None:
+        raise _lost
+
+
+def _lost_words(error: BaseException) -> Words:
     with whole():
         rank, size = ranks()
         unknown = Words(-1, f"rank {rank} of {size} lost another rank: {first_line(error)}", _fewer(), ExitCode.FAILED)
@@ -152,7 +200,7 @@ def lost(error: BaseException) -> LostRankError:
                 time.sleep(SIGNALLED)
         if words is None:  # the store is gone, and whoever held it with it
             words = unknown if _store is None or rank == 0 else _gone(0)
-    return LostRankError(words)
+        return words
 
 
 def ended() -> Words | None:
@@ -251,6 +299,11 @@ def _close() -> None:
 def _reason(rank: int) -> str:
     """The name in the store of why a process ends."""
     return f"hessdiag/reason/{rank}"
+
+
+def _failure(count: int, rank: int) -> str:
+    """The name in the store of an error of the model."""
+    return f"hessdiag/failed/{count}/{rank}"
 
 
 def _process(rank: int) -> str:

@@ -26,7 +26,7 @@ from hessdiag.machine.shortage import ran_out
 T = TypeVar("T")
 
 TOGETHER = timedelta(minutes=1)  # for a sum between GPUs, once all ranks have come to it
-SMALL = 2**20  # bytes that all get together: so few are sent to each directly, in one step; a ring takes twice as many as ranks
+SMALL = 2**20  # bytes in all processes: so few are sent to each at once; a ring takes twice as many steps as ranks
 
 
 def together() -> bool:
@@ -60,6 +60,7 @@ def join(device: torch.device) -> None:
     if together() and device.type == "cuda":
         torch.cuda.set_device(device)  # else each process would hold a context on the first GPU too
     meet()
+    meeting.go_on()
 
 
 @cache

@@ -202,8 +202,7 @@ class Problem:
 
     def output(self, batch: Any) -> Any:
         """What the model puts out for a batch."""
-        # Gradients stay on: a model may need them in its forward pass.
-        with self.evaluation(), indices.watched(self.model):
+        with self.evaluation(), indices.watched(self.model):  # and with gradients, which a model may need
             return batches.forward(self.model, batches.split(batch)[0])
 
     @cached_property
@@ -213,7 +212,7 @@ class Problem:
 
     @cached_property
     def _terms(self) -> tuple[averages.Terms, ...]:
-        return tuple(self.terms(batch) for batch in self.data)
+        return tuple(map(self.terms, self.data))
 
     @cached_property
     def n_samples(self) -> int:
@@ -241,9 +240,8 @@ class Problem:
     @cached_property
     def loss_name(self) -> str:
         """Name of the loss, for people."""
-        if self.criterion is not None:
-            return self.criterion.name
-        return "output" if self.objective is None else getattr(self.objective, "__name__", "objective")
+        own = "output" if self.objective is None else getattr(self.objective, "__name__", "objective")
+        return own if self.criterion is None else self.criterion.name
 
     @cached_property
     def loss_reduction(self) -> losses.Reduction:
@@ -280,13 +278,15 @@ class Problem:
         """What is switched off because it has no second derivative."""
         return kernels.forced(self.model, self._evaluator.modules, self.device)
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether an evaluation needs no other process, and may be made by one alone."""
+        return True
+
     @cached_property
     def _folds(self) -> bool:
-        """Whether batch norm can become part of convolutions: only if value and gradient of the first batch stay.
-
-        They do not where the model does more with a convolution's output than to normalize it: detaches it, changes it
-        by `.data`, hooks it, or differentiates with respect to it.
-        """
+        """Whether batch norm can become part of convolutions: only if value and gradient of the first batch stay."""
+        # They do not where a convolution's output is detached, changed by `.data`, hooked, or differentiated by.
         if self.train_mode or not could_fold(self._evaluator.modules):
             return False
         try:

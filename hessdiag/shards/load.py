@@ -19,7 +19,7 @@ from hessdiag.problem.loading.request import ProblemRequest, Session, Shared
 from hessdiag.problem.problem import Problem
 from hessdiag.shards import agreement, sources
 from hessdiag.shards.kinds import KINDS
-from hessdiag.shards.placeholder import OutsideUnitError, placeholder, with_placeholders
+from hessdiag.shards.placeholder import OutsideUnitError, noting, placeholder, with_placeholders
 from hessdiag.shards.problem import ShardedProblem
 from hessdiag.shards.reading import Pieces
 from hessdiag.shards.units import Units
@@ -93,7 +93,8 @@ def _mended(model: nn.Module, units: Units) -> None:
     @wraps(forward)
     def again(*args: Any, **kwargs: Any) -> Any:
         try:
-            return forward(*args, **kwargs)
+            with noting():
+                return forward(*args, **kwargs)
         except OutsideUnitError as error:
             units.enlarge(error)
         return model(*args, **kwargs)

@@ -1,7 +1,8 @@
 """What stands in a module where a parameter was: its shape, and the piece of it that this process keeps."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from hessdiag.errors import LoadError, SpecError, first_line
+from hessdiag.machine.meeting import failed
 from hessdiag.problem.copies import left_behind
 from hessdiag.shards.layout import cut
 
@@ -31,6 +33,18 @@ class OutsideUnitError(SpecError):
     def __init__(self, parameter: "Placeholder", what: str, unit: Any = None) -> None:
         super().__init__(what, "an objective that calls the model and no part of it; or without --shard")
         self.parameter, self.unit = parameter, unit
+
+
+@contextmanager
+def noting() -> Iterator[None]:
+    """Let the processes' meeting know of errors of the model within, but of none that enlarge its units."""
+    try:
+        yield
+    except OutsideUnitError:
+        raise
+    except Exception as error:
+        failed(error)
+        raise
 
 
 class Placeholder(nn.Parameter):

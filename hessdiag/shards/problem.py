@@ -26,7 +26,7 @@ from hessdiag.problem.problem import Problem
 from hessdiag.shards import agreement, refuse, samples
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
-from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow
+from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow, noting
 from hessdiag.shards.units import Units
 from hessdiag.shards.vocabulary.streamed import all_logits
 
@@ -111,7 +111,8 @@ class ShardedProblem(Problem):
         evaluator = self._evaluator
         evaluator.unasked = []
         try:
-            return self.enlarging(partial(evaluator.evaluate, batch, fold=False))
+            with noting():
+                return self.enlarging(partial(evaluator.evaluate, batch, fold=False))
         finally:
             evaluator.unasked = None
 
@@ -214,6 +215,11 @@ class ShardedProblem(Problem):
         if "cut" in vars(self):
             vars(other)["cut"] = self.cut
         return other
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is one process."""
+        return not together()
 
     @property
     def _folds(self) -> bool:

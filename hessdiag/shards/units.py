@@ -19,7 +19,7 @@ from hessdiag.machine.collectives import gathered, scattered
 from hessdiag.machine.ranks import ranks
 from hessdiag.shards.division import Found, below, joined, with_lists
 from hessdiag.shards.layout import share
-from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, running, shown
+from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, noting, running, shown
 
 AT_ONCE = 2**20  # numbers of all processes that are exchanged at a time: beside a large unit few
 
@@ -111,7 +111,8 @@ class Unit:
                 home[name] = value
             for (home, name, _), whole in self._wholes(weights):
                 home[name] = whole
-            yield
+            with noting():
+                yield
         finally:
             for home, name, value in self._slots:
                 home[name] = value
@@ -236,8 +237,7 @@ def _exchanges(shares: Sequence[int], most: int) -> Iterator[list[_Run]]:
     >>> [[(run.number, run.start, run.stop) for run in runs] for runs in _exchanges([2, 5, 1], 3)]
     [[(0, 0, 2), (1, 0, 1)], [(1, 1, 4)], [(1, 4, 5), (2, 0, 1)]]
     """
-    runs: list[_Run] = []
-    room = most
+    runs, room = list[_Run](), most
     for number, own in enumerate(shares):
         start = 0
         while start < own:

@@ -12,11 +12,13 @@ from tests import preloaded
 
 ROOT = str(preloaded.ROOT)
 NET = """
-import os, signal
+import os, signal, sys
 import torch
 from torch import nn
 import hessdiag
+from hessdiag.machine import meeting
 
+meeting.STANDING_BY = 1.0
 calls = 0
 
 
@@ -38,8 +40,31 @@ def setup(how="", rank=1, after=12):
                 os.kill(os.getpid(), signal.SIGINT)
         return nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    if how == "load" and str(rank) == os.environ["RANK"]:
-        raise FileNotFoundError("tokens.bin")
+    class Ends(nn.Tanh):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if str(rank) == os.environ["RANK"] and self.calls > after:
+                if how == "model":
+                    raise KeyError("no such token")
+                if how == "model exits":
+                    sys.exit(5)
+                if how == "model is killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if how == "model is terminated":
+                    os.kill(os.getpid(), signal.SIGTERM)
+            return super().forward(x)
+
+    if how.startswith("model"):
+        model[1] = Ends()
+        return model, [(torch.randn(8, 20).double(), torch.arange(8) % 10)] * 2, "ce"
+
+    if str(rank) == os.environ["RANK"]:
+        if how == "load":
+            raise FileNotFoundError("tokens.bin")
+        if how == "much":
+            torch.empty(10**14)
     data = [(torch.randn(8, 20).double(), torch.arange(8) % 10)] * 2
     return hessdiag.Problem(model, data=data, objective=objective)
 """
@@ -84,6 +109,7 @@ def start(tmp_path_factory):
             began = time.monotonic()
             return *together(folder, program, size, *words), time.monotonic() - began
 
+        started.folder = folder
         yield started
 
 
@@ -102,6 +128,7 @@ def _eigs(start, how, rank=1, size=2):
         ("bug", 0, "rank 0 of 2: internal error: KeyError: 'no such token'"),  # which holds the store
         ("memory", 1, "rank 1 of 2: memory ran out: 372,529.0 GiB more were asked"),
         ("load", 1, "rank 1 of 2: net.py raised FileNotFoundError: tokens.bin"),
+        ("much", 1, "rank 1 of 2: memory ran out: 372,529.0 GiB more were asked"),
     ],
 )
 def test_the_process_that_fails_says_why_and_the_others_end(start, how, rank, words):
@@ -120,6 +147,49 @@ def test_of_a_process_that_was_killed_one_of_the_others_tells(start, rank, size)
     assert error == f"error: rank {rank} of {size} ended without a word, as one that is killed does."
     assert [code for other, code in enumerate(codes) if other != rank] == [3] * (size - 1)
     assert seconds < 60
+
+
+MEMORY = "fewer ranks on a machine if memory ran out (its kernel's log tells), or more machines"
+
+
+@pytest.mark.parametrize(
+    ("how", "rank", "after", "code", "words"),
+    [
+        # Caught at first, for a trial may fail. Gloo would abort who goes on to numbers of another size.
+        (
+            "model",
+            1,
+            0,
+            3,
+            "rank 1 of 2: the model or its loss raised KeyError: 'no such token', and in this process alone.",
+        ),
+        (
+            "model",
+            1,
+            8,
+            3,
+            "rank 1 of 2: internal error: KeyError: 'no such token' (run with --traceback to see where)",
+        ),
+        ("model exits", 0, 0, 3, "rank 0 of 2: the code that was loaded ended the program with sys.exit(5)."),
+        # Whoever is told in the first evaluation must not take it for what the model says of its batch.
+        ("model is killed", 1, 0, 3, "rank 1 of 2 ended without a word, as one that is killed does."),
+        # Nor ask the model for what can be said of an interrupted command: the others are elsewhere.
+        ("model is terminated", 1, 20, 143, "rank 1 of 2 was terminated."),
+    ],
+)
+def test_of_a_model_in_pieces_one_error_is_said(start, how, rank, after, code, words):
+    spec = f"net.py:setup(how='{how}', rank={rank}, after={after})"
+    said, codes, seconds = start(2, "eigs", spec, "--shard", "--tol", "1e-12", "--no-progress", "-o", "found.json")
+    assert _errors(said) == [f"error: {words}"]
+    assert codes == [-9 % 256 if "killed" in how and one == rank else code for one in (0, 1)]
+    assert seconds < 60
+    assert not (start.folder / "found.json").exists()
+
+
+def test_who_reports_says_alone_that_it_was_interrupted(start):
+    said, codes, _ = _eigs(start, "interrupt", rank=0)
+    assert [text.splitlines()[-1:] for text in said] == [["interrupted"], []]
+    assert codes == [130, 130]
 
 
 def test_one_that_is_interrupted_alone_ends_all(start):

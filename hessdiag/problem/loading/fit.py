@@ -1,6 +1,7 @@
 """Whether model, batch and loss fit, by one evaluation, and which loss a batch suggests."""
 
 import contextlib
+import traceback
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from hessdiag.errors import HessdiagError, LoadError, NotFiniteError, said
 from hessdiag.machine import lost_gpu
+from hessdiag.machine.meeting import LostRankError
 from hessdiag.machine.shortage import fewer, ran_out, sentence
 from hessdiag.problem.batches import batch as forms
 from hessdiag.problem.batches import indices
@@ -108,7 +110,7 @@ def check_fit(problem: Problem, *, broken_loss: bool = False) -> None:
     except HessdiagError as error:
         if broken_loss and isinstance(error, NotFiniteError):
             return
-        if error.__cause__ is None:
+        if error.__cause__ is None or isinstance(error, LostRankError):
             raise
         raise _misfit(problem, batch, error.__cause__) from error
     except Exception as error:
@@ -125,32 +127,43 @@ def check_fit(problem: Problem, *, broken_loss: bool = False) -> None:
 def _misfit(problem: Problem, batch: Any, error: BaseException) -> LoadError:
     if lost_gpu.is_lost(error):
         return LoadError(lost_gpu.WHAT, lost_gpu.HINT)
-    try:
-        with indices.Watch(problem.model), problem.evaluation():
-            problem.objective_function(problem.model, batch)
-    except LoadError as first:
-        return first
-    except Exception:
-        pass
+    if problem.is_alone:
+        try:
+            with indices.Watch(problem.model), problem.evaluation():
+                problem.objective_function(problem.model, batch)
+        except LoadError as first:
+            return first
+        except Exception:
+            pass
     if problem.objective is not None or problem.loss == "output":
         return LoadError(f"{problem.loss_name} fails on the batch ({_shapes(batch)}): {said(error)}")
     inputs, target = forms.split(batch)
+    output: Any = None
     try:
-        with problem.evaluation():
-            output = forms.forward(problem.model, inputs)
+        if problem.is_alone:
+            with problem.evaluation():
+                output = forms.forward(problem.model, inputs)
+        elif _is_of(problem.model, error):  # the others, which it would ask, may be elsewhere
+            raise error
     except Exception as first:
         return LoadError(
             f"the model does not take this batch, inputs {_shapes(inputs)}: {said(first)}",
             "--data with another shape",
         )
     own = callable(problem.loss)
+    outputs = "its outputs" if output is None else f"outputs {_shapes(output)}"
     return LoadError(
-        f"the loss {problem.loss_name} does not take outputs {_shapes(output)} "
-        f"with targets {_shapes(target)}: {said(error)}",
+        f"the loss {problem.loss_name} does not take {outputs} with targets {_shapes(target)}: {said(error)}",
         "a loss is f(output, target); for f(model, batch) return hessdiag.Problem(model, data=batches, objective=f)"
         if own
         else "--loss with another name, or targets of another form",
     )
+
+
+def _is_of(model: nn.Module, error: BaseException) -> bool:
+    """Whether an error came up while the model ran."""
+    frames = traceback.walk_tb(error.__traceback__)
+    return any(frame.f_locals.get("self") is model for frame, _ in frames)
 
 
 def _shapes(batch: Any) -> str:

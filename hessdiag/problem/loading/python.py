@@ -17,6 +17,7 @@ from typing import Any
 from torch import nn
 
 from hessdiag.errors import HessdiagError, LoadError, SpecError
+from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.packages import distribution
 from hessdiag.problem import nearby
 from hessdiag.problem.files.checkpoint import existing
@@ -174,6 +175,8 @@ def _user_error(spec: Spec, error: BaseException) -> LoadError:
         hint = _as_module(spec)
     if isinstance(error, SystemExit):  # as argparse leaves, which reads the arguments of hessdiag
         hint = f"{spec.source}:NAME of a function or class that builds the model and reads no command line"
+    if isinstance(error, Exception) and ran_out(error):
+        return LoadError(f"{sentence(error)} ({_place(spec, error)})", "a smaller model or batch, or more memory")
     return LoadError(f"{spec.source} raised {type(error).__name__}: {lines[0]} ({_place(spec, error)})", hint)
 
 

@@ -365,6 +365,8 @@ def _extremes(
             ),
         )
     except KeyboardInterrupt:
+        if processes.together():
+            raise
         return Extremes()
     low = pairs.ritz_range[0]
     done: Status = "ok" if bool(pairs.converged.all()) else "inexact"

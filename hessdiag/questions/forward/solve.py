@@ -115,6 +115,8 @@ def measure_and_solve(
     try:
         return Solved(named(), gains, ensemble.log_ratios([gains.factors], fresh=True)[0])
     except KeyboardInterrupt:
+        if processes.together():
+            raise
         return Solved(named(), stopped=True)
 
 

@@ -14,6 +14,7 @@ from hessdiag.linalg.densities import Density
 from hessdiag.linalg.eigenpairs import Eigenpairs
 from hessdiag.linalg.eigensolver import BLOCK, extreme_eigenpairs
 from hessdiag.linalg.estimators import Estimate
+from hessdiag.machine.processes import together
 from hessdiag.questions.common.certificate import OF_RITZ_VECTORS, Witness
 from hessdiag.questions.common.operators import Products
 from hessdiag.questions.common.result import Status
@@ -75,11 +76,15 @@ def sampled(asked: Sampling) -> Found:
     try:
         density = _density(asked, task, values, vectors)
     except KeyboardInterrupt:  # before two probes were done, from which an error can be told
+        if together():
+            raise
         return _stopped(asked, pairs)
     interrupted = len(density.nodes) < asked.probes
     try:
         trace = _trace(asked, task, density, vectors).shifted(float(values.sum()))
     except KeyboardInterrupt:
+        if together():
+            raise
         interrupted = True
         trace = _of_moment(density, 1)
     # |A|_F^2 = |P A P|^2 + 2 |P A U|^2 + |U'A U|^2, and the residuals are the columns of P A U.

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 
 from hessdiag.errors import SpecError
+from hessdiag.machine.ranks import ranks
 from hessdiag.nets.initializers import Distribution, law
 from hessdiag.problem.device import notes
 from hessdiag.questions.common.result import Subject
@@ -151,14 +152,14 @@ def until_interrupted(parts: Iterable[T]) -> tuple[list[T], bool]:
     """What was measured part by part until an interrupt, and whether there was one.
 
     Raises:
-        KeyboardInterrupt: if it comes before the first part is done.
+        KeyboardInterrupt: if it comes before the first part is done, or to one of several processes.
     """
     found: list[T] = []
     try:
         for part in parts:
             found.append(part)
     except KeyboardInterrupt:
-        if not found:
+        if not found or ranks()[1] > 1:
             raise
         return found, True
     return found, False
