@@ -17,6 +17,7 @@ except Exception:  # the registry's torchvision beside a CPU build of torch: tra
 
 from hessdiag.cli import main
 from hessdiag.questions.pages import render
+from tests import preloaded
 from tests.fake_share import fake_share
 from tests.shown import DOCUMENTS
 
@@ -27,6 +28,13 @@ def _one_seed():
     import torch
 
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def programs():
+    """A folder with a `hessdiag` and a `python` that have imported torch, see `preloaded`; one server for all tests."""
+    with preloaded.programs(os.environ | {"TORCH_CPP_LOG_LEVEL": "ERROR"}) as folder:
+        yield folder
 
 
 class Outcome(SimpleNamespace):

@@ -114,6 +114,8 @@ def _become(call: dict, files: list[int]) -> None:
         code = _command() if sys.argv[0] == "hessdiag" else _script()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
     finally:
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from hessdiag.errors import LoadError
 from hessdiag.machine.processes import merged, together
@@ -24,6 +25,32 @@ BATCHES = (
 def all_of(flag: bool, device: torch.device) -> bool:
     """Whether this is so in all processes."""
     return all(merged({ranks()[0]: flag}, device))
+
+
+def form(item: Tensor) -> str:
+    """A tensor's shape and dtype, and whether it is trained.
+
+    >>> form(torch.ones(2, 3))
+    '(2, 3) torch.float32 False'
+    """
+    return f"{tuple(item.shape)} {item.dtype} {item.requires_grad}"
+
+
+def of_loss(*losses: Any) -> dict[str, str]:
+    """What tells one loss or objective from another, by its name: what a module shows, and what functions are called.
+
+    >>> of_loss("ce", None), of_loss(torch.nn.MSELoss(reduction="sum"))
+    ({'the loss': "'ce' None"}, {'the loss': 'MSELoss() sum'})
+    """
+
+    def told(loss: Any) -> str:
+        if isinstance(loss, nn.Module):
+            return f"{loss} {getattr(loss, 'reduction', '')}".strip()
+        return (
+            repr(loss) if loss is None or isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__)
+        )
+
+    return {"the loss": " ".join(map(told, losses))}
 
 
 def same(digests: Mapping[str, str], otherwise: tuple[str, str], device: torch.device) -> None:

@@ -70,8 +70,9 @@ def _loaded(request: ProblemRequest, shared: Shared, device: torch.device) -> Pr
     if not agreement.all_of(found is not None, device) or found is None:
         found = sources.whole(*_start(request, shared, device))
     model, session = found.parts.model, found.session
+    losses = agreement.of_loss(found.parts.loss, found.parts.objective)
+    agreement.same(losses | found.digests, agreement.MODELS, device)
     _check_finite(model, found.pieces, load.origin(request), request.dtype)
-    agreement.same(found.digests, agreement.MODELS, device)
     before = [weakref.ref(parameter) for parameter in model.parameters()]
     model = _of_pieces(model, found.pieces)
     units = Units(model, KINDS)

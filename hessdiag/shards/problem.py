@@ -258,9 +258,10 @@ def sharded(problem: Problem) -> ShardedProblem:
     refuse.model(whole, train_mode=problem.train_mode)
     if together():
         digests = {
-            name: hash_tensors(iter([item])) for name, item in chain(whole.named_parameters(), whole.named_buffers())
+            name: f"{agreement.form(item)} {hash_tensors(iter([item]))}"
+            for name, item in chain(whole.named_parameters(), whole.named_buffers())
         }
-        agreement.same(digests, agreement.MODELS, problem.device)
+        agreement.same(agreement.of_loss(problem.loss, problem.objective) | digests, agreement.MODELS, problem.device)
         agreement.same_batches(problem.data, problem.device)
     given = {field.name: getattr(problem, field.name) for field in fields(Problem)}
     made = ShardedProblem(**{**given, "model": hollow(whole, *ranks())})

@@ -19,7 +19,7 @@ from hessdiag.problem.loading.options import overridden
 from hessdiag.problem.loading.request import Parts, Session
 from hessdiag.problem.spec import Spec, parse
 from hessdiag.problem.wrappers import unwrapped
-from hessdiag.shards import folders, refuse
+from hessdiag.shards import agreement, folders, refuse
 from hessdiag.shards.mapped import Pages
 from hessdiag.shards.reading import Pieces
 from hessdiag.shards.unfilled import UnfilledTensor, without_numbers
@@ -70,7 +70,7 @@ def unread(session: Session, pieces: Pieces) -> Source | None:
     for parameter in found.model.parameters():
         if not parameter.is_meta:
             pieces.read(parameter, parameter)
-    digests = {name: f"{tuple(item.shape)} {item.dtype}" for name, item in found.model.named_parameters()}
+    digests = {name: agreement.form(item) for name, item in found.model.named_parameters()}
     return Source(session, found, pieces, digests | _of_buffers(found.model))
 
 
@@ -132,7 +132,7 @@ def whole(session: Session, pieces: Pieces) -> Source:
     refuse.model(parts.model, train_mode=parts.train_mode)
     digests = {}
     for name, parameter in parts.model.named_parameters():
-        digests[name] = hash_tensors(iter([parameter]))
+        digests[name] = f"{agreement.form(parameter)} {hash_tensors(iter([parameter]))}"
         pieces.read(parameter, parameter)
     size = sum(parameter.numel() * parameter.element_size() for parameter in parts.model.parameters())
     session.notes.append(WHOLE.format(size=amount(size)))

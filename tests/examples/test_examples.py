@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import re
 import runpy
 import subprocess
@@ -15,15 +14,8 @@ from sklearn.datasets import load_digits
 
 import hessdiag
 from hessdiag.questions import documents
-from tests import preloaded
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-@pytest.fixture(scope="module")
-def programs():
-    with preloaded.programs(os.environ) as folder:
-        yield folder
 
 
 @pytest.fixture(scope="module")

@@ -98,19 +98,18 @@ def together(folder, program, size, *words):
 
 
 @pytest.fixture(scope="module")
-def start(tmp_path_factory):
+def start(tmp_path_factory, programs):
     """Start a command in so many processes that have imported torch; what each said, its code, and the seconds."""
     folder = tmp_path_factory.mktemp("ranks")
     (folder / "net.py").write_text(NET)
     (folder / "script.py").write_text(SCRIPT)
-    with preloaded.programs(os.environ | {"OMP_NUM_THREADS": "1", "TORCH_CPP_LOG_LEVEL": "ERROR"}) as programs:
 
-        def started(size, *words, program=programs / "hessdiag"):
-            began = time.monotonic()
-            return *together(folder, program, size, *words), time.monotonic() - began
+    def started(size, *words, program=programs / "hessdiag"):
+        began = time.monotonic()
+        return *together(folder, program, size, *words), time.monotonic() - began
 
-        started.folder = folder
-        yield started
+    started.folder = folder
+    return started
 
 
 def _errors(said):

@@ -11,8 +11,6 @@ import pytest
 import torch
 from torch import nn
 
-from tests import preloaded
-
 SCRIPT = """
 import torch
 from torch import nn
@@ -145,23 +143,16 @@ def folder(tmp_path):
     return tmp_path
 
 
-def _run(folder, processes, *words):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*launch, *words], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture(scope="module")
-def forked():
-    """The same, of processes that have imported torch: for answers; how processes end is tested with real ones."""
-    with preloaded.programs(os.environ | {"OMP_NUM_THREADS": "1"}) as programs:
-        launch = [programs / "python", "-m", "torch.distributed.run", "--standalone", "--no-python"]
+def forked(programs):
+    """Start torchrun with processes that have imported torch."""
+    launch = [programs / "python", "-m", "torch.distributed.run", "--standalone", "--no-python"]
 
-        def run(folder, processes, program, *words):
-            command = [*launch, "--nproc-per-node", str(processes), programs / program, *words]
-            return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    def run(folder, processes, program, *words):
+        command = [*launch, "--nproc-per-node", str(processes), programs / program, *words]
+        return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
 
-        yield run
+    return run
 
 
 def _numbers(value):
@@ -234,7 +225,7 @@ def test_ranks_with_unlike_memory_divide_the_same_rows(folder, resume, forked):
     assert list(_numbers(found[1])) == pytest.approx(list(_numbers(found[0])), rel=1e-10, abs=1e-14, nan_ok=True)
 
 
-def test_the_connection_is_closed_before_a_process_ends(folder):
+def test_the_connection_is_closed_before_a_process_ends(folder, forked):
     (folder / "leave.py").write_text(
         "import atexit, os, torch, torch.distributed as dist\n"
         "from hessdiag.machine import processes\n"
@@ -243,22 +234,22 @@ def test_the_connection_is_closed_before_a_process_ends(folder):
         "processes.total(torch.ones(1))\n"
         "assert dist.is_initialized()\n"
     )
-    assert _run(folder, 2, "leave.py").returncode == 0
+    assert forked(folder, 2, "python", "leave.py").returncode == 0
     assert [(folder / f"left{rank}").read_text() for rank in range(2)] == ["False", "False"]
 
 
-def test_a_lost_rank_ends_the_run(folder):
+def test_a_lost_rank_ends_the_run(folder, forked):
     (folder / "die.py").write_text(
         "import os, signal, sys, time\n"
         "from hessdiag.__main__ import main\n"
         "import threading\n"
         "if os.environ['RANK'] == '1':\n"
-        "    threading.Timer(4, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
+        "    threading.Timer(2, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()\n"
         "sys.argv = ['hessdiag', 'diag-share', 'builtin:convnet', '--objective', 'net.py:slow', '--rows', '500']\n"
         "main()\n"
     )
     started = time.monotonic()
-    run = _run(folder, 2, "die.py")
+    run = forked(folder, 2, "python", "die.py")
     assert run.returncode != 0
     assert time.monotonic() - started < 40
     assert "rank" in run.stderr.lower()
@@ -285,7 +276,7 @@ for step in range(3):
 """
 
 
-def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder):
+def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder, programs):
     (folder / "steps.py").write_text(STEPS)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -293,7 +284,9 @@ def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder):
     meeting = os.environ | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     started = time.monotonic()
     ranks = [
-        subprocess.Popen([sys.executable, "steps.py"], cwd=folder, env=meeting | {"RANK": rank}, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [programs / "python", "steps.py"], cwd=folder, env=meeting | {"RANK": rank}, stderr=subprocess.PIPE
+        )
         for rank in "01"
     ]
     said = [rank.communicate(timeout=90)[1].decode() for rank in ranks]

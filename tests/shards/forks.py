@@ -2,7 +2,7 @@
 
 import fcntl
 import io
-import multiprocessing
+import multiprocessing.connection
 import os
 import pickle
 import socket
@@ -42,7 +42,7 @@ def on_ranks(size, work):
     for worker in workers:
         worker.start()
     try:
-        found = [pipe.recv() if pipe.poll(PATIENCE) else "it has not answered" for pipe, _ in pipes]
+        found = [_answer(pipe, worker) for (pipe, _), worker in zip(pipes, workers, strict=True)]
     finally:
         for worker in workers:
             worker.join(5)
@@ -50,6 +50,15 @@ def on_ranks(size, work):
     failed = [(rank, one) for rank, one in enumerate(found) if isinstance(one, str)]
     assert not failed, "\n".join(f"rank {rank}: {text}" for rank, text in failed)
     return [torch.load(io.BytesIO(one)) for one in found]
+
+
+def _answer(pipe, worker):
+    """What a rank sent, or a text of why it has not: of one that was killed at once."""
+    multiprocessing.connection.wait([pipe, worker.sentinel], PATIENCE)
+    if pipe.poll():
+        return pipe.recv()
+    worker.join(0)
+    return "it has not answered" if worker.exitcode is None else f"it ended without an answer, with {worker.exitcode}"
 
 
 def _rank(work, rank, size, port, pipe):

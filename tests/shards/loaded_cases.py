@@ -144,6 +144,23 @@ def unlike_numbers_of_batches():
     hessdiag.sharded(Problem(mlp().double(), [(X, Y)] * (1 + ranks()[0]), "ce"))
 
 
+def unlike_losses():
+    torch.manual_seed(0)
+    hessdiag.sharded(Problem(mlp().double(), [(X, Y)], "ce" if ranks()[0] else nn.CrossEntropyLoss(reduction="sum")))
+
+
+def unlike_in_training():
+    torch.manual_seed(0)
+    model = mlp().double()
+    model[0].bias.requires_grad_(ranks()[0] == 0)
+    hessdiag.sharded(Problem(model, [(X, Y)], "ce"))
+
+
+def unlike(name):
+    """Of what is loaded in pieces."""
+    hessdiag.load_problem(ProblemRequest(f"net.py:{name}", device="cpu", shard=True))
+
+
 def nan_on_one_rank():
     """In a weight of which the last rank alone has the numbers."""
     hessdiag.load_problem(ProblemRequest("net.py:setup", weights="nan.safetensors", device="cpu", shard=True))
@@ -158,6 +175,11 @@ REFUSED = {
     "other models": unlike_models,
     "other batches": unlike_batches,
     "more batches": unlike_numbers_of_batches,
+    "other losses": unlike_losses,
+    "other losses, loaded": lambda: unlike("other_losses"),
+    "frozen": unlike_in_training,
+    "frozen, loaded": lambda: unlike("frozen"),
+    "more layers, loaded": lambda: unlike("more_layers"),
     "NaN": nan_on_one_rank,
     "dropout": lambda: refused(nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)), train_mode=True),
     "norm": lambda: refused(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), train_mode=True),

@@ -3,7 +3,6 @@
 import math
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -19,8 +18,23 @@ import os, torch
 from torch import nn
 
 def setup():
+    torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
     return model, [(torch.ones(4, 4), torch.arange(4) % 3)], "ce"
+
+def other_losses():
+    return *setup()[:2], "mse" if os.environ.get("RANK") == "1" else "ce"
+
+def frozen():
+    model, data, loss = setup()
+    model[0].bias.requires_grad_(os.environ.get("RANK") == "0")
+    return model, data, loss
+
+def more_layers():
+    model, data, loss = setup()
+    if os.environ.get("RANK") == "1":
+        model.append(nn.Linear(3, 3))
+    return model, data, loss
 
 def other_batches():
     model, data, loss = setup()
@@ -61,6 +75,11 @@ def test_values_and_gradients_are_those_of_the_whole(found, case, size):
         ("other models", "LoadError 3: 0.weight of rank 1 is not that of rank 0, and each keeps a piece"),
         ("other batches", "LoadError 3: batch 0 of rank 1 is not that of rank 0, and each is to evaluate"),
         ("more batches", "LoadError 3: the number of batches of rank 1 is not that of rank 0"),
+        ("other losses", "LoadError 3: the loss of rank 1 is not that of rank 0"),
+        ("other losses, loaded", "LoadError 3: the loss of rank 1 is not that of rank 0"),
+        ("frozen", "LoadError 3: 0.bias of rank 1 is not that of rank 0"),
+        ("frozen, loaded", "LoadError 3: 0.bias of rank 1 is not that of rank 0"),
+        ("more layers, loaded", "LoadError 3: the number of parts of rank 1 is not that of rank 0"),
         ("NaN", "LoadError 3: the file nan.safetensors holds weights that are no numbers: 1 of 3 entries of 2.bias"),
         ("dropout", "LoadError 3: 1 (Dropout, p = 0.5) drops in training mode"),
         ("norm", "LoadError 3: 1 (BatchNorm1d) takes the statistics of the batch in training mode"),
@@ -80,11 +99,11 @@ def test_wrapped_by_trainers(found):
         assert spread.startswith("LoadError 3: the parameter 0.weight is a DTensor (fully_shard")
 
 
-def test_unequal_batches_end_the_command_with_one_message(tmp_path):
+def test_unequal_batches_end_the_command_with_one_message(tmp_path, programs):
     (tmp_path / "net.py").write_text(SETUP)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, "-m", "hessdiag", "eigs", "net.py:other_batches", "--shard", "--device", "cpu"]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    launch = [programs / "python", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "--no-python", programs / "hessdiag", "eigs", "net.py:other_batches", "--shard"]
+    run = subprocess.run([*command, "--device", "cpu"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert run.returncode
     assert run.stderr.count("error: the number of batches of rank 1 is not that of rank 0") == 1
     assert run.stderr.count("exitcode  : 3") >= 1
