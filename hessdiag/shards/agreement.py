@@ -46,9 +46,8 @@ def of_loss(*losses: Any) -> dict[str, str]:
     def told(loss: Any) -> str:
         if isinstance(loss, nn.Module):
             return f"{loss} {getattr(loss, 'reduction', '')}".strip()
-        return (
-            repr(loss) if loss is None or isinstance(loss, str) else getattr(loss, "__qualname__", type(loss).__name__)
-        )
+        named: str = getattr(loss, "__qualname__", type(loss).__name__)
+        return repr(loss) if loss is None or isinstance(loss, str) else named
 
     return {"the loss": " ".join(map(told, losses))}
 
