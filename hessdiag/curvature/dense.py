@@ -14,6 +14,7 @@ from hessdiag.errors import ComputeError
 from hessdiag.machine import cost
 from hessdiag.machine.memory import free_bytes
 from hessdiag.machine.once import once
+from hessdiag.machine.pages import large_pages
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.problem import Problem
 
@@ -88,7 +89,7 @@ def _formed(operator: HessianOperator, finished: exact.Finished, out: Tensor | N
     operator.settle()
     with suppress(NotInNeuronSpaceError):
         return exact.dense(operator, finished, out)
-    H = torch.empty(n, n, dtype=operator.dtype, device=operator.device) if out is None else out
+    H = large_pages(torch.empty(n, n, dtype=operator.dtype, device=operator.device)) if out is None else out
     for rows, block in operator.blocks(torch.arange(n, device=operator.device)):
         H[rows] = block
         finished(rows, block)

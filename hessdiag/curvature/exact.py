@@ -19,6 +19,7 @@ from hessdiag.curvature.row_stream import RowStream
 from hessdiag.errors import ComputeError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
+from hessdiag.machine.pages import large_pages
 from hessdiag.problem.layers import Layer
 
 Advance = Callable[[int], None]
@@ -124,7 +125,7 @@ def dense(
 
     def compute(space: NeuronSpace) -> tuple[Tensor, float]:
         n = operator.shape[0]
-        H = torch.empty(n, n, dtype=operator.dtype, device=operator.device) if out is None else out
+        H = large_pages(torch.empty(n, n, dtype=operator.dtype, device=operator.device)) if out is None else out
         _fill(operator, space, H, finished)
         return H, _distance(operator, H)
 

@@ -22,11 +22,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hessdiag.curvature.chains.layer_chain import NotAChainError
+from hessdiag.curvature.chains.tangents import ChainTangents
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NeuronLayer, batched_or_refuse, neuron_layers, shifted, spans
 from hessdiag.curvature.pullback import pullback
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import capacity
+from hessdiag.machine.pages import large_pages
 from hessdiag.machine.shortage import ran_out
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
@@ -91,21 +94,15 @@ class NeuronSpace:
         self.layers = neuron_layers(problem)
         self.dtype, self.device = problem.dtype, problem.device
         with measuring(problem.device):
-            self._graphs = [
-                _Graph(problem, batch, weight, self.layers)
-                for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
-            ]
-        inputs = [torch.cat([graph.inputs[index] for graph in self._graphs]) for index in range(len(self.layers))]
+            self._source = _source(problem, self.layers)
+        inputs = self._source.inputs
         self.samples = len(inputs[0])
         self.inputs = [h.T.contiguous() for h in inputs]  # samples last, as the matrix products want them
         self.ones = [
             torch.cat([h, h.new_ones(len(h), 1)], dim=1) if neuron.has_bias else h
             for h, neuron in zip(inputs, self.layers, strict=True)
         ]
-        self.cotangents = [
-            torch.cat([graph.cotangents[index].detach() for graph in self._graphs]).T.contiguous()
-            for index in range(len(self.layers))
-        ]
+        self.cotangents = self._source.cotangents
         self._buffers = torch.empty(2, 0, dtype=self.dtype, device=self.device)
         self.order: list[Tensor] | None = None
 
@@ -279,7 +276,7 @@ class NeuronSpace:
         """A part of one of two buffers that all share: fresh memory would cost more than the arithmetic."""
         numbers = math.prod(shape)
         if numbers > self._buffers.shape[1]:
-            self._buffers = torch.empty(2, numbers, dtype=self.dtype, device=self.device)
+            self._buffers = large_pages(torch.empty(2, numbers, dtype=self.dtype, device=self.device))
         return self._buffers[index, :numbers].view(shape)
 
     def tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
@@ -298,15 +295,35 @@ class NeuronSpace:
 
     def _tangents(self, lower: int, first: int, last: int) -> tuple[list[Tensor], list[Tensor | None]]:
         if self.order is None:
-            orders, neurons = None, torch.arange(first, last, device=self.device)
-        else:
-            orders, neurons = self.order[lower:], self.order[lower][first:last]
+            return self._source.tangents(lower, torch.arange(first, last, device=self.device))
+        A, C = self._source.tangents(lower, self.order[lower][first:last])
+        return [a.index_select(1, order) for a, order in zip(A, self.order[lower:], strict=True)], C
+
+
+def _source(problem: Problem, layers: list[NeuronLayer]) -> "ChainTangents | _Graphs":
+    """What gives tangents: autograd, where the model is no chain of layers."""
+    try:
+        return ChainTangents(problem, layers)
+    except NotAChainError:
+        return _Graphs(problem, layers)
+
+
+class _Graphs:
+    """All batches by autograd; attributes and tangents as `ChainTangents` has them."""
+
+    def __init__(self, problem: Problem, layers: list[NeuronLayer]) -> None:
+        self._graphs = [
+            _Graph(problem, batch, weight, layers)
+            for weight, batch in zip(problem.batch_weights, problem.data, strict=True)
+        ]
+        self.inputs = [torch.cat(parts) for parts in zip(*(graph.inputs for graph in self._graphs), strict=True)]
+        deltas = zip(*(graph.cotangents for graph in self._graphs), strict=True)
+        self.cotangents = [torch.cat(parts).detach().T.contiguous() for parts in deltas]
+
+    def tangents(self, lower: int, neurons: Tensor) -> tuple[list[Tensor], list[Tensor | None]]:
+        """As `NeuronSpace.tangents`, for some neurons."""
         parts = [graph.tangents(lower, neurons) for graph in self._graphs]
-        joined = [torch.cat(pieces, dim=1).mT for pieces in zip(*(part[0] for part in parts), strict=True)]
-        if orders is None:
-            A = [pieces.contiguous() for pieces in joined]
-        else:
-            A = [pieces.index_select(1, order) for pieces, order in zip(joined, orders, strict=True)]
+        A = [torch.cat(pieces, dim=1).mT.contiguous() for pieces in zip(*(part[0] for part in parts), strict=True)]
         C = [
             torch.cat([piece for piece in pieces if piece is not None], dim=1).mT.contiguous()
             if pieces[0] is not None

@@ -10,6 +10,7 @@ from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.spread import Spread, is_alone, spread_of, summed
 from hessdiag.machine import capacity
 from hessdiag.machine.arithmetic import ieee
+from hessdiag.machine.pages import large_pages
 
 LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
 PIECE = 2**18  # numbers of it that pass at a time: the C library keeps the pages of so few for the next ones
@@ -93,6 +94,8 @@ def tridiagonalize(
     m = min(steps, n)
     new = torch.zeros if keep_basis else torch.empty  # which takes memory as it fills
     basis = new(k, m + 1, own, dtype=operator.dtype, device=operator.device)
+    if is_alone(spread):
+        large_pages(basis)
     alphas, betas = torch.zeros(k, m, dtype=torch.float64), torch.zeros(k, m, dtype=torch.float64)
     taken = torch.zeros(k, dtype=torch.int64)
     norms = row_norms(rows, spread)
@@ -106,10 +109,10 @@ def tridiagonalize(
         every = len(active) == k
         at = slice(None) if every else active
         products = (operator @ basis[at, step].T).T
-        sizes = norms_of(products) if is_alone(spread) else None
         # Copied to where the next vectors come, and orthogonalized there: long ones then need no fresh memory.
         basis[at, step + 1] = products
         del products
+        sizes = norms_of(basis[at, step + 1]) if is_alone(spread) else None
         norms, sizes, last = _orthogonalized(basis, step, active, sizes, spread)[:3]
         scale[at] = torch.maximum(scale[at], sizes)
         alphas[at, step] = last

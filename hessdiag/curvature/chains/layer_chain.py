@@ -42,7 +42,7 @@ class NotAChainError(Exception):
 
 
 @dataclass(frozen=True)
-class _Link:
+class Link:
     """A layer of one batch, with the function before it; all for one vector, or expanded for k of them, (k, ..., ...).
 
     Attributes:
@@ -61,7 +61,7 @@ class _Link:
     slope: Tensor | None
     bend: Tensor | None
 
-    def along(self, vectors: int) -> "_Link":
+    def along(self, vectors: int) -> "Link":
         """For so many vectors at once, without copies."""
         inputs, weight, delta = (each.expand(vectors, -1, -1) for each in (self.inputs, self.weight, self.delta))
         return replace(self, inputs=inputs, weight=weight, delta=delta)
@@ -74,6 +74,11 @@ class LayerChain:
         problem: All of whose parameters belong to linear layers.
         batch: One of its batches.
         dtype: Of vectors.
+
+    Attributes:
+        links: Its layers, in the order in which they run.
+        output: Of the last of them, a leaf.
+        slope: dL/dz there, with its graph.
 
     Raises:
         NotAChainError: if a layer's input is anything but an elementwise function of the output of the one before, the
@@ -94,23 +99,23 @@ class LayerChain:
         self.problem = problem
         value, passed = _opened(problem, batch, layers)
         try:
-            self._links, self._output, self._slope = _links(problem, value, passed, dtype)
+            self.links, self.output, self.slope = _links(problem, value, passed, dtype)
         except RuntimeError as error:
             if ran_out(error):
                 raise
             raise NotAChainError(reason(error)) from error
         self._shapes = [parameter.shape for parameter in problem.parameters]
-        self._expanded = {1: self._links}  # by vectors
+        self._expanded = {1: self.links}  # by vectors
 
     @property
     def ends(self) -> list[Tensor]:
         """Tensors whose graphs are differentiated again."""
-        return [self._slope]
+        return [self.slope]
 
     def flat_gradient(self) -> Tensor:
         """The gradient, (N,)."""
         found = [torch.empty(0)] * len(self.problem.parameters)
-        for link in self._links:
+        for link in self.links:
             for place, part in zip(link.places, (link.delta.T @ link.inputs, link.delta.sum(0)), strict=False):
                 found[place] = part.flatten()
         return torch.cat(found)
@@ -121,7 +126,7 @@ class LayerChain:
         one = count == 1  # which takes half as long without the detour of a batch of one
         times, add = (torch.mm, Tensor.addmm_) if one else (torch.bmm, Tensor.baddbmm_)
         if count not in self._expanded:
-            self._expanded[count] = [link.along(count) for link in self._links]
+            self._expanded[count] = [link.along(count) for link in self.links]
         links = self._expanded[count]
         parts = [
             part.view(*part.shape[:-1], *shape)
@@ -162,10 +167,10 @@ class LayerChain:
 
     def _of_loss(self, z: Tensor, count: int) -> Tensor:
         """R dL/dz of the last layer, from R z."""
-        if not self._slope.requires_grad:  # the loss is linear in it
+        if not self.slope.requires_grad:  # the loss is linear in it
             return torch.zeros_like(z)
         try:
-            (found,) = batched_grad([self._slope], [self._output], [z.view(count, *self._output.shape)])
+            (found,) = batched_grad([self.slope], [self.output], [z.view(count, *self.output.shape)])
         except RuntimeError as error:
             if count > 1 or ran_out(error):  # of several vectors, batching may be what fails
                 raise
@@ -216,7 +221,7 @@ def _opened(problem: Problem, batch: Any, layers: Sequence[NeuronLayer]) -> tupl
 
 def _links(
     problem: Problem, value: Tensor, passed: dict[NeuronLayer, _Passed], dtype: torch.dtype
-) -> tuple[list[_Link], Tensor, Tensor]:
+) -> tuple[list[Link], Tensor, Tensor]:
     """All layers, in their order, the last one's output, and the loss's slope in it, with its graph."""
     inputs, outputs = [one.inputs for one in passed.values()], [one.outputs for one in passed.values()]
     if any(tensor.dtype != dtype for tensor in (*inputs, *outputs)) or inputs[0].requires_grad:
@@ -245,7 +250,7 @@ def _links(
     for neuron, h, delta, curve, bend in zip(passed, flat[0], flat[1], [None, *flat[2]], [None, *curved], strict=True):
         module = neuron.module
         places = [number[module.weight]] + ([number[module.bias]] if neuron.has_bias else [])
-        found.append(_Link(tuple(places), h, module.weight.detach(), delta, curve, bend))
+        found.append(Link(tuple(places), h, module.weight.detach(), delta, curve, bend))
     return found, outputs[-1], slope
 
 
