@@ -119,7 +119,7 @@ def compared(job: tuple[str, str, str]) -> Line:
     apart = {}
     for key in here.keys() & there.keys():
         a, b = here[key], there[key]
-        if a == b:
+        if a == b or (key.endswith("iterations") and abs(a - b) == 1):  # numbers differ by rounding, and a count may
             continue
         if not all(isinstance(one, int | float) and math.isfinite(one) for one in (a, b)):
             apart[key] = math.inf
