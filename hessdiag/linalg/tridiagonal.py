@@ -288,7 +288,7 @@ def _orthogonalized(
 
     Returns:
         In one copy, float64 on the CPU, (5, active): norms of what is left, of the products, the last coefficients,
-        whether something had been overlooked, and the largest that was found before the last two rows.
+        whether something had been overlooked, and the largest found before the last two rows; that one not on a GPU.
     """
     if len(active) == len(basis):
         return _passed(basis[:, step + 1], basis[:, first : step + 1], sizes, spread)
@@ -311,8 +311,10 @@ def _passed(rows: Tensor, basis: Tensor, sizes: Tensor | None, spread: Spread) -
 
 
 def _told(passes: Passes, sizes: Tensor | None) -> Tensor:
-    """Norms of remainders and of products, the last coefficients, what was overlooked and found; one copy, (5, k)."""
-    numbers = [passes.left, passes.before if sizes is None else sizes, passes.last, passes.overlooked, passes.far]
+    """Norms of remainders and of products, last coefficients, what was overlooked and, on a CPU, found; one copy."""
+    numbers = [passes.left, passes.before if sizes is None else sizes, passes.last, passes.overlooked]
+    if not capacity.of(passes.last.device).gathers:  # where nobody asks for it
+        numbers.append(passes.far)
     return torch.stack([found.to(numbers[0]) for found in numbers if found is not None]).double().cpu()
 
 
