@@ -94,7 +94,7 @@ def _run(
     scale = torch.zeros(k, dtype=torch.float64)  # the largest |A q| so far: a lower bound of |A|
     active = torch.nonzero(norms > 0)[:, 0]
     basis[active, 0] = scaled(rows[active], norms[active])
-    eps = torch.finfo(operator.dtype).eps
+    eps, gathers = torch.finfo(operator.dtype).eps, capacity.of(operator.device).gathers
     drift = Drift(k, m, eps) if seldom else None
     for step in range(m):
         if not len(active):
@@ -104,8 +104,9 @@ def _run(
         products = (operator @ basis[at, step].T).T
         # Copied to where the next vectors come, and orthogonalized there: long ones then need no fresh memory.
         basis[at, step + 1] = products
+        # Torch takes six times as long on a CPU for norms of whole matrices as for those of rows that lie apart.
+        sizes = norms_of(products if gathers else basis[at, step + 1]) if is_alone(spread) else None
         del products
-        sizes = norms_of(basis[at, step + 1]) if is_alone(spread) else None
         whole = drift is None or drift.due(step)
         told = _orthogonalized(basis, step, active, sizes, spread, 0 if whole else step - 1)
         scale[at] = torch.maximum(scale[at], told[1])
@@ -313,7 +314,7 @@ def _passed(rows: Tensor, basis: Tensor, sizes: Tensor | None, spread: Spread) -
 def _told(passes: Passes, sizes: Tensor | None) -> Tensor:
     """Norms of remainders and of products, last coefficients, what was overlooked and, on a CPU, found; one copy."""
     numbers = [passes.left, passes.before if sizes is None else sizes, passes.last, passes.overlooked]
-    if not capacity.of(passes.last.device).gathers:  # where nobody asks for it
+    if not capacity.of(passes.second.device).gathers:  # where nobody asks for it
         numbers.append(passes.far)
     return torch.stack([found.to(numbers[0]) for found in numbers if found is not None]).double().cpu()
 
