@@ -112,21 +112,25 @@ def proven(
         if cut.length(batch) < 2:
             continue
         try:
-            few = _few(batch, cut, count, size)
+            few = _two(batch, cut, count)
             own = parts(few, size, count, sums=sums, cut=cut)[rank]
             sign = -1.0 if rank % 2 else 1.0
             tries = [(few, 1 / size), (own.batch, own.weight), (own.batch, sign * own.weight)]
             with _Casts({piece.dtype for piece in pieces}) as seen:
-                whole, split, signed = (value_and_slopes(partial(_share, alone, *one), pieces) for one in tries)
+                found = [_value_and_own_slopes(partial(_share, alone, *one), pieces) for one in tries]
             tolerance = float(gathered(torch.tensor([seen.tolerance], device=pieces[0].device)).max())
         except _IMPOSSIBLE as error:
             if ran_out(error):
                 raise
             continue
         # The signs keep what cancels, as the slopes of samples do at the end of training.
+        values, (whole, split, signed) = zip(*found, strict=True)
         if all(
-            float((one - other).norm()) <= tolerance * max(float(one.norm()), float(scale.norm()))
-            for one, other, scale in zip(whole, split, signed, strict=True)
+            difference <= tolerance * max(size, scale)
+            for difference, size, scale in (
+                [abs(float(number)) for number in (values[0] - values[1], values[0], values[2])],
+                _norms(whole - split, whole, signed),
+            )
         ):
             return cut
     return None
@@ -175,12 +179,12 @@ class _Casts(TorchFunctionMode):
         return output
 
 
-def _few(batch: Any, cut: Cut, count: Count, size: int) -> Any:
-    """As many samples as there are processes, from the first that counts."""
+def _two(batch: Any, cut: Cut, count: Count) -> Any:
+    """The first sample that counts and the next one: a trial takes no more memory where there are many ranks."""
     n = cut.length(batch)
     first = next((index for index in range(n) if count(cut.rows(batch, slice(index, index + 1)))), 0)
-    start = min(first, max(n - size, 0))
-    return cut.rows(batch, slice(start, min(start + size, n)))
+    start = min(first, max(n - 2, 0))
+    return cut.rows(batch, slice(start, min(start + 2, n)))
 
 
 def _share(alone: Callable[[Any], Tensor], batch: Any, weight: float) -> Tensor:
@@ -194,6 +198,12 @@ def value_and_slopes(share: Callable[[], Tensor], pieces: Sequence[Tensor]) -> t
         share: Evaluates this process's; large parameters are constants then, whose derivatives nobody would look at.
         pieces: Of each parameter.
     """
+    value, own = _value_and_own_slopes(share, pieces)
+    return value, gathered(own.double())
+
+
+def _value_and_own_slopes(share: Callable[[], Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """The same, with this process's pieces of the slopes alone."""
     few: list[Tensor] = []
     for piece in sorted(pieces, key=Tensor.numel):
         if not few or sum(map(Tensor.numel, few)) + piece.numel() <= FEW:
@@ -201,8 +211,12 @@ def value_and_slopes(share: Callable[[], Tensor], pieces: Sequence[Tensor]) -> t
     with _alone_differentiated(few, pieces):
         value = share()
         slopes = torch.autograd.grad(value, few, materialize_grads=True, allow_unused=True)
-    own = torch.cat([slope.reshape(-1) for slope in slopes])
-    return summed(value.detach().double().reshape(1)), gathered(own.double())
+    return summed(value.detach().double().reshape(1)), torch.cat([slope.reshape(-1) for slope in slopes])
+
+
+def _norms(*pieces: Tensor) -> list[float]:
+    """Of vectors of which each process has a piece."""
+    return summed(torch.stack([piece.double().square().sum() for piece in pieces])).sqrt().tolist()
 
 
 @contextmanager

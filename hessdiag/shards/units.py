@@ -273,6 +273,7 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
             raise _elsewhere(unit)
         for run in runs:
             wholes[run.number][:, run.start : run.stop] = found[:, 1:][:, run.inside]
+        del sent, found
     each = iter(wholes)
     return [[next(each).view(-1)[: item.numel()].view(item.shape) for item in parameters] for _ in rows]
 
