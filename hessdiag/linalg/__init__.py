@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hessdiag.linalg.estimators import Estimate
     from hessdiag.linalg.operator import SymmetricOperator
     from hessdiag.linalg.quadratic.step import ModelStep
-    from hessdiag.linalg.tridiagonals.matrix import Tridiagonal
+    from hessdiag.linalg.tridiagonal import Tridiagonal
     from hessdiag.linalg.trust_region import cubic, gltr, steihaug
 
 _HOMES = {
@@ -30,7 +30,7 @@ _HOMES = {
     "ModelStep": "hessdiag.linalg.quadratic.step",
     "Operator": "hessdiag.linalg.algebra",
     "SymmetricOperator": "hessdiag.linalg.operator",
-    "Tridiagonal": "hessdiag.linalg.tridiagonals.matrix",
+    "Tridiagonal": "hessdiag.linalg.tridiagonal",
     "cubic": "hessdiag.linalg.trust_region",
     "diagonal": "hessdiag.linalg.api",
     "eigsh": "hessdiag.linalg.api",

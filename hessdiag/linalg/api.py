@@ -22,8 +22,7 @@ from hessdiag.linalg.inclusion import LEAST_PROBES
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.quadrature import spectral_density
 from hessdiag.linalg.spread import Spread, is_alone
-from hessdiag.linalg.tridiagonal import tridiagonalize
-from hessdiag.linalg.tridiagonals.matrix import Tridiagonal
+from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 
 
 def lanczos(operator: SymmetricOperator, start: torch.Tensor, steps: int, *, keep_basis: bool = False) -> Tridiagonal:

@@ -16,8 +16,7 @@ from hessdiag.linalg import estimators
 from hessdiag.linalg.densities import Density, default_width
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.spread import interruptible, spread_of
-from hessdiag.linalg.tridiagonal import tridiagonalize
-from hessdiag.linalg.tridiagonals.matrix import Tridiagonal
+from hessdiag.linalg.tridiagonal import Tridiagonal, tridiagonalize
 from hessdiag.machine.arithmetic import ieee
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -76,13 +75,12 @@ def spectral_density(
 
             def computed(group: Tensor = group) -> Arrays:
                 found = tridiagonalize(free if len(outliers) else operator, group, steps, progress=stepped)
-                arrays = {"alphas": found.alphas.numpy(), "betas": found.betas.numpy(), "steps": found.steps.numpy()}
-                return arrays | {"products": np.array(found.products)}
+                return {"alphas": found.alphas.numpy(), "betas": found.betas.numpy(), "steps": found.steps.numpy()}
 
             arrays = keep(f"probes {done + 1} to {done + group.shape[1]}", computed)
             alphas, betas, taken = (torch.from_numpy(arrays[name]) for name in ("alphas", "betas", "steps"))
-            tridiagonals = Tridiagonal(alphas, betas, taken, None, int(arrays["products"]))
-            products += tridiagonals.products
+            tridiagonals = Tridiagonal(alphas, betas, taken, None)
+            products += int(tridiagonals.steps.sum())
             for index in range(group.shape[1]):
                 T = tridiagonals.matrix(index)
                 ended = len(T) in (1, n - len(outliers)) or len(T) < steps

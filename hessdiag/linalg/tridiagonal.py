@@ -1,15 +1,13 @@
 """Lanczos tridiagonalization with full reorthogonalization, of several start vectors in lockstep."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from hessdiag.linalg.operator import SymmetricOperator
 from hessdiag.linalg.spread import Spread, is_alone, spread_of, summed
-from hessdiag.linalg.tridiagonals.drift import Drift, semiorthogonal
-from hessdiag.linalg.tridiagonals.matrix import Tridiagonal
 from hessdiag.machine import capacity
 from hessdiag.machine.arithmetic import ieee
 from hessdiag.machine.pages import large_pages
@@ -18,6 +16,36 @@ LONG = 2**22  # numbers from which a copy of a vector is worth avoiding
 PIECE = 2**18  # numbers of it that pass at a time: the C library keeps the pages of so few for the next ones
 TRAFFIC = 16.0  # vectors that a step reads or writes beside its basis: the last two rows, norms, copies, scaling
 BREAKDOWN = 10.0  # units of rounding of |A| below which a remainder is taken for zero
+
+
+@dataclass(frozen=True)
+class Tridiagonal:
+    """A Q = Q T + beta_m q_(m+1) e_m' for each of k start vectors, T = tridiag(betas, alphas, betas).
+
+    Attributes:
+        alphas: Diagonals, float64 on the CPU, shape (k, m). Zero beyond a vector's last step.
+        betas: beta_j couples step j with step j + 1, shape (k, m); the last belongs to the residual. Zero from the step
+            at which a vector's Krylov space is exhausted.
+        steps: How many steps each vector took, shape (k,): m, or the dimension of its Krylov space if that is smaller.
+        basis: The Lanczos vectors, shape (k, n, m) in the operator's dtype; `None` unless asked for.
+    """
+
+    alphas: Tensor
+    betas: Tensor
+    steps: Tensor
+    basis: Tensor | None
+
+    @property
+    def terminated(self) -> Tensor:
+        """Whether each Krylov space was exhausted, so that its Ritz pairs are exact; shape (k,), bool."""
+        last = (self.steps - 1).clamp(min=0)[:, None]
+        return (self.steps == 0) | (self.betas.gather(1, last)[:, 0] == 0)
+
+    def matrix(self, index: int = 0) -> Tensor:
+        """T of one start vector, shape (steps, steps), float64."""
+        m = int(self.steps[index])
+        off = self.betas[index, : max(m - 1, 0)]
+        return torch.diag(self.alphas[index, :m]) + torch.diag(off, 1) + torch.diag(off, -1)
 
 
 def traffic(size: int) -> float:
@@ -40,11 +68,9 @@ def tridiagonalize(
 ) -> Tridiagonal:
     """Run Lanczos from each column of `start`, one product with all of them per step.
 
-    Each new vector is orthogonalized against its whole basis, by two passes of classical Gram-Schmidt (Daniel, Gragg,
-    Kaufman and Stewart 1976), of which the first needs the last two vectors only: orthogonality at the level of
-    rounding. Where no basis is returned, a CPU does so only when it is due: inner products below the square root of
-    rounding make the same matrix to rounding (Simon 1984). That is looked at in the end, and if it does not hold,
-    everything is done again in full.
+    Each new vector is orthogonalized against its whole basis at every step, by two passes of classical Gram-Schmidt
+    (Daniel, Gragg, Kaufman and Stewart 1976), of which the first needs the last two vectors only: orthogonality at the
+    level of rounding.
     A remainder that is rounding error beside the largest |A q| so far ends that vector's run.
 
     Args:
@@ -63,28 +89,10 @@ def tridiagonalize(
     (tensor([[2.5000, 2.5000, 2.5000]], dtype=torch.float64), tensor([[1.2500, 0.8000, 0.4500]], dtype=torch.float64))
     """
     rows = (start[:, None] if start.ndim == 1 else start).T.to(operator.device, operator.dtype)
-    seldom = not keep_basis and is_alone(spread_of(operator)) and not capacity.of(operator.device).gathers
-    found, basis = _run(operator, rows, steps, progress, seldom=seldom, keep=keep_basis)
-    if seldom and not semiorthogonal(basis, found.steps):
-        again, _ = _run(operator, rows, steps, progress, seldom=False, keep=False)
-        found = replace(again, products=found.products + again.products)
-    return found
-
-
-def _run(
-    operator: SymmetricOperator,
-    rows: Tensor,
-    steps: int,
-    progress: Callable[[int, int], None],
-    *,
-    seldom: bool,
-    keep: bool,
-) -> tuple[Tridiagonal, Tensor]:
-    """Lanczos from each of the rows; its basis, (k, m + 1, n), that is orthogonal to rounding unless only seldom."""
     k, own = rows.shape
     n, spread = operator.shape[0], spread_of(operator)
     m = min(steps, n)
-    new = torch.zeros if keep else torch.empty  # which takes memory as it fills
+    new = torch.zeros if keep_basis else torch.empty  # which takes memory as it fills
     basis = new(k, m + 1, own, dtype=operator.dtype, device=operator.device)
     if is_alone(spread):
         large_pages(basis)
@@ -94,8 +102,7 @@ def _run(
     scale = torch.zeros(k, dtype=torch.float64)  # the largest |A q| so far: a lower bound of |A|
     active = torch.nonzero(norms > 0)[:, 0]
     basis[active, 0] = scaled(rows[active], norms[active])
-    eps, gathers = torch.finfo(operator.dtype).eps, capacity.of(operator.device).gathers
-    drift = Drift(k, m, eps) if seldom else None
+    rounding = BREAKDOWN * torch.finfo(operator.dtype).eps
     for step in range(m):
         if not len(active):
             break
@@ -105,19 +112,14 @@ def _run(
         # Copied to where the next vectors come, and orthogonalized there: long ones then need no fresh memory.
         basis[at, step + 1] = products
         # Torch takes six times as long on a CPU for norms of whole matrices as for those of rows that lie apart.
+        gathers = capacity.of(operator.device).gathers
         sizes = norms_of(products if gathers else basis[at, step + 1]) if is_alone(spread) else None
         del products
-        whole = drift is None or drift.due(step)
-        told = _orthogonalized(basis, step, active, sizes, spread, 0 if whole else step - 1)
-        scale[at] = torch.maximum(scale[at], told[1])
-        if drift is not None and drift.beyond(at, step, (alphas, betas), (told[2], told[0]), scale[at]) and not whole:
-            last, whole = told[2], True
-            told = _orthogonalized(basis, step, active, sizes, spread, 0)
-            told[2] += last
-        norms = told[0]
-        alphas[at, step] = told[2]
+        norms, sizes, last = _orthogonalized(basis, step, active, sizes, spread)[:3]
+        scale[at] = torch.maximum(scale[at], sizes)
+        alphas[at, step] = last
         taken[at] = step + 1
-        more = norms > BREAKDOWN * eps * scale[at]
+        more = norms > rounding * scale[at]
         if step + 1 == n:
             more &= False
         if every and bool(more.all()):
@@ -129,10 +131,7 @@ def _run(
         progress(len(active), step + 1)
         active = active[more]
         betas[active, step] = norms[more]
-        if drift is not None:
-            drift.took(active, step, told[4][more] / norms[more] if whole else None)
-    vectors = basis[:, :m].transpose(1, 2) if keep else None
-    return Tridiagonal(alphas, betas, taken, vectors, int(taken.sum())), basis
+    return Tridiagonal(alphas, betas, taken, basis[:, :m].transpose(1, 2) if keep_basis else None)
 
 
 class Passes:
@@ -229,12 +228,6 @@ class Passes:
         found: Tensor = self.second.norm(dim=-1) > self._rest.norm(dim=-1)
         return found.flatten()
 
-    @property
-    def far(self) -> Tensor:
-        """The largest coefficient that the full passes found of all rows but the last two, (b,)."""
-        found = self.second[..., :-2].abs()
-        return (found.amax(-1) if found.shape[-1] else found.sum(-1)).flatten()
-
     def again(self) -> None:
         """A third pass."""
         self.second += self._pass(self._known, own=True)
@@ -282,20 +275,18 @@ def _less(rows: Tensor, coefficients: Tensor, known: Tensor, *, own: bool) -> Te
     return rows.baddbmm_(coefficients, known, alpha=-1) if own else rows.baddbmm(coefficients, known, alpha=-1)
 
 
-def _orthogonalized(
-    basis: Tensor, step: int, active: Tensor, sizes: Tensor | None, spread: Spread, first: int
-) -> Tensor:
-    """Orthogonalize the products that lie behind a step against the rows from the first one on, in place.
+def _orthogonalized(basis: Tensor, step: int, active: Tensor, sizes: Tensor | None, spread: Spread) -> Tensor:
+    """Orthogonalize the products that lie behind a step, in place.
 
     Returns:
-        In one copy, float64 on the CPU, (5, active): norms of what is left, of the products, the last coefficients,
-        whether something had been overlooked, and the largest found before the last two rows; that one not on a GPU.
+        In one copy, float64 on the CPU, (4, active): norms of what is left, of the products, the last coefficients, and
+        whether something had been overlooked.
     """
     if len(active) == len(basis):
-        return _passed(basis[:, step + 1], basis[:, first : step + 1], sizes, spread)
+        return _passed(basis[:, step + 1], basis[:, : step + 1], sizes, spread)
     own = [None] * len(active) if sizes is None else torch.split(sizes, 1)
     each = [  # without a copy of the bases of those that go on
-        _passed(basis[index, step + 1][None], basis[index, first : step + 1], size, spread)
+        _passed(basis[index, step + 1][None], basis[index, : step + 1], size, spread)
         for index, size in zip(active.tolist(), own, strict=True)
     ]
     return torch.cat(each, dim=1)
@@ -312,10 +303,8 @@ def _passed(rows: Tensor, basis: Tensor, sizes: Tensor | None, spread: Spread) -
 
 
 def _told(passes: Passes, sizes: Tensor | None) -> Tensor:
-    """Norms of remainders and of products, last coefficients, what was overlooked and, on a CPU, found; one copy."""
+    """Norms of remainders and of products, the last coefficients, and what was overlooked; one copy, (4, k)."""
     numbers = [passes.left, passes.before if sizes is None else sizes, passes.last, passes.overlooked]
-    if not capacity.of(passes.second.device).gathers:  # where nobody asks for it
-        numbers.append(passes.far)
     return torch.stack([found.to(numbers[0]) for found in numbers if found is not None]).double().cpu()
 
 

@@ -264,8 +264,7 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
     wholes = [piece.new_empty(size, piece.numel()) for piece in pieces]
     mark = torch.full((1,), float(unit.number % 251), dtype=pieces[0].dtype, device=pieces[0].device)
     for runs in _exchanges([piece.numel() for piece in pieces], max(AT_ONCE // size, 1)):
-        sent = torch.cat([mark, *(pieces[run.number][run.start : run.stop] for run in runs)])
-        found = gathered(sent).view(size, -1)
+        found = gathered(torch.cat([mark, *(pieces[r.number][r.start : r.stop] for r in runs)])).view(size, -1)
         wrong = (found[:, 0] != mark).any()
         if wrong.is_cuda:  # to ask is to wait for it: let what comes out be no number, which is asked at the end
             found[:, 1:2].masked_fill_(wrong, torch.nan)
@@ -273,7 +272,7 @@ def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit:
             raise _elsewhere(unit)
         for run in runs:
             wholes[run.number][:, run.start : run.stop] = found[:, 1:][:, run.inside]
-        del sent, found
+        del found  # before the next ones come
     each = iter(wholes)
     return [[next(each).view(-1)[: item.numel()].view(item.shape) for item in parameters] for _ in rows]
 

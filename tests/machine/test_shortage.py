@@ -207,7 +207,7 @@ def test_no_measurement_is_without_the_words():
 def test_a_check_that_memory_does_not_allow_is_said(monkeypatch):
     problem = _problem()
 
-    def deepcopy(model):
+    def deepcopy(model, memo):
         raise OUT["GPU"]
 
     monkeypatch.setattr(differences.copy, "deepcopy", deepcopy)
