@@ -60,6 +60,17 @@ class _Activation(nn.Module):
         return self.function(x)
 
 
+class Backwards(nn.Module):
+    """Two linear layers, 4 to 5 to 3, that run in another order than they are registered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Linear(5, 3), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(torch.tanh(self.first(x)))
+
+
 def cosine_net(dims: list[int], activation: str) -> nn.Sequential:
     """W_l[i, j] = cos(l + 2 i + 3 j), bias-free."""
     functions = {"linear": lambda x: x, "relu": torch.relu, "tanh": torch.tanh}

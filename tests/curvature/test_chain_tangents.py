@@ -11,7 +11,7 @@ from hessdiag.curvature.dense import hessian
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.curvature.neuron_layers import NotInNeuronSpaceError, neuron_layers
 from hessdiag.problem.problem import Problem
-from tests.reference import brute_force_hessian
+from tests.reference import Backwards, brute_force_hessian
 
 
 def problem_of(between: nn.Module, loss: str = "ce", samples: tuple[int, ...] = (7,), outputs: int = 3) -> Problem:
@@ -72,17 +72,6 @@ def test_a_loss_that_mixes_samples_is_told_from_a_product():
         exact.neuron_space(HessianOperator(problem))
     truth = brute_force_hessian(problem)
     assert float((hessian(problem) - truth).norm()) <= 1e-12 * float(truth.norm())
-
-
-class Backwards(nn.Module):
-    """Its layers run in another order than they are registered."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.last, self.first = nn.Linear(5, 3), nn.Linear(4, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(torch.tanh(self.first(x)))
 
 
 def test_layers_in_another_order_and_sequences_are_no_such_chain():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from hessdiag.curvature.chains.layer_chain import LayerChain, NotAChainError
 from hessdiag.curvature.hessian import HessianOperator
 from hessdiag.problem.problem import Problem
+from tests.reference import Backwards
 
 LOSSES = {
     "ce": torch.randint(3, (7,), generator=torch.Generator().manual_seed(5)),
@@ -81,14 +82,6 @@ def test_one_layer_some_layers_and_several_batches():
 
 
 def test_layers_run_in_another_order_than_they_are_registered_and_on_sequences():
-    class Backwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.last, self.first = nn.Linear(5, 3), nn.Linear(4, 5)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.last(torch.tanh(self.first(x)))
-
     def objective(model: nn.Module, batch: Tensor) -> Tensor:
         return model(batch).logsumexp((1, 2)).pow(2).mean()
 
