@@ -20,6 +20,7 @@ PATIENCE = 120.0  # and where a command counts its own work, but has said nothin
 SHORT = 2.0  # seconds that nobody need be told of
 MOST = "at most "  # begins the unit of what may end earlier
 FEW, LONG = 2, 5.0  # products, or seconds of them, after which their time is known
+HUNDRED = 100  # products: what a search often takes, where it gives up after thousands
 USUAL = 0.02  # of the products at which a search gives up: so few often do, and are worth to be told of
 SURE = 1.5  # ratio of two times up to which they are told as one
 HOURS = 7200.0  # seconds of work that are announced as soon as its pace is known
@@ -104,9 +105,8 @@ class Telling:
             # The time to its limit, hours where minutes are likely, says nothing.
             return f"{short(self._each(done))} each"
         least, most = self._range(done, total)
-        if most is None:
-            more = f", at least {duration(least)} left" if least >= SHORT else ""
-            return f"{short(self._each(done))} each{more}"
+        if most is None:  # the least, a few products for true residuals, says nothing
+            return f"{short(self._each(done))} each"
         if most <= SURE * max(least, SHORT):
             return f"about {duration((least + most) / 2)} left"
         return f"{duration(least)} to {duration(most)} left"
@@ -175,9 +175,10 @@ def cost_line(ledger: "Ledger") -> str:
     memory = f"peak memory {gib(plan.peak)}{each_of} of {gib(plan.available)} that are free"
     ends = ledger.planned_seconds
     if plan.search:
+        until = f", {duration(HUNDRED * each)} for each hundred until the pairs converge" if most > HUNDRED else ""
         return (
-            f"cost: at most {most:,} products, {short(each)} each as measured: {duration(ends[1])} at most with checks "
-            f"and arithmetic, and less the sooner the pairs converge; {memory}"
+            f"cost: {short(each)} a product as measured{until}; at most {most:,} products, {duration(ends[1])} with "
+            f"checks and arithmetic; {memory}"
         )
     many = f"{fewest:,}" if fewest == most else f"{fewest:,} to at most {most:,}"
     whole = f", {_span(*ends)} in all with checks and arithmetic" if plan.vectors[1] else ""

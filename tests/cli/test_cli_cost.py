@@ -6,9 +6,9 @@ from hessdiag.machine import cost
 CPU = torch.device("cpu")
 
 
-def told(capsys, seconds, products=(100, 100), held=3 * 2**30):
+def told(capsys, seconds, products=(100, 100), held=3 * 2**30, search=False):
     with progress.reporter():
-        cost.plan(products, {"basis": held}, CPU)
+        cost.plan(products, {"basis": held}, CPU, search=search)
         for _ in range(4):
             cost.enter(1, seconds)
     return capsys.readouterr().err
@@ -23,6 +23,15 @@ def test_the_cost_is_said_once_from_measured_products(capsys):
 
 def test_a_range_of_products_gives_a_range_of_times(capsys):
     assert "100 to at most 2,000 products, 6 s each as measured: 10 min to 3 h 20 min" in told(capsys, 6.0, (100, 2000))
+
+
+def test_a_search_says_what_a_hundred_products_take_since_nobody_knows_how_many_it_needs(capsys):
+    err = told(capsys, 6.0, (0, 5000), search=True)
+    assert err.startswith(
+        "cost: 6 s a product as measured, 10 min for each hundred until the pairs converge; at most 5,"
+    )
+    assert "5,000 products, 8 h 20 min with checks" in err
+    assert "hundred" not in told(capsys, 6.0, (0, 40), search=True)
 
 
 def test_short_work_is_silent(capsys):
