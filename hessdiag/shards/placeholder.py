@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ Slot = tuple[dict[str, Any], str, Any]  # where a module keeps a parameter, or a
 running: ContextVar[Any] = ContextVar("running", default=None)  # the unit whose forward pass runs
 shown: ContextVar[tuple[tuple[Slot, Any], ...]] = ContextVar("shown", default=())  # slots of opened modules, now whole
 
+WHOLE = "an objective that calls the model and no part of it; or without --shard"
 OUTSIDE = "a sharded parameter was used outside the module that owns it"
 
 
@@ -30,8 +32,8 @@ class OutsideUnitError(SpecError):
         unit: Another that it has to take in; `None` if there is none.
     """
 
-    def __init__(self, parameter: "Placeholder", what: str, unit: Any = None) -> None:
-        super().__init__(what, "an objective that calls the model and no part of it; or without --shard")
+    def __init__(self, parameter: "Placeholder", what: str, unit: Any = None, hint: str = WHOLE) -> None:
+        super().__init__(what, hint)
         self.parameter, self.unit = parameter, unit
 
 
@@ -131,6 +133,7 @@ def placeholder(piece: Tensor, shape: Sequence[int], *, requires_grad: bool, pat
     """
     made = Placeholder(torch.empty(tuple(shape), dtype=piece.dtype, device="meta"), requires_grad=requires_grad)
     made.piece = piece.detach().requires_grad_(requires_grad)
+    vars(made.piece)["stands_in"] = ref(made)  # by which a graph that leads here is told from others
     made.path = path
     return made
 

@@ -19,11 +19,13 @@ from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
 from hessdiag.problem.batches.batch import hash_tensors
 from hessdiag.problem.evaluation.evaluator import Evaluator
+from hessdiag.problem.evaluation.guard import idle_checkpoints
 from hessdiag.problem.layers import Layer
 from hessdiag.problem.loading.cutting import CUTS, Cut
 from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.problem import Problem
 from hessdiag.shards import agreement, refuse, samples
+from hessdiag.shards.graphs import refuse_passed
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, hollow, noting
@@ -112,7 +114,7 @@ class ShardedProblem(Problem):
         evaluator.unasked = []
         try:
             with noting():
-                return self.enlarging(partial(evaluator.evaluate, batch, fold=False))
+                return self.enlarging(partial(_by_units, evaluator, batch))
         finally:
             evaluator.unasked = None
 
@@ -129,6 +131,7 @@ class ShardedProblem(Problem):
     def _evaluator(self) -> Evaluator:
         evaluator = super()._evaluator
         evaluator.harmless = True  # what a forward pass writes to is gathered anew
+        evaluator.checkpoints = idle_checkpoints  # units run again by themselves
         return evaluator
 
     @cached_property
@@ -228,6 +231,13 @@ class ShardedProblem(Problem):
     @cached_property
     def _order(self) -> order.Order:
         return order.by_registration(len(self.layer_slices))
+
+
+def _by_units(evaluator: Evaluator, batch: Any) -> Tensor:
+    """The objective of a batch, whose graph leads through the results of units."""
+    value = evaluator.evaluate(batch, fold=False)
+    refuse_passed(value)
+    return value
 
 
 def sharded(problem: Problem) -> ShardedProblem:

@@ -15,14 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from hessdiag.errors import ComputeError
-from hessdiag.shards.hidden import PLAIN, hidden, refuse_hidden
+from hessdiag.shards.call import HERE, Call, varies
+from hessdiag.shards.graphs import refuse_hidden, refuse_transforms, third
 from hessdiag.shards.kept import Kept
-from hessdiag.shards.placeholder import OutsideUnitError
-from hessdiag.shards.surroundings import Surroundings, watched
-from hessdiag.shards.trees import Form, flattened, put_together
+from hessdiag.shards.trees import flattened
 from hessdiag.shards.units import Forward, Unit
 
 Flags = tuple[bool, ...]
@@ -35,14 +32,16 @@ def recomputed(unit: Unit) -> Forward:
     def forward(*args: Any, **kwargs: Any) -> Any:
         flat, form = flattened((args, kwargs))
         refuse_hidden(unit, flat, "is given")
-        call = Call(unit, form, tuple(item if not isinstance(item, Tensor) else _HERE for item in flat))
+        static = tuple(item if not isinstance(item, Tensor) else HERE for item in flat)
+        call = Call(unit, form, static, linear=_of_outputs.get())
         tensors = [item for item in flat if isinstance(item, Tensor)]
+        refuse_transforms(unit, tensors)
         written = sorted(unit.writes_to)
         kept = [tensor.clone() if index in written else tensor for index, tensor in enumerate(tensors)]
         outputs = _Unit.apply(call, *kept, *unit.pieces)  # type: ignore[no-untyped-call]
         if written != sorted(unit.writes_to):  # the first time: what it writes to must not be what is kept
             return forward(*args, **kwargs)
-        for index, changed in zip(written, outputs[len(outputs) - len(written) :], strict=True):
+        for index, changed in zip(written, call.written(outputs), strict=True):
             tensors[index].copy_(changed)  # as the module itself does, for whoever goes on with it
         return call.result(outputs)
 
@@ -66,130 +65,6 @@ def for_outputs() -> Iterator[None]:
         _of_outputs.reset(token)
 
 
-_HERE = object()  # where a tensor is in flat arguments or results
-
-
-class Call:
-    """One call of a unit: what is in its arguments and its results beside tensors, and how often it was run.
-
-    Args:
-        unit: The unit.
-        form: How the arguments are put together.
-        static: The flat arguments, with `_HERE` for tensors.
-    """
-
-    def __init__(self, unit: Unit, form: Form, static: tuple[Any, ...]) -> None:
-        self.unit, self._form, self._static = unit, form, static
-        self.inputs = sum(item is _HERE for item in static)
-        self._results: tuple[Form, list[Any]] | None = None
-        self._found = Surroundings()
-        self._sums: list[Tensor] | None = None
-        self.kept = Kept(unit)
-        self.linear = _of_outputs.get()  # whether only cotangents are differentiated with respect to, in the end
-
-    def _run(self, tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The tensors among the results, and then those of its inputs that it writes to."""
-        waiting = iter(tensors)
-        flat = [next(waiting) if item is _HERE else item for item in self._static]
-        args, kwargs = put_together(flat, self._form)
-        with self.unit.filled(weights), sdpa_kernel(SDPBackend.MATH):  # the fused kernels have no second derivative
-            found, form = flattened(self.unit.forward(*args, **kwargs))
-        refuse_hidden(self.unit, found, "returns")
-        after, _ = flattened((args, kwargs))
-        if len(after) != len(flat) or any(now is not before for now, before in zip(after, flat, strict=True)):
-            # It was given a list or a dict of its own, and whoever waits for what it wrote there would not find it.
-            name = self.unit.path or "the model"
-            raise OutsideUnitError(self.unit.parameters[0], f"{name} changes a list or dict that it is given.")
-        self._results = (form, [item if not isinstance(item, Tensor) else _HERE for item in found])
-        results = [item for item in found if isinstance(item, Tensor)]
-        return (*results, *(tensors[index] for index in sorted(self.unit.writes_to)))
-
-    def _held(self) -> list[tuple[int, int]]:
-        """The tensors in objects among its arguments, and how often each was written to."""
-        objects = [item for item in self._static if item is not _HERE and not isinstance(item, PLAIN)]
-        return [(id(tensor), tensor._version) for item in objects for tensor in hidden(item)]
-
-    def first(self, inputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The results without a graph, and what its writing to its inputs does to them."""
-        (weights,) = self.unit.gathered(pieces)
-        own = [tensor.detach().clone() for tensor in inputs]
-        before = [tensor._version for tensor in own]
-        held = self._held()
-        with watched(self.unit.module, pieces[0].device) as self._found:
-            outputs = self._run(own, weights)
-        if self._held() != held:
-            raise ComputeError(
-                f"{self.unit.path or 'the model'} keeps tensors in an object that it is given, which would be there "
-                "when it runs again, as derivatives of sharded models need.",
-                "model.config.use_cache = False, or a model that returns what it keeps",
-            )
-        self.unit.writes_to |= {i for i, tensor in enumerate(own) if tensor._version != before[i]}
-        self._sums = [_sums(output) for output in outputs]
-        return _apart(outputs, own)
-
-    def again(self, inputs: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The results with a graph that leads to leaves.
-
-        Raises:
-            ComputeError: if they are others than the first time.
-        """
-        written = self.unit.writes_to
-        with self._found.put(weights[0].device):
-            outputs = self._run([x.clone() if i in written else x for i, x in enumerate(inputs)], weights)
-        if self._sums is not None:
-            sums, self._sums = self._sums, None  # once is enough: the second time is as the first
-            if len(sums) != len(outputs) or not all(map(_same, sums, map(_sums, outputs), outputs)):
-                raise ComputeError(
-                    f"{self.unit.path or 'the model'} gives other numbers when it runs again, as derivatives of "
-                    "sharded models need.",
-                    "a forward pass without random numbers, and without anything that it keeps for its next run",
-                )
-        return outputs
-
-    def result(self, outputs: Sequence[Tensor]) -> Any:
-        """What the unit returns."""
-        assert self._results is not None
-        form, static = self._results
-        waiting = iter(outputs)
-        return put_together([next(waiting) if item is _HERE else item for item in static], form)
-
-
-def _sums(output: Tensor) -> Tensor:
-    """By which two runs are compared: the sum of the numbers, and of their sizes."""
-    numbers = output.detach()
-    if not numbers.is_floating_point():
-        numbers = numbers.abs() if numbers.is_complex() else numbers.double()
-    wide = torch.promote_types(numbers.dtype, torch.float32)
-    return torch.stack([numbers.sum(dtype=wide), torch.linalg.vector_norm(numbers, 1, dtype=wide)])
-
-
-def _same(before: Tensor, now: Tensor, output: Tensor) -> bool:
-    """Whether sums differ by no more than rounding; of what is not finite nothing is known."""
-    eps = torch.finfo(output.dtype).eps if _varies(output) else 0.0
-    return not bool((before - now).abs()[0] > eps**0.75 * before[1])
-
-
-def _varies(output: Tensor) -> bool:
-    return output.is_floating_point() or output.is_complex()
-
-
-def _apart(outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Results that autograd can take for tensors of their own.
-
-    A view may not be changed in place where it leaves a function. That is so only where another tensor would change
-    with it: an input that is handed through, or two results of the same memory.
-    """
-    homes = [tensor.untyped_storage().data_ptr() for tensor in (*outputs, *inputs)]
-    return tuple(
-        output.view_as(output)
-        if homes.count(home) > 1
-        else output.new_empty(0).set_(output)  # type: ignore[call-overload]
-        if output._is_view()
-        else output
-        for output, home in zip(outputs, homes, strict=False)
-    )
-
-
 class _Unit(Function):
     """A unit of its inputs and pieces."""
 
@@ -199,7 +74,7 @@ class _Unit(Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors)
         outputs = call.first(tensors[: call.inputs], tensors[call.inputs :])
-        ctx.mark_non_differentiable(*(output for output in outputs if not _varies(output)))
+        ctx.mark_non_differentiable(*(output for output in outputs if not varies(output)))
         return outputs
 
     @staticmethod
@@ -262,14 +137,14 @@ class _Pullback(Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        ctx.asked = inputs[0]
+        ctx.asked, ctx.slopes_of = inputs[0], inputs[0].call.unit
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*inputs[1:])
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ComputeError("sharded models have no third derivatives.", "without --shard")
+            raise third(ctx.asked.call.unit)
         needs: Flags = ctx.needs_input_grad[1:]
         if not any(needs) or all(cotangent is None for cotangent in cotangents):
             return (None,) * (1 + len(needs))

@@ -15,7 +15,9 @@ from hessdiag.errors import LoadError
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.problem import Problem
 from hessdiag.problem.wrappers import refuse_spread
+from hessdiag.shards.graphs import nodes
 from hessdiag.shards.placeholder import Placeholder
+from hessdiag.shards.trees import flattened
 from hessdiag.shards.units import Unit
 
 UNSHARDED = "without --shard"
@@ -44,6 +46,11 @@ def model(found: nn.Module, *, train_mode: bool) -> None:
     refuse_spread(found)
     for name, module in found.named_modules():
         what = f"{name or 'the model'} ({type(module).__name__}"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise LoadError(
+                f"{what}) is compiled by torch.jit, and its parameters cannot be taken out of it.",
+                f"the model from before torch.jit.script or torch.jit.trace; or {UNSHARDED}",
+            )
         if type(module).__module__.startswith(_QUANTIZED):
             raise LoadError(
                 f"{what}) is quantized: its steps have no second derivative.", "the weights from before quantization"
@@ -118,29 +125,31 @@ def evaluated(problem: Problem, units: Iterable[Unit], batch: Any, before: Itera
     Raises:
         LoadError: saying which, and what works.
     """
-    with problem.evaluation(), _unwritten(units):
+    known = [parameter for one in before if (parameter := one()) is not None]
+    with problem.evaluation(), _watched(units, known):
         states = privately.draws_taken(problem.device)
         value = problem.objective_function(problem.model, batch)
         draws(states, privately.draws_taken(problem.device))
-    strangers(value, [parameter for one in before if (parameter := one()) is not None])
+    strangers([value], known)
 
 
 @contextlib.contextmanager
-def _unwritten(units: Iterable[Unit]) -> Iterator[None]:
-    """Within, refuse units whose forward passes change their parameters, which are gathered anew each time."""
+def _watched(units: Iterable[Unit], known: Sequence[nn.Parameter]) -> Iterator[None]:
+    """Within, refuse units that change their parameters, which are gathered anew each time, or compute with others."""
     kept = [(unit, unit.forward) for unit in units]
     try:
         for unit, forward in kept:
-            unit.forward = partial(_compared, unit, forward)
+            unit.forward = partial(_compared, unit, forward, known)
         yield
     finally:
         for unit, forward in kept:
             unit.forward = forward
 
 
-def _compared(unit: Unit, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _compared(unit: Unit, forward: Callable[..., Any], known: Sequence[nn.Parameter], *args: Any, **kwargs: Any) -> Any:
     sums = _sums_of(unit.module)
     result = forward(*args, **kwargs)
+    strangers((item for item in flattened(result)[0] if isinstance(item, Tensor)), known)
     for name, after in _sums_of(unit.module).items():
         if not torch.equal(sums[name], after):
             raise LoadError(
@@ -161,25 +170,20 @@ def _sums_of(module: nn.Module) -> dict[str, Tensor]:
         }
 
 
-def strangers(value: Tensor, own: Iterable[nn.Parameter]) -> None:
+def strangers(values: Iterable[Tensor], own: Iterable[nn.Parameter]) -> None:
     """Refuse an objective that depends on whole parameters that a model had before it was sharded.
 
     A loss that holds the model itself, to penalize its weights, would be differentiated only in part.
 
     Args:
-        value: Of the objective, with its graph.
+        values: Of the objective, or what a unit computed on the way, with their graphs.
         own: Parameters of the model before.
 
     Raises:
         LoadError: with the shape of one of them.
     """
     known = {id(parameter) for parameter in own}
-    ahead, seen = [value.grad_fn], set()
-    while ahead:
-        node = ahead.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
+    for node in nodes(values):
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) in known:
             raise LoadError(
@@ -187,7 +191,6 @@ def strangers(value: Tensor, own: Iterable[nn.Parameter]) -> None:
                 "by the model that it is given: of a sharded one it would be left out.",
                 f"--objective FILE.py:f, where f(model, batch) takes parameters from its model, or {UNSHARDED}",
             )
-        ahead += [successor for successor, _ in node.next_functions]
 
 
 def draws(before: Sequence[Tensor], after: Sequence[Tensor]) -> None:

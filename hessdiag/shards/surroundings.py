@@ -1,8 +1,9 @@
-"""What a module finds beside its arguments when it runs, and has to find again: its buffers, and random numbers."""
+"""What a module finds beside its arguments, and has to find again, buffers and random numbers; and what it leaves."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +67,26 @@ def watched(module: nn.Module, device: torch.device) -> Iterator[Surroundings]:
     )
     if not all(map(torch.equal, states, draws_taken(device))):
         found.states = states
+
+
+Home = tuple[dict[str, Any], str]  # where a module keeps a tensor: among its attributes or its buffers, by which name
+
+
+def with_graphs(module: nn.Module) -> list[tuple[Home, Tensor]]:
+    """The tensors with a graph in attributes and buffers of a module and those below it.
+
+    >>> layer = nn.Linear(1, 1)
+    >>> layer.last = layer(torch.ones(1, 1))
+    >>> [name for (_, name), _ in with_graphs(layer)]
+    ['last']
+    """
+    return [
+        ((home, name), item)
+        for owner in module.modules()
+        for home in (vars(owner), owner._buffers)
+        for name, item in home.items()
+        if isinstance(item, Tensor) and item.requires_grad and not item.is_leaf
+    ]
 
 
 def _go_on_from(states: tuple[Tensor, ...], device: torch.device) -> None:

@@ -14,14 +14,10 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from hessdiag.errors import ComputeError
-from hessdiag.machine.collectives import gathered, scattered
-from hessdiag.machine.ranks import ranks
+from hessdiag.machine.collectives import gathered
 from hessdiag.shards.division import Found, below, joined, with_lists
-from hessdiag.shards.layout import share
+from hessdiag.shards.exchanges import elsewhere, sums_of, wholes_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, noting, running, shown
-
-AT_ONCE = 2**20  # numbers of all processes that are exchanged at a time: beside a large unit few
 
 Forward = Callable[..., Any]
 Kind = Callable[["Unit"], "Forward | None"]
@@ -109,6 +105,7 @@ class Unit:
         try:
             for (home, name, value), _ in above:
                 home[name] = value
+            self._refuse_others()
             for (home, name, _), whole in self._wholes(weights):
                 home[name] = whole
             with noting():
@@ -129,6 +126,7 @@ class Unit:
             weights: One for each of `parameters`.
         """
         wholes = self._wholes(weights)
+        self._refuse_others()
         token = shown.set((*shown.get(), *wholes))
         try:
             for (home, name, _), whole in wholes:
@@ -138,6 +136,15 @@ class Unit:
             for home, name, value in self._slots:
                 home[name] = value
             shown.reset(token)
+
+    def _refuse_others(self) -> None:
+        """Refuse parameters that have taken the place of its own for a while: those would be gathered over them."""
+        already = {(id(home), name) for (home, name, _), _ in shown.get()}
+        if any(home.get(name) is not value and (id(home), name) not in already for home, name, value in self._slots):
+            raise OutsideUnitError(
+                self.parameters[0],
+                f"{self.path or 'the model'} runs with other parameters in place of its own, as with functional_call.",
+            )
 
     def _wholes(self, weights: Sequence[Tensor]) -> tuple[tuple[Slot, Any], ...]:
         """What comes in each slot."""
@@ -168,7 +175,8 @@ class Unit:
             tensors = [
                 [torch.zeros_like(own[i]) if (piece := row[i]) is None else piece for i in indices] for row in rows
             ]
-            for row, wholes in enumerate(_gathered(tensors, [self.parameters[i] for i in indices], self)):
+            parameters = [self.parameters[i] for i in indices]
+            for row, wholes in enumerate(wholes_of(tensors, parameters, self.number, self.path)):
                 for i, whole in zip(indices, wholes, strict=True):
                     found[row][i] = whole
         return found
@@ -182,7 +190,7 @@ class Unit:
         if not self._has_met:
             numbers = gathered(torch.tensor([self.number], device=device))
             if bool((numbers != self.number).any()):
-                raise _elsewhere(self)
+                raise elsewhere(self.path)
             self._has_met = True
 
     def scattered(self, rows: Sequence[Sequence[Tensor]], wanted: Sequence[int]) -> list[list[Tensor]]:
@@ -196,7 +204,7 @@ class Unit:
         for indices in self._by_dtype:
             places = [place for place, i in enumerate(wanted) if i in indices]
             if places and rows:
-                for row, pieces in enumerate(_scattered([[row[place] for place in places] for row in rows])):
+                for row, pieces in enumerate(sums_of([[row[place] for place in places] for row in rows])):
                     for place, piece in zip(places, pieces, strict=True):
                         found[row][place] = piece
         return found
@@ -207,103 +215,6 @@ class Unit:
         for index, parameter in enumerate(self.parameters):
             kinds.setdefault(parameter.dtype, []).append(index)
         return tuple(map(tuple, kinds.values()))
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Some numbers that every process has of one tensor.
-
-    Attributes:
-        number: Of the tensor.
-        start: Where they begin in each process's piece.
-        stop: Where they end.
-        at: Where they begin in what is exchanged.
-    """
-
-    number: int
-    start: int
-    stop: int
-    at: int
-
-    @property
-    def inside(self) -> slice:
-        """Where they lie in what is exchanged."""
-        return slice(self.at, self.at + self.stop - self.start)
-
-
-def _exchanges(shares: Sequence[int], most: int) -> Iterator[list[_Run]]:
-    """Pieces of so many numbers in exchanges of about at most so many: few for small pieces, several for a large one.
-
-    >>> [[(run.number, run.start, run.stop) for run in runs] for runs in _exchanges([2, 5, 1], 3)]
-    [[(0, 0, 2), (1, 0, 1)], [(1, 1, 4)], [(1, 4, 5), (2, 0, 1)]]
-    """
-    runs, room = list[_Run](), most
-    for number, own in enumerate(shares):
-        start = 0
-        while start < own:
-            stop = min(start + room, own)
-            runs.append(_Run(number, start, stop, most - room))
-            room, start = room - (stop - start), stop
-            if not room:
-                yield runs
-                runs, room = [], most
-    if runs:
-        yield runs
-
-
-def _gathered(rows: list[list[Tensor]], parameters: Sequence[Placeholder], unit: Unit) -> list[list[Tensor]]:
-    """Whole tensors of pieces of one dtype. What is sent begins with the unit's number, so that none is mistaken.
-
-    Raises:
-        ComputeError: if another process is at another unit.
-    """
-    _, size = ranks()
-    if size == 1:
-        return [[piece.view(parameter.shape) for piece, parameter in zip(row, parameters, strict=True)] for row in rows]
-    pieces = [piece for row in rows for piece in row]
-    wholes = [piece.new_empty(size, piece.numel()) for piece in pieces]
-    mark = torch.full((1,), float(unit.number % 251), dtype=pieces[0].dtype, device=pieces[0].device)
-    for runs in _exchanges([piece.numel() for piece in pieces], max(AT_ONCE // size, 1)):
-        found = gathered(torch.cat([mark, *(pieces[r.number][r.start : r.stop] for r in runs)])).view(size, -1)
-        wrong = (found[:, 0] != mark).any()
-        if wrong.is_cuda:  # to ask is to wait for it: let what comes out be no number, which is asked at the end
-            found[:, 1:2].masked_fill_(wrong, torch.nan)
-        elif bool(wrong):
-            raise _elsewhere(unit)
-        for run in runs:
-            wholes[run.number][:, run.start : run.stop] = found[:, 1:][:, run.inside]
-        del found  # before the next ones come
-    each = iter(wholes)
-    return [[next(each).view(-1)[: item.numel()].view(item.shape) for item in parameters] for _ in rows]
-
-
-def _elsewhere(unit: Unit) -> ComputeError:
-    return ComputeError(
-        f"the ranks are at different modules: this one is at {unit.path or 'the model'}.",
-        "a model that runs the same modules in the same order for all samples; or without --shard",
-    )
-
-
-def _scattered(rows: list[list[Tensor]]) -> list[list[Tensor]]:
-    """Pieces of sums over all processes of whole tensors of one dtype."""
-    _, size = ranks()
-    if size == 1:
-        return [[whole.reshape(-1) for whole in row] for row in rows]
-    flats = [whole.reshape(-1) for row in rows for whole in row]
-    shares = [share(flat.numel(), size) for flat in flats]
-    pieces = [flat.new_empty(own) for flat, own in zip(flats, shares, strict=True)]
-    for runs in _exchanges(shares, max(AT_ONCE // size, 1)):
-        sent = flats[0].new_zeros(size, runs[-1].inside.stop)
-        for run in runs:
-            flat, own = flats[run.number], shares[run.number]
-            for rank in range(size):
-                part = flat[rank * own + run.start : min(rank * own + run.stop, flat.numel())]
-                sent[rank, run.at : run.at + len(part)] = part
-        found = scattered(sent.flatten())
-        for run in runs:
-            pieces[run.number][run.start : run.stop] = found[run.inside]
-    each = iter(pieces)
-    return [[next(each) for _ in row] for row in rows]
 
 
 class Units:

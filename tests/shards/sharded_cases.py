@@ -17,7 +17,7 @@ from torch.nn.utils import parametrizations
 import hessdiag
 from hessdiag.machine import capacity, collectives
 from hessdiag.machine.ranks import ranks
-from hessdiag.shards import kept, units
+from hessdiag.shards import exchanges, kept
 
 
 class Odd(nn.Module):
@@ -444,7 +444,7 @@ def keeping(spread, few=20):
         unit.is_cheap = False
     eager = replace(capacity.CPU, least_kept=0)
     everything = mock.patch.object(capacity, "CPU", eager), mock.patch.object(kept, "ROOM", 2**40)
-    with everything[0], everything[1], mock.patch.object(units, "AT_ONCE", max(few, 20)):
+    with everything[0], everything[1], mock.patch.object(exchanges, "AT_ONCE", max(few, 20)):
         yield
 
 

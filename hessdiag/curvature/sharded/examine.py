@@ -26,10 +26,6 @@ from hessdiag.shards.problem import ShardedProblem
 
 # Steps: half a cube root of rounding over powers of ten. The first two are always taken, for they tell the error.
 LEVELS = (0.0, 0.5, 1.0, 2.0, -1.0, -2.0)
-LEFT = (
-    "in a sharded model that is also what a tensor does that leaves a block by a hook, a global or an attribute "
-    "and not by its result: its graph ends there"
-)
 RECOMPUTED = "and the units of a sharded model draw anew whenever they compute anew"
 
 
@@ -98,7 +94,7 @@ def _point(problem: ShardedProblem, v: Tensor, product: Tensor) -> tuple[Point, 
     coarser = inside != problem.dtype
     point = replace(point, computes_in=str(inside).removeprefix("torch.") if coarser else None)
     if slope.off and point.kind != "kink":
-        point = replace(point, kind="inconsistent", error=slope.error, step=slope.relative, why=LEFT)
+        point = replace(point, kind="inconsistent", error=slope.error, step=slope.relative)
     unsearched = tuple(dict.fromkeys(name for seen in look.seen for name in seen.unsearched))
     return replace(point, unsearched=unsearched or None), inside
 

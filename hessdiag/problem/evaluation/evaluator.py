@@ -2,8 +2,8 @@
 
 import copy
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,7 @@ class Evaluator:
         rewritten: Parameters that the model's own forward pass changes; empty until one was run.
         harmless: Whether evaluations are known to leave the parameters alone.
         draws: Whether evaluations draw random numbers; `None` as long as it is not known.
+        checkpoints: How activation checkpoints are run.
         unasked: Values that nobody has asked yet whether they are finite; `None` where each is asked at once.
     """
 
@@ -54,6 +55,7 @@ class Evaluator:
     rewritten: tuple[str, ...] = ()
     harmless: bool = False
     draws: bool | None = None
+    checkpoints: Callable[[], AbstractContextManager[None]] = guard.plain_checkpoints
     unasked: list[tuple[Tensor, Any]] | None = None
     _looked: set[int] = field(default_factory=set)
 
@@ -85,7 +87,7 @@ class Evaluator:
             stack.enter_context(kernels.dense_embeddings(self.modules))
             stack.enter_context(kernels.plain_embedding_bag())
             stack.enter_context(kernels.plain_weight_norm())
-            stack.enter_context(guard.plain_checkpoints())
+            stack.enter_context(self.checkpoints())
             if self.rewritten:
                 stack.enter_context(guard.idle_renorm())
             stack.enter_context(plain_batch_norm(fold=fold))
