@@ -59,12 +59,12 @@ class Call:
         results = [item for item in found if isinstance(item, Tensor)]
         return (*results, *(tensors[index] for index in sorted(self.unit.writes_to)))
 
-    def _with_left(self, outputs: Sequence[Tensor], earlier: set[int]) -> tuple[Tensor, ...]:
+    def _with_left(self, outputs: Sequence[Tensor], earlier: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The outputs, and what the unit has left in attributes and buffers, where whoever goes on may look for it."""
         places = {id(output): index for index, output in enumerate(outputs)}
         every = list(outputs)
         for home, item in with_graphs(self.unit.module):
-            if id(item) in earlier:
+            if any(item is other for other in earlier):
                 continue
             if id(item) not in places:
                 places[id(item)] = len(every)
@@ -86,7 +86,7 @@ class Call:
         held = self._held()
         with watched(self.unit.module, pieces[0].device) as self._found, torch.set_grad_enabled(self._graph):
             given = marked(self.unit, every, [*inputs, *pieces])
-            earlier = {id(item) for _, item in with_graphs(self.unit.module)}
+            earlier = [item for _, item in with_graphs(self.unit.module)]  # held, so that no other takes its place
             outputs = self._run(given.tensors[: len(own)], given.tensors[len(own) :])
             outputs = self._with_left(outputs, earlier)
             refuse_foreign(self.unit, outputs, given.mark)

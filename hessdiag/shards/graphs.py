@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
+from hessdiag.errors import LoadError
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, outside
 from hessdiag.shards.units import Unit
 
@@ -92,8 +93,10 @@ def refuse_foreign(unit: Unit, results: Sequence[Tensor], mark: Any) -> None:
 
     Raises:
         OutsideUnitError: if it has; the unit has to be larger.
+        LoadError: if it computed with what was left behind before the model was sharded.
     """
     for node in nodes(results, [mark]):
+        _refuse_earlier(node)
         stands_in = vars(getattr(node, "variable", unit)).get("stands_in")
         parameter: Placeholder | None = stands_in() if stands_in is not None else None
         if (other := getattr(node, "marks", None)) is not None:
@@ -115,6 +118,7 @@ def refuse_passed(value: Tensor) -> None:
         OutsideUnitError: if it does not; a unit has to be larger.
     """
     for node in nodes([value]):
+        _refuse_earlier(node)
         if (unit := getattr(node, "marks", None)) is not None:
             raise _left(unit)
         if (unit := getattr(node, "slopes_of", None)) is not None:
@@ -167,6 +171,16 @@ def refuse_transforms(unit: Unit, tensors: Iterable[Tensor]) -> None:
             unit.parameters[0],
             f"{unit.path or 'the model'} runs within torch.func or forward derivatives, for which it is not sharded.",
             hint="a model that calls torch.func in its own forward pass; or without --shard",
+        )
+
+
+def _refuse_earlier(node: Any) -> None:
+    """Refuse a leaf that a module had kept, with its graph, when the model was sharded."""
+    if (kept := getattr(node, "variable", None)) is not None and "is_of_before" in vars(kept):
+        raise LoadError(
+            f"a module computes with a tensor of shape {tuple(kept.shape)} that it kept in an earlier forward pass, "
+            "with a graph that leads to parameters of before.",
+            "a model that has not run yet, or that keeps no weights of its own making; or without --shard",
         )
 
 

@@ -169,7 +169,10 @@ def with_placeholders(model: nn.Module, stand_ins: dict[int, Placeholder]) -> nn
     Raises:
         LoadError: if the model cannot be copied.
     """
-    memo: dict[int, Any] = {**left_behind(model), **stand_ins}
+    earlier = left_behind(model)
+    for kept in earlier.values():  # of an earlier forward pass: their graph leads to parameters that are let go
+        vars(kept.requires_grad_())["is_of_before"] = True
+    memo: dict[int, Any] = {**earlier, **stand_ins}
     try:
         made = copy.deepcopy(model, memo)
     except (RuntimeError, TypeError, AttributeError, NotImplementedError) as error:

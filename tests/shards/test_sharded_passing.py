@@ -65,6 +65,30 @@ class Remembers(Block):
         return y
 
 
+class Keeps(Block):
+    """Keeps its input, a weight, a view of its result, and what takes the place in memory of what it kept before."""
+
+    twice = None
+
+    def forward(self, x):
+        self.twice = None
+        self.twice = 2 * x
+        y = super().forward(x)
+        self.x, self.weight, self.view = x, self.a.weight, y[:, 1:3]
+        return y
+
+
+class Caches(Block):
+    """Makes a weight of its own once."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = 2 * self.a.weight
+
+    def forward(self, x):
+        return super().forward(x @ self.weight.to(x))
+
+
 class Closure(Block):
     def forward(self, x):
         y = super().forward(x)
@@ -105,6 +129,16 @@ def adds(model, x):
 
 def adds_what_is_elsewhere(model, x):
     return model.blocks[1](model.blocks[0](x)) + sum(KEPT["aux"])
+
+
+def adds_what_is_kept(model, x):
+    for block in model.blocks:
+        x = block(x)
+    return (
+        x @ model.blocks[1].weight
+        + sum(block.x + block.twice for block in model.blocks)
+        + model.blocks[1].view.repeat(1, 2)
+    )
 
 
 def calls_thrice(model, x):
@@ -190,6 +224,7 @@ def another():
 CASES = {
     "a loss in an attribute": lambda: (Model(Attribute(), Attribute()), of_aux),
     "an attribute that the model adds": lambda: (Model(Attribute(), Attribute(), way=adds), "ce"),
+    "inputs, weights and views in attributes": lambda: (Model(Keeps(), Keeps(), way=adds_what_is_kept), "ce"),
     "a list that the model adds": lambda: (Model(Elsewhere(), Elsewhere(), way=adds_what_is_elsewhere), "ce"),
     "an attribute that a block reads": lambda: (reads(), "ce"),
     "a state from call to call": lambda: (Model(Remembers(), way=calls_thrice), "ce"),
@@ -246,6 +281,13 @@ def test_derivatives_are_those_of_brute_force(case):
     assert compared(case) < 1e-12
 
 
+def test_what_is_kept_in_attributes_makes_no_unit_larger():
+    spread = hessdiag.sharded(problem(CASES["inputs, weights and views in attributes"]))
+    for _ in range(9):
+        spread.evaluate(spread.data[0]).backward()
+    assert [unit.path for unit in spread.units.every] == ["blocks.0", "blocks.1", "head"]
+
+
 def test_so_are_they_on_two_ranks():
     cases = ("a loss in an attribute", "a list that the model adds", "weights by a block", "slopes")
     for found in on_ranks(2, lambda: [compared(case) for case in cases]):
@@ -256,6 +298,7 @@ REFUSED = {
     "a list that the loss reads": (lambda: (Model(Elsewhere(), Block()), of_what_is_elsewhere), "leaves a tensor"),
     "a hook in a block": (lambda: (hooked(), of_what_is_elsewhere), "leaves a tensor"),
     "a state from run to run": (lambda: (Model(Remembers()), "ce"), r"blocks\.0 computes with a tensor that it finds"),
+    "a weight made before": (lambda: (Model(Caches(), Block()), "ce"), "kept in an earlier forward pass"),
     "a parameter of the model before": (lambda: (another(), "ce"), "that the model was built with"),
     "a loss of slopes": (lambda: (Model(), of_slopes), "no third derivatives"),
     "torch.jit": (lambda: (Model(torch.jit.trace(Block(), torch.ones(1, 4))), "ce"), "compiled by torch.jit"),
