@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from hessdiag.problem.problem import Problem
-from tests import gpu_models, gpu_pieces, gpu_time
+from tests import gpu_models, gpu_pieces, gpu_time, gpu_training
 from tests.benchmarks import problems
 from tests.gpu_time import timed
 
@@ -48,6 +48,12 @@ CASES = {
     "gpt2": "",
 }
 DRAWN = ("dropout",)  # each device has masks of its own
+FURTHER = {  # what takes longer, or other ways for some models
+    "mlp": ("eigs --metric adam", "sharpness", "trust-radius", "precondition", "blocks --by layer", "check"),
+    "wide(inputs=90,width=80,samples=8)": ("eigs --metric adam", "sharpness", "precondition --steps 20 --probes 2"),
+    "lenet": ("sharpness", "trust-radius", "precondition", "blocks --by neuron --probes 6"),
+    "transformer": ("sharpness", "blocks --by layer"),
+}
 WITHOUT_MODEL = (
     "vanishing --depth 4 --depth 8 --width 8 --seeds 40 --hessian-seeds 8",
     "forward --depth 12 --width 16 --seeds 300",
@@ -90,6 +96,11 @@ def same(device: str, small: bool) -> Iterator[Line]:
             for case, more in CASES.items()
             for command in COMMANDS
         ]
+    jobs += [
+        (f"{command} {MODELS}:{case} --dtype float64", "float64", device)
+        for case, commands in FURTHER.items()
+        for command in commands
+    ]
     jobs += [(command, "float64", device) for command in WITHOUT_MODEL]
     context = multiprocessing.get_context("spawn")
     with context.Pool(min(12, os.cpu_count() or 1), initializer=_quiet) as pool:
@@ -320,6 +331,20 @@ WHOLE = (
 )
 
 
+def report(device: str, small: bool) -> Iterator[Line]:
+    """Every question that applies, in one process and one after the other: all are answered or left out for time."""
+    for case, budget in (("mlp", "2s"),) if small else (("mlp", "none"), ("lenet", "60s"), ("gpt2", "60s")):
+        document = _document(f"report {MODELS}:{case} --budget {budget}", device)
+        result = document.get("result", {})
+        status = {one["command"]: one["document"]["status"] for one in result.get("sections", ())}
+        left = [one["why"] for one in result.get("left_out", ()) if one["argv"] and one["seconds"] is None]
+        yield {
+            "name": f"report {case}", "seconds": document["seconds"], "answered": status, "left out": left,
+            "failed": document.get("failed"),
+            "wrong": not status or "inexact" in status.values() or any("it failed" in why for why in left),
+        }  # fmt: skip
+
+
 WHOLE_SMALL = (
     f"diag-share {MODELS}:mlp",
     "vanishing --depth 3 --width 4 --seeds 6 --hessian-seeds 3",
@@ -368,9 +393,10 @@ TIMED = {
 }  # fmt: skip
 PARTS: dict[str, Callable[[str, bool], Iterator[Line]]] = {
     "ceilings": ceilings, "same": same, "tf32": tf32, "capture": capture, "break": broken, "whole": whole,
+    "monitor": gpu_training.monitor, "report": report,
 }  # fmt: skip
 CALLS = {
-    "correct": ("ceilings", "same", "tf32", "capture", "break", "sharded"),
+    "correct": ("ceilings", "same", "tf32", "capture", "break", "sharded", "monitor", "report"),
     "time": ("ceilings", "where", "chunks"),
     "race": ("ceilings", "races", "large", "whole"),
 }

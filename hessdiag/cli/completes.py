@@ -36,9 +36,7 @@ def _names(ctx: click.Context, param: click.Parameter) -> Iterable[str]:
         from hessdiag.questions.metrics import MEANINGS
 
         return MEANINGS.get(ctx.info_name or "", {})
-    return {"device": ("auto", "cpu", "cuda", "mps"), "loss": LOSSES, "data": ("builtin:digits",)}.get(
-        param.name or "", ()
-    )
+    return {"device": ("auto", "cpu", "cuda"), "loss": LOSSES, "data": ("builtin:digits",)}.get(param.name or "", ())
 
 
 def completing(params: Iterable[click.Parameter]) -> None:

@@ -166,9 +166,7 @@ class CurvatureOperator(Operator, Generic[G]):
         """
         if vectors.shape[0] != self.spread.own or vectors.ndim > 2:
             raise ValueError(held.unfit(self, vectors))
-        if vectors.ndim == 1:
-            return self._products(vectors[None])[0]
-        return self._products(vectors.T).T
+        return self._products(vectors[None])[0] if vectors.ndim == 1 else self._products(vectors.T).T
 
     @abstractmethod
     def _forward(self, batch: Any) -> Any:
@@ -186,7 +184,9 @@ class CurvatureOperator(Operator, Generic[G]):
         self.settle()
         total = self._retried(lambda: self._summed(vectors, layer))
         # A sum is cheaper to look at than every number; it can overflow where no number does.
-        if not bool(self.spread.summed(total.sum()).isfinite()) and held.not_finite(total, self.spread):
+        looks_finite = bool(self.spread.summed(total.sum()).isfinite())
+        cost.enter(0.0, time.perf_counter() - self._since)  # until a GPU was done: so far its launches alone are timed
+        if not looks_finite and held.not_finite(total, self.spread):
             raise ComputeError(
                 f"{self.matrix} has entries that are NaN or infinite{self._where(total, layer)}.",
                 "--dtype float64, or check the weights for overflow"
@@ -222,9 +222,12 @@ class CurvatureOperator(Operator, Generic[G]):
         rows = vectors.T.to(self.device, self.dtype).contiguous()
         self._sharing = share
         try:
-            return self._retried(lambda: self._summed(rows, None)).T
+            found = self._retried(lambda: self._summed(rows, None)).T
         finally:
             self._sharing = False
+        measuring.wait(self.device)
+        cost.enter(0.0, time.perf_counter() - self._since)
+        return found
 
     def turn_to(self, moved: Moved, why: str) -> None:
         """Take differences on this copy from now on.
@@ -355,7 +358,7 @@ class CurvatureOperator(Operator, Generic[G]):
         """Products with all vectors at once, on a GPU from a recording if that is faster; entered in the ledger."""
 
         def product(vectors: Tensor, out: Tensor | None = None) -> Tensor:
-            return self._joined(graph.products(vectors, layer), len(vectors), layer, out)
+            return held.joined(graph.products(vectors, layer), self.problem, layer, vectors[:, :0], out)
 
         if self._stream is None or graph is not self._kept or self._moved is not None:
             found = product(vectors, out)
@@ -365,10 +368,6 @@ class CurvatureOperator(Operator, Generic[G]):
         cost.enter(len(vectors) / len(self.problem.batch_weights), now - self._since)
         self._since = now
         return found
-
-    def _joined(self, columns: list[Tensor | None], rows: int, layer: Layer | None, out: Tensor | None) -> Tensor:
-        like = torch.empty(rows, 0, dtype=self.dtype, device=self.device)
-        return held.joined(columns, self.problem, layer, like, out)
 
     def _graphs(self) -> Iterator[tuple[float, G]]:
         """Each batch's weight and graph. One batch's graph is kept; several are rebuilt, one at a time."""

@@ -125,8 +125,8 @@ def _units(operator: SymmetricOperator, places: slice) -> Callable[[int], Tensor
         nonlocal done
         found = torch.zeros(count, width, dtype=operator.dtype, device=operator.device)
         first, last = max(places.start, done), min(places.stop, done + count)
-        for row in range(first, last):
-            found[row - done, row - places.start] = 1
+        ones = torch.arange(first, max(first, last), device=operator.device)  # at once, for a GPU launches each
+        found[ones - done, ones - places.start] = found.new_ones(len(ones))
         done += count
         return found
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -321,7 +322,7 @@ def norms_of(rows: Tensor, spread: Spread | None = None) -> Tensor:
     """Euclidean norms of the rows on their device, summed in float64 where it has it."""
     wide = torch.float32 if rows.device.type == "mps" else torch.float64
     if rows.shape[-1] > LONG:  # each piece is copied in float64: of whole rows, that would be twice their size
-        parts = [torch.linalg.vector_norm(part, dim=-1, dtype=wide) for part in _pieces(rows)]
+        parts = [torch.linalg.vector_norm(part, dim=-1, dtype=wide) for part in pieces(rows)]
         rows = torch.stack(parts, dim=-1)
     norms: Tensor = torch.linalg.vector_norm(rows, dim=-1, dtype=wide)
     return norms if is_alone(spread) else summed(norms.square(), spread).sqrt()
@@ -332,7 +333,7 @@ def row_norms(rows: Tensor, spread: Spread | None = None) -> Tensor:
     return norms_of(rows, spread).double().cpu()
 
 
-def _pieces(tensor: Tensor) -> tuple[Tensor, ...]:
+def pieces(tensor: Tensor) -> tuple[Tensor, ...]:
     """A long vector, or the rows of a matrix, in parts: few on a GPU, which launches something for each."""
     found: tuple[Tensor, ...] = torch.split(tensor, PIECE if tensor.device.type == "cpu" else LONG, dim=-1)
     return found
@@ -353,7 +354,7 @@ def safe_norm(vector: Tensor, spread: Spread | None = None) -> float:
         unit = summed(own, spread)  # at least the largest, and at most as many times it as there are processes
         return float(unit * summed((own / torch.where(unit == 0, 1, unit)).square(), spread).sqrt())
     if vector.numel() > LONG:  # without copies of the vector
-        parts = torch.tensor([safe_norm(part) for part in _pieces(vector.reshape(-1))], dtype=torch.float64)
+        parts = torch.tensor([safe_norm(part) for part in pieces(vector.reshape(-1))], dtype=torch.float64)
         return safe_norm(parts)
     if not vector.numel():
         return 0.0
@@ -375,8 +376,8 @@ def inner(a: Tensor, b: Tensor, spread: Spread | None = None) -> float:
     6.0
     """
     wide = torch.float32 if a.device.type == "mps" else torch.float64
-    pairs = zip(_pieces(a), _pieces(b), strict=True)
-    found = sum(float(x.to(wide) @ y.to(wide)) for x, y in pairs)
+    pairs = zip(pieces(a), pieces(b), strict=True)
+    found = float(reduce(torch.add, (x.to(wide) @ y.to(wide) for x, y in pairs)))  # a GPU is waited for once
     return found if is_alone(spread) else float(summed(torch.tensor(found, dtype=torch.float64), spread))
 
 

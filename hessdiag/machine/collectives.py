@@ -9,6 +9,7 @@ from torch import Tensor
 from hessdiag.machine.processes import (
     backend_for,
     between_gpus,
+    between_hosts,
     is_small,
     join,
     of_each,
@@ -72,7 +73,7 @@ def _gather(out: Tensor, own: Tensor, group: Any) -> None:
     if group is None and is_small(own):
         out.copy_(of_each(own).view_as(out))
     else:
-        _gather_around(out, own, group=group)
+        _gather_around(out, own, group=group or between_hosts())
 
 
 def _reduce_scatter(out: Tensor, own: Tensor, group: Any) -> None:
@@ -95,7 +96,7 @@ def _exchanged(collective: Any, given: Tensor, shape: tuple[int, ...]) -> Tensor
     own = given.contiguous() if by_gpu else given.cpu().contiguous()
     with peers():
         if by_gpu:
-            dist.barrier()  # of gloo, which sees who is lost; nccl would wait for it
+            dist.barrier(between_hosts())  # of gloo, which sees who is lost; nccl would wait for it
         out = torch.empty(shape, dtype=own.dtype, device=own.device)
         collective(out, own, between_gpus() if by_gpu else None)
     return out.to(given.device)

@@ -64,6 +64,12 @@ def join(device: torch.device) -> None:
 
 
 @cache
+def between_hosts() -> Any:
+    """A group for what lies on the hosts: that in which processes met, or one beside a user's own that is for GPUs."""
+    return None if "cpu:" in dist.get_backend_config() else dist.new_group(backend="gloo", timeout=meeting.PATIENCE)
+
+
+@cache
 def between_gpus() -> Any:
     """A group that sums on GPUs, beside the one in which processes meet. To be called by all ranks."""
     os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # an error where it is waited for, instead of an abort
@@ -88,12 +94,13 @@ def total(tensor: Tensor) -> Tensor:
         join(tensor.device)
         with peers():
             if backend_for(tensor.device) == "nccl":
-                dist.barrier()  # of gloo, which sees who is lost; nccl would wait for it
-                dist.all_reduce(tensor, group=between_gpus())
+                dist.barrier(between_hosts())  # of gloo, which sees who is lost; nccl would wait for it
+                # Nccl takes what lies in order, and products with several vectors are columns.
+                dist.all_reduce(tensor if tensor.is_contiguous() else tensor.T, group=between_gpus())
             elif is_small(tensor):
                 tensor.copy_(of_each(tensor.cpu()).sum(0))
             else:
-                dist.all_reduce(tensor)
+                dist.all_reduce(tensor, group=between_hosts())
     return tensor
 
 
@@ -110,7 +117,7 @@ def of_each(own: Tensor) -> Tensor:
 def parted(own: Tensor) -> Tensor:
     """What each process has for this one, by rank, of tensors (size, ...) whose row r is for rank r; within `peers`."""
     found = torch.empty_like(own, memory_format=torch.contiguous_format)
-    dist.all_to_all_single(found, own.contiguous())
+    dist.all_to_all_single(found, own.contiguous(), group=between_hosts())
     return found
 
 
@@ -125,7 +132,7 @@ def merged(own: dict[int, T], device: torch.device) -> list[T]:
     if size > 1:
         join(device)
         with peers():
-            dist.all_gather_object(everything, own)
+            dist.all_gather_object(everything, own, between_hosts())
     found = {index: value for part in everything for index, value in part.items()}
     return [found[index] for index in sorted(found)]
 

@@ -18,6 +18,7 @@ from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.machine import processes
 from hessdiag.monitor.tracking import COLD, WARM, Found, track
 from hessdiag.optimizers.preconditioning import Preconditioning, preconditioning
+from hessdiag.problem.measuring import wait
 from hessdiag.problem.problem import Problem
 from hessdiag.questions.common.row_sizes import SKETCHES
 from hessdiag.questions.diag_share.measure import diag_share
@@ -194,8 +195,7 @@ def probe(here: Here) -> None:
 
 def clock(device: torch.device) -> float:
     """The time, once a GPU has done what it was asked."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait(device)
     return time.perf_counter()
 
 

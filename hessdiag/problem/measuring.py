@@ -43,6 +43,12 @@ def on(stream: torch.cuda.Stream | None) -> Iterator[None]:
         outside.wait_stream(stream)
 
 
+def wait(device: torch.device) -> None:
+    """Until a GPU has done what it was asked; a CPU has."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def beside_other_graphs(device: torch.device) -> Iterator[None]:
     """Measure on the default stream of the device, where a graph of the same parameters was built and is alive.

@@ -20,7 +20,8 @@ def seeded(seed: int) -> Iterator[None]:
     True
     """
     ours, numpys = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
+    with torch.random.fork_rng(devices=gpus):
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed % 2**32)
@@ -29,6 +30,20 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             random.setstate(ours)
             np.random.set_state(numpys)
+
+
+def sow(seed: int, device: torch.device) -> None:
+    """Seed torch's numbers on the host and on this device, and none of another GPU, whose state nobody keeps here.
+
+    >>> before = torch.random.get_rng_state()
+    >>> sow(3, torch.device("cpu"))
+    >>> torch.initial_seed()
+    3
+    >>> torch.random.set_rng_state(before)
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)
 
 
 def drawing(call: Callable[[], Any]) -> tuple[Any, bool]:

@@ -36,11 +36,11 @@ LINES: dict[str, dict[str, Limit]] = {
         f"spectrum {MLP}": Limit(930, 90, 12),
         f"spectrum {MLP} --operator ggn": Limit(610, 63, 9),
         f"spectrum {MLP} --operator fisher --loss ce": Limit(660, 65, 9),
-        f"bounds {MLP}": Limit(6500, 240, 79),
+        f"bounds {MLP}": Limit(6500, 240, 93),
         f"blocks {MLP}": Limit(1800, 150, 18),
         f"blocks {MLP} --probes 8": Limit(1100, 140, 34),
         f"blocks {MLP} --by layer": Limit(870, 90, 12),
-        f"blocks {MLP} --by neuron --probes 6": Limit(2600, 170, 83),
+        f"blocks {MLP} --by neuron --probes 6": Limit(2800, 170, 93),
         f"forward {MLP} --seeds 3": Limit(460, 112, 35),
         "forward --depth 4 --width 6 --seeds 50": Limit(160, 5, 13),
         "forward --depth 3 --width 6 --seeds 50 --activation tanh --solve median --init he_normal": Limit(140, 7, 16),
@@ -55,7 +55,7 @@ LINES: dict[str, dict[str, Limit]] = {
         f"diag-share {MLP} --metric sgd(lr=0.1,momentum=0.9)": Limit(1400, 120, 25),
         f"sharpness {OWN}:mlp --optimizer adam(lr=0.01) --dtype float64": Limit(5100, 330, 92),
         f"sharpness {MLP} --optimizer muon(lr=0.01)": Limit(3500, 280, 69),
-        f"precondition {MLP}": Limit(21000, 940, 21),
+        f"precondition {MLP}": Limit(14500, 1010, 21),
         f"trust-radius {OWN}:mlp --dtype float64": Limit(11000, 970, 29),
     },
     "optimizers": {
@@ -64,7 +64,7 @@ LINES: dict[str, dict[str, Limit]] = {
             6300, 550, 50
         ),
         f"escape {MLP} --seeds 1 --budget 8 --optimizer sgd(lr=0.1) --optimizer gn-cg --optimizer sfn --landscape": Limit(
-            13000, 1400, 77
+            13500, 1400, 86
         ),
         "transfer builtin:mlp(width={width},depth=3,in_features=8,out_features=4) --widths 4,8 --seeds 2 --steps 2": Limit(
             6600, 660, 370
@@ -83,14 +83,15 @@ LINES: dict[str, dict[str, Limit]] = {
     },
 }
 PARTS = {
-    "Hessian product, 3-layer MLP, 1 vectors": Limit(54, 1, 0),
-    "Hessian product, 3-layer MLP, 8 vectors": Limit(69, 1, 0),
+    "Hessian product, 3-layer MLP, 1 vectors": Limit(52, 1, 0),
+    "Hessian product, 3-layer MLP, 8 vectors": Limit(67, 1, 0),
     "Gauss-Newton product, 3-layer MLP, 1 vectors": Limit(58, 2, 0),
     "Gauss-Newton product, 3-layer MLP, 8 vectors": Limit(65, 2, 0),
-    "Hessian product, LeNet, 1 vectors": Limit(90, 1, 0),
-    "Hessian product, LeNet, 8 vectors": Limit(127, 1, 0, "133 launches"),
-    "Hessian product, 128 layers, 1 vectors": Limit(1671, 1, 0, "2,181 launches"),
-    "Hessian product, 128 layers, 8 vectors": Limit(2561, 1, 0, "3,071 launches"),
+    "Hessian product, LeNet, 1 vectors": Limit(82, 1, 0),
+    "Hessian product, LeNet, 8 vectors": Limit(120, 1, 0, "133 launches"),
+    "Hessian product, 128 layers, 1 vectors": Limit(1417, 1, 0, "2,181 launches"),
+    "Hessian product, 128 layers, 8 vectors": Limit(2307, 1, 0, "3,071 launches"),
+    "look at the point, 32 layers": Limit(3700, 60, 1, "4,455 launches, 249 waits"),
     "the same by pieces, 3-layer MLP, 1 vectors": Limit(89, 1, 0),
     "the same by pieces, 3-layer MLP, 8 vectors": Limit(310, 1, 0),
     "the same by pieces, GPT of 1 block, 1 vectors": Limit(620, 1, 0),

@@ -67,6 +67,9 @@ def _products(gpu: Gpu) -> Iterator[tuple[str, Counts]]:
             V = torch.ones(operator.shape[0], vectors, device=GPU)
             operator @ V
             yield f"{name}, {vectors} vectors", counted(gpu, lambda operator=operator, V=V: operator @ V)
+    model, data, loss = gpu_models.deep()
+    looked = HessianOperator(on_gpu(model.double(), [(x.double(), y) for x, y in data], loss))
+    yield "look at the point, 32 layers", counted(gpu, looked.settle)
     gpt = "builtin:gpt(width=8,layers=1,heads=2,vocabulary=16,context=8)"
     words = load_problem(ProblemRequest(gpt, device="cuda"))
     for name, problem in (("3-layer MLP", small), ("GPT of 1 block", words)):

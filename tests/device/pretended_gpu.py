@@ -104,6 +104,10 @@ class Gpu(TorchDispatchMode):
         return False  # nothing is compiled here, and to say so at every operation takes its time
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(
+            kind not in (OnGpu, Tensor, torch.nn.Parameter) for kind in types
+        ):  # wrappers, which use tensors of the GPU
+            return NotImplemented
         kwargs = dict(kwargs or {})
         name = func.overloadpacket.__name__
         if name in ("_to_copy", "copy_"):
@@ -121,14 +125,15 @@ class Gpu(TorchDispatchMode):
 
         plain_args, plain = _mapped(inner, args), _mapped(inner, kwargs)
         named = kwargs.get("device")
-        here = torch.device(named).type == "cuda" if named is not None else bool(wrappers)
+        asked = named is not None and torch.device(named).type == "cuda"
+        here = asked if named is not None else bool(wrappers)
         if wrappers and (strange or name in INDEXING):
             self._refuse_mixed(func, name, args, strange)
         if here and isinstance(draws := kwargs.get("generator"), torch.Generator) and draws.device.type == "cpu":
             raise RuntimeError(f"Expected a 'cuda' device type for generator but found 'cpu' ({func})")
         if here:
             self._enter(func, name, args)
-        if named is not None:
+        if asked:
             plain["device"] = CPU
         if "pin_memory" in plain:
             plain["pin_memory"] = False
@@ -210,7 +215,7 @@ def _is_view(func: Any) -> bool:
 def pretended(*, lines: bool = False) -> Iterator[Gpu]:
     """A machine with one GPU, which counts; by lines of the package too, which takes longer."""
     gpu = Gpu(lines=lines)
-    answers: dict[str, Callable[..., Any]] = {
+    answers: dict[str, Any] = {
         "is_available": lambda: True,
         "is_initialized": lambda: True,
         "_lazy_init": lambda: None,
@@ -223,12 +228,14 @@ def pretended(*, lines: bool = False) -> Iterator[Gpu]:
         ),
         "get_device_capability": lambda device=None: (9, 0),
         "mem_get_info": lambda device=None: (FREE, FREE),
+        "default_stream": lambda device=None: None,
         "synchronize": lambda device=None: gpu._count("waits", "synchronize"),
         "empty_cache": lambda: None,
         "get_rng_state": lambda device=None: gpu._count("waits", "get_rng_state") or torch.zeros(16, dtype=torch.uint8),
         "set_rng_state": lambda state, device=None: None,
         "manual_seed": lambda seed: None,
         "manual_seed_all": lambda seed: None,
+        "default_generators": (torch.Generator(),),
         "memory_allocated": lambda device=None: 0,
         "memory_reserved": lambda device=None: 0,
         "max_memory_allocated": lambda device=None: 0,
@@ -241,6 +248,8 @@ def pretended(*, lines: bool = False) -> Iterator[Gpu]:
         for name, answer in answers.items():
             stack.enter_context(mock.patch.object(torch.cuda, name, answer))
         stack.enter_context(mock.patch("hessdiag.problem.measuring.own_stream", return_value=None))
+        for room in ("problem.evaluation.rectifiers", "shards.kept"):  # where only tensors of no other class are meant
+            stack.enter_context(mock.patch(f"hessdiag.{room}.Tensor", OnGpu))
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
         stack.callback(torch.__future__.set_overwrite_module_params_on_conversion, overwrites)
         torch.__future__.set_overwrite_module_params_on_conversion(True)  # a wrapper cannot take a tensor's place

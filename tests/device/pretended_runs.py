@@ -14,8 +14,10 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
+from unittest import mock
 
 from tests.device import guard
 
@@ -23,16 +25,24 @@ if __name__ == "__main__":  # not where pytest looks for examples in it
     guard.load()
 
 import torch
+from torch import Tensor
 
 from hessdiag.cli import main
+from hessdiag.curvature.hessian import HessianOperator
+from hessdiag.errors import HessdiagError
+from hessdiag.machine import capacity
 from hessdiag.problem.batches import batch
 from hessdiag.problem.load import ProblemRequest, load_problem
+from hessdiag.problem.problem import Problem
+from hessdiag.questions.precondition import system
 from hessdiag.questions.registry import QUESTIONS
 from hessdiag.report import html  # noqa: F401  # imported before the forks
-from tests import gpu_check
+from hessdiag.shards.problem import sharded
+from hessdiag.shards.vocabulary import streamed
+from tests import gpu_check, gpu_models
 from tests.device.lines import LINES
-from tests.device.parts import parts
-from tests.device.pretended_gpu import pretended
+from tests.device.parts import on_gpu, parts
+from tests.device.pretended_gpu import GPU, pretended
 
 
 def compared(lines: tuple[str, ...]) -> Iterator[dict[str, Any]]:
@@ -52,6 +62,17 @@ def loading() -> Iterator[dict[str, Any]]:
             data = {str(tensor.device) for tensor in batch.tensors(list(problem.data))}
             notes = [note for note in problem.notes if note.startswith("device")]
             yield {"name": spec, "model": str(problem.device), "data": sorted(data), "notes": notes}
+    with pretended():  # Ritz pairs, as Lanczos leaves them on the host
+        values, vectors = torch.linalg.eigh(torch.diag(torch.arange(1.0, 5.0).double()))
+        pairs = system.found(values, vectors.to(GPU), torch.zeros_like(values), 0.1)
+        bent, v = system.System(pairs, torch.abs, 0.1), torch.ones(4, 1, dtype=torch.float64).to(GPU)
+        yield {"name": "Ritz pairs", "apart": float((bent.solve(bent @ v) - bent.matrix @ bent.solve(v)).norm())}
+    with mock.patch.object(streamed, "LEAST", 1), pretended():
+        model, [(tokens, labels)], loss = gpu_models.tokens_out_of_range()
+        try:
+            sharded(on_gpu(model.eval(), [(tokens, labels)], loss))
+        except HessdiagError as error:
+            yield {"name": "tokens out of range, in pieces", "said": error.what}
     for spec in ("labels_out_of_range", "tokens_out_of_range"):
         said = io.StringIO()
         with pretended() as gpu, contextlib.redirect_stderr(said):
@@ -70,6 +91,30 @@ def loading() -> Iterator[dict[str, Any]]:
         code = main.run(["report", str(saved), "-o", str(page)])
         found = {"name": "report", "code": code, "document": json.loads(saved.read_text()), "page": page.read_text()}
     yield {**found, "flags": after}
+
+
+def pieces() -> Iterator[dict[str, Any]]:
+    """Models in pieces by ways that small ones do not take: products that are kept, and heads that are streamed."""
+    for spec, least in (("lenet", streamed.LEAST), ("gpt", 1)):
+        model, data, loss = _in_float64(spec)
+        V = torch.randn(sum(map(Tensor.numel, model.parameters())), 2, dtype=torch.float64)
+        expected = HessianOperator(Problem(model, data=data, loss=loss), check=False) @ V
+        keeping = mock.patch.object(capacity, "CUDA", replace(capacity.CUDA, least_kept=1))
+        with keeping, mock.patch.object(streamed, "LEAST", least), pretended():
+            operator = HessianOperator(sharded(on_gpu(model, data, loss)))
+            found = [operator @ V.to(GPU) for _ in range(2)][-1].cpu()
+            kept = sum(unit.kept() for unit in operator.problem.units.every)
+        apart = float((found - expected).norm() / expected.norm())
+        yield {"name": spec, "apart": apart, "kept": kept, "engine": operator.engine}
+
+
+def _in_float64(spec: str) -> tuple[torch.nn.Module, list[Any], Any]:
+    if spec == "gpt":
+        sizes = "width=8,layers=1,heads=2,vocabulary=64,context=8"
+        problem = load_problem(ProblemRequest(f"builtin:gpt({sizes})", device="cpu", dtype="float64"))
+        return problem.model, list(problem.data), problem.loss
+    model, data, loss = getattr(gpu_models, spec)()
+    return model.double(), [batch.to(one, None, torch.float64) for one in data], loss
 
 
 def rehearsal(device: str = "cuda") -> Iterator[dict[str, Any]]:
@@ -92,6 +137,7 @@ GROUPS: dict[str, Callable[..., Iterator[dict[str, Any]]]] = {
     **{name: lambda lines=lines: compared(lines) for name, lines in LINES.items()},
     "parts": parts,
     "loading": loading,
+    "pieces": pieces,
     "rehearsal": rehearsal,
     "waits": waits,
 }

@@ -50,13 +50,14 @@ def _beyond(found, limits):
 
 def test_everything(run):
     """Of one process, whose imports take as long as half of all this."""
-    found = run(*LINES, "parts", "loading", "rehearsal")
+    found = run(*LINES, "parts", "loading", "pieces", "rehearsal")
     for group, lines in LINES.items():
         _check_commands(table.by_name(found[group]), lines)
     parts = table.by_name(found["parts"])
     assert parts.keys() == PARTS.keys()
     assert not _beyond(parts, PARTS)
     _check_loading(table.by_name(found["loading"]))
+    _check_pieces(table.by_name(found["pieces"]))
     _check_rehearsal(found["rehearsal"])
 
 
@@ -104,6 +105,8 @@ def _check_loading(found):
         one = found[spec]
         assert (one["code"], one["launched"]) == (3, [])  # nothing met it that a real one cannot survive
         assert said in one["said"]
+    assert found["Ritz pairs"]["apart"] < 1e-12
+    assert "ids run from 99,999 to" in found["tokens out of range, in pieces"]["said"]
     report = found["report"]
     assert report["code"] == 0
     assert report["document"]["problem"]["device"] == "cuda:0"
@@ -114,6 +117,14 @@ def _check_loading(found):
     assert {"driver", "cuda", "cudnn", "cudnn_deterministic", "peak_reserved_bytes"} <= said["gpu"].keys()
     assert report["flags"] == ["high", True]  # the user's again
     assert "cuda:0 (pretended)" in report["page"]
+
+
+def _check_pieces(found):
+    assert found.keys() == {"lenet", "gpt"}
+    for one in found.values():
+        assert one["apart"] < 1e-13
+        assert one["kept"] > 0
+    assert "cross-entropy of the head in chunks" in found["gpt"]["engine"]
 
 
 def _tables(lines):

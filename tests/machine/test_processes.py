@@ -263,6 +263,12 @@ from hessdiag.machine import processes
 processes.backend_for = lambda device: "nccl"
 plain, asked = dist.new_group, []
 dist.new_group = lambda backend, timeout: asked.append((backend, timeout.total_seconds())) or plain(timeout=timeout)
+reduce = dist.all_reduce
+def all_reduce(tensor, group):
+    if not tensor.is_contiguous():
+        raise ValueError("Tensors must be contiguous")
+    reduce(tensor, group=group)
+dist.all_reduce = all_reduce
 rank = int(os.environ["RANK"])
 for step in range(3):
     if rank == 1 and step == 2:
@@ -272,6 +278,8 @@ for step in range(3):
     except Exception as error:
         sys.exit(f"{type(error).__name__} {error}")
     assert found == [3.0, 3.0]
+    columns = torch.arange(6.0).view(2, 3).T * (rank + 1)  # as products with several vectors are
+    assert processes.total(columns).tolist() == [[0.0, 9.0], [3.0, 12.0], [6.0, 15.0]]
     assert asked == [("nccl", 60.0)]
 """
 
@@ -293,6 +301,40 @@ def test_a_rank_lost_before_a_sum_on_gpus_is_noticed_at_once(folder, programs):
     assert [rank.returncode for rank in ranks] == [1, 9], said
     assert "LostRankError rank 1 of 2 ended without a word" in said[0]
     assert time.monotonic() - started < 60
+
+
+# A user's own group of GPUs takes nothing that lies on the host.
+OWN_GROUP = """
+import torch, torch.distributed as dist
+from hessdiag.machine import collectives, processes
+
+dist.init_process_group("gloo")
+dist.get_backend_config = lambda: "cuda:nccl"
+plain, asked = dist.new_group, []
+dist.new_group = lambda backend, timeout: asked.append(backend) or plain(backend=backend, timeout=timeout)
+def beside(name):
+    inner = getattr(dist, name)
+    def refused(*args, group=None, **more):
+        if group is None and not any(arg is processes.between_hosts() for arg in args):
+            raise RuntimeError("No backend type associated with device type cpu")
+        return inner(*args, **({} if group is None else {"group": group}), **more)
+    setattr(dist, name, refused)
+for name in ("all_reduce", "all_to_all_single", "all_gather_object"):
+    beside(name)
+rank, _ = processes.ranks()
+assert processes.total(torch.ones(2)).tolist() == [2.0, 2.0]
+assert processes.total(torch.ones(2**20)).sum() == 2**21
+assert processes.merged({rank: str(rank)}, torch.device("cpu")) == ["0", "1"]
+assert collectives.gathered(torch.tensor([rank])).tolist() == [0, 1]
+assert collectives.scattered(torch.ones(2)).tolist() == [2.0]
+assert asked == ["gloo"]
+"""
+
+
+def test_what_lies_on_hosts_goes_beside_a_users_own_group_of_gpus(folder, forked):
+    (folder / "own.py").write_text(OWN_GROUP)
+    done = forked(folder, 2, "python", "own.py")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_process_takes_its_gpu_before_it_meets_the_others(monkeypatch):

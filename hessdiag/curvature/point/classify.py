@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from hessdiag.curvature.point.line import Line, Sample, cosine, finite
@@ -106,14 +107,13 @@ class Judge:
         return abs(sample.bend) > BENT * sample.curvature + 10 * sample.loss_noise / sample.h
 
     def _tensors_agree(self, sample: Sample, scale: float, noise: float) -> bool:
-        if self._coarse or self.tolerance >= SMALL_TENSOR or len(self._places) > 512:
+        if self._coarse or self.tolerance >= SMALL_TENSOR or not 0 < len(self._places) <= 512:
             return True
-        apart = self.product - sample.mean
-        for place in self._places:
-            size = safe_norm(sample.mean[place]) + SMALLEST * scale
-            if safe_norm(apart[place]) > SMALL_TENSOR * size + noise:
-                return False
-        return True
+        lengths = [place.stop - place.start for place in self._places]
+        whole = (self.product - sample.mean, sample.mean)
+        norms = [torch.stack(torch._foreach_norm(torch.split(one / (scale or 1.0), lengths))) for one in whole]
+        apart, sizes = torch.stack(norms).mul_(scale).cpu()  # a GPU is waited for once
+        return not bool((apart > SMALL_TENSOR * (sizes + SMALLEST * scale) + noise).any())
 
     def clean(self, likely: float | None = None) -> Outcome | None:
         """The verdict where one of the first steps agrees; `None` where there is more to find out.

@@ -315,7 +315,7 @@ def _vectors(operator: Matrix, seed: int) -> Tensor:
 
 def zeros(problem: Problem) -> Tensor:
     """1 for every parameter that is exactly zero."""
-    return torch.cat([(parameter.detach() == 0).reshape(-1).cpu().float() for parameter in problem.parameters])
+    return torch.cat([(parameter.detach() == 0).reshape(-1) for parameter in problem.parameters]).cpu().float()
 
 
 def unfrozen(problem: Problem) -> Tensor:

@@ -14,6 +14,7 @@ from hessdiag.curvature.point.line import Place, finite
 from hessdiag.errors import HessdiagError
 from hessdiag.linalg.tridiagonal import safe_norm
 from hessdiag.problem.problem import Problem
+from hessdiag.problem.seeds import sow
 
 SAME_GRADIENT, SAME_LOSS = 1e-6, 1e-9  # of two passes in float64; atomic additions come in any order
 SAME_COARSE = 1e3  # units of the last digit, in a coarser dtype
@@ -118,10 +119,7 @@ class Standing:
 def seeded(problem: Problem) -> Iterator[None]:
     """Torch's random numbers from the problem's seed, and afterwards as they were."""
     with _own_numbers(problem.device):
-        if problem.device.type == "cpu":
-            torch.default_generator.manual_seed(problem.seed)  # alone: to look for other devices takes a while
-        else:
-            torch.manual_seed(problem.seed)
+        sow(problem.seed, problem.device)
         yield
 
 

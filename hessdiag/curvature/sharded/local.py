@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import reduce
 
 import torch
 from torch import Tensor
@@ -10,8 +11,6 @@ from hessdiag.linalg import tridiagonal
 from hessdiag.machine.collectives import gathered, summed
 from hessdiag.shards.layout import bounds
 from hessdiag.shards.problem import ShardedProblem
-
-BLOCK = 2**18  # numbers that are looked at in float64 at a time
 
 
 def summed_numbers(numbers: Sequence[float]) -> list[float]:
@@ -27,8 +26,9 @@ def inner(*pairs: tuple[Tensor, Tensor]) -> list[float]:
 
 def distance(a: Tensor, b: Tensor) -> float:
     """The norm of a difference of two whole vectors, with no room for it."""
-    pairs = zip(torch.split(a, BLOCK), torch.split(b, BLOCK), strict=True)
-    return math.sqrt(summed_numbers([sum(float((x.double() - y.double()).square().sum()) for x, y in pairs)])[0])
+    pairs = zip(tridiagonal.pieces(a), tridiagonal.pieces(b), strict=True)
+    squares = reduce(torch.add, ((x.double() - y.double()).square().sum() for x, y in pairs))
+    return math.sqrt(summed_numbers([float(squares)])[0])
 
 
 def norm(vector: Tensor) -> float:

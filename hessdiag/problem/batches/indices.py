@@ -4,8 +4,9 @@ On a GPU an index out of range ends the process's context: every later call fail
 evaluation of each batch is watched there, and what is wrong is said in terms of labels, ids and tables.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -14,11 +15,26 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hessdiag.errors import LoadError
 
+_watching: ContextVar[bool] = ContextVar("watching", default=False)
 
-def watched(model: nn.Module) -> AbstractContextManager[Any]:
+
+@contextmanager
+def watched(model: nn.Module) -> Iterator[None]:
     """Watch what a model and its loss look up, where an index out of range would be the end: on a GPU."""
-    on_gpu = any(parameter.device.type == "cuda" for parameter in model.parameters())
-    return Watch(model) if on_gpu else nullcontext()
+    if not any(parameter.device.type == "cuda" for parameter in model.parameters()):
+        yield
+        return
+    token = _watching.set(True)
+    try:
+        with Watch(model):
+            yield
+    finally:
+        _watching.reset(token)
+
+
+def watching() -> bool:
+    """Whether indices are watched now: then who looks them up by itself has to look at them first, and wait."""
+    return _watching.get()
 
 
 class Watch(TorchDispatchMode):

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from hessdiag.problem.seeds import sow
+
 
 @contextmanager
 def private_buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
@@ -41,7 +43,7 @@ def copied(buffers: dict[int, Tensor]) -> dict[int, Tensor]:
 def own_draws(device: torch.device, seed: int) -> Iterator[None]:
     """Start torch's random numbers from a seed, and go on afterwards where they were."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        sow(seed, device)
         yield
 
 

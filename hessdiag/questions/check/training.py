@@ -11,6 +11,7 @@ from hessdiag.errors import LoadError
 from hessdiag.optimizers.update import forget_gradients, take_step
 from hessdiag.problem.batches import batch as batches
 from hessdiag.problem.batches.minibatches import Minibatches
+from hessdiag.problem.seeds import sow
 from hessdiag.questions.check.comparison import Outcome
 from hessdiag.questions.check.cures.cure import Setup
 from hessdiag.questions.check.result import TrialRun
@@ -35,7 +36,7 @@ def trained(
         steps: How many.
         tell: Told how many steps of how many are done.
     """
-    torch.manual_seed(seed)
+    sow(seed, next(setup.model.parameters()).device)
     optimizer = setup.recipe.build(setup.model)
     source = Minibatches(setup.data, seed, SAMPLES)
     losses: list[float] = []

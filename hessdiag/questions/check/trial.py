@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from hessdiag.errors import ComputeError, HessdiagError
@@ -15,6 +14,7 @@ from hessdiag.problem.copies import copied
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.measuring import measuring
 from hessdiag.problem.problem import Problem
+from hessdiag.problem.seeds import sow
 from hessdiag.questions.check.comparison import Outcome, compared
 from hessdiag.questions.check.cures.choice import cures_of
 from hessdiag.questions.check.cures.cure import Cure, Setup
@@ -115,7 +115,7 @@ def _first_that_helps(race: _Race) -> Trial | None:
 def _tried(race: _Race, cure: Cure, before: Outcome, number: int) -> Trial:
     """Train with one cure, and compare."""
     cause, output = race.found.causes[0], race.found.output
-    torch.manual_seed(race.seed)
+    sow(race.seed, race.problem.device)
     mended = cure.apply(race.setup())
     state = mended_state(cure, mended)
     after = race.run(mended, number)

@@ -64,7 +64,8 @@ def found(values: Tensor, vectors: Tensor, residuals: Tensor, damping: float) ->
     low = min([0.0, *(values - residuals)[~kept].tolist()])
     high = max([0.0, *(values + residuals)[~kept].tolist()])
     coupling = float(residuals[kept].norm())  # the residuals of one Lanczos run are all along one vector
-    return Pairs(values[kept], vectors[:, kept.to(vectors.device)].double(), (low, high), coupling)
+    place = vectors.device
+    return Pairs(values[kept].to(place), vectors[:, kept.to(place)].double(), (low, high), coupling)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from hessdiag.curvature.neuron_space import CERTIFIED, NeuronSpace
 from hessdiag.errors import HessdiagError
 from hessdiag.linalg.tridiagonal import traffic
 from hessdiag.machine import capacity, cost, memory
+from hessdiag.problem.measuring import wait
 from hessdiag.problem.problem import Problem
 from hessdiag.questions import registry
 from hessdiag.questions.common.runs.outlay import outlay
@@ -91,8 +92,7 @@ def timed(compute: Callable[[], Any], device: torch.device, left: float = math.i
     for _ in range(2):
         started = time.perf_counter()
         compute()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        wait(device)
         times.append(time.perf_counter() - started)
         if times[0] > min(ONCE, PART * left):
             break

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from hessdiag.problem.batches.indices import watching
 from hessdiag.shards.vocabulary.each import each
 from hessdiag.shards.vocabulary.matrix import Block, Matrix
 from hessdiag.shards.vocabulary.tokens import Tokens, tokens
@@ -61,7 +62,7 @@ def look_up(ids: Tensor, piece: Tensor, matrix: Matrix, padding: int | None = No
     """
     count = tokens(ids.numel(), matrix.rank, matrix.size, ids.device)
     everyones = count.everyones(ids.reshape(-1))
-    if ids.device.type == "cpu" and everyones.numel():  # a GPU would be waited for, and is watched elsewhere
+    if everyones.numel() and (ids.device.type == "cpu" or watching()):  # else a GPU would be waited for each time
         least, most = everyones.aminmax()
         if int(least) < 0 or int(most) >= matrix.rows:
             raise IndexError(f"ids run from {int(least):,} to {int(most):,}; the table has {matrix.rows:,} rows")

@@ -6,7 +6,7 @@ from torch import nn
 
 from hessdiag.curvature.differences import Moved
 from hessdiag.errors import ComputeError
-from hessdiag.problem import measuring
+from hessdiag.problem import measuring, seeds
 from hessdiag.problem.evaluation import privately
 from hessdiag.problem.problem import Problem
 
@@ -52,8 +52,49 @@ def forks(monkeypatch):
 
     monkeypatch.setattr(torch.random, "fork_rng", fork_rng)
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: torch.zeros(1))
+    monkeypatch.setattr(torch.cuda, "default_generators", (torch.Generator(),))
     monkeypatch.setattr(measuring, "own_stream", lambda device: None)
     return count
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    """Random numbers of two GPUs."""
+    found = tuple(torch.Generator().manual_seed(seed) for seed in (11, 22))
+    monkeypatch.setattr(torch.cuda, "default_generators", found)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: [one.manual_seed(seed) for one in found])
+    at = lambda device: device if isinstance(device, int) else device.index  # noqa: E731
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: found[at(device)].get_state())
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: found[at(device)].set_state(state))
+    return found
+
+
+@pytest.mark.parametrize(
+    "seeded",
+    [
+        lambda: privately.own_draws(torch.device("cpu"), 5),
+        lambda: privately.own_draws(torch.device("cuda", 1), 5),
+        lambda: seeds.seeded(5),
+    ],
+    ids=["on a CPU", "on the second GPU", "while a model is built"],
+)
+def test_random_numbers_of_gpus_are_left_as_they_were(gpus, seeded):
+    def states():
+        return [torch.random.get_rng_state(), *(one.get_state() for one in gpus)]
+
+    before = states()
+    with seeded():
+        assert torch.initial_seed() == 5
+        torch.rand(3, generator=gpus[1])
+    changed = [not torch.equal(was, now) for was, now in zip(before, states(), strict=True)]
+    assert changed == [False] * 3 or (changed == [False, False, True] and gpus[1].initial_seed() == 22)
+
+
+def test_a_seed_is_that_of_one_gpu(gpus):
+    with privately.own_draws(torch.device("cuda", 1), 5):
+        assert [one.initial_seed() for one in gpus] == [11, 5]
 
 
 def _problem(kind, *parts):

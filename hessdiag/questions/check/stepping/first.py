@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hessdiag.optimizers.update import forget_gradients, take_step
 from hessdiag.problem.problem import Problem
+from hessdiag.problem.seeds import sow
 
 LARGE = 2**16  # numbers up to which arithmetic is cheap in float64
 
@@ -110,7 +111,7 @@ def run(problem: Problem, optimizer: torch.optim.Optimizer, first: FirstStep, st
 
 def _loss(problem: Problem, batch: Any, *, draw: int | None = None) -> Tensor:
     if draw is not None:
-        torch.manual_seed(draw)
+        sow(draw, problem.device)
     return problem.objective_function(problem.model, batch).reshape(())
 
 
