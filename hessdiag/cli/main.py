@@ -4,6 +4,7 @@ import contextlib
 import os
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
@@ -16,7 +17,7 @@ from hessdiag.cli.quiet import third_parties
 from hessdiag.errors import ExitCode, HessdiagError, LoadError, SpecError
 from hessdiag.files import reason
 from hessdiag.machine import lost_gpu
-from hessdiag.machine.ranks import ranks
+from hessdiag.machine.ranks import local_size, ranks
 from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.packages import lacking
 from hessdiag.questions.registry import QUESTIONS
@@ -53,6 +54,7 @@ MEANT = {  # what options are called elsewhere
     "--ckpt": "--weights",
     "--dataset": "--data",
 }
+FIRST_SPEAKS = 2.0  # seconds in which torchrun ends those that fail for the same reason as the first
 SHARDED = ("eigs", "spectrum", "blocks", "sharpness")  # commands that take models in pieces
 
 
@@ -204,11 +206,18 @@ def _interrupted(args: Sequence[str], code: int) -> int:
     if any(argument.partition("=")[0] == "--resume" for argument in args):
         again = [] if "--force" in args else ["--force"]  # the files of -o and --save are there already
         writes = any(argument.startswith(("-o", "--output", "--save")) for argument in args)
-        command = shlex.join(["hessdiag", *args, *(again if writes else [])])
+        command = shlex.join([*_started_as(), *args, *(again if writes else [])])
         speech.say(f"{signals.word()}; finished pieces are kept.", f"  try: {command}")
     else:
         speech.say(signals.word())
     return code
+
+
+def _started_as() -> list[str]:
+    """How this run was started, as far as is known: by torchrun on one machine, or alone."""
+    _, size = ranks()
+    several = size > 1 and local_size() == size
+    return ["torchrun", "--standalone", f"--nproc-per-node={size}", "-m", "hessdiag"] if several else ["hessdiag"]
 
 
 def _is_a_follower() -> bool:
@@ -220,19 +229,31 @@ def _is_a_follower() -> bool:
 
 def _explain(error: Exception) -> int:
     """Say what went wrong in one or two lines, and give the exit code; of several processes the first to fail does."""
-    meeting = sys.modules.get("hessdiag.machine.meeting")  # of processes that have not met, each speaks
-    if meeting is not None:
-        error = meeting.cause(error)
+    meeting = sys.modules.get("hessdiag.machine.meeting")
+    if meeting is None or not meeting.is_met():
+        return _explain_unmet(error)
+    error = meeting.cause(error)
     what, hint, code = _in_words(error)
-    if isinstance(error, click.UsageError) and not isinstance(error, click.BadParameter) and _is_a_follower():
-        return code  # all have the same command line, and the first speaks for all
-    if meeting is not None and isinstance(error, meeting.LostRankError):
+    if isinstance(error, meeting.LostRankError):
         if meeting.follow(error.words):
             speech.error(what, hint)
         return int(error.words.code)
-    words = None if meeting is None else meeting.last_words(what, hint, code)
-    if meeting is None or words is not None:
-        speech.error(what if words is None else words.told(), hint)
+    words = meeting.last_words(what, hint, code)
+    if words is not None:
+        speech.error(words.told(), hint)
+    return code
+
+
+def _explain_unmet(error: Exception) -> int:
+    """The same in a process that is alone, or has not met the others: they hear nothing of each other."""
+    what, hint, code = _in_words(error)
+    if _is_a_follower():
+        if isinstance(error, click.UsageError) and not isinstance(error, click.BadParameter):
+            return code  # all have the same command line, and the first speaks for all
+        # The first one may have the same to say, and torchrun ends the others once it has.
+        signals.as_usual()
+        time.sleep(FIRST_SPEAKS)
+    speech.error(what, hint)
     return code
 
 

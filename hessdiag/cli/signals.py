@@ -59,6 +59,7 @@ def watched() -> Iterator[None]:
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     os.register_at_fork(after_in_child=lambda: _forget(taken))
     threading.Thread(target=_second, args=(reading,), daemon=True).start()
+    atexit.register(_ignore, taken)  # the last of its kind: what is left is Python taking itself apart
     unraisable = sys.unraisablehook
     sys.unraisablehook = lambda lost: _raise_again() if _is_ours(lost) else unraisable(lost)
     try:
@@ -85,8 +86,7 @@ def leave(code: int) -> None:
         atexit._run_exitfuncs()
         os._exit(code)
     if os.environ.get("WORLD_SIZE"):  # torchrun stops all once one has failed: the others keep their own codes
-        for number in CODES:
-            signal.signal(number, signal.SIG_IGN)
+        _ignore(list(CODES))
     sys.exit(code)
 
 
@@ -137,9 +137,21 @@ def _end(number: int) -> None:
         files.discard_unfinished()
     _state.received = _state.received or number
     with suppress(OSError):
-        if not _state.delivered:
+        if not _state.delivered and os.environ.get("RANK", "0") == "0":  # the first of several speaks for all
             os.write(2, (f"{SHOW_CURSOR}\n" if os.isatty(2) else "").encode() + f"{word()}\n".encode())
     os._exit(exit_code())
+
+
+def as_usual() -> None:
+    """Let a signal end the process at once, and in silence."""
+    for number in CODES:
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _ignore(numbers: list[signal.Signals]) -> None:
+    """Python keeps this to its end; any other handler it takes away before, for the default that ends a process."""
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _is_importing_torch() -> bool:

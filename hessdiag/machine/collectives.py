@@ -6,6 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hessdiag.machine.others import finish
 from hessdiag.machine.processes import (
     backend_for,
     between_gpus,
@@ -31,7 +32,7 @@ def gathered(piece: Tensor) -> Tensor:
         With one process, the piece itself.
 
     Raises:
-        ComputeError: if a process was lost.
+        LostRankError: if a process was lost.
 
     >>> gathered(torch.arange(3))
     tensor([0, 1, 2])
@@ -52,7 +53,7 @@ def scattered(whole: Tensor) -> Tensor:
         With one process, the tensor itself.
 
     Raises:
-        ComputeError: if a process was lost.
+        LostRankError: if a process was lost.
     """
     if not together():
         return whole
@@ -64,16 +65,18 @@ def summed(tensor: Tensor) -> Tensor:
     """The sum over all processes, the same in each; the tensor that was given stays as it is.
 
     Raises:
-        ComputeError: if a process was lost.
+        LostRankError: if a process was lost.
     """
     return total(tensor.clone()) if together() else tensor
 
 
 def _gather(out: Tensor, own: Tensor, group: Any) -> None:
-    if group is None and is_small(own):
+    if group is not None:
+        _gather_around(out, own, group=group)
+    elif is_small(own):
         out.copy_(of_each(own).view_as(out))
     else:
-        _gather_around(out, own, group=group or between_hosts())
+        finish(_gather_around(out, own, group=between_hosts(), async_op=True))
 
 
 def _reduce_scatter(out: Tensor, own: Tensor, group: Any) -> None:
@@ -96,7 +99,7 @@ def _exchanged(collective: Any, given: Tensor, shape: tuple[int, ...]) -> Tensor
     own = given.contiguous() if by_gpu else given.cpu().contiguous()
     with peers():
         if by_gpu:
-            dist.barrier(between_hosts())  # of gloo, which sees who is lost; nccl would wait for it
+            finish(dist.barrier(between_hosts(), async_op=True))  # of gloo, which sees who is lost; nccl would wait
         out = torch.empty(shape, dtype=own.dtype, device=own.device)
         collective(out, own, between_gpus() if by_gpu else None)
     return out.to(given.device)

@@ -5,33 +5,34 @@ connection closed looks there; where nothing is written, it finds out who is gon
 """
 
 import contextlib
+import ctypes
 import json
 import os
-import socket
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from hessdiag.errors import ComputeError, ExitCode, first_line, said
+from hessdiag.errors import ComputeError, ExitCode, HessdiagError, first_line, said
+from hessdiag.machine import others
+from hessdiag.machine.others import GONE
 from hessdiag.machine.ranks import ranks
 from hessdiag.machine.shortage import ran_out, sentence
 from hessdiag.machine.whole import whole
 
-PATIENCE = timedelta(minutes=30)  # a slow rank is waited for; a lost one closes its connection and is noticed at once
+PATIENCE = timedelta(minutes=30)  # for all to meet
+ENDLESS = timedelta(days=1_000)  # of an exchange: a lost rank closes its connection, `others` sees to a silent one
 ROLL_CALL = 5.0  # seconds in which whoever is still there says so,
 AGREEING = 5.0  # and in which the others may turn out to end for the same reason
 LINGERING = 10.0  # in which the others are done with the store, before the process that holds it ends
 STANDING_BY = 10.0  # in which the others may meet an error of the model that was caught here,
 SIGNALLED = 0.3  # in which a signal that another process got may come here too
 FEWER = "fewer ranks on a machine if memory ran out (its kernel's log tells)"
-_GONE = (RuntimeError, ConnectionError)  # of a store that ended with the process that held it
 _FIRST, _SPOKEN = "hessdiag/first", "hessdiag/spoken"
 
 
@@ -58,8 +59,8 @@ class Words:
         return self.what if self.rank < 0 else f"rank {self.rank} of {ranks()[1]}{':' * self.own} {self.what}"
 
 
-class LostRankError(ComputeError):
-    """Another process ended: with its words."""
+class LostRankError(HessdiagError):
+    """Another process ended: with its words. Nothing that this one computes is to blame, and no `ComputeError`."""
 
     def __init__(self, words: Words) -> None:
         super().__init__(words.told(), words.hint)
@@ -68,7 +69,7 @@ class LostRankError(ComputeError):
 
 _is_spread = False  # whether this run's model is in pieces already
 _store: Any = None  # of the run; `None` before they met, and where the user made the group
-_lost: ComputeError | None = None  # why this process is no more with the others: what fails afterwards fails of it
+_lost: HessdiagError | None = None  # why this process is no more with the others: what fails afterwards fails of it
 _caught: list[Exception] = []  # what the model raised here that the others have not been asked about
 _count = 0  # of all that it raised here
 
@@ -86,15 +87,19 @@ def meet() -> None:
     try:
         store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
         store.set_timeout(PATIENCE)
-        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=PATIENCE)
-        store.set(_process(rank), f"{socket.gethostname()} {os.getpid()}")
-        store.wait([_process(other) for other in range(size)], PATIENCE)  # none may leave while others still connect
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=ENDLESS)
+        others.begin(store, PATIENCE)
     except (RuntimeError, ConnectionError) as error:
         raise ComputeError(
             f"rank {rank} of {size} cannot meet the others: {first_line(error)}",
             "a free MASTER_PORT at a MASTER_ADDR that all of them reach",
         ) from error
     _store = store
+
+
+def is_met() -> bool:
+    """Whether this process has met others."""
+    return _store is not None
 
 
 def spread() -> None:
@@ -122,7 +127,7 @@ def last_words(what: str, hint: str | None, code: int, *, own: bool = True) -> W
     """
     rank, size = ranks()
     words = Words(rank if size > 1 else -1, what, hint, code, own)
-    with whole(), contextlib.suppress(*_GONE):
+    with whole(), contextlib.suppress(*GONE):
         if _store is None:
             return words
         _store.set(_reason(rank), what)
@@ -136,7 +141,7 @@ def last_words(what: str, hint: str | None, code: int, *, own: bool = True) -> W
 
 def follow(words: Words) -> bool:
     """End because another process did; whether this one is to say so."""
-    with whole(), contextlib.suppress(*_GONE):
+    with whole(), contextlib.suppress(*GONE):
         if _store is not None:
             _store.set(_reason(ranks()[0]), "")
             speaks = not words.own and _store.add(_SPOKEN, 1) == 1
@@ -145,7 +150,7 @@ def follow(words: Words) -> bool:
     return not words.own
 
 
-def lost(error: BaseException) -> ComputeError:
+def lost(error: BaseException) -> HessdiagError:
     """Why a connection was closed: what the process left that failed first, or who is gone."""
     global _lost
     _lost = _lost or LostRankError(_lost_words(error))
@@ -162,28 +167,28 @@ def failed(error: Exception) -> None:
     global _count
     rank, size = ranks()
     if size > 1 and _store is not None and _lost is None and not isinstance(error, LostRankError):
-        with whole(), contextlib.suppress(*_GONE):
+        with whole(), contextlib.suppress(*GONE):
             _count += 1
             _caught.append(error)
             _store.set(_failure(_count, rank), "")
 
 
 def go_on() -> None:
-    """Before an exchange: what the model raised here, and was caught, it has to have raised for all.
+    """Before an exchange or an answer: what the model raised here, and was caught, it has to have raised for all.
 
     Raises:
-        ComputeError: with the first error, where it has not. The others wait for numbers of another size, and gloo ends
-            processes that are sent such.
+        HessdiagError: with the first error, where it has not: the others wait for numbers of another size, and gloo
+            ends processes that are sent such. Or that a process was lost before.
     """
     global _lost
     if _caught and _lost is None:
-        with whole(), contextlib.suppress(*_GONE):
+        with whole(), contextlib.suppress(*GONE):
             names = [_failure(_count, rank) for rank in range(ranks()[1])]
             _until(lambda: _store.check(names) or _store.check([_FIRST]), STANDING_BY)
             if not _store.check(names):
                 first = _caught[0]
                 what = sentence(first) if ran_out(first) else f"the model or its loss raised {said(first)}"
-                _lost = ComputeError(f"{what}, and in this process alone.")
+                _lost = HessdiagError(f"{what}, and in this process alone.")
         _caught.clear()
     if _lost is not None:
         raise _lost
@@ -194,8 +199,8 @@ def _lost_words(error: BaseException) -> Words:
         rank, size = ranks()
         unknown = Words(-1, f"rank {rank} of {size} lost another rank: {first_line(error)}", _fewer(), ExitCode.FAILED)
         words = None
-        with contextlib.suppress(*_GONE):
-            words = _told() or _first(_missing(error, wait=True) or unknown)
+        with contextlib.suppress(*GONE):
+            words = _told() or _first(_silent(error) or _missing(error, wait=True) or unknown)
             if words.code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED):
                 time.sleep(SIGNALLED)
         if words is None:  # the store is gone, and whoever held it with it
@@ -207,7 +212,7 @@ def ended() -> Words | None:
     """Why this process may have been told to stop: that another one ended; `None` for no such reason."""
     if _store is None:
         return None
-    with whole(), contextlib.suppress(*_GONE):
+    with whole(), contextlib.suppress(*GONE):
         found = _told() or _missing(None, wait=False)
         return None if found is None or found.rank == ranks()[0] else _first(found)
     return None
@@ -216,7 +221,10 @@ def ended() -> Words | None:
 def leave() -> None:
     """End the threads of the connection: at the exit of a process that leaves them running, one in twenty aborts."""
     global _store
-    if dist.is_initialized():
+    others.end()
+    if others.is_waiting():  # to destroy the group would be to wait as well, also at the end of Python
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(dist.group.WORLD))
+    elif dist.is_initialized():
         dist.destroy_process_group()
     _store = None
 
@@ -231,19 +239,25 @@ def _told() -> Words | None:
     return Words(**json.loads(_store.get(_FIRST))) if _store.check([_FIRST]) else None
 
 
+def _silent(error: BaseException) -> Words | None:
+    if not isinstance(error, others.SilentError):
+        return None
+    return Words(error.rank, error.what, None, ExitCode.FAILED, own=False)
+
+
 def _missing(error: BaseException | None, *, wait: bool) -> Words | None:
     """Who has ended without a word: a process of this machine that is no more, or who does not answer."""
     rank, size = ranks()
-    others = [other for other in range(size) if other != rank]
+    every = [other for other in range(size) if other != rank]
     _store.set(f"hessdiag/here/{rank}", "")
 
     def settled() -> bool:
-        return any(map(_is_dead, others)) or all(_store.check([f"hessdiag/here/{other}"]) for other in others)
+        return any(map(_is_dead, every)) or all(_store.check([f"hessdiag/here/{other}"]) for other in every)
 
     if wait:
         _until(settled, ROLL_CALL)
-        silent = [other for other in others if not _store.check([f"hessdiag/here/{other}"])]
-    dead = [other for other in others if _is_dead(other)]
+        silent = [other for other in every if not _store.check([f"hessdiag/here/{other}"])]
+    dead = [other for other in every if _is_dead(other)]
     if dead or not wait:
         return _gone(dead[0]) if dead else None
     if told := _told():
@@ -259,18 +273,7 @@ def _gone(rank: int) -> Words:
 
 
 def _is_dead(rank: int) -> bool:
-    """Whether that process ran on this machine, and runs no more."""
-    host, process = _store.get(_process(rank)).decode().split()
-    if host != socket.gethostname():
-        return False
-    try:
-        os.kill(int(process), 0)
-        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
-    except ProcessLookupError:
-        return True
-    except OSError:  # another's, or no such file system
-        return False
-    return state == "Z"
+    return others.is_dead(_store, rank)
 
 
 def _all_say(what: str, size: int) -> bool:
@@ -286,13 +289,13 @@ def _part() -> None:
     _store.set(f"hessdiag/parted/{rank}", "")
     if rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         _close()
-        others = range(1, size)
-        _until(lambda: all(_store.check([f"hessdiag/parted/{one}"]) or _is_dead(one) for one in others), LINGERING)
+        rest = range(1, size)
+        _until(lambda: all(_store.check([f"hessdiag/parted/{one}"]) or _is_dead(one) for one in rest), LINGERING)
 
 
 def _close() -> None:
     """Let those that wait for this process notice that it ends."""
-    if dist.is_initialized() and not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+    if dist.is_initialized() and not torch.cuda.is_initialized() and not others.is_waiting():  # type: ignore[no-untyped-call]
         dist.destroy_process_group()  # between GPUs it may wait for those that wait
 
 
@@ -304,11 +307,6 @@ def _reason(rank: int) -> str:
 def _failure(count: int, rank: int) -> str:
     """The name in the store of an error of the model."""
     return f"hessdiag/failed/{count}/{rank}"
-
-
-def _process(rank: int) -> str:
-    """The name in the store of where a process runs, and as which."""
-    return f"hessdiag/process/{rank}"
 
 
 def _until(true: Callable[[], bool], seconds: float) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from hessdiag.errors import ExitCode, said
 from hessdiag.machine import meeting
+from hessdiag.machine.others import finish
 from hessdiag.machine.ranks import local_size
 from hessdiag.machine.ranks import ranks as ranks
 from hessdiag.machine.shortage import ran_out
@@ -88,19 +89,19 @@ def total(tensor: Tensor) -> Tensor:
     """The sum of a tensor over all processes, in place.
 
     Raises:
-        ComputeError: if a process was lost.
+        LostRankError: if a process was lost.
     """
     if together():
         join(tensor.device)
         with peers():
             if backend_for(tensor.device) == "nccl":
-                dist.barrier(between_hosts())  # of gloo, which sees who is lost; nccl would wait for it
+                finish(dist.barrier(between_hosts(), async_op=True))  # of gloo, which sees who is lost; nccl would wait
                 # Nccl takes what lies in order, and products with several vectors are columns.
                 dist.all_reduce(tensor if tensor.is_contiguous() else tensor.T, group=between_gpus())
             elif is_small(tensor):
                 tensor.copy_(of_each(tensor.cpu()).sum(0))
             else:
-                dist.all_reduce(tensor, group=between_hosts())
+                finish(dist.all_reduce(tensor, group=between_hosts(), async_op=True))
     return tensor
 
 
@@ -117,7 +118,7 @@ def of_each(own: Tensor) -> Tensor:
 def parted(own: Tensor) -> Tensor:
     """What each process has for this one, by rank, of tensors (size, ...) whose row r is for rank r; within `peers`."""
     found = torch.empty_like(own, memory_format=torch.contiguous_format)
-    dist.all_to_all_single(found, own.contiguous(), group=between_hosts())
+    finish(dist.all_to_all_single(found, own.contiguous(), group=between_hosts(), async_op=True))
     return found
 
 
@@ -125,13 +126,14 @@ def merged(own: dict[int, T], device: torch.device) -> list[T]:
     """Results by number from all processes, in order.
 
     Raises:
-        ComputeError: if a process was lost.
+        LostRankError: if a process was lost.
     """
     _, size = ranks()
     everything: list[dict[int, T]] = [own] * size
     if size > 1:
         join(device)
         with peers():
+            finish(dist.barrier(between_hosts(), async_op=True))  # the slowest is waited for here
             dist.all_gather_object(everything, own, between_hosts())
     found = {index: value for part in everything for index, value in part.items()}
     return [found[index] for index in sorted(found)]
@@ -141,7 +143,7 @@ def least(number: int, device: torch.device) -> int:
     """The smallest of all processes' numbers: what hangs on free memory has to be one and the same for all of them.
 
     Raises:
-        ComputeError: if a process was lost.
+        LostRankError: if a process was lost.
     """
     return min(merged({ranks()[0]: number}, device))
 
@@ -157,7 +159,7 @@ def peers() -> Iterator[None]:
     """Turn the many errors of a lost connection into why it was lost.
 
     Raises:
-        LostRankError: (a `ComputeError`) with the words of the process that ended first.
+        LostRankError: with the words of the process that ended first.
     """
     try:
         yield

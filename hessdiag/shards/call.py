@@ -79,6 +79,7 @@ class Call:
 
     def first(self, inputs: Sequence[Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The results without a graph, and what its writing to its inputs does to them."""
+        self.unit.meet()
         (weights,) = self.unit.gathered(pieces)
         own = [tensor.detach().clone() for tensor in inputs]
         every = [*own, *(whole.detach() for whole in weights)]

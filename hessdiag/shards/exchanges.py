@@ -8,10 +8,12 @@ from torch import Tensor
 
 from hessdiag.errors import ComputeError
 from hessdiag.machine.collectives import gathered, scattered
+from hessdiag.machine.processes import together
 from hessdiag.machine.ranks import ranks
 from hessdiag.shards.layout import share
 from hessdiag.shards.placeholder import Placeholder
 
+END = -1  # of the model, where units have numbers from 0 on
 AT_ONCE = 2**20  # numbers of all processes that are exchanged at a time: beside a large unit few
 
 
@@ -83,7 +85,7 @@ def wholes_of(
         if wrong.is_cuda:  # to ask is to wait for it: let what comes out be no number, which is asked at the end
             found[:, 1:2].masked_fill_(wrong, torch.nan)
         elif bool(wrong):
-            raise elsewhere(path)
+            raise _elsewhere(path)
         for run in runs:
             wholes[run.number][:, run.start : run.stop] = found[:, 1:][:, run.inside]
         del found  # before the next ones come
@@ -91,8 +93,21 @@ def wholes_of(
     return [[next(each).view(-1)[: item.numel()].view(item.shape) for item in parameters] for _ in rows]
 
 
-def elsewhere(path: str) -> ComputeError:
-    """What is said where processes are at different units."""
+def meet_at(number: int, path: str) -> None:
+    """Make sure that all processes are at the same place of the model, in an exchange that fits whatever the place.
+
+    Args:
+        number: Of the place: of a unit, or `END`.
+        path: Where it is, for messages.
+
+    Raises:
+        ComputeError: if another process is elsewhere.
+    """
+    if together() and bool((gathered(torch.tensor([number])) != number).any()):
+        raise _elsewhere(path)
+
+
+def _elsewhere(path: str) -> ComputeError:
     return ComputeError(
         f"the ranks are at different modules: this one is at {path or 'the model'}.",
         "a model that runs the same modules in the same order for all samples; or without --shard",

@@ -25,6 +25,7 @@ from hessdiag.problem.loading.cutting import CUTS, Cut
 from hessdiag.problem.losses import averages, recognised
 from hessdiag.problem.problem import Problem
 from hessdiag.shards import agreement, refuse, samples
+from hessdiag.shards.exchanges import END, meet_at
 from hessdiag.shards.graphs import refuse_passed
 from hessdiag.shards.kinds import KINDS
 from hessdiag.shards.layout import Layout, layout_of
@@ -119,13 +120,20 @@ class ShardedProblem(Problem):
             evaluator.unasked = None
 
     def enlarging(self, compute: Callable[[], T]) -> T:
-        """What something gives that runs the model, with units made larger until each parameter is used in its own."""
+        """What something gives that runs the model, with units made larger until each parameter is used in its own.
+
+        Raises:
+            ComputeError: if the model ran other modules in another process.
+        """
         assert self.units is not None
         while True:
             try:
-                return compute()
+                found = compute()
             except OutsideUnitError as error:
                 self.units.enlarge(error)
+            else:
+                meet_at(END, "its end")
+                return found
 
     @cached_property
     def _evaluator(self) -> Evaluator:

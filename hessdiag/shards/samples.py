@@ -199,7 +199,7 @@ def value_and_slopes(share: Callable[[], Tensor], pieces: Sequence[Tensor]) -> t
         pieces: Of each parameter.
     """
     value, own = _value_and_own_slopes(share, pieces)
-    return value, gathered(own.double())
+    return value.reshape(()), gathered(own.double())
 
 
 def _value_and_own_slopes(share: Callable[[], Tensor], pieces: Sequence[Tensor]) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,8 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from hessdiag.machine.collectives import gathered
 from hessdiag.shards.division import Found, below, joined, with_lists
-from hessdiag.shards.exchanges import elsewhere, sums_of, wholes_of
+from hessdiag.shards.exchanges import meet_at, sums_of, wholes_of
 from hessdiag.shards.placeholder import OutsideUnitError, Placeholder, Slot, noting, running, shown
 
 Forward = Callable[..., Any]
@@ -169,7 +168,8 @@ class Unit:
             For each row, a tensor of each parameter's shape.
         """
         own = self.pieces
-        self._meet(own[0].device)
+        if not self._has_met:
+            self.meet()
         found: list[list[Tensor]] = [list(own) for _ in rows]
         for indices in self._by_dtype:
             tensors = [
@@ -181,17 +181,14 @@ class Unit:
                     found[row][i] = whole
         return found
 
-    def _meet(self, device: torch.device) -> None:
-        """Make sure, the first time, that all processes are at this unit: exchanges of other sizes end processes.
+    def meet(self) -> None:
+        """Make sure that all processes are at this unit: exchanges of other sizes end processes.
 
         Raises:
             ComputeError: if another process is at another unit.
         """
-        if not self._has_met:
-            numbers = gathered(torch.tensor([self.number], device=device))
-            if bool((numbers != self.number).any()):
-                raise elsewhere(self.path)
-            self._has_met = True
+        meet_at(self.number, self.path)
+        self._has_met = True
 
     def scattered(self, rows: Sequence[Sequence[Tensor]], wanted: Sequence[int]) -> list[list[Tensor]]:
         """This process's pieces of sums over all processes, in one exchange for each dtype.

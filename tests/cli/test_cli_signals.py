@@ -114,6 +114,12 @@ def test_before_anything_is_computed_one_line_comes(tmp_path, stage):
     assert not list(tmp_path.iterdir())
 
 
+def test_of_several_processes_the_first_says_so(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    got, out, err, _ = interrupted(tmp_path, "starting", signal.SIGTERM)
+    assert (got, out, err) == (143, "", "")
+
+
 def test_while_rendering_the_answer_is_complete(tmp_path):
     got, out, err, _ = interrupted(tmp_path, "rendering", signal.SIGTERM)
     assert got == 143
@@ -151,6 +157,19 @@ def test_workers_of_a_data_loader_keep_the_usual_signals():
         "    print(os.waitstatus_to_exitcode(os.wait()[1]))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "0\n"
+
+
+def test_at_the_very_end_a_signal_changes_no_code():
+    program = (
+        "import os, signal\nfrom hessdiag.cli import signals\n"
+        "class Late:\n"  # whose end comes when Python has taken its handlers away
+        "    def __del__(self, kill=os.kill, own=os.getpid(), number=signal.SIGINT):\n"
+        "        kill(own, number)\n"
+        "late = Late()\n"
+        "with signals.watched(): pass\n"
+        "signals.leave(0)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program], env=os.environ | {"WORLD_SIZE": ""}).returncode == 0
 
 
 @pytest.mark.parametrize(("idle", "held", "ends"), [(True, True, True), (False, False, True), (False, True, False)])

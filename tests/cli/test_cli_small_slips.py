@@ -89,8 +89,8 @@ def test_a_wrong_option_is_said_by_the_first_of_several_processes(hessdiag, monk
         said.append(outcome.err)
     assert "no such option" in said[0]
     assert said[1] == ""
-    monkeypatch.delenv("MASTER_ADDR")  # a rank that is left over
-    assert "unset RANK" in hessdiag("eigs", MODEL, "--epochs", 3).err
+    monkeypatch.delenv("MASTER_ADDR")  # a rank that is left over, and alone
+    assert "no such option" in hessdiag("eigs", MODEL, "--epochs", 3).err
 
 
 @pytest.mark.parametrize(("gate", "quotes"), [("confidence", True), ("confidence > 70%", False)])
@@ -144,3 +144,14 @@ def test_a_model_in_a_file_that_was_found_is_taken_where_the_file_is_named(hessd
     assert "no MODEL was given: that of hessdiag.toml counts where the file is named." in outcome.err
     assert "try: hessdiag eigs --config hessdiag.toml" in outcome.err
     assert hessdiag("eigs", "--config", "hessdiag.toml", "--show-python").code == 0
+
+
+def test_one_of_several_that_have_not_met_lets_the_first_speak(hessdiag, monkeypatch):
+    done = []
+    monkeypatch.setattr("hessdiag.cli.signals.as_usual", lambda: done.append("torchrun may end it"))
+    monkeypatch.setattr("time.sleep", done.append)
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    outcome = hessdiag("eigs", MODEL, "-o", "no/where.json")
+    assert (outcome.code, outcome.err.count("error: ")) == (2, 1)
+    assert done == ["torchrun may end it", 2.0]

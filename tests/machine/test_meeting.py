@@ -12,14 +12,27 @@ from tests import preloaded
 
 ROOT = str(preloaded.ROOT)
 NET = """
-import os, signal, sys
+import os, signal, sys, time
+from datetime import timedelta
 import torch
 from torch import nn
 import hessdiag
-from hessdiag.machine import meeting
+from hessdiag.machine import meeting, others
 
 meeting.STANDING_BY = 1.0
 calls = 0
+been = []
+
+
+class Unlike(nn.Module):  # runs a layer as often as its samples need
+    def __init__(self, model):
+        super().__init__()
+        self.before, self.after = nn.Linear(20, 20).double(), model
+
+    def forward(self, x):
+        for _ in range(int(x.max())):
+            x = torch.tanh(self.before(x)) + x
+        return self.after(x)
 
 
 def setup(how="", rank=1, after=12):
@@ -54,8 +67,24 @@ def setup(how="", rank=1, after=12):
                     os.kill(os.getpid(), signal.SIGKILL)
                 if how == "model is terminated":
                     os.kill(os.getpid(), signal.SIGTERM)
+                if how == "model is slow" and not been:
+                    been.append(self)  # copies of the model count anew
+                    time.sleep(2.0)
+                if how == "model is stopped" and not been:
+                    been.append(self)
+                    if os.fork() == 0:  # who wakes it when all is over
+                        time.sleep(3.0)
+                        os.kill(os.getppid(), signal.SIGCONT)
+                        os._exit(0)
+                    os.kill(os.getpid(), signal.SIGSTOP)
             return super().forward(x)
 
+    if how in ("model is slow", "model is stopped"):
+        others.BEAT, others.LOOK, others.SAID_AFTER = 0.1, timedelta(seconds=0.1), 1.5
+        others.FROZEN, others.GIVEN_UP, meeting.LINGERING = 0.4, 1.7, 0.1
+    if how == "model runs on":
+        model = Unlike(model)
+        return model, [(torch.linspace(0, 3, 160).double().reshape(8, 20), torch.arange(8) % 10)], "ce"
     if how.startswith("model"):
         model[1] = Ends()
         return model, [(torch.randn(8, 20).double(), torch.arange(8) % 10)] * 2, "ce"
@@ -183,6 +212,28 @@ def test_of_a_model_in_pieces_one_error_is_said(start, how, rank, after, code, w
     assert codes == [-9 % 256 if "killed" in how and one == rank else code for one in (0, 1)]
     assert seconds < 60
     assert not (start.folder / "found.json").exists()
+
+
+def test_a_model_that_runs_other_modules_in_each_process_is_refused(start):
+    said, codes, _ = start(2, "eigs", "net.py:setup(how='model runs on')", "--shard", "--no-progress")
+    (error,) = _errors(said)
+    assert ": the ranks are at different modules: this one is at " in error
+    assert codes == [3, 3]
+
+
+def test_a_slow_process_is_waited_for_and_that_is_said_once(start):
+    said, codes, _ = _eigs(start, "model is slow")
+    assert [line.partition(", alive")[0].rstrip("0123456789") for text in said for line in text.splitlines()] == [
+        "warning: rank 0 of 2 has waited 2 s for rank 1 (process "
+    ]
+    assert codes == [0, 0]
+
+
+def test_one_that_shows_no_sign_of_life_is_given_up(start):
+    said, codes, _ = _eigs(start, "model is stopped")
+    assert "stopped by a signal)." in said[0].splitlines()[0]
+    assert _errors(said[:1]) == ["error: rank 1 of 2 has shown no sign of life for 2 s."]
+    assert codes[0] == 3
 
 
 def test_who_reports_says_alone_that_it_was_interrupted(start):

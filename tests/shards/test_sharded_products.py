@@ -45,7 +45,8 @@ def test_several_vectors_take_the_exchanges_of_one(found, case):
 
 
 def test_a_unit_takes_two_exchanges_of_pieces_and_two_of_sums_per_product(found):
-    assert found[2]["mlp"]["of one"] == 2 * 3 * (1 + 2 + 4)  # two batches, whose gradients are built anew
+    met = 3 + 1  # in which all are found to be at the same unit, and at the end of the model
+    assert found[2]["mlp"]["of one"] == 2 * (3 * (1 + 2 + 4) + met)  # two batches, whose gradients are built anew
     assert found[1]["mlp"]["of one"] == 0
 
 

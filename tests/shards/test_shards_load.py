@@ -50,6 +50,12 @@ def both(**asked):
     return load_problem(ProblemRequest(**request, shard=True)), load_problem(ProblemRequest(**request))
 
 
+def test_a_batch_in_parts_is_the_same_function(folder):
+    sharded, whole = both(batch_size=3)
+    assert [len(y) for _, y in sharded.data] == [3, 1]
+    assert sharded.value() == pytest.approx(whole.value(), rel=1e-6)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4])
 def test_pieces_are_those_of_the_whole(size):
     torch.manual_seed(0)
