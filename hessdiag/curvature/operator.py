@@ -390,9 +390,10 @@ class CurvatureOperator(Operator, Generic[G]):
         """What a forward pass of the largest batch keeps for the backward pass; `None` where that cannot be watched.
 
         It is the scale of what one more vector costs. Parameters are the same for all vectors. On a CPU they are
-        counted, for passes as large as that gain nothing.
+        counted, for passes as large as that gain nothing; so are pieces, which whoever plans with them subtracts.
         """
-        common = () if self.device.type == "cpu" else tuple(self.problem.model.parameters())
+        counted = self.device.type == "cpu" or isinstance(self.problem, ShardedProblem)
+        common = () if counted else tuple(self.problem.model.parameters())
         try:
             return max(kept_by(partial(self._forward, batch), common) for batch in self.problem.data)
         except ComputeError:  # models that differentiate by torch.func

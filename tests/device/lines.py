@@ -11,6 +11,8 @@ OWN = "tests/gpu_models.py"
 WIDE = f"{OWN}:wide(inputs=90,width=80,samples=8)"  # too large for one matrix
 GPT = "builtin:gpt(width={width},layers=1,heads=2,vocabulary=16,context=8,parametrization='mup')"
 
+WORDS = "builtin:gpt(width=8,layers=1,heads=2,vocabulary=16,context=8)"
+
 
 class Limit(NamedTuple):
     """At most so many.
@@ -75,6 +77,8 @@ LINES: dict[str, dict[str, Limit]] = {
         f"eigs {WIDE} --highest 2 --lowest 1 --tol 1e-6 --dtype float64": Limit(5300, 220, 66),
         f"spectrum {WIDE} --probes 2 --steps 10": Limit(3000, 150, 49),
         f"spectrum {WIDE} --operator ggn --probes 2 --steps 10 --dtype float64": Limit(2600, 160, 50),
+        f"eigs {OWN}:mlp --shard --dtype float64": Limit(5600, 370, 60),
+        f"spectrum {WORDS} --shard --operator ggn --probes 2 --steps 3": Limit(12000, 240, 70),
         f"diag-share {OWN}:weighted --dtype float64": Limit(2000, 130, 26),
         f"diag-share {OWN}:lenet --rows 8 --dtype float64": Limit(1500, 120, 16),
         f"eigs {OWN}:batch_norm --train-mode --dtype float64": Limit(2100, 220, 19),
