@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from hessdiag.cli import progress
-from hessdiag.curvature.operator import CurvatureOperator
+from hessdiag.curvature.sharded import vectors
 from hessdiag.linalg import estimators, pairs, tridiagonal
 from hessdiag.machine import cost, memory
 from hessdiag.machine.work import Work
@@ -34,7 +34,7 @@ class Clock:
         for name in ("perf_counter", "monotonic"):
             monkeypatch.setattr(time, name, lambda: self.now)
         monkeypatch.setattr(memory, "pace", lambda size, device: vector)
-        self.moved_by(monkeypatch, CurvatureOperator, "_joined", lambda operator, columns, rows, *_: product * rows)
+        self.moved_by(monkeypatch, vectors, "joined", lambda columns, problem, layer, like, _: product * len(like))
         self.moved_by(monkeypatch, estimators.Deflated, "project", lambda free, V: vector * self.taken_out(free, V))
         self.moved_by(monkeypatch, tridiagonal.Passes, "__init__", lambda made, *rows: vector * self.read(*rows))
         self.moved_by(monkeypatch, pairs, "folded", lambda *_: 50.0 * vector)
