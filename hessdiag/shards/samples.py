@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from hessdiag.errors import HessdiagError, LoadError
+from hessdiag.errors import ComputeError, HessdiagError, LoadError
 from hessdiag.machine.collectives import gathered, summed
 from hessdiag.machine.ranks import ranks
 from hessdiag.machine.shortage import ran_out
@@ -147,11 +147,19 @@ def adds_up(batch: Any, own: Part, alone: Callable[[Any], Tensor], dtype: torch.
         alone: The objective of a batch in this process.
         dtype: Of the parameters.
     """
-    with torch.no_grad():
-        found = torch.stack([alone(batch) / ranks()[1], alone(own.batch) * own.weight]).detach().double()
+    found = torch.stack([_number(alone, batch) / ranks()[1], _number(alone, own.batch) * own.weight]).double()
     whole, parts = summed(found).tolist()
     tolerance = ROUNDING.get(dtype, COARSE)
     return bool(abs(whole - parts) <= tolerance * abs(whole))  # not of NaN
+
+
+def _number(alone: Callable[[Any], Tensor], batch: Any) -> Tensor:
+    """The objective of a batch, without a graph where it can be had so: of some that take slopes it cannot."""
+    try:
+        with torch.no_grad():
+            return alone(batch)
+    except ComputeError:
+        return alone(batch).detach()
 
 
 class _Casts(TorchFunctionMode):

@@ -196,6 +196,10 @@ def of_what_is_elsewhere(model, batch):
     return F.cross_entropy(model(batch[0]), batch[1]) + sum(KEPT["aux"])
 
 
+def squared(model, batch):
+    return model(batch[0]).pow(2).mean()
+
+
 def of_slopes(model, batch):
     x = batch[0].detach().requires_grad_()
     (slope,) = torch.autograd.grad(model(x).sum(), x, create_graph=True)
@@ -233,6 +237,7 @@ CASES = {
     "weights by a block": lambda: (Model(way=generates_by_a_block), "ce"),
     "slopes": lambda: (Model(way=slopes), "ce"),
     "slopes of slopes": lambda: (Model(way=partial(slopes, times=2)), "ce"),
+    "a loss of slopes in the model": lambda: (Model(way=slopes), squared),
     "a step": lambda: (Model(way=step), "ce"),
     "each sample": lambda: (Model(way=lambda model, x: vmap(model.blocks[0])(x)), "ce"),
     "forward derivatives": lambda: (Model(way=along), "ce"),
@@ -289,7 +294,12 @@ def test_what_is_kept_in_attributes_makes_no_unit_larger():
 
 
 def test_so_are_they_on_two_ranks():
-    cases = ("a loss in an attribute", "a list that the model adds", "weights by a block", "slopes")
+    cases = (
+        "a loss in an attribute",
+        "a list that the model adds",
+        "weights by a block",
+        "a loss of slopes in the model",
+    )
     for found in on_ranks(2, lambda: [compared(case) for case in cases]):
         assert max(found) < 1e-12
 
