@@ -75,7 +75,7 @@ def wholes_of(
     """
     _, size = ranks()
     if size == 1:
-        return [[piece.view(parameter.shape) for piece, parameter in zip(row, parameters, strict=True)] for row in rows]
+        return [[_even(piece).view(own.shape) for piece, own in zip(row, parameters, strict=True)] for row in rows]
     pieces = [piece for row in rows for piece in row]
     wholes = [piece.new_empty(size, piece.numel()) for piece in pieces]
     mark = torch.full((1,), float(number % 251), dtype=pieces[0].dtype, device=pieces[0].device)
@@ -91,6 +91,11 @@ def wholes_of(
         del found  # before the next ones come
     each = iter(wholes)
     return [[next(each).view(-1)[: item.numel()].view(item.shape) for item in parameters] for _ in rows]
+
+
+def _even(piece: Tensor) -> Tensor:
+    """A piece, part of a vector or not, at an even place in memory: `torch.view_as_complex` takes no others."""
+    return piece.clone() if piece.storage_offset() % 2 else piece
 
 
 def meet_at(number: int, path: str) -> None:

@@ -65,6 +65,15 @@ class Remembers(Block):
         return y
 
 
+class Complex(Block):
+    def __init__(self):
+        super().__init__()
+        self.odd, self.pairs = nn.Parameter(torch.randn(1)), nn.Parameter(torch.randn(4, 2))
+
+    def forward(self, x):
+        return super().forward(torch.fft.ifft(torch.fft.fft(x) * torch.view_as_complex(self.pairs)).real) + self.odd
+
+
 class Keeps(Block):
     """Keeps its input, a weight, a view of its result, and what takes the place in memory of what it kept before."""
 
@@ -229,6 +238,7 @@ CASES = {
     "a loss in an attribute": lambda: (Model(Attribute(), Attribute()), of_aux),
     "an attribute that the model adds": lambda: (Model(Attribute(), Attribute(), way=adds), "ce"),
     "inputs, weights and views in attributes": lambda: (Model(Keeps(), Keeps(), way=adds_what_is_kept), "ce"),
+    "pairs as complex numbers": lambda: (Model(Complex(), Complex()), "ce"),
     "a list that the model adds": lambda: (Model(Elsewhere(), Elsewhere(), way=adds_what_is_elsewhere), "ce"),
     "an attribute that a block reads": lambda: (reads(), "ce"),
     "a state from call to call": lambda: (Model(Remembers(), way=calls_thrice), "ce"),
