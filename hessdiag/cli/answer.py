@@ -81,10 +81,14 @@ def load(
     """Load what was asked about; with a reading of the machine, warn where others crowd it."""
     from hessdiag.machine import processes
     from hessdiag.problem.load import Shared
+    from hessdiag.shards import agreement
     from hessdiag.shards.load import load_problem
+    from hessdiag.shards.problem import ShardedProblem
 
     processes.meet()  # before one of several may fail, so that the others hear of it
     problem = load_problem(target.load_request(), None if scripts is None else Shared(scripts))
+    if not isinstance(problem, ShardedProblem):  # which was compared before it was in pieces
+        agreement.same_problem(problem, agreement.DIVIDED)
     if problem.device.type == "cpu":
         crowding.warn(before)
     return problem

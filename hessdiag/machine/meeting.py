@@ -87,6 +87,10 @@ def meet() -> None:
     try:
         store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
         store.set_timeout(PATIENCE)
+        store.set(_arrival(rank), "")
+        # To connect is to wait where no signal is heard: torchrun would have to kill who waits for one that is gone.
+        if not _until(lambda: store.check([_arrival(other) for other in range(size)]), PATIENCE.total_seconds()):
+            raise ConnectionError("some have not come")
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=ENDLESS)
         others.begin(store, PATIENCE)
     except (RuntimeError, ConnectionError) as error:
@@ -302,6 +306,11 @@ def _close() -> None:
 def _reason(rank: int) -> str:
     """The name in the store of why a process ends."""
     return f"hessdiag/reason/{rank}"
+
+
+def _arrival(rank: int) -> str:
+    """The name in the store of a process that has come to meet the others."""
+    return f"hessdiag/came/{rank}"
 
 
 def _failure(count: int, rank: int) -> str:

@@ -1,6 +1,7 @@
 """What has to be the same in all processes, told by digests before anything is computed from it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -9,12 +10,14 @@ from torch import Tensor, nn
 from hessdiag.errors import LoadError
 from hessdiag.machine.processes import merged, together
 from hessdiag.machine.ranks import ranks
-from hessdiag.problem.batches.batch import sha256
+from hessdiag.problem.batches.batch import hash_tensors, sha256
+from hessdiag.problem.problem import Problem
 
 MODELS = (
     "and each keeps a piece of what should be one.",
     "torch.manual_seed(0) before the model is made, or --weights FILE",
 )
+DIVIDED = ("and they divide the work on one.", MODELS[1])
 BATCHES = (
     "and each is to evaluate its own samples of the same ones.",
     "one seed for all processes (torch.manual_seed(0), a generator with a seed) and no DistributedSampler; "
@@ -73,6 +76,24 @@ def same(digests: Mapping[str, str], otherwise: tuple[str, str], device: torch.d
         name = next((name for (name, one), (_, another) in pairs if one != another), None)
         what = f"the number of {'batches' if otherwise is BATCHES else 'parts'}" if name is None else name
         raise LoadError(f"{what} of rank {rank} is not that of rank 0, {otherwise[0]}", otherwise[1])
+
+
+def same_problem(problem: Problem, otherwise: tuple[str, str]) -> None:
+    """Refuse problems, each whole in its process, that are not the same in all of them.
+
+    Args:
+        problem: This process's.
+        otherwise: What models that differ lead to, and what would work.
+
+    Raises:
+        LoadError: naming the first parameter, buffer or batch that differs.
+    """
+    if not together():
+        return
+    named = chain(problem.model.named_parameters(), problem.model.named_buffers())
+    digests = {name: f"{form(item)} {hash_tensors(iter([item]))}" for name, item in named}
+    same(of_loss(problem.loss, problem.objective) | digests, otherwise, problem.device)
+    same_batches(problem.data, problem.device)
 
 
 def same_batches(batches: Sequence[Any], device: torch.device) -> None:

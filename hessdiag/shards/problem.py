@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from itertools import chain
 from typing import Any, TypeVar
 from weakref import ref
 
@@ -17,7 +16,6 @@ from hessdiag.machine.memory import apart
 from hessdiag.machine.processes import together
 from hessdiag.machine.ranks import ranks
 from hessdiag.problem import order
-from hessdiag.problem.batches.batch import hash_tensors
 from hessdiag.problem.evaluation.evaluator import Evaluator
 from hessdiag.problem.evaluation.guard import idle_checkpoints
 from hessdiag.problem.layers import Layer
@@ -274,13 +272,7 @@ def sharded(problem: Problem) -> ShardedProblem:
         return problem
     whole = problem.model
     refuse.model(whole, train_mode=problem.train_mode)
-    if together():
-        digests = {
-            name: f"{agreement.form(item)} {hash_tensors(iter([item]))}"
-            for name, item in chain(whole.named_parameters(), whole.named_buffers())
-        }
-        agreement.same(agreement.of_loss(problem.loss, problem.objective) | digests, agreement.MODELS, problem.device)
-        agreement.same_batches(problem.data, problem.device)
+    agreement.same_problem(problem, agreement.MODELS)
     given = {field.name: getattr(problem, field.name) for field in fields(Problem)}
     made = ShardedProblem(**{**given, "model": hollow(whole, *ranks())})
     made.evaluate(made.data[0])

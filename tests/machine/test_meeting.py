@@ -87,6 +87,8 @@ def setup(how="", rank=1, after=12):
         return model, [(torch.linspace(0, 3, 160).double().reshape(8, 20), torch.arange(8) % 10)], "ce"
     if how.startswith("model"):
         model[1] = Ends()
+        if how == "model of other samples":
+            torch.manual_seed(int(os.environ["RANK"]))
         return model, [(torch.randn(8, 20).double(), torch.arange(8) % 10)] * 2, "ce"
 
     if str(rank) == os.environ["RANK"]:
@@ -106,12 +108,12 @@ hessdiag.eigs(setup("bug"), tol=1e-12)
 """
 
 
-def together(folder, program, size, *words):
+def together(folder, program, size, *words, told=None):
     """Start a program in so many processes that meet without torchrun; what each said, and its code."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(size), "PYTHONPATH": ROOT}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(told or size), "PYTHONPATH": ROOT}
     processes = [
         subprocess.Popen(
             [program, *words],
@@ -133,9 +135,9 @@ def start(tmp_path_factory, programs):
     (folder / "net.py").write_text(NET)
     (folder / "script.py").write_text(SCRIPT)
 
-    def started(size, *words, program=programs / "hessdiag"):
+    def started(size, *words, program=programs / "hessdiag", told=None):
         began = time.monotonic()
-        return *together(folder, program, size, *words), time.monotonic() - began
+        return *together(folder, program, size, *words, told=told), time.monotonic() - began
 
     started.folder = folder
     return started
@@ -175,6 +177,13 @@ def test_of_a_process_that_was_killed_one_of_the_others_tells(start, rank, size)
     assert error == f"error: rank {rank} of {size} ended without a word, as one that is killed does."
     assert [code for other, code in enumerate(codes) if other != rank] == [3] * (size - 1)
     assert seconds < 60
+
+
+def test_processes_with_other_samples_divide_nothing(start):
+    said, codes, _ = _eigs(start, "model of other samples")
+    (error,) = _errors(said)
+    assert error.startswith("error: batch 0 of rank 1 is not that of rank 0, ")
+    assert codes == [3, 3]
 
 
 MEMORY = "fewer ranks on a machine if memory ran out (its kernel's log tells), or more machines"
@@ -234,6 +243,26 @@ def test_one_that_shows_no_sign_of_life_is_given_up(start):
     assert "stopped by a signal)." in said[0].splitlines()[0]
     assert _errors(said[:1]) == ["error: rank 1 of 2 has shown no sign of life for 2 s."]
     assert codes[0] == 3
+
+
+WAITS = """
+import signal, sys
+from hessdiag.machine import meeting
+
+signal.signal(signal.SIGALRM, signal.default_int_handler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    meeting.meet()
+except KeyboardInterrupt:
+    sys.exit(7)
+"""
+
+
+def test_who_waits_for_one_that_never_comes_hears_signals(start, programs):
+    (start.folder / "waits.py").write_text(WAITS)
+    # Of two processes the first alone.
+    _, codes, _ = start(1, "waits.py", program=programs / "python", told=2)
+    assert codes == [7]
 
 
 def test_who_reports_says_alone_that_it_was_interrupted(start):
