@@ -19,8 +19,9 @@ from hessdiag.numbers import duration, listed
 
 GONE = (RuntimeError, ConnectionError)  # of a store that ended with the process that held it
 SAID_AFTER, THEN_AFTER = 60.0, 10.0  # seconds of waiting, and so many times as long for each further time
-FROZEN, GIVEN_UP = 10.0, 1_800.0  # seconds without a sign of life after which that is said, and after which it ends
+FROZEN, GIVEN_UP = 10.0, 300.0  # seconds without a sign of life after which that is said, and after which it ends
 BEAT = 1.0  # seconds between two signs of life
+LEAVING = 10.0  # in which the last one is given, however busy the machine
 LOOK = timedelta(seconds=1)  # between two looks of one that waits: so soon it hears signals
 
 
@@ -78,7 +79,7 @@ def end() -> None:
     """Show no more signs of life: a thread that is in the store at the exit of a process would abort it."""
     _run.leaves.set()
     if _run.beating is not None:
-        _run.beating.join(BEAT)
+        _run.beating.join(LEAVING)
 
 
 def _beat(run: _Run, rank: int) -> None:

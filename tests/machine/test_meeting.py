@@ -246,9 +246,13 @@ def test_one_that_shows_no_sign_of_life_is_given_up(start):
 
 
 WAITS = """
-import signal, sys
+import os, signal, sys
+import torch.distributed as dist
 from hessdiag.machine import meeting
 
+# torchrun holds the store; else the first process would, and waits for the others in making it.
+store = dist.TCPStore("127.0.0.1", int(os.environ["MASTER_PORT"]), is_master=True, wait_for_workers=False)
+os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
 signal.signal(signal.SIGALRM, signal.default_int_handler)
 signal.setitimer(signal.ITIMER_REAL, 0.3)
 try:
