@@ -45,7 +45,9 @@ class CurvatureOperator(Operator, Generic[G]):
     Args:
         problem: What is differentiated. Parameters that the loss does not reach have zero rows.
         check: Whether to look at the point before the first product (once for a problem and its parameters), to refuse
-            products that cannot be trusted and to warn of kinks.
+            products that cannot be trusted and to warn of kinks. Where parameters are changed in place, as an
+            optimizer's step does, products are those at the new point, which is looked at likewise; changes by way of
+            `.data` are not seen.
 
     Attributes:
         missing: What has no second derivative, once products have met it; `None` otherwise.
@@ -63,6 +65,7 @@ class CurvatureOperator(Operator, Generic[G]):
         self.problem = problem
         self._check = check
         self._settled = False  # whether the point was looked at
+        self._versions: tuple[int, ...] = ()  # of the parameters, when it was
         self.batched = False  # whether vectors have shared a pass
         self._sharing = False  # whether few vectors share one, too
         self.unbatched: str | None = None  # why they cannot
@@ -96,7 +99,7 @@ class CurvatureOperator(Operator, Generic[G]):
     def on(self: S, problem: Problem) -> S:
         """The same matrix of another problem, in the same metric; the point is not looked at anew."""
         other = self.scaled(self.scale)
-        other._settled = True
+        other._check, other._settled = False, True
         other.problem = problem
         vars(other).pop("saved_bytes", None)
         return other
@@ -187,8 +190,9 @@ class CurvatureOperator(Operator, Generic[G]):
         looks_finite = bool(self.spread.summed(total.sum()).isfinite())
         cost.enter(0.0, time.perf_counter() - self._since)  # until a GPU was done: so far its launches alone are timed
         if not looks_finite and held.not_finite(total, self.spread):
+            where = held.where_not_finite(self.problem, total, layer)
             raise ComputeError(
-                f"{self.matrix} has entries that are NaN or infinite{self._where(total, layer)}.",
+                f"{self.matrix} has entries that are NaN or infinite{where}.",
                 "--dtype float64, or check the weights for overflow"
                 if self.problem.dtype != torch.float64
                 else "check the weights for overflow, and roots, norms and quotients at exactly zero",
@@ -196,18 +200,21 @@ class CurvatureOperator(Operator, Generic[G]):
         return total
 
     def settle(self) -> None:
-        """Look at the point, or take over what is known of it; once.
+        """Look at the point, or take over what is known of it; once, and anew where parameters were changed in place.
 
         Raises:
             NoHessianError: if products cannot be trusted, and `check` was not switched off.
         """
-        if self._settled:
-            return
-        self._settled = True
-        if self._check:
-            self.look().tell()
-        elif (found := known(self.problem, self.matrix)) is not None and found.moved is not None:
-            self.turn_to(found.moved, found.reason)
+        if self._settled and self._versions != held.versions(self.problem):
+            self.forget()
+            self._settled, self.missing, self._moved = False, None, None
+        if not self._settled:
+            self._settled = True
+            if self._check:
+                self.look().tell()
+            elif (found := known(self.problem, self.matrix)) is not None and found.moved is not None:
+                self.turn_to(found.moved, found.reason)
+            self._versions = held.versions(self.problem)
 
     def look(self, seed: int = 0) -> Examination:
         """Look at the point, without the metric; where it asks for differences, they are taken from now on."""
@@ -248,15 +255,6 @@ class CurvatureOperator(Operator, Generic[G]):
         """Drop graphs and recordings, which were made of a model that has changed or is evaluated otherwise."""
         self._kept = None
         self._replays.drop()
-
-    def _where(self, total: Tensor, layer: Layer | None) -> str:
-        """The first parameter whose columns are not finite."""
-        start = held.places(self.problem, layer)[0].start
-        for (name, _), place in zip(self.problem.named_parameters, held.places(self.problem), strict=True):
-            part = total[:, max(place.start - start, 0) : max(place.stop - start, 0)]
-            if not bool(part.isfinite().all()):
-                return f", in {name} first"
-        return ""
 
     def _retried(self, compute: Callable[[], T]) -> T:
         """What `compute` returns, with differences where double backward turns out to be missing.

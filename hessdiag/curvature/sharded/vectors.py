@@ -81,6 +81,22 @@ def not_finite(rows: Tensor, spread: Spread) -> bool:
     return bool(spread.summed((~rows.isfinite()).sum()))
 
 
+def where_not_finite(problem: Problem, rows: Tensor, layer: Layer | None) -> str:
+    """The first parameter whose columns are not finite, in words."""
+    start = places(problem, layer)[0].start
+    for (name, _), place in zip(problem.named_parameters, places(problem), strict=True):
+        part = rows[:, max(place.start - start, 0) : max(place.stop - start, 0)]
+        if not bool(part.isfinite().all()):
+            return f", in {name} first"
+    return ""
+
+
+def versions(problem: Problem) -> tuple[int, ...]:
+    """What changes when parameters are changed in place, by anything but `.data`; pieces are moved here alone."""
+    leaves = () if isinstance(problem, ShardedProblem) else problem.parameters
+    return tuple(leaf._version for leaf in leaves)
+
+
 def joined(
     columns: list[Tensor | None], problem: Problem, layer: Layer | None, like: Tensor, out: Tensor | None
 ) -> Tensor:
